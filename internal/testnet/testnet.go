@@ -1,0 +1,162 @@
+// Package testnet gives tests a network of their own: the test binary runs
+// itself again inside a fresh network and mount namespace, and other hosts on
+// that network are further namespaces inside it. The kernel removes all of it
+// with the last process, so a killed test leaves nothing behind and the host's
+// network is never touched.
+//
+// It is for tests only and needs root and iproute2. A plain "go test" skips the
+// tests that ask for it, by name and with the reason; "make test" runs them.
+package testnet
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// All is the environment variable that asks for the tests that need root, other
+// people's programs, or minutes.
+const All = "PXECTL_TEST"
+
+const inside = "PXECTL_TEST_INSIDE"
+
+// Main is a package's TestMain. It runs the tests inside a private namespace when
+// PXECTL_TEST=all and we are root, and runs them as they are otherwise.
+func Main(m *testing.M) {
+	if os.Getenv(All) != "all" || os.Geteuid() != 0 || os.Getenv(inside) != "" {
+		if os.Getenv(inside) != "" {
+			if err := settle(); err != nil {
+				fmt.Fprintln(os.Stderr, "testnet:", err)
+				os.Exit(1)
+			}
+		}
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "testnet: run the tests in a network namespace:", err)
+		os.Exit(1)
+	}
+}
+
+// settle makes mounts private, gives `ip netns` a directory that nobody outside
+// sees, and brings the loopback up.
+func settle() error {
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
+		return err
+	}
+	if err := syscall.Mount("tmpfs", "/run/netns", "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount a private /run/netns: %w", err)
+	}
+	return command("ip", "link", "set", "lo", "up")
+}
+
+// Need skips the test, saying its name and the reason, unless it runs inside the
+// private namespace and every named program is installed.
+func Need(t testing.TB, programs ...string) {
+	t.Helper()
+	if os.Getenv(All) != "all" {
+		t.Skipf("SKIPPED %s: needs root, network namespaces%s; run it with `make test` (%s=all)", t.Name(), and(programs), All)
+	}
+	if os.Geteuid() != 0 {
+		t.Skipf("SKIPPED %s: needs root", t.Name())
+	}
+	if os.Getenv(inside) == "" {
+		t.Fatalf("%s: its package has no TestMain that calls testnet.Main", t.Name())
+	}
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skipf("SKIPPED %s: needs the program %s, which is not installed", t.Name(), p)
+		}
+	}
+}
+
+func and(programs []string) string {
+	if len(programs) == 0 {
+		return ""
+	}
+	return " and " + strings.Join(programs, ", ")
+}
+
+// A Host is another machine on the test's network: a namespace with one veth
+// interface, eth0, whose other end is a port of the bridge br0.
+type Host struct{ Name string }
+
+// Bridge makes br0 in the test's own namespace with the given address (CIDR) and
+// removes it when the test ends.
+func Bridge(t testing.TB, cidr string) {
+	t.Helper()
+	// forward_delay 0: a port must not swallow the first seconds of DHCP.
+	run(t, "ip", "link", "add", "br0", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
+	t.Cleanup(func() { _ = command("ip", "link", "del", "br0") })
+	run(t, "ip", "link", "set", "br0", "up")
+	if cidr != "" {
+		run(t, "ip", "addr", "add", cidr, "dev", "br0")
+	}
+}
+
+// NewHost plugs a host into br0. cidr is its address, or "" for none yet; mac is
+// its hardware address, or "" for the kernel's choice.
+func NewHost(t testing.TB, name, cidr, mac string) Host {
+	t.Helper()
+	run(t, "ip", "netns", "add", name)
+	t.Cleanup(func() { _ = command("ip", "netns", "del", name) })
+	run(t, "ip", "link", "add", "v-"+name, "type", "veth", "peer", "name", "eth0", "netns", name)
+	run(t, "ip", "link", "set", "v-"+name, "master", "br0", "up")
+	h := Host{Name: name}
+	if mac != "" {
+		h.Run(t, "ip", "link", "set", "eth0", "address", mac)
+	}
+	h.Run(t, "ip", "link", "set", "lo", "up")
+	h.Run(t, "ip", "link", "set", "eth0", "up")
+	if cidr != "" {
+		h.Run(t, "ip", "addr", "add", cidr, "dev", "eth0")
+	}
+	return h
+}
+
+// Command is a command that will run on the host.
+func (h Host) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("ip", append([]string{"netns", "exec", h.Name, name}, args...)...)
+}
+
+// Run runs a command on the host, fails the test when it fails, and returns what it
+// printed.
+func (h Host) Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := h.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("on host %s: %s %s: %v\n%s", h.Name, name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func run(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if err := command(name, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func command(name string, args ...string) error {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

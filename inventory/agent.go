@@ -1,0 +1,117 @@
+package inventory
+
+import "time"
+
+// The agent's calls, all over TLS pinned to the appliance's key and all with the header
+// "Authorization: Bearer NONCE":
+//
+//	POST /agent/v1/register           Registration → Registered
+//	POST /agent/v1/next               Ask → Order (held up to 20 s when there is nothing to do)
+//	POST /agent/v1/orders/{id}/progress   Progress → 204, or 410 when the order is no longer wanted
+//	POST /agent/v1/orders/{id}/result     Result → 204; repeated until acknowledged
+//	GET  /agent/v1/images/{id}/manifest   images.Manifest, as stored (its sha256 is the id)
+//
+// Errors are problem+json with code and detail. 401 means that the nonce is wrong, dead or
+// another boot's; the agent can only reboot then.
+
+// Registration is the first call of a boot.
+type Registration struct {
+	MAC     MAC    `json:"mac"` // of the boot NIC, from BOOTIF
+	UUID    string `json:"uuid,omitempty"`
+	BootID  string `json:"boot_id"` // /proc/sys/kernel/random/boot_id: names this boot of the kernel
+	Version string `json:"version"`
+	Uptime  int64  `json:"uptime_ms"` // since the kernel started
+}
+
+// Registered answers it. The agent sets its clock to Time.
+type Registered struct {
+	Machine MachineID `json:"machine"`
+	Name    string    `json:"name"`
+	Time    time.Time `json:"time"`
+}
+
+// Ask asks for the next order.
+type Ask struct {
+	BootID string `json:"boot_id"`
+}
+
+// What an Order tells the agent to do.
+const (
+	DoWait        = "wait"         // nothing to do: ask again at once
+	DoInspect     = "inspect"      // Result.Report
+	DoPrepareDisk = "prepare-disk" // guard rails, stale signatures, discard; needs Target
+	DoWriteImage  = "write-image"  // needs Target and Image; Result.Written
+	DoFinishDisk  = "finish-disk"  // backup GPT, partitions, seed; needs Target and Seed; Result.Finished
+	DoReboot      = "reboot"
+	DoPowerOff    = "poweroff"
+)
+
+// An Order is one thing to do. The same order may be given twice (the appliance was restarted, the
+// answer was lost); doing it again must be safe, and a result already acknowledged need not be
+// found again by doing the work twice in the same boot.
+type Order struct {
+	ID     string        `json:"id"` // "" for wait
+	Do     string        `json:"do"`
+	Target *DiskIdentity `json:"target,omitempty"`
+	Image  *OrderImage   `json:"image,omitempty"`
+	Seed   *Seed         `json:"seed,omitempty"`
+}
+
+// OrderImage names an image and where its bytes are. The manifest comes over TLS and is
+// checked against ID; the bytes come over plain HTTP and are checked against the manifest.
+type OrderImage struct {
+	ID  string `json:"id"`
+	URL string `json:"url"` // of disk.zst on the boot plane: http, Range
+}
+
+// Seed is the NoCloud seed (label cidata): the four files of it, verbatim.
+type Seed struct {
+	MetaData      string `json:"meta_data"`
+	UserData      string `json:"user_data"`
+	VendorData    string `json:"vendor_data"`
+	NetworkConfig string `json:"network_config,omitempty"`
+}
+
+// Progress is sent every second or two while an order is being done.
+type Progress struct {
+	BootID string `json:"boot_id"`
+	Phase  string `json:"phase"` // "write", "read-back", …
+	Done   uint64 `json:"done"`  // bytes of Total
+	Total  uint64 `json:"total"`
+	Sent   uint64 `json:"sent"` // bytes that came over the network so far
+}
+
+// Result ends an order.
+type Result struct {
+	BootID   string    `json:"boot_id"`
+	Error    string    `json:"error,omitempty"` // "" when it was done
+	Hint     string    `json:"hint,omitempty"`  // the next move, with Error
+	Log      string    `json:"log,omitempty"`   // last lines of the agent's log, with Error
+	Report   *Report   `json:"report,omitempty"`
+	Written  *Written  `json:"written,omitempty"`
+	Finished *Finished `json:"finished,omitempty"`
+}
+
+// Written is the proof of write-image.
+type Written struct {
+	Bytes      uint64 `json:"bytes"`       // raw size of the image
+	Wrote      uint64 `json:"wrote"`       // bytes written to the medium
+	Sent       uint64 `json:"sent"`        // compressed bytes fetched
+	Chunks     int    `json:"chunks"`      // verified while streaming
+	ReadBack   int    `json:"read_back"`   // verified again from the medium, past the page cache
+	WriteMS    int64  `json:"write_ms"`    //
+	ReadBackMS int64  `json:"readback_ms"` //
+}
+
+// Finished is the proof of finish-disk. Ranges names what now differs from the image.
+type Finished struct {
+	Partitions int     `json:"partitions"`
+	Ranges     []Range `json:"ranges"`
+}
+
+// A Range is a named run of bytes of a disk.
+type Range struct {
+	Name   string `json:"name"` // "primary GPT", "backup GPT", "seed"
+	Offset uint64 `json:"offset"`
+	Length uint64 `json:"length"`
+}

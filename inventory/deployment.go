@@ -1,0 +1,88 @@
+package inventory
+
+import "time"
+
+// A DeploymentID names one run of writing an image to one machine.
+type DeploymentID string
+
+// A Step is one step of a deployment, in the order of Steps.
+type Step string
+
+const (
+	Validate    Step = "validate"     // image complete, disk chosen, BMC answers; nothing touched
+	BootAgent   Step = "boot-agent"   // proof: the agent registered with this boot's nonce
+	PrepareDisk Step = "prepare-disk" // proof: the agent's result
+	WriteImage  Step = "write-image"  // proof: every chunk verified, then read back
+	FinishDisk  Step = "finish-disk"  // proof: partitions counted after the kernel re-read them
+	BootOS      Step = "boot-os"      // off, boot device disk, read back, on
+	VerifyOS    Step = "verify-os"    // proof: the OS phoned home with the deployment's nonce
+)
+
+// Steps is the order in which a deployment walks.
+var Steps = []Step{Validate, BootAgent, PrepareDisk, WriteImage, FinishDisk, BootOS, VerifyOS}
+
+// A DeployRequest is what the operator asked for.
+type DeployRequest struct {
+	Image    string    `json:"image"` // name or id
+	Hostname string    `json:"hostname,omitempty"`
+	UserData string    `json:"user_data,omitempty"` // sealed at rest
+	SSHKeys  []string  `json:"ssh_keys,omitempty"`
+	Network  string    `json:"network,omitempty"` // cloud-init network-config, verbatim
+	Disk     *DiskHint `json:"disk,omitempty"`
+}
+
+// Outcome of a deployment.
+type Outcome string
+
+const (
+	Running   Outcome = "running"
+	Succeeded Outcome = "succeeded"
+	FailedOut Outcome = "failed"
+	Cancelled Outcome = "cancelled"
+)
+
+// A Deployment is one run of writing an image to one machine.
+type Deployment struct {
+	ID        DeploymentID `json:"id"`
+	Machine   MachineID    `json:"machine"`
+	Actor     string       `json:"actor"`
+	ImageID   string       `json:"image_id"`
+	ImageName string       `json:"image_name"`
+	Hostname  string       `json:"hostname"`
+	// Secret holds what only the machine may see (user-data, keys, network, the phone-home nonce), sealed.
+	Secret    Sealed    `json:"secret,omitempty"`
+	DiskHint  *DiskHint `json:"disk_hint,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	Outcome   Outcome   `json:"outcome"`
+	Failure   *Failure  `json:"failure,omitempty"`
+
+	Step     Step          `json:"step"` // the one that is being done
+	Disk     *DiskIdentity `json:"disk,omitempty"`
+	History  []StepRecord  `json:"history"`
+	Written  *Written      `json:"written,omitempty"`
+	Finished *Finished     `json:"finished,omitempty"`
+}
+
+// A StepRecord is one step of one deployment: begun, and ended with its proof.
+type StepRecord struct {
+	Step     Step      `json:"step"`
+	Attempt  int       `json:"attempt"`
+	BeganAt  time.Time `json:"began_at"`
+	Deadline time.Time `json:"deadline"` // counted from BeganAt, so a restart does not move it
+	EndedAt  time.Time `json:"ended_at,omitzero"`
+	Proof    string    `json:"proof,omitempty"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// An Event is one line of a machine's timeline.
+type Event struct {
+	Seq     uint64            `json:"seq"` // counts over the whole store
+	At      time.Time         `json:"at"`
+	Machine MachineID         `json:"machine,omitempty"`
+	MAC     MAC               `json:"mac,omitempty"` // for packets of machines not yet known
+	Kind    string            `json:"kind"`          // "state", "step", "dhcp", "tftp", "http", "agent", "bmc", "os", …
+	Text    string            `json:"text"`          // one line for people
+	Actor   string            `json:"actor,omitempty"`
+	Data    map[string]string `json:"data,omitempty"`
+}

@@ -1,0 +1,38 @@
+package inventory
+
+import (
+	"fmt"
+	"net"
+	"strings"
+)
+
+// A MAC is a hardware address of six octets, lower case with colons: "52:54:00:12:34:56".
+type MAC string
+
+// ParseMAC reads the forms that firmware, iPXE and people write (colons, hyphens, dots or
+// nothing between the digits, a leading "01-" as in BOOTIF) and refuses addresses that
+// cannot be a machine's own: all zero, broadcast and multicast.
+func ParseMAC(s string) (MAC, error) {
+	digits := strings.NewReplacer(":", "", "-", "", ".", "").Replace(strings.TrimSpace(s))
+	// PXELINUX's BOOTIF puts the ARP hardware type (01, Ethernet) before the address.
+	if len(digits) == 14 && strings.HasPrefix(digits, "01") {
+		digits = digits[2:]
+	}
+	if len(digits) != 12 {
+		return "", fmt.Errorf("MAC address %q: want six octets like 52:54:00:12:34:56", s)
+	}
+	var hw [6]byte
+	if _, err := fmt.Sscanf(strings.ToLower(digits), "%02x%02x%02x%02x%02x%02x", &hw[0], &hw[1], &hw[2], &hw[3], &hw[4], &hw[5]); err != nil {
+		return "", fmt.Errorf("MAC address %q: not hexadecimal", s)
+	}
+	switch {
+	case hw == [6]byte{}:
+		return "", fmt.Errorf("MAC address %q: all zero", s)
+	case hw[0]&1 == 1:
+		return "", fmt.Errorf("MAC address %q: multicast or broadcast, not a machine's own", s)
+	}
+	return MAC(net.HardwareAddr(hw[:]).String()), nil
+}
+
+// Hyphens is the form of iPXE's hexhyp and of BOOTIF: "52-54-00-12-34-56".
+func (m MAC) Hyphens() string { return strings.ReplaceAll(string(m), ":", "-") }

@@ -1,0 +1,98 @@
+package inventory
+
+import "time"
+
+// A MachineID names a machine for ever: "m-" and eight hex digits. Names can change.
+type MachineID string
+
+// A State says where a machine is in its life. States are written as words on disk and over the wire.
+type State string
+
+const (
+	Discovered State = "discovered" // an unknown machine network-booted and registered itself
+	Enrolled   State = "enrolled"   // known or approved, never inspected
+	Inspecting State = "inspecting" // the agent is reporting
+	Available  State = "available"  // inspected; no OS wanted
+	Deploying  State = "deploying"  // a deployment is running
+	Deployed   State = "deployed"   // the OS proved that it runs
+	Cleaning   State = "cleaning"   // released; its disks are being erased
+	Rescue     State = "rescue"     // in the agent, for a person
+	Failed     State = "failed"     // a step ran out of budget; Failure says which
+)
+
+// States lists every state in the order of a machine's life.
+var States = []State{Discovered, Enrolled, Inspecting, Available, Deploying, Deployed, Cleaning, Rescue, Failed}
+
+// A Machine is what is recorded of one computer. The worker of the machine is the only writer of State.
+type Machine struct {
+	ID    MachineID `json:"id"`
+	Name  string    `json:"name"`
+	State State     `json:"state"`
+	// Unverified goes with Deployed: only the reboot is known, the OS never phoned home.
+	Unverified bool              `json:"unverified,omitempty"`
+	MACs       []MAC             `json:"macs"`
+	UUID       string            `json:"uuid,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	CreatedAt  time.Time         `json:"created_at"`
+	ChangedAt  time.Time         `json:"changed_at"` // of the last change of State
+
+	BMC         BMC          `json:"bmc"`
+	Power       Power        `json:"power"`
+	RootDisk    *DiskHint    `json:"root_disk,omitempty"` // the operator's choice, kept between deployments
+	Maintenance *Maintenance `json:"maintenance,omitempty"`
+	Report      *Report      `json:"report,omitempty"`
+	ReportedAt  time.Time    `json:"reported_at,omitzero"`
+	Boot        *Boot        `json:"boot,omitempty"`
+	NonceFloor  time.Time    `json:"nonce_floor,omitzero"`
+
+	Deployment DeploymentID `json:"deployment,omitempty"` // the current or the last one
+	Failure    *Failure     `json:"failure,omitempty"`
+	LastProof  string       `json:"last_proof,omitempty"` // the event that ended the last waiting step
+}
+
+// Boot is one network boot of a machine whose agent has registered. Its nonce was in
+// the boot script; the first agent that shows it owns it, told by the kernel's boot id, so
+// that another one that shows the same nonce is a replay.
+type Boot struct {
+	NonceID      string    `json:"nonce_id"` // public part of the nonce
+	BootID       string    `json:"boot_id"`  // /proc/sys/kernel/random/boot_id
+	MAC          MAC       `json:"mac"`
+	IP           string    `json:"ip"`
+	RegisteredAt time.Time `json:"registered_at"`
+}
+
+// Power is what was last observed and what is wanted. It stands beside State and is never mixed into it.
+type Power struct {
+	On         bool      `json:"on"`
+	Known      bool      `json:"known"`
+	ObservedAt time.Time `json:"observed_at,omitzero"`
+	Wanted     string    `json:"wanted,omitempty"` // "on", "off" or nothing
+}
+
+// BMC is how a machine's management controller is reached. Empty user and password mean
+// the appliance's defaults.
+type BMC struct {
+	Address    string `json:"address,omitempty"` // IP literal, or IP:port
+	User       string `json:"user,omitempty"`
+	Password   Sealed `json:"password,omitempty"`
+	Discovered bool   `json:"discovered,omitempty"` // the agent found the address in-band
+	Error      string `json:"error,omitempty"`      // what the last command met, "" when it went well
+}
+
+// Sealed is a secret encrypted to the appliance's key file; the plain text is never stored.
+type Sealed []byte
+
+// Maintenance keeps automation away from a machine.
+type Maintenance struct {
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since"`
+	Actor  string    `json:"actor"`
+}
+
+// Failure says which step gave up, why, and what to do about it.
+type Failure struct {
+	Step   string    `json:"step"`
+	Reason string    `json:"reason"`
+	Hint   string    `json:"hint,omitempty"`
+	At     time.Time `json:"at"`
+}
