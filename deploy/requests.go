@@ -1,0 +1,37 @@
+package deploy
+
+import "github.com/pxectl/pxectl/inventory"
+
+// NewMachine is what an operator tells of a machine before it ever booted.
+type NewMachine struct {
+	Name     string              `json:"name,omitempty"`
+	MACs     []inventory.MAC     `json:"macs,omitempty"`
+	UUID     string              `json:"uuid,omitempty"`
+	Labels   map[string]string   `json:"labels,omitempty"`
+	BMC      BMCEdit             `json:"bmc,omitzero"`
+	RootDisk *inventory.DiskHint `json:"root_disk,omitempty"`
+}
+
+// Edit changes the fields that are set and leaves the others alone.
+type Edit struct {
+	Name        *string             `json:"name,omitempty"`
+	Labels      map[string]*string  `json:"labels,omitempty"` // null removes one
+	BMC         BMCEdit             `json:"bmc,omitzero"`
+	RootDisk    *inventory.DiskHint `json:"root_disk,omitempty"`   // empty clears it
+	Maintenance *string             `json:"maintenance,omitempty"` // the reason; "" ends it
+}
+
+// BMCEdit is how a BMC is reached, with the password in the clear: it is sealed before it is stored.
+type BMCEdit struct {
+	Address  *string `json:"address,omitempty"`
+	User     *string `json:"user,omitempty"`
+	Password *string `json:"password,omitempty"`
+}
+
+// A Diagnosis says how far a machine came, why not further, and what to do next.
+type Diagnosis struct {
+	Machine  inventory.MachineID `json:"machine,omitempty"`
+	Sentence string              `json:"sentence"`
+	Next     string              `json:"next"`
+	Evidence []inventory.Event   `json:"evidence"` // oldest first
+}
