@@ -1,0 +1,87 @@
+package power
+
+import (
+	"context"
+	"io"
+)
+
+// An Action is one thing that a BMC does to a machine's power.
+type Action string
+
+const (
+	ActOn    Action = "on"
+	ActOff   Action = "off"   // at once, like holding the button
+	ActSoft  Action = "soft"  // asks the operating system; it may refuse or take minutes
+	ActCycle Action = "cycle" // off, a pause, on; an error on many BMCs when the machine is off
+	ActReset Action = "reset" // the reset line; power stays on
+)
+
+// A Device is what the firmware boots from.
+type Device string
+
+const (
+	DeviceNone  Device = "none" // no override: the firmware's own order
+	DevicePXE   Device = "pxe"
+	DeviceDisk  Device = "disk"
+	DeviceCDROM Device = "cdrom"
+	DeviceBIOS  Device = "bios"  // the setup screen
+	DeviceOther Device = "other" // only ever read: something that we have no word for
+)
+
+// Boot is the override of the boot order that a BMC holds for the firmware.
+type Boot struct {
+	Device     Device
+	Persistent bool // for every boot, not only the next one
+	EFI        bool // for UEFI; without it some machines fall back to BIOS emulation
+}
+
+func (b Boot) String() string {
+	if b.Device == DeviceNone {
+		return string(b.Device)
+	}
+	s := string(b.Device) + " once"
+	if b.Persistent {
+		s = string(b.Device) + " persistent"
+	}
+	if b.EFI {
+		s += " efi"
+	}
+	return s
+}
+
+// A BMC is one management controller. Every call is a whole conversation: it opens what it
+// needs and closes it. One goroutine at a time; Serialize is for more.
+//
+// Errors are *Error, and errors.Is tells ErrSilent, ErrRefused, ErrPrivilege, ErrUnsupported, ErrBusy
+// and the context's errors apart.
+type BMC interface {
+	// Power reads what the BMC believes. It may lag behind the machine by half a minute.
+	Power(ctx context.Context) (on bool, err error)
+	// Do returns when the BMC has accepted the action, not when it is done. Off when
+	// off and on when on are not errors.
+	Do(ctx context.Context, a Action) error
+	Boot(ctx context.Context) (Boot, error)
+	SetBoot(ctx context.Context, b Boot) error
+}
+
+// A Console is a BMC that also has a serial console. Console copies both ways until ctx ends
+// (nil), in returns io.EOF (nil) or the BMC hangs up (an error).
+type Console interface {
+	Console(ctx context.Context, in io.Reader, out io.Writer) error
+}
+
+// A Target says where a BMC is and who we are to it.
+type Target struct {
+	Address  string // "192.0.2.7", "192.0.2.7:6230", "2001:db8::7", "[2001:db8::7]:6230"; the port is 623 unless given
+	User     string
+	Password string
+}
+
+// String leaves the password out, so that a Target can be printed.
+func (t Target) String() string { return t.User + "@" + t.Address }
+
+// GoString keeps %#v from printing the password.
+func (t Target) GoString() string { return "power.Target{" + t.String() + "}" }
+
+// An Opener makes the BMC of a target. It checks what it was given and sends nothing.
+type Opener func(Target) (BMC, error)

@@ -1,0 +1,144 @@
+package power
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Pace is how patiently Off, On and AssertBoot go about it. A zero field means the
+// default beside it, so Pace{} is right for real machines; tests shorten it.
+type Pace struct {
+	Poll    time.Duration // 1 s: between two readings
+	Resend  time.Duration // 20 s: before the action is sent again, since some BMCs lose it
+	Silence time.Duration // 60 s: a BMC that shares the machine's NIC is deaf that long after a power change
+}
+
+func (p Pace) withDefaults() Pace {
+	return Pace{
+		Poll:    cmp.Or(p.Poll, time.Second),
+		Resend:  cmp.Or(p.Resend, 20*time.Second),
+		Silence: cmp.Or(p.Silence, time.Minute),
+	}
+}
+
+// Off powers the machine off and returns when two readings in a row say so: one alone may be
+// old. A machine that is off already is left alone. It goes on until ctx ends, so give ctx a deadline.
+func Off(ctx context.Context, b BMC, p Pace) error {
+	return until(ctx, b, ActOff, false, p.withDefaults())
+}
+
+// On is Off's counterpart.
+func On(ctx context.Context, b BMC, p Pace) error {
+	return until(ctx, b, ActOn, true, p.withDefaults())
+}
+
+func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
+	var (
+		equal    int       // readings in a row that say what is wanted
+		sent     time.Time // when the action was last sent
+		answered time.Time // when the BMC last told its power
+		last     error     // what went wrong last, for the error when time is up
+	)
+	for {
+		on, err := b.Power(ctx)
+		switch {
+		case err == nil && on == want:
+			if equal++; equal == 2 {
+				return nil
+			}
+			answered = time.Now()
+		case err == nil:
+			equal, answered = 0, time.Now()
+			if sent.IsZero() || time.Since(sent) >= p.Resend {
+				sent = time.Now()
+				// An error here is not the end: some BMCs refuse "off" while the machine
+				// is on its way there. The next readings decide.
+				if last = b.Do(ctx, act); last != nil && hopeless(last) {
+					return last
+				}
+			}
+		case ctx.Err() != nil:
+			// said below
+		case hopeless(err):
+			return err
+		case answered.IsZero(), time.Since(answered) > p.Silence:
+			return err
+		default:
+			equal, last = 0, err
+		}
+		if err := sleep(ctx, p.Poll); err != nil {
+			return late(err, act, want, last)
+		}
+	}
+}
+
+// late keeps both what ended the wait and what the BMC had said before.
+func late(ended error, act Action, want bool, last error) error {
+	word := map[bool]string{true: "on", false: "off"}[want]
+	if last != nil {
+		return fmt.Errorf("power %s: not seen to be %s: %w (before that: %w)", act, word, ended, last)
+	}
+	return fmt.Errorf("power %s: not seen to be %s: %w", act, word, ended)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// AssertBoot sets the boot device and reads it back. When it was not kept, it sets it
+// again; when that does not help and once was asked for, it sets it persistently. It
+// returns what finally stands, which the caller compares (a persistent override must be taken back
+// later), and an error that is ErrNotKept when that is not what was asked for.
+func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
+	p = p.withDefaults()
+	rungs := []Boot{want, want}
+	if !want.Persistent && want.Device != DeviceNone {
+		rungs = append(rungs, Boot{Device: want.Device, Persistent: true, EFI: want.EFI})
+	}
+	var (
+		stands Boot
+		err    error
+	)
+	for i, try := range rungs {
+		if i > 0 {
+			if slept := sleep(ctx, p.Poll); slept != nil {
+				return stands, errors.Join(slept, err)
+			}
+		}
+		if err = b.SetBoot(ctx, try); err != nil {
+			if hopeless(err) {
+				return stands, err
+			}
+			continue
+		}
+		if stands, err = b.Boot(ctx); err != nil {
+			if hopeless(err) {
+				return stands, err
+			}
+			continue
+		}
+		if kept(want, stands) {
+			return stands, nil
+		}
+		err = fmt.Errorf("boot device: asked for %q, reads back %q: %w", want, stands, ErrNotKept)
+	}
+	return stands, err
+}
+
+// kept says whether what stands makes the next boot the one that was asked for.
+func kept(want, stands Boot) bool {
+	if want.Device == DeviceNone {
+		return stands.Device == DeviceNone
+	}
+	return stands.Device == want.Device && stands.EFI == want.EFI && (stands.Persistent || !want.Persistent)
+}
