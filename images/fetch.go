@@ -1,0 +1,152 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+)
+
+// A Fetcher reads ranges of one image's disk.zst over HTTP. It can be used by several
+// goroutines at once; set its fields before the first use.
+type Fetcher struct {
+	Client *http.Client // must have no Timeout of its own: a slow link is not an error, a dead one is
+	URL    string       // of disk.zst
+	ID     string       // when set, an answer with another ETag is refused
+
+	Stall    time.Duration // give up on a connection that moves nothing for this long; 0 is 15 s
+	Attempts int           // without a single new byte, before giving up; 0 is 6
+	Backoff  time.Duration // wait before the second attempt, doubled up to 10 s; 0 is 250 ms
+}
+
+// Fetch reads exactly length bytes at offset into dst, which is made larger when it is too small.
+// A cut or stalled answer goes on where it stopped. What is permanent (404, a server
+// without Range, another image) is an error at once.
+func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) ([]byte, error) {
+	if offset < 0 || length <= 0 {
+		return nil, fmt.Errorf("fetch %s: range of %d bytes at %d", f.URL, length, offset)
+	}
+	if int64(cap(dst)) < length {
+		dst = make([]byte, length)
+	}
+	dst = dst[:length]
+	attempts, wait := or(f.Attempts, 6), or(f.Backoff, 250*time.Millisecond)
+	var done int64
+	for failed := 0; ; {
+		n, err := f.once(ctx, dst[done:], offset+done)
+		done += n
+		if err == nil {
+			return dst, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		var final permanentError
+		if n > 0 {
+			failed, wait = 0, or(f.Backoff, 250*time.Millisecond)
+		}
+		if failed++; failed >= attempts || errors.As(err, &final) {
+			return nil, fmt.Errorf("fetch %s bytes %d-%d: %w", f.URL, offset+done, offset+length-1, err)
+		}
+		// Half of it at random: a rack of machines must not come back as one.
+		select {
+		case <-time.After(wait/2 + rand.N(wait/2+1)):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		wait = min(2*wait, 10*time.Second)
+	}
+}
+
+// permanentError is an answer that asking again will not change.
+type permanentError struct{ error }
+
+var errStalled = errors.New("the server sends nothing")
+
+// once makes one request for len(dst) bytes at offset and says how many of them arrived.
+func (f *Fetcher) once(ctx context.Context, dst []byte, offset int64) (int64, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := or(f.Stall, 15*time.Second)
+	watchdog := time.AfterFunc(stall, func() { cancel(fmt.Errorf("%w for %s", errStalled, stall)) })
+	defer watchdog.Stop()
+
+	last := offset + int64(len(dst)) - 1
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
+	if err != nil {
+		return 0, permanentError{err}
+	}
+	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, last))
+	req.Header.Set("Accept-Encoding", "identity") // ranges are of the stored bytes
+	resp, err := f.Client.Do(req)
+	if err != nil {
+		return 0, stalledOr(ctx, err)
+	}
+	defer resp.Body.Close()
+	if err := f.checkAnswer(resp, offset, last); err != nil {
+		return 0, err
+	}
+
+	var n int64
+	for n < int64(len(dst)) {
+		m, err := resp.Body.Read(dst[n:])
+		n += int64(m)
+		if m > 0 {
+			watchdog.Reset(stall)
+		}
+		if err != nil && n < int64(len(dst)) {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return n, stalledOr(ctx, err)
+		}
+	}
+	return n, nil
+}
+
+// checkAnswer holds the answer's head against what was asked for.
+func (f *Fetcher) checkAnswer(resp *http.Response, offset, last int64) error {
+	switch code := resp.StatusCode; {
+	case code == http.StatusPartialContent:
+	case code == http.StatusOK:
+		return permanentError{errors.New("the server answers 200 with the whole file; it must support Range")}
+	case code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout:
+		return fmt.Errorf("the server answers %s", resp.Status)
+	default:
+		return permanentError{fmt.Errorf("the server answers %s", resp.Status)}
+	}
+	var first, end int64
+	cr := resp.Header.Get("Content-Range")
+	if _, err := fmt.Sscanf(cr, "bytes %d-%d/", &first, &end); err != nil || first != offset || end != last {
+		return permanentError{fmt.Errorf("the server answers with Content-Range %.80q, want bytes %d-%d", cr, offset, last)}
+	}
+	if want := last - offset + 1; resp.ContentLength >= 0 && resp.ContentLength != want {
+		return permanentError{fmt.Errorf("the server announces %d bytes, want %d", resp.ContentLength, want)}
+	}
+	if tag := resp.Header.Get("ETag"); f.ID != "" && tag != "" && tag != ETag(f.ID) {
+		return permanentError{fmt.Errorf("the server has another image there: ETag %.80s, want %s", tag, ETag(f.ID))}
+	}
+	return nil
+}
+
+// ETag is the entity tag that an image's disk.zst is served with.
+func ETag(id string) string { return `"` + id + `"` }
+
+// stalledOr prefers the watchdog's reason to the "context canceled" that it caused.
+func stalledOr(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
+		return cause
+	}
+	return err
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}

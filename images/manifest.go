@@ -1,0 +1,257 @@
+package images
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+const (
+	// Format is the version of the manifest that this package writes, and the only one it reads.
+	Format = 1
+
+	// ChunkSize is how much of the raw image one frame holds; the last one may hold less.
+	ChunkSize = 4 << 20
+
+	// MaxRawSize bounds an image. It keeps the manifest below MaxManifest and is far above any
+	// image of an operating system.
+	MaxRawSize = 1 << 40
+
+	// MaxManifest bounds the manifest's bytes: a chunk takes about 130 of them.
+	MaxManifest = 48 << 20
+
+	// MaxName bounds an image's name.
+	MaxName = 128
+)
+
+// A Manifest describes one image. Manifests are immutable: Parse checks one and fills the
+// fields of its chunks that are not written down.
+type Manifest struct {
+	Format     int      `json:"format"`
+	Name       string   `json:"name"`
+	RawSize    int64    `json:"raw_size"`    // a multiple of 512
+	SectorSize int      `json:"sector_size"` // of the disk that the image was made for: 512 or 4096
+	ChunkSize  int64    `json:"chunk_size"`  // ChunkSize
+	RawSHA256  Hash     `json:"raw_sha256"`  // of the whole raw image
+	HashName   string   `json:"chunk_hash"`  // HashName: how the chunks are hashed
+	DataSize   int64    `json:"data_size"`   // of disk.zst, seek table included
+	Contents   Contents `json:"contents"`
+	Chunks     Chunks   `json:"chunks"`
+}
+
+// Contents is what could be read of the image's layout at import. It informs; nothing that writes
+// a disk relies on it.
+type Contents struct {
+	PartitionTable string `json:"partition_table,omitempty"` // "gpt", "mbr", or nothing
+	Partitions     int    `json:"partitions,omitempty"`
+	BIOS           bool   `json:"bios,omitempty"` // sector 0 holds boot code
+	UEFI           bool   `json:"uefi,omitempty"` // there is an EFI system partition
+}
+
+// A Chunk is one frame of disk.zst and the piece of the raw image that it holds.
+type Chunk struct {
+	Offset int64 `json:"offset"` // in disk.zst
+	Length int64 `json:"length"` // in disk.zst
+	Hash   Hash  `json:"hash"`   // of the raw bytes
+	Zero   bool  `json:"zero,omitempty"`
+
+	Index     int   `json:"-"`
+	RawOffset int64 `json:"-"` // in the raw image
+	RawLength int64 `json:"-"`
+}
+
+// Chunks are the chunks of an image in order.
+type Chunks []Chunk
+
+// A Hash is 32 bytes, written as hex.
+type Hash [32]byte
+
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText writes lower-case hex.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText reads what MarshalText writes, and upper case.
+func (h *Hash) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(h)) {
+		return fmt.Errorf("hash %.80q: %d characters, want %d hex digits", text, len(text), hex.EncodedLen(len(h)))
+	}
+	if _, err := hex.Decode(h[:], text); err != nil {
+		return fmt.Errorf("hash %q: %w", text, err)
+	}
+	return nil
+}
+
+// ID is the id of the image whose manifest this is.
+func ID(manifest []byte) string {
+	sum := sha256.Sum256(manifest)
+	return hex.EncodeToString(sum[:])
+}
+
+// CheckName refuses names that do not fit on a command line, in a path or in a table.
+func CheckName(name string) error {
+	if name == "" {
+		return errors.New("image name: empty")
+	}
+	if len(name) > MaxName {
+		return fmt.Errorf("image name %.40q…: %d bytes, at most %d", name, len(name), MaxName)
+	}
+	ok := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._+-", r)
+	}
+	if i := strings.IndexFunc(name, func(r rune) bool { return !ok(r) }); i >= 0 || strings.ContainsAny(name[:1], ".-+") {
+		return fmt.Errorf("image name %q: want letters, digits and ._+- with a letter or digit first", name)
+	}
+	return nil
+}
+
+// Encode checks the manifest and gives the bytes that its id is made of. The same
+// manifest always gives the same bytes.
+func (m *Manifest) Encode() ([]byte, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("image manifest: %w", err)
+	}
+	return append(data, '\n'), nil
+}
+
+// Parse reads a manifest that may come from anybody. Its cost is bounded by its length, and what it
+// returns can be relied on: the chunks cover the raw image exactly, in order, and their frames
+// follow one another inside the data.
+func Parse(data []byte) (*Manifest, error) {
+	if len(data) > MaxManifest {
+		return nil, fmt.Errorf("image manifest: %d bytes, at most %d", len(data), MaxManifest)
+	}
+	// The version first: what a newer one holds is not for us to judge.
+	var head struct {
+		Format *int `json:"format"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("image manifest: %w", err)
+	}
+	if head.Format == nil {
+		return nil, errors.New("image manifest: no format version; this is not an image manifest")
+	}
+	if *head.Format != Format {
+		return nil, fmt.Errorf("image manifest: format %d, this version reads %d; import the image again", *head.Format, Format)
+	}
+	m := new(Manifest)
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(m); err != nil {
+		return nil, fmt.Errorf("image manifest: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("image manifest: something follows the JSON object")
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// UnmarshalJSON checks chunks as they are read, so that a list of millions of empty chunks ends
+// at the first one and not when memory does.
+func (cs *Chunks) UnmarshalJSON(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+		return errors.New("chunks: not a list")
+	}
+	*cs = nil
+	var end int64
+	for dec.More() {
+		var c Chunk
+		if err := dec.Decode(&c); err != nil {
+			return fmt.Errorf("chunk %d: %w", len(*cs), err)
+		}
+		if err := c.follows(end); err != nil {
+			return fmt.Errorf("chunk %d: %w", len(*cs), err)
+		}
+		end = c.Offset + c.Length
+		*cs = append(*cs, c)
+		if len(*cs) > MaxRawSize/ChunkSize {
+			return fmt.Errorf("more than %d chunks", MaxRawSize/ChunkSize)
+		}
+	}
+	return nil
+}
+
+// follows checks the frame's place: right behind the one that ends at end.
+func (c Chunk) follows(end int64) error {
+	switch {
+	case c.Offset != end:
+		return fmt.Errorf("offset %d, want %d where the frame before it ends", c.Offset, end)
+	case c.Length <= 0 || c.Length > maxFrame:
+		return fmt.Errorf("length %d, want 1 to %d", c.Length, maxFrame)
+	case c.Hash == Hash{}:
+		return errors.New("no hash")
+	}
+	return nil
+}
+
+func (m *Manifest) check() error {
+	if m.Format != Format {
+		return fmt.Errorf("image manifest: format %d, want %d", m.Format, Format)
+	}
+	if err := CheckName(m.Name); err != nil {
+		return fmt.Errorf("image manifest: %w", err)
+	}
+	bad := func(field string, value any, want string) error {
+		return fmt.Errorf("image manifest of %s: %s %v, want %s", m.Name, field, value, want)
+	}
+	chunks := (m.RawSize + ChunkSize - 1) / ChunkSize
+	switch {
+	case m.RawSize <= 0 || m.RawSize > MaxRawSize || m.RawSize%512 != 0:
+		return bad("raw_size", m.RawSize, fmt.Sprintf("a multiple of 512, at most %d", int64(MaxRawSize)))
+	case m.SectorSize != 512 && m.SectorSize != 4096:
+		return bad("sector_size", m.SectorSize, "512 or 4096")
+	case m.ChunkSize != ChunkSize:
+		return bad("chunk_size", m.ChunkSize, fmt.Sprint(ChunkSize))
+	case m.HashName != HashName:
+		return bad("chunk_hash", fmt.Sprintf("%.40q", m.HashName), HashName)
+	case m.RawSHA256 == Hash{}:
+		return bad("raw_sha256", "empty", "the sha256 of the raw image")
+	case int64(len(m.Chunks)) != chunks:
+		return bad("chunks", len(m.Chunks), fmt.Sprintf("%d for %d bytes", chunks, m.RawSize))
+	case m.Contents.PartitionTable != "" && m.Contents.PartitionTable != "gpt" && m.Contents.PartitionTable != "mbr":
+		return bad("partition_table", fmt.Sprintf("%.40q", m.Contents.PartitionTable), "gpt, mbr or nothing")
+	}
+	var end int64
+	for i := range m.Chunks {
+		c := &m.Chunks[i]
+		if err := c.follows(end); err != nil {
+			return fmt.Errorf("image manifest of %s: chunk %d: %w", m.Name, i, err)
+		}
+		end = c.Offset + c.Length
+		c.Index = i
+		c.RawOffset = int64(i) * ChunkSize
+		c.RawLength = min(ChunkSize, m.RawSize-c.RawOffset)
+		if c.Zero && c.Hash != zeroHash(c.RawLength) {
+			return fmt.Errorf("image manifest of %s: chunk %d: said to be zero, but its hash is not that of zeros", m.Name, i)
+		}
+	}
+	if want := end + seekTableSize(len(m.Chunks)); m.DataSize != want {
+		return bad("data_size", m.DataSize, fmt.Sprintf("%d (the frames and their seek table)", want))
+	}
+	return nil
+}
+
+// ZeroBytes is how much of the raw image lies in zero chunks.
+func (m *Manifest) ZeroBytes() int64 {
+	var n int64
+	for _, c := range m.Chunks {
+		if c.Zero {
+			n += c.RawLength
+		}
+	}
+	return n
+}
