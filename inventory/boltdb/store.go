@@ -1,0 +1,236 @@
+package boltdb
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// schema is written into a new file and checked in an old one.
+const schema = "1"
+
+var (
+	bucketMeta        = []byte("meta")
+	bucketMachines    = []byte("machines")     // id → Machine
+	bucketMACs        = []byte("macs")         // MAC → id
+	bucketNames       = []byte("names")        // name → id
+	bucketDeployments = []byte("deployments")  // id → Deployment
+	bucketEvents      = []byte("events")       // seq → Event
+	bucketOwned       = []byte("events-owned") // owner, 0, seq → nothing: the timeline of one owner
+	bucketCounts      = []byte("events-count") // owner → how many
+)
+
+// A Store is an open database file. One process may hold it.
+type Store struct{ db *bolt.DB }
+
+// Open opens or creates the file. A damaged file is an error that says so, never a panic.
+func Open(path string) (s *Store, err error) {
+	// bbolt panics on some truncated files instead of returning ErrInvalid (etcd-io/bbolt#446).
+	defer func() {
+		if r := recover(); r != nil {
+			s, err = nil, fmt.Errorf("open %s: the file is damaged (%v); move it away and put the last backup in its place", path, r)
+		}
+	}()
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("open %s: another pxectl holds it", path)
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err)
+	case err != nil:
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketDeployments, bucketEvents, bucketOwned, bucketCounts} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		meta := tx.Bucket(bucketMeta)
+		switch have := string(meta.Get([]byte("schema"))); have {
+		case "":
+			return meta.Put([]byte("schema"), []byte(schema))
+		case schema:
+			return nil
+		default:
+			return fmt.Errorf("schema %q, this pxectl knows %q: use the release that wrote it", have, schema)
+		}
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+	}
+	return &Store{db: db}, nil
+}
+
+// Close waits for running transactions and lets go of the file.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Update runs fn in a transaction that is on disk when Update returns nil.
+func (s *Store) Update(fn func(*Tx) error) error {
+	return s.db.Update(func(tx *bolt.Tx) error { return fn(&Tx{tx}) })
+}
+
+// View runs fn on an unchanging picture of the store.
+func (s *Store) View(fn func(*Tx) error) error {
+	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx}) })
+}
+
+// A Tx is one transaction.
+type Tx struct{ tx *bolt.Tx }
+
+// ErrNotFound is what every look-up returns for a key that is not there.
+var ErrNotFound = errors.New("not found")
+
+// ErrTaken says that a name or a MAC already belongs to another machine.
+var ErrTaken = errors.New("taken")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal puts the checksum before the JSON of v.
+func seal(v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 4, 4+len(body))
+	binary.BigEndian.PutUint32(out, crc32.Checksum(body, castagnoli))
+	return append(out, body...), nil
+}
+
+func unseal(key, raw []byte, v any) error {
+	if len(raw) < 4 || binary.BigEndian.Uint32(raw) != crc32.Checksum(raw[4:], castagnoli) {
+		return fmt.Errorf("record %q: checksum does not match, the database file is damaged", key)
+	}
+	if err := json.Unmarshal(raw[4:], v); err != nil {
+		return fmt.Errorf("record %q: %w", key, err)
+	}
+	return nil
+}
+
+func get[T any](tx *Tx, bucket []byte, key string) (T, error) {
+	var v T
+	raw := tx.tx.Bucket(bucket).Get([]byte(key))
+	if raw == nil {
+		return v, fmt.Errorf("%s %q: %w", bucket, key, ErrNotFound)
+	}
+	return v, unseal([]byte(key), raw, &v)
+}
+
+func put(tx *Tx, bucket []byte, key string, v any) error {
+	raw, err := seal(v)
+	if err != nil {
+		return fmt.Errorf("record %q: %w", key, err)
+	}
+	return tx.tx.Bucket(bucket).Put([]byte(key), raw)
+}
+
+func all[T any](tx *Tx, bucket []byte) ([]T, error) {
+	var out []T
+	err := tx.tx.Bucket(bucket).ForEach(func(k, raw []byte) error {
+		var v T
+		if err := unseal(k, raw, &v); err != nil {
+			return err
+		}
+		out = append(out, v)
+		return nil
+	})
+	return out, err
+}
+
+// Machine finds one by its id.
+func (tx *Tx) Machine(id inventory.MachineID) (inventory.Machine, error) {
+	return get[inventory.Machine](tx, bucketMachines, string(id))
+}
+
+// Machines lists all, in the order of their ids.
+func (tx *Tx) Machines() ([]inventory.Machine, error) {
+	return all[inventory.Machine](tx, bucketMachines)
+}
+
+// PutMachine writes m and keeps the indices of names and MACs right. A name or MAC that is
+// another machine's is ErrTaken.
+func (tx *Tx) PutMachine(m inventory.Machine) error {
+	names, macs := tx.tx.Bucket(bucketNames), tx.tx.Bucket(bucketMACs)
+	if owner := names.Get([]byte(m.Name)); owner != nil && string(owner) != string(m.ID) {
+		return fmt.Errorf("name %q belongs to %s: %w", m.Name, owner, ErrTaken)
+	}
+	for _, mac := range m.MACs {
+		if owner := macs.Get([]byte(mac)); owner != nil && string(owner) != string(m.ID) {
+			return fmt.Errorf("MAC %s belongs to %s: %w", mac, owner, ErrTaken)
+		}
+	}
+	if err := tx.unindex(m.ID); err != nil {
+		return err
+	}
+	if err := names.Put([]byte(m.Name), []byte(m.ID)); err != nil {
+		return err
+	}
+	for _, mac := range m.MACs {
+		if err := macs.Put([]byte(mac), []byte(m.ID)); err != nil {
+			return err
+		}
+	}
+	return put(tx, bucketMachines, string(m.ID), m)
+}
+
+// DeleteMachine forgets a machine with its deployments and its timeline.
+func (tx *Tx) DeleteMachine(id inventory.MachineID) error {
+	if err := tx.unindex(id); err != nil {
+		return err
+	}
+	deployments, err := tx.Deployments()
+	if err != nil {
+		return err
+	}
+	for _, d := range deployments {
+		if d.Machine == id {
+			if err := tx.tx.Bucket(bucketDeployments).Delete([]byte(d.ID)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := tx.trim(string(id), 0); err != nil {
+		return err
+	}
+	return tx.tx.Bucket(bucketMachines).Delete([]byte(id))
+}
+
+// unindex removes the names and MACs under which the stored machine is known.
+func (tx *Tx) unindex(id inventory.MachineID) error {
+	old, err := tx.Machine(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, mac := range old.MACs {
+		if err := tx.tx.Bucket(bucketMACs).Delete([]byte(mac)); err != nil {
+			return err
+		}
+	}
+	return tx.tx.Bucket(bucketNames).Delete([]byte(old.Name))
+}
+
+// Deployment finds one by its id.
+func (tx *Tx) Deployment(id inventory.DeploymentID) (inventory.Deployment, error) {
+	return get[inventory.Deployment](tx, bucketDeployments, string(id))
+}
+
+// Deployments lists all, in the order of their ids.
+func (tx *Tx) Deployments() ([]inventory.Deployment, error) {
+	return all[inventory.Deployment](tx, bucketDeployments)
+}
+
+// PutDeployment writes d.
+func (tx *Tx) PutDeployment(d inventory.Deployment) error {
+	return put(tx, bucketDeployments, string(d.ID), d)
+}

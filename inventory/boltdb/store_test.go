@@ -1,0 +1,195 @@
+package boltdb
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+func open(t *testing.T, path string) *Store {
+	t.Helper()
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func update(t *testing.T, s *Store, fn func(*Tx) error) {
+	t.Helper()
+	if err := s.Update(fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func machine(id, name string, macs ...inventory.MAC) inventory.Machine {
+	return inventory.Machine{ID: inventory.MachineID(id), Name: name, State: inventory.Discovered, MACs: macs, CreatedAt: time.Unix(1, 0).UTC()}
+}
+
+func TestAMachineSurvivesReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s := open(t, path)
+	want := machine("m-1", "m1", "52:54:00:00:00:01")
+	update(t, s, func(tx *Tx) error { return tx.PutMachine(want) })
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err := open(t, path).View(func(tx *Tx) error {
+		got, err := tx.Machine("m-1")
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("machine after reopening (-want +got):\n%s", d)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNamesAndMACsBelongToOneMachine(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	update(t, s, func(tx *Tx) error { return tx.PutMachine(machine("m-1", "one", "52:54:00:00:00:01")) })
+	for name, m := range map[string]inventory.Machine{
+		"name": machine("m-2", "one", "52:54:00:00:00:02"),
+		"mac":  machine("m-2", "two", "52:54:00:00:00:01"),
+	} {
+		if err := s.Update(func(tx *Tx) error { return tx.PutMachine(m) }); !errors.Is(err, ErrTaken) {
+			t.Errorf("put with a taken %s: %v, want ErrTaken", name, err)
+		}
+	}
+	// A name and a MAC that were given up are free again.
+	update(t, s, func(tx *Tx) error { return tx.PutMachine(machine("m-1", "uno", "52:54:00:00:00:09")) })
+	update(t, s, func(tx *Tx) error { return tx.PutMachine(machine("m-2", "one", "52:54:00:00:00:01")) })
+	update(t, s, func(tx *Tx) error { return tx.DeleteMachine("m-2") })
+	update(t, s, func(tx *Tx) error { return tx.PutMachine(machine("m-3", "one", "52:54:00:00:00:01")) })
+}
+
+func TestAFailedUpdateLeavesNothing(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	boom := errors.New("boom")
+	err := s.Update(func(tx *Tx) error {
+		if err := tx.PutMachine(machine("m-1", "m1")); err != nil {
+			return err
+		}
+		return boom
+	})
+	if !errors.Is(err, boom) {
+		t.Fatalf("update: %v", err)
+	}
+	err = s.View(func(tx *Tx) error { _, err := tx.Machine("m-1"); return err })
+	if !errors.Is(err, ErrNotFound) {
+		t.Fatalf("machine after a failed update: %v, want ErrNotFound", err)
+	}
+}
+
+func TestTimelineMergesOwnAndEarlierEventsAndIsBounded(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	m := machine("m-1", "m1", "52:54:00:00:00:01")
+	add := func(owner inventory.MachineID, mac inventory.MAC, text string) {
+		update(t, s, func(tx *Tx) error {
+			return tx.AppendEvent(&inventory.Event{Machine: owner, MAC: mac, Text: text})
+		})
+	}
+	add("", "52:54:00:00:00:01", "discover")
+	add("", "52:54:00:00:00:99", "a stranger's discover")
+	add("m-1", "", "registered")
+	add("m-2", "", "another machine")
+	add("", "52:54:00:00:00:01", "request")
+	add("m-1", "", "approved")
+	texts := func(after uint64, limit int) string {
+		var out []string
+		if err := s.View(func(tx *Tx) error {
+			events, err := tx.Timeline(m, after, limit)
+			for _, e := range events {
+				out = append(out, fmt.Sprintf("%d %s", e.Seq, e.Text))
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(out, ", ")
+	}
+	if got, want := texts(0, 100), "1 discover, 3 registered, 5 request, 6 approved"; got != want {
+		t.Errorf("timeline = %q, want %q", got, want)
+	}
+	if got, want := texts(3, 1), "5 request"; got != want {
+		t.Errorf("timeline after 3, one = %q, want %q", got, want)
+	}
+
+	update(t, s, func(tx *Tx) error {
+		for i := range PerMachine + 50 {
+			if err := tx.AppendEvent(&inventory.Event{Machine: "m-1", Text: fmt.Sprint(i)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := s.View(func(tx *Tx) error {
+		events, err := tx.Timeline(machine("m-1", "m1"), 0, 1<<20)
+		if len(events) != PerMachine {
+			t.Errorf("%d events kept, want %d", len(events), PerMachine)
+		}
+		if last := events[len(events)-1].Text; last != fmt.Sprint(PerMachine+49) {
+			t.Errorf("newest event = %q", last)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDamagedFilesAreErrorsThatSaySo(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good")
+	s := open(t, good)
+	update(t, s, func(tx *Tx) error { return tx.PutMachine(machine("m-1", "m1-needle")) })
+	s.Close()
+	raw, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, b []byte) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for name, b := range map[string][]byte{
+		"text":      []byte("this is not a database"),
+		"truncated": raw[:2*os.Getpagesize()],
+		"zeroed":    make([]byte, len(raw)),
+	} {
+		if s, err := Open(write(name, b)); err == nil {
+			s.Close()
+			t.Errorf("%s file opened without an error", name)
+		} else if !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "backup") {
+			t.Errorf("%s file: %v, want the path and the next move", name, err)
+		}
+	}
+
+	// A flipped bit in a value is not seen by bbolt; the envelope sees it.
+	flipped := []byte(strings.ReplaceAll(string(raw), `"name":"m1-needle"`, `"name":"m1-needlf"`))
+	s = open(t, write("flipped", flipped))
+	err = s.View(func(tx *Tx) error { _, err := tx.Machine("m-1"); return err })
+	if err == nil || !strings.Contains(err.Error(), "checksum") {
+		t.Errorf("flipped bit in a record: %v, want a checksum error", err)
+	}
+}
+
+func TestASecondOpenIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	open(t, path)
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "another pxectl") {
+		t.Errorf("second open: %v, want the reason", err)
+	}
+}
