@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net"
 	"strings"
@@ -21,10 +22,11 @@ func ParseMAC(s string) (MAC, error) {
 	if len(digits) != 12 {
 		return "", fmt.Errorf("MAC address %q: want six octets like 52:54:00:12:34:56", s)
 	}
-	var hw [6]byte
-	if _, err := fmt.Sscanf(strings.ToLower(digits), "%02x%02x%02x%02x%02x%02x", &hw[0], &hw[1], &hw[2], &hw[3], &hw[4], &hw[5]); err != nil {
+	raw, err := hex.DecodeString(digits)
+	if err != nil {
 		return "", fmt.Errorf("MAC address %q: not hexadecimal", s)
 	}
+	hw := [6]byte(raw)
 	switch {
 	case hw == [6]byte{}:
 		return "", fmt.Errorf("MAC address %q: all zero", s)

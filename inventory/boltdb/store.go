@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
+	"runtime/debug"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -33,7 +35,9 @@ type Store struct{ db *bolt.DB }
 
 // Open opens or creates the file. A damaged file is an error that says so, never a panic.
 func Open(path string) (s *Store, err error) {
-	// bbolt panics on some truncated files instead of returning ErrInvalid (etcd-io/bbolt#446).
+	// bbolt panics on some truncated files instead of returning ErrInvalid (etcd-io/bbolt#446), and touching a
+	// page past the end of the file is a memory fault, which is a panic only on demand.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			s, err = nil, fmt.Errorf("open %s: the file is damaged (%v); move it away and put the last backup in its place", path, r)
@@ -47,6 +51,9 @@ func Open(path string) (s *Store, err error) {
 		return nil, fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := checkSize(db); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err), db.Close())
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketDeployments, bucketEvents, bucketOwned, bucketCounts} {
@@ -68,6 +75,20 @@ func Open(path string) (s *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
 	return &Store{db: db}, nil
+}
+
+// checkSize compares the pages that the file should have with those that it has.
+func checkSize(db *bolt.DB) error {
+	st, err := os.Stat(db.Path())
+	if err != nil {
+		return err
+	}
+	return db.View(func(tx *bolt.Tx) error {
+		if tx.Size() > st.Size() {
+			return fmt.Errorf("the file is cut off: %d bytes, want %d", st.Size(), tx.Size())
+		}
+		return nil
+	})
 }
 
 // Close waits for running transactions and lets go of the file.
