@@ -1,0 +1,12 @@
+// Package tftpd serves boot files to firmware over TFTP, read only: RFC 1350 with
+// the blksize and tsize options (RFC 2347, 2348, 2349).
+//
+// It knows no files of its own: an Opener says what a name means. Names are
+// normalised first, because firmware decorates them. It is not a general file
+// server: files are small and in memory, writing is refused, and a kernel or an
+// image belongs on HTTP.
+//
+// The protocol engine is pin/tftp in its many-port mode. That library has no
+// windowsize (RFC 7440), ignores the timeout option, and takes option names in lower
+// case only, so a client that asks for those gets a slower transfer, not a failed one.
+package tftpd

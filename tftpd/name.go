@@ -1,0 +1,30 @@
+package tftpd
+
+import "strings"
+
+// Normalise is the name that a boot file was advertised under, given what a client
+// asked for. Seen in the field: a leading slash or several, backslashes, and, where
+// firmware copies DHCP option 67 without its length, a trailing 0xff (the END option)
+// with whatever follows it, NULs or spaces. The result is relative, has no "." or ".."
+// element, and is "" when nothing is left.
+func Normalise(raw string) string {
+	if end := strings.IndexAny(raw, "\x00\r\n"); end >= 0 {
+		raw = raw[:end]
+	}
+	// 0xff is never part of UTF-8, so it cannot be part of a name.
+	if end := strings.IndexByte(raw, 0xff); end >= 0 {
+		raw = raw[:end]
+	}
+	var kept []string
+	for elem := range strings.SplitSeq(strings.ReplaceAll(raw, `\`, "/"), "/") {
+		switch elem = strings.TrimSpace(elem); elem {
+		case "", ".":
+		case "..":
+			// It cannot climb out: above the first element there is nothing.
+			kept = kept[:max(0, len(kept)-1)]
+		default:
+			kept = append(kept, elem)
+		}
+	}
+	return strings.Join(kept, "/")
+}
