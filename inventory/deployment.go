@@ -69,7 +69,8 @@ type StepRecord struct {
 	Step     Step      `json:"step"`
 	Attempt  int       `json:"attempt"`
 	BeganAt  time.Time `json:"began_at"`
-	Deadline time.Time `json:"deadline"` // counted from BeganAt, so a restart does not move it
+	Deadline time.Time `json:"deadline"`          // counted from BeganAt, so a restart does not move it
+	ActedAt  time.Time `json:"acted_at,omitzero"` // our own part is done; what remains is to wait for the proof
 	EndedAt  time.Time `json:"ended_at,omitzero"`
 	Proof    string    `json:"proof,omitempty"`
 	Error    string    `json:"error,omitempty"`

@@ -55,6 +55,7 @@ type Machine struct {
 // that another one that shows the same nonce is a replay.
 type Boot struct {
 	NonceID      string    `json:"nonce_id"` // public part of the nonce
+	NonceAt      time.Time `json:"nonce_at"` // when it was put into the script
 	BootID       string    `json:"boot_id"`  // /proc/sys/kernel/random/boot_id
 	MAC          MAC       `json:"mac"`
 	IP           string    `json:"ip"`

@@ -1,0 +1,158 @@
+package deploy
+
+import "github.com/pxectl/pxectl/inventory"
+
+// Facts is all that decides what happens to a machine next. Every field is read from the store, or
+// is one that a restart finds out again by itself (AgentHere, AgentLost, Working).
+type Facts struct {
+	State       inventory.State
+	Maintenance bool
+	AutoApprove bool // discovery.policy: auto
+	AgentHere   bool // an agent of this boot registered, its nonce is alive, and it keeps calling
+	AgentLost   bool // it registered and then went silent for longer than any of its calls takes
+	Inspected   bool // that agent's report is stored
+	Overdue     bool // what is being waited for is past its deadline
+
+	Deploying bool // a deployment is running; the rest is about it
+	Step      inventory.Step
+	Began     bool // the step has a record
+	Working   bool // our own part of the step is in flight
+	Acted     bool // our own part is done
+	Proved    bool // the step's proof arrived
+	Erred     bool // the step ended with an error
+	OSProved  bool // the new system phoned home
+	Boots     int  // how many times this deployment booted the agent
+}
+
+// MaxBoots is how often one deployment boots a machine into the agent before it gives up.
+const MaxBoots = 3
+
+// A Verb says what a Move does.
+type Verb string
+
+const (
+	Wait    Verb = "wait"    // for a proof, a person, or a deadline
+	Enter   Verb = "enter"   // Move.State
+	Inspect Verb = "inspect" // order the agent to report
+	Begin   Verb = "begin"   // open the record of Move.Step; its deadline counts from now
+	Act     Verb = "act"     // do our own part of Move.Step
+	Order   Verb = "order"   // let the agent do its part of Move.Step
+	Prove   Verb = "prove"   // the facts are the proof of Move.Step
+	Fail    Verb = "fail"    // the step is out of budget
+	Finish  Verb = "finish"  // the deployment succeeded
+)
+
+// A Move is the next thing to do for a machine.
+type Move struct {
+	Verb  Verb
+	State inventory.State
+	Step  inventory.Step
+	Why   string // with Fail and Prove
+}
+
+// Next reads only facts, so every row of the table in next_test.go is a test.
+func Next(f Facts) Move {
+	if f.Maintenance {
+		return Move{Verb: Wait}
+	}
+	if f.Deploying {
+		return nextStep(f)
+	}
+	switch f.State {
+	case inventory.Discovered:
+		if f.AutoApprove {
+			return Move{Verb: Enter, State: inventory.Enrolled}
+		}
+	case inventory.Enrolled:
+		if f.AgentHere {
+			return Move{Verb: Enter, State: inventory.Inspecting}
+		}
+	case inventory.Inspecting:
+		switch {
+		case f.Inspected:
+			return Move{Verb: Enter, State: inventory.Available}
+		case f.Overdue:
+			return Move{Verb: Fail, Why: "the agent registered and did not report in time"}
+		}
+	}
+	// Whatever the state, an agent that is here and has not reported does so: a report is never stale.
+	if f.AgentHere && !f.Inspected {
+		return Move{Verb: Inspect}
+	}
+	return Move{Verb: Wait}
+}
+
+func nextStep(f Facts) Move {
+	step := Move{Step: f.Step}
+	do := func(v Verb, why string) Move { step.Verb, step.Why = v, why; return step }
+	switch {
+	case f.OSProved && (f.Step == inventory.BootOS || f.Step == inventory.VerifyOS):
+		// The system can phone home before the BMC's readings have settled.
+		return do(Finish, "")
+	case !f.Began:
+		return do(Begin, "")
+	case f.Erred:
+		return do(Fail, "")
+	case f.Proved && f.Step == inventory.VerifyOS:
+		return do(Finish, "")
+	case f.Proved:
+		return Move{Verb: Begin, Step: after(f.Step)}
+	}
+	switch f.Step {
+	case inventory.Validate:
+		switch {
+		case f.Overdue:
+			return do(Fail, "checking what the deployment needs took too long")
+		case f.Working:
+			return do(Wait, "")
+		}
+		return do(Act, "")
+	case inventory.BootAgent:
+		switch {
+		case f.AgentHere:
+			return do(Prove, "the agent is here")
+		case f.Overdue && f.Boots >= MaxBoots:
+			return do(Fail, "the machine was booted into the agent, and the agent never called")
+		case f.Overdue:
+			return do(Begin, "") // the ladder: another walk, with its own deadline
+		case f.Working, f.Acted:
+			return do(Wait, "")
+		}
+		return do(Act, "")
+	case inventory.PrepareDisk, inventory.WriteImage, inventory.FinishDisk:
+		switch {
+		case f.Overdue:
+			return do(Fail, "the agent did not finish in time")
+		case f.AgentHere:
+			return do(Order, "")
+		case f.AgentLost && f.Boots >= MaxBoots:
+			return do(Fail, "the agent went silent, and booting it again did not help")
+		case f.AgentLost:
+			return Move{Verb: Begin, Step: inventory.BootAgent}
+		}
+		return do(Wait, "")
+	case inventory.BootOS:
+		switch {
+		case f.Overdue:
+			return do(Fail, "the machine could not be started from its disk in time")
+		case f.Working:
+			return do(Wait, "")
+		}
+		return do(Act, "")
+	case inventory.VerifyOS:
+		if f.Overdue {
+			return do(Act, "") // look at what is known without a phone-home
+		}
+	}
+	return do(Wait, "")
+}
+
+// after is the step that follows s.
+func after(s inventory.Step) inventory.Step {
+	for i, step := range inventory.Steps[:len(inventory.Steps)-1] {
+		if step == s {
+			return inventory.Steps[i+1]
+		}
+	}
+	panic("no step after " + string(s))
+}
