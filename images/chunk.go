@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -19,7 +20,7 @@ const HashName = "sha256"
 // block and a header of at most 18 (RFC 8878 section 3.1.1).
 const maxFrame = ChunkSize + ChunkSize/256 + 64
 
-// HashChunk hashes the raw bytes of a chunk.
+// HashChunk hashes bytes the way the manifest's sums and hashes are made.
 func HashChunk(raw []byte) Hash { return sha256.Sum256(raw) }
 
 // ErrChunk is wrapped by every error that says that a chunk's bytes are not what the
@@ -45,13 +46,24 @@ func NewDecoder() (*Decoder, error) {
 	return &Decoder{z}, nil
 }
 
-// DecodeChunk decodes the frame of c into dst, which is made larger when it is too small, and returns
-// the raw bytes after their length and hash have been checked. frame must be as the manifest says,
-// c.Length bytes from c.Offset. c comes from a manifest that Parse returned.
+// DecodeChunk verifies the frame of c, decodes it into dst, which is made larger when it is too
+// small, and returns the raw bytes. frame must be what the manifest says, c.Length bytes
+// from c.Offset; c comes from a manifest that Parse returned.
+//
+// The frame is hashed, not what comes out of it: that is several times less to hash, and bytes that
+// are not the image's never reach the decompressor. The raw bytes then follow from the
+// frame, whose own checksum (xxh64) guards against our decoding it wrongly.
 func (d *Decoder) DecodeChunk(dst, frame []byte, c Chunk) ([]byte, error) {
 	if int64(len(frame)) != c.Length {
 		return nil, fmt.Errorf("chunk %d: %d bytes of frame, want %d: %w", c.Index, len(frame), c.Length, ErrChunk)
 	}
+	if got := HashChunk(frame); got != c.Sum {
+		return nil, fmt.Errorf("chunk %d: %s of the frame is %s, want %s: %w", c.Index, HashName, got, c.Sum, ErrChunk)
+	}
+	return d.decode(dst, frame, c)
+}
+
+func (d *Decoder) decode(dst, frame []byte, c Chunk) ([]byte, error) {
 	if c.RawLength <= 0 || c.RawLength > ChunkSize {
 		return nil, fmt.Errorf("chunk %d: raw length %d, want 1 to %d", c.Index, c.RawLength, ChunkSize)
 	}
@@ -62,11 +74,16 @@ func (d *Decoder) DecodeChunk(dst, frame []byte, c Chunk) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chunk %d: %w: %w", c.Index, ErrChunk, err)
 	}
-	return raw, c.Verify(raw)
+	if int64(len(raw)) != c.RawLength {
+		return nil, fmt.Errorf("chunk %d: %d raw bytes, want %d: %w", c.Index, len(raw), c.RawLength, ErrChunk)
+	}
+	return raw, nil
 }
 
-// Verify says whether raw is what the chunk holds. It is also how the agent checks what it reads
-// back from a disk, and what it finds there before it writes.
+// Verify says whether raw is what the chunk holds, by its hash. It is for bytes that somebody else may have
+// written, such as what lies on a disk before a deployment. For bytes that came out of DecodeChunk
+// and are read back from a disk, comparing Quick is as good and two hundred times cheaper
+// where there are no SHA instructions.
 func (c Chunk) Verify(raw []byte) error {
 	if int64(len(raw)) != c.RawLength {
 		return fmt.Errorf("chunk %d: %d raw bytes, want %d: %w", c.Index, len(raw), c.RawLength, ErrChunk)
@@ -83,6 +100,10 @@ func (c Chunk) Verify(raw []byte) error {
 	}
 	return nil
 }
+
+// Quick is a checksum (xxh64) that finds accidents and not attacks: take it of the bytes
+// that DecodeChunk returned, and again of what the disk gives back.
+func Quick(raw []byte) uint64 { return xxhash.Sum64(raw) }
 
 var zeros [64 << 10]byte
 

@@ -9,9 +9,9 @@
 //     of the zstd seekable format (facebook/zstd, contrib/seekable_format), a
 //     skippable frame. `zstd -dc disk.zst` gives the raw image back, so zero chunks have their
 //     (tiny) frames too.
-//   - manifest.json: what the frames are, where they lie, and the hash of each chunk's raw bytes. The
+//   - manifest.json: where the frames lie, the hash of each frame and of the raw bytes in it. The
 //     image's id is the sha256 of this file, so whoever holds the id can check the manifest,
-//     and through it every byte of the disk.
+//     and through it every byte that arrives and every byte on a disk.
 //
 // The package knows nothing of names, catalogues, disks or partitions to be written.
 package images

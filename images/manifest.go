@@ -22,8 +22,8 @@ const (
 	// image of an operating system.
 	MaxRawSize = 1 << 40
 
-	// MaxManifest bounds the manifest's bytes: a chunk takes about 130 of them.
-	MaxManifest = 48 << 20
+	// MaxManifest bounds the manifest's bytes: a chunk takes about 200 of them.
+	MaxManifest = 64 << 20
 
 	// MaxName bounds an image's name.
 	MaxName = 128
@@ -38,7 +38,7 @@ type Manifest struct {
 	SectorSize int      `json:"sector_size"` // of the disk that the image was made for: 512 or 4096
 	ChunkSize  int64    `json:"chunk_size"`  // ChunkSize
 	RawSHA256  Hash     `json:"raw_sha256"`  // of the whole raw image
-	HashName   string   `json:"chunk_hash"`  // HashName: how the chunks are hashed
+	HashName   string   `json:"chunk_hash"`  // HashName: how the chunks' sums and hashes are made
 	DataSize   int64    `json:"data_size"`   // of disk.zst, seek table included
 	Contents   Contents `json:"contents"`
 	Chunks     Chunks   `json:"chunks"`
@@ -57,7 +57,8 @@ type Contents struct {
 type Chunk struct {
 	Offset int64 `json:"offset"` // in disk.zst
 	Length int64 `json:"length"` // in disk.zst
-	Hash   Hash  `json:"hash"`   // of the raw bytes
+	Sum    Hash  `json:"sum"`    // of those bytes of disk.zst: what arrives is what was stored
+	Hash   Hash  `json:"hash"`   // of the raw bytes: what is on a disk is what should be
 	Zero   bool  `json:"zero,omitempty"`
 
 	Index     int   `json:"-"`
@@ -101,10 +102,13 @@ func CheckName(name string) error {
 	if len(name) > MaxName {
 		return fmt.Errorf("image name %.40q…: %d bytes, at most %d", name, len(name), MaxName)
 	}
-	ok := func(r rune) bool {
+	allowed := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._+-", r)
 	}
-	if i := strings.IndexFunc(name, func(r rune) bool { return !ok(r) }); i >= 0 || strings.ContainsAny(name[:1], ".-+") {
+	if len(name) == 64 && strings.Trim(name, "0123456789abcdefABCDEF") == "" {
+		return fmt.Errorf("image name %q: could be taken for an id", name)
+	}
+	if i := strings.IndexFunc(name, func(r rune) bool { return !allowed(r) }); i >= 0 || strings.ContainsAny(name[:1], ".-+") {
 		return fmt.Errorf("image name %q: want letters, digits and ._+- with a letter or digit first", name)
 	}
 	return nil
@@ -192,8 +196,10 @@ func (c Chunk) follows(end int64) error {
 		return fmt.Errorf("offset %d, want %d where the frame before it ends", c.Offset, end)
 	case c.Length <= 0 || c.Length > maxFrame:
 		return fmt.Errorf("length %d, want 1 to %d", c.Length, maxFrame)
+	case c.Sum == Hash{}:
+		return errors.New("sum is missing")
 	case c.Hash == Hash{}:
-		return errors.New("no hash")
+		return errors.New("hash is missing")
 	}
 	return nil
 }
