@@ -1,0 +1,133 @@
+package modules
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Loader loads modules of an index into the running kernel, each once.
+type Loader struct {
+	Index *Index
+	Dir   string // of the .ko files
+	Sys   string // "/sys"
+
+	mu     sync.Mutex
+	loaded map[string]error
+}
+
+// Open reads the ramdisk's index. A ramdisk without modules is an empty one: its kernel has all
+// that it needs built in.
+func Open(root string) (*Loader, error) {
+	dir := filepath.Join(root, Dir)
+	l := &Loader{Index: new(Index), Dir: dir, Sys: filepath.Join(root, "sys"), loaded: map[string]error{}}
+	data, err := os.ReadFile(filepath.Join(dir, IndexFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		l.Index.prepare()
+		return l, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.Index, err = ParseIndex(data)
+	return l, err
+}
+
+// Coldplug loads drivers for the devices that are there, and again for those that the drivers
+// brought, until nothing new comes. early restricts it to the way to the boot NIC.
+// It returns how many modules it loaded; err tells of all that would not load.
+func (l *Loader) Coldplug(early bool) (loaded int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	// virtio_pci brings virtio buses, an HBA brings disks: three levels are the deepest seen.
+	for range 4 {
+		before := loaded
+		for _, alias := range l.modaliases() {
+			for _, m := range l.Index.Match(alias) {
+				if early && !m.Early {
+					continue
+				}
+				n, err := l.loadLocked(m)
+				loaded += n
+				errs = append(errs, err)
+			}
+		}
+		if loaded == before {
+			break
+		}
+	}
+	return loaded, errors.Join(errs...)
+}
+
+// ByName loads the modules that no device asks for.
+func (l *Loader) ByName() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, name := range l.Index.ByName {
+		if m, ok := l.Index.Named(name); ok {
+			_, err := l.loadLocked(m)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Loader) loadLocked(m *Module) (loaded int, err error) {
+	if _, done := l.loaded[m.Name]; done {
+		return 0, nil // its error was told when it happened
+	}
+	for _, m := range l.Index.Order(m) {
+		if _, done := l.loaded[m.Name]; done {
+			continue
+		}
+		e := l.insert(m)
+		l.loaded[m.Name] = e
+		if e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		loaded++
+	}
+	return loaded, err
+}
+
+func (l *Loader) insert(m *Module) error {
+	f, err := os.Open(filepath.Join(l.Dir, filepath.FromSlash(m.File)))
+	if err != nil {
+		return fmt.Errorf("module %s: %w", m.Name, err)
+	}
+	defer f.Close()
+	switch err := unix.FinitModule(int(f.Fd()), "", 0); {
+	case err == nil, errors.Is(err, unix.EEXIST):
+		return nil
+	case errors.Is(err, unix.ENODEV):
+		return nil // the driver looked and found no such device: not an error of the module
+	default:
+		return fmt.Errorf("load module %s: %w", m.Name, err)
+	}
+}
+
+func (l *Loader) modaliases() []string {
+	var aliases []string
+	seen := map[string]bool{}
+	_ = filepath.WalkDir(filepath.Join(l.Sys, "devices"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() != "modalias" {
+			return nil // devices may go while we walk
+		}
+		data, err := os.ReadFile(path)
+		if a := strings.TrimSpace(string(data)); err == nil && a != "" && !seen[a] {
+			seen[a] = true
+			aliases = append(aliases, a)
+		}
+		return nil
+	})
+	return aliases
+}
