@@ -1,0 +1,71 @@
+package ipxe
+
+import (
+	"crypto/sha256"
+	_ "embed"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// The names are those of the Debian package, and the ones that DHCP and TFTP hand out.
+const (
+	BIOS  = "undionly.kpxe"  // keeps the PXE stack of the ROM that loaded it, so it drives every NIC that can PXE
+	X64   = "snponly.efi"    // only the NIC it was loaded from, by the firmware's driver: never "initialising devices" for minutes
+	ARM64 = "ipxe-arm64.efi" // the package has no snponly for arm64
+)
+
+var (
+	//go:embed nbp/undionly.kpxe
+	undionly []byte
+	//go:embed nbp/snponly.efi
+	snponlyX64 []byte
+	//go:embed nbp/ipxe-arm64.efi
+	ipxeARM64 []byte
+)
+
+type program struct {
+	bytes []byte
+	etag  string
+}
+
+var programs = map[string]program{
+	BIOS:  newProgram(undionly),
+	X64:   newProgram(snponlyX64),
+	ARM64: newProgram(ipxeARM64),
+}
+
+func newProgram(b []byte) program {
+	sum := sha256.Sum256(b)
+	return program{bytes: b, etag: fmt.Sprintf(`"%x"`, sum[:16])}
+}
+
+// NBP is the network boot program of that name. The caller must not change the bytes.
+func NBP(name string) ([]byte, bool) {
+	p, ok := programs[name]
+	return p.bytes, ok
+}
+
+// NBPs names all of them.
+func NBPs() []string { return slices.Sorted(maps.Keys(programs)) }
+
+// byArch maps DHCP option 93 (client system architecture, RFC 4578 section 2.1 with erratum
+// 4624, continued by the IANA registry) to a program. A code that is not here gets nothing.
+var byArch = map[uint16]string{
+	0:  BIOS,  // x86 BIOS
+	7:  X64,   // x64 UEFI
+	9:  X64,   // EBC in the registry; in the field an x86-64 firmware (old OVMF, Apple, VMware)
+	11: ARM64, // ARM 64-bit UEFI
+	16: X64,   // x64 UEFI over HTTP
+	17: X64,   // EBC over HTTP, as 9
+	19: ARM64, // ARM 64-bit UEFI over HTTP
+	20: BIOS,  // x86 BIOS over HTTP
+}
+
+// NBPFor is the program for a client architecture code of DHCP option 93. ok is false for
+// architectures that have no program here: IA32 UEFI (6 and 15), 32-bit ARM (10 and 18),
+// RISC-V, LoongArch and the historic ones.
+func NBPFor(arch uint16) (name string, ok bool) {
+	name, ok = byArch[arch]
+	return name, ok
+}

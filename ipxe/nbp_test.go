@@ -1,0 +1,88 @@
+package ipxe
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestNBPForIsServed(t *testing.T) {
+	seen := map[string]bool{}
+	for arch := range uint16(64) {
+		name, ok := NBPFor(arch)
+		if !ok {
+			continue
+		}
+		seen[name] = true
+		if b, ok := NBP(name); !ok || len(b) < 50_000 {
+			t.Errorf("NBPFor(%d) = %q, but NBP(%q) has %d bytes, ok %v", arch, name, name, len(b), ok)
+		}
+	}
+	for _, name := range NBPs() {
+		if !seen[name] {
+			t.Errorf("%q is embedded but no architecture gets it", name)
+		}
+	}
+}
+
+func TestNBPForTable(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		arch uint16
+		want string
+	}{
+		{"BIOS", 0, BIOS},
+		{"IA32 UEFI has none", 6, ""},
+		{"x64 UEFI", 7, X64},
+		{"EBC is x64 in the field", 9, X64},
+		{"ARM32 UEFI has none", 10, ""},
+		{"ARM64 UEFI", 11, ARM64},
+		{"IA32 UEFI HTTP has none", 15, ""},
+		{"x64 UEFI HTTP", 16, X64},
+		{"ARM32 UEFI HTTP has none", 18, ""},
+		{"ARM64 UEFI HTTP", 19, ARM64},
+		{"BIOS HTTP", 20, BIOS},
+		{"unknown", 0xffff, ""},
+	} {
+		if got, ok := NBPFor(tt.arch); got != tt.want || ok != (tt.want != "") {
+			t.Errorf("%s: NBPFor(%d) = %q, %v, want %q", tt.name, tt.arch, got, ok, tt.want)
+		}
+	}
+}
+
+// The machine type of the PE header must be the one that the architecture code promises.
+func TestProgramsAreWhatTheySay(t *testing.T) {
+	for name, machine := range map[string]uint16{X64: 0x8664, ARM64: 0xaa64} {
+		b, _ := NBP(name)
+		pe := int(b[0x3c]) | int(b[0x3d])<<8
+		if !bytes.HasPrefix(b, []byte("MZ")) || !bytes.HasPrefix(b[pe:], []byte("PE\x00\x00")) {
+			t.Errorf("%s is not a PE image", name)
+			continue
+		}
+		if got := uint16(b[pe+4]) | uint16(b[pe+5])<<8; got != machine {
+			t.Errorf("%s: PE machine type %#x, want %#x", name, got, machine)
+		}
+	}
+	if b, _ := NBP(BIOS); len(b) > 480*1024 {
+		t.Errorf("%s: %d bytes do not fit below 640 KiB", BIOS, len(b))
+	}
+}
+
+// The embedded bytes are those that nbp/README.md, SHA256SUMS and NOTICE speak of.
+func TestSumsAreTheDocumentedOnes(t *testing.T) {
+	for _, file := range []string{"nbp/SHA256SUMS", "nbp/README.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range NBPs() {
+			b, _ := NBP(name)
+			if sum := fmt.Sprintf("%x", sha256.Sum256(b)); !strings.Contains(string(text), sum) {
+				t.Errorf("%s does not name the sha256 of %s, %s", file, name, sum)
+			}
+		}
+	}
+}
