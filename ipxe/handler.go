@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path"
 	"runtime/debug"
@@ -117,7 +118,7 @@ func (h handler) route(w http.ResponseWriter, r *http.Request, seen *Request) {
 }
 
 func (h handler) boot(w http.ResponseWriter, r *http.Request, seen *Request) {
-	params, err := ParseParams(r.URL.Query())
+	params, err := ParseParams(parseQuery(r.URL.RawQuery))
 	if err != nil {
 		problem(w, http.StatusBadRequest, err.Error())
 		return
@@ -139,6 +140,13 @@ func (h handler) boot(w http.ResponseWriter, r *http.Request, seen *Request) {
 	h.Log.Info("boot script", "mac", params.MAC, "remote", seen.Remote, "action", b.Action, "reason", b.Reason,
 		"uuid", params.UUID, "arch", params.Arch, "platform", params.Platform)
 	script(w, r, text)
+}
+
+// parseQuery reads a query as iPXE writes it: blanks are %20, so a plus sign is one, and a semicolon
+// separates nothing. iPXE before 2021 leaves both unescaped.
+func parseQuery(raw string) url.Values {
+	q, _ := url.ParseQuery(strings.NewReplacer("+", "%2B", ";", "%3B").Replace(raw)) // what is broken is left out
+	return q
 }
 
 func (h handler) ramdisk(w http.ResponseWriter, r *http.Request, arch, name string) {
