@@ -1,0 +1,304 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/images"
+)
+
+// ImportOptions say what Import is given. Only Name is needed.
+type ImportOptions struct {
+	Name   string
+	Format string // "raw", "qcow2", or "auto" (also ""): told by the content
+	SHA256 string // of the source as it is given, compressed or not, in hex
+	Size   int64  // of the source, for Progress.Total; 0 when unknown. A hint, never believed
+
+	// Progress is called a few times a second and at the end, from one goroutine at a time.
+	Progress func(Progress)
+}
+
+// Progress is how far an import is.
+type Progress struct {
+	Phase string `json:"phase"` // "receive" reads the source; "convert" reads a qcow2 that has been received
+	Done  int64  `json:"done"`  // bytes of the phase's input
+	Total int64  `json:"total"` // 0 when unknown
+	Raw   int64  `json:"raw"`   // bytes of raw image packed
+	Data  int64  `json:"data"`  // bytes that they take in the store
+}
+
+// Import reads an image from src and adds it to the store, whole or not at all. A raw image is
+// packed as it streams by; a qcow2 is first written down, as its pieces lie in any order.
+// Cancelling ctx ends it between two reads of src; whoever gives a src that can block for ever
+// must also make it stop.
+func (s *Store) Import(ctx context.Context, src io.Reader, opt ImportOptions) (Info, error) {
+	info, err := s.importImage(ctx, src, opt)
+	if err != nil {
+		return Info{}, fmt.Errorf("import image %s: %w", opt.Name, err)
+	}
+	return info, nil
+}
+
+func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOptions) (Info, error) {
+	want, err := opt.check()
+	if err != nil {
+		return Info{}, err
+	}
+	start := time.Now()
+	temp, err := os.MkdirTemp(s.dir, tempPrefix+"import-")
+	if err != nil {
+		return Info{}, err
+	}
+	defer os.RemoveAll(temp) // by then it is empty of what was kept
+
+	in := &intake{ctx: ctx, src: src}
+	if want != "" {
+		in.sum = sha256.New()
+	}
+	report := throttle(opt.Progress)
+	data, err := os.Create(filepath.Join(temp, dataFile))
+	if err != nil {
+		return Info{}, err
+	}
+	defer data.Close()
+	p, err := s.convert(ctx, in, temp, data, opt, report)
+	if err != nil {
+		return Info{}, err
+	}
+	if err := in.finish(want); err != nil {
+		return Info{}, err
+	}
+	if err := data.Sync(); err != nil {
+		return Info{}, err
+	}
+	m := &images.Manifest{
+		Format: images.Format, Name: opt.Name, RawSize: p.rawSize, ChunkSize: images.ChunkSize,
+		RawSHA256: p.sha256, HashName: images.HashName, DataSize: p.dataSize, Chunks: p.chunks,
+	}
+	m.Contents, m.SectorSize = readContents(p.head)
+	info, err := s.publish(temp, m)
+	if err != nil {
+		return Info{}, err
+	}
+	s.log.Info("image imported", "name", info.Name, "id", info.ID, "raw", info.RawSize, "zero", info.ZeroBytes, "data", info.DataSize,
+		"source", in.read.Load(), "took", time.Since(start).Round(time.Millisecond))
+	return info, nil
+}
+
+// check gives the wanted checksum in lower case.
+func (o ImportOptions) check() (sha string, err error) {
+	if err := images.CheckName(o.Name); err != nil {
+		return "", err
+	}
+	switch o.Format {
+	case "", "auto", "raw", "qcow2":
+	default:
+		return "", fmt.Errorf("format %q: want auto, raw or qcow2", o.Format)
+	}
+	sha = strings.ToLower(strings.TrimSpace(o.SHA256))
+	if sha == "" {
+		return "", nil
+	}
+	if b, err := hex.DecodeString(sha); err != nil || len(b) != sha256.Size {
+		return "", fmt.Errorf("sha256 %.140q: want 64 hex digits, the first word of a line in a SHA256SUMS file", o.SHA256)
+	}
+	return sha, nil
+}
+
+// convert reads the source to the end of its image and writes the packed image to data.
+func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Writer, opt ImportOptions, report func(Progress, bool)) (packed, error) {
+	r, done, err := decompress(in)
+	if err != nil {
+		return packed{}, err
+	}
+	defer done()
+	head, err := r.Peek(peekSize)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return packed{}, err
+	}
+	format := opt.Format
+	if format == "" || format == "auto" {
+		if format, err = formatOf(head); err != nil {
+			return packed{}, err
+		}
+	}
+	at := Progress{Phase: "receive", Total: opt.Size}
+	if format == "raw" {
+		p, err := pack(ctx, streamed(r), data, func(raw, stored int64) {
+			at.Done, at.Raw, at.Data = in.read.Load(), raw, stored
+			report(at, false)
+		})
+		at.Done = in.read.Load()
+		report(at, true)
+		return p, err
+	}
+
+	// A header that will be refused is refused before gigabytes of it are received.
+	header, err := checkQcow2(head)
+	if err != nil {
+		return packed{}, err
+	}
+	spool, err := os.Create(filepath.Join(temp, "source.qcow2"))
+	if err != nil {
+		return packed{}, err
+	}
+	defer spool.Close()
+	if err := receive(r, spool, func() {
+		at.Done = in.read.Load()
+		report(at, false)
+	}); err != nil {
+		return packed{}, err
+	}
+	report(at, true)
+	q, err := openQcow2(spool)
+	if err != nil {
+		return packed{}, err
+	}
+	at = Progress{Phase: "convert", Total: header.size}
+	p, err := pack(ctx, q.inOrder(), data, func(raw, stored int64) {
+		at.Done, at.Raw, at.Data = min(raw, header.size), raw, stored
+		report(at, false)
+	})
+	report(at, true)
+	if err != nil {
+		return packed{}, err
+	}
+	return p, os.Remove(spool.Name())
+}
+
+// streamed reads a raw image that flows by.
+func streamed(r io.Reader) rawSource {
+	return func(buf []byte) (int, bool, error) {
+		n, err := io.ReadFull(r, buf)
+		// The bare value is ReadFull's word for an end within buf. A stream that was cut says so in an
+		// error of intake or unpacking, which wraps it.
+		if err == io.ErrUnexpectedEOF {
+			err = nil
+		}
+		return n, false, err
+	}
+}
+
+// inOrder reads a qcow2's raw image from its beginning to its end.
+func (q *qcow2Image) inOrder() rawSource {
+	var off int64
+	return func(buf []byte) (int, bool, error) {
+		if off == q.size {
+			return 0, false, io.EOF
+		}
+		n := min(int64(len(buf)), q.size-off)
+		zero, err := q.readChunk(buf[:n], off)
+		off += n
+		return int(n), zero, err
+	}
+}
+
+// receive copies r to its end.
+func receive(r io.Reader, w io.Writer, onRead func()) (err error) {
+	defer recovered("source", &err)
+	buf := make([]byte, 1<<20)
+	var total int64
+	for {
+		n, err := r.Read(buf)
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		if total += int64(n); total > images.MaxRawSize {
+			return fmt.Errorf("the source is larger than %d bytes, which is the most that is taken", int64(images.MaxRawSize))
+		}
+		onRead()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// publish makes the finished image in temp visible, or finds that it is there already.
+func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, twin := range s.images {
+		if twin.RawSHA256 != m.RawSHA256 || twin.RawSize != m.RawSize {
+			continue
+		}
+		if twin.Name == m.Name {
+			return s.touchLocked(twin)
+		}
+		// The same disk under another name: share the twin's bytes, and its chunks with them, as another
+		// version of the compressor may have cut them otherwise.
+		_, tm, err := s.Manifest(twin.ID)
+		if err != nil {
+			s.log.Error("image cannot share its bytes", "name", twin.Name, "id", twin.ID, "err", err)
+			continue
+		}
+		path := filepath.Join(temp, dataFile)
+		if err := os.Remove(path); err != nil {
+			return Info{}, err
+		}
+		if err := os.Link(s.DataPath(twin.ID), path); err != nil {
+			return Info{}, err
+		}
+		m.DataSize, m.Chunks = tm.DataSize, tm.Chunks
+		break
+	}
+	encoded, err := m.Encode()
+	if err != nil {
+		return Info{}, err
+	}
+	id := images.ID(encoded)
+	if err := writeSynced(filepath.Join(temp, manifestFile), encoded); err != nil {
+		return Info{}, err
+	}
+	if err := errors.Join(os.Chmod(temp, 0o755), syncDir(temp)); err != nil {
+		return Info{}, err
+	}
+	final := filepath.Join(s.dir, id)
+	if err := os.Rename(temp, final); err != nil {
+		return Info{}, fmt.Errorf("%w (a damaged image of this id may be in the way: delete %s)", err, final)
+	}
+	if err := syncDir(s.dir); err != nil {
+		return Info{}, err
+	}
+	info, err := s.read(id)
+	if err != nil {
+		return Info{}, err
+	}
+	info.Current = true
+	s.images[id] = info
+	return info, nil
+}
+
+// touchLocked gives an image its name back by making it the newest of that name.
+func (s *Store) touchLocked(info Info) (Info, error) {
+	now := time.Now()
+	if err := os.Chtimes(filepath.Join(s.dir, info.ID, manifestFile), now, now); err != nil {
+		return Info{}, err
+	}
+	info, err := s.read(info.ID)
+	if err != nil {
+		return Info{}, err
+	}
+	s.images[info.ID] = info
+	info.Current = true
+	return info, nil
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}

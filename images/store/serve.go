@@ -1,0 +1,47 @@
+package store
+
+import (
+	"net/http"
+	"os"
+
+	"github.com/pxectl/pxectl/images"
+)
+
+// Handler serves the stored bytes, GET and HEAD /images/{id}/disk.zst, with Range. It serves
+// nothing else: no lists, no manifests, and no path that is not a listed image's. The
+// bytes are immutable, so any cache may keep them.
+func (s *Store) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /images/{id}/"+dataFile, s.serveData)
+	return mux
+}
+
+func (s *Store) serveData(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	s.mu.RLock()
+	info, ok := s.images[id]
+	s.mu.RUnlock()
+	if !ok {
+		http.Error(w, "no such image", http.StatusNotFound)
+		return
+	}
+	f, err := os.Open(s.DataPath(id))
+	if err != nil {
+		s.log.Error("serving an image", "id", id, "name", info.Name, "err", err)
+		http.Error(w, "the image cannot be read; the appliance's log says why", http.StatusInternalServerError)
+		return
+	}
+	defer f.Close()
+	h := w.Header()
+	// Not application/zstd: some clients and proxies would unpack that.
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("ETag", images.ETag(id))
+	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	info2, err := f.Stat()
+	if err != nil || info2.Size() != info.DataSize {
+		s.log.Error("serving an image: its size changed", "id", id, "name", info.Name, "want", info.DataSize, "err", err)
+		http.Error(w, "the image is damaged; the appliance's log says how", http.StatusInternalServerError)
+		return
+	}
+	http.ServeContent(w, r, "", info.ImportedAt, f)
+}

@@ -1,0 +1,268 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pxectl/pxectl/images"
+)
+
+// ErrNotFound is wrapped when no image has the name or id asked for.
+var ErrNotFound = errors.New("no such image")
+
+const (
+	manifestFile = "manifest.json"
+	dataFile     = "disk.zst"
+	tempPrefix   = "tmp-"
+)
+
+// Info is an image in a list.
+type Info struct {
+	ID         string          `json:"id"`
+	Name       string          `json:"name"`
+	Current    bool            `json:"current"` // the name means this image, not an older one
+	RawSize    int64           `json:"raw_size"`
+	ZeroBytes  int64           `json:"zero_bytes"`
+	DataSize   int64           `json:"data_size"`
+	SectorSize int             `json:"sector_size"`
+	RawSHA256  images.Hash     `json:"raw_sha256"`
+	Contents   images.Contents `json:"contents"`
+	ImportedAt time.Time       `json:"imported_at"`
+}
+
+// A Store is a directory of images. One process at a time may have it open. All methods can be
+// called by several goroutines at once.
+type Store struct {
+	dir  string
+	log  *slog.Logger
+	lock *os.File
+
+	mu     sync.RWMutex
+	images map[string]Info // by id; Current is worked out when asked for
+}
+
+// Open opens the store in dir, making it when it is missing, and clears away what a crash has
+// left. An image that is damaged is logged and left where it is, unlisted.
+func Open(dir string, log *slog.Logger) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("image store %s: in use by another process: %w", dir, err)
+	}
+	s := &Store{dir: dir, log: log, lock: lock, images: make(map[string]Info)}
+	if err := s.load(); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("image store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// Close lets another process open the store. Imports must have ended.
+func (s *Store) Close() error { return s.lock.Close() }
+
+func (s *Store) load() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.dir, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), tempPrefix):
+			s.log.Info("removing what an interrupted import or deletion left", "path", path)
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		case isID(e.Name()) && e.IsDir():
+			info, err := s.read(e.Name())
+			if err != nil {
+				s.log.Error("damaged image is not listed; delete its directory and import it again", "path", path, "err", err)
+				continue
+			}
+			s.images[info.ID] = info
+		}
+	}
+	return nil
+}
+
+// read reads what lies in the directory of id and checks it as far as that is cheap.
+func (s *Store) read(id string) (Info, error) {
+	_, m, err := s.Manifest(id)
+	if err != nil {
+		return Info{}, err
+	}
+	data, err := os.Stat(s.DataPath(id))
+	if err != nil {
+		return Info{}, err
+	}
+	if data.Size() != m.DataSize {
+		return Info{}, fmt.Errorf("%s holds %d bytes, its manifest says %d", s.DataPath(id), data.Size(), m.DataSize)
+	}
+	manifest, err := os.Stat(filepath.Join(s.dir, id, manifestFile))
+	if err != nil {
+		return Info{}, err
+	}
+	return newInfo(id, m, manifest.ModTime()), nil
+}
+
+func newInfo(id string, m *images.Manifest, at time.Time) Info {
+	return Info{
+		ID: id, Name: m.Name, RawSize: m.RawSize, ZeroBytes: m.ZeroBytes(), DataSize: m.DataSize,
+		SectorSize: m.SectorSize, RawSHA256: m.RawSHA256, Contents: m.Contents, ImportedAt: at.UTC(),
+	}
+}
+
+// List lists all images by name, those of one name newest first.
+func (s *Store) List() []Info {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.listLocked()
+}
+
+func (s *Store) listLocked() []Info {
+	list := make([]Info, 0, len(s.images))
+	for _, info := range s.images {
+		list = append(list, info)
+	}
+	slices.SortFunc(list, func(a, b Info) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		if c := b.ImportedAt.Compare(a.ImportedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	for i := range list {
+		list[i].Current = i == 0 || list[i-1].Name != list[i].Name
+	}
+	return list
+}
+
+// minPrefix is the shortest beginning of an id that is looked up.
+const minPrefix = 4
+
+// Get finds an image by its name, its id, or a beginning of its id that is no other's. A name
+// goes before an id.
+func (s *Store) Get(ref string) (Info, error) {
+	list := s.List()
+	var byID []Info
+	for _, info := range list {
+		if info.Name == ref && info.Current {
+			return info, nil
+		}
+		if len(ref) >= minPrefix && strings.HasPrefix(info.ID, strings.ToLower(ref)) {
+			byID = append(byID, info)
+		}
+	}
+	switch {
+	case len(byID) == 1:
+		return byID[0], nil
+	case len(byID) > 1:
+		return Info{}, fmt.Errorf("image %q: %d images have an id that begins so (%s, %s, …); give more of it", ref, len(byID), byID[0].ID[:16], byID[1].ID[:16])
+	}
+	return Info{}, fmt.Errorf("image %q: %w (have: %s)", ref, ErrNotFound, names(list))
+}
+
+// names lists the names there are, for an error.
+func names(list []Info) string {
+	const most = 12
+	var all []string
+	for _, info := range list {
+		if info.Current {
+			all = append(all, info.Name)
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return "none"
+	case len(all) > most:
+		return strings.Join(all[:most], ", ") + ", …"
+	}
+	return strings.Join(all, ", ")
+}
+
+// Delete deletes the image that Get finds. Downloads under way come to their end, as they hold the
+// file open. An older image of the same name gets the name back.
+func (s *Store) Delete(ref string) (Info, error) {
+	info, err := s.Get(ref)
+	if err != nil {
+		return Info{}, err
+	}
+	grave, err := os.MkdirTemp(s.dir, tempPrefix+"delete-")
+	if err != nil {
+		return Info{}, fmt.Errorf("delete image %s: %w", info.Name, err)
+	}
+	s.mu.Lock()
+	err = os.Rename(filepath.Join(s.dir, info.ID), filepath.Join(grave, info.ID))
+	if err == nil {
+		delete(s.images, info.ID)
+	}
+	s.mu.Unlock()
+	err = errors.Join(err, syncDir(s.dir), os.RemoveAll(grave))
+	if err != nil {
+		return Info{}, fmt.Errorf("delete image %s: %w", info.Name, err)
+	}
+	s.log.Info("image deleted", "name", info.Name, "id", info.ID)
+	return info, nil
+}
+
+// Manifest returns the manifest of an image as it is stored, whose sha256 is the id, and parsed.
+func (s *Store) Manifest(id string) ([]byte, *images.Manifest, error) {
+	if !isID(id) {
+		return nil, nil, fmt.Errorf("image id %.80q: want 64 hex digits", id)
+	}
+	f, err := os.Open(filepath.Join(s.dir, id, manifestFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, fmt.Errorf("image %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, images.MaxManifest+1))
+	if err != nil {
+		return nil, nil, err
+	}
+	if got := images.ID(data); got != id {
+		return nil, nil, fmt.Errorf("%s: its sha256 is %s, not the image's id: the file is damaged", f.Name(), got)
+	}
+	m, err := images.Parse(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return data, m, nil
+}
+
+// DataPath is where the image's disk.zst lies.
+func (s *Store) DataPath(id string) string { return filepath.Join(s.dir, id, dataFile) }
+
+// isID says whether s can be an id, and so whether it is safe in a path.
+func isID(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// syncDir makes renames in dir outlive a power cut.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
