@@ -1,0 +1,111 @@
+package ipmi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/bougou/go-ipmi/pkg/client"
+	"github.com/bougou/go-ipmi/pkg/command/transport"
+	"github.com/bougou/go-ipmi/pkg/types"
+
+	"github.com/pxectl/pxectl/power"
+)
+
+// Activate Payload (section 24.1): completion codes, and the instance that every BMC has.
+const (
+	codePayloadActive   = 0x80
+	codePayloadDisabled = 0x81
+	codePayloadLimit    = 0x82
+
+	solInstance = 1
+)
+
+const doingConsole = "serial console of"
+
+// Console attaches to the serial console over SOL. A console that another session holds is taken
+// over: a BMC has one, and the holder is most often a session that was never closed. The reader of in
+// may be left waiting for one more byte after Console has returned, as with every io.Reader.
+func (c *controller) Console(ctx context.Context, in io.Reader, out io.Writer) error {
+	session, err := c.dialConsole(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return c.fail(doingConsole, err)
+	}
+	defer c.hangUp(ctx, session)
+
+	if err := c.activate(ctx, session); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return c.fail(doingConsole, err)
+	}
+	defer c.deactivate(ctx, session)
+
+	err = session.SOLStream(ctx, in, out, &client.SOLStreamOptions{PollInterval: 50 * time.Millisecond})
+	if err != nil && ctx.Err() == nil {
+		return c.fail(doingConsole, fmt.Errorf("the BMC hung up: %s", oneLine(err)))
+	}
+	return nil
+}
+
+// dialConsole takes the target's turn for the login only. A console is more patient than a
+// command: when power changes, a BMC that shares a NIC is silent for a while. And it wants more: what SOL asks
+// for is configurable and Administrator on many BMCs (section 26.3, parameter 2), so that is tried first.
+func (c *controller) dialConsole(ctx context.Context) (*client.Client, error) {
+	select {
+	case c.target.turn <- struct{}{}:
+		defer func() { <-c.target.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	session, err := c.connect(ctx, types.PrivilegeLevelAdministrator, 9)
+	if errors.Is(err, power.ErrPrivilege) {
+		return c.connect(ctx, types.PrivilegeLevelOperator, 9)
+	}
+	return session, err
+}
+
+func (c *controller) activate(ctx context.Context, session *client.Client) error {
+	request := &transport.ActivatePayloadRequest{
+		PayloadType: types.PayloadTypeSOL, PayloadInstance: solInstance,
+		EnableEncryption: true, EnableAuthentication: true,
+	}
+	for again := range 2 {
+		_, err := session.ActivatePayload(ctx, request)
+		if err == nil {
+			return nil
+		}
+		code, answered := types.IsResponseError(err)
+		if !answered {
+			return explain(ctx, err)
+		}
+		switch code.CompletionCode() {
+		case codePayloadActive, codePayloadLimit:
+			if again > 0 {
+				return errors.New("in use by another session, and the BMC does not let go of it")
+			}
+			c.driver.log().Info("bmc: the serial console is in use by another session; taking it over", "target", c.addr)
+			c.deactivate(ctx, session)
+		case codePayloadDisabled:
+			return fmt.Errorf("serial over LAN is switched off: %w", power.ErrUnsupported)
+		default:
+			return completion(code.CompletionCode())
+		}
+	}
+	return nil
+}
+
+// deactivate has time of its own, like hangUp.
+func (c *controller) deactivate(ctx context.Context, session *client.Client) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.driver.timeout())
+	defer cancel()
+	_, err := session.DeactivatePayload(ctx, &transport.DeactivatePayloadRequest{PayloadType: types.PayloadTypeSOL, PayloadInstance: solInstance})
+	if err != nil {
+		c.driver.log().Debug("bmc: deactivate console", "target", c.addr, "error", oneLine(err))
+	}
+}

@@ -1,0 +1,160 @@
+package ipmi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/bougou/go-ipmi/pkg/client"
+	"github.com/bougou/go-ipmi/pkg/types"
+
+	"github.com/pxectl/pxectl/power"
+)
+
+var (
+	errSuite   = fmt.Errorf("cipher suite: %w", power.ErrUnsupported)
+	errGarbled = errors.New("answer not understood")
+)
+
+// later says that the same words may do better in a moment, in a new session.
+func later(err error) bool { return errors.Is(err, power.ErrBusy) || errors.Is(err, errGarbled) }
+
+// fail says what was being done, to which BMC, and what a person can do about it.
+func (c *controller) fail(doing string, err error) error {
+	e := &power.Error{Target: c.addr.String(), Doing: doing, Err: err}
+	switch {
+	case errors.Is(err, power.ErrSilent):
+		e.Hint = "check the BMC's address, cable and VLAN, and that IPMI over LAN is enabled on it"
+	case errors.Is(err, power.ErrRefused):
+		e.Hint = fmt.Sprintf("set the user and password of this BMC with `pxectl machine edit` (tried user %q)", c.user)
+	case errors.Is(err, power.ErrPrivilege) && doing == doingConsole:
+		e.Hint = fmt.Sprintf("give user %q the privilege level Administrator on the BMC's LAN channel, or let Operators use its SOL (`ipmitool sol set privilege-level operator`)", c.user)
+	case errors.Is(err, power.ErrPrivilege):
+		e.Hint = fmt.Sprintf("give user %q the privilege level Operator on the BMC's LAN channel", c.user)
+	case errors.Is(err, power.ErrBusy):
+		e.Hint = "wait a minute; if it stays so, reset the BMC itself (`ipmitool mc reset cold`)"
+	case errors.Is(err, errSuite):
+		e.Hint = "enable cipher suite 17 or 3 on the BMC"
+	}
+	return e
+}
+
+// rmcpStatus finds the RMCP+ status in the text of an error, where the library leaves it.
+var rmcpStatus = regexp.MustCompile(`RMCP\+ status 0x([0-9a-f]{1,2}): ([^\n]*)`)
+
+// opening explains an error of opening a session. IPMI 2.0 table 13-15 has the status codes.
+func opening(ctx context.Context, err error) error {
+	if ended := over(ctx); ended != nil {
+		return ended
+	}
+	if code, ok := types.IsResponseError(err); ok {
+		switch code.CompletionCode() {
+		case 0x80, 0x81: // Set Session Privilege Level, section 22.18: not for this user, not on this channel
+			return fmt.Errorf("%w: the privilege level is too low", power.ErrPrivilege)
+		}
+		return explain(ctx, err)
+	}
+	text := oneLine(err)
+	if strings.Contains(text, client.ErrRAKPAuthentication.Error()) {
+		return power.ErrRefused
+	}
+	if m := rmcpStatus.FindStringSubmatch(err.Error()); m != nil {
+		status, _ := strconv.ParseUint(m[1], 16, 8)
+		return rmcp(types.RmcpStatusCode(status), m[2])
+	}
+	if silent(text) {
+		switch {
+		case strings.Contains(text, "Open Session"):
+			// It answers, but not to this suite: some BMCs drop what they do not know.
+			return fmt.Errorf("%w: %w to Open Session", errSuite, power.ErrSilent)
+		case strings.Contains(text, "rakp"):
+			return fmt.Errorf("%w to the login of this user: %s", power.ErrSilent, "some BMCs ignore users that they do not know")
+		}
+	}
+	err = explain(ctx, err)
+	if errors.Is(err, power.ErrSilent) {
+		return err
+	}
+	return fmt.Errorf("open session: %w", err)
+}
+
+func rmcp(status types.RmcpStatusCode, text string) error {
+	switch status {
+	case types.RmcpStatusCodeNoResToCreateSess, types.RmcpStatusCodeNoResToCreateSessAtRole:
+		return fmt.Errorf("%w: %s", power.ErrBusy, text)
+	case types.RmcpStatusCodeInvalidSessionID, types.RmcpStatusCodeInactiveSessionID:
+		return fmt.Errorf("%w: %s", errGarbled, text)
+	case types.RmcpStatusCodeUnauthorizedName, types.RmcpStatusCodeInvalidIntegrityCheckValue:
+		return power.ErrRefused
+	case types.RmcpStatusCodeInvalidRole, types.RmcpStatusCodeUnauthorizedRoleOfPriLevel:
+		return fmt.Errorf("%w: %s", power.ErrPrivilege, text)
+	case types.RmcpStatusCodeInvalidAuthAlg, types.RmcpStatusCodeInvalidIntegrityAlg, types.RmcpStatusCodeNoMatchingAuthPayload,
+		types.RmcpStatusCodeNoMatchingIntegrityPayload, types.RmcpStatusCodeInvalidConfidentAlg,
+		types.RmcpStatusCodeNoCipherSuiteMatch, types.RmcpStatusCodeIllegalParameter:
+		return fmt.Errorf("%w: %s", errSuite, text)
+	}
+	return fmt.Errorf("open session: status %#02x: %s", uint8(status), text)
+}
+
+// explain turns what the library says into the words of package power.
+func explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if code, ok := types.IsResponseError(err); ok {
+		return completion(code.CompletionCode())
+	}
+	if ended := over(ctx); ended != nil {
+		return ended
+	}
+	text := oneLine(err)
+	switch {
+	case strings.Contains(text, "connection refused"):
+		return fmt.Errorf("%w: nothing listens on that port", power.ErrSilent)
+	case strings.Contains(text, "no route to host"), strings.Contains(text, "network is unreachable"):
+		return fmt.Errorf("%w: no route to that address", power.ErrSilent)
+	case silent(text):
+		return power.ErrSilent
+	}
+	return fmt.Errorf("%w: %s", errGarbled, text)
+}
+
+// silent knows the library's three ways to say that nothing came back in time.
+func silent(text string) bool {
+	return strings.Contains(text, "timed out") || strings.Contains(text, "no matching IPMI response") ||
+		strings.Contains(text, "no UDP datagram matched")
+}
+
+// completion gives the generic completion codes (table 5-2) their meaning.
+func completion(code types.CompletionCode) error {
+	kind := errors.New("refused")
+	switch code {
+	case 0xC0, 0xC3, 0xC4, 0xD2: // node busy, timeout, out of space, initialisation in progress
+		kind = power.ErrBusy
+	case 0x80, 0xC1, 0xC2, 0xC9, 0xCC, 0xD6: // no such parameter, command, LUN; out of range, invalid, disabled
+		kind = power.ErrUnsupported
+	case 0xD4:
+		kind = power.ErrPrivilege
+	case 0xD5:
+		kind = errors.New("not possible in the machine's present state")
+	}
+	return fmt.Errorf("%w (completion code %#02x, %s)", kind, uint8(code), code)
+}
+
+// over is the context's error, also in the moment between its deadline and its end: the library
+// ends a read at the deadline and then calls it a timeout.
+func over(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

@@ -1,0 +1,159 @@
+package ipmi
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/bougou/go-ipmi/pkg/client"
+	"github.com/bougou/go-ipmi/pkg/types"
+
+	"github.com/pxectl/pxectl/power"
+)
+
+// IPMI 2.0 section 13.28.1 (RAKP 1: user name) and 22.30 (passwords are stored as 20 bytes).
+const (
+	maxUser     = 16
+	maxPassword = 20
+)
+
+const (
+	refusals    = 2 // after so many the same credentials are not tried again …
+	refusedTime = 5 * time.Minute
+	busyTries   = 5
+)
+
+// A Driver opens BMCs and remembers of each target what makes the next conversation shorter and
+// kinder. The zero value is ready. Fields are set before first use.
+type Driver struct {
+	Interval time.Duration // least time between two conversations with one BMC; 0 is none
+	Timeout  time.Duration // 700 ms unless set: for one answer, which is asked for three times
+	Backoff  time.Duration // 500 ms unless set: first wait when a BMC says that it is busy
+	Log      *slog.Logger  // nil is silence
+
+	mu      sync.Mutex
+	targets map[netip.AddrPort]*target
+}
+
+// target is what is remembered of one BMC. turn guards the rest.
+type target struct {
+	turn    chan struct{}
+	suite   types.CipherSuiteID // that worked last; 0 is none
+	last    time.Time           // end of the last conversation
+	refused [sha256.Size]byte   // the credentials that were refused
+	times   int                 // how often in a row
+	since   time.Time           // the last time
+}
+
+var shared Driver
+
+// Open makes the BMC of a target, with default timing. It satisfies power.Opener.
+func Open(t power.Target) (power.BMC, error) { return shared.Open(t) }
+
+// Open makes the BMC of a target and sends nothing. The result is also a power.Console.
+func (d *Driver) Open(t power.Target) (power.BMC, error) {
+	addr, err := power.ParseAddress(t.Address)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.User) > maxUser {
+		return nil, fmt.Errorf("BMC %s: user %q: %d bytes, IPMI takes %d", addr, t.User, len(t.User), maxUser)
+	}
+	if len(t.Password) > maxPassword {
+		return nil, fmt.Errorf("BMC %s: password of user %q: %d bytes, IPMI takes %d", addr, t.User, len(t.Password), maxPassword)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.targets == nil {
+		d.targets = make(map[netip.AddrPort]*target)
+	}
+	known := d.targets[addr]
+	if known == nil {
+		known = &target{turn: make(chan struct{}, 1)}
+		d.targets[addr] = known
+	}
+	return &controller{driver: d, target: known, addr: addr, user: t.User, password: t.Password}, nil
+}
+
+type controller struct {
+	driver         *Driver
+	target         *target
+	addr           netip.AddrPort
+	user, password string
+}
+
+func (c *controller) String() string { return c.user + "@" + c.addr.String() }
+
+// GoString keeps %#v from printing the password.
+func (c *controller) GoString() string { return "ipmi.controller{" + c.String() + "}" }
+
+func (d *Driver) timeout() time.Duration { return cmp.Or(d.Timeout, 700*time.Millisecond) }
+func (d *Driver) backoff() time.Duration { return cmp.Or(d.Backoff, 500*time.Millisecond) }
+
+func (d *Driver) log() *slog.Logger {
+	if d.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return d.Log
+}
+
+// talk has one conversation: it waits for its turn, opens a session, lets f use it, and closes it. When
+// the BMC is busy, all of it is done again. The error is a *power.Error.
+func (c *controller) talk(ctx context.Context, doing string, f func(context.Context, *client.Client) error) error {
+	select {
+	case c.target.turn <- struct{}{}:
+		defer func() { <-c.target.turn }()
+	case <-ctx.Done():
+		return c.fail(doing, ctx.Err())
+	}
+	start := time.Now()
+	var err error
+	for try := range busyTries {
+		wait := time.Until(c.target.last.Add(c.driver.Interval))
+		if try > 0 {
+			wait = max(wait, c.driver.backoff()<<(try-1))
+		}
+		if slept := sleep(ctx, wait); slept != nil {
+			err = slept
+			break
+		}
+		err = c.once(ctx, f)
+		c.target.last = time.Now()
+		if !later(err) {
+			break
+		}
+	}
+	c.driver.log().Debug("bmc", "target", c.addr, "doing", doing, "took", time.Since(start).Round(time.Millisecond), "error", err)
+	if err != nil {
+		return c.fail(doing, err)
+	}
+	return nil
+}
+
+func (c *controller) once(ctx context.Context, f func(context.Context, *client.Client) error) error {
+	session, err := c.connect(ctx, types.PrivilegeLevelOperator, 2)
+	if err != nil {
+		return err
+	}
+	defer c.hangUp(ctx, session)
+	return explain(ctx, f(ctx, session))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,106 @@
+package ipmi
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bougou/go-ipmi/pkg/client"
+	"github.com/bougou/go-ipmi/pkg/types"
+
+	"github.com/pxectl/pxectl/power"
+)
+
+// suites in the order in which they are tried: HMAC-SHA256 with AES, then HMAC-SHA1 with AES, which every
+// IPMI 2.0 BMC must have (section 22.15.2). The others lack integrity or encryption, or nobody has them.
+var suites = []types.CipherSuiteID{types.CipherSuiteID17, types.CipherSuiteID3}
+
+// connect opens a session. The caller has the target's turn. Each suite gets a client of its
+// own: a client is used up by a session, and a late answer to the last try must not meet the next one.
+func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, retries int) (*client.Client, error) {
+	if err := c.mayTry(); err != nil {
+		return nil, err
+	}
+	order := suites
+	if c.target.suite == types.CipherSuiteID3 {
+		order = []types.CipherSuiteID{types.CipherSuiteID3, types.CipherSuiteID17}
+	}
+	var err error
+	for _, suite := range order {
+		var session *client.Client
+		if session, err = c.dial(ctx, suite, level, retries); err == nil {
+			c.target.suite, c.target.times = suite, 0
+			return session, nil
+		}
+		if errors.Is(err, power.ErrRefused) {
+			c.remember()
+			return nil, err
+		}
+		if !errors.Is(err, errSuite) {
+			return nil, err
+		}
+	}
+	c.target.suite = 0
+	return nil, err
+}
+
+func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level types.PrivilegeLevel, retries int) (*client.Client, error) {
+	host := c.addr.Addr().String()
+	if c.addr.Addr().Is6() {
+		host = "[" + host + "]" // the library glues host and port together
+	}
+	session, err := client.NewClient(host, int(c.addr.Port()), c.user, c.password)
+	if err != nil {
+		return nil, err
+	}
+	session.WithTimeout(c.driver.timeout()).
+		WithRetry(retries).
+		WithCipherSuiteID(suite).
+		WithMaxPrivilegeLevel(level)
+	if err := session.Connect(ctx); err != nil {
+		if _, half := types.IsResponseError(err); half { // there is a session, and it may not do what we need
+			c.hangUp(ctx, session)
+		} else { // nobody to say goodbye to: only the socket is closed
+			over, cancel := context.WithCancel(context.WithoutCancel(ctx))
+			cancel()
+			_ = session.Close(over)
+		}
+		return nil, opening(ctx, err)
+	}
+	return session, nil
+}
+
+// hangUp closes a session, once. It has time of its own, because ctx may be over and a session
+// that is not closed holds one of the BMC's few slots until it times out.
+func (c *controller) hangUp(ctx context.Context, session *client.Client) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.driver.timeout())
+	defer cancel()
+	if err := session.Close(ctx); err != nil {
+		c.driver.log().Debug("bmc: close session", "target", c.addr, "error", oneLine(err))
+	}
+}
+
+func (c *controller) credentials() [sha256.Size]byte {
+	return sha256.Sum256([]byte(c.user + "\x00" + c.password))
+}
+
+// mayTry refuses, without a packet, credentials that were just refused twice.
+func (c *controller) mayTry() error {
+	t := c.target
+	if t.times < refusals || t.refused != c.credentials() || time.Since(t.since) > refusedTime {
+		return nil
+	}
+	return fmt.Errorf("%w %d times; not tried again before %s, so that the BMC does not lock the user",
+		power.ErrRefused, t.times, t.since.Add(refusedTime).Format(time.TimeOnly))
+}
+
+func (c *controller) remember() {
+	t, sum := c.target, c.credentials()
+	if t.refused != sum || time.Since(t.since) > refusedTime {
+		t.refused, t.times = sum, 0
+	}
+	t.times++
+	t.since = time.Now()
+}
