@@ -42,7 +42,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 			return dst, nil
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 		var final permanentError
 		if n > 0 {
@@ -55,7 +55,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 		select {
 		case <-time.After(wait/2 + rand.N(wait/2+1)):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 		wait = min(2*wait, 10*time.Second)
 	}
@@ -118,6 +118,9 @@ func (f *Fetcher) checkAnswer(resp *http.Response, offset, last int64) error {
 	default:
 		return permanentError{fmt.Errorf("the server answers %s", resp.Status)}
 	}
+	if tag := resp.Header.Get("ETag"); f.ID != "" && tag != "" && tag != ETag(f.ID) {
+		return permanentError{fmt.Errorf("the server has another image there: ETag %.80s, want %s", tag, ETag(f.ID))}
+	}
 	var first, end int64
 	cr := resp.Header.Get("Content-Range")
 	if _, err := fmt.Sscanf(cr, "bytes %d-%d/", &first, &end); err != nil || first != offset || end != last {
@@ -125,9 +128,6 @@ func (f *Fetcher) checkAnswer(resp *http.Response, offset, last int64) error {
 	}
 	if want := last - offset + 1; resp.ContentLength >= 0 && resp.ContentLength != want {
 		return permanentError{fmt.Errorf("the server announces %d bytes, want %d", resp.ContentLength, want)}
-	}
-	if tag := resp.Header.Get("ETag"); f.ID != "" && tag != "" && tag != ETag(f.ID) {
-		return permanentError{fmt.Errorf("the server has another image there: ETag %.80s, want %s", tag, ETag(f.ID))}
 	}
 	return nil
 }

@@ -64,11 +64,12 @@ func compressionOf(head []byte) *compression {
 // decompress unpacks src if it is compressed and otherwise passes it on. done releases
 // what unpacking took.
 func decompress(src io.Reader) (r *bufio.Reader, done func(), err error) {
+	defer recovered("source", &err)
 	in := bufio.NewReaderSize(src, 1<<20)
 	head, err := in.Peek(peekSize)
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
-		return nil, nil, fmt.Errorf("read the source: %w", err)
+		return nil, nil, err
 	case len(head) == 0:
 		return nil, nil, errors.New("the source is empty")
 	}
