@@ -1,0 +1,104 @@
+package images
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestFetch(t *testing.T) {
+	data := []byte("0123456789abcdefghij")
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", ETag("id1"))
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	}
+	// cutTo answers as announced and hangs up after n bytes.
+	cutTo := func(w http.ResponseWriter, r *http.Request, n int) {
+		rec := httptest.NewRecorder()
+		serve(rec, r)
+		for k, v := range rec.Header() {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes()[:n])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	tests := []struct {
+		name    string
+		handler func(w http.ResponseWriter, r *http.Request, try int)
+		want    string // of the error; "" for success
+		tries   int
+	}{
+		{"plain", func(w http.ResponseWriter, r *http.Request, _ int) { serve(w, r) }, "", 1},
+		{"cut and resumed", func(w http.ResponseWriter, r *http.Request, try int) {
+			if try < 4 {
+				cutTo(w, r, 2)
+			}
+			serve(w, r)
+		}, "", 4},
+		{"busy, then not", func(w http.ResponseWriter, r *http.Request, try int) {
+			if try == 1 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			serve(w, r)
+		}, "", 2},
+		{"stalled, then not", func(w http.ResponseWriter, r *http.Request, try int) {
+			if try == 1 {
+				<-r.Context().Done()
+				return
+			}
+			serve(w, r)
+		}, "", 2},
+		{"always cut at once", func(w http.ResponseWriter, r *http.Request, _ int) { cutTo(w, r, 0) }, "unexpected EOF", 3},
+		{"always stalled", func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() }, "sends nothing", 3},
+		{"no Range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Del("Range"); serve(w, r) }, "must support Range", 1},
+		{"another range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Set("Range", "bytes=0-9"); serve(w, r) }, "Content-Range", 1},
+		{"gone", func(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusNotFound) }, "404", 1},
+		{"another image", func(w http.ResponseWriter, r *http.Request, _ int) {
+			w.Header().Set("ETag", `"id2"`)
+			w.Header().Set("Content-Range", "bytes 5-14/20")
+			w.WriteHeader(http.StatusPartialContent)
+		}, "another image", 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var tries atomic.Int64
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				tt.handler(w, r, int(tries.Add(1)))
+			}))
+			defer srv.Close()
+			f := Fetcher{Client: srv.Client(), URL: srv.URL + "/disk.zst", ID: "id1", Stall: 100 * time.Millisecond, Attempts: 3, Backoff: time.Millisecond}
+			got, err := f.Fetch(t.Context(), nil, 5, 10)
+			switch {
+			case tt.want == "" && (err != nil || string(got) != "56789abcde"):
+				t.Errorf("Fetch = %q, %v; want 56789abcde", got, err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("Fetch = %q, %v; want an error with %q", got, err, tt.want)
+			}
+			if int(tries.Load()) != tt.tries {
+				t.Errorf("%d requests, want %d", tries.Load(), tt.tries)
+			}
+		})
+	}
+}
+
+func TestFetchEndsWithItsContext(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer srv.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("the order was withdrawn")
+	time.AfterFunc(20*time.Millisecond, func() { cancel(why) })
+	f := Fetcher{Client: srv.Client(), URL: srv.URL}
+	if _, err := f.Fetch(ctx, nil, 0, 1); err != why { //nolint:errorlint // the very cause
+		t.Errorf("Fetch = %v, want %v", err, why)
+	}
+}
