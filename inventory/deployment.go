@@ -29,6 +29,8 @@ type DeployRequest struct {
 	SSHKeys  []string  `json:"ssh_keys,omitempty"`
 	Network  string    `json:"network,omitempty"` // cloud-init network-config, verbatim
 	Disk     *DiskHint `json:"disk,omitempty"`
+	// Redeploy says that the system on a deployed machine may be overwritten.
+	Redeploy bool `json:"redeploy,omitempty"`
 }
 
 // Outcome of a deployment.
@@ -57,11 +59,13 @@ type Deployment struct {
 	Outcome   Outcome   `json:"outcome"`
 	Failure   *Failure  `json:"failure,omitempty"`
 
-	Step     Step          `json:"step"` // the one that is being done
-	Disk     *DiskIdentity `json:"disk,omitempty"`
-	History  []StepRecord  `json:"history"`
-	Written  *Written      `json:"written,omitempty"`
-	Finished *Finished     `json:"finished,omitempty"`
+	Step    Step          `json:"step"` // the one that is being done
+	Disk    *DiskIdentity `json:"disk,omitempty"`
+	History []StepRecord  `json:"history"`
+	// PhonedHomeAt is when the deployed system showed the deployment's nonce.
+	PhonedHomeAt time.Time `json:"phoned_home_at,omitzero"`
+	Written      *Written  `json:"written,omitempty"`
+	Finished     *Finished `json:"finished,omitempty"`
 }
 
 // A StepRecord is one step of one deployment: begun, and ended with its proof.

@@ -169,3 +169,6 @@ func (r *run) peek(want func(*inventory.Event) bool) (*inventory.Event, error) {
 	}
 	return r.next, nil
 }
+
+// LastSeq is the number of the newest event ever written.
+func (tx *Tx) LastSeq() uint64 { return tx.tx.Bucket(bucketEvents).Sequence() }

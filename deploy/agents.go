@@ -1,0 +1,307 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+const (
+	longPoll = 20 * time.Second
+	// A nonce that no agent has shown is good for one boot: firmware, kernel and ramdisk on a slow machine.
+	nonceLife = time.Hour
+	// MaxStrangers bounds what a flood of invented MACs can put into the store.
+	MaxStrangers = 2000
+)
+
+func refused(detail, hint string) error {
+	return &inventory.Problem{Code: inventory.CodeRefused, Detail: detail, Hint: hint}
+}
+
+// Register is an agent's first call of a boot. Whoever shows a nonce first owns it.
+func (e *Engine) Register(ctx context.Context, nonce, remoteIP string, r inventory.Registration) (inventory.Registered, error) {
+	n, err := e.cfg.Key.VerifyNonce(nonce)
+	if err != nil {
+		e.Note(inventory.Event{MAC: r.MAC, Kind: "agent", Text: "registration from " + remoteIP + " refused: " + err.Error()})
+		return inventory.Registered{}, refused(err.Error(), "boot the machine from the network again: the boot script carries a fresh one")
+	}
+	mac, err := inventory.ParseMAC(string(r.MAC))
+	switch {
+	case err != nil:
+		return inventory.Registered{}, &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error()}
+	case mac != n.MAC:
+		e.Note(inventory.Event{MAC: n.MAC, Kind: "agent", Text: fmt.Sprintf("registration as %s refused: the nonce was issued to %s", mac, n.MAC)})
+		return inventory.Registered{}, refused(fmt.Sprintf("the nonce was issued to %s, not to %s", n.MAC, mac), "boot the machine from the network again")
+	case r.BootID == "":
+		return inventory.Registered{}, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "registration: boot_id is missing"}
+	}
+	w, err := e.machineOf(ctx, mac, r)
+	if err != nil {
+		return inventory.Registered{}, err
+	}
+	return call(ctx, w, func() (inventory.Registered, error) {
+		m := w.snap.Load().m
+		if err := admits(m, n, r.BootID, w.now()); err != nil {
+			e.Note(inventory.Event{Machine: w.id, MAC: mac, Kind: "agent", Text: "registration from " + remoteIP + " refused: " + err.Error()})
+			return inventory.Registered{}, err
+		}
+		w.touch()
+		if m.Boot == nil || m.Boot.NonceID != n.ID {
+			err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+				m.Boot = &inventory.Boot{NonceID: n.ID, NonceAt: n.IssuedAt, BootID: r.BootID, MAC: mac, IP: remoteIP, RegisteredAt: w.now()}
+				if m.UUID == "" {
+					m.UUID = r.UUID
+				}
+				return []inventory.Event{{Kind: "agent", MAC: mac, Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", remoteIP, float64(r.Uptime)/1000)}}
+			})
+			if err != nil {
+				return inventory.Registered{}, err
+			}
+		}
+		return inventory.Registered{Machine: w.id, Name: m.Name, Time: w.now()}, nil
+	})
+}
+
+// admits says whether an agent that shows the nonce may speak for the machine.
+func admits(m inventory.Machine, n Nonce, bootID string, now time.Time) error {
+	const again = "boot the machine from the network again"
+	switch {
+	case m.Boot != nil && m.Boot.NonceID == n.ID && m.Boot.BootID == bootID:
+		return nil
+	case m.Boot != nil && m.Boot.NonceID == n.ID:
+		return refused("the nonce is another boot's: it was used at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP, again+"; if that was not this machine, somebody on the wire replays its boot script")
+	case n.IssuedAt.Before(m.NonceFloor.Truncate(time.Millisecond)):
+		return refused("the nonce is of a boot that has ended: the machine was powered off at "+m.NonceFloor.Format(time.TimeOnly), again)
+	case m.Boot != nil && n.IssuedAt.Before(m.Boot.NonceAt):
+		return refused("the nonce is older than the boot that registered last", again)
+	case now.Sub(n.IssuedAt) > nonceLife:
+		return refused(fmt.Sprintf("the nonce is %s old and was never used", now.Sub(n.IssuedAt).Round(time.Minute)), again)
+	}
+	return nil
+}
+
+// machineOf finds the machine of a MAC, or of the UUID when the machine was announced by that or boots from another of its NICs;
+// a stranger becomes a new machine.
+func (e *Engine) machineOf(ctx context.Context, mac inventory.MAC, r inventory.Registration) (*worker, error) {
+	w, byUUID, strangers := e.recognize(mac, r.UUID)
+	switch {
+	case w != nil && byUUID:
+		return w, e.adopt(ctx, w, mac)
+	case w != nil:
+		return w, nil
+	}
+	switch {
+	case e.cfg.Policy == PolicyDeny:
+		return nil, refused(fmt.Sprintf("machine %s is not known, and discovery.policy is deny", mac), "announce it: `pxectl machine add NAME --mac "+string(mac)+"`")
+	case strangers >= MaxStrangers:
+		return nil, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines wait for approval already; %s is not recorded", strangers, mac), Hint: "approve or delete some: `pxectl machine list`"}
+	}
+	m := inventory.Machine{State: inventory.Discovered, MACs: []inventory.MAC{mac}, UUID: r.UUID}
+	w, err := e.add(m, "", inventory.Event{Kind: "state", MAC: mac, Text: "registered itself: discovered"})
+	if err != nil {
+		// Two registrations of one MAC at once: the other one won.
+		e.mu.RLock()
+		defer e.mu.RUnlock()
+		if other := e.byMAC[mac]; other != nil {
+			return other, nil
+		}
+	}
+	return w, err
+}
+
+// recognize looks a machine up, and counts those that wait for approval.
+func (e *Engine) recognize(mac inventory.MAC, uuid string) (w *worker, byUUID bool, strangers int) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if w := e.byMAC[mac]; w != nil {
+		return w, false, 0
+	}
+	for _, w := range e.workers {
+		m := w.snap.Load().m
+		// Only a machine without MACs: UUIDs are cloned between boards, and said in clear by whoever boots.
+		if uuid != "" && m.UUID == uuid && len(m.MACs) == 0 {
+			return w, true, 0
+		}
+		if m.State == inventory.Discovered {
+			strangers++
+		}
+	}
+	return nil, false, strangers
+}
+
+// adopt adds a MAC to a machine that was announced without one.
+func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error {
+	_, err := call(ctx, w, func() (struct{}, error) {
+		err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+			m.MACs = append(append([]inventory.MAC{}, m.MACs...), mac)
+			return []inventory.Event{{Kind: "agent", MAC: mac, Text: "known by its UUID; booted from " + string(mac)}}
+		})
+		if err == nil {
+			e.mu.Lock()
+			e.index(w)
+			e.mu.Unlock()
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// agent finds the worker of an agent that registered with this nonce. bootID is "" where a call does not carry it.
+func (e *Engine) agent(nonce, bootID string) (*worker, error) {
+	n, err := e.cfg.Key.VerifyNonce(nonce)
+	if err != nil {
+		return nil, refused(err.Error(), "boot the machine from the network again")
+	}
+	e.mu.RLock()
+	w := e.byMAC[n.MAC]
+	e.mu.RUnlock()
+	if w == nil {
+		return nil, refused(fmt.Sprintf("machine %s is not known any more", n.MAC), "it registers anew at its next network boot")
+	}
+	b := w.snap.Load().m.Boot
+	switch {
+	case b == nil || b.NonceID != n.ID:
+		return nil, refused("the nonce is of a boot that has ended", "boot the machine from the network again")
+	case bootID != "" && b.BootID != bootID:
+		return nil, refused("the nonce is another boot's", "boot the machine from the network again")
+	}
+	w.touch()
+	return w, nil
+}
+
+// Next holds an agent's call until there is an order for it, for 20 s at most.
+func (e *Engine) Next(ctx context.Context, nonce string, a inventory.Ask) (inventory.Order, error) {
+	w, err := e.agent(nonce, a.BootID)
+	if err != nil {
+		return inventory.Order{}, err
+	}
+	// It may have been silent for long: let the worker see that it is here.
+	if _, err := call(ctx, w, func() (struct{}, error) { return struct{}{}, nil }); err != nil {
+		return inventory.Order{}, err
+	}
+	o := w.orders.wait(ctx, longPoll)
+	w.touch()
+	if o == nil {
+		return inventory.Order{Do: inventory.DoWait}, ctx.Err()
+	}
+	return *o, nil
+}
+
+// ErrOrderGone says that an order is no longer wanted; the agent drops it and asks for the next.
+var ErrOrderGone = &inventory.Problem{Code: inventory.CodeConflict, Detail: "the order is no longer wanted"}
+
+// OrderProgress notes how far an order is. It is kept in memory alone.
+func (e *Engine) OrderProgress(_ context.Context, nonce, order string, p inventory.Progress) error {
+	w, err := e.agent(nonce, p.BootID)
+	if err != nil {
+		return err
+	}
+	if !w.orders.is(order) {
+		// After a restart of ours the worker lays the order again within a moment of seeing the agent.
+		if s := w.snap.Load(); s.record() == nil || orderID(s.d, s.record()) != order {
+			return ErrOrderGone
+		}
+	}
+	if old := w.progress.Load(); old == nil || old.Done != p.Done || old.Phase != p.Phase {
+		w.moved.Store(w.now().UnixNano())
+	}
+	w.progress.Store(&p)
+	return nil
+}
+
+// OrderResult takes an order's result. When it returns nil, the result is on disk.
+func (e *Engine) OrderResult(ctx context.Context, nonce, order string, r inventory.Result) error {
+	w, err := e.agent(nonce, r.BootID)
+	if err != nil {
+		return err
+	}
+	_, err = call(ctx, w, func() (struct{}, error) {
+		// After a restart of ours the order may not have been laid again yet.
+		if s := w.snap.Load(); s.record() != nil && orderID(s.d, s.record()) == order {
+			w.orders.set(&inventory.Order{ID: order})
+		}
+		return struct{}{}, w.result(order, r)
+	})
+	return err
+}
+
+// MayRead says whether the agent may have an image's manifest: any that registered may, since images hold no secrets.
+func (e *Engine) MayRead(_ context.Context, nonce, _ string) error {
+	_, err := e.agent(nonce, "")
+	return err
+}
+
+// PhoneHome is a deployed system's call, with the token that its seed told it.
+func (e *Engine) PhoneHome(ctx context.Context, id inventory.DeploymentID, token, remoteIP, hostname string) error {
+	if !e.cfg.Key.IsPhoneHome(id, token) {
+		return refused("phone-home: the token is not that deployment's", "")
+	}
+	d, err := e.Deployment(string(id))
+	if err != nil {
+		return err
+	}
+	w, err := e.find(string(d.Machine))
+	if err != nil {
+		return err
+	}
+	_, err = call(ctx, w, func() (struct{}, error) {
+		s := w.snap.Load()
+		if s.d == nil || s.d.ID != id {
+			return struct{}{}, &inventory.Problem{Code: inventory.CodeConflict, Detail: "phone-home: the machine has been deployed again since"}
+		}
+		if !s.d.PhonedHomeAt.IsZero() {
+			return struct{}{}, nil // cloud-init repeats it when our answer was lost
+		}
+		return struct{}{}, w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+			d.PhonedHomeAt = w.now()
+			if m.State == inventory.Deployed {
+				m.Unverified = false
+			}
+			return []inventory.Event{{Kind: "os", Text: fmt.Sprintf("the system phoned home from %s as %s", remoteIP, hostname)}}
+		})
+	})
+	return err
+}
+
+// BootAnswer is what a machine that asks for its boot script gets.
+type BootAnswer struct {
+	Agent bool   // run the agent with Nonce
+	Nonce string //
+	Local bool   // boot from the disk; neither: leave it alone
+	Name  string // for the log
+}
+
+// BootOf decides what a machine boots. It reads snapshots only, so it always has an answer at once.
+func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
+	e.mu.RLock()
+	w := e.byMAC[mac]
+	e.mu.RUnlock()
+	agent := BootAnswer{Agent: true, Name: string(mac)}
+	if w == nil {
+		if e.cfg.Policy == PolicyDeny {
+			return BootAnswer{Name: string(mac)}
+		}
+	} else {
+		s := w.snap.Load()
+		agent.Name = s.m.Name
+		if bootsLocally(s) {
+			return BootAnswer{Local: true, Name: s.m.Name}
+		}
+	}
+	agent.Nonce = e.cfg.Key.IssueNonce(mac, e.cfg.Now())
+	return agent
+}
+
+// bootsLocally says that a machine has a system of its own to run.
+func bootsLocally(s *snapshot) bool {
+	late := s.d != nil && (s.d.Step == inventory.BootOS || s.d.Step == inventory.VerifyOS)
+	switch s.m.State {
+	case inventory.Deployed:
+		return true
+	case inventory.Deploying, inventory.Failed:
+		return late
+	}
+	return false
+}

@@ -1,0 +1,151 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// withBMC runs f with a machine's BMC, in the caller's time, and records on the machine what it met.
+func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, b power.BMC) error) error {
+	w, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	m := w.snap.Load().m
+	b, err := e.bmc(m)
+	if err != nil {
+		return err
+	}
+	err = e.bmcProblem(m, f(w, b))
+	said := ""
+	if p, ok := errors.AsType[*inventory.Problem](err); ok && p.Code == inventory.CodeBMC {
+		said = p.Detail
+	}
+	if said != m.BMC.Error && ctx.Err() == nil {
+		_, serr := call(ctx, w, func() (struct{}, error) {
+			return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+				m.BMC.Error = said
+				if said == "" {
+					return []inventory.Event{{Kind: "bmc", Text: "the BMC answers again"}}
+				}
+				return []inventory.Event{{Kind: "bmc", Text: said}}
+			})
+		})
+		err = errors.Join(err, serr)
+	}
+	return err
+}
+
+// PowerStatus asks the BMC now.
+func (e *Engine) PowerStatus(ctx context.Context, ref string) (inventory.Power, error) {
+	var p inventory.Power
+	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
+		on, err := b.Power(ctx)
+		if err != nil {
+			return err
+		}
+		if err := w.observed(ctx, on); err != nil {
+			return err
+		}
+		p = w.snap.Load().m.Power
+		return nil
+	})
+	return p, err
+}
+
+// Power changes a machine's power and waits for the proof where there is one: two equal readings for on, off and cycle.
+func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
+	var p inventory.Power
+	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
+		if s := w.snap.Load(); s.running() {
+			return &inventory.Problem{
+				Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s is being deployed (%s, at %s), and its power with it", s.m.Name, s.d.ID, s.d.Step),
+				Hint: "end it with `pxectl deployment cancel " + string(s.d.ID) + "` first",
+			}
+		}
+		if err := e.change(ctx, w, b, a); err != nil {
+			return err
+		}
+		_, err := call(ctx, w, func() (struct{}, error) {
+			return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+				m.Power.Wanted = map[power.Action]string{power.ActOff: "off", power.ActSoft: "off"}[a]
+				if m.Power.Wanted == "" {
+					m.Power.Wanted = "on"
+				}
+				return []inventory.Event{{Kind: "power", Actor: actor, Text: "power " + string(a)}}
+			})
+		})
+		p = w.snap.Load().m.Power
+		return err
+	})
+	return p, err
+}
+
+func (e *Engine) change(ctx context.Context, w *worker, b power.BMC, a power.Action) error {
+	switch a {
+	case power.ActOn:
+		if err := power.On(ctx, b, e.cfg.Pace); err != nil {
+			return err
+		}
+		return w.observed(ctx, true)
+	case power.ActOff, power.ActCycle:
+		// A cycle is an error on many BMCs when the machine is off, so it is off and on here.
+		if err := power.Off(ctx, b, e.cfg.Pace); err != nil {
+			return err
+		}
+		if err := w.killNonces(ctx); err != nil || a == power.ActOff {
+			return err
+		}
+		return e.change(ctx, w, b, power.ActOn)
+	case power.ActReset:
+		if err := b.Do(ctx, a); err != nil {
+			return err
+		}
+		if err := w.killNonces(ctx); err != nil {
+			return err
+		}
+		return w.observed(ctx, true)
+	case power.ActSoft:
+		return b.Do(ctx, a) // the system may take minutes, or refuse
+	}
+	return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("power action %q", a), Hint: "use on, off, soft, cycle or reset"}
+}
+
+// Boot reads the boot device override.
+func (e *Engine) Boot(ctx context.Context, ref string) (power.Boot, error) {
+	var boot power.Boot
+	err := e.withBMC(ctx, ref, func(_ *worker, b power.BMC) (err error) {
+		boot, err = b.Boot(ctx)
+		return err
+	})
+	return boot, err
+}
+
+// SetBoot sets the boot device override and reads it back.
+func (e *Engine) SetBoot(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
+	var stands power.Boot
+	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) (err error) {
+		if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
+			e.Note(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "boot device " + stands.String()})
+		}
+		return err
+	})
+	return stands, err
+}
+
+// Console joins in and out to the machine's serial console until ctx or in ends.
+func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, out io.Writer) error {
+	return e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
+		c, ok := b.(power.Console)
+		if !ok {
+			return &inventory.Problem{Code: inventory.CodeBMC, Detail: w.snap.Load().m.Name + ": its BMC has no serial console"}
+		}
+		e.Note(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "console opened"})
+		return c.Console(ctx, in, out)
+	})
+}

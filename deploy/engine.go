@@ -1,0 +1,330 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+	"github.com/pxectl/pxectl/power"
+)
+
+// Policy says what becomes of machines that nobody announced.
+type Policy string
+
+const (
+	PolicyApprove Policy = "approve" // they register and wait for an operator
+	PolicyAuto    Policy = "auto"    // they are approved at once
+	PolicyDeny    Policy = "deny"    // they are left alone
+)
+
+// Deadlines bound the waiting steps, each counted from the moment the step began.
+type Deadlines struct {
+	BootAgent  time.Duration // power-on to the agent's call, each of MaxBoots times; big servers need 15 minutes of POST
+	WriteImage time.Duration
+	VerifyOS   time.Duration // power-on to the phone-home
+}
+
+// An Image is what the engine needs to know of one in the catalogue.
+type Image struct {
+	ID         string
+	Name       string
+	RawSize    uint64
+	SectorSize int // of its partition table; 0 when it has none
+}
+
+// Config is what the engine is made of. Everything is required but Now.
+type Config struct {
+	Store     *boltdb.Store
+	Key       Key
+	Seal      func(plain []byte) (inventory.Sealed, error)
+	Unseal    func(inventory.Sealed) ([]byte, error)
+	OpenBMC   power.Opener
+	BMC       power.Target // user and password for machines that have none of their own
+	Pace      power.Pace
+	Image     func(ref string) (Image, error)
+	Server    func(machine netip.Addr) netip.AddrPort // where a machine with that address reaches the boot plane
+	Policy    Policy
+	Deadlines Deadlines
+	Now       func() time.Time
+	Log       *slog.Logger
+}
+
+// An Engine runs the lives of all machines.
+type Engine struct {
+	cfg      Config
+	timeline *timeline
+
+	adding  sync.Mutex // held while a machine is added
+	mu      sync.RWMutex
+	ctx     context.Context // of Run; nil before
+	wg      sync.WaitGroup
+	workers map[inventory.MachineID]*worker
+	byMAC   map[inventory.MAC]*worker
+	bmcs    map[power.Target]power.BMC
+}
+
+// New reads the store. Nothing runs before Run.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	e := &Engine{
+		cfg:     cfg,
+		workers: map[inventory.MachineID]*worker{},
+		byMAC:   map[inventory.MAC]*worker{},
+		bmcs:    map[power.Target]power.BMC{},
+	}
+	var machines []inventory.Machine
+	deployments := map[inventory.DeploymentID]inventory.Deployment{}
+	var last uint64
+	err := cfg.Store.View(func(tx *boltdb.Tx) error {
+		var err error
+		if machines, err = tx.Machines(); err != nil {
+			return err
+		}
+		all, err := tx.Deployments()
+		for _, d := range all {
+			deployments[d.ID] = d
+		}
+		last = tx.LastSeq()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	e.timeline = newTimeline(cfg.Store, cfg.Log, last, e.owner)
+	for _, m := range machines {
+		var d *inventory.Deployment
+		if found, ok := deployments[m.Deployment]; ok {
+			d = &found
+		}
+		e.index(newWorker(e, m, d))
+	}
+	return e, nil
+}
+
+// Run lets the workers work until ctx ends.
+func (e *Engine) Run(ctx context.Context) error {
+	e.mu.Lock()
+	e.ctx = ctx
+	for _, w := range e.workers {
+		e.startLocked(w)
+	}
+	e.mu.Unlock()
+	err := e.timeline.run(ctx)
+	e.wg.Wait()
+	return err
+}
+
+func (e *Engine) startLocked(w *worker) {
+	ctx, cancel := context.WithCancel(e.ctx)
+	w.stop = cancel
+	e.wg.Go(func() { w.run(ctx) })
+}
+
+// index makes a worker findable by id and MACs.
+func (e *Engine) index(w *worker) {
+	snap := w.snap.Load()
+	e.workers[w.id] = w
+	for mac, other := range e.byMAC {
+		if other == w && !slices.Contains(snap.m.MACs, mac) {
+			delete(e.byMAC, mac)
+		}
+	}
+	for _, mac := range snap.m.MACs {
+		e.byMAC[mac] = w
+	}
+}
+
+// owner finds the machine of a MAC for the timeline.
+func (e *Engine) owner(mac inventory.MAC) inventory.MachineID {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if w := e.byMAC[mac]; w != nil {
+		return w.id
+	}
+	return ""
+}
+
+// find resolves a name, an id or a MAC.
+func (e *Engine) find(ref string) (*worker, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if w := e.workers[inventory.MachineID(ref)]; w != nil {
+		return w, nil
+	}
+	if mac, err := inventory.ParseMAC(ref); err == nil {
+		if w := e.byMAC[mac]; w != nil {
+			return w, nil
+		}
+	}
+	for _, w := range e.workers {
+		if w.snap.Load().m.Name == ref {
+			return w, nil
+		}
+	}
+	hint := "`pxectl machine list` shows the machines there are"
+	if len(e.workers) == 0 {
+		hint = "no machine has registered yet: power one on with network boot first in its boot order"
+	}
+	return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", ref), Hint: hint}
+}
+
+// Machines lists all, by name.
+func (e *Engine) Machines() []inventory.Machine {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	out := make([]inventory.Machine, 0, len(e.workers))
+	for _, w := range e.workers {
+		out = append(out, w.snap.Load().m)
+	}
+	slices.SortFunc(out, func(a, b inventory.Machine) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Machine finds one by name, id or MAC.
+func (e *Engine) Machine(ref string) (inventory.Machine, error) {
+	w, err := e.find(ref)
+	if err != nil {
+		return inventory.Machine{}, err
+	}
+	return w.snap.Load().m, nil
+}
+
+// Deployments lists all, newest first.
+func (e *Engine) Deployments() []inventory.Deployment {
+	var out []inventory.Deployment
+	err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+		out, err = tx.Deployments()
+		return err
+	})
+	if err != nil {
+		e.cfg.Log.Error("list deployments", "err", err)
+	}
+	slices.SortFunc(out, func(a, b inventory.Deployment) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	return out
+}
+
+// Deployment finds one by its id, or the current or last one of a machine.
+func (e *Engine) Deployment(ref string) (inventory.Deployment, error) {
+	var d inventory.Deployment
+	err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+		d, err = tx.Deployment(inventory.DeploymentID(ref))
+		return err
+	})
+	switch {
+	case err == nil:
+		return d, nil
+	case !errors.Is(err, boltdb.ErrNotFound):
+		return d, err
+	}
+	w, err := e.find(ref)
+	if err != nil {
+		return d, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no deployment and no machine %q", ref), Hint: "`pxectl deployment list` shows the deployments there are"}
+	}
+	if last := w.snap.Load().d; last != nil {
+		return *last, nil
+	}
+	return d, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("%s was never deployed", ref), Hint: "run `pxectl deploy " + ref + " --image NAME`"}
+}
+
+// ImageInUse names a machine whose running deployment needs the image.
+func (e *Engine) ImageInUse(id string) (machine string, ok bool) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, w := range e.workers {
+		if s := w.snap.Load(); s.running() && s.d.ImageID == id {
+			return s.m.Name, true
+		}
+	}
+	return "", false
+}
+
+// bmc opens a machine's BMC. All callers of one target share one, and take turns.
+func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
+	if m.BMC.Address == "" {
+		return nil, &inventory.Problem{
+			Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",
+			Hint: "set it with `pxectl machine edit " + m.Name + " --bmc-address IP`, or let the agent find it in-band",
+		}
+	}
+	target := power.Target{Address: m.BMC.Address, User: m.BMC.User, Password: ""}
+	if target.User == "" {
+		target.User = e.cfg.BMC.User
+	}
+	target.Password = e.cfg.BMC.Password
+	if len(m.BMC.Password) > 0 {
+		plain, err := e.cfg.Unseal(m.BMC.Password)
+		if err != nil {
+			return nil, fmt.Errorf("%s: unseal the BMC password: %w", m.Name, err)
+		}
+		target.Password = string(plain)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if b := e.bmcs[target]; b != nil {
+		return b, nil
+	}
+	b, err := e.cfg.OpenBMC(target)
+	if err != nil {
+		return nil, &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s: BMC: %v", m.Name, err), Hint: "correct it with `pxectl machine edit " + m.Name + " --bmc-address IP`", Err: err}
+	}
+	b = power.Serialize(b)
+	e.bmcs[target] = b
+	return b, nil
+}
+
+// Note puts what the boot plane saw on a timeline. It never blocks: past a full buffer, events are dropped and counted.
+func (e *Engine) Note(ev inventory.Event) {
+	if ev.At.IsZero() {
+		ev.At = e.cfg.Now().UTC()
+	}
+	e.timeline.note(ev)
+}
+
+// Events lists what happened after the event with that number, oldest first; of one machine, or of all when it is "".
+func (e *Engine) Events(after uint64, machine inventory.MachineID, limit int) ([]inventory.Event, error) {
+	var out []inventory.Event
+	err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+		if machine == "" {
+			out, err = tx.Events(after, limit)
+			return err
+		}
+		m, err := tx.Machine(machine)
+		if err != nil {
+			return err
+		}
+		out, err = tx.Timeline(m, after, limit)
+		return err
+	})
+	if errors.Is(err, boltdb.ErrNotFound) {
+		return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", machine)}
+	}
+	return out, err
+}
+
+// Wait returns when there is an event after the one with that number, or with ctx's error.
+func (e *Engine) Wait(ctx context.Context, after uint64) error { return e.timeline.wait(ctx, after) }
+
+// Progress is how far the running order of a machine's agent is.
+func (e *Engine) Progress(id inventory.MachineID) (inventory.Progress, bool) {
+	e.mu.RLock()
+	w := e.workers[id]
+	e.mu.RUnlock()
+	if w == nil {
+		return inventory.Progress{}, false
+	}
+	p := w.progress.Load()
+	if p == nil {
+		return inventory.Progress{}, false
+	}
+	return *p, true
+}

@@ -1,0 +1,204 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// An orderBox is where the worker lays the order that stands, and where the agent's calls wait for one.
+type orderBox struct {
+	mu      sync.Mutex
+	order   *inventory.Order
+	changed chan struct{} // closed when another order stands
+}
+
+// set lays another order, or takes the standing one away. The same order again is no change.
+func (b *orderBox) set(o *inventory.Order) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if (o == nil && b.order == nil) || (o != nil && b.order != nil && o.ID == b.order.ID) {
+		return
+	}
+	b.order = o
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+func (b *orderBox) busy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.order != nil
+}
+
+// is says whether the order with that id stands.
+func (b *orderBox) is(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.order != nil && b.order.ID == id
+}
+
+// wait returns the standing order, or one that comes within d, or nil.
+func (b *orderBox) wait(ctx context.Context, d time.Duration) *inventory.Order {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		b.mu.Lock()
+		order, changed := b.order, b.changed
+		b.mu.Unlock()
+		if order != nil {
+			return order
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// orderID names an order so that the same step gives the same order after a restart, and another attempt another one.
+func orderID(d *inventory.Deployment, r *inventory.StepRecord) string {
+	return fmt.Sprintf("%s-%s-%d", d.ID, r.Step, r.Attempt)
+}
+
+// order lays the agent's part of a step.
+func (w *worker) order(step inventory.Step) error {
+	s := w.snap.Load()
+	o := &inventory.Order{ID: orderID(s.d, s.record()), Target: s.d.Disk}
+	if w.orders.is(o.ID) {
+		return nil
+	}
+	switch step {
+	case inventory.PrepareDisk:
+		o.Do = inventory.DoPrepareDisk
+	case inventory.WriteImage:
+		o.Do = inventory.DoWriteImage
+		o.Image = &inventory.OrderImage{ID: s.d.ImageID, URL: fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID)}
+	case inventory.FinishDisk:
+		o.Do = inventory.DoFinishDisk
+		seed, err := w.seed()
+		if err != nil {
+			return w.endStep("", fmt.Errorf("make the NoCloud seed: %w", err))
+		}
+		o.Seed = &seed
+	}
+	w.orders.set(o)
+	return nil
+}
+
+// result takes what the agent says of an order. Only the standing order's result counts; another one's is acknowledged, so that
+// the agent stops repeating it.
+func (w *worker) result(id string, r inventory.Result) error {
+	if !w.orders.is(id) {
+		w.log().Info("a result of an order that no longer stands", "order", id, "error", r.Error)
+		return nil
+	}
+	err := w.take(id, r)
+	if err == nil {
+		w.orders.set(nil)
+	}
+	return err
+}
+
+func (w *worker) take(id string, r inventory.Result) error {
+	s := w.snap.Load()
+	if id == "inspect-"+bootNonce(s.m) {
+		return w.inspected(r)
+	}
+	rec := s.record()
+	if rec == nil || orderID(s.d, rec) != id {
+		return nil // the parting order (power off, reboot): its proof is the machine's power
+	}
+	if r.Error != "" {
+		cause := &inventory.Problem{Code: inventory.CodeInternal, Detail: r.Error, Hint: r.Hint}
+		if r.Log != "" {
+			w.e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: "log of " + id, Data: map[string]string{"log": tail(r.Log, 4096)}})
+		}
+		return w.endStep("", cause)
+	}
+	switch {
+	case rec.Step == inventory.PrepareDisk:
+		return w.endStep("disk "+s.d.Disk.Name+" is cleared", nil)
+	case rec.Step == inventory.WriteImage && r.Written != nil:
+		return w.endStep(fmt.Sprintf("%d chunks verified, %d read back; %s written, %s sent",
+			r.Written.Chunks, r.Written.ReadBack, bytes(r.Written.Wrote), bytes(r.Written.Sent)), nil,
+			func(_ *inventory.Machine, d *inventory.Deployment) { d.Written = r.Written })
+	case rec.Step == inventory.FinishDisk && r.Finished != nil:
+		return w.endStep(fmt.Sprintf("%d partitions counted after the kernel re-read them", r.Finished.Partitions), nil,
+			func(_ *inventory.Machine, d *inventory.Deployment) { d.Finished = r.Finished })
+	}
+	return w.endStep("", fmt.Errorf("the agent's result of %s carries no proof", rec.Step))
+}
+
+func bootNonce(m inventory.Machine) string {
+	if m.Boot == nil {
+		return ""
+	}
+	return m.Boot.NonceID
+}
+
+// inspected stores what the agent found, and the BMC with it.
+func (w *worker) inspected(r inventory.Result) error {
+	if r.Report == nil {
+		// A report that says only what went wrong: asking the same agent again would get the same.
+		reason := r.Error
+		if reason == "" {
+			reason = "the agent's result carries no report"
+		}
+		r.Report = &inventory.Report{Problems: []string{reason}}
+	}
+	rep := *r.Report
+	return w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+		m.Report, m.ReportedAt = &rep, w.now()
+		if m.UUID == "" {
+			m.UUID = rep.System.UUID
+		}
+		events := []inventory.Event{{Kind: "agent", Text: "inspected: " + summary(rep)}}
+		if b := rep.BMC; b != nil && b.Address != "" && (m.BMC.Address == "" || m.BMC.Discovered && m.BMC.Address != b.Address) {
+			m.BMC.Address, m.BMC.Discovered = b.Address, true
+			events = append(events, inventory.Event{Kind: "bmc", Text: "the agent found the BMC at " + b.Address})
+		}
+		for _, p := range rep.Problems {
+			events = append(events, inventory.Event{Kind: "agent", Text: "inspect: " + p})
+		}
+		return events
+	})
+}
+
+func summary(r inventory.Report) string {
+	return fmt.Sprintf("%s %s, %d × %s, %s memory, disks: %s", r.System.Manufacturer, r.System.Product,
+		r.CPU.Threads, r.CPU.Model, bytes(r.Memory.Bytes), inventory.ListDisks(r.Disks))
+}
+
+// bytes writes a size for a person, in decimal units as disks are sold.
+func bytes(n uint64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.0f MB", float64(n)/1e6)
+	default:
+		return fmt.Sprintf("%d bytes", n)
+	}
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return s[len(s)-n:]
+	}
+	return s
+}
+
+func hintOf(err error) string {
+	if p, ok := errors.AsType[*inventory.Problem](err); ok {
+		return p.Hint
+	}
+	return ""
+}

@@ -1,0 +1,323 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// goodbye is how long an agent may take to power its machine off before the BMC does it.
+const goodbye = 20 * time.Second
+
+// An outcome is what our own part of a step came to. It is applied in the worker's loop.
+type outcome struct {
+	proof  string // ends the step
+	acted  string // our part is done, and this is what was done; the proof is still to come
+	err    error
+	update func(*inventory.Machine, *inventory.Deployment)
+}
+
+// act starts our own part of a step beside the loop, so that phone calls and agents are heard meanwhile.
+func (w *worker) act(step inventory.Step) {
+	s := w.snap.Load()
+	ctx, cancel := context.WithDeadline(w.ctx, s.record().Deadline)
+	if step == inventory.VerifyOS {
+		ctx, cancel = context.WithTimeout(w.ctx, time.Minute) // its deadline is what brought us here
+	}
+	w.working = cancel
+	began := s.record().BeganAt
+	w.e.wg.Go(func() {
+		defer cancel()
+		out := w.part(ctx, step, s)
+		// The loop may have gone on to another step (a phone-home, a cancel): then this outcome is history.
+		_, _ = call(w.ctx, w, func() (struct{}, error) {
+			now := w.snap.Load()
+			if r := now.record(); r == nil || now.d.ID != s.d.ID || r.Step != step || !r.BeganAt.Equal(began) {
+				return struct{}{}, nil
+			}
+			w.working = nil
+			w.settle(out)
+			return struct{}{}, nil
+		})
+	})
+}
+
+func (w *worker) part(ctx context.Context, step inventory.Step, s *snapshot) (out outcome) {
+	defer func() {
+		if r := recover(); r != nil {
+			out = outcome{err: fmt.Errorf("bug in %s: %v", step, r)}
+		}
+	}()
+	switch step {
+	case inventory.Validate:
+		return w.validate(ctx, s)
+	case inventory.BootAgent:
+		return w.bootAgent(ctx, s)
+	case inventory.BootOS:
+		return w.bootOS(ctx, s)
+	default:
+		return w.verifyOS(ctx, s)
+	}
+}
+
+// settle writes an outcome.
+func (w *worker) settle(out outcome) {
+	if out.update == nil {
+		out.update = func(*inventory.Machine, *inventory.Deployment) {}
+	}
+	var err error
+	switch {
+	case out.err != nil:
+		err = w.endStep("", out.err, out.update)
+	case out.proof != "":
+		err = w.endStep(out.proof, nil, out.update)
+	default:
+		err = w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+			out.update(m, d)
+			r := &d.History[len(d.History)-1]
+			r.ActedAt = w.now()
+			return []inventory.Event{{Kind: "step", Text: fmt.Sprintf("%s: %s", r.Step, out.acted), Data: map[string]string{"step": string(r.Step)}}}
+		})
+	}
+	if err != nil {
+		w.log().Error("record what a step came to", "err", err) // it is done again
+	}
+}
+
+// validate checks all that a deployment needs, and touches nothing.
+func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
+	img, err := w.e.cfg.Image(s.d.ImageID)
+	if err != nil {
+		return outcome{err: err}
+	}
+	hint := s.d.DiskHint
+	if hint == nil {
+		hint = s.m.RootDisk
+	}
+	disk, err := inventory.ChooseDisk(s.m.Report.Disks, hint, img.RawSize)
+	if err != nil {
+		return outcome{err: &inventory.Problem{
+			Code: inventory.CodeInvalid, Detail: err.Error(), Err: err,
+			Hint: "name the disk: `pxectl deploy " + s.m.Name + " --image " + s.d.ImageName + " --disk serial=…`",
+		}}
+	}
+	if img.SectorSize != 0 && disk.LogicalSector != 0 && img.SectorSize != disk.LogicalSector {
+		return outcome{err: &inventory.Problem{
+			Code:   inventory.CodeInvalid,
+			Detail: fmt.Sprintf("disk %s has sectors of %d bytes, the partition table of image %s is made for %d", disk.Name, disk.LogicalSector, img.Name, img.SectorSize),
+			Hint:   "choose another disk with --disk, or an image made for such disks",
+		}}
+	}
+	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, bytes(img.RawSize), inventory.ListDisks([]inventory.Disk{disk}))
+	on, err := w.readPower(ctx, s.m)
+	switch {
+	case s.m.BMC.Address == "":
+		proof += ", no BMC"
+	case err != nil:
+		return outcome{err: err}
+	default:
+		proof += fmt.Sprintf(", BMC %s answers: %s", s.m.BMC.Address, onOff(on))
+	}
+	id := disk.Identity()
+	return outcome{proof: proof, update: func(_ *inventory.Machine, d *inventory.Deployment) { d.Disk = &id }}
+}
+
+// readPower asks the BMC, patiently: a BMC that shares the machine's NIC is deaf for seconds around a power change.
+func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, error) {
+	if m.BMC.Address == "" {
+		return false, nil
+	}
+	b, err := w.e.bmc(m)
+	if err != nil {
+		return false, err
+	}
+	var on bool
+	for try := range 3 {
+		if try > 0 {
+			sleep(ctx, 2*time.Second)
+		}
+		on, err = b.Power(ctx)
+		if err == nil || !errors.Is(err, power.ErrSilent) && !errors.Is(err, power.ErrBusy) {
+			break
+		}
+	}
+	return on, w.e.bmcProblem(m, err)
+}
+
+// bmcProblem gives a BMC's error the machine's name and the next move.
+func (e *Engine) bmcProblem(m inventory.Machine, err error) error {
+	if err == nil {
+		return nil
+	}
+	if p, ok := errors.AsType[*inventory.Problem](err); ok {
+		return p
+	}
+	p := &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + err.Error(), Err: err}
+	if pe, ok := errors.AsType[*power.Error](err); ok {
+		p.Hint = pe.Hint
+	}
+	if errors.Is(err, power.ErrRefused) {
+		p.Hint = "set the right ones with `pxectl machine edit " + m.Name + " --bmc-user USER --bmc-password-file FILE`"
+	}
+	return p
+}
+
+// bootAgent walks the machine into the agent: off, boot device PXE, read back, on.
+func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
+	if s.m.BMC.Address == "" {
+		return outcome{acted: "no BMC: waiting for somebody to reboot " + s.m.Name + " into network boot"}
+	}
+	b, err := w.e.bmc(s.m)
+	if err != nil {
+		return outcome{err: err}
+	}
+	if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
+		return outcome{err: w.e.bmcProblem(s.m, err)}
+	}
+	if err := w.killNonces(ctx); err != nil {
+		return outcome{err: err}
+	}
+	// The ladder: a machine that lost a one-time override gets a persistent one at the next walk.
+	want := power.Boot{Device: power.DevicePXE, Persistent: s.record().Attempt > 1, EFI: isEFI(s.m)}
+	said, err := w.startWith(ctx, b, s.m, want)
+	return outcome{acted: said, err: err}
+}
+
+// startWith sets the boot device, reads it back and powers the machine on.
+func (w *worker) startWith(ctx context.Context, b power.BMC, m inventory.Machine, want power.Boot) (said string, err error) {
+	stands, err := power.AssertBoot(ctx, b, want, w.e.cfg.Pace)
+	doubt := ""
+	switch {
+	case errors.Is(err, power.ErrNotKept):
+		// Some BMCs do as they were told and read back something else: the proof will decide.
+		doubt = fmt.Sprintf(" (the BMC reads back %s)", stands)
+	case err != nil:
+		return "", w.e.bmcProblem(m, err)
+	}
+	if err := power.On(ctx, b, w.e.cfg.Pace); err != nil {
+		return "", w.e.bmcProblem(m, err)
+	}
+	if err := w.observed(ctx, true); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("powered off, boot device %s%s, powered on", want, doubt), nil
+}
+
+// bootOS ends the agent and starts the machine from its disk.
+func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
+	id := orderID(s.d, s.record())
+	if s.m.BMC.Address == "" {
+		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoReboot})
+		if !w.silentWithin(ctx, goodbye) {
+			return outcome{err: errors.New("the agent was told to reboot and still calls")}
+		}
+		if err := w.killNonces(ctx); err != nil {
+			return outcome{err: err}
+		}
+		return outcome{proof: "the agent rebooted the machine; there is no BMC to set its boot device"}
+	}
+	b, err := w.e.bmc(s.m)
+	if err != nil {
+		return outcome{err: err}
+	}
+	// The agent goes first: it syncs, takes its interfaces down and powers off. The BMC makes sure.
+	if w.snap.Load().m.Boot != nil {
+		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoPowerOff})
+		w.awaitOff(ctx, b)
+	}
+	if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
+		return outcome{err: w.e.bmcProblem(s.m, err)}
+	}
+	if err := w.killNonces(ctx); err != nil {
+		return outcome{err: err}
+	}
+	// Persistent, because the wish stands for every boot from now on: one-time overrides are used up by any boot.
+	said, err := w.startWith(ctx, b, s.m, power.Boot{Device: power.DeviceDisk, Persistent: true, EFI: isEFI(s.m)})
+	return outcome{proof: said, err: err}
+}
+
+// awaitOff polls until the machine is off, for as long as a goodbye may take.
+func (w *worker) awaitOff(ctx context.Context, b power.BMC) {
+	ctx, cancel := context.WithTimeout(ctx, goodbye)
+	defer cancel()
+	for ctx.Err() == nil {
+		if on, err := b.Power(ctx); err == nil && !on {
+			return
+		}
+		sleep(ctx, 500*time.Millisecond)
+	}
+}
+
+// silentWithin says whether the agent took its order and stopped calling.
+func (w *worker) silentWithin(ctx context.Context, d time.Duration) bool {
+	end := w.now().Add(d)
+	for ctx.Err() == nil && w.now().Before(end) {
+		if !w.orders.busy() && w.silence() > 3*time.Second {
+			return true
+		}
+		sleep(ctx, 500*time.Millisecond)
+	}
+	return w.silence() > 3*time.Second
+}
+
+// verifyOS judges a system that did not phone home in time by what else is known of it.
+func (w *worker) verifyOS(ctx context.Context, s *snapshot) outcome {
+	if s.m.BMC.Address == "" {
+		return outcome{proof: "no phone-home; only the reboot is known"}
+	}
+	on, err := w.readPower(ctx, s.m)
+	if err == nil && !on {
+		return outcome{err: &inventory.Problem{
+			Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s was started from its disk and is off now", s.m.Name),
+			Hint: "look at its console: `pxectl console " + s.m.Name + "`; is image " + s.d.ImageName + " made for " + s.m.Report.Firmware + "?",
+		}}
+	}
+	return outcome{proof: "no phone-home; the machine is on and did not ask for a network boot again"}
+}
+
+func isEFI(m inventory.Machine) bool { return m.Report != nil && m.Report.Firmware == "uefi" }
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+// killNonces makes every nonce issued until now worthless, with the agent that holds one: the machine is off.
+func (w *worker) killNonces(ctx context.Context) error {
+	_, err := call(ctx, w, func() (struct{}, error) {
+		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+			m.NonceFloor, m.Boot = w.now(), nil
+			m.Power = inventory.Power{On: false, Known: true, ObservedAt: w.now(), Wanted: m.Power.Wanted}
+			return nil
+		})
+	})
+	return err
+}
+
+// observed records a power reading.
+func (w *worker) observed(ctx context.Context, on bool) error {
+	_, err := call(ctx, w, func() (struct{}, error) {
+		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+			m.Power.On, m.Power.Known, m.Power.ObservedAt = on, true, w.now()
+			m.BMC.Error = ""
+			return nil
+		})
+	})
+	return err
+}
+
+// server is where the machine reaches the boot plane.
+func (w *worker) server() netip.AddrPort {
+	var ip netip.Addr
+	if b := w.snap.Load().m.Boot; b != nil {
+		ip, _ = netip.ParseAddr(b.IP)
+	}
+	return w.e.cfg.Server(ip)
+}

@@ -1,0 +1,414 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+)
+
+const (
+	// An agent calls at least every 20 s (the long poll) and every second or two while it works.
+	agentHere = 60 * time.Second
+	agentLost = 90 * time.Second
+
+	inspectBudget = 10 * time.Minute
+	stallBudget   = 10 * time.Minute // of an order whose progress does not move
+	storeRetry    = 5 * time.Second
+)
+
+// A worker is the one writer of one machine's state. Everybody else posts to it; what they read is the last
+// snapshot, so that nobody waits for a worker that waits for a BMC or a disk.
+type worker struct {
+	e    *Engine
+	id   inventory.MachineID
+	mail chan func()
+	gone chan struct{} // closed when run has returned
+	stop context.CancelFunc
+	snap atomic.Pointer[snapshot]
+
+	seen     atomic.Int64 // UnixNano of the agent's last call
+	moved    atomic.Int64 // UnixNano when progress last moved
+	progress atomic.Pointer[inventory.Progress]
+	orders   orderBox
+
+	// Of the loop alone.
+	ctx     context.Context
+	working context.CancelFunc // our own part of the step is in flight; nil when not
+	deleted bool
+}
+
+// A snapshot is a machine and its current or last deployment, as stored. It is never changed, only replaced.
+type snapshot struct {
+	m inventory.Machine
+	d *inventory.Deployment
+}
+
+// running says whether a deployment is under way.
+func (s *snapshot) running() bool {
+	return s.m.State == inventory.Deploying && s.d != nil && s.d.Outcome == inventory.Running
+}
+
+// record is the record of the current step of a running deployment, or nil.
+func (s *snapshot) record() *inventory.StepRecord {
+	if !s.running() || len(s.d.History) == 0 {
+		return nil
+	}
+	if r := &s.d.History[len(s.d.History)-1]; r.Step == s.d.Step {
+		return r
+	}
+	return nil
+}
+
+func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {
+	w := &worker{e: e, id: m.ID, mail: make(chan func()), gone: make(chan struct{})}
+	w.snap.Store(&snapshot{m, d})
+	w.orders.changed = make(chan struct{})
+	// After a restart an agent that was here gets its full time to call again.
+	w.touch()
+	return w
+}
+
+func (w *worker) now() time.Time { return w.e.cfg.Now().UTC() }
+func (w *worker) touch()         { w.seen.Store(w.now().UnixNano()) }
+
+func (w *worker) silence() time.Duration { return w.now().Sub(time.Unix(0, w.seen.Load())) }
+
+func (w *worker) log() *slog.Logger {
+	s := w.snap.Load()
+	return w.e.cfg.Log.With("machine", s.m.Name, "id", w.id)
+}
+
+// run is the loop. A panic in it is a bug of ours and takes down this machine's worker for a while, not the appliance.
+func (w *worker) run(ctx context.Context) {
+	defer close(w.gone)
+	for ctx.Err() == nil && !w.deleted {
+		w.loop(ctx)
+	}
+}
+
+func (w *worker) loop(ctx context.Context) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.log().Error("worker: bug", "panic", r, "stack", string(debug.Stack()))
+			sleep(ctx, storeRetry)
+		}
+	}()
+	w.ctx = ctx
+	for {
+		timer := time.NewTimer(w.advance())
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case f := <-w.mail:
+			timer.Stop()
+			f()
+			if w.deleted {
+				return
+			}
+		case <-timer.C:
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// call runs f in the worker's loop and returns what it returned.
+func call[T any](ctx context.Context, w *worker, f func() (T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	var none T
+	done := make(chan answer, 1)
+	select {
+	case w.mail <- func() {
+		v, err := f()
+		done <- answer{v, err}
+	}:
+	case <-ctx.Done():
+		return none, ctx.Err()
+	case <-w.gone:
+		return none, errGone(w)
+	}
+	select {
+	case a := <-done:
+		return a.v, a.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	case <-w.gone:
+		select {
+		case a := <-done: // it was the last thing that the loop did
+			return a.v, a.err
+		default:
+			return none, errGone(w)
+		}
+	}
+}
+
+func errGone(w *worker) error {
+	return &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("machine %s is gone, or the appliance is stopping", w.snap.Load().m.Name)}
+}
+
+// A change is what a transaction does to copies of the machine and its deployment. It replaces slices and maps, and never
+// writes into them: readers hold the old ones.
+type change func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event
+
+// save runs a change and writes machine, deployment and events in one transaction. Only then do others see it.
+func (w *worker) save(f change) error {
+	old := w.snap.Load()
+	next := snapshot{m: old.m}
+	d := inventory.Deployment{}
+	if old.d != nil {
+		d = *old.d
+		d.History = slices.Clone(d.History)
+	}
+	events := f(&next.m, &d)
+	if d.ID != "" {
+		next.d = &d
+	}
+	if next.m.State != old.m.State {
+		next.m.ChangedAt = w.now()
+		events = append(events, inventory.Event{Kind: "state", Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
+	}
+	var last uint64
+	err := w.e.cfg.Store.Update(func(tx *boltdb.Tx) error {
+		if err := tx.PutMachine(next.m); err != nil {
+			return err
+		}
+		if next.d != nil {
+			if err := tx.PutDeployment(*next.d); err != nil {
+				return err
+			}
+		}
+		for i := range events {
+			events[i].Machine, events[i].At = w.id, w.now()
+			if err := tx.AppendEvent(&events[i]); err != nil {
+				return err
+			}
+			last = events[i].Seq
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: write the store: %w", old.m.Name, err)
+	}
+	w.snap.Store(&next)
+	if last > 0 {
+		w.e.timeline.grown(last)
+	}
+	for _, ev := range events {
+		w.log().Info(ev.Text, "kind", ev.Kind, "actor", ev.Actor)
+	}
+	return nil
+}
+
+// facts gathers what Next wants to know.
+func (w *worker) facts() Facts {
+	s := w.snap.Load()
+	f := Facts{
+		State:       s.m.State,
+		Maintenance: s.m.Maintenance != nil,
+		AutoApprove: w.e.cfg.Policy == PolicyAuto,
+		AgentHere:   s.m.Boot != nil && w.silence() < agentHere,
+		AgentLost:   s.m.Boot == nil || w.silence() > agentLost,
+		Inspected:   s.m.Boot != nil && s.m.ReportedAt.After(s.m.Boot.RegisteredAt),
+	}
+	if s.m.State == inventory.Inspecting {
+		f.Overdue = w.now().Sub(s.m.ChangedAt) > inspectBudget
+	}
+	if !s.running() {
+		return f
+	}
+	f.Deploying, f.Step, f.Working = true, s.d.Step, w.working != nil
+	f.OSProved = !s.d.PhonedHomeAt.IsZero()
+	for _, r := range s.d.History {
+		if r.Step == inventory.BootAgent {
+			f.Boots++
+		}
+	}
+	if r := s.record(); r != nil {
+		f.Began, f.Acted, f.Proved, f.Erred = true, !r.ActedAt.IsZero(), r.Proof != "", r.Error != ""
+		f.Overdue = w.now().After(r.Deadline) || (w.orders.busy() && w.stalled())
+	}
+	return f
+}
+
+// stalled says that an order's progress has not moved for too long, although the agent calls.
+func (w *worker) stalled() bool {
+	moved := w.moved.Load()
+	return moved != 0 && w.now().Sub(time.Unix(0, moved)) > stallBudget
+}
+
+// advance does moves until there is nothing to do, and returns when to look again.
+func (w *worker) advance() time.Duration {
+	for {
+		move := Next(w.facts())
+		if move.Verb != Order && move.Verb != Inspect && move.Verb != Wait {
+			w.orders.set(nil)
+		}
+		if move.Verb == Wait && !w.snap.Load().running() {
+			w.orders.set(nil)
+		}
+		again, err := w.do(move)
+		if err != nil {
+			w.log().Error("do the next move", "move", move.Verb, "step", move.Step, "err", err)
+			return storeRetry
+		}
+		if !again {
+			break
+		}
+	}
+	if s := w.snap.Load(); s.running() || s.m.State == inventory.Inspecting {
+		return time.Second
+	}
+	return 30 * time.Second
+}
+
+// do does one move; again is false when it now waits.
+func (w *worker) do(move Move) (again bool, err error) {
+	switch move.Verb {
+	case Enter:
+		return true, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+			m.State = move.State
+			return nil
+		})
+	case Inspect:
+		w.orders.set(&inventory.Order{ID: "inspect-" + w.snap.Load().m.Boot.NonceID, Do: inventory.DoInspect})
+		return false, nil
+	case Begin:
+		return true, w.begin(move.Step)
+	case Act:
+		w.act(move.Step)
+		return false, nil
+	case Order:
+		return false, w.order(move.Step)
+	case Prove:
+		return true, w.endStep(move.Why, nil)
+	case Fail:
+		return true, w.fail(move.Step, move.Why)
+	case Finish:
+		return true, w.finish()
+	}
+	return false, nil
+}
+
+// begin opens a step's record. Its deadline counts from now, whatever happens to the appliance in between.
+func (w *worker) begin(step inventory.Step) error {
+	w.progress.Store(nil)
+	w.moved.Store(w.now().UnixNano())
+	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		attempt := 1
+		for _, r := range d.History {
+			if r.Step == step {
+				attempt++
+			}
+		}
+		d.Step = step
+		d.History = append(d.History, inventory.StepRecord{
+			Step: step, Attempt: attempt, BeganAt: w.now(), Deadline: w.now().Add(w.budget(step)),
+		})
+		return nil
+	})
+}
+
+func (w *worker) budget(step inventory.Step) time.Duration {
+	switch step {
+	case inventory.BootAgent:
+		return w.e.cfg.Deadlines.BootAgent
+	case inventory.WriteImage:
+		return w.e.cfg.Deadlines.WriteImage
+	case inventory.VerifyOS:
+		return w.e.cfg.Deadlines.VerifyOS
+	default:
+		return 10 * time.Minute
+	}
+}
+
+// endStep closes the current step's record with its proof or its error. update may add what was learnt.
+func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Machine, *inventory.Deployment)) error {
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		for _, u := range update {
+			u(m, d)
+		}
+		r := &d.History[len(d.History)-1] // save cloned it
+		r.EndedAt = w.now()
+		if cause != nil {
+			r.Error = cause.Error()
+			m.Failure = &inventory.Failure{Step: string(r.Step), Reason: cause.Error(), Hint: hintOf(cause), At: w.now()}
+			return nil
+		}
+		r.Proof = proof
+		m.LastProof = string(r.Step) + ": " + proof
+		return []inventory.Event{{
+			Kind: "step", Text: fmt.Sprintf("%s: %s", r.Step, proof),
+			Data: map[string]string{"step": string(r.Step), "took": r.EndedAt.Sub(r.BeganAt).Round(time.Millisecond).String()},
+		}}
+	})
+}
+
+// fail ends the deployment, or the inspection, as failed. The reason is the step's error when it has one.
+func (w *worker) fail(step inventory.Step, why string) error {
+	w.stopWork()
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		if m.State != inventory.Deploying {
+			m.State = inventory.Failed
+			m.Failure = &inventory.Failure{Step: "inspect", Reason: why, Hint: "look at the console; `pxectl why " + m.Name + "` shows how far it came", At: w.now()}
+			return []inventory.Event{{Kind: "failure", Text: "inspect: " + why}}
+		}
+		f := &inventory.Failure{Step: string(step), Reason: why, At: w.now()}
+		if m.Failure != nil && m.Failure.Step == string(step) && why == "" {
+			f = m.Failure
+		}
+		if f.Hint == "" {
+			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `pxectl deploy " + m.Name + "` tries again"
+		}
+		if n := len(d.History); n > 0 && d.History[n-1].EndedAt.IsZero() {
+			d.History[n-1].EndedAt, d.History[n-1].Error = w.now(), f.Reason
+		}
+		m.State, m.Failure = inventory.Failed, f
+		d.Outcome, d.Failure, d.EndedAt, d.Secret = inventory.FailedOut, f, w.now(), nil
+		return []inventory.Event{{Kind: "failure", Text: fmt.Sprintf("%s: %s", step, f.Reason)}}
+	})
+}
+
+// finish ends the deployment as succeeded.
+func (w *worker) finish() error {
+	w.stopWork()
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		r := &d.History[len(d.History)-1]
+		var events []inventory.Event
+		if r.Proof == "" {
+			r.EndedAt, r.Proof = d.PhonedHomeAt, "the system phoned home as "+d.Hostname
+			if r.Step == inventory.BootOS {
+				// It was faster than the BMC's readings.
+				d.History = append(d.History, inventory.StepRecord{Step: inventory.VerifyOS, Attempt: 1, BeganAt: r.EndedAt, EndedAt: r.EndedAt, Deadline: r.Deadline, Proof: r.Proof})
+			}
+			m.LastProof = string(inventory.VerifyOS) + ": " + r.Proof
+			events = append(events, inventory.Event{Kind: "step", Text: m.LastProof})
+		}
+		m.State, m.Failure, m.Unverified = inventory.Deployed, nil, d.PhonedHomeAt.IsZero()
+		d.Step, d.Outcome, d.EndedAt, d.Secret = inventory.VerifyOS, inventory.Succeeded, w.now(), nil
+		return events
+	})
+}
+
+// stopWork ends our own part of the step, if it is in flight.
+func (w *worker) stopWork() {
+	if w.working != nil {
+		w.working()
+		w.working = nil
+	}
+}
