@@ -1,0 +1,210 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// How much an agent may send, and how long it may take to send it.
+const (
+	maxRegistration = 64 << 10
+	maxAsk          = 4 << 10
+	maxProgress     = 64 << 10
+	maxResult       = 8 << 20 // a report of a large machine, and the last lines of a log
+	agentBodyTime   = 30 * time.Second
+	maxNonce        = 512
+)
+
+// AgentHandler serves /agent/v1/ as inventory/agent.go documents it. manifests gives the manifest of
+// an image as it is stored. It must be served over TLS: the nonce is all that an agent has.
+func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log *slog.Logger) http.Handler {
+	a := agentSide{agents: agents, manifests: manifests, log: log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /agent/v1/register", a.call(a.register))
+	mux.HandleFunc("POST /agent/v1/next", a.call(a.next))
+	mux.HandleFunc("POST /agent/v1/orders/{id}/progress", a.call(a.progress))
+	mux.HandleFunc("POST /agent/v1/orders/{id}/result", a.call(a.result))
+	mux.HandleFunc("GET /agent/v1/images/{id}/manifest", a.call(a.manifest))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, problemOf(&inventory.Problem{Code: inventory.CodeNotFound, Detail: "no such call: " + r.Method + " " + r.URL.Path}))
+	})
+	return mux
+}
+
+type agentSide struct {
+	agents    Agents
+	manifests func(id string) ([]byte, error)
+	log       *slog.Logger
+}
+
+type agentCall func(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error
+
+// call does what all of an agent's calls share: the nonce first, and problems as they look to an agent.
+func (a agentSide) call(do agentCall) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		nonce, err := bearer(r.Header)
+		if err == nil {
+			err = do(r.Context(), nonce, w, r)
+		}
+		if err == nil || r.Context().Err() != nil {
+			return
+		}
+		p := *problemOf(err)
+		level := slog.LevelInfo
+		switch p.Code {
+		case inventory.CodeRefused:
+			p.Status, p.Title = http.StatusUnauthorized, http.StatusText(http.StatusUnauthorized)
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		case inventory.CodeInternal:
+			// Whoever is on the provisioning network may read this answer; the details are for our log.
+			p.Detail, p.Hint = "a fault of the appliance; its log says more", ""
+			level = slog.LevelError
+		}
+		a.log.Log(r.Context(), level, "agent call refused", "call", r.URL.Path, "ip", remoteIP(r), "status", p.Status, "err", err)
+		writeProblem(w, &p)
+	}
+}
+
+func (a agentSide) register(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+	var in inventory.Registration
+	if err := readJSON(w, r, maxRegistration, &in); err != nil {
+		return err
+	}
+	out, err := a.agents.Register(ctx, nonce, remoteIP(r), in)
+	if err == nil {
+		writeJSON(w, out)
+	}
+	return err
+}
+
+func (a agentSide) next(_ context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+	var in inventory.Ask
+	if err := readJSON(w, r, maxAsk, &in); err != nil {
+		return err
+	}
+	ctx, cancel := whileServing(r)
+	defer cancel()
+	order, err := a.agents.Next(ctx, nonce, in)
+	if err != nil && ctx.Err() != nil {
+		// Nobody waits any more, or we are stopping: the agent asks again and finds our successor.
+		order, err = inventory.Order{Do: inventory.DoWait}, nil
+	}
+	if err == nil {
+		writeJSON(w, order)
+	}
+	return err
+}
+
+func (a agentSide) progress(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+	var in inventory.Progress
+	if err := readJSON(w, r, maxProgress, &in); err != nil {
+		return err
+	}
+	err := a.agents.OrderProgress(ctx, nonce, r.PathValue("id"), in)
+	if err != nil {
+		p := *problemOf(err)
+		if p.Code == inventory.CodeConflict || p.Code == inventory.CodeNotFound {
+			p.Status, p.Title = http.StatusGone, http.StatusText(http.StatusGone)
+			return &p
+		}
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a agentSide) result(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+	var in inventory.Result
+	if err := readJSON(w, r, maxResult, &in); err != nil {
+		return err
+	}
+	if err := a.agents.OrderResult(ctx, nonce, r.PathValue("id"), in); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a agentSide) manifest(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+	id := r.PathValue("id")
+	if err := a.agents.MayRead(ctx, nonce, id); err != nil {
+		return err
+	}
+	data, err := a.manifests(id)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(data)
+	return nil
+}
+
+// bearer reads "Authorization: Bearer NONCE" (RFC 6750 section 2.1). There must be exactly one.
+func bearer(h http.Header) (string, error) {
+	refused := func(why string) (string, error) {
+		return "", &inventory.Problem{Code: inventory.CodeRefused, Detail: "header Authorization: " + why}
+	}
+	values := h.Values("Authorization")
+	if len(values) != 1 {
+		return refused("want exactly one")
+	}
+	scheme, nonce, ok := strings.Cut(values[0], " ") // RFC 9110 section 11.1: the scheme in any case
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return refused("want Bearer NONCE")
+	}
+	if nonce == "" || len(nonce) > maxNonce {
+		return refused("the nonce is empty or too long")
+	}
+	for _, c := range []byte(nonce) {
+		if !isToken68(c) {
+			return refused("the nonce has a character that cannot be in one")
+		}
+	}
+	return nonce, nil
+}
+
+// isToken68 is the alphabet of RFC 9110 section 11.2.
+func isToken68(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~+/=", c) >= 0
+}
+
+// readJSON reads a body that is one JSON value of at most limit bytes. Members that we do not know are
+// ignored, so that an agent may be newer than its appliance.
+func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(agentBodyTime))
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
+	err := dec.Decode(v)
+	if err == nil {
+		if _, err = dec.Token(); errors.Is(err, io.EOF) {
+			_ = rc.SetReadDeadline(time.Time{}) // a long poll may follow
+			return nil
+		} else if err == nil {
+			err = errors.New("more than one JSON value")
+		}
+	}
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return &Problem{
+			Title: http.StatusText(http.StatusRequestEntityTooLarge), Status: http.StatusRequestEntityTooLarge, Code: inventory.CodeInvalid,
+			Detail: invalid("body: more than %d bytes", tooLarge.Limit).Detail,
+		}
+	}
+	return invalid("body: %v", err)
+}
+
+func remoteIP(r *http.Request) string {
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		return ap.Addr().Unmap().String()
+	}
+	return r.RemoteAddr
+}

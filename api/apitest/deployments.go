@@ -1,0 +1,135 @@
+package apitest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// stepTime is how long each step of a deployment takes.
+const stepTime = 12 * time.Second
+
+// ImageBytes is the size of every image that is deployed.
+const ImageBytes = 2 << 30
+
+func (f *Fleet) Deploy(_ context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error) {
+	var d inventory.Deployment
+	_, err := f.change("Deploy", actor, ref, func(m *inventory.Machine) error {
+		if m.State == inventory.Deploying {
+			return &inventory.Problem{
+				Code: inventory.CodeConflict, Detail: fmt.Sprintf("deploy %s: it is being deployed (%s)", m.Name, m.Deployment),
+				Hint: "run `pxectl deployment cancel " + string(m.Deployment) + "` first",
+			}
+		}
+		d = inventory.Deployment{
+			ID: inventory.DeploymentID(fmt.Sprintf("d-%08x", len(f.deployments)+1)), Machine: m.ID, Actor: actor,
+			ImageID: "0123456789abcdef", ImageName: r.Image, Hostname: r.Hostname, Secret: inventory.Sealed("a secret"), DiskHint: r.Disk,
+			CreatedAt: Epoch, Outcome: inventory.Running, Step: inventory.Validate,
+			History: []inventory.StepRecord{{Step: inventory.Validate, Attempt: 1, BeganAt: Epoch, Deadline: Epoch.Add(time.Hour)}},
+		}
+		m.State, m.Deployment = inventory.Deploying, d.ID
+		f.deployments = append(f.deployments, d)
+		f.requests[d.ID] = r
+		return nil
+	})
+	return d, err
+}
+
+func (f *Fleet) Deployments() []inventory.Deployment {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := slices.Clone(f.deployments)
+	slices.Reverse(out)
+	return out
+}
+
+// Deployment walks a running deployment one step on, unless the fleet is halted, and returns what it was before.
+func (f *Fleet) Deployment(ref string) (inventory.Deployment, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, err := f.deploymentLocked(ref)
+	if err != nil {
+		return inventory.Deployment{}, err
+	}
+	was := *d
+	was.History = slices.Clone(d.History)
+	if f.walk {
+		f.advanceLocked(d)
+	}
+	return was, nil
+}
+
+func (f *Fleet) deploymentLocked(ref string) (*inventory.Deployment, error) {
+	id := inventory.DeploymentID(ref)
+	if m, err := f.findLocked("Deployment", ref); err == nil {
+		id = m.Deployment
+	}
+	for i := range f.deployments {
+		if f.deployments[i].ID == id {
+			return &f.deployments[i], nil
+		}
+	}
+	return nil, &inventory.Problem{
+		Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no deployment %q", ref), Hint: "run `pxectl deployment list`",
+	}
+}
+
+func (f *Fleet) advanceLocked(d *inventory.Deployment) {
+	if d.Outcome != inventory.Running {
+		return
+	}
+	m, err := f.findLocked("", string(d.Machine))
+	if err != nil {
+		return
+	}
+	record := &d.History[len(d.History)-1]
+	record.EndedAt = record.BeganAt.Add(stepTime)
+	if failure, ok := f.failAt[m.Name]; ok && failure.Step == string(d.Step) {
+		failure.At = record.EndedAt
+		record.Error = failure.Reason
+		d.Outcome, d.EndedAt, d.Failure = inventory.FailedOut, record.EndedAt, &failure
+		m.State, m.Failure = inventory.Failed, &failure
+		return
+	}
+	record.Proof = string(d.Step) + " proved"
+	next := slices.Index(inventory.Steps, d.Step) + 1
+	if next == len(inventory.Steps) {
+		d.Outcome, d.EndedAt = inventory.Succeeded, record.EndedAt
+		m.State = inventory.Deployed
+		return
+	}
+	d.Step = inventory.Steps[next]
+	d.History = append(d.History, inventory.StepRecord{Step: d.Step, Attempt: 1, BeganAt: record.EndedAt, Deadline: record.EndedAt.Add(time.Hour)})
+}
+
+func (f *Fleet) CancelDeployment(_ context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, err := f.deploymentLocked(string(id))
+	if err != nil {
+		return inventory.Deployment{}, err
+	}
+	f.actors = append(f.actors, actor)
+	if d.Outcome != inventory.Running {
+		return inventory.Deployment{}, &inventory.Problem{
+			Code: inventory.CodeConflict, Detail: fmt.Sprintf("cancel %s: it has already %s", d.ID, d.Outcome),
+		}
+	}
+	d.Outcome, d.EndedAt = inventory.Cancelled, Epoch.Add(stepTime)
+	return *d, nil
+}
+
+// Progress is half of write-image.
+func (f *Fleet) Progress(id inventory.MachineID) (inventory.Progress, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.deployments {
+		if d.Machine == id && d.Outcome == inventory.Running && d.Step == inventory.WriteImage {
+			return inventory.Progress{Phase: "write", Done: ImageBytes / 2, Total: ImageBytes, Sent: ImageBytes / 4}, true
+		}
+	}
+	return inventory.Progress{}, false
+}

@@ -1,0 +1,342 @@
+// Package apitest is a fleet of machines that exist only in memory, for tests of the API and of the CLI. It answers
+// as deploy.Engine does and keeps the same rules about refs and names, but no machine is behind it: power is a
+// boolean, and a deployment walks one step each time that somebody looks.
+package apitest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// Epoch is when everything in the fleet happens.
+var Epoch = time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
+
+// Fleet satisfies api.Fleet.
+type Fleet struct {
+	mu          sync.Mutex
+	machines    []inventory.Machine
+	deployments []inventory.Deployment // oldest first
+	requests    map[inventory.DeploymentID]inventory.DeployRequest
+	boot        map[inventory.MachineID]power.Boot
+	events      []inventory.Event
+	grown       chan struct{}
+	errs        map[string]error
+	actors      []string
+	walk        bool
+	failAt      map[string]inventory.Failure // by machine name
+}
+
+// New makes a fleet of these machines. Fields that a machine must have are filled in.
+func New(machines ...inventory.Machine) *Fleet {
+	f := &Fleet{
+		requests: map[inventory.DeploymentID]inventory.DeployRequest{}, boot: map[inventory.MachineID]power.Boot{},
+		grown: make(chan struct{}), errs: map[string]error{}, walk: true, failAt: map[string]inventory.Failure{},
+	}
+	for i, m := range machines {
+		if m.ID == "" {
+			m.ID = inventory.MachineID(fmt.Sprintf("m-%08x", i+1))
+		}
+		if m.MACs == nil {
+			m.MACs = []inventory.MAC{inventory.MAC(fmt.Sprintf("52:54:00:00:00:%02x", i+1))}
+		}
+		if m.CreatedAt.IsZero() {
+			m.CreatedAt, m.ChangedAt = Epoch, Epoch
+		}
+		f.machines = append(f.machines, m)
+	}
+	return f
+}
+
+// Fail makes the method of that name return err from now on; nil mends it.
+func (f *Fleet) Fail(method string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.errs[method] = err
+}
+
+// FailDeployment makes deployments of the machine fail at failure.Step.
+func (f *Fleet) FailDeployment(machine string, failure inventory.Failure) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failAt[machine] = failure
+}
+
+// Halt keeps deployments where they are.
+func (f *Fleet) Halt() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.walk = false
+}
+
+// Happen appends an event and returns its seq.
+func (f *Fleet) Happen(e inventory.Event) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e.Seq = uint64(len(f.events)) + 1
+	if e.At.IsZero() {
+		e.At = Epoch.Add(time.Duration(e.Seq) * time.Second)
+	}
+	f.events = append(f.events, e)
+	close(f.grown)
+	f.grown = make(chan struct{})
+	return e.Seq
+}
+
+// Actors are those who changed something, in order.
+func (f *Fleet) Actors() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.actors)
+}
+
+// Request is what a deployment was asked for with.
+func (f *Fleet) Request(id inventory.DeploymentID) inventory.DeployRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.requests[id]
+}
+
+func (f *Fleet) findLocked(method, ref string) (*inventory.Machine, error) {
+	if err := f.errs[method]; err != nil {
+		return nil, err
+	}
+	mac, _ := inventory.ParseMAC(ref)
+	for i := range f.machines {
+		m := &f.machines[i]
+		if m.Name == ref || string(m.ID) == ref || mac != "" && slices.Contains(m.MACs, mac) {
+			return m, nil
+		}
+	}
+	return nil, &inventory.Problem{
+		Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", ref), Hint: "run `pxectl machine list`",
+	}
+}
+
+func (f *Fleet) change(method, actor, ref string, do func(*inventory.Machine) error) (inventory.Machine, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, err := f.findLocked(method, ref)
+	if err != nil {
+		return inventory.Machine{}, err
+	}
+	f.actors = append(f.actors, actor)
+	if err := do(m); err != nil {
+		return inventory.Machine{}, err
+	}
+	return *m, nil
+}
+
+func (f *Fleet) Machines() []inventory.Machine {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.machines)
+}
+
+func (f *Fleet) Machine(ref string) (inventory.Machine, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, err := f.findLocked("Machine", ref)
+	if err != nil {
+		return inventory.Machine{}, err
+	}
+	return *m, nil
+}
+
+func (f *Fleet) AddMachine(_ context.Context, actor string, n deploy.NewMachine) (inventory.Machine, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.errs["AddMachine"]; err != nil {
+		return inventory.Machine{}, err
+	}
+	f.actors = append(f.actors, actor)
+	m := inventory.Machine{
+		ID: inventory.MachineID(fmt.Sprintf("m-%08x", len(f.machines)+1)), Name: n.Name, State: inventory.Enrolled, MACs: n.MACs, UUID: n.UUID,
+		Labels: n.Labels, RootDisk: n.RootDisk, CreatedAt: Epoch, ChangedAt: Epoch,
+	}
+	editBMC(&m, n.BMC)
+	f.machines = append(f.machines, m)
+	return m, nil
+}
+
+func (f *Fleet) EditMachine(_ context.Context, actor, ref string, e deploy.Edit) (inventory.Machine, error) {
+	return f.change("EditMachine", actor, ref, func(m *inventory.Machine) error {
+		if e.Name != nil {
+			m.Name = *e.Name
+		}
+		for k, v := range e.Labels {
+			if m.Labels == nil {
+				m.Labels = map[string]string{}
+			}
+			if v == nil {
+				delete(m.Labels, k)
+			} else {
+				m.Labels[k] = *v
+			}
+		}
+		if e.RootDisk != nil {
+			m.RootDisk = e.RootDisk
+		}
+		if e.Maintenance != nil {
+			m.Maintenance = nil
+			if *e.Maintenance != "" {
+				m.Maintenance = &inventory.Maintenance{Reason: *e.Maintenance, Since: Epoch, Actor: actor}
+			}
+		}
+		editBMC(m, e.BMC)
+		return nil
+	})
+}
+
+func editBMC(m *inventory.Machine, e deploy.BMCEdit) {
+	if e.Address != nil {
+		m.BMC.Address = *e.Address
+	}
+	if e.User != nil {
+		m.BMC.User = *e.User
+	}
+	if e.Password != nil {
+		m.BMC.Password = inventory.Sealed("sealed " + *e.Password)
+	}
+}
+
+func (f *Fleet) DeleteMachine(_ context.Context, actor, ref string) error {
+	_, err := f.change("DeleteMachine", actor, ref, func(m *inventory.Machine) error {
+		id := m.ID
+		f.machines = slices.DeleteFunc(f.machines, func(m inventory.Machine) bool { return m.ID == id })
+		return nil
+	})
+	return err
+}
+
+func (f *Fleet) Approve(_ context.Context, actor, ref string) (inventory.Machine, error) {
+	return f.change("Approve", actor, ref, func(m *inventory.Machine) error {
+		if m.State != inventory.Discovered {
+			return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("approve %s: it is %s, not discovered", m.Name, m.State)}
+		}
+		m.State = inventory.Available
+		return nil
+	})
+}
+
+func (f *Fleet) Power(_ context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
+	m, err := f.change("Power", actor, ref, func(m *inventory.Machine) error {
+		m.Power = inventory.Power{Known: true, On: a != power.ActOff && a != power.ActSoft, ObservedAt: Epoch}
+		return nil
+	})
+	return m.Power, err
+}
+
+func (f *Fleet) PowerStatus(_ context.Context, ref string) (inventory.Power, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, err := f.findLocked("PowerStatus", ref)
+	if err != nil {
+		return inventory.Power{}, err
+	}
+	return m.Power, nil
+}
+
+func (f *Fleet) Boot(_ context.Context, ref string) (power.Boot, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, err := f.findLocked("Boot", ref)
+	if err != nil {
+		return power.Boot{}, err
+	}
+	b, ok := f.boot[m.ID]
+	if !ok {
+		b.Device = power.DeviceNone
+	}
+	return b, nil
+}
+
+func (f *Fleet) SetBoot(_ context.Context, actor, ref string, b power.Boot) (power.Boot, error) {
+	_, err := f.change("SetBoot", actor, ref, func(m *inventory.Machine) error {
+		f.boot[m.ID] = b
+		return nil
+	})
+	return b, err
+}
+
+// Console greets and then sends back what it gets, in upper case. "logout" ends it.
+func (f *Fleet) Console(_ context.Context, actor, ref string, in io.Reader, out io.Writer) error {
+	m, err := f.change("Console", actor, ref, func(*inventory.Machine) error { return nil })
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(out, "%s login: ", m.Name); err != nil {
+		return err
+	}
+	buf := make([]byte, 1024)
+	for {
+		n, err := in.Read(buf)
+		if err != nil {
+			return nil
+		}
+		if _, err := io.WriteString(out, strings.ToUpper(string(buf[:n]))); err != nil {
+			return err
+		}
+		if strings.Contains(string(buf[:n]), "logout") {
+			return nil
+		}
+	}
+}
+
+func (f *Fleet) Events(after uint64, machine inventory.MachineID, limit int) ([]inventory.Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.errs["Events"]; err != nil {
+		return nil, err
+	}
+	var out []inventory.Event
+	for _, e := range f.events {
+		if e.Seq > after && (machine == "" || e.Machine == machine) && len(out) < limit {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+func (f *Fleet) Wait(ctx context.Context, after uint64) error {
+	for {
+		f.mu.Lock()
+		last, grown := uint64(len(f.events)), f.grown
+		f.mu.Unlock()
+		if last > after {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (f *Fleet) Why(ref string) (deploy.Diagnosis, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, err := f.findLocked("Why", ref)
+	if err != nil {
+		return deploy.Diagnosis{}, err
+	}
+	var evidence []inventory.Event
+	for _, e := range f.events {
+		if e.Machine == m.ID {
+			evidence = append(evidence, e)
+		}
+	}
+	return deploy.Diagnosis{
+		Machine: m.ID, Sentence: m.Name + " asked for its boot program and never fetched it.",
+		Next: "check that UDP port 69 of the appliance is open", Evidence: evidence,
+	}, nil
+}

@@ -1,0 +1,81 @@
+package api_test
+
+import (
+	"bufio"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pxectl/pxectl/api/apitest"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+func TestConsole(t *testing.T) {
+	c, _ := serve(t, apitest.New(inventory.Machine{Name: "m1"}))
+	conn, err := c.Console(t.Context(), "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	prompt := make([]byte, len("m1 login: "))
+	if _, err := io.ReadFull(in, prompt); err != nil || string(prompt) != "m1 login: " {
+		t.Fatalf("console said %q, %v, want a prompt", prompt, err)
+	}
+	// Every byte there is comes back, so nothing on the way thinks that it knows better.
+	sent := make([]byte, 256)
+	for i := range sent {
+		sent[i] = byte(i)
+	}
+	want := strings.ToUpper(string(sent))
+	if _, err := conn.Write(sent); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(in, got); err != nil || string(got) != want {
+		t.Errorf("console answered %q, %v, want %q", got, err, want)
+	}
+	if _, err := io.WriteString(conn, "logout"); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(in); err != nil || string(rest) != "LOGOUT" {
+		t.Errorf("after logout: %q, %v, want LOGOUT and the end", rest, err)
+	}
+}
+
+func TestConsoleErrors(t *testing.T) {
+	fleet := apitest.New(inventory.Machine{Name: "m1"})
+	c, _ := serve(t, fleet)
+	if _, err := c.Console(t.Context(), "m9"); problemCode(err) != inventory.CodeNotFound {
+		t.Errorf("Console of an unknown machine = %v, want not-found", err)
+	}
+	fleet.Fail("Console", &inventory.Problem{Code: inventory.CodeBMC, Detail: "m1: console 192.0.2.7: no answer"})
+	if _, err := c.Console(t.Context(), "m1"); problemCode(err) != inventory.CodeBMC {
+		t.Errorf("Console of a silent BMC = %v, want a bmc problem", err)
+	}
+}
+
+// TestConsoleEndsWithTheServer: a person who looks at a quiet console does not hold up a stop.
+func TestConsoleEndsWithTheServer(t *testing.T) {
+	fleet := apitest.New(inventory.Machine{Name: "m1"})
+	socket := shortDir(t) + "/s"
+	stop := start(t, socket, newHandler(fleet))
+	c := newClient(t, socket)
+	conn, err := c.Console(t.Context(), "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = io.Copy(io.Discard, conn)
+	}()
+	stop()
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Error("the console outlived its server")
+	}
+}

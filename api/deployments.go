@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// Deployment is a deployment with what is known beside the record of it.
+type Deployment struct {
+	inventory.Deployment
+	MachineName string              `json:"machine_name,omitempty"`
+	Progress    *inventory.Progress `json:"progress,omitempty" doc:"of the order that is being done"`
+}
+
+// Deployments is the answer to a list, newest first.
+type Deployments struct {
+	Deployments []Deployment `json:"deployments"`
+}
+
+func (s *Server) addDeployments(rest huma.API) {
+	type ask struct {
+		RefParam
+		Body inventory.DeployRequest
+	}
+	handle(rest, http.MethodPost, "/v1/machines/{ref}/deploy", "Write an image to a machine", func(ctx context.Context, in *ask) (*body[Deployment], error) {
+		return s.deploymentAnswer(s.fleet.Deploy(ctx, actorOf(ctx), in.Ref, in.Body))
+	})
+	handle(rest, http.MethodGet, "/v1/deployments", "List deployments, newest first", func(context.Context, *struct{}) (*body[Deployments], error) {
+		names := map[inventory.MachineID]string{}
+		for _, m := range s.fleet.Machines() {
+			names[m.ID] = m.Name
+		}
+		out := []Deployment{}
+		for _, d := range s.fleet.Deployments() {
+			out = append(out, s.presentedDeployment(d, names[d.Machine]))
+		}
+		return &body[Deployments]{Deployments{out}}, nil
+	})
+	type ref struct {
+		Ref string `path:"ref" doc:"a deployment's id, or a machine's name, id or MAC for its last one"`
+	}
+	handle(rest, http.MethodGet, "/v1/deployments/{ref}", "Show a deployment, with live progress", func(_ context.Context, in *ref) (*body[Deployment], error) {
+		return s.deploymentAnswer(s.fleet.Deployment(in.Ref))
+	})
+	handle(rest, http.MethodPost, "/v1/deployments/{ref}/cancel", "Cancel a deployment", func(ctx context.Context, in *ref) (*body[Deployment], error) {
+		d, err := s.fleet.Deployment(in.Ref)
+		if err != nil {
+			return nil, err
+		}
+		return s.deploymentAnswer(s.fleet.CancelDeployment(ctx, actorOf(ctx), d.ID))
+	})
+}
+
+func (s *Server) deploymentAnswer(d inventory.Deployment, err error) (*body[Deployment], error) {
+	if err != nil {
+		return nil, err
+	}
+	name := ""
+	if m, err := s.fleet.Machine(string(d.Machine)); err == nil { // it may be deleted since
+		name = m.Name
+	}
+	return &body[Deployment]{s.presentedDeployment(d, name)}, nil
+}
+
+func (s *Server) presentedDeployment(d inventory.Deployment, name string) Deployment {
+	d.Secret = nil
+	out := Deployment{Deployment: d, MachineName: name}
+	if d.Outcome == inventory.Running {
+		if p, ok := s.fleet.Progress(d.Machine); ok {
+			out.Progress = &p
+		}
+	}
+	return out
+}

@@ -1,0 +1,77 @@
+package api
+
+import (
+	"context"
+	"io"
+
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// Fleet is what the API asks of the engine that runs the machines.
+// ref is a machine's name, id or MAC. actor is who asks ("unix:uid=0").
+// Errors that a person should understand carry an *inventory.Problem.
+type Fleet interface {
+	Machines() []inventory.Machine
+	Machine(ref string) (inventory.Machine, error)
+	AddMachine(ctx context.Context, actor string, m deploy.NewMachine) (inventory.Machine, error)
+	EditMachine(ctx context.Context, actor, ref string, e deploy.Edit) (inventory.Machine, error)
+	DeleteMachine(ctx context.Context, actor, ref string) error
+	Approve(ctx context.Context, actor, ref string) (inventory.Machine, error)
+
+	Deploy(ctx context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error)
+	CancelDeployment(ctx context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error)
+	Deployments() []inventory.Deployment // newest first
+	// Deployment takes a deployment's id, or a machine's ref for its current or last one.
+	Deployment(ref string) (inventory.Deployment, error)
+	// Progress is of the order that the machine's agent is doing; ok is false when there is none.
+	Progress(id inventory.MachineID) (p inventory.Progress, ok bool)
+
+	// Power waits for proof of on, off and cycle.
+	Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error)
+	PowerStatus(ctx context.Context, ref string) (inventory.Power, error)
+	Boot(ctx context.Context, ref string) (power.Boot, error)
+	// SetBoot returns what the BMC reads back.
+	SetBoot(ctx context.Context, actor, ref string, b power.Boot) (power.Boot, error)
+	// Console copies both ways until ctx ends or in returns io.EOF. It touches in and out only once the
+	// console is attached, so an error before that can still be answered as a problem.
+	Console(ctx context.Context, actor, ref string, in io.Reader, out io.Writer) error
+
+	// Events are oldest first; machine "" means all.
+	Events(after uint64, machine inventory.MachineID, limit int) ([]inventory.Event, error)
+	// Wait returns when there is an event with Seq > after.
+	Wait(ctx context.Context, after uint64) error
+	Why(ref string) (deploy.Diagnosis, error)
+}
+
+// Agents is the side of the engine that the agents in the ramdisk call. A wrong, dead or replayed
+// nonce is a Problem with inventory.CodeRefused.
+type Agents interface {
+	Register(ctx context.Context, nonce, remoteIP string, r inventory.Registration) (inventory.Registered, error)
+	// Next holds the call until there is an order, for 20 s at most.
+	Next(ctx context.Context, nonce string, a inventory.Ask) (inventory.Order, error)
+	// OrderProgress of an order that is no longer wanted is a Problem with CodeConflict or
+	// CodeNotFound; the agent gets 410 and gives the order up.
+	OrderProgress(ctx context.Context, nonce, order string, p inventory.Progress) error
+	OrderResult(ctx context.Context, nonce, order string, r inventory.Result) error
+	// MayRead says whether the machine with this nonce may have the manifest of the image.
+	MayRead(ctx context.Context, nonce, imageID string) error
+}
+
+// Images is the store of OS images; *store.Store is one. ref is an image's name, id or
+// the beginning of its id.
+type Images interface {
+	List() []store.Info
+	Get(ref string) (store.Info, error)
+	Delete(ref string) (store.Info, error)
+	// Import reads src to its end, converts and verifies it.
+	Import(ctx context.Context, src io.Reader, opt store.ImportOptions) (store.Info, error)
+}
+
+// VersionInfo names the program that answers.
+type VersionInfo struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+}

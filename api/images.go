@@ -1,0 +1,152 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"syscall"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// ImageList is the answer to a list.
+type ImageList struct {
+	Images []store.Info `json:"images"`
+}
+
+// ImportLine is one line of the answer to an import: progress while it lasts, the image or a problem at the end.
+type ImportLine struct {
+	Progress *store.Progress `json:"progress,omitempty"`
+	Image    *store.Info     `json:"image,omitempty"`
+	Problem  *Problem        `json:"problem,omitempty"`
+}
+
+func (s *Server) addImages(rest huma.API) {
+	type ref struct {
+		Ref string `path:"ref" doc:"name or id"`
+	}
+	handle(rest, http.MethodGet, "/v1/images", "List images", func(context.Context, *struct{}) (*body[ImageList], error) {
+		return &body[ImageList]{ImageList{append([]store.Info{}, s.images.List()...)}}, nil
+	})
+	handle(rest, http.MethodGet, "/v1/images/{ref}", "Show an image", func(_ context.Context, in *ref) (*body[store.Info], error) {
+		img, err := s.images.Get(in.Ref)
+		return &body[store.Info]{img}, err
+	})
+	handle(rest, http.MethodDelete, "/v1/images/{ref}", "Delete an image", func(ctx context.Context, in *ref) (*struct{}, error) {
+		img, err := s.images.Get(in.Ref)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range s.fleet.Deployments() {
+			if d.Outcome == inventory.Running && d.ImageID == img.ID {
+				return nil, &inventory.Problem{
+					Code:   inventory.CodeConflict,
+					Detail: "image " + img.Name + " is being deployed (" + string(d.ID) + ")",
+					Hint:   "wait for it, or run `pxectl deployment cancel " + string(d.ID) + "`",
+				}
+			}
+		}
+		if _, err := s.images.Delete(img.ID); err != nil {
+			return nil, err
+		}
+		s.log.Info("image deleted", "image", img.Name, "id", img.ID, "actor", actorOf(ctx))
+		return nil, nil
+	})
+}
+
+var importOperation = &huma.Operation{
+	OperationID: "import-image", Method: http.MethodPost, Path: "/v1/images", Summary: "Import an image",
+	Description: "The body is the image file. The answer is one JSON object per line: progress, and at last the image or a problem. " +
+		"An error that is found before any progress is an ordinary problem answer.",
+	Parameters: []*huma.Param{
+		queryParam("name", "name in the catalogue", huma.TypeString),
+		queryParam("format", "auto (the default, told by the content), raw or qcow2; compression is always told by the content", huma.TypeString),
+		queryParam("sha256", "of the body; the import fails if it differs", huma.TypeString),
+		queryParam("size", "of the body in bytes, when Content-Length cannot say it", huma.TypeInteger),
+	},
+	RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {}}},
+	Responses: map[string]*huma.Response{
+		"200": {Description: "Progress, then the image or a problem", Content: map[string]*huma.MediaType{"application/x-ndjson": {}}},
+	},
+}
+
+func queryParam(name, doc, typ string) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: typ}}
+}
+
+func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	opt := store.ImportOptions{Name: q.Get("name"), Format: q.Get("format"), SHA256: q.Get("sha256"), Size: max(r.ContentLength, 0)}
+	if opt.Name == "" {
+		return invalid("name is missing: an image needs a name in the catalogue")
+	}
+	if v := q.Get("size"); v != "" {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || n < 0 {
+			return invalid("size %q: want a number of bytes", v)
+		}
+		opt.Size = n
+	}
+	// Answer while the body still comes in.
+	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+		return err
+	}
+	lines := &lineWriter{w: w}
+	opt.Progress = lines.progress
+	img, err := s.images.Import(r.Context(), r.Body, opt)
+	if err != nil {
+		err = importProblem(err)
+		s.log.Warn("image import failed", "image", opt.Name, "actor", actorOf(r.Context()), "err", err)
+		if !lines.any {
+			return err
+		}
+		lines.send(ImportLine{Problem: problemOf(err)})
+		return nil
+	}
+	s.log.Info("image import done", "image", img.Name, "id", img.ID, "actor", actorOf(r.Context()))
+	lines.send(ImportLine{Image: &img})
+	return nil
+}
+
+// importProblem tells what is wrong with the image from what is wrong with us.
+func importProblem(err error) error {
+	_, ours := errors.AsType[*fs.PathError](err)
+	switch _, known := errors.AsType[*inventory.Problem](err); {
+	case known || errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, syscall.ENOSPC):
+		return &inventory.Problem{
+			Code: inventory.CodeInternal, Detail: err.Error(), Err: err,
+			Hint: "free space in the appliance's data directory; `pxectl image list` shows what takes it",
+		}
+	case ours:
+		return err
+	}
+	return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Err: err}
+}
+
+// lineWriter sends JSON lines, each at once.
+type lineWriter struct {
+	w   http.ResponseWriter
+	any bool // a line was sent
+}
+
+func (l *lineWriter) progress(p store.Progress) {
+	l.send(ImportLine{Progress: &p}) // a caller that went away ends the import: the body breaks
+}
+
+func (l *lineWriter) send(line ImportLine) {
+	if !l.any {
+		l.w.Header().Set("Content-Type", "application/x-ndjson")
+		l.w.Header().Set("Cache-Control", "no-store")
+		l.any = true
+	}
+	_ = json.NewEncoder(l.w).Encode(line)
+	_ = http.NewResponseController(l.w).Flush()
+}
