@@ -168,8 +168,11 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 		report(at, false)
 	})
 	report(at, true)
-	if err != nil {
+	switch {
+	case err != nil:
 		return packed{}, err
+	case p.rawSize-header.size < 0 || p.rawSize-header.size >= 512:
+		return packed{}, fmt.Errorf("qcow2: %d bytes came out of an image of %d", p.rawSize, header.size)
 	}
 	return p, os.Remove(spool.Name())
 }
@@ -215,7 +218,7 @@ func receive(r io.Reader, w io.Writer, onRead func()) (err error) {
 			return fmt.Errorf("the source is larger than %d bytes, which is the most that is taken", int64(images.MaxRawSize))
 		}
 		onRead()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // bare: an error that wraps it is a cut stream, not an end
 			return nil
 		}
 		if err != nil {

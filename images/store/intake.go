@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -29,7 +28,7 @@ func (in *intake) Read(p []byte) (int, error) {
 	if in.sum != nil {
 		in.sum.Write(p[:n])
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF {
 		err = fmt.Errorf("read the source at byte %d: %w", in.read.Load(), err)
 	}
 	return n, err

@@ -92,7 +92,7 @@ func readPieces(ctx context.Context, raw rawSource, free <-chan *piece, todo, or
 			return context.Cause(ctx)
 		}
 		n, zero, err := raw(p.buf)
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // bare: an error that wraps it is a cut stream, not an end
 			return nil
 		}
 		if err != nil {

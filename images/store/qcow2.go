@@ -138,7 +138,7 @@ func openQcow2(f *os.File) (_ *qcow2Image, err error) {
 		return nil, errors.New("backing files are refused")
 	})
 	if err != nil {
-		return nil, fmt.Errorf("qcow2: %w", err)
+		return nil, fmt.Errorf("qcow2: %w", cut(err))
 	}
 	if err := img.Readable(); err != nil {
 		return nil, fmt.Errorf("qcow2: %w", err)
@@ -157,7 +157,7 @@ func (q *qcow2Image) readChunk(buf []byte, off int64) (zero bool, err error) {
 		left := int64(len(buf)) - done
 		e, err := q.img.Extent(off+done, left)
 		if err != nil {
-			return false, fmt.Errorf("qcow2: map at %d: %w", off+done, err)
+			return false, fmt.Errorf("qcow2: map at %d: %w", off+done, cut(err))
 		}
 		if e.Length <= 0 || e.Length > left {
 			return false, fmt.Errorf("qcow2: map at %d: an extent of %d bytes", off+done, e.Length)

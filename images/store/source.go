@@ -81,7 +81,6 @@ func decompress(src io.Reader) (r *bufio.Reader, done func(), err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s stream: %w", c.name, cut(err))
 	}
-	// What unpacks well but is cut gives io.EOF-like errors of many kinds; they all get one name.
 	out := bufio.NewReaderSize(&unpacking{z, c.name}, 1<<20)
 	inner, err := out.Peek(peekSize)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -107,7 +106,7 @@ type unpacking struct {
 
 func (u *unpacking) Read(p []byte) (int, error) {
 	n, err := u.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF {
 		err = fmt.Errorf("%s stream: %w", u.name, cut(err))
 	}
 	return n, err
@@ -115,8 +114,9 @@ func (u *unpacking) Read(p []byte) (int, error) {
 
 // cut says in plain words that a stream ended too early.
 func cut(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return fmt.Errorf("cut off before its end (%w); fetch the file again", io.ErrUnexpectedEOF)
+	// xz.ErrBuf is its word for more bytes wanted than there are.
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, xz.ErrBuf) {
+		return fmt.Errorf("cut off before its end, or damaged (%w); fetch the file again", io.ErrUnexpectedEOF)
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -228,6 +229,7 @@ func TestImportRefuses(t *testing.T) {
 		{"web page", strings.NewReader("\n<!DOCTYPE html><html>404"), ImportOptions{Name: "x"}, "web page"},
 		{"source fails", io.MultiReader(bytes.NewReader(raw), failing{}), ImportOptions{Name: "x"}, "at byte 4199304: connection reset"},
 		{"source is cut", io.MultiReader(bytes.NewReader(raw), cutting{}), ImportOptions{Name: "x"}, "unexpected EOF"},
+		{"source ends in an error that wraps EOF", io.MultiReader(bytes.NewReader(raw), wrapping{}), ImportOptions{Name: "x"}, "proxy: EOF"},
 		{"source panics", io.MultiReader(bytes.NewReader(raw), panicking{}), ImportOptions{Name: "x"}, "gave up"},
 	}
 	for _, tt := range tests {
@@ -252,6 +254,10 @@ func (failing) Read([]byte) (int, error) { return 0, errors.New("connection rese
 type cutting struct{}
 
 func (cutting) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+type wrapping struct{}
+
+func (wrapping) Read([]byte) (int, error) { return 0, fmt.Errorf("proxy: %w", io.EOF) }
 
 type panicking struct{}
 

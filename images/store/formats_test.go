@@ -1,0 +1,372 @@
+package store
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/testnet"
+)
+
+func gzipped(t testing.TB, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func zstded(t testing.TB, b []byte) []byte {
+	t.Helper()
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return enc.EncodeAll(b, nil)
+}
+
+// refused imports src and wants an error with each of want, and nothing kept.
+func refused(t *testing.T, src []byte, want ...string) {
+	t.Helper()
+	s := open(t, t.TempDir())
+	_, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Name: "x"})
+	for _, w := range want {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			t.Errorf("Import = %v, want an error with %q", err, w)
+		}
+	}
+	if got := visible(t, s); len(got) != 0 {
+		t.Errorf("the store holds %v, want nothing", got)
+	}
+}
+
+func TestCompressedSources(t *testing.T) {
+	src := disk(images.ChunkSize+512, 1)
+	for name, packed := range map[string][]byte{"gzip": gzipped(t, src), "zstd": zstded(t, src)} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, t.TempDir())
+			if got := readBack(t, s, add(t, s, "x", packed).ID); !bytes.Equal(got, src) {
+				t.Errorf("reads back as %d bytes that differ from the %d imported", len(got), len(src))
+			}
+			for _, cut := range []int{len(packed) - 1, len(packed) / 2} {
+				refused(t, packed[:cut], name+" stream: cut off before its end")
+			}
+			changed := bytes.Clone(packed)
+			changed[len(changed)/2] ^= 0x10
+			refused(t, changed, name+" stream")
+		})
+	}
+	refused(t, gzipped(t, zstded(t, src)), "zstd inside gzip")
+	refused(t, gzipped(t, nil), "nothing in it")
+	refused(t, []byte("\x1f\x8b"), "gzip stream: cut off")
+	refused(t, []byte("\xfd7zXZ\x00garbage"), "xz stream")
+}
+
+func TestProgramsCompress(t *testing.T) {
+	testnet.Need(t, "xz", "bzip2", "gzip", "zstd")
+	dir := t.TempDir()
+	src := disk(2*images.ChunkSize+512, 1)
+	if err := os.WriteFile(filepath.Join(dir, "disk"), src, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"xz -9e -c", "xz -T2 -c", "bzip2 -c", "gzip -c", "zstd -c -19 --long=27"} {
+		t.Run(program, func(t *testing.T) {
+			packed, err := exec.Command("sh", "-c", program+" "+filepath.Join(dir, "disk")).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, t.TempDir())
+			if got := readBack(t, s, add(t, s, "x", packed).ID); !bytes.Equal(got, src) {
+				t.Errorf("reads back as %d bytes that differ from the %d imported", len(got), len(src))
+			}
+			refused(t, packed[:len(packed)-1], "stream: cut off before its end")
+			refused(t, packed[:len(packed)*2/3], "stream: cut off before its end")
+		})
+	}
+}
+
+func TestQcow2(t *testing.T) {
+	testnet.Need(t, "qemu-img", "zstd")
+	dir := t.TempDir()
+	rawFile := filepath.Join(dir, "disk.raw")
+	src := disk(5*images.ChunkSize+512*3, 1)
+	// Something that compresses, so that there are compressed clusters.
+	copy(src[2*images.ChunkSize:], bytes.Repeat([]byte("pxectl "), 100000))
+	if err := os.WriteFile(rawFile, src, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, args := range map[string]string{
+		"plain":            "",
+		"version 2":        "-o compat=0.10",
+		"deflate":          "-c",
+		"zstd":             "-c -o compression_type=zstd",
+		"small clusters":   "-o cluster_size=512",
+		"large clusters":   "-c -o cluster_size=2M",
+		"preallocated":     "-o preallocation=metadata",
+		"lazy refcounts":   "-o lazy_refcounts=on",
+		"extended headers": "-o refcount_bits=1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "disk.qcow2")
+			qemuImg(t, append(append([]string{"convert", "-f", "raw", "-O", "qcow2"}, strings.Fields(args)...), rawFile, file)...)
+			packed, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, in := range [][]byte{packed, gzipped(t, packed)} {
+				s := open(t, t.TempDir())
+				info := add(t, s, "x", in)
+				if got := readBack(t, s, info.ID); !bytes.Equal(got, src) {
+					t.Errorf("reads back as %d bytes that differ from the %d imported", len(got), len(src))
+				}
+				out, err := exec.Command("zstd", "-dc", s.DataPath(info.ID)).Output()
+				if err != nil || !bytes.Equal(out, src) {
+					t.Errorf("zstd -dc gives %d bytes (%v), want the raw image of %d", len(out), err, len(src))
+				}
+				if got := visible(t, s); len(got) != 1 {
+					t.Errorf("the store holds %v, want the image only", got)
+				}
+			}
+			refused(t, packed[:len(packed)/3], "qcow2")
+		})
+	}
+
+	t.Run("backing file", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "overlay.qcow2")
+		qemuImg(t, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", rawFile, file)
+		packed, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused(t, packed, "backing file", "qemu-img convert")
+	})
+	t.Run("external data", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "external.qcow2")
+		qemuImg(t, "create", "-q", "-f", "qcow2", "-o", "data_file="+filepath.Join(dir, "data"), file, "10M")
+		packed, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused(t, packed, "another file")
+	})
+}
+
+func qemuImg(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
+		t.Fatalf("qemu-img %v: %v\n%s", args, err, out)
+	}
+}
+
+// header is the header of an ordinary qcow2 of 1 GiB in 64 KiB clusters.
+func header() []byte {
+	h := make([]byte, peekSize)
+	be := binary.BigEndian
+	copy(h, "QFI\xfb")
+	be.PutUint32(h[4:], 3)
+	be.PutUint32(h[20:], 16)
+	be.PutUint64(h[24:], 1<<30)
+	be.PutUint32(h[36:], 2)
+	be.PutUint64(h[40:], 3<<16)
+	be.PutUint32(h[96:], 4)
+	be.PutUint32(h[100:], 112)
+	return h
+}
+
+func TestQcow2HeaderRefuses(t *testing.T) {
+	be := binary.BigEndian
+	if _, err := checkQcow2(header()); err != nil {
+		t.Fatalf("an ordinary header: %v", err)
+	}
+	tests := []struct {
+		name   string
+		change func(h []byte)
+		want   string
+	}{
+		{"version 4", func(h []byte) { be.PutUint32(h[4:], 4) }, "version 4"},
+		{"backing file", func(h []byte) { be.PutUint64(h[8:], 512) }, "backing file"},
+		{"encrypted", func(h []byte) { be.PutUint32(h[32:], 2) }, "encrypted"},
+		{"tiny clusters", func(h []byte) { be.PutUint32(h[20:], 8) }, "cluster_bits 8"},
+		{"huge clusters", func(h []byte) { be.PutUint32(h[20:], 63) }, "cluster_bits 63"},
+		{"no size", func(h []byte) { be.PutUint64(h[24:], 0) }, "virtual size 0"},
+		{"absurd size", func(h []byte) { be.PutUint64(h[24:], 1<<62) }, "virtual size"},
+		{"L1 too short", func(h []byte) { be.PutUint32(h[36:], 1) }, "L1 table of 1"},
+		{"L1 of 32 GiB", func(h []byte) { be.PutUint32(h[36:], 1<<32-1) }, "L1 table of 4294967295"},
+		{"L1 nowhere", func(h []byte) { be.PutUint64(h[40:], 1<<63) }, "L1 table at"},
+		{"dirty", func(h []byte) { h[79] = 1 }, "dirty"},
+		{"corrupt", func(h []byte) { h[79] = 2 }, "corrupt"},
+		{"external data", func(h []byte) { h[79] = 4 }, "another file"},
+		{"extended L2", func(h []byte) { h[79] = 16 }, "extended L2"},
+		{"unknown bit", func(h []byte) { h[72] = 0x80 }, "0x8000000000000000"},
+		{"unknown compression", func(h []byte) { h[79] = 8; h[104] = 9 }, "compression type 9"},
+		{"compression without its bit", func(h []byte) { h[104] = 1 }, "without the feature bit"},
+		{"endless header", func(h []byte) { be.PutUint32(h[100:], 1<<31) }, "header length"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := header()
+			tt.change(h)
+			if _, err := checkQcow2(h); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("checkQcow2 = %v, want an error with %q", err, tt.want)
+			}
+			refused(t, h, tt.want)
+		})
+	}
+	refused(t, header(), "cut off")
+	refused(t, header()[:80], "cut off")
+}
+
+// Whatever a small qcow2 holds, reading it ends, in an error or in its bytes.
+func FuzzQcow2(f *testing.F) {
+	f.Add(header())
+	small := append(header(), make([]byte, 4<<9)...)
+	be := binary.BigEndian
+	be.PutUint32(small[20:], 9) // 512-byte clusters: L1 in the second, L2 in the third, data in the fourth
+	be.PutUint64(small[24:], 2048)
+	be.PutUint32(small[36:], 1)
+	be.PutUint64(small[40:], 512)
+	be.PutUint64(small[512:], 1<<63|1024)
+	be.PutUint64(small[1024:], 1<<63|1536)
+	be.PutUint64(small[1032:], 1<<62|1536)
+	f.Add(small)
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		h, err := checkQcow2(data)
+		if err != nil || h.size > 1<<24 {
+			return
+		}
+		file, err := os.CreateTemp(dir, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(file.Name())
+		defer file.Close()
+		if _, err := file.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		q, err := openQcow2(file)
+		if err != nil {
+			return
+		}
+		next, buf := q.inOrder(), make([]byte, images.ChunkSize)
+		for range h.size/images.ChunkSize + 2 {
+			if _, _, err := next(buf); err != nil {
+				return
+			}
+		}
+		t.Fatal("the image does not end")
+	})
+}
+
+func TestContents(t *testing.T) {
+	le := binary.LittleEndian
+	gpt := func(sector int) []byte {
+		b := make([]byte, 64<<10)
+		b[0], b[510], b[511] = 0xeb, 0x55, 0xaa
+		copy(b[sector:], "EFI PART")
+		le.PutUint64(b[sector+72:], 2)
+		le.PutUint32(b[sector+80:], 128)
+		le.PutUint32(b[sector+84:], 128)
+		copy(b[2*sector:], bytes.Repeat([]byte{7}, 16))
+		copy(b[2*sector+128:], espType)
+		return b
+	}
+	mbr := make([]byte, 4096)
+	mbr[510], mbr[511] = 0x55, 0xaa
+	mbr[446], mbr[446+4] = 0x80, 0x83
+	le.PutUint32(mbr[446+12:], 2048)
+	hostile := gpt(512)
+	le.PutUint64(hostile[512+72:], 1<<63)
+	tests := []struct {
+		name   string
+		head   []byte
+		want   images.Contents
+		sector int
+	}{
+		{"GPT", gpt(512), images.Contents{PartitionTable: "gpt", Partitions: 2, BIOS: true, UEFI: true}, 512},
+		{"GPT in sectors of 4096", gpt(4096), images.Contents{PartitionTable: "gpt", Partitions: 2, BIOS: true, UEFI: true}, 4096},
+		{"GPT cut", gpt(512)[:1024+128], images.Contents{PartitionTable: "gpt", Partitions: 1, BIOS: true}, 512},
+		{"GPT that points away", hostile, images.Contents{PartitionTable: "gpt", BIOS: true}, 512},
+		{"MBR", mbr, images.Contents{PartitionTable: "mbr", Partitions: 1}, 512},
+		{"nothing", make([]byte, 4096), images.Contents{}, 512},
+		{"short", []byte{1}, images.Contents{}, 512},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, sector := readContents(tt.head)
+			if diff := cmp.Diff(tt.want, got); diff != "" || sector != tt.sector {
+				t.Errorf("readContents, sector %d, want %d (-want +got):\n%s", sector, tt.sector, diff)
+			}
+		})
+	}
+}
+
+func FuzzContents(f *testing.F) {
+	f.Add(header())
+	f.Fuzz(func(_ *testing.T, head []byte) { readContents(head) })
+}
+
+const importInto = "PXECTL_TEST_IMPORT_INTO"
+
+// TestKilledImport kills a process in the middle of an import and opens its store again.
+func TestKilledImport(t *testing.T) {
+	if dir := os.Getenv(importInto); dir != "" {
+		s := open(t, dir)
+		_, err := s.Import(t.Context(), os.Stdin, ImportOptions{Name: "x"})
+		t.Fatalf("the import ended: %v", err)
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledImport$")
+	cmd.Env = append(os.Environ(), importInto+"="+dir)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Never closed while the process lives: the import waits for more.
+	if _, err := stdin.Write(disk(6*images.ChunkSize, 1)); err != nil {
+		t.Error(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		half, _ := filepath.Glob(filepath.Join(dir, "tmp-*", dataFile))
+		if len(half) == 1 {
+			if st, err := os.Stat(half[0]); err == nil && st.Size() > images.ChunkSize {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Error("no half import appeared")
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if got, _ := filepath.Glob(filepath.Join(dir, "tmp-*")); len(got) != 1 {
+		t.Errorf("the killed process left %v, want its half import", got)
+	}
+	s := open(t, dir)
+	if got := visible(t, s); len(got) != 0 || len(s.List()) != 0 {
+		t.Errorf("opened again the store holds %v, want nothing", got)
+	}
+}
