@@ -1,0 +1,80 @@
+package dhcpd
+
+import "fmt"
+
+// Arch is a client system architecture (option 93): RFC 4578 section 2.1 with erratum
+// 4624 applied, which is what the IANA registry has (the printed RFC names 7 and 9 the
+// wrong way round).
+type Arch uint16
+
+const (
+	ArchBIOS      Arch = 0
+	ArchUEFI32    Arch = 6
+	ArchUEFI64    Arch = 7
+	ArchUEFIBC    Arch = 9 // EBC on paper; old OVMF and VMware Fusion send it on x86-64
+	ArchARM32     Arch = 10
+	ArchARM64     Arch = 11
+	ArchHTTP32    Arch = 15
+	ArchHTTP64    Arch = 16
+	ArchHTTPBC    Arch = 17
+	ArchHTTPARM32 Arch = 18
+	ArchHTTPARM64 Arch = 19
+	ArchHTTPBIOS  Arch = 20
+	ArchRISCV32   Arch = 25
+	ArchRISCV64   Arch = 27
+	ArchRISCV128  Arch = 29
+	ArchLoong32   Arch = 37
+	ArchLoong64   Arch = 39
+)
+
+// archs are the architectures that we have a form of answer for; option 93 may list
+// several, and the first of these counts.
+var archs = map[Arch]string{
+	ArchBIOS:      "x86 BIOS",
+	ArchUEFI32:    "x86 UEFI, 32 bit",
+	ArchUEFI64:    "x86-64 UEFI",
+	ArchUEFIBC:    "x86-64 UEFI",
+	ArchARM32:     "ARM UEFI, 32 bit",
+	ArchARM64:     "ARM64 UEFI",
+	ArchHTTP32:    "x86 UEFI HTTP, 32 bit",
+	ArchHTTP64:    "x86-64 UEFI HTTP",
+	ArchHTTPBC:    "x86-64 UEFI HTTP",
+	ArchHTTPARM32: "ARM UEFI HTTP, 32 bit",
+	ArchHTTPARM64: "ARM64 UEFI HTTP",
+	ArchHTTPBIOS:  "x86 BIOS HTTP",
+	ArchRISCV32:   "RISC-V UEFI, 32 bit",
+	ArchRISCV64:   "RISC-V UEFI",
+	ArchRISCV128:  "RISC-V UEFI, 128 bit",
+	ArchLoong32:   "LoongArch UEFI, 32 bit",
+	ArchLoong64:   "LoongArch UEFI",
+}
+
+func (a Arch) String() string {
+	if name, ok := archs[a]; ok {
+		return name
+	}
+	return fmt.Sprintf("architecture %d", uint16(a))
+}
+
+// pick is the architecture of a client that lists these: the first that we know, else
+// the first. ok is false for an empty list.
+func pick(list []Arch) (a Arch, ok bool) {
+	if len(list) == 0 {
+		return 0, false
+	}
+	a = list[0]
+	for _, known := range list {
+		if _, ok := archs[known]; ok {
+			a = known
+			break
+		}
+	}
+	// What a machine gets does not depend on which of the two numbers it sends.
+	switch a {
+	case ArchUEFIBC:
+		a = ArchUEFI64
+	case ArchHTTPBC:
+		a = ArchHTTP64
+	}
+	return a, true
+}

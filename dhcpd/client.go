@@ -1,0 +1,251 @@
+package dhcpd
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// UDP ports: RFC 2131 section 4.1 and PXE 2.1 section 2.2.
+const (
+	dhcpPort   = 67
+	clientPort = 68
+	pxePort    = 4011
+)
+
+// Options that the codec has no word for: RFC 4578 (93, 97) and iPXE's own (175).
+const (
+	optArch = dhcpv4.GenericOptionCode(93)
+	optGUID = dhcpv4.GenericOptionCode(97)
+	optIPXE = dhcpv4.GenericOptionCode(175)
+)
+
+// A Class is a kind of client, as far as the form of the answer depends on it.
+type Class string
+
+const (
+	ClassBIOS    Class = "bios-pxe"  // a BIOS PXE ROM
+	ClassUEFI    Class = "uefi-pxe"  // the firmware's own PXE client, not iPXE
+	ClassHTTP    Class = "uefi-http" // the firmware's own HTTP boot client
+	ClassIPXE    Class = "ipxe"      // an iPXE: of a NIC's ROM, or one that we served
+	ClassOwnIPXE Class = "own-ipxe"  // an iPXE built with the user class "pxectl"
+	ClassOther   Class = "other"     // an ordinary DHCP client, or a boot client that we cannot serve
+)
+
+// Features is what an iPXE says it was built with (option 175).
+type Features struct {
+	HTTP, HTTPS, BzImage, EFI, Menu, VLAN bool
+	Version                               string // "1.21.1", "" when not told
+}
+
+// A Client is what one packet says about who sent it.
+type Client struct {
+	MAC       net.HardwareAddr
+	UUID      string // from option 97, as SMBIOS and iPXE print it; "" when not told
+	Arch      Arch   // option 93; see HasArch
+	HasArch   bool   // false: the packet does not say, and Arch means nothing
+	Class     Class
+	Vendor    string // option 60
+	UserClass string // option 77
+	IPXE      Features
+	Hostname  string               // option 12: what an operating system calls itself
+	Addr      netip.Addr           // the address it has or asks for
+	Selected  netip.Addr           // option 54: the server whose offer it takes
+	Relay     netip.Addr           // giaddr: the relay that passed the packet on
+	Type      dhcpv4.MessageType   // DISCOVER, REQUEST, …
+	XID       dhcpv4.TransactionID // ties the packets of one boot attempt together
+	Port      int                  // 67 or 4011: where it came in
+	Interface string               // where it came in
+	Server    netip.Addr           // our address there; the only one to put into answers
+}
+
+// WantsURL says what a Decider must return for this client: Boot.URL when true,
+// Boot.File when false. An iPXE that cannot load a kernel by HTTP gets a network boot
+// program that can, which is the rule that MAAS arrived at.
+func (c Client) WantsURL() bool {
+	switch c.Class {
+	case ClassHTTP, ClassOwnIPXE:
+		return true
+	case ClassIPXE:
+		return c.IPXE.HTTP && (c.IPXE.BzImage || c.IPXE.EFI)
+	}
+	return false
+}
+
+// classify reads everything that the packet says. It never fails: what makes no sense
+// is left out, and what is no boot client that we can serve is ClassOther.
+func classify(p *dhcpv4.DHCPv4, port int) Client {
+	c := Client{
+		MAC:      macOf(p),
+		UUID:     parseUUID(p.GetOneOption(optGUID)),
+		Vendor:   p.ClassIdentifier(),
+		IPXE:     parseFeatures(p.GetOneOption(optIPXE)),
+		Hostname: p.HostName(),
+		Addr:     addr(p.ClientIPAddr),
+		Selected: addr(p.ServerIdentifier()),
+		Relay:    addr(p.GatewayIPAddr),
+		Type:     p.MessageType(),
+		XID:      p.TransactionID,
+		Port:     port,
+	}
+	if !c.Addr.IsValid() {
+		c.Addr = addr(p.RequestedIPAddress())
+	}
+	c.Arch, c.HasArch = pick(parseArchs(p.GetOneOption(optArch)))
+	// iPXE sends the bare text, others RFC 3004's list with lengths; the codec reads both.
+	users := p.UserClass()
+	c.UserClass = strings.Join(users, ",")
+	c.Class = class(c, users, p.Options.Has(optIPXE))
+	return c
+}
+
+func class(c Client, users []string, option175 bool) Class {
+	// By prefix: iPXE 1.21 says only "PXEClient" where others append ":Arch:00007:UNDI:003000".
+	pxe, http := strings.HasPrefix(c.Vendor, "PXEClient"), strings.HasPrefix(c.Vendor, "HTTPClient")
+	switch {
+	case !pxe && !http:
+		return ClassOther
+	case slices.Contains(users, "pxectl"):
+		return ClassOwnIPXE
+	case slices.Contains(users, "iPXE") || option175:
+		return ClassIPXE
+	case http:
+		return ClassHTTP
+	case !c.HasArch:
+		return ClassOther
+	}
+	switch c.Arch {
+	case ArchBIOS:
+		return ClassBIOS
+	case ArchUEFI32, ArchUEFI64, ArchARM32, ArchARM64, ArchRISCV32, ArchRISCV64, ArchRISCV128, ArchLoong32, ArchLoong64:
+		return ClassUEFI
+	}
+	return ClassOther
+}
+
+// remembered is the client with the architecture that its DISCOVER told: some firmware
+// says 0 or nothing in the REQUEST to port 4011 (danderson/netboot#132).
+func remembered(c Client, a Arch, p *dhcpv4.DHCPv4) Client {
+	if c.HasArch && c.Arch != ArchBIOS {
+		return c
+	}
+	c.Arch, c.HasArch = a, true
+	c.Class = class(c, p.UserClass(), p.Options.Has(optIPXE))
+	return c
+}
+
+// unwanted says why a packet gets no answer, or "" when the Decider is to be asked.
+func unwanted(p *dhcpv4.DHCPv4, c Client) string {
+	switch {
+	case p.OpCode != dhcpv4.OpcodeBootRequest:
+		return "not a request"
+	case c.Class == ClassOther && !strings.HasPrefix(c.Vendor, "PXEClient"):
+		return "not a network boot client"
+	case c.Class == ClassOther && !c.HasArch:
+		return "a PXE client that does not tell its architecture (option 93)"
+	case c.Class == ClassOther:
+		return fmt.Sprintf("no boot program for %v", c.Arch)
+	case c.MAC == nil:
+		return "no Ethernet address in chaddr or option 61"
+	}
+	switch {
+	case c.Port == dhcpPort && c.Type == dhcpv4.MessageTypeDiscover:
+		return ""
+	case c.Type != dhcpv4.MessageTypeRequest:
+		return "neither a DISCOVER nor a REQUEST"
+	case c.Class == ClassHTTP:
+		return "HTTP boot takes its URL from the offer"
+	case c.Port == pxePort:
+		return ""
+	case c.Selected.IsValid() && c.Selected != c.Server:
+		// RFC 2131 section 4.3.2: it has chosen, and not us. An ACK without an address
+		// beside the chosen server's could cost the client its lease.
+		return "takes the address offered by " + c.Selected.String()
+	}
+	// Old Intel ROMs repeat the question on port 67 (danderson/pixiecore#21).
+	return ""
+}
+
+// macOf is the Ethernet address of the client: chaddr, or for another kind of link
+// (InfiniBand has hlen 0 or 20) a client identifier of type 1. Nil when there is none.
+func macOf(p *dhcpv4.DHCPv4) net.HardwareAddr {
+	mac := p.ClientHWAddr
+	if id := p.GetOneOption(dhcpv4.OptionClientIdentifier); len(mac) != 6 && len(id) == 7 && id[0] == 1 {
+		mac = net.HardwareAddr(id[1:])
+	}
+	// All zero and group addresses belong to no machine.
+	if len(mac) != 6 || mac[0]&1 == 1 || [6]byte(mac) == [6]byte{} {
+		return nil
+	}
+	return slices.Clone(mac)
+}
+
+// parseUUID reads option 97: type 0 and the SMBIOS UUID, whose first three fields are
+// little-endian (RFC 4578 section 2.3, SMBIOS 7.2.1). Anything else is "".
+func parseUUID(b []byte) string {
+	if len(b) != 17 || b[0] != 0 {
+		return ""
+	}
+	le, rest := binary.LittleEndian, b[9:]
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(b[1:]), le.Uint16(b[5:]), le.Uint16(b[7:]), rest[:2], rest[2:])
+}
+
+func parseArchs(b []byte) []Arch {
+	var list []Arch
+	for ; len(b) >= 2; b = b[2:] {
+		list = append(list, Arch(binary.BigEndian.Uint16(b)))
+	}
+	return list
+}
+
+// parseFeatures reads option 175, whose suboptions are numbered in iPXE's
+// include/ipxe/features.h; each feature is one byte that counts its version.
+func parseFeatures(b []byte) Features {
+	var f Features
+	for len(b) >= 2 && b[0] != 255 {
+		if b[0] == 0 { // padding
+			b = b[1:]
+			continue
+		}
+		code, n := b[0], int(b[1])
+		if len(b) < 2+n {
+			break
+		}
+		val := b[2 : 2+n]
+		b = b[2+n:]
+		has := n > 0 && val[0] != 0
+		switch code {
+		case 19:
+			f.HTTP = has
+		case 20:
+			f.HTTPS = has
+		case 24:
+			f.BzImage = has
+		case 36:
+			f.EFI = has
+		case 38:
+			f.VLAN = has
+		case 39:
+			f.Menu = has
+		case 235:
+			if n == 3 {
+				f.Version = fmt.Sprintf("%d.%d.%d", val[0], val[1], val[2])
+			}
+		}
+	}
+	return f
+}
+
+// addr is an IPv4 address of the packet; the zero Addr for 0.0.0.0 and for none.
+func addr(ip net.IP) netip.Addr {
+	a, ok := netip.AddrFromSlice(ip)
+	if a = a.Unmap(); !ok || a.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return a
+}

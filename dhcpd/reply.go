@@ -1,0 +1,173 @@
+package dhcpd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+const (
+	fileLen = 127 // BOOTP's file field, less its NUL: RFC 2131 section 2
+	// An IP datagram that every client takes (RFC 2131 section 2), and the largest that
+	// fits Ethernet; less 28 bytes of IP and UDP headers.
+	minMessage, maxMessage = 576 - 28, 1500 - 28
+)
+
+// Boot is what a client should load. Client.WantsURL says which of the two counts.
+type Boot struct {
+	File string // name of the network boot program on our TFTP server
+	URL  string // http URL with an IP literal: a script for iPXE, a program for HTTP boot
+}
+
+// The form of the answer per class. All have: type OFFER or ACK, yiaddr 0, siaddr and
+// option 54 our address (iPXE tells proxies apart by 54, else siaddr, so they are kept
+// equal), option 60, options 97, 61 and 82 as they came.
+//
+//	bios-pxe   file, 66, 67, and option 43 = 06 01 08 ff: "use the boot file given
+//	           here, do not go looking for boot servers" (PXE 2.1 table 2-1, tag 6 bit 3).
+//	uefi-pxe   file, 66, 67 and no option 43, in the offer as on port 4011.
+//	           Without 43, EDK2 of every age takes the offer for a BINL one and asks
+//	           port 4011. With 43 it would be a round faster, but EDK2 before 2017
+//	           drops the first such offer (tianocore bug 469; Dell T130, T430). The
+//	           file in the offer changes nothing for EDK2 and serves those that never
+//	           ask again.
+//	ipxe       file and 67 hold a URL; siaddr and a file are what makes iPXE take the
+//	           offer without asking 4011. A bare name would be resolved against
+//	           whatever iPXE thinks is the current directory.
+//	uefi-http  67 holds the URL; an offer without it, or without 60=HTTPClient, is
+//	           dropped by EDK2 (HttpBootDhcp4.c).
+func answer(p *dhcpv4.DHCPv4, c Client, b Boot) (*dhcpv4.DHCPv4, error) {
+	if !c.Server.Is4() {
+		return nil, errors.New("our own address is not known")
+	}
+	file, err := bootFile(c, b)
+	if err != nil {
+		return nil, err
+	}
+	server := c.Server.AsSlice()
+	r := &dhcpv4.DHCPv4{
+		OpCode:        dhcpv4.OpcodeBootReply,
+		HWType:        p.HWType,
+		ClientHWAddr:  p.ClientHWAddr,
+		TransactionID: p.TransactionID,
+		Flags:         p.Flags,
+		ServerIPAddr:  server,
+		GatewayIPAddr: p.GatewayIPAddr.To4(),
+		Options:       dhcpv4.Options{},
+	}
+	class, kind := "PXEClient", dhcpv4.MessageTypeOffer
+	if c.Class == ClassHTTP {
+		class = "HTTPClient"
+	}
+	if c.Type == dhcpv4.MessageTypeRequest {
+		kind = dhcpv4.MessageTypeAck
+		r.ClientIPAddr = p.ClientIPAddr.To4() // RFC 2131 table 3: only in an ACK
+	}
+	// The codec writes options in the order of their numbers, so all that some ROMs
+	// need within their 312 bytes of options stands before the file name's end.
+	r.UpdateOption(dhcpv4.OptMessageType(kind))
+	r.UpdateOption(dhcpv4.OptServerIdentifier(server))
+	r.UpdateOption(dhcpv4.OptClassIdentifier(class))
+	r.UpdateOption(dhcpv4.OptBootFileName(file))
+	if c.Class != ClassHTTP {
+		r.ServerHostName = c.Server.String()
+		r.UpdateOption(dhcpv4.OptTFTPServerName(c.Server.String()))
+		if len(file) <= fileLen {
+			r.BootFileName = file
+		}
+	}
+	if c.Class == ClassBIOS {
+		r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255}))
+	}
+	// 97: RFC 4578 section 2.3. 61: RFC 6842. 82: RFC 3046 section 2.2.
+	for _, echo := range []dhcpv4.OptionCode{optGUID, dhcpv4.OptionClientIdentifier, dhcpv4.OptionRelayAgentInformation} {
+		if v := p.GetOneOption(echo); len(v) > 0 {
+			r.UpdateOption(dhcpv4.OptGeneric(echo, v))
+		}
+	}
+	return fit(r, limit(p))
+}
+
+// bootFile is the text that tells this class of client what to load.
+func bootFile(c Client, b Boot) (string, error) {
+	switch {
+	case c.WantsURL() && b.URL != "":
+		return b.URL, checkURL(b.URL)
+	case c.Class == ClassHTTP, c.Class == ClassOwnIPXE:
+		return "", fmt.Errorf("a client of class %s needs a URL and got none", c.Class)
+	case b.File == "":
+		return "", fmt.Errorf("a client of class %s needs the name of a boot file and got none", c.Class)
+	case c.Class == ClassIPXE:
+		u := (&url.URL{Scheme: "tftp", Host: c.Server.String(), Path: "/" + b.File}).String()
+		return u, checkURL(u)
+	case len(b.File) > fileLen:
+		return "", fmt.Errorf("boot file name %q: %d bytes, at most %d fit", b.File, len(b.File), fileLen)
+	}
+	return b.File, nil
+}
+
+// checkURL refuses what clients could not use: firmware often has no DNS server, and
+// option 67 ends at 255 bytes.
+func checkURL(s string) error {
+	u, err := url.Parse(s)
+	if err != nil {
+		return fmt.Errorf("boot URL: %w", err)
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil {
+		return fmt.Errorf("boot URL %q: the host must be an IP address, for clients without DNS", s)
+	}
+	if len(s) > 255 {
+		return fmt.Errorf("boot URL %q: %d bytes, at most 255 fit into option 67", s, len(s))
+	}
+	return nil
+}
+
+// limit is the largest message that the client takes. Option 57 counts the IP datagram
+// for some and the message for others; we take the smaller reading.
+func limit(p *dhcpv4.DHCPv4) int {
+	size, err := p.MaxMessageSize()
+	if err != nil {
+		return minMessage
+	}
+	return min(max(int(size)-28, minMessage), maxMessage)
+}
+
+// fit leaves out what is said elsewhere in the packet, too, until it fits.
+func fit(r *dhcpv4.DHCPv4, limit int) (*dhcpv4.DHCPv4, error) {
+	redundant := []dhcpv4.OptionCode{dhcpv4.OptionClientIdentifier, dhcpv4.OptionTFTPServerName}
+	if r.BootFileName != "" {
+		redundant = append(redundant, dhcpv4.OptionBootfileName)
+	}
+	for {
+		size := len(r.ToBytes())
+		switch {
+		case size <= limit:
+			return r, nil
+		case len(redundant) == 0:
+			return nil, fmt.Errorf("the answer has %d bytes and the client takes %d: use a shorter boot URL", size, limit)
+		}
+		r.Options.Del(redundant[0])
+		redundant = redundant[1:]
+	}
+}
+
+// destination is where an answer goes. src is where the packet came from.
+func destination(c Client, src netip.AddrPort) netip.AddrPort {
+	switch {
+	case c.Port == pxePort:
+		// From port 4011 (EDK2) or 68 (iPXE); both already have an address.
+		return src
+	case c.Relay.IsValid():
+		// Not the packet's source: relays may send from another of their addresses.
+		return netip.AddrPortFrom(c.Relay, dhcpPort)
+	case c.Type == dhcpv4.MessageTypeRequest && src.Addr().IsValid() && !src.Addr().IsUnspecified():
+		return netip.AddrPortFrom(src.Addr(), clientPort)
+	}
+	// Whatever the broadcast flag says: a client without an address answers no ARP,
+	// and every boot client takes a broadcast.
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(net.IPv4bcast.To4())), clientPort)
+}

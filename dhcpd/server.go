@@ -1,0 +1,274 @@
+package dhcpd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// Readers per socket. Each handles its packet itself, so this also bounds how many
+	// Deciders run at once; what comes faster waits in the socket's buffer.
+	readers = 4
+	// iPXE waits two seconds for us after the DHCP server's offer and then boots without.
+	decideTimeout = time.Second
+	// After a read error that is not the end, for example while a link goes away.
+	readPause = 100 * time.Millisecond
+)
+
+// A Decider says what a client should boot. ok is false when the machine should be left
+// alone; the server then stays silent and the firmware goes on to its next boot device.
+// It has about a second and is called from several goroutines.
+type Decider func(ctx context.Context, c Client) (b Boot, ok bool)
+
+// Seen is one packet that arrived and what became of it. Ordinary DHCP clients are
+// reported, too: their packets are a sign of life of an operating system.
+type Seen struct {
+	Time time.Time
+	Client
+	Answer dhcpv4.MessageType // what was sent: OFFER or ACK; 0 when nothing was
+	Boot   string             // the boot file or URL in the answer
+	Text   string             // one line: what was said, and why when nothing was sent
+}
+
+// Config is what a Server needs. Interfaces and Decide are required.
+type Config struct {
+	Interfaces []Interface
+	Decide     Decider
+	Observe    func(Seen)   // must not block; may be nil
+	Log        *slog.Logger // nothing is logged when nil
+	Now        func() time.Time
+}
+
+// A Server answers network boot clients in proxy form.
+type Server struct {
+	cfg    Config
+	links  *links
+	memory memory
+	socks  []socket
+}
+
+type socket struct {
+	port int
+	conn *ipv4.PacketConn
+}
+
+// Listen checks the interfaces and opens the sockets, so that a missing interface and a
+// port that is taken are errors here.
+func Listen(cfg Config) (*Server, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(Seen) {}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if err := checkInterfaces(cfg.Interfaces); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, links: newLinks(cfg.Interfaces, cfg.Now)}
+	// 4011 first and for us alone: two proxies on one host would answer everything
+	// twice, and this is what a second one stumbles over. 67 is shared, so that a DHCP
+	// server on the same host, if it shares too, keeps hearing broadcasts.
+	for _, l := range []struct {
+		port   int
+		shared bool
+	}{{pxePort, false}, {dhcpPort, true}} {
+		conn, err := listen(l.port, l.shared)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.socks = append(s.socks, socket{l.port, conn})
+	}
+	return s, nil
+}
+
+// listen opens a wildcard socket that tells the interface and the destination of what it
+// receives. Without SO_REUSEPORT: that would let any other program of this user in
+// without an error, and it would be given some of our packets.
+func listen(port int, shared bool) (*ipv4.PacketConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var opt error
+		err := raw.Control(func(fd uintptr) {
+			if shared {
+				opt = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+			}
+			opt = errors.Join(opt, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
+		})
+		return errors.Join(err, opt)
+	}}
+	conn, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", port))
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("dhcp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`; a second pxectl or a PXE server on this host?): %w", port, port, err)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("dhcp: UDP port %d needs root or CAP_NET_BIND_SERVICE: %w", port, err)
+	case err != nil:
+		return nil, fmt.Errorf("dhcp: %w", err)
+	}
+	p4 := ipv4.NewPacketConn(conn)
+	if err := p4.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dhcp: UDP port %d: ask for the interface of packets: %w", port, err)
+	}
+	return p4, nil
+}
+
+// Close closes the sockets of a server that will not run.
+func (s *Server) Close() error {
+	var errs []error
+	for _, k := range s.socks {
+		errs = append(errs, k.conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until the context ends.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	var all sync.WaitGroup
+	for _, k := range s.socks {
+		for range readers {
+			all.Go(func() { s.serve(ctx, k) })
+		}
+	}
+	all.Wait()
+	return nil
+}
+
+func (s *Server) serve(ctx context.Context, k socket) {
+	buf := make([]byte, 2048)
+	for ctx.Err() == nil {
+		n, cm, src, err := k.conn.ReadFrom(buf)
+		from, ok := src.(*net.UDPAddr)
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			s.cfg.Log.Warn("dhcp: read", "port", k.port, "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(readPause):
+			}
+		case ok && cm != nil:
+			s.packet(ctx, k, buf[:n], cm.IfIndex, from.AddrPort())
+		}
+	}
+}
+
+// packet handles one packet. Whatever it contains, the server goes on.
+func (s *Server) packet(ctx context.Context, k socket, raw []byte, ifindex int, src netip.AddrPort) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Log.Error("dhcp: panic", "port", k.port, "from", src, "panic", p, "stack", string(debug.Stack()), "packet", fmt.Sprintf("%x", raw))
+		}
+	}()
+	p, err := dhcpv4.FromBytes(raw)
+	if err != nil {
+		s.cfg.Log.Debug("dhcp: not a DHCP packet", "port", k.port, "from", src, "err", err)
+		return
+	}
+	iface, ok := s.links.find(ifindex)
+	c := s.recall(p, classify(p, k.port))
+	c.Interface, c.Server = iface.Name, iface.Addr
+	if !ok {
+		s.report(c, nil, "", fmt.Sprintf("interface %s is not a provisioning interface", iface.Name))
+		return
+	}
+	if why := unwanted(p, c); why != "" {
+		s.report(c, nil, "", why)
+		return
+	}
+	r, why := s.decide(ctx, p, c)
+	if r == nil {
+		s.report(c, nil, "", why)
+		return
+	}
+	dst := destination(c, src)
+	if err := send(k.conn, r, c, dst, ifindex); err != nil {
+		s.cfg.Log.Error("dhcp: send", "mac", c.MAC, "interface", c.Interface, "to", dst, "err", err)
+		s.report(c, nil, "", fmt.Sprintf("answer could not be sent to %v: %v", dst, err))
+		return
+	}
+	s.report(c, r, r.BootFileNameOption(), "")
+}
+
+// recall fills in the architecture that the REQUEST of a client leaves out.
+func (s *Server) recall(p *dhcpv4.DHCPv4, c Client) Client {
+	if c.MAC == nil || c.Class == ClassOther && c.HasArch {
+		return c
+	}
+	switch {
+	case c.Type == dhcpv4.MessageTypeDiscover && c.Class != ClassOther:
+		s.memory.put(string(c.MAC), c.Arch, s.cfg.Now())
+	case c.Type == dhcpv4.MessageTypeRequest:
+		if a, ok := s.memory.get(string(c.MAC), s.cfg.Now()); ok {
+			return remembered(c, a, p)
+		}
+	}
+	return c
+}
+
+// decide asks the Decider and builds the answer; a nil answer comes with the reason.
+func (s *Server) decide(ctx context.Context, p *dhcpv4.DHCPv4, c Client) (r *dhcpv4.DHCPv4, why string) {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	boot, ok := s.cfg.Decide(ctx, c)
+	if !ok {
+		return nil, "left alone"
+	}
+	r, err := answer(p, c, boot)
+	if err != nil {
+		s.cfg.Log.Error("dhcp: no answer possible", "mac", c.MAC, "class", c.Class, "arch", c.Arch, "err", err)
+		return nil, err.Error()
+	}
+	return r, ""
+}
+
+// send lets an answer leave from the port and the interface that the question came in
+// by, and from our address there.
+func send(conn *ipv4.PacketConn, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPort, ifindex int) error {
+	cm := &ipv4.ControlMessage{Src: c.Server.AsSlice(), IfIndex: ifindex}
+	if c.Relay.IsValid() {
+		cm.IfIndex = 0 // the way back to a relay is the routing table's business
+	}
+	_, err := conn.WriteTo(r.ToBytes(), cm, net.UDPAddrFromAddrPort(dst))
+	return err
+}
+
+// report logs the one line of this packet and tells the observer.
+func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot, why string) {
+	seen := Seen{Time: s.cfg.Now(), Client: c, Boot: boot}
+	level, what := slog.LevelDebug, "no answer: "+why
+	if r != nil {
+		seen.Answer = r.MessageType()
+		level, what = slog.LevelInfo, fmt.Sprintf("%v %s", seen.Answer, boot)
+	}
+	kind := string(c.Class)
+	switch {
+	case c.Class == ClassOther && c.Vendor != "":
+		kind += " " + fmt.Sprintf("%q", c.Vendor)
+	case c.HasArch && c.Class != ClassOther:
+		kind += " (" + c.Arch.String() + ")"
+	}
+	seen.Text = fmt.Sprintf("%v from %s on port %d: %s", c.Type, kind, c.Port, what)
+	s.cfg.Log.Log(context.Background(), level, "dhcp: "+seen.Text,
+		"mac", c.MAC.String(), "uuid", c.UUID, "interface", c.Interface, "type", c.Type.String(), "class", string(c.Class),
+		"arch", uint16(c.Arch), "vendor", c.Vendor, "user_class", c.UserClass, "xid", c.XID.String(), "relay", c.Relay)
+	s.cfg.Observe(seen)
+}
