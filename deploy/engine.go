@@ -69,6 +69,8 @@ type Engine struct {
 	workers map[inventory.MachineID]*worker
 	byMAC   map[inventory.MAC]*worker
 	bmcs    map[power.Target]power.BMC
+
+	addresses addresses
 }
 
 // New reads the store. Nothing runs before Run.

@@ -1,0 +1,182 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/ipxe"
+	"github.com/pxectl/pxectl/tftpd"
+)
+
+// A bootPlane translates between the leaves that machines talk to and the engine that decides.
+type bootPlane struct {
+	engine  *deploy.Engine
+	ramdisk string // directory
+	http    uint16 // ports
+	tls     uint16
+	pin     string
+}
+
+// autoexec is the script that EFI builds of iPXE ask for by themselves, beside the program that they are.
+const autoexec = "autoexec.ipxe"
+
+// dhcp decides what a DHCP client boots.
+func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
+	mac, err := inventory.ParseMAC(c.MAC.String())
+	if err != nil {
+		return dhcpd.Boot{}, false
+	}
+	if a := p.engine.BootOf(mac); !a.Agent && !a.Local {
+		return dhcpd.Boot{}, false
+	}
+	server := netip.AddrPortFrom(c.Server, p.http)
+	nbp, ok := ipxe.NBPFor(uint16(c.Arch))
+	switch {
+	case c.WantsURL() && c.Class != dhcpd.ClassHTTP:
+		return dhcpd.Boot{URL: ipxe.ScriptURL(server)}, true
+	case !ok || !c.HasArch:
+		return dhcpd.Boot{}, false
+	case c.WantsURL():
+		return dhcpd.Boot{URL: "http://" + server.String() + ipxe.NBPPath(nbp)}, true
+	default:
+		return dhcpd.Boot{File: nbp}, true
+	}
+}
+
+// file is what the TFTP server hands out: the network boot programs, and the script that they ask for.
+func (p bootPlane) file(_ context.Context, r tftpd.Request) ([]byte, error) {
+	if r.Name == autoexec {
+		return ipxe.Autoexec(netip.AddrPortFrom(r.Server, p.http)), nil
+	}
+	if b, ok := ipxe.NBP(r.Name); ok {
+		return b, nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+// script decides what a machine's iPXE does.
+func (p bootPlane) script(_ context.Context, params ipxe.Params, server netip.AddrPort) ipxe.Boot {
+	mac, err := inventory.ParseMAC(params.MAC)
+	if err != nil {
+		return ipxe.Boot{Action: ipxe.Local, Reason: "not a machine's MAC"}
+	}
+	a := p.engine.BootOf(mac)
+	switch {
+	case a.Local:
+		return ipxe.Boot{Action: ipxe.Local, Reason: a.Name + " has its own system"}
+	case !a.Agent:
+		return ipxe.Boot{Action: ipxe.Local, Reason: "unknown machine"}
+	}
+	for _, name := range []string{"vmlinuz", "initrd"} {
+		if _, ok := p.ramdiskFile(params.GoArch(), name); !ok {
+			return ipxe.Boot{Action: ipxe.Wait, Reason: "the appliance has no ramdisk for " + params.GoArch() + ": run pxectl ramdisk build"}
+		}
+	}
+	return ipxe.Boot{Action: ipxe.Agent, Reason: a.Name, Args: []string{
+		"pxectl.url=https://" + netip.AddrPortFrom(server.Addr(), p.tls).String(),
+		"pxectl.pin=" + p.pin,
+		"pxectl.nonce=" + a.Nonce,
+	}}
+}
+
+// ramdiskFile finds the kernel or the ramdisk of an architecture.
+func (p bootPlane) ramdiskFile(goarch, name string) (string, bool) {
+	path := filepath.Join(p.ramdisk, goarch, name)
+	_, err := os.Stat(path)
+	return path, err == nil
+}
+
+// phoneHome answers deployed systems: POST /phone-home/{deployment}/{token}, as cloud-init's phone_home module sends it.
+func (p bootPlane) phoneHome(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	remote, _ := netip.ParseAddrPort(r.RemoteAddr)
+	id := inventory.DeploymentID(r.PathValue("deployment"))
+	err := p.engine.PhoneHome(r.Context(), id, r.PathValue("token"), remote.Addr().String(), printable(r.FormValue("hostname")))
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	status := http.StatusInternalServerError
+	switch inventory.AsProblem(err).Code {
+	case inventory.CodeRefused:
+		status = http.StatusForbidden
+	case inventory.CodeNotFound, inventory.CodeConflict:
+		status = http.StatusGone
+	}
+	http.Error(w, err.Error(), status)
+}
+
+// printable keeps what anybody may have sent fit for a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 64)]
+}
+
+// The observers put what the leaves saw on the timelines.
+
+func (p bootPlane) sawDHCP(s dhcpd.Seen) {
+	mac, err := inventory.ParseMAC(s.MAC.String())
+	if err != nil {
+		return
+	}
+	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: "dhcp", Text: s.Text, Data: map[string]string{
+		"class": string(s.Class), "interface": s.Interface, "boot": s.Boot,
+	}})
+}
+
+func (p bootPlane) sawTFTP(t tftpd.Transfer) {
+	if t.Aborted {
+		return // a size probe, before every UEFI download
+	}
+	text := fmt.Sprintf("%s: %d bytes in %s", t.Name, t.Bytes, t.Took.Round(time.Millisecond))
+	switch {
+	case errors.Is(t.Err, fs.ErrNotExist):
+		text = t.Name + ": no such file"
+	case t.Err != nil:
+		text = fmt.Sprintf("%s: %v after %d bytes", t.Name, t.Err, t.Bytes)
+	}
+	p.engine.Note(inventory.Event{MAC: p.engine.MACAt(t.Client.Addr()), Kind: "tftp", Text: text, Data: map[string]string{
+		"client": t.Client.Addr().String(), "retransmits": fmt.Sprint(t.Retransmits),
+	}})
+}
+
+func (p bootPlane) sawHTTP(r ipxe.Request) {
+	ev := inventory.Event{At: r.At.UTC(), Kind: "http", Data: map[string]string{"client": r.Remote.Addr().String()}}
+	text := fmt.Sprintf("%s %s: %d", r.Method, r.Path, r.Status)
+	switch {
+	case r.Params != nil && r.Boot != nil:
+		mac, _ := inventory.ParseMAC(r.Params.MAC)
+		ev.MAC = mac
+		p.engine.LearnAddress(r.Remote.Addr(), mac)
+		text = fmt.Sprintf("boot script: %s", r.Boot.Action)
+		if r.Boot.Reason != "" {
+			text += " (" + r.Boot.Reason + ")"
+		}
+	default:
+		ev.MAC = p.engine.MACAt(r.Remote.Addr())
+		if r.Sent > 0 {
+			text += fmt.Sprintf(", %d bytes in %s", r.Sent, r.Took.Round(time.Millisecond))
+		}
+		if r.Sent < r.Want {
+			text += fmt.Sprintf(", cut off (%d were to be sent)", r.Want)
+		}
+	}
+	ev.Text = text
+	p.engine.Note(ev)
+}

@@ -1,0 +1,215 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/deploy"
+)
+
+// Config is appliance.yaml. The file of that name at the top of the repository documents every key.
+type Config struct {
+	DataDir      string       `yaml:"data_dir"`
+	Provisioning Provisioning `yaml:"provisioning"`
+	DHCP         DHCP         `yaml:"dhcp"`
+	TFTP         Listen       `yaml:"tftp"`
+	HTTP         Listen       `yaml:"http"`
+	API          API          `yaml:"api"`
+	Discovery    Discovery    `yaml:"discovery"`
+	BMC          BMC          `yaml:"bmc"`
+	Deploy       Deploy       `yaml:"deploy"`
+	Log          Log          `yaml:"log"`
+}
+
+// Provisioning names the interfaces that machines boot from.
+type Provisioning struct {
+	Interfaces []Interface `yaml:"interfaces"`
+}
+
+// Interface is one of them. Without an address it is the interface's first IPv4 address.
+type Interface struct {
+	Name    string     `yaml:"name"`
+	Address netip.Addr `yaml:"address"`
+}
+
+// DHCP says how we take part in DHCP.
+type DHCP struct {
+	Mode string `yaml:"mode"`
+}
+
+// Listen is a port.
+type Listen struct {
+	Port int `yaml:"port"`
+}
+
+// API is where operators and agents call.
+type API struct {
+	Socket string `yaml:"socket"`
+	Port   int    `yaml:"port"`
+}
+
+// Discovery is about machines that nobody announced.
+type Discovery struct {
+	Policy string `yaml:"policy"`
+}
+
+// BMC is who we are to BMCs that have no credentials of their own.
+type BMC struct {
+	User         string `yaml:"user"`
+	Password     string `yaml:"password"`
+	PasswordFile string `yaml:"password_file"`
+}
+
+// Deploy bounds the waiting steps of a deployment.
+type Deploy struct {
+	BootAgent  time.Duration `yaml:"boot_agent"`
+	WriteImage time.Duration `yaml:"write_image"`
+	VerifyOS   time.Duration `yaml:"verify_os"`
+}
+
+// Log is about our own log on standard error.
+type Log struct {
+	Level  slog.Level `yaml:"level"`
+	Format string     `yaml:"format"`
+}
+
+func defaults() Config {
+	return Config{
+		DataDir:   "/var/lib/pxectl",
+		DHCP:      DHCP{Mode: "proxy"},
+		TFTP:      Listen{Port: 69},
+		HTTP:      Listen{Port: 8080},
+		API:       API{Socket: "/run/pxectl/pxectl.sock", Port: 8443},
+		Discovery: Discovery{Policy: string(deploy.PolicyApprove)},
+		Deploy:    Deploy{BootAgent: 30 * time.Minute, WriteImage: 4 * time.Hour, VerifyOS: 30 * time.Minute},
+		Log:       Log{Format: "text"},
+	}
+}
+
+// Load reads a configuration and reports all its mistakes at once, each with key and value.
+func Load(path string) (Config, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	return Parse(path, raw, net.Interfaces)
+}
+
+// Parse is Load without the file; interfaces are the machine's.
+func Parse(name string, raw []byte, interfaces func() ([]net.Interface, error)) (Config, error) {
+	c := defaults()
+	mistakes := decode(raw, &c)
+	if len(mistakes) == 0 || c.Provisioning.Interfaces != nil {
+		mistakes = append(mistakes, c.check(interfaces)...)
+	}
+	if len(mistakes) > 0 {
+		return Config{}, fmt.Errorf("%s: %d mistakes:\n  %s", name, len(mistakes), strings.Join(mistakes, "\n  "))
+	}
+	return c, nil
+}
+
+// check finds what is well-formed and wrong, and fills in addresses.
+func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []string) {
+	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Sprintf(format, args...)) }
+	oneOf := func(key, value string, have ...string) {
+		if !slices.Contains(have, value) {
+			wrong("%s: %q (have: %s)", key, value, strings.Join(have, ", "))
+		}
+	}
+	port := func(key string, p int) {
+		if p < 1 || p > 65535 {
+			wrong("%s: %d is no port (1 to 65535)", key, p)
+		}
+	}
+	oneOf("dhcp.mode", c.DHCP.Mode, "proxy", "off")
+	oneOf("discovery.policy", c.Discovery.Policy, string(deploy.PolicyApprove), string(deploy.PolicyAuto), string(deploy.PolicyDeny))
+	oneOf("log.format", c.Log.Format, "text", "json")
+	port("tftp.port", c.TFTP.Port)
+	port("http.port", c.HTTP.Port)
+	port("api.port", c.API.Port)
+	if c.HTTP.Port == c.API.Port {
+		wrong("api.port: %d is http.port too", c.API.Port)
+	}
+	for key, path := range map[string]string{"data_dir": c.DataDir, "api.socket": c.API.Socket} {
+		if !filepath.IsAbs(path) {
+			wrong("%s: %q: want an absolute path", key, path)
+		}
+	}
+	for key, d := range map[string]time.Duration{"deploy.boot_agent": c.Deploy.BootAgent, "deploy.write_image": c.Deploy.WriteImage, "deploy.verify_os": c.Deploy.VerifyOS} {
+		if d < time.Second {
+			wrong("%s: %s is too short", key, d)
+		}
+	}
+	if c.BMC.Password != "" && c.BMC.PasswordFile != "" {
+		wrong("bmc.password_file: %q, and bmc.password is set too: choose one", c.BMC.PasswordFile)
+	}
+	if c.BMC.PasswordFile != "" {
+		raw, err := os.ReadFile(c.BMC.PasswordFile)
+		if err != nil {
+			wrong("bmc.password_file: %v", err)
+		}
+		c.BMC.Password = strings.TrimRight(string(raw), "\r\n")
+	}
+	slices.Sort(mistakes) // the maps above have no order
+	return append(mistakes, c.checkInterfaces(interfaces)...)
+}
+
+func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mistakes []string) {
+	have, err := interfaces()
+	if err != nil {
+		return []string{fmt.Sprintf("provisioning.interfaces: list the interfaces of this machine: %v", err)}
+	}
+	names := make([]string, len(have))
+	for i := range have {
+		names[i] = have[i].Name
+	}
+	if len(c.Provisioning.Interfaces) == 0 {
+		return []string{"provisioning.interfaces: none; name the interface that the machines boot from (have: " + strings.Join(names, ", ") + ")"}
+	}
+	for i := range c.Provisioning.Interfaces {
+		in := &c.Provisioning.Interfaces[i]
+		key := fmt.Sprintf("provisioning.interfaces[%d]", i)
+		at := slices.Index(names, in.Name)
+		if at < 0 {
+			mistakes = append(mistakes, fmt.Sprintf("%s.name: no such interface %q (have: %s)", key, in.Name, strings.Join(names, ", ")))
+			continue
+		}
+		addr, err := addressOf(have[at], in.Address)
+		if err != nil {
+			mistakes = append(mistakes, key+".address: "+err.Error())
+		}
+		in.Address = addr
+	}
+	return mistakes
+}
+
+// addressOf is the wanted IPv4 address of an interface, or its first one.
+func addressOf(in net.Interface, want netip.Addr) (netip.Addr, error) {
+	addrs, err := in.Addrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	var have []string
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || !p.Addr().Is4() {
+			continue
+		}
+		if !want.IsValid() || want == p.Addr() {
+			return p.Addr(), nil
+		}
+		have = append(have, p.Addr().String())
+	}
+	if !want.IsValid() {
+		return netip.Addr{}, errors.New("interface " + in.Name + " has no IPv4 address; give it one first")
+	}
+	return netip.Addr{}, fmt.Errorf("%s is not an address of %s (have: %s)", want, in.Name, strings.Join(have, ", "))
+}

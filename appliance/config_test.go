@@ -1,0 +1,104 @@
+package appliance
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// loopback is the one interface that every machine has.
+func loopback() ([]net.Interface, error) {
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		return nil, err
+	}
+	return []net.Interface{*lo}, nil
+}
+
+func TestParse(t *testing.T) {
+	c, err := Parse("a.yaml", []byte("provisioning:\n  interfaces:\n    - name: lo\ndeploy:\n  verify_os: 90s\nlog: {level: debug}\n"), loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Provisioning.Interfaces[0].Address.String(); got != "127.0.0.1" {
+		t.Errorf("address of lo = %s", got)
+	}
+	if c.Deploy.VerifyOS != 90*time.Second || c.Deploy.BootAgent != 30*time.Minute {
+		t.Errorf("deploy = %+v", c.Deploy)
+	}
+}
+
+func TestMistakesAreToldAllAtOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		yaml string
+		want []string
+	}{
+		"three of a kind": {
+			"provisioning:\n  interfaces:\n    - name: eno9\ndhcp:\n  mode: sever\n  lease: 10m\ndeploy:\n  boot_agent: soon\n",
+			[]string{
+				`4 mistakes`,
+				`dhcp: unknown key "lease" (have: mode)`,
+				`deploy.boot_agent: soon: not a duration like 90s, 15m or 4h`,
+				`dhcp.mode: "sever" (have: proxy, off)`,
+				`provisioning.interfaces[0].name: no such interface "eno9" (have: lo)`,
+			},
+		},
+		"empty":                {"", []string{"provisioning.interfaces: none; name the interface", "(have: lo)"}},
+		"an address of a peer": {"provisioning: {interfaces: [{name: lo, address: 10.9.9.9}]}", []string{"interfaces[0].address: 10.9.9.9 is not an address of lo (have: 127.0.0.1"}},
+		"not an address":       {"provisioning: {interfaces: [{name: lo, address: eth0}]}", []string{"provisioning.interfaces[0].address: eth0: not an IP address"}},
+		"list for a word":      {"provisioning: {interfaces: [{name: lo}]}\ndata_dir: [a]\n", []string{"data_dir: [a]: not a text"}},
+		"word for a list":      {"provisioning: {interfaces: lo}", []string{"provisioning.interfaces: lo: want a list"}},
+		"word for keys":        {"provisioning: lo", []string{"provisioning: lo: want keys below it (interfaces)"}},
+		"not yaml":             {"a: [", []string{"a: ["}},
+		"same port twice":      {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
+	} {
+		_, err := Parse("a.yaml", []byte(c.yaml), loopback)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+			continue
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: error is\n%v\nwant in it: %s", name, err, want)
+			}
+		}
+	}
+}
+
+// The example documents every key, and its values are the defaults.
+func TestTheExampleFile(t *testing.T) {
+	raw, err := os.ReadFile("../appliance.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(raw), "name: eno1", "name: lo")
+	c, err := Parse("appliance.yaml", []byte(text), loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	want.Provisioning, want.BMC = c.Provisioning, c.BMC
+	if c.DataDir != want.DataDir || c.DHCP != want.DHCP || c.TFTP != want.TFTP || c.HTTP != want.HTTP || c.API != want.API ||
+		c.Discovery != want.Discovery || c.Deploy != want.Deploy || c.Log != want.Log {
+		t.Errorf("the example's values are not the defaults: %+v, want %+v", c, want)
+	}
+	for _, key := range []string{"data_dir", "address", "mode", "socket", "policy", "password_file", "boot_agent", "write_image", "verify_os", "level", "format"} {
+		if !strings.Contains(text, key+":") {
+			t.Errorf("the example does not mention %s", key)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("provisioning: {interfaces: [{name: lo}]}")
+	f.Add("a: &a [*a]")
+	f.Add("deploy: {verify_os: 1h}\nlog: {level: 7}")
+	f.Fuzz(func(t *testing.T, s string) {
+		c, err := Parse("f.yaml", []byte(s), loopback)
+		if err == nil && len(c.Provisioning.Interfaces) == 0 {
+			t.Errorf("Parse(%q) accepts a configuration without an interface", s)
+		}
+	})
+}

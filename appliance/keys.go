@@ -1,0 +1,181 @@
+package appliance
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// keys are the appliance's secrets: made at the first start, kept in files of mode 0600 beside the database.
+type keys struct {
+	age  *age.X25519Identity // secrets at rest
+	sign deploy.Key          // nonces and phone-home tokens
+	tls  tls.Certificate     // what agents are told to trust
+	pin  string              // of tls: "sha256:" and the hash of its public key
+}
+
+// loadKeys reads the keys of a directory, making those that are missing.
+func loadKeys(dir string) (k keys, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return k, err
+	}
+	raw, err := keyFile(filepath.Join(dir, "age.key"), func() ([]byte, error) {
+		id, err := age.GenerateX25519Identity()
+		if err != nil {
+			return nil, err
+		}
+		return []byte(id.String() + "\n"), nil
+	})
+	if err != nil {
+		return k, err
+	}
+	if k.age, err = age.ParseX25519Identity(strings.TrimSpace(string(raw))); err != nil {
+		return k, fmt.Errorf("%s: %w", filepath.Join(dir, "age.key"), err)
+	}
+	raw, err = keyFile(filepath.Join(dir, "nonce.key"), func() ([]byte, error) {
+		b := make([]byte, 32)
+		rand.Read(b)
+		return b, nil
+	})
+	if err != nil {
+		return k, err
+	}
+	if len(raw) != 32 {
+		return k, fmt.Errorf("%s: %d bytes, want 32", filepath.Join(dir, "nonce.key"), len(raw))
+	}
+	k.sign = raw
+	raw, err = keyFile(filepath.Join(dir, "tls.key"), func() ([]byte, error) {
+		// P-256: the fastest handshake in Go, and every client knows it.
+		priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		return x509.MarshalPKCS8PrivateKey(priv)
+	})
+	if err != nil {
+		return k, err
+	}
+	k.tls, k.pin, err = certificate(raw)
+	if err != nil {
+		return k, fmt.Errorf("%s: %w", filepath.Join(dir, "tls.key"), err)
+	}
+	return k, nil
+}
+
+// certificate signs the key itself. Agents pin the key and look at nothing else, so a certificate of this run is as
+// good as any, and nothing expires.
+func certificate(pkcs8 []byte) (cert tls.Certificate, pin string, err error) {
+	key, err := x509.ParsePKCS8PrivateKey(pkcs8)
+	if err != nil {
+		return cert, "", err
+	}
+	priv, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return cert, "", fmt.Errorf("a key of type %T, want ECDSA", key)
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return cert, "", err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: "pxectl appliance"},
+		NotBefore:    time.Unix(0, 0), // the clocks of bare machines say anything
+		NotAfter:     time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, priv.Public(), priv)
+	if err != nil {
+		return cert, "", err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(priv.Public())
+	if err != nil {
+		return cert, "", err
+	}
+	sum := sha256.Sum256(spki)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: priv}, "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+// keyFile reads a key, or makes it and has it on disk before anything is signed or sealed with it.
+func keyFile(path string, generate func() ([]byte, error)) ([]byte, error) {
+	raw, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
+			return nil, fmt.Errorf("%s: mode %04o lets others read it; run `chmod 600 %s`", path, st.Mode().Perm(), path)
+		}
+		return raw, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	if raw, err = generate(); err != nil {
+		return nil, fmt.Errorf("make %s: %w", path, err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(raw)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return nil, err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return raw, d.Sync()
+}
+
+// seal encrypts a secret to the appliance's key.
+func (k keys) seal(plain []byte) (inventory.Sealed, error) {
+	var out bytes.Buffer
+	w, err := age.Encrypt(&out, k.age.Recipient())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(plain); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// unseal decrypts what seal made.
+func (k keys) unseal(sealed inventory.Sealed) ([]byte, error) {
+	r, err := age.Decrypt(bytes.NewReader(sealed), k.age)
+	if err != nil {
+		return nil, fmt.Errorf("the secret was sealed with another key: %w", err)
+	}
+	return io.ReadAll(r)
+}
