@@ -70,14 +70,20 @@ func settle() error {
 // private namespace and every named program is installed.
 func Need(t testing.TB, programs ...string) {
 	t.Helper()
+	Gate(t, programs...)
+	if os.Getenv(inside) == "" {
+		t.Fatalf("%s: its package has no TestMain that calls testnet.Main", t.Name())
+	}
+}
+
+// Gate is Need for a test that makes its own namespaces.
+func Gate(t testing.TB, programs ...string) {
+	t.Helper()
 	if os.Getenv(All) != "all" {
 		t.Skipf("SKIPPED %s: needs root, network namespaces%s; run it with `make test` (%s=all)", t.Name(), and(programs), All)
 	}
 	if os.Geteuid() != 0 {
 		t.Skipf("SKIPPED %s: needs root", t.Name())
-	}
-	if os.Getenv(inside) == "" {
-		t.Fatalf("%s: its package has no TestMain that calls testnet.Main", t.Name())
 	}
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/lab"
+)
+
+// labCommand is `pxectl lab`: the virtual rack.
+func labCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lab",
+		Short: "A virtual rack: QEMU machines with BMCs, a site DHCP server and an appliance",
+		Long: "A virtual rack: QEMU machines with real firmware and simulated BMCs, the site's DHCP server and an\n" +
+			"appliance, in namespaces of their own. Nothing of the host's network is touched. Needs root.",
+	}
+	dir := cmd.PersistentFlags().String("dir", lab.DefaultDir, "directory of the rack: disks, consoles, logs, sockets")
+	cmd.AddCommand(labUp(dir), labStatus(dir), labPower(dir), labShell(dir), labDown(dir), labSupervise())
+	return cmd
+}
+
+func labUp(dir *string) *cobra.Command {
+	var machines, file, accel, applianceConfig string
+	var freeze, noAppliance, fresh, foreground bool
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start a rack",
+		Example: "  pxectl lab up --machines m1:bios,m2:uefi:nvme\n" +
+			"  pxectl lab up --machines m1:bios:sata+sata:e1000 --no-appliance",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var c lab.Config
+			var err error
+			if file != "" {
+				if c, err = lab.LoadConfig(file); err != nil {
+					return err
+				}
+			}
+			changed := cmd.Flags().Changed
+			if machines != "" {
+				if c.Machines, err = lab.ParseMachines(machines); err != nil {
+					return err
+				}
+			}
+			if c.Dir == "" || changed("dir") {
+				c.Dir = *dir
+			}
+			if changed("accel") {
+				c.Accel = accel
+			}
+			if changed("appliance-config") {
+				c.ApplianceConfig = applianceConfig
+			}
+			c.Freeze = c.Freeze || freeze
+			c.NoAppliance = c.NoAppliance || noAppliance
+			c.Fresh, c.Attached = fresh, foreground
+			return runLabUp(cmd.Context(), c, cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&machines, "machines", "", "machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi; disk virtio, sata, nvme; NIC virtio, e1000 (default "+lab.DefaultMachines+")")
+	f.StringVar(&file, "config", "", "YAML file that describes the rack")
+	f.StringVar(&accel, "accel", "auto", "auto (KVM where it boots a guest), kvm or tcg")
+	f.StringVar(&applianceConfig, "appliance-config", "", "appliance.yaml to run the appliance with, instead of one for this rack")
+	f.BoolVar(&noAppliance, "no-appliance", false, "leave the appliance out")
+	f.BoolVar(&freeze, "freeze", false, "keep a copy of a machine's first disk each time it is powered on to boot from disk")
+	f.BoolVar(&fresh, "fresh", false, "begin with empty disks and an appliance that knows nothing")
+	f.BoolVar(&foreground, "foreground", false, "stay until interrupted, then take the rack down")
+	return cmd
+}
+
+func runLabUp(ctx context.Context, c lab.Config, out io.Writer) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	rack, err := lab.Up(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := printRack(ctx, rack, "table", out); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nThe rack is up in %s. Look around: pxectl lab shell --dir %[1]s\n", rack.Dir)
+	if !c.Attached {
+		return nil
+	}
+	if err := rack.Wait(ctx); err == nil {
+		return errors.New("the rack ended by itself; see lab.log in " + rack.Dir)
+	}
+	return rack.Down(context.WithoutCancel(ctx))
+}
+
+func labStatus(dir *string) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "List the rack's machines",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			rack, err := lab.Attach(*dir)
+			if err != nil {
+				return err
+			}
+			return printRack(cmd.Context(), rack, output, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func printRack(ctx context.Context, rack *lab.Rack, output string, out io.Writer) error {
+	machines, err := rack.Status(ctx)
+	if err != nil {
+		return err
+	}
+	switch output {
+	case "json":
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(machines)
+	case "table":
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "MACHINE\tFIRMWARE\tPOWER\tBOOT\tMAC\tBMC\tPID\tCONSOLE")
+		for _, m := range machines {
+			pid := "-"
+			if m.PID != 0 {
+				pid = fmt.Sprint(m.PID)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Firmware, m.Power, m.Boot, m.MAC, m.BMC, pid, m.Console)
+		}
+		return w.Flush()
+	default:
+		return fmt.Errorf("output %q: have table, json", output)
+	}
+}
+
+func labPower(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:       "power on|off|soft|cycle|reset MACHINE...",
+		Short:     "Switch machines, past their BMCs",
+		Args:      cobra.MinimumNArgs(2),
+		ValidArgs: []string{"on", "off", "soft", "cycle", "reset"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rack, err := lab.Attach(*dir)
+			if err != nil {
+				return err
+			}
+			var errs []error
+			for _, machine := range args[1:] {
+				errs = append(errs, rack.Power(cmd.Context(), machine, args[0]))
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+func labShell(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:     "shell [-- COMMAND [ARGUMENT...]]",
+		Short:   "A shell, or one command, inside the rack's namespaces",
+		Example: "  pxectl lab shell -- ipmitool -I lanplus -H 10.77.0.51 -U admin -P secret chassis status",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rack, err := lab.Attach(*dir)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				shell := os.Getenv("SHELL")
+				if shell == "" {
+					shell = "/bin/sh"
+				}
+				args = []string{shell}
+			}
+			c := rack.Command(cmd.Context(), args[0], args[1:]...)
+			c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+			c.Env = append(os.Environ(), "debian_chroot=rack") // Debian's shell prompt shows it
+			err = c.Run()
+			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+				return fmt.Errorf("lab shell: %s: %w", args[0], exit)
+			}
+			return err
+		},
+	}
+}
+
+func labDown(dir *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "End the rack; its disks and logs stay",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			rack, err := lab.Attach(*dir)
+			if errors.Is(err, lab.ErrDown) {
+				fmt.Fprintf(cmd.OutOrStdout(), "No rack is up in %s.\n", *dir)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return rack.Down(cmd.Context())
+		},
+	}
+}
+
+// labSupervise is what lab up starts as process 1 of the rack.
+func labSupervise() *cobra.Command {
+	return &cobra.Command{
+		Use:    "supervise DIR",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return lab.Supervise(cmd.Context(), args[0], os.Stderr)
+		},
+	}
+}

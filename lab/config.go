@@ -1,0 +1,256 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+// DefaultDir is where a rack lives when nothing else is said.
+const DefaultDir = "/var/tmp/pxectl-lab"
+
+// Firmware of a machine.
+const (
+	BIOS = "bios" // SeaBIOS; PXE by the NIC's iPXE option ROM
+	UEFI = "uefi" // OVMF; PXE by EDK2's own client where it knows the NIC (virtio)
+)
+
+const (
+	maxMachines = 49 // BMCs are 10.77.0.51 to .99
+	maxDisks    = 2
+)
+
+// A Config is a rack. The zero value is a rack of DefaultMachines with an appliance.
+type Config struct {
+	Dir      string    `yaml:"dir" json:"dir"`
+	Machines []Machine `yaml:"machines" json:"machines"`
+	// Accel is "auto" (KVM where it boots a guest, else TCG), "kvm" or "tcg".
+	Accel string `yaml:"accel" json:"accel"`
+	// Freeze keeps a copy of a machine's first disk, disk0.written, made when it is
+	// powered on to boot from disk and before it starts.
+	Freeze bool `yaml:"freeze" json:"freeze"`
+	// NoAppliance leaves the appliance out.
+	NoAppliance bool `yaml:"no_appliance" json:"no_appliance"`
+	// ApplianceConfig is the appliance's configuration; one for this rack is written when
+	// it is empty.
+	ApplianceConfig string `yaml:"appliance_config" json:"appliance_config"`
+
+	// Binary is the pxectl that supervises the rack and serves as appliance; the running
+	// program when it is empty.
+	Binary string `yaml:"-" json:"binary"`
+	// Fresh begins with empty disks, new firmware variables and an appliance that knows
+	// nothing, instead of what an earlier rack left in Dir.
+	Fresh bool `yaml:"-" json:"-"`
+	// Attached ends the rack when the process that called Up ends.
+	Attached bool `yaml:"-" json:"attached"`
+}
+
+// A Machine is one machine of the rack.
+type Machine struct {
+	Name     string `yaml:"name" json:"name"`
+	Firmware string `yaml:"firmware" json:"firmware"`
+	NIC      string `yaml:"nic" json:"nic"` // virtio, e1000
+	Disks    []Disk `yaml:"disks" json:"disks"`
+	Memory   int    `yaml:"memory" json:"memory"` // MiB
+	CPUs     int    `yaml:"cpus" json:"cpus"`
+}
+
+// A Disk is one disk of a machine: a sparse raw file.
+type Disk struct {
+	Bus    string `yaml:"bus" json:"bus"` // virtio, sata, nvme
+	Size   Size   `yaml:"size" json:"size"`
+	Serial string `yaml:"serial" json:"serial"`
+	Sector int    `yaml:"sector" json:"sector"` // logical sector size
+}
+
+// A Size is a number of bytes, written as 4GiB, 512MiB or plain bytes.
+type Size uint64
+
+// UnmarshalText reads a size.
+func (s *Size) UnmarshalText(text []byte) error {
+	digits := strings.TrimRight(string(text), "KMGTiB")
+	shift, ok := map[string]uint{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[string(text[len(digits):])]
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil || !ok || n > 1<<46>>shift {
+		return fmt.Errorf("size %q: want bytes or a number with KiB, MiB, GiB, TiB, at most 64TiB", text)
+	}
+	*s = Size(n << shift)
+	return nil
+}
+
+// MarshalText writes it as bytes.
+func (s Size) MarshalText() ([]byte, error) { return strconv.AppendUint(nil, uint64(s), 10), nil }
+
+// DefaultMachines is a rack of one machine per firmware.
+const DefaultMachines = "m1:bios,m2:uefi"
+
+// ParseMachines reads "m1:bios,m2:uefi:nvme,m3:bios:sata+sata:e1000": name, firmware, up to two
+// disks joined by "+", NIC. Disk and NIC are virtio unless given.
+func ParseMachines(s string) ([]Machine, error) {
+	var machines []Machine
+	for entry := range strings.SplitSeq(s, ",") {
+		parts := strings.Split(entry, ":")
+		if len(parts) < 2 || len(parts) > 4 {
+			return nil, fmt.Errorf("machine %q: want NAME:FIRMWARE[:DISK[+DISK]][:NIC], like m1:bios or m2:uefi:nvme:virtio", entry)
+		}
+		m := Machine{Name: parts[0], Firmware: parts[1]}
+		if len(parts) > 2 && parts[2] != "" {
+			for bus := range strings.SplitSeq(parts[2], "+") {
+				m.Disks = append(m.Disks, Disk{Bus: bus})
+			}
+		}
+		if len(parts) > 3 {
+			m.NIC = parts[3]
+		}
+		machines = append(machines, m)
+	}
+	return machines, checkMachines(machines)
+}
+
+// LoadConfig reads a rack from a YAML file. Unknown keys are refused.
+func LoadConfig(path string) (Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, err
+	}
+	var c Config
+	if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := c.fill(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// fill sets the defaults and reports all mistakes at once.
+func (c *Config) fill() error {
+	if c.Dir == "" {
+		c.Dir = DefaultDir
+	}
+	var errs []error
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		errs = append(errs, err)
+	}
+	// sun_path is 108 bytes with its final zero: unix(7).
+	if longest := len(c.Dir) + len("/pxectl.sock"); longest > 107 {
+		errs = append(errs, fmt.Errorf("dir %s: too long for a Unix socket in it by %d bytes", c.Dir, longest-107))
+	}
+	if c.ApplianceConfig != "" {
+		if c.ApplianceConfig, err = filepath.Abs(c.ApplianceConfig); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.Accel == "" {
+		c.Accel = "auto"
+	}
+	errs = append(errs, oneOf("accel", c.Accel, "auto", "kvm", "tcg"))
+	if len(c.Machines) == 0 {
+		if c.Machines, err = ParseMachines(DefaultMachines); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, checkMachines(c.Machines))...)
+}
+
+var machineName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+
+// checkMachines sets each machine's defaults and reports all mistakes.
+func checkMachines(machines []Machine) error {
+	var errs []error
+	if len(machines) > maxMachines {
+		errs = append(errs, fmt.Errorf("machines: %d, a rack holds at most %d", len(machines), maxMachines))
+	}
+	seen := map[string]bool{}
+	for i := range machines {
+		m := &machines[i]
+		if !machineName.MatchString(m.Name) {
+			errs = append(errs, fmt.Errorf("machine %q: a name is lower-case letters, digits and hyphens, at most 31", m.Name))
+		}
+		if seen[m.Name] {
+			errs = append(errs, fmt.Errorf("machine %q: named twice", m.Name))
+		}
+		seen[m.Name] = true
+		if err := m.fill(i + 1); err != nil {
+			errs = append(errs, fmt.Errorf("machine %q: %w", m.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Machine) fill(number int) error {
+	m.NIC = or(m.NIC, "virtio")
+	m.Memory = or(m.Memory, 512)
+	m.CPUs = or(m.CPUs, 1)
+	if len(m.Disks) == 0 {
+		m.Disks = []Disk{{}}
+	}
+	errs := []error{
+		oneOf("firmware", m.Firmware, BIOS, UEFI),
+		oneOf("nic", m.NIC, "virtio", "e1000"),
+	}
+	if m.Memory < 128 || m.Memory > 65536 {
+		errs = append(errs, fmt.Errorf("memory %d: want 128 to 65536 MiB", m.Memory))
+	}
+	if m.CPUs < 1 || m.CPUs > 64 {
+		errs = append(errs, fmt.Errorf("cpus %d: want 1 to 64", m.CPUs))
+	}
+	if len(m.Disks) > maxDisks {
+		errs = append(errs, fmt.Errorf("%d disks: want at most %d", len(m.Disks), maxDisks))
+	}
+	for i := range m.Disks {
+		d := &m.Disks[i]
+		d.Bus = or(d.Bus, "virtio")
+		d.Size = or(d.Size, 4<<30)
+		d.Sector = or(d.Sector, 512)
+		d.Serial = or(d.Serial, fmt.Sprintf("LAB%02dD%d", number, i))
+		errs = append(errs, oneOf("disk bus", d.Bus, "virtio", "sata", "nvme"))
+		switch {
+		case d.Sector != 512 && d.Sector != 4096:
+			errs = append(errs, fmt.Errorf("disk sector %d: want 512 or 4096", d.Sector))
+		case d.Sector == 4096 && d.Bus == "sata":
+			errs = append(errs, errors.New("disk sector 4096: QEMU's sata disks have 512; use nvme or virtio"))
+		case d.Size < 1<<20 || uint64(d.Size)%uint64(d.Sector) != 0:
+			errs = append(errs, fmt.Errorf("disk size %d: want at least 1MiB and whole sectors of %d", d.Size, d.Sector))
+		}
+		// 20 bytes is what virtio-blk, ATA and NVMe all carry.
+		if len(d.Serial) > 20 || strings.ContainsFunc(d.Serial, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) {
+			errs = append(errs, fmt.Errorf("disk serial %q: want at most 20 printable characters without a comma", d.Serial))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+func oneOf(key, value string, have ...string) error {
+	for _, h := range have {
+		if h == value {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s %q: have %s", key, value, strings.Join(have, ", "))
+}
+
+// What is known of a machine by its place in the rack, counted from 1.
+
+func machineMAC(n int) string         { return fmt.Sprintf("52:54:00:77:00:%02x", n) }
+func bmcMAC(n int) [6]byte            { return [6]byte{0x52, 0x54, 0x00, 0xbb, 0x00, byte(n)} }
+func bmcAddress(n int) netip.Addr     { return netip.AddrFrom4([4]byte{10, 77, 0, byte(50 + n)}) }
+func tapName(n int) string            { return fmt.Sprintf("tap%d", n) }
+func machineUUID(n int) string        { return fmt.Sprintf("7078656c-0077-4000-8000-5254007700%02x", n) }
+func machineDir(dir, m string) string { return filepath.Join(dir, "machines", m) }

@@ -1,0 +1,58 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// checkInstalled names the Debian packages of what the rack needs and this host lacks.
+func checkInstalled(c Config) error {
+	type need struct{ what, pkg string }
+	needs := []need{
+		{"qemu-system-x86_64", "qemu-system-x86"},
+		{"dnsmasq", "dnsmasq-base"},
+		{"tcpdump", "tcpdump"},
+		{"ip", "iproute2"},
+		{"nsenter", "util-linux"},
+		{"/dev/net/tun", ""},
+	}
+	for _, m := range c.Machines {
+		if m.Firmware == UEFI {
+			needs = append(needs, need{ovmfCode, "ovmf"}, need{ovmfVars, "ovmf"})
+		} else {
+			needs = append(needs, need{"/usr/share/seabios/bios-256k.bin", "seabios"})
+		}
+		if m.Firmware == BIOS || m.NIC != "virtio" {
+			needs = append(needs, need{"/usr/lib/ipxe/qemu/efi-" + m.NIC + ".rom", "ipxe-qemu"})
+		}
+	}
+	var what, packages []string
+	seen := map[need]bool{}
+	for _, n := range needs {
+		if seen[n] || installed(n.what) {
+			continue
+		}
+		seen[n] = true
+		if n.pkg == "" {
+			return fmt.Errorf("%s is missing: load the kernel's tun driver (modprobe tun)", n.what)
+		}
+		what, packages = append(what, n.what), append(packages, n.pkg)
+	}
+	if len(what) == 0 {
+		return nil
+	}
+	return fmt.Errorf("not installed: %s; install with: apt-get install --no-install-recommends %s",
+		strings.Join(what, ", "), strings.Join(packages, " "))
+}
+
+func installed(what string) bool {
+	if filepath.IsAbs(what) {
+		_, err := os.Stat(what)
+		return err == nil
+	}
+	_, err := exec.LookPath(what)
+	return err == nil
+}

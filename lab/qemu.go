@@ -1,0 +1,155 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Where Debian puts the firmware.
+const (
+	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+)
+
+// Descriptors that QEMU is started with: the other ends are the supervisor's.
+const (
+	fdQMP = 3 + iota
+	fdConsole
+)
+
+// bootindex of a NIC, before and behind the disks. The order is read by the firmware through
+// fw_cfg at the start and at each reset of the guest, and can be set in between.
+const (
+	nicFirst     = 1
+	diskIndex    = 5
+	nicLast      = 9
+	nicPath      = "/machine/peripheral/nic0"
+	nicIndexProp = "bootindex"
+)
+
+func nicIndex(d bootDevice) int {
+	if d == bootPXE {
+		return nicFirst
+	}
+	return nicLast
+}
+
+// qemuArgs is the command line of machine number n, stopped before its first instruction.
+func qemuArgs(m Machine, n int, dir, accel string, first bootDevice) []string {
+	machine, cpu := "pc,graphics=off", "max" // graphics=off sends SeaBIOS and iPXE to the serial port
+	if m.Firmware == UEFI {
+		machine = "q35"
+	}
+	if accel == "kvm" {
+		cpu = "host"
+	}
+	args := []string{
+		"-name", m.Name, "-S", "-nodefaults", "-display", "none", "-no-user-config",
+		"-machine", machine, "-accel", accel, "-cpu", cpu,
+		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.Memory),
+		"-uuid", machineUUID(n),
+		"-smbios", "type=1,manufacturer=pxectl,product=Virtual Rack Machine,serial=LAB" + fmt.Sprintf("%02d", n) + ",uuid=" + machineUUID(n),
+		"-smbios", "type=3,manufacturer=pxectl,asset=" + m.Name,
+		"-chardev", fmt.Sprintf("socket,id=qmp0,fd=%d", fdQMP), "-mon", "chardev=qmp0,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=con0,fd=%d", fdConsole), "-serial", "chardev:con0",
+		// reconnect makes QEMU connect once it runs. Connected from the start, ipmi-bmc-extern
+		// sends to an interface that does not exist yet and QEMU 7.2 crashes.
+		"-chardev", "socket,id=ipmi0,reconnect=1,abstract=on,path=" + inbandName(n),
+		"-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0",
+		"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + tapName(n),
+		"-device", nicDevice(m, n, first),
+	}
+	if m.Firmware == UEFI {
+		args = append(args,
+			"-drive", "if=pflash,format=raw,readonly=on,file="+ovmfCode,
+			"-drive", "if=pflash,format=raw,file="+escape(filepath.Join(machineDir(dir, m.Name), "vars.fd")))
+	}
+	ahci := false
+	for i, d := range m.Disks {
+		// cache=unsafe leaves out the host's fsync: the page cache survives any death of
+		// QEMU, and the host's own power cut is not what a rack is for.
+		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", i, escape(diskPath(dir, m.Name, i))))
+		if d.Bus == "sata" && !ahci {
+			args = append(args, "-device", "ich9-ahci,id=sata")
+			ahci = true
+		}
+		args = append(args, "-device", diskDevice(d, i))
+	}
+	return args
+}
+
+// inbandName names the socket on which a machine's BMC serves it in-band. It is an abstract one:
+// of the rack's network namespace and without a file.
+func inbandName(n int) string { return fmt.Sprintf("pxectl-lab-ipmi%d", n) }
+
+func nicDevice(m Machine, n int, first bootDevice) string {
+	dev := fmt.Sprintf(",id=nic0,netdev=net0,mac=%s,bootindex=%d", machineMAC(n), nicIndex(first))
+	switch {
+	case m.NIC == "e1000":
+		return "e1000" + dev // OVMF has no driver for it but the iPXE ROM's
+	case m.Firmware == UEFI:
+		return "virtio-net-pci" + dev + ",romfile=" // without the iPXE ROM, EDK2's own PXE client runs
+	default:
+		return "virtio-net-pci" + dev
+	}
+}
+
+func diskDevice(d Disk, i int) string {
+	common := fmt.Sprintf(",drive=disk%d,serial=%s,bootindex=%d", i, d.Serial, diskIndex+i)
+	sectors := fmt.Sprintf(",logical_block_size=%d,physical_block_size=%d", d.Sector, d.Sector)
+	switch d.Bus {
+	case "sata":
+		return fmt.Sprintf("ide-hd,bus=sata.%d", i) + common
+	case "nvme":
+		return "nvme" + common + sectors
+	default:
+		return "virtio-blk-pci" + common + sectors
+	}
+}
+
+func diskPath(dir, machine string, i int) string {
+	return filepath.Join(machineDir(dir, machine), fmt.Sprintf("disk%d.raw", i))
+}
+
+// escape doubles the commas of a path: QEMU's option syntax.
+func escape(path string) string { return strings.ReplaceAll(path, ",", ",,") }
+
+// makeHardware makes what is missing of a machine's disks and firmware variables.
+func makeHardware(dir string, m Machine) error {
+	if err := os.MkdirAll(machineDir(dir, m.Name), 0o755); err != nil {
+		return err
+	}
+	if vars := filepath.Join(machineDir(dir, m.Name), "vars.fd"); m.Firmware == UEFI {
+		if _, err := os.Stat(vars); os.IsNotExist(err) {
+			text, err := os.ReadFile(ovmfVars)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(vars, text, 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	for i, d := range m.Disks {
+		path := diskPath(dir, m.Name, i)
+		switch st, err := os.Stat(path); {
+		case os.IsNotExist(err):
+			f, err := os.Create(path)
+			if err != nil {
+				return err
+			}
+			f.Close()
+			if err := os.Truncate(path, int64(d.Size)); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		case st.Size() != int64(d.Size):
+			return fmt.Errorf("%s is %d bytes, the rack's configuration says %d; begin anew with --fresh", path, st.Size(), d.Size)
+		}
+	}
+	return nil
+}

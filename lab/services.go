@@ -1,0 +1,164 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// A service is a program that runs beside the machines and is started again a second after
+// it ended, as systemd would.
+type service struct {
+	name  string
+	argv  []string
+	log   string // file for what it prints
+	ready string // file that exists once it serves; "" when nobody waits for that
+}
+
+const (
+	restartPause  = time.Second
+	stopGrace     = 3 * time.Second
+	readyDeadline = 10 * time.Second
+)
+
+// siteDHCP is the site's DHCP server, which we may not touch: addresses, no word about
+// booting. It is the router too, as far as announcing itself: without any router iPXE waits
+// 13 s for one.
+func siteDHCP(dir string) service {
+	pid := filepath.Join(dir, "dnsmasq.pid")
+	argv := []string{
+		"ip", "netns", "exec", siteNS, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
+		"--user=root", "--log-facility=-", "--log-dhcp", "--port=0", "--interface=eth0", "--bind-interfaces",
+		"--pid-file=" + pid, "--dhcp-leasefile=" + filepath.Join(dir, "dnsmasq.leases"),
+		"--dhcp-range=10.77.0.100,10.77.0.200,255.255.255.0,1h", "--dhcp-authoritative",
+		"--no-ping", // else each first offer waits 3 s for an address in use to answer
+	}
+	if hasIPv6() {
+		argv = append(argv, "--enable-ra", "--dhcp-range=fd77::,ra-only,64")
+	}
+	return service{name: "dnsmasq", argv: argv, log: filepath.Join(dir, "dnsmasq.log"), ready: pid}
+}
+
+// capture writes every boot packet of the rack to dhcp.pcap, each as it comes (-U).
+func capture(dir string) service {
+	pcap := filepath.Join(dir, "dhcp.pcap")
+	return service{
+		name: "tcpdump", log: filepath.Join(dir, "tcpdump.log"), ready: pcap,
+		argv: []string{
+			"tcpdump", "-i", bridge, "-n", "-s", "0", "-U", "-Z", "root", "-w", pcap,
+			"udp port 67 or udp port 68 or udp port 69 or udp port 4011",
+		},
+	}
+}
+
+func applianceService(c Config) service {
+	return service{name: "appliance", argv: []string{c.Binary, "serve", "--config", c.ApplianceConfig}, log: filepath.Join(c.Dir, "appliance.log")}
+}
+
+// runService runs s until ctx ends. The first start has happened, or failed, when it returns; stopped
+// closes when the program is gone for good.
+func (s *supervisor) runService(ctx context.Context, svc service) (stopped <-chan struct{}, err error) {
+	out, err := os.OpenFile(svc.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	cmd, exited, err := s.spawn(svc, out)
+	if err != nil {
+		out.Close()
+		return nil, fmt.Errorf("start %s: %w", svc.name, err)
+	}
+	if err := awaitFile(svc, exited); err != nil {
+		return nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer out.Close()
+		for {
+			select {
+			case <-ctx.Done():
+				stop(cmd, exited)
+				return
+			case <-exited:
+				s.log.Warn("ended; starting it again", "service", svc.name, "how", cmd.ProcessState.String())
+			}
+			for cmd, exited = nil, nil; exited == nil; {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(restartPause):
+				}
+				if cmd, exited, err = s.spawn(svc, out); err != nil {
+					s.log.Error("start again", "service", svc.name, "err", err)
+				}
+			}
+		}
+	}()
+	return done, nil
+}
+
+func (s *supervisor) spawn(svc service, out *os.File) (*exec.Cmd, <-chan struct{}, error) {
+	cmd := exec.Command(svc.argv[0], svc.argv[1:]...)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = out, out, s.Dir
+	if err := s.children.start(cmd); err != nil {
+		return nil, nil, err
+	}
+	s.log.Info("started", "service", svc.name, "pid", cmd.Process.Pid)
+	exited := make(chan struct{})
+	go func() {
+		_ = s.children.wait(cmd)
+		close(exited)
+	}()
+	return cmd, exited, nil
+}
+
+func stop(cmd *exec.Cmd, exited <-chan struct{}) {
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-exited:
+	case <-time.After(stopGrace):
+		_ = cmd.Process.Kill()
+		<-exited
+	}
+}
+
+func awaitFile(svc service, exited <-chan struct{}) error {
+	if svc.ready == "" {
+		return nil
+	}
+	deadline := time.After(readyDeadline)
+	for {
+		if st, err := os.Stat(svc.ready); err == nil && st.Size() > 0 {
+			return nil
+		}
+		select {
+		case <-exited:
+			return fmt.Errorf("%s ended at once: %s", svc.name, tail(svc.log))
+		case <-deadline:
+			return fmt.Errorf("%s is not ready after %s: %s", svc.name, readyDeadline, tail(svc.log))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// tail is the end of a log, for an error message.
+func tail(path string) string {
+	const most = 600
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	text = bytes.TrimSpace(text)
+	if len(text) > most {
+		text = text[len(text)-most:]
+	}
+	if len(text) == 0 {
+		return path + " is empty"
+	}
+	return string(text)
+}

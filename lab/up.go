@@ -1,0 +1,265 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// ErrDown is the error of asking for a rack that is not up.
+var ErrDown = errors.New("no rack is up")
+
+// A Rack is a running rack.
+type Rack struct {
+	Dir   string
+	super process
+	// parent is held open while this process lives; its end ends an attached rack.
+	parent *os.File
+}
+
+// Up starts a rack and returns when it is ready: machines off, BMCs answering, the site's
+// DHCP server and the capture running, the appliance started.
+func Up(ctx context.Context, c Config) (*Rack, error) {
+	if err := c.fill(); err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, errors.New("lab up: needs root, for namespaces and network interfaces of its own")
+	}
+	if err := checkInstalled(c); err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	if c.Binary == "" {
+		var err error
+		if c.Binary, err = os.Executable(); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := prepareDir(&c)
+	if err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	defer lock.Close()
+	r, err := startSupervisor(ctx, c, lock)
+	if err != nil {
+		return nil, fmt.Errorf("lab up: %w", err)
+	}
+	return r, nil
+}
+
+// prepareDir locks the directory, removes what an earlier rack left there and writes the
+// files that the new one starts from.
+func prepareDir(c *Config) (lock *os.File, err error) {
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err = os.OpenFile(filepath.Join(c.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("a rack is already up in %s; end it with: pxectl lab down --dir %s", c.Dir, c.Dir)
+	}
+	stale := []string{"lab.sock", "pxectl.sock", "lab.pid", "dnsmasq.pid", "dnsmasq.leases", "dhcp.pcap"}
+	if c.Fresh {
+		stale = append(stale, "machines", "data")
+	}
+	for _, name := range stale {
+		if err := os.RemoveAll(filepath.Join(c.Dir, name)); err != nil {
+			return nil, err
+		}
+	}
+	if c.ApplianceConfig == "" && !c.NoAppliance {
+		c.ApplianceConfig = filepath.Join(c.Dir, "appliance.yaml")
+		if err := os.WriteFile(c.ApplianceConfig, []byte(applianceYAML(c.Dir)), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	text, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return lock, os.WriteFile(filepath.Join(c.Dir, "lab.json"), text, 0o644)
+}
+
+// applianceYAML is the appliance's configuration when none is given.
+func applianceYAML(dir string) string {
+	return fmt.Sprintf(`# Written by pxectl lab up.
+data_dir: %[1]q
+provisioning:
+  interfaces:
+    - name: %[2]s
+      address: %[3]s
+dhcp:
+  mode: proxy
+api:
+  socket: %[4]q
+discovery:
+  policy: approve
+bmc:
+  user: %[5]s
+  password: %[6]s
+`, filepath.Join(dir, "data"), bridge, applianceAddress, filepath.Join(dir, "pxectl.sock"), BMCUser, BMCPassword)
+}
+
+func startSupervisor(ctx context.Context, c Config, lock *os.File) (*Rack, error) {
+	logPath := filepath.Join(c.Dir, "lab.log")
+	logFile, err := os.Create(logPath)
+	if err != nil {
+		return nil, err
+	}
+	defer logFile.Close()
+	report, theirReport, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer report.Close()
+	r := &Rack{Dir: c.Dir}
+	cmd := exec.Command(c.Binary, "lab", "supervise", c.Dir)
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.ExtraFiles = []*os.File{theirReport, lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
+		Setsid:     true, // the terminal's Ctrl-C is not for it
+	}
+	if c.Attached {
+		theirs, ours, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		defer theirs.Close()
+		r.parent, cmd.ExtraFiles = ours, append(cmd.ExtraFiles, theirs)
+	}
+	err = cmd.Start()
+	theirReport.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start the supervisor: %w", err)
+	}
+	if r.super, err = processOf(cmd.Process.Pid); err == nil {
+		err = r.super.save(c.Dir)
+	}
+	go func() { _ = cmd.Wait() }() // so that it does not stay a zombie of a long-lived caller
+	if err == nil {
+		err = awaitReady(ctx, report, logPath)
+	}
+	if err != nil {
+		_ = cmd.Process.Kill()
+		return nil, err
+	}
+	return r, nil
+}
+
+func awaitReady(ctx context.Context, report io.ReadCloser, logPath string) error {
+	said := make(chan string, 1)
+	go func() {
+		text, _ := io.ReadAll(report)
+		said <- string(text)
+	}()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case text := <-said:
+		switch text {
+		case readyReport:
+			return nil
+		case "":
+			return fmt.Errorf("the supervisor ended: %s", tail(logPath))
+		default:
+			return errors.New(text)
+		}
+	}
+}
+
+// Attach finds the rack that is up in dir.
+func Attach(dir string) (*Rack, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	p, err := loadProcess(dir)
+	if err != nil || !p.alive() {
+		return nil, fmt.Errorf("%w in %s; start one with: pxectl lab up --dir %s", ErrDown, dir, dir)
+	}
+	return &Rack{Dir: dir, super: p}, nil
+}
+
+// Status lists the machines.
+func (r *Rack) Status(ctx context.Context) ([]Status, error) {
+	resp, err := ask(ctx, r.Dir, request{Do: "status"})
+	return resp.Machines, err
+}
+
+// Power does on, off, soft, cycle or reset to a machine, past its BMC, and waits until it is done
+// (soft: until the guest was told).
+func (r *Rack) Power(ctx context.Context, machine, action string) error {
+	_, err := ask(ctx, r.Dir, request{Do: "power", Machine: machine, Action: action})
+	return err
+}
+
+// Console is the file that holds all that a machine wrote to its serial port since Up.
+func (r *Rack) Console(machine string) string {
+	return filepath.Join(machineDir(r.Dir, machine), "console.log")
+}
+
+// Disk is the file of a machine's disk; Frozen is the copy that Config.Freeze makes of the first.
+func (r *Rack) Disk(machine string, i int) string { return diskPath(r.Dir, machine, i) }
+
+// Frozen is the copy of the first disk as it was before the last boot from it.
+func (r *Rack) Frozen(machine string) string {
+	return filepath.Join(machineDir(r.Dir, machine), "disk0.written")
+}
+
+// Socket is the appliance's Unix socket; it can be dialled from outside the rack.
+func (r *Rack) Socket() string { return filepath.Join(r.Dir, "pxectl.sock") }
+
+// Capture is the file of all boot packets so far; see [ReadDHCP].
+func (r *Rack) Capture() string { return filepath.Join(r.Dir, "dhcp.pcap") }
+
+// Command is a command that will run inside the rack, where the appliance runs.
+func (r *Rack) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{
+		"--target", fmt.Sprint(r.super.PID), "--net", "--pid", "--mount", "--wdns=" + r.Dir, "--", name,
+	}, args...)...)
+}
+
+// Exec runs a command inside the rack and returns what it printed.
+func (r *Rack) Exec(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := r.Command(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
+
+// Down ends the rack and waits until nothing of it is left: politely, and by force when that
+// takes too long.
+func (r *Rack) Down(ctx context.Context) error {
+	if _, err := ask(ctx, r.Dir, request{Do: "down"}); err == nil && r.super.awaitEnd(ctx, downGrace) == nil {
+		return nil
+	}
+	return r.Kill(ctx)
+}
+
+// Kill ends the rack as kill -9 of its supervisor does.
+func (r *Rack) Kill(ctx context.Context) error {
+	r.super.kill()
+	if err := r.super.awaitEnd(ctx, downGrace); err != nil {
+		return fmt.Errorf("lab down: %w", err)
+	}
+	return nil
+}
+
+// Wait returns when the rack has ended.
+func (r *Rack) Wait(ctx context.Context) error { return r.super.awaitEnd(ctx, 0) }
