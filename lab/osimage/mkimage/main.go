@@ -1,0 +1,59 @@
+// Mkimage builds one of the OS images that the virtual rack deploys:
+//
+//	go run ./lab/osimage/mkimage [-cache DIR] -o FILE.raw debian-12|mini
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/pxectl/pxectl/lab/osimage"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "mkimage:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("mkimage", flag.ExitOnError)
+	out := flags.String("o", "", "write the image to this file (default: the kind and .raw)")
+	cache := flags.String("cache", ".cache", "keep downloaded packages in this directory")
+	flags.Usage = func() {
+		fmt.Fprintf(flags.Output(), "usage: mkimage [-cache DIR] [-o FILE.raw] %v\n", osimage.Kinds)
+		flags.PrintDefaults()
+	}
+	// The kind may stand before the flags too.
+	kind := ""
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		kind, args = args[0], args[1:]
+	}
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if kind == "" {
+		kind = flags.Arg(0)
+	}
+	if kind == "" {
+		flags.Usage()
+		os.Exit(2)
+	}
+	if *out == "" {
+		*out = kind + ".raw"
+	}
+	began := time.Now()
+	if err := osimage.Build(ctx, osimage.Kind(kind), *out, osimage.Options{Cache: *cache, Log: os.Stderr}); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "%s: %s in %.1f s\n", kind, *out, time.Since(began).Seconds())
+	return nil
+}
