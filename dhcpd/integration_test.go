@@ -1,0 +1,398 @@
+package dhcpd
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/pxectl/pxectl/internal/testnet"
+)
+
+var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// site is a provisioning network with us on br0 and, as another host, a plain dnsmasq
+// that hands out addresses and knows nothing of booting.
+type site struct {
+	mu   sync.Mutex
+	seen []Seen
+}
+
+func newSite(t *testing.T, decide Decider) *site {
+	t.Helper()
+	testnet.Bridge(t, "10.77.0.1/24")
+	lan := testnet.NewHost(t, "lan", "10.77.0.2/24", "")
+	// By hand: the kernel takes a namespace's link away only some time after it, and the
+	// next test has a host of this name, too.
+	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
+	leases := filepath.Join(t.TempDir(), "leases")
+	dnsmasq := lan.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--no-ping",
+		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root", "--dhcp-leasefile="+leases)
+	start(t, dnsmasq, "DHCP, IP range")
+
+	v := &site{}
+	s, err := Listen(Config{
+		Interfaces: []Interface{{Name: "br0", Addr: ourAddr}},
+		Decide:     decide,
+		Observe: func(s Seen) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.seen = append(v.seen, s)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-ran:
+			if err != nil {
+				t.Errorf("Run() = %v, want nil after the context ended", err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Error("Run did not end with its context")
+		}
+	})
+	return v
+}
+
+// start runs a program until the test ends, once it has said that it is ready.
+func start(t *testing.T, cmd *exec.Cmd, ready string) {
+	t.Helper()
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan bool, 1)
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if strings.Contains(lines.Text(), ready) {
+				select {
+				case said <- true:
+				default:
+				}
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		<-drained
+		_ = cmd.Wait()
+	})
+	select {
+	case <-said:
+	case <-drained:
+		t.Fatalf("%s ended before it was ready", cmd.Path)
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s: not ready after 10 s", cmd.Path)
+	}
+}
+
+// boots gives every class a boot file of its own, as the wiring code does.
+func boots(_ context.Context, c Client) (Boot, bool) {
+	if c.Hostname == "left-alone" {
+		return Boot{}, false
+	}
+	return Boot{File: string(c.Class) + ".nbp", URL: "http://10.77.0.1:8080/" + string(c.Class)}, true
+}
+
+// The helper process: a boot client on another host. It broadcasts or unicasts one
+// packet of testdata and prints every answer that it hears in time.
+func TestHelperClient(t *testing.T) {
+	if os.Getenv("DHCPD_TEST_CLIENT") == "" {
+		t.Skip("only a helper of other tests")
+	}
+	var (
+		name  = os.Getenv("DHCPD_TEST_CLIENT")
+		dst   = netip.MustParseAddrPort(os.Getenv("DHCPD_TEST_DST"))
+		local = os.Getenv("DHCPD_TEST_SRC")
+	)
+	_, raw, _ := golden(t, name)
+	conn, err := net.ListenPacket("udp4", local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc, err := conn.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := allowBroadcast(rc); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.WriteTo(raw, net.UDPAddrFromAddrPort(dst)); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(700 * time.Millisecond))
+	for buf := make([]byte, 2000); ; {
+		n, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		p, err := dhcpv4.FromBytes(buf[:n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("HEARD %v from %v yiaddr=%v class=%q file=%q opt67=%q\n", p.MessageType(), from, p.YourIPAddr, p.ClassIdentifier(), p.BootFileName, p.BootFileNameOption())
+	}
+}
+
+// play sends one packet from a host and returns what it heard.
+func play(t *testing.T, h testnet.Host, packet, src, dst string) []string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := h.Command(self, "-test.run=^TestHelperClient$")
+	cmd.Env = append(os.Environ(), "DHCPD_TEST_CLIENT="+packet, "DHCPD_TEST_SRC="+src, "DHCPD_TEST_DST="+dst)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("helper client: %v\n%s", err, out)
+	}
+	var heard []string
+	for line := range strings.Lines(string(out)) {
+		if s, ok := strings.CutPrefix(strings.TrimSpace(line), "HEARD "); ok {
+			heard = append(heard, s)
+		}
+	}
+	return heard
+}
+
+// capture records all DHCP on the bridge until the returned function is called, which
+// then returns all packets with the addresses they came from.
+func capture(t *testing.T) func() []wire {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "dhcp.pcap")
+	tcpdump := exec.Command("tcpdump", "-U", "-Z", "root", "-i", "br0", "-s0", "-w", file, "udp port 67 or udp port 68 or udp port 4011")
+	start(t, tcpdump, "listening on")
+	return func() []wire {
+		deadline := time.Now().Add(3 * time.Second)
+		for last := int64(-1); time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) {
+			st, err := os.Stat(file)
+			if err == nil && st.Size() == last && last > 24 {
+				break
+			}
+			if err == nil {
+				last = st.Size()
+			}
+		}
+		return readPcap(t, file)
+	}
+}
+
+// Boot clients beside dnsmasq: they hear us; nobody ever gets an address from us.
+func TestBesideAnotherDHCPServer(t *testing.T) {
+	testnet.Need(t, "ip", "dnsmasq", "tcpdump")
+	v := newSite(t, boots)
+	client := testnet.NewHost(t, "client", "10.77.0.60/24", "52:54:00:77:00:02")
+	client.Run(t, "ip", "route", "add", "default", "dev", "eth0") // for 255.255.255.255
+	stop := capture(t)
+
+	for _, c := range []struct {
+		packet, src, dst string
+		want             string // what we say; "" for nothing
+	}{
+		{"rom-bios-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="bios-pxe.nbp" opt67="bios-pxe.nbp"`},
+		{"rom-bios-request-67", ":68", "255.255.255.255:67", `ACK from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="bios-pxe.nbp" opt67="bios-pxe.nbp"`},
+		{"edk2-x64-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`},
+		{"edk2-x64-request-67", ":68", "255.255.255.255:67", ""},
+		{"edk2-x64-request-4011", "10.77.0.60:4011", "10.77.0.1:4011", `ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`},
+		{"uefi-request-4011-arch-0", "10.77.0.60:4011", "10.77.0.1:4011", `ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`},
+		{"edk2-x64-http-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="HTTPClient" file="" opt67="http://10.77.0.1:8080/uefi-http"`},
+		{"ipxe-bios-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
+		{"ipxe-virtualbox-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="tftp://10.77.0.1/ipxe.nbp" opt67="tftp://10.77.0.1/ipxe.nbp"`},
+		{"ipxe-request-4011", "10.77.0.60:68", "10.77.0.1:4011", `ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
+		{"os-udhcp-discover", ":68", "255.255.255.255:67", ""},
+		{"os-windows-request", ":68", "255.255.255.255:67", ""},
+	} {
+		t.Run(c.packet, func(t *testing.T) {
+			var ours []string
+			for _, h := range play(t, client, c.packet, c.src, c.dst) {
+				if strings.Contains(h, "from 10.77.0.1:") {
+					ours = append(ours, h)
+				}
+			}
+			switch {
+			case c.want == "" && len(ours) > 0:
+				t.Errorf("we said %q, want silence", ours)
+			case c.want != "" && (len(ours) != 1 || ours[0] != c.want):
+				t.Errorf("we said\n%q, want\n%q", ours, c.want)
+			}
+		})
+	}
+
+	packets := stop()
+	var from, others int
+	for _, w := range packets {
+		switch w.src.Addr() {
+		case ourAddr:
+			from++
+			if a := addr(w.p.YourIPAddr); a.IsValid() || w.p.Options.Has(dhcpv4.OptionIPAddressLeaseTime) {
+				t.Errorf("we gave the address %v to %v", a, w.p.ClientHWAddr)
+			}
+		case netip.MustParseAddr("10.77.0.2"):
+			others++
+			if w.p.BootFileName != "" || w.p.BootFileNameOption() != "" {
+				t.Errorf("the other DHCP server sent the boot file %q", w.p.BootFileName)
+			}
+		}
+	}
+	if from != 9 || others == 0 {
+		t.Errorf("captured %d packets of ours and %d of dnsmasq, want 9 and some", from, others)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.seen) != 12 {
+		t.Errorf("seen %d packets, want all 12", len(v.seen))
+	}
+}
+
+// Real DHCP clients of operating systems get their lease from dnsmasq and no word from us.
+func TestOrdinaryClientsAreLeftAlone(t *testing.T) {
+	testnet.Need(t, "ip", "dnsmasq", "tcpdump")
+	v := newSite(t, boots)
+	for i, c := range []struct {
+		program string
+		args    []string
+	}{
+		{"udhcpc", []string{"-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", "-s", "/bin/true"}},
+		{"dhclient", []string{"-1", "-v", "-d", "-sf", "/bin/true", "-lf", "/dev/null", "-pf", "/dev/null", "eth0"}},
+	} {
+		t.Run(c.program, func(t *testing.T) {
+			testnet.Need(t, c.program)
+			stop := capture(t)
+			mac := fmt.Sprintf("52:54:00:88:00:%02x", i)
+			h := testnet.NewHost(t, c.program, "", mac)
+			ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+			defer cancel()
+			cmd := h.Command(c.program, c.args...)
+			got := leased(ctx, t, cmd)
+			if !strings.Contains(got, "10.77.0.1") {
+				t.Errorf("%s says %q, want a lease from 10.77.0.100 to 10.77.0.150", c.program, got)
+			}
+			for _, w := range stop() {
+				if w.src.Addr() == ourAddr {
+					t.Errorf("we sent %v to %v", w.p.MessageType(), w.dst)
+				}
+			}
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			var signs int
+			for _, s := range v.seen {
+				if s.MAC.String() == mac && s.Class == ClassOther {
+					signs++
+				}
+			}
+			if signs == 0 {
+				t.Error("the client was not reported as seen")
+			}
+		})
+	}
+}
+
+// leased runs a DHCP client until it says which address it got.
+func leased(ctx context.Context, t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer func() { stop(); _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	var all strings.Builder
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		line := lines.Text()
+		all.WriteString(line + "\n")
+		// udhcpc: "lease of 10.77.0.120 obtained from …"; dhclient: "bound to 10.77.0.121 …".
+		if strings.Contains(line, "lease of ") && strings.Contains(line, "obtained") || strings.Contains(line, "bound to ") {
+			return line
+		}
+	}
+	return "no lease: " + all.String()
+}
+
+func TestSecondServerIsRefused(t *testing.T) {
+	testnet.Need(t, "ip")
+	testnet.Bridge(t, "10.77.0.1/24")
+	cfg := Config{Interfaces: []Interface{{Name: "br0", Addr: ourAddr}}, Decide: boots}
+	s, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Listen(cfg)
+	if err == nil {
+		second.Close()
+		t.Fatal("a second Listen succeeded")
+	}
+	for _, want := range []string{"UDP port 4011", "ss -ulpn"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("a second Listen: %q, want %q in it", err, want)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	third, err := Listen(cfg)
+	if err != nil {
+		t.Fatalf("after the first is closed: %v", err)
+	}
+	third.Close()
+}
+
+// A port 67 that another program holds for itself, without SO_REUSEADDR, is named, too.
+func TestTakenPort67IsNamed(t *testing.T) {
+	testnet.Need(t, "ip")
+	testnet.Bridge(t, "10.77.0.1/24")
+	other, err := net.ListenPacket("udp4", "0.0.0.0:67")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	s, err := Listen(Config{Interfaces: []Interface{{Name: "br0", Addr: ourAddr}}, Decide: boots})
+	if err == nil {
+		s.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "UDP port 67") {
+		t.Errorf("Listen() = %v, want an error that names UDP port 67", err)
+	}
+}
+
+// Relayed packets are answered to the relay's own address, port 67.
+func TestRelay(t *testing.T) {
+	testnet.Need(t, "ip", "dnsmasq")
+	newSite(t, boots)
+	relay := testnet.NewHost(t, "relay", "10.77.0.3/24", "")
+	relay.Run(t, "ip", "addr", "add", "10.78.0.1/24", "dev", "lo")
+	if out, err := exec.Command("ip", "route", "add", "10.78.0.0/24", "via", "10.77.0.3").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	got := play(t, relay, "uefi-relayed-discover", "0.0.0.0:67", "10.77.0.1:67")
+	want := `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`
+	if len(got) != 1 || got[0] != want {
+		t.Errorf("the relay heard\n%q, want\n%q", got, want)
+	}
+}
