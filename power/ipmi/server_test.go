@@ -11,6 +11,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/clock"
 	"github.com/bougou/go-ipmi/pkg/hal"
 	"github.com/bougou/go-ipmi/pkg/hal/mock"
+	"github.com/bougou/go-ipmi/pkg/handlers"
 	"github.com/bougou/go-ipmi/pkg/server"
 	"github.com/bougou/go-ipmi/pkg/transport/udp"
 	"github.com/bougou/go-ipmi/pkg/types"
@@ -51,6 +52,12 @@ func (m *machine) set(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.on = on
+}
+
+func (m *machine) beStrict(strict bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.strict = strict
 }
 
 func (m *machine) isOn() bool {
@@ -114,6 +121,15 @@ func (m *machine) GetBootFlags(context.Context) (*types.BootOptionParam_BootFlag
 
 func newRack(t testing.TB, listen string, suites ...types.CipherSuiteID) *rack {
 	t.Helper()
+	return newRackWith(t, listen, func(*handlers.Registry) {}, suites...)
+}
+
+// newRackWith lets the test change what the BMC does with a command.
+func newRackWith(t testing.TB, listen string, change func(*handlers.Registry), suites ...types.CipherSuiteID) *rack {
+	t.Helper()
+	commands := handlers.NewRegistry()
+	handlers.RegisterAllHandlers(commands)
+	change(commands)
 	if len(suites) == 0 {
 		suites = []types.CipherSuiteID{types.CipherSuiteID17, types.CipherSuiteID3}
 	}
@@ -128,7 +144,7 @@ func newRack(t testing.TB, listen string, suites ...types.CipherSuiteID) *rack {
 		t.Fatal(err)
 	}
 	r.addr = r.port.LocalAddr().String()
-	srv := server.NewServer(r.bmc, udp.Wrap(r.port.(*net.UDPConn)))
+	srv := server.NewServer(r.bmc, udp.Wrap(r.port.(*net.UDPConn)), server.WithHandlerRegistry(commands))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(ctx) }()
@@ -208,7 +224,7 @@ func TestSuiteAgainstGoIPMIServer(t *testing.T) {
 			t.Parallel()
 			powertest.Run(t, func(t testing.TB) (power.BMC, powertest.Rig) {
 				r := newRack(t, c.listen, c.suites...)
-				r.chassis.strict = c.strict
+				r.chassis.beStrict(c.strict)
 				return r.open(t, quick(), powertest.Password), r.rig(t)
 			})
 		})
