@@ -13,5 +13,5 @@
 //     image's id is the sha256 of this file, so whoever holds the id can check the manifest,
 //     and through it every byte that arrives and every byte on a disk.
 //
-// The package knows nothing of names, catalogues, disks or partitions to be written.
+// The package knows nothing of catalogues, of block devices, or of what is in a partition.
 package images

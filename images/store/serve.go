@@ -37,8 +37,8 @@ func (s *Store) serveData(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("ETag", images.ETag(id))
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	info2, err := f.Stat()
-	if err != nil || info2.Size() != info.DataSize {
+	st, err := f.Stat()
+	if err != nil || st.Size() != info.DataSize {
 		s.log.Error("serving an image: its size changed", "id", id, "name", info.Name, "want", info.DataSize, "err", err)
 		http.Error(w, "the image is damaged; the appliance's log says how", http.StatusInternalServerError)
 		return
