@@ -127,6 +127,15 @@ func TestAssertBoot(t *testing.T) {
 	}
 }
 
+func TestAssertBootEndsWithCtx(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, err := power.AssertBoot(ctx, &powertest.BMC{Quirks: powertest.Mute}, power.Boot{Device: power.DevicePXE}, power.Pace{Poll: time.Minute})
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, power.ErrNotKept) {
+		t.Errorf("AssertBoot() = %v, want DeadlineExceeded and, before that, ErrNotKept", err)
+	}
+}
+
 func TestSerializeKeepsConsole(t *testing.T) {
 	if _, ok := power.Serialize(&powertest.BMC{}).(power.Console); ok {
 		t.Error("Serialize of a BMC without a console has one")
@@ -193,8 +202,16 @@ func TestParseAddress(t *testing.T) {
 		{"[2001:db8::7]:6230", "[2001:db8::7]:6230"},
 		{"fe80::1%eth0", "[fe80::1%eth0]:623"},
 		{"::ffff:192.0.2.7", "192.0.2.7:623"},
-		{"", ""}, {"bmc.example", ""}, {"192.0.2.7:", ""}, {"192.0.2.7:0", ""}, {"192.0.2.7:70000", ""},
-		{"0.0.0.0", ""}, {"255.255.255.255", ""}, {"239.1.2.3", ""}, {"192.0.2.7/24", ""}, {" 192.0.2.7", ""},
+		{"", ""},
+		{"bmc.example", ""},
+		{"192.0.2.7:", ""},
+		{"192.0.2.7:0", ""},
+		{"192.0.2.7:70000", ""},
+		{"0.0.0.0", ""},
+		{"255.255.255.255", ""},
+		{"239.1.2.3", ""},
+		{"192.0.2.7/24", ""},
+		{" 192.0.2.7", ""},
 	} {
 		got, err := power.ParseAddress(c.in)
 		if s := got.String(); err == nil && s != c.want || (err != nil) != (c.want == "") {

@@ -3,7 +3,6 @@ package power
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -111,8 +110,8 @@ func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	)
 	for i, try := range rungs {
 		if i > 0 {
-			if slept := sleep(ctx, p.Poll); slept != nil {
-				return stands, errors.Join(slept, err)
+			if ended := sleep(ctx, p.Poll); ended != nil {
+				return stands, fmt.Errorf("set boot device %s: %w (before that: %w)", want, ended, err)
 			}
 		}
 		if err = b.SetBoot(ctx, try); err != nil {

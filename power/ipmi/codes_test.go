@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bougou/go-ipmi/pkg/handlers"
 	"github.com/bougou/go-ipmi/pkg/types"
@@ -62,6 +63,17 @@ func TestBusyIsAskedAgain(t *testing.T) {
 	}
 }
 
+func TestBusyEndsWithCtx(t *testing.T) {
+	r := &recorder{code: func(int, []byte) types.CompletionCode { return 0xC0 }}
+	rack := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) { reg.RegisterFunc(types.CommandGetChassisStatus, r.handle) })
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, err := rack.open(t, &Driver{Backoff: time.Minute}, powertest.Password).Power(ctx)
+	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, power.ErrBusy) {
+		t.Errorf("Power() of a busy BMC = %v, want DeadlineExceeded and, before that, ErrBusy", err)
+	}
+}
+
 func TestCodesOfChassisControl(t *testing.T) {
 	for _, c := range []struct {
 		code types.CompletionCode
@@ -95,7 +107,8 @@ func TestSetBootSequence(t *testing.T) {
 	}{
 		{
 			"every parameter", func(int, []byte) types.CompletionCode { return 0 },
-			[]string{"0001", "0308", "040101", flags, "0002", "0000"}, nil,
+			[]string{"0001", "0308", "040101", flags, "0002", "0000"},
+			nil,
 		},
 		{
 			"only the flags", func(_ int, data []byte) types.CompletionCode {
@@ -104,7 +117,8 @@ func TestSetBootSequence(t *testing.T) {
 				}
 				return 0
 			},
-			[]string{"0001", "0308", "040101", flags}, nil,
+			[]string{"0001", "0308", "040101", flags},
+			nil,
 		},
 		{
 			"no flags", func(_ int, data []byte) types.CompletionCode {
@@ -113,7 +127,8 @@ func TestSetBootSequence(t *testing.T) {
 				}
 				return 0
 			},
-			[]string{"0001", "0308", "040101", flags, "0000"}, power.ErrUnsupported,
+			[]string{"0001", "0308", "040101", flags, "0000"},
+			power.ErrUnsupported,
 		},
 	} {
 		r := &recorder{code: c.code}

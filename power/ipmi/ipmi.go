@@ -118,8 +118,11 @@ func (c *controller) talk(ctx context.Context, doing string, f func(context.Cont
 		if try > 0 {
 			wait = max(wait, c.driver.backoff()<<(try-1))
 		}
-		if slept := sleep(ctx, wait); slept != nil {
-			err = slept
+		if ended := sleep(ctx, wait); ended != nil {
+			if err != nil {
+				ended = fmt.Errorf("%w (before that: %w)", ended, err)
+			}
+			err = ended
 			break
 		}
 		err = c.once(ctx, f)

@@ -173,8 +173,10 @@ func TestSuiteAgainstIPMISim(t *testing.T) {
 func ipmitool(t testing.TB, addr, name, suite string, args ...string) string {
 	t.Helper()
 	ap := netip.MustParseAddrPort(addr)
-	cmd := exec.Command("ipmitool", append([]string{"-I", "lanplus", "-C", suite, "-L", "OPERATOR", "-E",
-		"-H", ap.Addr().String(), "-p", strconv.Itoa(int(ap.Port())), "-U", name}, args...)...)
+	cmd := exec.Command("ipmitool", append([]string{
+		"-I", "lanplus", "-C", suite, "-L", "OPERATOR", "-E",
+		"-H", ap.Addr().String(), "-p", strconv.Itoa(int(ap.Port())), "-U", name,
+	}, args...)...)
 	cmd.Env = append(os.Environ(), "IPMI_PASSWORD="+powertest.Password)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
