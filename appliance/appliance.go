@@ -62,7 +62,7 @@ func Run(ctx context.Context, configPath, version string) error {
 	defer pictures.Close()
 	engine, err := deploy.New(deploy.Config{
 		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal,
-		OpenBMC: ipmi.Open, BMC: power.Target{User: cfg.BMC.User, Password: cfg.BMC.Password},
+		OpenBMC: (&ipmi.Driver{Log: log}).Open, BMC: power.Target{User: cfg.BMC.User, Password: cfg.BMC.Password},
 		Image:  func(ref string) (deploy.Image, error) { return findImage(pictures, ref) },
 		Server: cfg.serverFor, Policy: deploy.Policy(cfg.Discovery.Policy),
 		Deadlines: deploy.Deadlines{BootAgent: cfg.Deploy.BootAgent, WriteImage: cfg.Deploy.WriteImage, VerifyOS: cfg.Deploy.VerifyOS},

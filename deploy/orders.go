@@ -113,8 +113,8 @@ func (w *worker) take(id string, r inventory.Result) error {
 		return w.inspected(r)
 	}
 	rec := s.record()
-	if rec == nil || orderID(s.d, rec) != id {
-		return nil // the parting order (power off, reboot): its proof is the machine's power
+	if rec == nil || orderID(s.d, rec) != id || rec.Step == inventory.BootOS {
+		return nil // power off or reboot: the proof is not the agent's word but the machine's power
 	}
 	if r.Error != "" {
 		cause := &inventory.Problem{Code: inventory.CodeInternal, Detail: r.Error, Hint: r.Hint}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,9 +138,9 @@ func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, erro
 		return false, err
 	}
 	var on bool
-	for try := range 3 {
+	for try := range 6 {
 		if try > 0 {
-			sleep(ctx, 2*time.Second)
+			sleep(ctx, cmp.Or(w.e.cfg.Pace.Poll, 2*time.Second))
 		}
 		on, err = b.Power(ctx)
 		if err == nil || !errors.Is(err, power.ErrSilent) && !errors.Is(err, power.ErrBusy) {

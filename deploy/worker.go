@@ -307,6 +307,7 @@ func (w *worker) do(move Move) (again bool, err error) {
 
 // begin opens a step's record. Its deadline counts from now, whatever happens to the appliance in between.
 func (w *worker) begin(step inventory.Step) error {
+	w.stopWork() // a proof can come before our own part has seen its last reading
 	w.progress.Store(nil)
 	w.moved.Store(w.now().UnixNano())
 	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {

@@ -1,0 +1,333 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/powertest"
+)
+
+const (
+	testMAC = inventory.MAC("52:54:00:00:00:01")
+	testBMC = "192.0.2.51"
+)
+
+// A rack is an engine with one machine, whose firmware, agent and system are played here, with the calls that the real ones make.
+type rack struct {
+	t       *testing.T
+	path    string
+	policy  Policy
+	bmc     *powertest.BMC
+	disks   []inventory.Disk
+	noBMC   bool
+	mute    atomic.Bool                            // the agent boots and never calls
+	noHome  atomic.Bool                            // the system runs and never phones home
+	answer  func(inventory.Order) inventory.Result // instead of the agent's good answer
+	onOrder func(inventory.Order)                  // before the agent answers
+	dead    Deadlines
+
+	mu     sync.Mutex
+	engine *Engine
+	stop   func()             // ends the engine, as a crash does
+	cancel context.CancelFunc // ends what the machine runs
+	boots  int
+	wg     sync.WaitGroup
+	closed bool
+}
+
+func newRack(t *testing.T) *rack {
+	r := &rack{
+		t: t, path: filepath.Join(t.TempDir(), "db"), policy: PolicyApprove,
+		disks: []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512}},
+		dead:  Deadlines{BootAgent: 10 * time.Second, WriteImage: 10 * time.Second, VerifyOS: 10 * time.Second},
+	}
+	r.bmc = &powertest.BMC{}
+	r.bmc.Booted = func(b power.Boot) { r.powerOn(b) }
+	r.bmc.Stopped = func() { r.powerOff() }
+	t.Cleanup(func() {
+		r.powerOff()
+		r.mu.Lock()
+		r.closed = true
+		stop := r.stop
+		r.mu.Unlock()
+		if stop != nil {
+			stop()
+		}
+		r.wg.Wait()
+	})
+	return r
+}
+
+var testKey = Key("0123456789abcdef0123456789abcdef")
+
+// start opens the store and runs an engine on it. The returned engine is the one that the machine talks to from now on.
+func (r *rack) start() *Engine {
+	r.t.Helper()
+	store, err := boltdb.Open(r.path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	seal := func(b []byte) (inventory.Sealed, error) { return append([]byte("sealed:"), b...), nil }
+	unseal := func(s inventory.Sealed) ([]byte, error) {
+		plain, ok := strings.CutPrefix(string(s), "sealed:")
+		if !ok {
+			return nil, errors.New("not sealed")
+		}
+		return []byte(plain), nil
+	}
+	e, err := New(Config{
+		Store: store, Key: testKey, Seal: seal, Unseal: unseal,
+		OpenBMC: func(t power.Target) (power.BMC, error) { return r.bmc, nil },
+		BMC:     power.Target{User: "admin", Password: "secret"}, Pace: powertest.Fast,
+		Image: func(ref string) (Image, error) {
+			if ref != "debian-12" && ref != "img1" {
+				return Image{}, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no image %q", ref)}
+			}
+			return Image{ID: "img1", Name: "debian-12", RawSize: 1 << 30, SectorSize: 512}, nil
+		},
+		Server:    func(netip.Addr) netip.AddrPort { return netip.MustParseAddrPort("192.0.2.1:8080") },
+		Policy:    r.policy,
+		Deadlines: r.dead,
+		Log:       slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = e.Run(ctx) }()
+	for { // until the workers take mail
+		e.mu.RLock()
+		up := e.ctx != nil
+		e.mu.RUnlock()
+		if up {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	r.mu.Lock()
+	r.engine = e
+	r.stop = sync.OnceFunc(func() { cancel(); <-done; store.Close() })
+	r.mu.Unlock()
+	return e
+}
+
+// crash ends the engine and starts another one on what it left in the store.
+func (r *rack) crash() *Engine {
+	r.mu.Lock()
+	stop := r.stop
+	r.mu.Unlock()
+	stop()
+	return r.start()
+}
+
+func (r *rack) now() *Engine {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.engine
+}
+
+// powerOn plays the firmware: it asks for the boot script unless it was told to boot the disk.
+func (r *rack) powerOn(b power.Boot) {
+	r.powerOff()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	r.boots++
+	bootID := fmt.Sprintf("boot-%d", r.boots)
+	r.wg.Go(func() {
+		if b.Device == power.DeviceDisk {
+			r.system(ctx)
+			return
+		}
+		answer := r.now().BootOf(testMAC)
+		switch {
+		case answer.Local:
+			r.system(ctx)
+		case answer.Agent && !r.mute.Load():
+			r.agent(ctx, answer.Nonce, bootID)
+		}
+	})
+}
+
+func (r *rack) powerOff() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancel != nil {
+		r.cancel()
+		r.cancel = nil
+	}
+}
+
+// agent plays the ramdisk. Like the real one it never gives up on a dead appliance, and repeats what was not acknowledged.
+func (r *rack) agent(ctx context.Context, nonce, bootID string) {
+	again := func(f func(e *Engine) error) bool {
+		for ctx.Err() == nil {
+			err := f(r.now())
+			if err == nil {
+				return true
+			}
+			if p := inventory.AsProblem(err); p.Code == inventory.CodeRefused {
+				return false
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		return false
+	}
+	call := func(f func(context.Context, *Engine) error) bool {
+		return again(func(e *Engine) error {
+			ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond) // the appliance may die under it
+			defer cancel()
+			return f(ctx, e)
+		})
+	}
+	if !call(func(ctx context.Context, e *Engine) error {
+		_, err := e.Register(ctx, nonce, "192.0.2.100", inventory.Registration{MAC: testMAC, BootID: bootID})
+		return err
+	}) {
+		return
+	}
+	for ctx.Err() == nil {
+		var o inventory.Order
+		if !call(func(ctx context.Context, e *Engine) (err error) {
+			o, err = e.Next(ctx, nonce, inventory.Ask{BootID: bootID})
+			return err
+		}) {
+			return
+		}
+		if o.Do == inventory.DoWait {
+			continue
+		}
+		if r.onOrder != nil {
+			r.onOrder(o)
+		}
+		res := goodResult(o, r.disks, r.noBMC)
+		if r.answer != nil {
+			if bad := r.answer(o); bad.Error != "" {
+				res = bad
+			}
+		}
+		res.BootID = bootID
+		_ = r.now().OrderProgress(ctx, nonce, o.ID, inventory.Progress{BootID: bootID, Phase: "write", Done: 1, Total: 2})
+		if !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, nonce, o.ID, res) }) {
+			return
+		}
+		switch o.Do {
+		case inventory.DoPowerOff:
+			r.bmc.Set(false)
+			return
+		case inventory.DoReboot:
+			r.wg.Go(func() { r.powerOn(power.Boot{}) })
+			return
+		}
+	}
+}
+
+func goodResult(o inventory.Order, disks []inventory.Disk, noBMC bool) inventory.Result {
+	switch o.Do {
+	case inventory.DoInspect:
+		rep := &inventory.Report{Firmware: "uefi", Disks: disks, BMC: &inventory.BMCReport{Address: testBMC}}
+		if noBMC {
+			rep.BMC = nil
+		}
+		return inventory.Result{Report: rep}
+	case inventory.DoWriteImage:
+		return inventory.Result{Written: &inventory.Written{Bytes: 1 << 30, Chunks: 256, ReadBack: 256}}
+	case inventory.DoFinishDisk:
+		return inventory.Result{Finished: &inventory.Finished{Partitions: 4}}
+	}
+	return inventory.Result{}
+}
+
+// system plays the deployed OS: it phones home with what its seed told it.
+func (r *rack) system(ctx context.Context) {
+	for ctx.Err() == nil && !r.noHome.Load() {
+		m, err := r.now().Machine(string(testMAC))
+		if err == nil && m.Deployment != "" {
+			err = r.now().PhoneHome(ctx, m.Deployment, testKey.PhoneHomeToken(m.Deployment), "192.0.2.100", "m1")
+		}
+		if err == nil {
+			return
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// until waits for a state, and shows the timeline when it does not come.
+func (r *rack) until(want inventory.State) inventory.Machine {
+	r.t.Helper()
+	end := time.Now().Add(20 * time.Second)
+	for {
+		m, err := r.now().Machine(string(testMAC))
+		if err == nil && m.State == want {
+			return m
+		}
+		if time.Now().After(end) {
+			events, _ := r.now().Events(0, "", 1000)
+			var lines strings.Builder
+			for _, ev := range events {
+				fmt.Fprintf(&lines, "%s %s\n", ev.Kind, ev.Text)
+			}
+			r.t.Fatalf("machine is %s (%v), want %s; BMC calls: %v\n%s", m.State, err, want, r.bmc.Calls(), lines.String())
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// available brings the machine in: powered on by hand, registered, approved, inspected.
+func (r *rack) available() {
+	r.t.Helper()
+	r.start()
+	r.bmc.Set(true)
+	r.powerOn(power.Boot{Device: power.DevicePXE})
+	r.until(inventory.Discovered)
+	r.reported()
+	if _, err := r.now().Approve(context.Background(), "test", string(testMAC)); err != nil {
+		r.t.Fatal(err)
+	}
+	name := "m1"
+	if _, err := r.now().EditMachine(context.Background(), "test", string(testMAC), Edit{Name: &name}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.until(inventory.Available)
+}
+
+func (r *rack) reported() {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		if m, err := r.now().Machine(string(testMAC)); err == nil && m.Report != nil {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatal("the agent's report never arrived")
+		}
+	}
+}
+
+func (r *rack) deploy(req inventory.DeployRequest) inventory.Deployment {
+	r.t.Helper()
+	if req.Image == "" {
+		req.Image = "debian-12"
+	}
+	d, err := r.now().Deploy(context.Background(), "test", "m1", req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return d
+}
