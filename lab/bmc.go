@@ -9,6 +9,7 @@ import (
 
 	"github.com/bougou/go-ipmi/pkg/bmc"
 	"github.com/bougou/go-ipmi/pkg/hal"
+	"github.com/bougou/go-ipmi/pkg/handlers"
 	"github.com/bougou/go-ipmi/pkg/server"
 	"github.com/bougou/go-ipmi/pkg/transport/udp"
 	"github.com/bougou/go-ipmi/pkg/types"
@@ -50,8 +51,11 @@ func serveBMC(m *machine) (func(ctx context.Context) error, error) {
 	user.Enabled = true
 	user.ChannelAccess[1] = bmc.UserChannelAccess{MaxPrivilege: bmc.PrivilegeLevelAdministrator, Enabled: true}
 
-	lan := server.NewServer(b, udp.Wrap(sock))
-	inband := vmproto.NewVMServer(b)
+	commands := handlers.NewRegistry()
+	handlers.RegisterAllHandlers(commands)
+	commands.RegisterFunc(types.CommandGetSystemGUID, systemGUID)
+	lan := server.NewServer(b, udp.Wrap(sock), server.WithHandlerRegistry(commands))
+	inband := vmproto.NewVMServer(b, vmproto.WithVMHandlerRegistry(commands))
 	return func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { _ = lan.Close() })
 		defer stop()
@@ -62,6 +66,12 @@ func serveBMC(m *machine) (func(ctx context.Context) error, error) {
 		}()
 		return lan.Serve(ctx)
 	}, nil
+}
+
+// systemGUID answers Get System GUID, IPMI 2.0 section 22.14, which go-ipmi's server lacks:
+// the machine's SMBIOS UUID.
+func systemGUID(_ context.Context, h *handlers.HandlerContext, _ []byte) ([]byte, types.CompletionCode, error) {
+	return h.BMC.GUID[:], types.CodeOK, nil
 }
 
 // guid is a UUID as IPMI sends it: all fields least significant byte first, IPMI 2.0

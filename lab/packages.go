@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -30,16 +31,17 @@ func checkInstalled(c Config) error {
 		}
 	}
 	var what, packages []string
-	seen := map[need]bool{}
 	for _, n := range needs {
-		if seen[n] || installed(n.what) {
+		if installed(n.what) || slices.Contains(what, n.what) {
 			continue
 		}
-		seen[n] = true
 		if n.pkg == "" {
 			return fmt.Errorf("%s is missing: load the kernel's tun driver (modprobe tun)", n.what)
 		}
-		what, packages = append(what, n.what), append(packages, n.pkg)
+		what = append(what, n.what)
+		if !slices.Contains(packages, n.pkg) {
+			packages = append(packages, n.pkg)
+		}
 	}
 	if len(what) == 0 {
 		return nil

@@ -17,7 +17,7 @@ type service struct {
 	name  string
 	argv  []string
 	log   string // file for what it prints
-	ready string // file that exists once it serves; "" when nobody waits for that
+	ready string // file or socket that exists once it serves; "" when nobody waits for that
 }
 
 const (
@@ -56,9 +56,18 @@ func capture(dir string) service {
 	}
 }
 
-func applianceService(c Config) service {
-	return service{name: "appliance", argv: []string{c.Binary, "serve", "--config", c.ApplianceConfig}, log: filepath.Join(c.Dir, "appliance.log")}
+// appliance is the appliance itself. Where the socket of a configuration that is not ours
+// will be, is not known; nobody waits for that one.
+func appliance(c Config) service {
+	svc := service{name: "appliance", argv: []string{c.Binary, "serve", "--config", c.ApplianceConfig}, log: filepath.Join(c.Dir, "appliance.log")}
+	if c.ApplianceConfig == ownApplianceConfig(c.Dir) {
+		svc.ready = applianceSocket(c.Dir)
+	}
+	return svc
 }
+
+func ownApplianceConfig(dir string) string { return filepath.Join(dir, "appliance.yaml") }
+func applianceSocket(dir string) string    { return filepath.Join(dir, "pxectl.sock") }
 
 // runService runs s until ctx ends. The first start has happened, or failed, when it returns; stopped
 // closes when the program is gone for good.
@@ -73,33 +82,39 @@ func (s *supervisor) runService(ctx context.Context, svc service) (stopped <-cha
 		return nil, fmt.Errorf("start %s: %w", svc.name, err)
 	}
 	if err := awaitFile(svc, exited); err != nil {
+		out.Close()
 		return nil, err
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		defer out.Close()
-		for {
-			select {
-			case <-ctx.Done():
-				stop(cmd, exited)
-				return
-			case <-exited:
-				s.log.Warn("ended; starting it again", "service", svc.name, "how", cmd.ProcessState.String())
-			}
-			for cmd, exited = nil, nil; exited == nil; {
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(restartPause):
-				}
-				if cmd, exited, err = s.spawn(svc, out); err != nil {
-					s.log.Error("start again", "service", svc.name, "err", err)
-				}
-			}
-		}
+		s.keepRunning(ctx, svc, out, cmd, exited)
 	}()
 	return done, nil
+}
+
+func (s *supervisor) keepRunning(ctx context.Context, svc service, out *os.File, cmd *exec.Cmd, exited <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			stop(cmd, exited)
+			return
+		case <-exited:
+			s.log.Warn("ended; starting it again", "service", svc.name, "how", cmd.ProcessState.String())
+		}
+		for exited = nil; exited == nil; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(restartPause):
+			}
+			var err error
+			if cmd, exited, err = s.spawn(svc, out); err != nil {
+				s.log.Error("start again", "service", svc.name, "err", err)
+			}
+		}
+	}
 }
 
 func (s *supervisor) spawn(svc service, out *os.File) (*exec.Cmd, <-chan struct{}, error) {
@@ -133,7 +148,7 @@ func awaitFile(svc service, exited <-chan struct{}) error {
 	}
 	deadline := time.After(readyDeadline)
 	for {
-		if st, err := os.Stat(svc.ready); err == nil && st.Size() > 0 {
+		if st, err := os.Stat(svc.ready); err == nil && (st.Size() > 0 || st.Mode()&os.ModeSocket != 0) {
 			return nil
 		}
 		select {

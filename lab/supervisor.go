@@ -94,7 +94,7 @@ func (s *supervisor) bringUp(ctx context.Context, dir string) (wait func(), err 
 	var running sync.WaitGroup
 	services := []service{siteDHCP(s.Dir), capture(s.Dir)}
 	if !s.NoAppliance {
-		services = append(services, applianceService(s.Config))
+		services = append(services, appliance(s.Config))
 	}
 	for _, svc := range services {
 		stopped, err := s.runService(ctx, svc)

@@ -20,12 +20,14 @@ var ErrDown = errors.New("no rack is up")
 type Rack struct {
 	Dir   string
 	super process
-	// parent is held open while this process lives; its end ends an attached rack.
-	parent *os.File
+	// parent is a pipe's end whose closing ends an attached rack. It is a bare descriptor, so
+	// that no finalizer closes it while the caller still wants the rack.
+	parent int
 }
 
 // Up starts a rack and returns when it is ready: machines off, BMCs answering, the site's
-// DHCP server and the capture running, the appliance started.
+// DHCP server and the capture running, the appliance answering on its socket (or, with a
+// configuration that Up did not write, started).
 func Up(ctx context.Context, c Config) (*Rack, error) {
 	if err := c.fill(); err != nil {
 		return nil, err
@@ -82,7 +84,7 @@ func prepareDir(c *Config) (lock *os.File, err error) {
 		}
 	}
 	if c.ApplianceConfig == "" && !c.NoAppliance {
-		c.ApplianceConfig = filepath.Join(c.Dir, "appliance.yaml")
+		c.ApplianceConfig = ownApplianceConfig(c.Dir)
 		if err := os.WriteFile(c.ApplianceConfig, []byte(applianceYAML(c.Dir)), 0o600); err != nil {
 			return nil, err
 		}
@@ -111,7 +113,7 @@ discovery:
 bmc:
   user: %[5]s
   password: %[6]s
-`, filepath.Join(dir, "data"), bridge, applianceAddress, filepath.Join(dir, "pxectl.sock"), BMCUser, BMCPassword)
+`, filepath.Join(dir, "data"), bridge, applianceAddress, applianceSocket(dir), BMCUser, BMCPassword)
 }
 
 func startSupervisor(ctx context.Context, c Config, lock *os.File) (*Rack, error) {
@@ -126,7 +128,7 @@ func startSupervisor(ctx context.Context, c Config, lock *os.File) (*Rack, error
 		return nil, err
 	}
 	defer report.Close()
-	r := &Rack{Dir: c.Dir}
+	r := &Rack{Dir: c.Dir, parent: -1}
 	cmd := exec.Command(c.Binary, "lab", "supervise", c.Dir)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.ExtraFiles = []*os.File{theirReport, lock}
@@ -135,12 +137,13 @@ func startSupervisor(ctx context.Context, c Config, lock *os.File) (*Rack, error
 		Setsid:     true, // the terminal's Ctrl-C is not for it
 	}
 	if c.Attached {
-		theirs, ours, err := os.Pipe()
-		if err != nil {
-			return nil, err
+		var pipe [2]int
+		if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
+			return nil, os.NewSyscallError("pipe2", err)
 		}
+		theirs := os.NewFile(uintptr(pipe[0]), "parent")
 		defer theirs.Close()
-		r.parent, cmd.ExtraFiles = ours, append(cmd.ExtraFiles, theirs)
+		r.parent, cmd.ExtraFiles = pipe[1], append(cmd.ExtraFiles, theirs)
 	}
 	err = cmd.Start()
 	theirReport.Close()
@@ -156,6 +159,7 @@ func startSupervisor(ctx context.Context, c Config, lock *os.File) (*Rack, error
 	}
 	if err != nil {
 		_ = cmd.Process.Kill()
+		r.release()
 		return nil, err
 	}
 	return r, nil
@@ -192,7 +196,7 @@ func Attach(dir string) (*Rack, error) {
 	if err != nil || !p.alive() {
 		return nil, fmt.Errorf("%w in %s; start one with: pxectl lab up --dir %s", ErrDown, dir, dir)
 	}
-	return &Rack{Dir: dir, super: p}, nil
+	return &Rack{Dir: dir, super: p, parent: -1}, nil
 }
 
 // Status lists the machines.
@@ -222,7 +226,7 @@ func (r *Rack) Frozen(machine string) string {
 }
 
 // Socket is the appliance's Unix socket; it can be dialled from outside the rack.
-func (r *Rack) Socket() string { return filepath.Join(r.Dir, "pxectl.sock") }
+func (r *Rack) Socket() string { return applianceSocket(r.Dir) }
 
 // Capture is the file of all boot packets so far; see [ReadDHCP].
 func (r *Rack) Capture() string { return filepath.Join(r.Dir, "dhcp.pcap") }
@@ -247,6 +251,7 @@ func (r *Rack) Exec(ctx context.Context, name string, args ...string) (string, e
 // takes too long.
 func (r *Rack) Down(ctx context.Context) error {
 	if _, err := ask(ctx, r.Dir, request{Do: "down"}); err == nil && r.super.awaitEnd(ctx, downGrace) == nil {
+		r.release()
 		return nil
 	}
 	return r.Kill(ctx)
@@ -258,7 +263,15 @@ func (r *Rack) Kill(ctx context.Context) error {
 	if err := r.super.awaitEnd(ctx, downGrace); err != nil {
 		return fmt.Errorf("lab down: %w", err)
 	}
+	r.release()
 	return nil
+}
+
+func (r *Rack) release() {
+	if r.parent >= 0 {
+		syscall.Close(r.parent)
+		r.parent = -1
+	}
 }
 
 // Wait returns when the rack has ended.
