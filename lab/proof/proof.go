@@ -1,0 +1,140 @@
+// Package proof checks from outside what the virtual rack claims to have done: what lies on a machine's disk, and what
+// went over the wire. It trusts neither the agent nor the appliance: it reads the disk's file and the capture.
+package proof
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/lab"
+)
+
+// Disk hashes the image's range of a disk, with the named ranges taken from the image: they are what finish-disk
+// changes on purpose. The sum equals the manifest's sha256 exactly when every other byte is the image's.
+// store is the appliance's image directory.
+func Disk(path, store, imageID string, but []inventory.Range) (sum images.Hash, want images.Hash, err error) {
+	raw, err := os.ReadFile(filepath.Join(store, imageID, "manifest.json"))
+	if err != nil {
+		return sum, want, err
+	}
+	if id := images.ID(raw); id != imageID {
+		return sum, want, fmt.Errorf("manifest of image %s has id %s", imageID, id)
+	}
+	m, err := images.Parse(raw)
+	if err != nil {
+		return sum, want, err
+	}
+	disk, err := os.Open(path)
+	if err != nil {
+		return sum, want, err
+	}
+	defer disk.Close()
+	data, err := os.Open(filepath.Join(store, imageID, "disk.zst"))
+	if err != nil {
+		return sum, want, err
+	}
+	defer data.Close()
+	dec, err := images.NewDecoder()
+	if err != nil {
+		return sum, want, err
+	}
+	h := sha256.New()
+	buf, original := make([]byte, m.ChunkSize), make([]byte, m.ChunkSize)
+	for _, c := range m.Chunks {
+		got := buf[:c.RawLength]
+		if _, err := disk.ReadAt(got, c.RawOffset); err != nil {
+			return sum, want, fmt.Errorf("read %s at %d: %w", path, c.RawOffset, err)
+		}
+		begin, end := uint64(c.RawOffset), uint64(c.RawOffset+c.RawLength)
+		for _, r := range but {
+			from, to := max(r.Offset, begin), min(r.Offset+r.Length, end)
+			if from >= to {
+				continue
+			}
+			frame := make([]byte, c.Length)
+			if _, err := data.ReadAt(frame, c.Offset); err != nil && !errors.Is(err, io.EOF) {
+				return sum, want, err
+			}
+			chunk, err := dec.DecodeChunk(original, frame, c)
+			if err != nil {
+				return sum, want, err
+			}
+			copy(got[from-begin:to-begin], chunk[from-begin:to-begin])
+		}
+		h.Write(got)
+	}
+	return images.Hash(h.Sum(nil)), m.RawSHA256, nil
+}
+
+// Wire says what a capture of the provisioning network shows of DHCP.
+type Wire struct {
+	SiteAddresses int // addresses that the site's server handed out
+	OurAnswers    int // proxy offers and acknowledgements of ours
+	OurBootFiles  int // of those, with a boot file
+}
+
+// DHCP reads a capture and checks the peace between the two servers: the site's never hands out a boot file, and we
+// never hand out an address.
+func DHCP(capture string, ours netip.Addr) (w Wire, err error) {
+	packets, err := lab.ReadDHCP(capture)
+	if err != nil {
+		return w, err
+	}
+	for _, p := range packets {
+		d := p.DHCP
+		if d.OpCode != dhcpv4.OpcodeBootReply {
+			continue
+		}
+		file := d.BootFileName
+		if file == "" {
+			file = string(d.GetOneOption(dhcpv4.OptionBootfileName))
+		}
+		address := d.YourIPAddr != nil && !d.YourIPAddr.IsUnspecified()
+		if p.Src.Addr() != ours {
+			if address {
+				w.SiteAddresses++
+			}
+			if file != "" {
+				return w, fmt.Errorf("%s: %s handed out the boot file %q", p.At.Format("15:04:05.000"), p.Src, file)
+			}
+			continue
+		}
+		w.OurAnswers++
+		if file != "" {
+			w.OurBootFiles++
+		}
+		leased := d.IPAddressLeaseTime(0) != 0
+		if address || leased {
+			return w, fmt.Errorf("%s: we handed out the address %s (lease %v)", p.At.Format("15:04:05.000"), d.YourIPAddr, leased)
+		}
+	}
+	if w.SiteAddresses == 0 || w.OurBootFiles == 0 {
+		return w, fmt.Errorf("the capture %s shows %d addresses of the site's server and %d boot files of ours: it cannot be of a deployment", capture, w.SiteAddresses, w.OurBootFiles)
+	}
+	return w, nil
+}
+
+// Short is a hash for a line of text.
+func Short(h images.Hash) string { return hex.EncodeToString(h[:6]) + "…" }
+
+// Names lists ranges for a line of text.
+func Names(ranges []inventory.Range) []string {
+	var out []string
+	for _, r := range ranges {
+		if !slices.Contains(out, r.Name) {
+			out = append(out, r.Name)
+		}
+	}
+	return out
+}
