@@ -1,0 +1,85 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Prepared is what is known of a disk after Prepare.
+type Prepared struct {
+	// Zeros says that the disk reads zeros wherever nothing is written: discarded, and places all
+	// over it read. Without it zero chunks must be written. Reading back judges it for every chunk.
+	Zeros     bool
+	Discarded bool
+}
+
+const (
+	edge    = 1 << 20 // of the disk and of each old partition: where tables, labels and boot code lie
+	tail    = 1 << 20
+	samples = 64
+)
+
+// Prepare clears every signature that an old system could be found by, and discards the whole
+// disk if it can. Doing it again is harmless.
+func (d *Device) Prepare() (Prepared, error) {
+	if d.Size < 2*edge {
+		return Prepared{}, fmt.Errorf("%s holds %d bytes: too small for any system", d.Name, d.Size)
+	}
+	_, parts := partitions(d, d.Size, d.Sector)
+	for _, p := range parts {
+		if err := d.clear(p.offset, min(edge, p.length)); err != nil {
+			return Prepared{}, err
+		}
+		// A RAID member's superblock can lie at its end.
+		end := min(128<<10, p.length)
+		if err := d.clear(p.offset+p.length-end, end); err != nil {
+			return Prepared{}, err
+		}
+	}
+	if err := d.WipeLabels(); err != nil {
+		return Prepared{}, err
+	}
+	var p Prepared
+	switch err := d.discard(); {
+	case err == nil:
+		p.Discarded = true
+	case !errors.Is(err, errNoDiscard):
+		return Prepared{}, err
+	}
+	if err := d.Flush(); err != nil {
+		return Prepared{}, err
+	}
+	p.Zeros = p.Discarded && d.samplesZero(samples)
+	if found := Probe(d, d.Size, d.Sector); len(found) > 0 {
+		return Prepared{}, fmt.Errorf("%s still shows %v after its signatures were cleared: it does not keep what is written", d.Name, found)
+	}
+	if err := d.reread(); err != nil {
+		return Prepared{}, err
+	}
+	return p, nil
+}
+
+// WipeLabels clears the first and the last MiB, where both GPTs, the MBR and boot code lie, so that
+// nothing on the disk boots.
+func (d *Device) WipeLabels() error {
+	if err := d.clear(0, min(edge, d.Size)); err != nil {
+		return err
+	}
+	if err := d.clear(max(0, d.Size-tail), min(tail, d.Size)); err != nil {
+		return err
+	}
+	return d.Flush()
+}
+
+// clear writes zeros as data: what a discard leaves behind is the disk's choice.
+func (d *Device) clear(off, length int64) error {
+	buf := make([]byte, min(length, edge))
+	for length > 0 {
+		n := min(length, int64(len(buf)))
+		if _, err := d.file.WriteAt(buf[:n], off); err != nil {
+			return fmt.Errorf("clear %d bytes of %s at %d: %w", n, d.Name, off, err)
+		}
+		off, length = off+n, length-n
+	}
+	return nil
+}

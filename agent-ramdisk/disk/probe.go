@@ -1,0 +1,191 @@
+package disk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"slices"
+	"strings"
+)
+
+// magics are signatures at fixed places, as libblkid knows them.
+var magics = []struct {
+	name   string
+	offset int64
+	bytes  string
+}{
+	{"xfs", 0, "XFSB"},
+	{"luks", 0, "LUKS\xba\xbe"},
+	{"ntfs", 3, "NTFS    "},
+	{"bitlocker", 3, "-FVE-FS-"},
+	{"exfat", 3, "EXFAT   "},
+	{"squashfs", 0, "hsqs"},
+	{"bluestore", 0, "bluestore block device"},
+	{"swap", 4086, "SWAPSPACE2"},
+	{"btrfs", 0x10040, "_BHRfS_M"},
+	{"iso9660", 0x8001, "CD001"},
+	{"gfs2", 0x10000, "\x01\x16\x19\x70"},
+	{"vmfs", 0x100000, "\x0d\xd0\x01\xc0"},
+	{"vmfs", 0x200000, "\x0d\xd0\x01\xc0"},
+	{"bcache", 0x1018, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca"},
+	{"lvm2", 24, "LVM2 001"},
+	{"lvm2", 512 + 24, "LVM2 001"},
+	{"lvm2", 1024 + 24, "LVM2 001"},
+	{"lvm2", 1536 + 24, "LVM2 001"},
+	{"md", 0, "\xfc\x4e\x2b\xa9"},    // metadata 1.1
+	{"md", 4096, "\xfc\x4e\x2b\xa9"}, // metadata 1.2
+}
+
+// probe names the signatures of what starts at offset and is size bytes long: a disk or a partition.
+func probe(r io.ReaderAt, offset, size int64) []string {
+	at := func(off int64, n int) []byte {
+		b := make([]byte, n)
+		if off < 0 || off+int64(n) > size {
+			return b
+		}
+		if got, _ := r.ReadAt(b, offset+off); got < n {
+			clear(b)
+		}
+		return b
+	}
+	le := binary.LittleEndian
+	var found []string
+	add := func(name string) {
+		if name != "" && !slices.Contains(found, name) {
+			found = append(found, name)
+		}
+	}
+	for _, m := range magics {
+		if string(at(m.offset, len(m.bytes))) == m.bytes {
+			add(m.name)
+		}
+	}
+	if sb := at(1024, 256); le.Uint16(sb[0x38:]) == 0xef53 {
+		add(extVersion(le.Uint32(sb[0x5c:]), le.Uint32(sb[0x60:])))
+	}
+	boot := at(0, 512)
+	if label, ok := fatLabel(boot); ok {
+		add("vfat")
+		add(seedLabel(label))
+	}
+	if slices.Contains(found, "iso9660") {
+		add(seedLabel(string(at(0x8028, 32))))
+	}
+	// md 1.0 lies 8 to 12 KiB before the end, 0.90 in the last whole 64 KiB.
+	if string(at((size/512-16)&^7*512, 4)) == "\xfc\x4e\x2b\xa9" || string(at(size&^0xffff-0x10000, 4)) == "\xfc\x4e\x2b\xa9" {
+		add("md")
+	}
+	// The first of ZFS' uberblocks that is in use may be any of 128; the first few tell most pools.
+	for i := range int64(16) {
+		if m := at(0x20000+i*1024, 8); le.Uint64(m) == 0x00bab10c || binary.BigEndian.Uint64(m) == 0x00bab10c {
+			add("zfs")
+		}
+	}
+	return found
+}
+
+// extVersion tells ext2, 3 and 4 apart by features, as the kernel's drivers do.
+func extVersion(compat, incompat uint32) string {
+	const (
+		hasJournal       = 0x4
+		ext4Only         = 0x40 | 0x80 | 0x200 | 0x400 // extents, 64bit, flex_bg, ea_inode
+		journalDevice    = 0x8
+		ext3OrOlderKnown = 0x2 | 0x4 | 0x10
+	)
+	switch {
+	case incompat&journalDevice != 0:
+		return "jbd"
+	case incompat&ext4Only != 0 || incompat&^ext3OrOlderKnown != 0:
+		return "ext4"
+	case compat&hasJournal != 0:
+		return "ext3"
+	default:
+		return "ext2"
+	}
+}
+
+// fatLabel reads the label of a FAT boot sector. ok is false when it is none.
+func fatLabel(boot []byte) (label string, ok bool) {
+	if boot[510] != 0x55 || boot[511] != 0xaa {
+		return "", false
+	}
+	switch {
+	case bytes.HasPrefix(boot[54:], []byte("FAT1")):
+		return strings.TrimRight(string(boot[43:54]), " \x00"), true
+	case bytes.HasPrefix(boot[82:], []byte("FAT32")):
+		return strings.TrimRight(string(boot[71:82]), " \x00"), true
+	}
+	return "", false
+}
+
+// seedLabel is the label when it is one that cloud-init looks for, and nothing otherwise.
+func seedLabel(label string) string {
+	switch l := strings.ToLower(strings.TrimRight(label, " \x00")); l {
+	case "cidata", "config-2":
+		return l
+	}
+	return ""
+}
+
+// Probe names what lies on a disk: its partition table, and the signatures of the disk and of
+// every partition. It reads a few hundred small places.
+func Probe(r io.ReaderAt, size int64, sector int) []string {
+	found := probe(r, 0, size)
+	table, parts := partitions(r, size, sector)
+	if table != "" && !(table == "mbr" && len(found) > 0) { // a file system's boot sector looks like an MBR
+		found = append(found, table)
+	}
+	for _, p := range parts {
+		for _, name := range probe(r, p.offset, p.length) {
+			if !slices.Contains(found, name) {
+				found = append(found, name)
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// An extent is where a partition lies, in bytes.
+type extent struct {
+	offset, length int64
+	name           string // from the GPT
+}
+
+// partitions lists partitions of a disk by whichever table it has: the GPT, its backup when
+// the first is damaged, or the MBR's primary ones.
+func partitions(r io.ReaderAt, size int64, sector int) (table string, parts []extent) {
+	sectors := uint64(size) / uint64(sector)
+	if sectors < 4 {
+		return "", nil
+	}
+	for _, lba := range []uint64{1, sectors - 1} {
+		g, err := readGPT(r, sector, lba)
+		if err != nil {
+			continue
+		}
+		list, err := g.partitions(sectors)
+		if err != nil {
+			continue
+		}
+		for _, p := range list {
+			parts = append(parts, extent{int64(p.First) * int64(sector), int64(p.Last-p.First+1) * int64(sector), p.Name})
+		}
+		return "gpt", parts
+	}
+	mbr := make([]byte, 512)
+	if n, _ := r.ReadAt(mbr, 0); n < 512 || mbr[510] != 0x55 || mbr[511] != 0xaa {
+		return "", nil
+	}
+	for i := range 4 {
+		e := mbr[446+16*i:]
+		first, count := binary.LittleEndian.Uint32(e[8:]), binary.LittleEndian.Uint32(e[12:])
+		if e[0]&0x7f != 0 {
+			return "", nil // boot flag is 00 or 80: this is code, not a table
+		}
+		if e[4] != 0 && count > 0 && uint64(first)+uint64(count) <= sectors && e[4] != 0xee {
+			parts = append(parts, extent{offset: int64(first) * int64(sector), length: int64(count) * int64(sector)})
+		}
+	}
+	return "mbr", parts
+}
