@@ -1,0 +1,164 @@
+package hardware
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// notDisks are block devices that no system is installed on.
+var notDisks = regexp.MustCompile(`^(loop|ram|zram|dm-|md|sr|fd|nbd)|^mmcblk\d+(boot\d|rpmb)`)
+
+// virtualMedia are drives that a BMC pretends: their contents are somebody else's.
+var virtualMedia = regexp.MustCompile(`(?i)^(virtual|LUN \d+ media)|virtual (cd|floppy|media)`)
+
+// Disks lists the whole disks of the machine.
+func (m Machine) Disks() ([]inventory.Disk, error) {
+	entries, err := os.ReadDir(m.path("sys/block"))
+	if err != nil {
+		return nil, fmt.Errorf("disks: %w", err)
+	}
+	var disks []inventory.Disk
+	for _, e := range entries {
+		if notDisks.MatchString(e.Name()) {
+			continue
+		}
+		if d := m.disk(e.Name()); !virtualMedia.MatchString(d.Model) {
+			disks = append(disks, d)
+		}
+	}
+	slices.SortFunc(disks, func(a, b inventory.Disk) int { return strings.Compare(a.Name, b.Name) })
+	return disks, nil
+}
+
+func (m Machine) disk(name string) inventory.Disk {
+	dir := "sys/block/" + name + "/"
+	d := inventory.Disk{
+		Name: name,
+		// The size attribute counts 512-byte units whatever the sector size is.
+		Bytes:          uint64(m.number(dir+"size")) * 512,
+		LogicalSector:  int(m.number(dir + "queue/logical_block_size")),
+		PhysicalSector: int(m.number(dir + "queue/physical_block_size")),
+		Rotational:     m.number(dir+"queue/rotational") == 1,
+		Removable:      m.number(dir+"removable") == 1,
+		ReadOnly:       m.number(dir+"ro") == 1,
+		Vendor:         m.text(dir + "device/vendor"),
+		Model:          m.text(dir + "device/model"),
+	}
+	if strings.HasPrefix(d.Vendor, "0x") {
+		d.Vendor = "" // virtio's is a PCI number
+	}
+	// Resolved within the tree of the test or of the machine: the link is relative.
+	place, err := filepath.EvalSymlinks(m.path("sys/block/" + name))
+	if err != nil {
+		place = ""
+	}
+	d.ByPath, d.Transport = byPath(place)
+	if d.Transport == "sata" {
+		d.ByPath += "-" + m.ataPort(place)
+	}
+	switch {
+	case strings.HasPrefix(name, "vd"):
+		d.Serial = m.text(dir + "serial")
+		d.Rotational = false // the kernel's guess for what it cannot know
+	case strings.HasPrefix(name, "nvme"):
+		d.Serial = m.text(dir + "device/serial")
+		d.WWN = wwn(m.text(dir + "wwid"))
+	default:
+		d.Serial = vpd(m.path(dir + "device/vpd_pg80"))
+		d.WWN = wwn(m.text(dir + "device/wwid"))
+		if link, err := filepath.EvalSymlinks(m.path(dir + "device")); err == nil && hctl.MatchString(filepath.Base(link)) {
+			d.HCTL = filepath.Base(link)
+		}
+		if d.Transport == "sata" {
+			d.Vendor = "" // always "ATA"
+		}
+	}
+	return d
+}
+
+// ataPort is the port on the controller: ata5's port_no, which counts from 1 on every controller.
+func (m Machine) ataPort(place string) string {
+	for part := range strings.SplitSeq(place, "/") {
+		if ataPort.MatchString(part) {
+			return m.text("sys/class/ata_port/" + part + "/port_no")
+		}
+	}
+	return ""
+}
+
+// vpd reads the serial out of VPD page 80h: four bytes of header, then text (SPC-4 section 7.8.15).
+func vpd(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil || len(data) < 4 {
+		return ""
+	}
+	return strings.Trim(string(data[4:]), " \x00\n")
+}
+
+// wwn keeps what is a worldwide name; "t10." and "nvme." are vendor, model and serial in other words.
+func wwn(id string) string {
+	switch {
+	case strings.HasPrefix(id, "naa."):
+		return "0x" + strings.TrimPrefix(id, "naa.")
+	case strings.HasPrefix(id, "eui."), strings.HasPrefix(id, "uuid."):
+		return id
+	}
+	return ""
+}
+
+var (
+	pciAddress = regexp.MustCompile(`^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+	hctl       = regexp.MustCompile(`^\d+:\d+:\d+:\d+$`)
+	usbPort    = regexp.MustCompile(`^\d+-([0-9.]+)(:[0-9.]+)?$`)
+	ataPort    = regexp.MustCompile(`^ata\d+$`)
+)
+
+// byPath says where a disk is plugged in, in the words of udev's by-path names, and by which transport, from its
+// place in /sys/devices. Numbers that depend on the order of discovery (host3, ata5) stay out of it.
+func byPath(place string) (path, transport string) {
+	var pci, usb, scsi, nvme string
+	var ata, virtio, sas bool
+	for part := range strings.SplitSeq(place, "/") {
+		switch {
+		case pciAddress.MatchString(part):
+			pci = "pci-" + part // the last one: the controller, not the bridges before it
+		case hctl.MatchString(part):
+			scsi = part
+		case usbPort.MatchString(part):
+			usb = usbPort.FindStringSubmatch(part)[1]
+		case ataPort.MatchString(part):
+			ata = true
+		case strings.HasPrefix(part, "virtio"):
+			virtio = true
+		case strings.HasPrefix(part, "end_device-"):
+			sas = true
+		case strings.HasPrefix(part, "nvme") && part != "nvme":
+			if _, ns, ok := strings.Cut(strings.TrimPrefix(part, "nvme"), "n"); ok {
+				nvme = ns
+			}
+		}
+	}
+	// Host numbers are given in order of discovery; channel, target and LUN are wiring.
+	_, lun, _ := strings.Cut(scsi, ":")
+	switch {
+	case usb != "":
+		return pci + "-usb-" + usb, "usb"
+	case nvme != "":
+		return pci + "-nvme-" + nvme, "nvme"
+	case ata:
+		return pci + "-ata", "sata" // the caller knows the port
+	case sas:
+		return pci + "-sas-" + lun, "sas"
+	case scsi != "":
+		return pci + "-scsi-" + lun, "scsi"
+	case virtio:
+		return pci, "virtio"
+	}
+	return pci, "scsi"
+}
