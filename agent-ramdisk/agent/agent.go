@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// An Agent serves one boot of one machine.
+type Agent struct {
+	Client  *Client
+	Console *Console
+	Log     *slog.Logger
+
+	Registration inventory.Registration // Uptime is filled in
+	Uptime       func() time.Duration
+	SetClock     func(time.Time) error
+	Registered   func() // called once the appliance knows us: what is slow can start now
+	// Settle waits until drivers are loaded and the disks that they found have shown up.
+	Settle func(context.Context)
+	Report func() *inventory.Report
+	Disks  func() ([]inventory.Disk, error)
+	Dev    string // "/dev"
+	// Restart ends the kernel: "reboot" or "poweroff". It returns only when that was impossible.
+	Restart func(how string) error
+	// Backoff is the first wait after a failed call, doubled up to 10 s; 0 is 500 ms.
+	Backoff time.Duration
+
+	results map[string]inventory.Result // of this boot, by order: doing an order twice is work for nothing
+	zeros   map[string]bool             // disks, by name, that are known to read zeros
+}
+
+// phases of a machine's way to a new system, as a person sees them counted on the console.
+var phases = []string{"network", "register", "drivers", inventory.DoInspect, inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk, "restart"}
+
+// Phase tells the console that a phase starts, and returns the function that tells its end.
+func Phase(log *slog.Logger, name string) func(error) {
+	number := 0
+	for i, p := range phases {
+		if p == name {
+			number = i + 1
+		}
+	}
+	label := fmt.Sprintf("phase %s (%d/%d)", name, number, len(phases))
+	log.Info(label + ": started")
+	start := time.Now()
+	return func(err error) {
+		took := time.Since(start)
+		if took < 10*time.Second {
+			took = took.Round(100 * time.Millisecond)
+		} else {
+			took = took.Round(time.Second)
+		}
+		if err != nil {
+			log.Error(fmt.Sprintf("%s: failed after %s: %v", label, took, err))
+			return
+		}
+		log.Info(fmt.Sprintf("%s: done, %s", label, took))
+	}
+}
+
+// Run registers and does what it is told until ctx ends, the nonce dies (ErrNonce) or
+// the machine restarts.
+func (a *Agent) Run(ctx context.Context) error {
+	a.results, a.zeros = map[string]inventory.Result{}, map[string]bool{}
+	done := Phase(a.Log, "register")
+	var me inventory.Registered
+	err := a.insist(ctx, "register", func() (err error) {
+		r := a.Registration
+		r.Uptime = a.Uptime().Milliseconds()
+		me, err = a.Client.register(ctx, r)
+		return err
+	})
+	done(err)
+	if err != nil {
+		return err
+	}
+	if err := a.SetClock(me.Time); err != nil {
+		a.Log.Warn("set the clock", "err", err)
+	}
+	a.Registered()
+	a.Log.Info(fmt.Sprintf("registered as %s (%s); waiting for orders; press Enter for a shell", me.Name, me.Machine))
+	for {
+		var order inventory.Order
+		asked := time.Now()
+		err := a.insist(ctx, "ask for orders", func() (err error) {
+			order, err = a.Client.next(ctx, a.Registration.BootID)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if order.Do == inventory.DoWait || order.ID == "" {
+			// An appliance that does not hold the call must not be asked a thousand times a second.
+			if err := sleep(ctx, a.backoff()-time.Since(asked)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := a.obey(ctx, order); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *Agent) obey(ctx context.Context, order inventory.Order) error {
+	result, again := a.results[order.ID]
+	if again {
+		a.Log.Info("order repeated, its result is known", "id", order.ID, "do", order.Do)
+	} else {
+		result = a.perform(ctx, order)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.results[order.ID] = result
+	}
+	err := a.insist(ctx, "report the result of "+order.Do, func() error {
+		return a.Client.result(ctx, order.ID, result)
+	})
+	switch {
+	case errors.Is(err, errGone):
+		a.Log.Warn("result not wanted", "id", order.ID, "err", err)
+		return nil
+	case err != nil:
+		return err
+	case result.Error == "" && (order.Do == inventory.DoReboot || order.Do == inventory.DoPowerOff):
+		Phase(a.Log, "restart")
+		if err := a.Restart(order.Do); err != nil {
+			a.Log.Error("restart", "how", order.Do, "err", err)
+		}
+	}
+	return nil
+}
+
+// perform does an order and never panics: an agent that is gone can tell nobody why.
+func (a *Agent) perform(ctx context.Context, order inventory.Order) (result inventory.Result) {
+	done := func(error) {}
+	defer func() {
+		if p := recover(); p != nil {
+			a.Log.Error("panic", "in", order.Do, "value", p, "stack", string(debug.Stack()))
+			result = inventory.Result{Error: fmt.Sprintf("%s: the agent met a bug: %v", order.Do, p)}
+			done(errors.New(result.Error))
+		}
+		result.BootID = a.Registration.BootID
+		if result.Error != "" {
+			result.Log = a.Console.Tail()
+		}
+	}()
+	if order.Do == inventory.DoReboot || order.Do == inventory.DoPowerOff {
+		return result // the result first: nobody hears us afterwards
+	}
+	done = Phase(a.Log, order.Do)
+	err := a.carryOut(ctx, order, &result)
+	done(err)
+	if err != nil {
+		result.Error = err.Error()
+		var h *hinted
+		if errors.As(err, &h) {
+			result.Hint = h.hint
+		}
+	}
+	return result
+}
+
+// hinted is an error with the next move.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Unwrap() error { return h.error }
+
+// insist repeats a call until it is answered. It gives up when the nonce is dead, the order gone, or ctx over.
+func (a *Agent) insist(ctx context.Context, what string, call func() error) error {
+	const longest = 10 * time.Second
+	wait := a.backoff()
+	for {
+		err := call()
+		switch {
+		case err == nil, errors.Is(err, ErrNonce):
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errGone) && what != "register" && what != "ask for orders":
+			return err
+		}
+		a.Log.Warn(what+", will try again", "err", err)
+		// Half of it at random: a rack that lost its appliance must not come back as one.
+		if err := sleep(ctx, wait/2+rand.N(wait/2+1)); err != nil {
+			return err
+		}
+		wait = min(2*wait, longest)
+	}
+}
+
+func (a *Agent) backoff() time.Duration {
+	if a.Backoff > 0 {
+		return a.Backoff
+	}
+	return 500 * time.Millisecond
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,105 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+)
+
+// A Console is where a person reads what the agent does: every terminal that the kernel was given, and
+// a ring of the last lines, which goes along with a failed result.
+type Console struct {
+	mu    sync.Mutex
+	terms []*Terminal
+	ring  []string
+}
+
+// A Terminal is one of them.
+type Terminal struct {
+	Name string
+	w    io.Writer
+	mute bool
+}
+
+const ringLines = 200
+
+// Add makes lines go to a terminal as well.
+func (c *Console) Add(name string, w io.Writer) *Terminal {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &Terminal{Name: name, w: w}
+	c.terms = append(c.terms, t)
+	return t
+}
+
+// Mute keeps lines off a terminal while a person has a shell there.
+func (c *Console) Mute(t *Terminal, mute bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.mute = mute
+}
+
+// Write takes whole lines.
+func (c *Console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for line := range strings.Lines(string(p)) {
+		c.ring = append(c.ring, line)
+	}
+	if extra := len(c.ring) - ringLines; extra > 0 {
+		c.ring = append([]string(nil), c.ring[extra:]...)
+	}
+	for _, t := range c.terms {
+		if !t.mute {
+			_, _ = t.w.Write(p) // a terminal that is gone is no reason to stop
+		}
+	}
+	return len(p), nil
+}
+
+// Tail is the last lines.
+func (c *Console) Tail() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.Join(c.ring, "")
+}
+
+// Logger writes "pxagent: message key=value" lines: no time and no level, they are for
+// people, and the serial log has its own clock.
+func (c *Console) Logger() *slog.Logger { return slog.New(lines{w: c}) }
+
+type lines struct {
+	w     io.Writer
+	attrs []slog.Attr
+}
+
+func (l lines) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+
+func (l lines) Handle(_ context.Context, r slog.Record) error {
+	var b bytes.Buffer
+	b.WriteString("pxagent: ")
+	if r.Level >= slog.LevelWarn {
+		b.WriteString(strings.ToLower(r.Level.String()) + ": ")
+	}
+	b.WriteString(r.Message)
+	write := func(a slog.Attr) bool {
+		b.WriteString(" " + a.Key + "=" + a.Value.String())
+		return true
+	}
+	for _, a := range l.attrs {
+		write(a)
+	}
+	r.Attrs(write)
+	line := strings.ReplaceAll(strings.TrimRight(b.String(), "\n"), "\n", "; ")
+	_, err := io.WriteString(l.w, line+"\n")
+	return err
+}
+
+func (l lines) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return lines{l.w, append(append([]slog.Attr(nil), l.attrs...), attrs...)}
+}
+
+func (l lines) WithGroup(string) slog.Handler { return l }

@@ -1,0 +1,196 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/agent-ramdisk/disk"
+	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// carryOut does the order and fills in what it proves.
+func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inventory.Result) (err error) {
+	a.Settle(ctx)
+	if order.Do == inventory.DoInspect {
+		result.Report = a.Report()
+		for _, p := range result.Report.Problems {
+			a.Log.Warn("inspect", "problem", p)
+		}
+		return nil
+	}
+	switch order.Do {
+	case inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk:
+	default:
+		return &hinted{fmt.Errorf("unknown order %q", order.Do), "the agent is older than the appliance: build the ramdisk again and reboot the machine"}
+	}
+	dev, err := a.open(order.Target)
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	switch order.Do {
+	case inventory.DoPrepareDisk:
+		p, err := dev.Prepare()
+		if err != nil {
+			return err
+		}
+		a.zeros[dev.Name] = p.Zeros
+		a.Log.Info("disk prepared", "disk", dev.Name, "discarded", p.Discarded, "reads_zeros", p.Zeros)
+	case inventory.DoWriteImage:
+		result.Written, err = a.writeImage(ctx, dev, order)
+	case inventory.DoFinishDisk:
+		if order.Seed == nil {
+			return errors.New("finish-disk: the order has no seed")
+		}
+		result.Finished, err = dev.Finish(*order.Seed)
+	}
+	return err
+}
+
+// open finds the disk that was chosen when the order was made, and takes it.
+func (a *Agent) open(id *inventory.DiskIdentity) (*disk.Device, error) {
+	if id == nil {
+		return nil, errors.New("the order names no disk")
+	}
+	const again = "inspect the machine again and choose a disk of those that it has"
+	disks, err := a.Disks()
+	if err != nil {
+		return nil, err
+	}
+	var found []inventory.Disk
+	for _, d := range disks {
+		if id.Is(d) {
+			found = append(found, d)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return nil, &hinted{fmt.Errorf("disk %s (serial %q, WWN %q, %d bytes) is not there any more or has changed (have: %s)",
+			id.Name, id.Serial, id.WWN, id.Bytes, inventory.ListDisks(disks)), again}
+	case len(found) > 1:
+		return nil, &hinted{fmt.Errorf("%d disks could be the chosen one: %s", len(found), inventory.ListDisks(found)), again}
+	case found[0].ReadOnly:
+		return nil, &hinted{fmt.Errorf("disk %s is read-only", found[0].Name), "check its write-protect switch or controller"}
+	}
+	dev, err := disk.OpenDevice(filepath.Join(a.Dev, found[0].Name))
+	if err != nil {
+		return nil, err
+	}
+	if uint64(dev.Size) != id.Bytes {
+		defer dev.Close()
+		return nil, &hinted{fmt.Errorf("disk %s holds %d bytes, was chosen with %d", dev.Name, dev.Size, id.Bytes), again}
+	}
+	return dev, nil
+}
+
+func (a *Agent) writeImage(ctx context.Context, dev *disk.Device, order inventory.Order) (*inventory.Written, error) {
+	if order.Image == nil {
+		return nil, errors.New("write-image: the order names no image")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	m, err := a.manifest(ctx, order.Image.ID)
+	if err != nil {
+		return nil, fmt.Errorf("manifest of image %s: %w", order.Image.ID, err)
+	}
+	fetcher := images.Fetcher{
+		Client:   plainHTTP,
+		URL:      order.Image.URL,
+		ID:       order.Image.ID,
+		Attempts: 60, // at most 10 s apart: an appliance that was killed or is being replaced comes back
+	}
+	p := a.reporter(ctx, cancel, order)
+	defer p.stop()
+	zeros := a.zeros[dev.Name]
+	a.zeros[dev.Name] = false
+	written, err := dev.Write(ctx, disk.Write{Manifest: m, Fetch: fetcher.Fetch, Zeros: zeros, Progress: p.set})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, cause // why it was cancelled says more than that it was
+	}
+	return written, err
+}
+
+// manifest fetches an image's manifest and checks it against the image's id.
+func (a *Agent) manifest(ctx context.Context, id string) (*images.Manifest, error) {
+	var data []byte
+	err := a.insist(ctx, "fetch the manifest", func() (err error) {
+		data, err = a.Client.manifest(ctx, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if got := images.ID(data); got != id {
+		return nil, fmt.Errorf("its sha256 is %s", got)
+	}
+	return images.Parse(data)
+}
+
+// plainHTTP fetches chunks. No Timeout: the Fetcher watches for stalls.
+var plainHTTP = &http.Client{Transport: &http.Transport{
+	DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+	MaxIdleConnsPerHost: 8,
+	DisableCompression:  true,
+}}
+
+// A reporter sends the newest progress once a second, and now and then a line to the console.
+type reporter struct {
+	mu     sync.Mutex
+	newest inventory.Progress
+	over   chan struct{}
+	wg     sync.WaitGroup
+}
+
+func (r *reporter) set(p inventory.Progress) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.newest = p
+}
+
+func (r *reporter) stop() {
+	close(r.over)
+	r.wg.Wait()
+}
+
+func (a *Agent) reporter(ctx context.Context, cancel context.CancelCauseFunc, order inventory.Order) *reporter {
+	r := &reporter{over: make(chan struct{})}
+	r.wg.Go(func() {
+		var sent inventory.Progress
+		told := time.Now()
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-r.over:
+				return
+			}
+			r.mu.Lock()
+			p := r.newest
+			r.mu.Unlock()
+			if p == sent {
+				continue
+			}
+			sent = p
+			p.BootID = a.Registration.BootID
+			// A lost report is no harm: the next one says more.
+			short, done := context.WithTimeout(ctx, 5*time.Second)
+			if err := a.Client.progress(short, order.ID, p); errors.Is(err, errGone) || errors.Is(err, ErrNonce) {
+				cancel(err)
+			}
+			done()
+			if time.Since(told) >= 5*time.Second && p.Total > 0 {
+				told = time.Now()
+				a.Log.Info(fmt.Sprintf("%s: %s %d%% of %d MiB", order.Do, p.Phase, 100*p.Done/p.Total, p.Total>>20))
+			}
+		}
+	})
+	return r
+}

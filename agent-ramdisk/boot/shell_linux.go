@@ -1,0 +1,92 @@
+package boot
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Children starts programs and collects the dead: as process 1 we also get those that nobody
+// else waits for, so one place must do all the waiting.
+type Children struct {
+	mu   sync.Mutex
+	exit map[int]chan struct{}
+}
+
+// Collect starts the collecting.
+func Collect() *Children {
+	c := &Children{exit: map[int]chan struct{}{}}
+	died := make(chan os.Signal, 1)
+	signal.Notify(died, unix.SIGCHLD)
+	go func() {
+		for range died {
+			c.collect()
+		}
+	}()
+	return c
+}
+
+func (c *Children) collect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if err != nil || pid <= 0 {
+			return
+		}
+		if ch, ok := c.exit[pid]; ok {
+			close(ch)
+			delete(c.exit, pid)
+		}
+	}
+}
+
+// run starts a program on a terminal that it controls, and waits for it.
+func (c *Children) run(tty *os.File, argv0 string, argv ...string) error {
+	fd := tty.Fd()
+	c.mu.Lock() // a child that dies at once must be known before it is collected
+	pid, err := syscall.ForkExec(argv0, argv, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"PATH=/bbin:/bin", "HOME=/", "TERM=linux", "USER=root"},
+		Files: []uintptr{fd, fd, fd},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
+	})
+	ch := make(chan struct{})
+	if err == nil {
+		c.exit[pid] = ch
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("%s: %w", argv0, err)
+	}
+	<-ch
+	return nil
+}
+
+// Shells gives a person who presses Enter on the terminal a shell, for as long as there
+// is a terminal. busy is called with true when one starts and with false when it ends.
+func (c *Children) Shells(device string, busy func(bool)) error {
+	tty, err := os.OpenFile(device, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	defer tty.Close()
+	for {
+		// A fresh reader each time: what was typed into the shell is not for us.
+		if _, err := bufio.NewReaderSize(tty, 16).ReadString('\n'); err != nil {
+			return err
+		}
+		busy(true)
+		fmt.Fprintln(tty, "u-root shell; the agent goes on working. Leave with Ctrl-D or exit.")
+		err := c.run(tty, "/bbin/gosh", "gosh")
+		if err != nil {
+			fmt.Fprintln(tty, "no shell:", err)
+		}
+		busy(false)
+	}
+}

@@ -1,0 +1,4 @@
+// Package netup brings up the network card that the machine booted from and keeps its
+// DHCP lease (RFC 2131) for as long as the agent runs. It needs no names: the appliance is known by its
+// address.
+package netup
