@@ -1,0 +1,282 @@
+package initramfs
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pxectl/pxectl/agent-ramdisk/modules"
+	"github.com/therootcompany/xz"
+	"github.com/u-root/u-root/pkg/cpio"
+)
+
+//go:embed all:base
+var bases embed.FS
+
+// Options say what a ramdisk is made of.
+type Options struct {
+	Kernel   string   // path of the vmlinuz
+	Modules  string   // path of .../lib/modules/VERSION; "" when the kernel needs none
+	Firmware string   // path of .../lib/firmware, or ""
+	Extra    []string // modules beyond the default ones, by name or by path below kernel/ ("drivers/net/ethernet/sfc/")
+	Arch     string   // amd64 or arm64
+	Out      string   // OUT/ARCH/vmlinuz, initrd and manifest.json are written
+}
+
+// A Manifest says what a ramdisk holds.
+type Manifest struct {
+	Arch        string    `json:"arch"`
+	Kernel      string    `json:"kernel"` // release
+	KernelBytes int64     `json:"kernel_bytes"`
+	InitrdBytes int64     `json:"initrd_bytes"`
+	BaseBytes   int64     `json:"base_bytes"`
+	Modules     int       `json:"modules"`
+	Firmware    []string  `json:"firmware,omitempty"`
+	Missing     []string  `json:"missing_firmware,omitempty"` // files that a module may ask for
+	BuiltAt     time.Time `json:"built_at"`
+}
+
+// ErrNoBase says that pxectl was built without the base archive.
+var ErrNoBase = errors.New("this pxectl was built without a ramdisk; build it with make")
+
+// Build makes the ramdisk. What was there before stays until all of the new one is complete.
+func Build(ctx context.Context, o Options) (*Manifest, error) {
+	if o.Arch == "" || o.Kernel == "" || o.Out == "" {
+		return nil, errors.New("ramdisk: kernel, architecture and output folder are needed")
+	}
+	base, err := bases.ReadFile("base/" + o.Arch + ".cpio.zst")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("ramdisk for %s: %w", o.Arch, ErrNoBase)
+	}
+	if err != nil {
+		return nil, err
+	}
+	version, err := kernelVersion(o.Kernel)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Kernel, err)
+	}
+	m := &Manifest{Arch: o.Arch, Kernel: version, BaseBytes: int64(len(base)), BuiltAt: time.Now().UTC()}
+	initrd := bytes.NewBuffer(base)
+	if o.Modules != "" {
+		archive, err := moduleArchive(ctx, o, m)
+		if err != nil {
+			return nil, err
+		}
+		// The kernel takes a further archive only at a multiple of four; one byte off and it is silently missing.
+		initrd.Write(make([]byte, -initrd.Len()&511))
+		initrd.Write(archive)
+	}
+	m.InitrdBytes = int64(initrd.Len())
+	return m, install(o, m, initrd.Bytes())
+}
+
+// moduleArchive packs the chosen modules, uncompressed as the agent can load them at once, and the index.
+func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) {
+	all, err := scan(ctx, o.Modules)
+	if err != nil {
+		return nil, err
+	}
+	release := all[0].Kernel()
+	if m.Kernel != "" && release != m.Kernel {
+		return nil, fmt.Errorf("the kernel is %s and the modules in %s are for %s: they must be of one package", m.Kernel, o.Modules, release)
+	}
+	m.Kernel = release
+	chosen, err := choose(all, append(append([]string(nil), defaults...), o.Extra...))
+	if err != nil {
+		return nil, err
+	}
+	m.Modules = len(chosen)
+	index := modules.Index{Kernel: release, ByName: byName}
+	var records []cpio.Record
+	firmware := map[string]bool{}
+	for _, f := range chosen {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		data, err := readModule(f.file)
+		if err != nil {
+			return nil, err
+		}
+		name := f.base()[strings.LastIndexByte(f.base(), '/')+1:] + ".ko"
+		records = append(records, cpio.StaticFile(modules.Dir+"/"+name, string(data), 0o644))
+		index.Modules = append(index.Modules, modules.Module{
+			Name: f.Name, File: name, Aliases: f.Aliases, Depends: f.Depends, Soft: f.Soft, Early: isEarly(f),
+		})
+		for _, blob := range f.Firmware {
+			firmware[blob] = true
+		}
+	}
+	packed, err := json.Marshal(index)
+	if err != nil {
+		return nil, err
+	}
+	records = append(records, cpio.StaticFile(modules.Dir+"/"+modules.IndexFile, string(packed), 0o644))
+	blobs, err := firmwareRecords(o.Firmware, firmware, m)
+	if err != nil {
+		return nil, err
+	}
+	return archive(append(records, blobs...))
+}
+
+// scan reads what all modules of a kernel say of themselves.
+func scan(ctx context.Context, dir string) ([]found, error) {
+	root := filepath.Join(dir, "kernel")
+	var all []found
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() || !strings.Contains(d.Name(), ".ko") {
+			return ctx.Err()
+		}
+		rel, _ := filepath.Rel(root, path)
+		data, err := readModule(path)
+		if err != nil {
+			return err
+		}
+		info, err := modules.ReadInfo(bytes.NewReader(data))
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		all = append(all, found{Info: info, path: filepath.ToSlash(rel), file: path})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("modules: %w", err)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("modules: none in %s (want the folder lib/modules/VERSION of a kernel package)", root)
+	}
+	return all, nil
+}
+
+// maxModule bounds a module after decompression; the largest of Debian's has 10 MiB.
+const maxModule = 128 << 20
+
+// readModule reads a module as it comes from a package: plain, .xz, .zst or .gz.
+func readModule(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var r io.Reader = f
+	switch filepath.Ext(path) {
+	case ".xz":
+		r, err = xz.NewReader(f, xz.DefaultDictMax)
+	case ".zst":
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1)); err == nil {
+			defer z.Close()
+			r = z
+		}
+	case ".gz":
+		r, err = gzip.NewReader(f)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(data) > maxModule {
+		return nil, fmt.Errorf("%s: more than %d bytes", path, maxModule)
+	}
+	return data, nil
+}
+
+// firmwareRecords takes the blobs that the modules name, where they are.
+func firmwareRecords(dir string, names map[string]bool, m *Manifest) ([]cpio.Record, error) {
+	var records []cpio.Record
+	if dir == "" {
+		return nil, nil
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("firmware: %w", err)
+	}
+	defer root.Close()
+	for name := range names {
+		data, err := root.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			m.Missing = append(m.Missing, name)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("firmware: %w", err)
+		}
+		m.Firmware = append(m.Firmware, name)
+		records = append(records, cpio.StaticFile("lib/firmware/"+name, string(data), 0o644))
+	}
+	return records, nil
+}
+
+func archive(records []cpio.Record) ([]byte, error) {
+	cpio.MakeAllReproducible(records)
+	var raw bytes.Buffer
+	w := cpio.NewDedupWriter(cpio.Newc.Writer(&raw))
+	if err := cpio.WriteRecordsAndDirs(w, records); err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if err := cpio.WriteTrailer(w); err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	return enc.EncodeAll(raw.Bytes(), nil), nil
+}
+
+// install puts all three files in place, the manifest last.
+func install(o Options, m *Manifest, initrd []byte) error {
+	kernel, err := os.ReadFile(o.Kernel)
+	if err != nil {
+		return fmt.Errorf("kernel: %w", err)
+	}
+	m.KernelBytes = int64(len(kernel))
+	manifest, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(o.Out, o.Arch)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{"vmlinuz", kernel}, {"initrd", initrd}, {"manifest.json", append(manifest, '\n')}} {
+		if err := replace(filepath.Join(dir, f.name), f.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace writes a file that is whole or not there.
+func replace(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // gone once it is renamed
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
+}

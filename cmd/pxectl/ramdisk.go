@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"github.com/pxectl/pxectl/agent-ramdisk/initramfs"
+	"github.com/spf13/cobra"
+)
+
+func ramdiskCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ramdisk",
+		Short: "The ramdisk that machines boot into",
+	}
+	cmd.AddCommand(ramdiskBuildCommand())
+	return cmd
+}
+
+func ramdiskBuildCommand() *cobra.Command {
+	var o initramfs.Options
+	cmd := &cobra.Command{
+		Use:   "build --kernel VMLINUZ --modules LIB/MODULES/VERSION --out DIR",
+		Short: "Build the ramdisk for a kernel",
+		Long: `Build puts the agent, a shell with tools, and a kernel's drivers together into the ramdisk
+that machines boot into, and writes DIR/ARCH/vmlinuz and DIR/ARCH/initrd.
+
+Kernel and modules come from a distribution's kernel package, which need not be installed:
+
+    apt-get download linux-image-6.1.0-56-amd64
+    dpkg-deb -x linux-image-6.1.0-56-amd64_*.deb kernel
+    pxectl ramdisk build --kernel kernel/boot/vmlinuz-6.1.0-56-amd64 \
+        --modules kernel/lib/modules/6.1.0-56-amd64 --out /var/lib/pxectl/ramdisk`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m, err := initramfs.Build(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "%s: kernel %s (%.1f MiB), ramdisk %.1f MiB with %d modules\n",
+				filepath.Join(o.Out, o.Arch), m.Kernel, mib(m.KernelBytes), mib(m.InitrdBytes), m.Modules)
+			if o.Firmware != "" {
+				fmt.Fprintf(out, "firmware: %d files taken, %d not found\n", len(m.Firmware), len(m.Missing))
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Kernel, "kernel", "", "the kernel (vmlinuz)")
+	f.StringVar(&o.Modules, "modules", "", "folder of its modules, lib/modules/VERSION; none: the kernel has all drivers built in")
+	f.StringVar(&o.Firmware, "firmware", "", "folder with firmware files for network cards, lib/firmware")
+	f.StringSliceVar(&o.Extra, "with", nil, "further modules, by name or by folder below kernel/ (drivers/net/ethernet/sfc/)")
+	f.StringVar(&o.Arch, "arch", runtime.GOARCH, "architecture of the machines: amd64 or arm64")
+	f.StringVar(&o.Out, "out", "", "folder to write to")
+	for _, name := range []string{"kernel", "out"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // a typo above
+		}
+	}
+	return cmd
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
