@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -208,7 +210,7 @@ func firmwareRecords(dir string, names map[string]bool, m *Manifest) ([]cpio.Rec
 		return nil, fmt.Errorf("firmware: %w", err)
 	}
 	defer root.Close()
-	for name := range names {
+	for _, name := range slices.Sorted(maps.Keys(names)) {
 		data, err := root.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			m.Missing = append(m.Missing, name)
