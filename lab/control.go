@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -106,7 +107,7 @@ func (s *supervisor) powerOf(name, action string) error {
 			return fmt.Errorf("%s: power %s: not done in %s", name, action, controlTimeout/2)
 		}
 	}
-	return fmt.Errorf("no machine %q in this rack (have: %v)", name, names)
+	return fmt.Errorf("no machine %q in this rack (have: %s)", name, strings.Join(names, ", "))
 }
 
 func (m *machine) status() Status {

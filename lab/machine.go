@@ -113,7 +113,11 @@ func (m *machine) power(action string) (<-chan error, error) {
 	done := make(chan error, 1)
 	m.orders <- func() {
 		err := act()
-		m.log.Info("power", "action", action, "err", err)
+		if err != nil {
+			m.log.Error("power", "action", action, "err", err)
+		} else {
+			m.log.Info("power", "action", action)
+		}
 		done <- err
 	}
 	return done, nil

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,17 @@ func TestRack(t *testing.T) {
 	if n := strings.Count(console(), diskSays); n != 1 {
 		t.Errorf("booted %d times from disk, want once", n)
 	}
+
+	// The BMC's power status follows the process.
+	if _, err := rack.Exec(ctx, "kill", "-9", strconv.Itoa(status(t, rack).PID)); err != nil {
+		t.Fatal(err)
+	}
+	until("power is off after QEMU died", func() bool { return strings.Contains(ipmi("power", "status"), "Power is off") })
+	if out, err := rack.Exec(ctx, "ipmitool", "-I", "lanplus", "-H", "10.77.0.51", "-U", BMCUser, "-P", BMCPassword, "power", "cycle"); err == nil {
+		t.Errorf("power cycle of a machine that is off = %q, want it refused", out)
+	}
+	ipmi("power", "on")
+	until("m1 is on again", func() bool { return status(t, rack).PID != 0 })
 
 	// Orphans are reaped by process 1.
 	if _, err := rack.Exec(ctx, "sh", "-c", "(sleep 0.1 & )"); err != nil {
