@@ -46,7 +46,7 @@ func (f *Fleet) Deployments() []inventory.Deployment {
 	return out
 }
 
-// Deployment walks a running deployment one step on, unless the fleet is halted, and returns what it was before.
+// Deployment walks a running deployment one step on, unless the fleet is halted, and returns it.
 func (f *Fleet) Deployment(ref string) (inventory.Deployment, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -54,12 +54,12 @@ func (f *Fleet) Deployment(ref string) (inventory.Deployment, error) {
 	if err != nil {
 		return inventory.Deployment{}, err
 	}
-	was := *d
-	was.History = slices.Clone(d.History)
 	if f.walk {
 		f.advanceLocked(d)
 	}
-	return was, nil
+	now := *d
+	now.History = slices.Clone(d.History)
+	return now, nil
 }
 
 func (f *Fleet) deploymentLocked(ref string) (*inventory.Deployment, error) {

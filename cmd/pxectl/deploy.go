@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// deployFlags are what can be asked of a deployment.
+type deployFlags struct {
+	all                     bool
+	labels                  string
+	image, hostname         string
+	keyFiles                []string
+	userData, network, disk string
+	wait                    bool
+	timeout                 time.Duration
+}
+
+func (c *cli) deployCommand() *cobra.Command {
+	var f deployFlags
+	cmd := &cobra.Command{
+		Use: "deploy MACHINE... | --all", Short: "Write an image to machines and boot them from it",
+		Long: "Write an image to machines and boot them from it. What is on their disks is lost.\n\n" +
+			"--all means every machine that is available and not under maintenance; a machine that is deployed\n" +
+			"has to be named. With --wait the command ends when every machine has proved that its new system\n" +
+			"runs, or has failed; without it the deployments go on by themselves.",
+		Example: "  pxectl deploy web1 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --wait\n" +
+			"  pxectl deploy 'web*' --image debian-12 --user-data web.yaml --wait --timeout 20m\n" +
+			"  pxectl deploy db1 --image debian-12 --disk serial=S4EVNF0M",
+		ValidArgsFunction: c.completeMachines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request, err := f.request()
+			if err != nil {
+				return err
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			machines, err := c.deployable(cmd.Context(), client, args, f)
+			if err != nil {
+				return err
+			}
+			if request.Image == "" {
+				if request.Image, err = onlyImage(cmd.Context(), client); err != nil {
+					return err
+				}
+			}
+			return c.deploy(cmd.Context(), client, machines, request, f)
+		},
+	}
+	fl := cmd.Flags()
+	fl.BoolVar(&f.all, "all", false, "every machine that is available")
+	selectorFlag(cmd, &f.labels)
+	fl.StringVar(&f.image, "image", "", "name or id of the image (default: the only one there is)")
+	fl.StringVar(&f.hostname, "hostname", "", "host name of the new system, for a single machine (default: the machine's name)")
+	fl.StringArrayVar(&f.keyFiles, "ssh-key", nil, "`file` of public keys for the image's default user; can be repeated")
+	fl.StringVar(&f.userData, "user-data", "", "`file` with cloud-init user-data")
+	fl.StringVar(&f.network, "network", "", "`file` with cloud-init network configuration")
+	fl.StringVar(&f.disk, "disk", "", "`disk` to write to: a name, or serial=…, wwn=…, by_path=…, model=…")
+	fl.BoolVar(&f.wait, "wait", false, "wait for the proof that the new systems run")
+	fl.DurationVar(&f.timeout, "timeout", 0, "with --wait: how long at most; the deployments go on")
+	return cmd
+}
+
+// request reads the files that the flags name.
+func (f deployFlags) request() (inventory.DeployRequest, error) {
+	r := inventory.DeployRequest{Image: f.image, Hostname: f.hostname}
+	if f.timeout != 0 && !f.wait {
+		return r, usagef("--timeout is of --wait")
+	}
+	if f.disk != "" {
+		hint, err := inventory.ParseDiskHint(f.disk)
+		if err != nil {
+			return r, usageError{error: err}
+		}
+		r.Disk = &hint
+	}
+	for _, file := range f.keyFiles {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return r, fmt.Errorf("--ssh-key: %w", err)
+		}
+		keys, err := publicKeys(string(data))
+		if err != nil {
+			return r, fmt.Errorf("--ssh-key %s: %w", file, err)
+		}
+		r.SSHKeys = append(r.SSHKeys, keys...)
+	}
+	for _, part := range []struct {
+		flag, file string
+		to         *string
+	}{{"--user-data", f.userData, &r.UserData}, {"--network", f.network, &r.Network}} {
+		if part.file == "" {
+			continue
+		}
+		data, err := os.ReadFile(part.file)
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", part.flag, err)
+		}
+		*part.to = string(data)
+	}
+	return r, nil
+}
+
+// publicKeys lists the keys of an authorized_keys or .pub file.
+func publicKeys(text string) ([]string, error) {
+	if strings.Contains(text, "PRIVATE KEY-----") {
+		return nil, errors.New("that is a private key; give the .pub file")
+	}
+	var keys []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			keys = append(keys, line)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("there is no key in it")
+	}
+	return keys, nil
+}
+
+// deployable finds the machines that are meant.
+func (c *cli) deployable(ctx context.Context, client *api.Client, args []string, f deployFlags) ([]inventory.Machine, error) {
+	if !f.all {
+		machines, err := c.pickSome(ctx, client, args, f.labels)
+		if err == nil && len(machines) > 1 && f.hostname != "" {
+			err = usagef("--hostname is for one machine, these are %d: %s", len(machines), nameList(machines))
+		}
+		return machines, err
+	}
+	if len(args) > 0 {
+		return nil, usagef("either --all or machines")
+	}
+	if f.hostname != "" {
+		return nil, usagef("--hostname is for one machine, not for --all")
+	}
+	machines, err := c.pick(ctx, client, nil, f.labels)
+	if err != nil {
+		return nil, err
+	}
+	ready := slices.DeleteFunc(slices.Clone(machines), func(m inventory.Machine) bool {
+		return m.State != inventory.Available || m.Maintenance != nil
+	})
+	if len(ready) == 0 {
+		return nil, &inventory.Problem{
+			Code: inventory.CodeNotFound, Detail: "no machine is available (" + statesOf(machines) + ")",
+			Hint: "`pxectl machine list` shows their states; a machine that is deployed or failed has to be named",
+		}
+	}
+	return ready, nil
+}
+
+// statesOf is "2 deployed, 1 failed".
+func statesOf(machines []inventory.Machine) string {
+	if len(machines) == 0 {
+		return "there are none"
+	}
+	var parts []string
+	for _, s := range inventory.States {
+		n := 0
+		for _, m := range machines {
+			if m.State == s {
+				n++
+			}
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, s))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func onlyImage(ctx context.Context, client *api.Client) (string, error) {
+	images, err := client.Images(ctx)
+	if err != nil {
+		return "", err
+	}
+	images = slices.DeleteFunc(images, func(i store.Info) bool { return !i.Current })
+	switch len(images) {
+	case 1:
+		return images[0].Name, nil
+	case 0:
+		return "", &inventory.Problem{Code: inventory.CodeNotFound, Detail: "there is no image yet", Hint: "`pxectl image import FILE|URL` adds one"}
+	}
+	return "", usagef("which image? give --image (have: %s)", strings.Join(imageNames(images), ", "))
+}
+
+// deploy starts a deployment of each machine and, with --wait, sees them through.
+func (c *cli) deploy(ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest, f deployFlags) error {
+	var started []api.Deployment
+	var errs []error
+	for _, m := range machines { // in order, and so with ids in order
+		r := r
+		if r.Hostname == "" {
+			r.Hostname = m.Name
+		}
+		d, err := client.Deploy(ctx, string(m.ID), r)
+		if err != nil {
+			errs = append(errs, about(m.Name, err))
+			continue
+		}
+		started = append(started, d)
+	}
+	refused := severally(errs)
+	if len(started) == 0 {
+		return refused
+	}
+	if !f.wait {
+		if err := c.print(started, deploymentIDs(started), func(t *table) {
+			t.row("MACHINE", "DEPLOYMENT", "IMAGE", "HOSTNAME")
+			for _, d := range started {
+				t.row(machineOf(d), d.ID, d.ImageName, d.Hostname)
+			}
+		}); err != nil {
+			return err
+		}
+		return refused
+	}
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.timeout)
+		defer cancel()
+	}
+	report(c.err, refused) // now, as the wait may be long
+	ended, lost := c.watch(ctx, client, started)
+	if err := c.print(ended, deploymentIDs(ended), func(t *table) { c.stepTable(t, ended) }); err != nil {
+		return err
+	}
+	errs = []error{lost}
+	for _, d := range ended {
+		errs = append(errs, failureOf(d, ctx.Err()))
+	}
+	if err := severally(errs); err != nil {
+		return err
+	}
+	if refused != nil {
+		return reported{refused}
+	}
+	return nil
+}
+
+// reported is an error that the person has seen already; only the exit code is left of it.
+type reported struct{ error }
+
+func (r reported) Unwrap() error { return r.error }
+
+// stepTable is how each deployment ended and how long each step took.
+func (c *cli) stepTable(t *table, deployments []api.Deployment) {
+	head := []any{"MACHINE", "OUTCOME", "TIME"}
+	for _, s := range inventory.Steps {
+		head = append(head, strings.ToUpper(string(s)))
+	}
+	t.row(head...)
+	for _, d := range deployments {
+		row := []any{machineOf(d), d.Outcome, c.lasted(d)}
+		for _, s := range inventory.Steps {
+			var sum time.Duration
+			done := false
+			for _, r := range d.History {
+				if r.Step == s && !r.EndedAt.IsZero() {
+					sum, done = sum+r.EndedAt.Sub(r.BeganAt), true
+				}
+			}
+			if done {
+				row = append(row, took(sum))
+			} else {
+				row = append(row, "")
+			}
+		}
+		t.row(row...)
+	}
+}
+
+// failureOf is the error that a deployment ended with, or that it had not ended.
+func failureOf(d api.Deployment, stopped error) error {
+	name := machineOf(d)
+	switch {
+	case d.Outcome == inventory.Succeeded:
+		return nil
+	case d.Outcome == inventory.Running && errors.Is(stopped, context.DeadlineExceeded):
+		return &inventory.Problem{
+			Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s: still at %s when the time was over", name, d.Step),
+			Hint: "the deployment goes on; `pxectl deployment show " + string(d.ID) + "` shows it",
+		}
+	case d.Outcome == inventory.Running && stopped != nil:
+		return &inventory.Problem{
+			Code: inventory.CodeInternal, Detail: fmt.Sprintf("%s: interrupted at %s", name, d.Step),
+			Hint: "the deployment goes on; `pxectl deployment cancel " + string(d.ID) + "` would end it",
+		}
+	case d.Outcome == inventory.Running:
+		return nil // lost: the error of losing it says so
+	case d.Failure != nil:
+		hint := d.Failure.Hint
+		if hint == "" {
+			hint = "run `pxectl why " + name + "`"
+		}
+		return &inventory.Problem{Code: inventory.CodeInternal, Detail: name + ": " + d.Failure.Step + ": " + d.Failure.Reason, Hint: hint}
+	default:
+		return &inventory.Problem{Code: inventory.CodeInternal, Detail: name + ": " + string(d.Outcome) + " at " + string(d.Step)}
+	}
+}

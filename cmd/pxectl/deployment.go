@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+func (c *cli) deploymentCommand() *cobra.Command {
+	cmd := group("deployment", "List, show and cancel deployments", c.deploymentList(), c.deploymentShow(), c.deploymentCancel())
+	cmd.Aliases = []string{"deployments"}
+	return cmd
+}
+
+func (c *cli) deploymentList() *cobra.Command {
+	var running bool
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List deployments, newest first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			deployments, err := client.Deployments(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if running {
+				deployments = slices.DeleteFunc(deployments, func(d api.Deployment) bool { return d.Outcome != inventory.Running })
+			}
+			if len(deployments) == 0 && c.output == "table" {
+				if running {
+					fmt.Fprintln(c.out, "no deployment is running")
+				} else {
+					fmt.Fprintln(c.out, "no deployments yet: start one with `pxectl deploy MACHINE --image NAME`")
+				}
+				return nil
+			}
+			return c.print(deployments, deploymentIDs(deployments), func(t *table) { c.deploymentRows(t, deployments) })
+		},
+	}
+	cmd.Flags().BoolVar(&running, "running", false, "only those that are running")
+	return cmd
+}
+
+func deploymentIDs(deployments []api.Deployment) []string {
+	ids := make([]string, len(deployments))
+	for i, d := range deployments {
+		ids[i] = string(d.ID)
+	}
+	return ids
+}
+
+func (c *cli) deploymentRows(t *table, deployments []api.Deployment) {
+	t.row("ID", "MACHINE", "IMAGE", "OUTCOME", "STEP", "TIME", "STARTED", "BY")
+	for _, d := range deployments {
+		step := string(d.Step)
+		if d.Outcome == inventory.Succeeded {
+			step = ""
+		} else if d.Progress != nil {
+			step += " " + percent(d.Progress.Done, d.Progress.Total)
+		}
+		t.row(d.ID, machineOf(d), d.ImageName, d.Outcome, step, c.lasted(d), c.ago(d.CreatedAt), d.Actor)
+	}
+}
+
+// machineOf is the machine's name, or its id when it has been deleted since.
+func machineOf(d api.Deployment) string {
+	if d.MachineName != "" {
+		return d.MachineName
+	}
+	return string(d.Machine)
+}
+
+func (c *cli) lasted(d api.Deployment) string {
+	end := d.EndedAt
+	if end.IsZero() {
+		end = c.now()
+	}
+	return took(end.Sub(d.CreatedAt))
+}
+
+func (c *cli) outcomeLine(d api.Deployment) string {
+	switch d.Outcome {
+	case inventory.Running:
+		return "at " + string(d.Step) + " for " + c.lasted(d)
+	default:
+		return string(d.Outcome) + " " + c.ago(d.EndedAt) + " after " + c.lasted(d)
+	}
+}
+
+func (c *cli) deploymentShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show DEPLOYMENT|MACHINE", Short: "Show a deployment, or the last one of a machine", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			d, err := client.Deployment(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.output != "table" {
+				return c.print(d, []string{string(d.ID)}, nil)
+			}
+			return c.showDeployment(d)
+		},
+	}
+}
+
+func (c *cli) showDeployment(d api.Deployment) error {
+	t := newTable(c.out)
+	t.field("id", d.ID)
+	t.field("machine", machineOf(d))
+	t.field("image", d.ImageName+" ("+d.ImageID[:min(12, len(d.ImageID))]+")")
+	t.field("hostname", d.Hostname)
+	t.field("outcome", c.outcomeLine(d))
+	if f := d.Failure; f != nil {
+		t.field("reason", f.Step+": "+f.Reason)
+		t.field("hint", f.Hint)
+	}
+	if d.Disk != nil {
+		t.field("disk", fmt.Sprintf("%s, %s%s", d.Disk.Name, decimal(d.Disk.Bytes), prefixed(", serial ", d.Disk.Serial)))
+	}
+	if p := d.Progress; p != nil {
+		t.field("progress", fmt.Sprintf("%s of %s, %s", binary(p.Done), binary(p.Total), percent(p.Done, p.Total)))
+	}
+	if w := d.Written; w != nil {
+		t.field("written", fmt.Sprintf("%s image, %s written, %s sent, %s read back and verified",
+			binary(w.Bytes), binary(w.Wrote), binary(w.Sent), count(w.ReadBack, "chunk")))
+	}
+	t.field("by", d.Actor)
+	t.field("started", stamp(d.CreatedAt))
+	if err := t.w.Flush(); err != nil || len(d.History) == 0 {
+		return err
+	}
+	fmt.Fprintln(c.out)
+	t = newTable(c.out)
+	t.row("STEP", "TIME", "PROOF")
+	for _, r := range d.History {
+		step := string(r.Step)
+		if r.Attempt > 1 {
+			step += fmt.Sprintf(" (attempt %d)", r.Attempt)
+		}
+		end, proof := r.EndedAt, r.Proof
+		if end.IsZero() {
+			end, proof = c.now(), "waiting, until "+stamp(r.Deadline)+" at most"
+		}
+		if r.Error != "" {
+			proof = "failed: " + r.Error
+		}
+		t.row(step, took(end.Sub(r.BeganAt)), proof)
+	}
+	return t.w.Flush()
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+func (c *cli) deploymentCancel() *cobra.Command {
+	return &cobra.Command{
+		Use: "cancel DEPLOYMENT|MACHINE...", Short: "Cancel deployments; what is on the disk then is not bootable", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			return c.cancelAll(cmd.Context(), client, args)
+		},
+	}
+}
+
+func (c *cli) cancelAll(ctx context.Context, client *api.Client, refs []string) error {
+	var cancelled []api.Deployment
+	var errs []error
+	for _, ref := range refs {
+		d, err := client.CancelDeployment(ctx, ref)
+		if err != nil {
+			errs = append(errs, about(ref, err))
+			continue
+		}
+		cancelled = append(cancelled, d)
+	}
+	if len(cancelled) > 0 {
+		if err := c.print(cancelled, deploymentIDs(cancelled), func(t *table) { c.deploymentRows(t, cancelled) }); err != nil {
+			return err
+		}
+	}
+	return severally(errs)
+}

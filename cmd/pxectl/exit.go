@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+const (
+	exitDone     = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitTimedOut = 4
+)
+
+// usageError is a command that was given wrongly.
+type usageError struct {
+	error
+	hint string
+}
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error {
+	return usageError{error: fmt.Errorf(format, args...)}
+}
+
+// several are the errors of several machines; each is reported by itself.
+type several []error
+
+func (s several) Error() string {
+	texts := make([]string, len(s))
+	for i, err := range s {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// severally makes one error of those that are there.
+func severally(errs []error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	}
+	return several(errs)
+}
+
+// exitCode is the one place where errors become exit codes.
+func exitCode(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	if all, ok := errors.AsType[several](err); ok {
+		code := exitCode(all[0])
+		for _, err := range all[1:] {
+			if exitCode(err) != code {
+				return exitFailed
+			}
+		}
+		return code
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return exitTimedOut
+	}
+	if p, ok := errors.AsType[*inventory.Problem](err); ok {
+		switch p.Code {
+		case inventory.CodeNotFound:
+			return exitNotFound
+		case inventory.CodeTimeout:
+			return exitTimedOut
+		}
+	}
+	return exitFailed
+}
+
+// report says what went wrong and what to do next.
+func report(w io.Writer, err error) {
+	if err == nil {
+		return
+	}
+	if _, seen := errors.AsType[reported](err); seen {
+		return
+	}
+	if all, ok := errors.AsType[several](err); ok {
+		for _, err := range all {
+			report(w, err)
+		}
+		return
+	}
+	text, hint := err.Error(), hintOf(err)
+	if errors.Is(err, context.Canceled) {
+		text = "interrupted"
+	}
+	for i, line := range strings.Split(text, "\n") { // a configuration has a line per mistake
+		if i == 0 {
+			line = "pxectl: " + line
+		}
+		fmt.Fprintln(w, clean(line))
+	}
+	if hint != "" {
+		fmt.Fprintln(w, "  hint:", clean(hint))
+	}
+}
+
+func hintOf(err error) string {
+	if p, ok := errors.AsType[*inventory.Problem](err); ok {
+		return p.Hint
+	}
+	for e, ok := errors.AsType[usageError](err); ok; e, ok = errors.AsType[usageError](e.error) {
+		if e.hint != "" {
+			return e.hint
+		}
+	}
+	return ""
+}

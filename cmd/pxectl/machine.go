@@ -1,0 +1,353 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+func (c *cli) machineCommand() *cobra.Command {
+	cmd := group("machine", "List, show, approve, add, edit and delete machines",
+		c.machineList(), c.machineShow(), c.machineApprove(), c.machineAdd(), c.machineEdit(), c.machineDelete())
+	cmd.Aliases = []string{"machines"}
+	return cmd
+}
+
+func (c *cli) machineList() *cobra.Command {
+	var labels string
+	var states []string
+	cmd := &cobra.Command{
+		Use: "list [MACHINE...]", Aliases: []string{"ls"}, Short: "List machines",
+		ValidArgsFunction: c.completeMachines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, s := range states {
+				if !slices.Contains(inventory.States, inventory.State(s)) {
+					return usagef("state %q: have %v", s, inventory.States)
+				}
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			machines, err := c.pick(cmd.Context(), client, args, labels)
+			if err != nil {
+				return err
+			}
+			if len(states) > 0 {
+				machines = slices.DeleteFunc(machines, func(m inventory.Machine) bool { return !slices.Contains(states, string(m.State)) })
+			}
+			if len(machines) == 0 && c.output == "table" {
+				if labels != "" || len(states) > 0 {
+					fmt.Fprintln(c.out, "no machine is like that; `pxectl machine list` lists all")
+				} else {
+					fmt.Fprintln(c.out, "no machines yet: power one on with network boot first in its boot order")
+				}
+				return nil
+			}
+			images := map[inventory.DeploymentID]string{}
+			if c.output == "table" {
+				deployments, err := client.Deployments(cmd.Context())
+				if err != nil {
+					return err
+				}
+				for _, d := range deployments {
+					images[d.ID] = d.ImageName
+				}
+			}
+			return c.print(machines, machineNames(machines), func(t *table) {
+				t.row("NAME", "STATE", "POWER", "IMAGE", "MAC", "BMC", "HARDWARE", "SINCE")
+				for _, m := range machines {
+					image := ""
+					if m.State == inventory.Deployed || m.State == inventory.Deploying {
+						image = images[m.Deployment]
+					}
+					t.row(m.Name, stateWords(m), powerWord(m.Power), image, firstMAC(m), m.BMC.Address, hardware(m.Report), c.age(m.ChangedAt))
+				}
+			})
+		},
+	}
+	selectorFlag(cmd, &labels)
+	cmd.Flags().StringSliceVar(&states, "state", nil, "only machines in these states")
+	return cmd
+}
+
+func machineNames(machines []inventory.Machine) []string {
+	names := make([]string, len(machines))
+	for i, m := range machines {
+		names[i] = m.Name
+	}
+	return names
+}
+
+// stateWords is the state and what stands beside it.
+func stateWords(m inventory.Machine) string {
+	var beside []string
+	if m.Unverified {
+		beside = append(beside, "unverified")
+	}
+	if m.Maintenance != nil {
+		beside = append(beside, "maintenance")
+	}
+	if len(beside) == 0 {
+		return string(m.State)
+	}
+	return fmt.Sprintf("%s (%s)", m.State, strings.Join(beside, ", "))
+}
+
+func powerWord(p inventory.Power) string {
+	if !p.Known {
+		return "?"
+	}
+	if p.On {
+		return "on"
+	}
+	return "off"
+}
+
+func firstMAC(m inventory.Machine) string {
+	if m.Boot != nil {
+		return string(m.Boot.MAC)
+	}
+	if len(m.MACs) == 0 {
+		return ""
+	}
+	return string(m.MACs[0])
+}
+
+func hardware(r *inventory.Report) string {
+	if r == nil {
+		return ""
+	}
+	var disks uint64
+	for _, d := range r.Disks {
+		disks += d.Bytes
+	}
+	s := fmt.Sprintf("%d cpu, %s", r.CPU.Threads, binary(r.Memory.Bytes))
+	switch len(r.Disks) {
+	case 0:
+		return s + ", no disk"
+	case 1:
+		return s + ", " + decimal(disks)
+	}
+	return fmt.Sprintf("%s, %s on %d disks", s, decimal(disks), len(r.Disks))
+}
+
+func (c *cli) machineApprove() *cobra.Command {
+	var labels string
+	var all bool
+	cmd := &cobra.Command{
+		Use: "approve MACHINE... | --all", Short: "Let discovered machines in", ValidArgsFunction: c.completeMachines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			var machines []inventory.Machine
+			if all {
+				if len(args) > 0 || labels != "" {
+					return usagef("either --all or machines")
+				}
+				if machines, err = c.pick(cmd.Context(), client, nil, ""); err != nil {
+					return err
+				}
+				machines = slices.DeleteFunc(machines, func(m inventory.Machine) bool { return m.State != inventory.Discovered })
+				if len(machines) == 0 {
+					fmt.Fprintln(c.err, "no machine waits for approval")
+				}
+			} else if machines, err = c.pickSome(cmd.Context(), client, args, labels); err != nil {
+				return err
+			}
+			return c.changeEach(machines, func(m inventory.Machine) (inventory.Machine, error) {
+				return client.Approve(cmd.Context(), string(m.ID))
+			})
+		},
+	}
+	selectorFlag(cmd, &labels)
+	cmd.Flags().BoolVar(&all, "all", false, "every machine that waits for approval")
+	return cmd
+}
+
+// changeEach changes every machine and shows those that were changed.
+func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error)) error {
+	changed, err := gather(machines, change)
+	if len(changed) > 0 {
+		if printed := c.print(changed, machineNames(changed), func(t *table) {
+			t.row("NAME", "STATE", "POWER", "MAC", "BMC", "LABELS")
+			for _, m := range changed {
+				t.row(m.Name, stateWords(m), powerWord(m.Power), firstMAC(m), m.BMC.Address, labelWords(m.Labels))
+			}
+		}); printed != nil {
+			return printed
+		}
+	}
+	return err
+}
+
+func labelWords(labels map[string]string) string {
+	words := make([]string, 0, len(labels))
+	for k, v := range labels {
+		words = append(words, k+"="+v)
+	}
+	slices.Sort(words)
+	return strings.Join(words, ",")
+}
+
+func (c *cli) machineAdd() *cobra.Command {
+	var n deploy.NewMachine
+	var macs, labels []string
+	var f machineFlags
+	cmd := &cobra.Command{
+		Use: "add NAME", Short: "Announce a machine before it boots",
+		Example: "  pxectl machine add web1 --mac 52:54:00:12:34:56 --bmc 192.0.2.7 --bmc-user admin --bmc-password-file -",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n.Name = args[0]
+			for _, s := range macs {
+				mac, err := inventory.ParseMAC(s)
+				if err != nil {
+					return usageError{error: err}
+				}
+				n.MACs = append(n.MACs, mac)
+			}
+			if len(macs) == 0 && n.UUID == "" && f.bmc == "" {
+				return usagef("%s: give at least one of --mac, --uuid, --bmc to know it by", n.Name)
+			}
+			set, err := labelEdits(labels, false)
+			if err != nil {
+				return err
+			}
+			for k, v := range set {
+				if n.Labels == nil {
+					n.Labels = map[string]string{}
+				}
+				n.Labels[k] = *v
+			}
+			if n.BMC, n.RootDisk, err = f.read(c, cmd); err != nil {
+				return err
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			return c.changeEach([]inventory.Machine{{Name: n.Name}}, func(inventory.Machine) (inventory.Machine, error) {
+				return client.AddMachine(cmd.Context(), n)
+			})
+		},
+	}
+	cmd.Flags().StringArrayVar(&macs, "mac", nil, "MAC of a NIC that it may boot from; can be repeated")
+	cmd.Flags().StringVar(&n.UUID, "uuid", "", "system UUID from SMBIOS")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value; can be repeated")
+	f.add(cmd)
+	return cmd
+}
+
+func (c *cli) machineEdit() *cobra.Command {
+	var name, maintenance, selected string
+	var labels []string
+	var over bool
+	var f machineFlags
+	cmd := &cobra.Command{
+		Use: "edit MACHINE...", Short: "Change names, labels, BMC, disk or maintenance of machines",
+		Example: "  pxectl machine edit m1 --name web1 --label rack=a --label old-\n" +
+			"  pxectl machine edit 'web*' --maintenance 'new power supplies'\n" +
+			"  pxectl machine edit db1 --disk serial=S4EVNF0M",
+		ValidArgsFunction: c.completeMachines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().NFlag() == 0 || cmd.Flags().NFlag() == 1 && selected != "" {
+				return usageError{usagef("nothing to change"), "run `pxectl machine edit --help`"}
+			}
+			var e deploy.Edit
+			var err error
+			if e.Labels, err = labelEdits(labels, true); err != nil {
+				return err
+			}
+			changed := cmd.Flags().Changed
+			if changed("name") {
+				e.Name = &name
+			}
+			switch {
+			case changed("maintenance") && over:
+				return usagef("either --maintenance or --no-maintenance")
+			case changed("maintenance") && maintenance == "":
+				return usagef("--maintenance needs a reason; --no-maintenance ends it")
+			case changed("maintenance") || over:
+				e.Maintenance = &maintenance
+			}
+			if e.BMC, e.RootDisk, err = f.read(c, cmd); err != nil {
+				return err
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			machines, err := c.pickSome(cmd.Context(), client, args, selected)
+			if err != nil {
+				return err
+			}
+			if e.Name != nil && len(machines) > 1 {
+				return usagef("--name is for one machine, these are %d: %s", len(machines), nameList(machines))
+			}
+			return c.changeEach(machines, func(m inventory.Machine) (inventory.Machine, error) {
+				return client.EditMachine(cmd.Context(), string(m.ID), e)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "new name")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value, or key- to remove it; can be repeated")
+	cmd.Flags().StringVar(&maintenance, "maintenance", "", "keep automation away, for this `reason`")
+	cmd.Flags().BoolVar(&over, "no-maintenance", false, "end maintenance")
+	selectorFlag(cmd, &selected)
+	f.add(cmd)
+	return cmd
+}
+
+// labelEdits reads key=value, and key- where labels can be removed.
+func labelEdits(args []string, removable bool) (map[string]*string, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	edits := map[string]*string{}
+	for _, arg := range args {
+		key, value, ok := strings.Cut(arg, "=")
+		switch bare, removed := strings.CutSuffix(arg, "-"); {
+		case ok && key != "":
+			edits[key] = &value
+		case !ok && removed && removable && bare != "":
+			edits[bare] = nil
+		case removable:
+			return nil, usagef("label %q: want key=value, or key- to remove it", arg)
+		default:
+			return nil, usagef("label %q: want key=value", arg)
+		}
+	}
+	return edits, nil
+}
+
+func (c *cli) machineDelete() *cobra.Command {
+	var labels string
+	cmd := &cobra.Command{
+		Use: "delete MACHINE...", Aliases: []string{"rm"}, Short: "Forget machines; their disks stay as they are",
+		ValidArgsFunction: c.completeMachines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			machines, err := c.pickSome(cmd.Context(), client, args, labels)
+			if err != nil {
+				return err
+			}
+			_, err = gather(machines, func(m inventory.Machine) (struct{}, error) {
+				return struct{}{}, client.DeleteMachine(cmd.Context(), string(m.ID))
+			})
+			return err
+		},
+	}
+	selectorFlag(cmd, &labels)
+	return cmd
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// machineFlags are what can be told of a machine when it is added and later.
+type machineFlags struct {
+	bmc, user, passwordFile, disk string
+}
+
+func (f *machineFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.bmc, "bmc", "", "address of the BMC, with :PORT if it is not 623")
+	cmd.Flags().StringVar(&f.user, "bmc-user", "", "user of the BMC; the appliance's default if empty")
+	cmd.Flags().StringVar(&f.passwordFile, "bmc-password-file", "", "`file` whose first line is the BMC's password; - asks or reads standard input")
+	cmd.Flags().StringVar(&f.disk, "disk", "", "`disk` to deploy to: a name, or serial=…, wwn=…, by_path=…, model=…; none clears it")
+}
+
+// read gives the flags that were set.
+func (f *machineFlags) read(c *cli, cmd *cobra.Command) (bmc deploy.BMCEdit, disk *inventory.DiskHint, err error) {
+	changed := cmd.Flags().Changed
+	if changed("bmc") {
+		bmc.Address = &f.bmc
+	}
+	if changed("bmc-user") {
+		bmc.User = &f.user
+	}
+	if changed("disk") {
+		var hint inventory.DiskHint
+		if f.disk != "" && f.disk != "none" {
+			if hint, err = inventory.ParseDiskHint(f.disk); err != nil {
+				return bmc, nil, usageError{error: err}
+			}
+		}
+		disk = &hint
+	}
+	if changed("bmc-password-file") {
+		password, err := c.readPassword(f.passwordFile)
+		if err != nil {
+			return bmc, nil, fmt.Errorf("BMC password: %w", err)
+		}
+		bmc.Password = &password
+	}
+	return bmc, disk, nil
+}
+
+// readPassword keeps passwords off the command line, where every process could read them.
+func (c *cli) readPassword(file string) (string, error) {
+	const longest = 4096
+	var data []byte
+	var err error
+	if tty, ok := terminal(c.in); file == "-" && ok {
+		fmt.Fprint(c.err, "BMC password: ")
+		data, err = term.ReadPassword(int(tty.Fd()))
+		fmt.Fprintln(c.err)
+	} else {
+		in := c.in
+		if file != "-" {
+			f, err := os.Open(file)
+			if err != nil {
+				return "", err
+			}
+			defer f.Close()
+			in = f
+		}
+		data, err = io.ReadAll(io.LimitReader(in, longest))
+	}
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}
+
+// terminal says whether a stream is a terminal, and which.
+func terminal(stream any) (*os.File, bool) {
+	f, ok := stream.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+
+	"github.com/goccy/go-yaml"
+)
+
+var outputs = []string{"table", "json", "yaml", "name"}
+
+// print shows v as -o asks: names for name, table for table, v itself otherwise.
+func (c *cli) print(v any, names []string, table func(*table)) error {
+	switch c.output {
+	case "json":
+		return printJSON(c.out, v)
+	case "yaml":
+		return printYAML(c.out, v)
+	case "name":
+		for _, n := range names {
+			fmt.Fprintln(c.out, n)
+		}
+		return nil
+	}
+	t := newTable(c.out)
+	table(t)
+	return t.w.Flush()
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// printYAML shows the same members with the same names as JSON, in the same order.
+func printYAML(w io.Writer, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if data, err = yaml.JSONToYAML(data); err != nil {
+		return err
+	}
+	_, err = w.Write(append(bytes.TrimRight(data, "\n"), '\n'))
+	return err
+}
+
+// A table is aligned columns of text.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer) *table { return &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+// row adds a line; what is empty shows as "-".
+func (t *table) row(cells ...any) {
+	for i, cell := range cells {
+		if i > 0 {
+			io.WriteString(t.w, "\t")
+		}
+		s := clean(fmt.Sprint(cell))
+		if s == "" {
+			s = "-"
+		}
+		io.WriteString(t.w, s)
+	}
+	io.WriteString(t.w, "\n")
+}
+
+// field adds "Name  value", unless there is no value.
+func (t *table) field(name string, value any) {
+	if s := clean(fmt.Sprint(value)); s != "" {
+		fmt.Fprintf(t.w, "%s\t%s\n", name, s)
+	}
+}
+
+// clean keeps what came from the network (host names, serial numbers, the text of events) from moving
+// the cursor of whoever reads it.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar:
+			return '?'
+		}
+		return r
+	}, s)
+}

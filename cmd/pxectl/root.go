@@ -1,0 +1,94 @@
+package main
+
+import (
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/api"
+)
+
+const defaultSocket = "/run/pxectl/pxectl.sock"
+
+// cli is what all commands share.
+type cli struct {
+	in       io.Reader
+	out, err io.Writer
+	now      func() time.Time
+
+	socket  string
+	output  string // one of outputs
+	started bool   // arguments and flags were in order and a command began
+}
+
+func (c *cli) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pxectl",
+		Short: "Discover, inspect and deploy the machines of a rack",
+		Long: "pxectl discovers, inspects and deploys the machines of a rack over network boot.\n\n" +
+			"Machines are named by name, id, MAC or a pattern like 'web*', several at once.\n" +
+			"Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 timed out.",
+		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if !slices.Contains(outputs, c.output) {
+				return usagef("output %q: have %s", c.output, strings.Join(outputs, ", "))
+			}
+			c.started = true
+			return nil
+		},
+	}
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	socket := os.Getenv("PXECTL_SOCKET")
+	if socket == "" {
+		socket = defaultSocket
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&c.socket, "socket", socket, "the appliance's socket; PXECTL_SOCKET sets it too")
+	f.StringVarP(&c.output, "output", "o", "table", strings.Join(outputs, ", "))
+	root.AddGroup(
+		&cobra.Group{ID: "machines", Title: "Machines:"},
+		&cobra.Group{ID: "images", Title: "Images and deployments:"},
+		&cobra.Group{ID: "look", Title: "What happens:"},
+		&cobra.Group{ID: "appliance", Title: "The appliance:"},
+	)
+	inGroup := func(id string, cmds ...*cobra.Command) {
+		for _, cmd := range cmds {
+			cmd.GroupID = id
+			root.AddCommand(cmd)
+		}
+	}
+	inGroup("machines", c.machineCommand(), c.powerCommand(), c.bootdevCommand(), c.consoleCommand())
+	inGroup("images", c.deployCommand(), c.deploymentCommand(), c.imageCommand())
+	inGroup("look", c.whyCommand(), c.eventsCommand())
+	inGroup("appliance", c.serveCommand(), c.configCommand(), ramdiskCommand(), labCommand(), c.versionCommand())
+	root.SetHelpCommandGroupID("appliance")
+	root.SetCompletionCommandGroupID("appliance")
+	return root
+}
+
+// group is a command that only has subcommands.
+func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var names []string
+			for _, v := range cmd.Commands() {
+				names = append(names, v.Name())
+			}
+			return usageError{
+				usagef("%s: what to do? have: %s", cmd.Name(), strings.Join(names, ", ")),
+				"run `" + cmd.CommandPath() + " --help`",
+			}
+		},
+	}
+	cmd.AddCommand(verbs...)
+	return cmd
+}
+
+func (c *cli) client() (*api.Client, error) { return api.NewClient(c.socket) }

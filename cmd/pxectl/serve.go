@@ -1,0 +1,24 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/appliance"
+)
+
+const defaultConfig = "/etc/pxectl/appliance.yaml"
+
+func (c *cli) serveCommand() *cobra.Command {
+	var config string
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the appliance", Args: cobra.NoArgs,
+		Long: "Run the appliance until SIGTERM or an interrupt. Its log goes to standard error. After a kill or a power\n" +
+			"cut it goes on where it was.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return appliance.Run(cmd.Context(), config, version)
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", defaultConfig, "the configuration `file`")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+	return cmd
+}

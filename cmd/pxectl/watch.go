@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+const (
+	lookEvery = 250 * time.Millisecond
+	// patience is how long a watcher waits for an appliance that went away: long enough for it to be
+	// restarted, or the machine that it runs on.
+	patience = 5 * time.Minute
+)
+
+// watch shows deployments until all of them have ended, ctx ends or the appliance is away for too long. It returns
+// what was last seen of each.
+func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.Deployment) ([]api.Deployment, error) {
+	names := make([]string, len(deployments))
+	widest := 0
+	for i, d := range deployments {
+		names[i] = machineOf(d)
+	}
+	for _, s := range inventory.Steps {
+		widest = max(widest, len(s))
+	}
+	b := c.newBoard(ctx, names, widest)
+	defer b.close()
+	told := make([]int, len(deployments)) // records of the history that were shown
+	every := lookEvery + time.Duration(len(deployments))*5*time.Millisecond
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	contact := time.Now()
+	away := false
+	for {
+		running := 0
+		for i, d := range deployments {
+			if d.Outcome != inventory.Running {
+				continue
+			}
+			now, err := client.Deployment(ctx, string(d.ID))
+			switch {
+			case ctx.Err() != nil:
+				return deployments, nil
+			case errors.Is(err, api.ErrUnreachable) && time.Since(contact) < patience:
+				if !away {
+					b.note("the appliance went away; waiting for it")
+				}
+				away = true
+			case err != nil:
+				return deployments, err
+			default:
+				if away {
+					b.note("the appliance is back")
+				}
+				away, contact = false, time.Now()
+				deployments[i] = now
+				told[i] = c.showProgress(b, i, now, told[i])
+			}
+			if deployments[i].Outcome == inventory.Running {
+				running++
+			}
+			if away {
+				break
+			}
+		}
+		if running == 0 {
+			return deployments, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return deployments, nil
+		}
+	}
+}
+
+// showProgress shows what is new of one deployment: the steps that began since, then how far it is.
+func (c *cli) showProgress(b board, i int, d api.Deployment, told int) int {
+	for ; told < len(d.History); told++ {
+		r := d.History[told]
+		step := string(r.Step)
+		if r.Attempt > 1 {
+			step += fmt.Sprintf(" (attempt %d)", r.Attempt)
+		}
+		b.show(i, moment{at: r.BeganAt.Sub(d.CreatedAt), step: step})
+	}
+	switch {
+	case d.Outcome == inventory.Succeeded:
+		b.show(i, moment{at: d.EndedAt.Sub(d.CreatedAt), step: "deployed", end: true})
+	case d.Outcome != inventory.Running:
+		text := string(d.Outcome)
+		if d.Failure != nil {
+			text += ": " + d.Failure.Reason
+		}
+		b.show(i, moment{at: d.EndedAt.Sub(d.CreatedAt), step: text, end: true, failed: true})
+	case d.Progress != nil && d.Progress.Total > 0:
+		step := string(d.Step)
+		if p := d.Progress.Phase; p != "" && p != "write" {
+			step = p
+		}
+		b.show(i, moment{at: c.now().Sub(d.CreatedAt), step: step, done: d.Progress.Done, total: d.Progress.Total})
+	}
+	return told
+}

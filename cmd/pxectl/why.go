@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) whyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "why MACHINE|MAC", Short: "Say how far a machine came, why not further, and what to do",
+		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeMachines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			// Not picked from the list: packets of a MAC that is no machine yet have a story, too.
+			d, err := client.Why(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.output != "table" {
+				return c.print(d, []string{string(d.Machine)}, nil)
+			}
+			fmt.Fprintln(c.out, clean(d.Sentence))
+			if d.Next != "" {
+				fmt.Fprintln(c.out, "  next:", clean(d.Next))
+			}
+			if len(d.Evidence) == 0 {
+				return nil
+			}
+			fmt.Fprintln(c.out)
+			t := newTable(c.out)
+			for _, e := range d.Evidence {
+				t.row(stamp(e.At), e.Kind, e.Text)
+			}
+			return t.w.Flush()
+		},
+	}
+}
