@@ -18,13 +18,18 @@ var debianPackages = []string{
 }
 
 // cloudConfig makes the first boot quick and quiet: only the data source that there is, one host key, and the
-// modules that somebody who tries out a deployment will use. Everything else of cloud-init works as
-// in Debian; users, keys and phone_home come with the seed.
+// modules that somebody who tries out a deployment will use. Only the last stage, which phones home, speaks on
+// the console: there the login prompt is to be seen. Everything else of cloud-init works as in
+// Debian; users, keys and phone_home come with the seed.
 const cloudConfig = `datasource_list: [NoCloud, None]
 ssh_genkeytypes: [ed25519]
 ssh_deletekeys: true
 apt_preserve_sources_list: true
-manage_etc_hosts: false
+no_ssh_fingerprints: true
+output:
+  init: ">> /var/log/cloud-init-output.log"
+  config: ">> /var/log/cloud-init-output.log"
+  final: "| tee -a /var/log/cloud-init-output.log"
 system_info:
   network:
     renderers: [networkd]

@@ -45,7 +45,7 @@ func installGRUB(ctx context.Context, disk *os.File, out, work string) error {
 	if _, err := mkimage(ctx, work, "x86_64-efi", "part_gpt", "ext2", "normal", "linux"); err != nil {
 		return err
 	}
-	if _, err := run(ctx, "", "mkfs.vfat", "-n", "ESP", fmt.Sprintf("--offset=%d", espStart), out,
+	if _, err := run(ctx, "", "mkfs.vfat", "-F", "16", "-n", "ESP", fmt.Sprintf("--offset=%d", espStart), out,
 		fmt.Sprint((seedStart-espStart)*sector/1024)); err != nil {
 		return err
 	}

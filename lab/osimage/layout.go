@@ -109,8 +109,8 @@ func rootSize(root rootfs) (int64, error) {
 
 func writeSeed(ctx context.Context, out, work string) error {
 	// cloud-init finds the partition by this label. A lower-case label is what the NoCloud documentation
-	// has; mkfs.vfat only warns about it.
-	if _, err := run(ctx, "", "mkfs.vfat", "-n", "cidata", fmt.Sprintf("--offset=%d", seedStart), out,
+	// has; mkfs.vfat only warns about it. It would choose the FAT's width by the size of the whole disk.
+	if _, err := run(ctx, "", "mkfs.vfat", "-F", "12", "-n", "cidata", fmt.Sprintf("--offset=%d", seedStart), out,
 		fmt.Sprint((rootStart-seedStart)*sector/1024)); err != nil {
 		return err
 	}

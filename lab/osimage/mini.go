@@ -18,9 +18,6 @@ import (
 	"github.com/pxectl/pxectl/agent-ramdisk/modules"
 )
 
-// miniKernel: the generic kernel, because the cloud one has neither AHCI nor e1000.
-const miniKernel = "linux-image-amd64"
-
 // miniModules are what a disk, a NIC and the seed can need: found by device, with what they depend on.
 var miniModules = []string{
 	"virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "nvme", "ahci", "ata_piix", "sd_mod",
@@ -32,8 +29,8 @@ var miniByName = []string{"sd_mod", "crc32c_generic", "ext4", "vfat", "nls_cp437
 
 // miniTree is a root filesystem of a kernel and an initrd whose init is the whole system. The root
 // filesystem keeps what must survive a reboot.
-func miniTree(ctx context.Context, work string, o Options) (rootfs, error) {
-	k, err := fetchKernel(ctx, miniKernel, o)
+func miniTree(ctx context.Context, kernelPackage, work string, o Options) (rootfs, error) {
+	k, err := fetchKernel(ctx, kernelPackage, o)
 	if err != nil {
 		return rootfs{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -16,12 +17,15 @@ import (
 type Kind string
 
 const (
-	Debian12 Kind = "debian-12"
-	Mini     Kind = "mini"
+	Debian12 Kind = "debian-12" // virtio and NVMe disks; Debian's cloud kernel has no AHCI and no e1000
+	Mini     Kind = "mini"      // every disk and NIC that the rack has
+	// MiniVirtio is Mini on the cloud kernel: it boots 3 to 4 s of processor time sooner, because
+	// that kernel is LZ4 and not XZ, on the hardware that Debian12 has.
+	MiniVirtio Kind = "mini-virtio"
 )
 
 // Kinds lists them.
-var Kinds = []Kind{Debian12, Mini}
+var Kinds = []Kind{Debian12, Mini, MiniVirtio}
 
 // Options of a build.
 type Options struct {
@@ -37,9 +41,8 @@ func (o Options) logf(format string, args ...any) {
 
 // Build writes the image to out, whole or not at all.
 func Build(ctx context.Context, kind Kind, out string, o Options) error {
-	tree := map[Kind]func(context.Context, string, Options) (rootfs, error){Debian12: debianTree, Mini: miniTree}[kind]
-	if tree == nil {
-		return fmt.Errorf("OS image %q: no such kind (have: %s, %s)", kind, Debian12, Mini)
+	if !slices.Contains(Kinds, kind) {
+		return fmt.Errorf("OS image %q: no such kind (have: %v)", kind, Kinds)
 	}
 	if err := needTools(); err != nil {
 		return err
@@ -49,7 +52,15 @@ func Build(ctx context.Context, kind Kind, out string, o Options) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	root, err := tree(ctx, work, o)
+	var root rootfs
+	switch kind {
+	case Debian12:
+		root, err = debianTree(ctx, work, o)
+	case Mini:
+		root, err = miniTree(ctx, "linux-image-amd64", work, o)
+	case MiniVirtio:
+		root, err = miniTree(ctx, "linux-image-cloud-amd64", work, o)
+	}
 	if err != nil {
 		return fmt.Errorf("OS image %s: %w", kind, err)
 	}

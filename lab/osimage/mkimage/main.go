@@ -1,6 +1,6 @@
 // Mkimage builds one of the OS images that the virtual rack deploys:
 //
-//	go run ./lab/osimage/mkimage [-cache DIR] -o FILE.raw debian-12|mini
+//	go run ./lab/osimage/mkimage [-cache DIR] -o FILE.raw debian-12|mini|mini-virtio
 package main
 
 import (
