@@ -27,6 +27,8 @@ type Agent struct {
 	Report func() *inventory.Report
 	Disks  func() ([]inventory.Disk, error)
 	Dev    string // "/dev"
+	// DiskWait is how long an order's disk may take to show up: a RAID controller or an expander can be slow.
+	DiskWait time.Duration
 	// Restart ends the kernel: "reboot" or "poweroff". It returns only when that was impossible.
 	Restart func(how string) error
 	// Backoff is the first wait after a failed call, doubled up to 10 s; 0 is 500 ms.

@@ -30,7 +30,7 @@ func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inv
 	default:
 		return &hinted{fmt.Errorf("unknown order %q", order.Do), "the agent is older than the appliance: build the ramdisk again and reboot the machine"}
 	}
-	dev, err := a.open(order.Target)
+	dev, err := a.open(ctx, order.Target)
 	if err != nil {
 		return err
 	}
@@ -54,21 +54,35 @@ func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inv
 	return err
 }
 
+// find lists the disks that the identity fits, and all that there are, and waits for one to show up.
+func (a *Agent) find(ctx context.Context, id inventory.DiskIdentity) (found, all []inventory.Disk, err error) {
+	for deadline := time.Now().Add(a.DiskWait); ; {
+		if all, err = a.Disks(); err != nil {
+			return nil, nil, err
+		}
+		for _, d := range all {
+			if id.Is(d) {
+				found = append(found, d)
+			}
+		}
+		if len(found) > 0 || time.Now().After(deadline) {
+			return found, all, nil
+		}
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
 // open finds the disk that was chosen when the order was made, and takes it.
-func (a *Agent) open(id *inventory.DiskIdentity) (*disk.Device, error) {
+func (a *Agent) open(ctx context.Context, id *inventory.DiskIdentity) (*disk.Device, error) {
 	if id == nil {
 		return nil, errors.New("the order names no disk")
 	}
 	const again = "inspect the machine again and choose a disk of those that it has"
-	disks, err := a.Disks()
+	found, disks, err := a.find(ctx, *id)
 	if err != nil {
 		return nil, err
-	}
-	var found []inventory.Disk
-	for _, d := range disks {
-		if id.Is(d) {
-			found = append(found, d)
-		}
 	}
 	switch {
 	case len(found) == 0:

@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// params are what modules are loaded with. A SCSI host that scans while its driver's loading waits has shown
+// its disks when Coldplug returns; Debian's default is to scan behind everybody's back.
+var params = map[string]string{"scsi_mod": "scan=sync"}
+
 // A Loader loads modules of an index into the running kernel, each once.
 type Loader struct {
 	Index *Index
@@ -105,7 +109,7 @@ func (l *Loader) insert(m *Module) error {
 		return fmt.Errorf("module %s: %w", m.Name, err)
 	}
 	defer f.Close()
-	switch err := unix.FinitModule(int(f.Fd()), "", 0); {
+	switch err := unix.FinitModule(int(f.Fd()), params[m.Name], 0); {
 	case err == nil, errors.Is(err, unix.EEXIST):
 		return nil
 	case errors.Is(err, unix.ENODEV):

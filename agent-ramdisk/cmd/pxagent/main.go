@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -100,7 +101,7 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 			}()
 		},
 		Settle: func(context.Context) { <-settled },
-		Report: machine.Report, Disks: machine.Disks, Dev: "/dev",
+		Report: machine.Report, Disks: machine.Disks, Dev: "/dev", DiskWait: 30 * time.Second,
 		Restart: boot.Restart,
 	}
 	return a.Run(ctx)
@@ -130,20 +131,19 @@ func drivers(loader *modules.Loader, log *slog.Logger) {
 	done(errors.Join(err, e))
 }
 
-// waitDisks waits until the list of disks has stayed the same for a while: controllers look for disks long after
-// their drivers are loaded.
+// waitDisks waits until the list of disks has stayed the same for a moment, and longer while there is none. Drivers have found
+// nearly all disks when they are loaded.
 func waitDisks() {
-	const quiet, most = 1500 * time.Millisecond, 15 * time.Second
+	const quiet, most = 300 * time.Millisecond, 5 * time.Second
 	var last []string
 	changed := time.Now()
-	for start := changed; time.Since(changed) < quiet && time.Since(start) < most; time.Sleep(50 * time.Millisecond) {
-		var names []string
-		entries, _ := os.ReadDir("/sys/block")
-		for _, e := range entries {
-			names = append(names, e.Name())
-		}
+	for start := changed; time.Since(start) < most; time.Sleep(50 * time.Millisecond) {
+		names, _ := filepath.Glob("/sys/block/*/device") // loop and ram devices have none
 		if !slices.Equal(names, last) {
 			last, changed = names, time.Now()
+		}
+		if len(names) > 0 && time.Since(changed) >= quiet {
+			return
 		}
 	}
 }
