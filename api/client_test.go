@@ -184,29 +184,6 @@ type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("bad sector") }
 
-func TestImageInUseStays(t *testing.T) {
-	fleet := &deploying{Fleet: apitest.New()}
-	c, _ := serve(t, fleet)
-	img, err := c.Import(t.Context(), bytes.NewReader(make([]byte, 1<<20)), store.ImportOptions{Name: "small"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	fleet.image = img.ID
-	if err := c.DeleteImage(t.Context(), "small"); problemCode(err) != inventory.CodeConflict {
-		t.Errorf("DeleteImage of an image that is being deployed = %v, want a conflict", err)
-	}
-}
-
-// deploying has one deployment of an image under way.
-type deploying struct {
-	*apitest.Fleet
-	image string
-}
-
-func (f *deploying) Deployments() []inventory.Deployment {
-	return []inventory.Deployment{{ID: "d-1", ImageID: f.image, Outcome: inventory.Running}}
-}
-
 func TestUnreachable(t *testing.T) {
 	dir := shortDir(t)
 	stale := filepath.Join(dir, "stale")

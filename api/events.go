@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -39,8 +40,13 @@ var eventsOperation = &huma.Operation{
 type eventQuery struct {
 	after   uint64
 	machine inventory.MachineID
-	tail    int // 0: all
+	macs    []inventory.MAC // of that machine: packets seen before it was known belong to it
+	tail    int             // 0: all
 	follow  bool
+}
+
+func (q eventQuery) wants(e inventory.Event) bool {
+	return q.machine == "" || e.Machine == q.machine || e.Machine == "" && slices.Contains(q.macs, e.MAC)
 }
 
 func (s *Server) eventQuery(r *http.Request) (eventQuery, error) {
@@ -71,7 +77,7 @@ func (s *Server) eventQuery(r *http.Request) (eventQuery, error) {
 		if err != nil {
 			return q, err
 		}
-		q.machine = m.ID
+		q.machine, q.macs = m.ID, m.MACs
 	}
 	return q, nil
 }
@@ -99,8 +105,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) sendEvents(ctx context.Context, out eventWriter, q eventQuery, batch []inventory.Event) error {
 	var err error
 	var kept []inventory.Event // the last q.tail
-	for after := q.after; len(batch) > 0; {
-		after = batch[len(batch)-1].Seq
+	for len(batch) > 0 {
 		if q.tail == 0 {
 			if err := out.send(batch); err != nil {
 				return err
@@ -109,8 +114,8 @@ func (s *Server) sendEvents(ctx context.Context, out eventWriter, q eventQuery, 
 			kept = append(kept, batch...)
 			kept = kept[max(0, len(kept)-q.tail):]
 		}
-		q.after = after
-		if batch, err = s.fleet.Events(after, q.machine, eventBatch); err != nil {
+		q.after = batch[len(batch)-1].Seq
+		if batch, err = s.fleet.Events(q.after, q.machine, eventBatch); err != nil {
 			return err
 		}
 	}
@@ -127,7 +132,7 @@ func (s *Server) sendEvents(ctx context.Context, out eventWriter, q eventQuery, 
 		wanted := batch[:0:0]
 		for _, e := range batch {
 			q.after = e.Seq
-			if q.machine == "" || e.Machine == q.machine {
+			if q.wants(e) {
 				wanted = append(wanted, e)
 			}
 		}

@@ -103,6 +103,7 @@ func TestEventsFollow(t *testing.T) {
 	expect(3)
 	fleet.Happen(inventory.Event{Machine: machines[1].ID})
 	expect(fleet.Happen(inventory.Event{Machine: machines[0].ID}))
+	expect(fleet.Happen(inventory.Event{MAC: machines[0].MACs[0]}))
 	stop()
 	fleet.Happen(inventory.Event{Machine: machines[1].ID})
 	missed := fleet.Happen(inventory.Event{Machine: machines[0].ID})

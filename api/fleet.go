@@ -60,8 +60,8 @@ type Agents interface {
 	MayRead(ctx context.Context, nonce, imageID string) error
 }
 
-// Images is the store of OS images; *store.Store is one. ref is an image's name, id or
-// the beginning of its id.
+// Images is the store of OS images, as *store.Store. ref is an image's name, id or the beginning
+// of its id. Delete should refuse what a deployment needs; a bare store does not know.
 type Images interface {
 	List() []store.Info
 	Get(ref string) (store.Info, error)

@@ -39,20 +39,8 @@ func (s *Server) addImages(rest huma.API) {
 		return &body[store.Info]{img}, err
 	})
 	handle(rest, http.MethodDelete, "/v1/images/{ref}", "Delete an image", func(ctx context.Context, in *ref) (*struct{}, error) {
-		img, err := s.images.Get(in.Ref)
+		img, err := s.images.Delete(in.Ref)
 		if err != nil {
-			return nil, err
-		}
-		for _, d := range s.fleet.Deployments() {
-			if d.Outcome == inventory.Running && d.ImageID == img.ID {
-				return nil, &inventory.Problem{
-					Code:   inventory.CodeConflict,
-					Detail: "image " + img.Name + " is being deployed (" + string(d.ID) + ")",
-					Hint:   "wait for it, or run `pxectl deployment cancel " + string(d.ID) + "`",
-				}
-			}
-		}
-		if _, err := s.images.Delete(img.ID); err != nil {
 			return nil, err
 		}
 		s.log.Info("image deleted", "image", img.Name, "id", img.ID, "actor", actorOf(ctx))

@@ -70,11 +70,14 @@ func (f *Fleet) FailDeployment(machine string, failure inventory.Failure) {
 	f.failAt[machine] = failure
 }
 
-// Halt keeps deployments where they are.
-func (f *Fleet) Halt() {
+// Halt keeps deployments where they are, and Walk lets them walk again.
+func (f *Fleet) Halt() { f.setWalk(false) }
+func (f *Fleet) Walk() { f.setWalk(true) }
+
+func (f *Fleet) setWalk(walk bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.walk = false
+	f.walk = walk
 }
 
 // Happen appends an event and returns its seq.

@@ -144,7 +144,7 @@ func (c *cli) imageImport() *cobra.Command {
 			}
 			defer src.Close()
 			opt.Size = size
-			board := c.newBoard(cmd.Context(), []string{opt.Name}, len("convert"))
+			board := c.newBoard(cmd.Context(), []string{opt.Name}, len("imported"))
 			began := c.now()
 			opt.Progress = func(p store.Progress) {
 				board.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})

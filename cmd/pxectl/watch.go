@@ -81,14 +81,17 @@ func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.D
 
 // showProgress shows what is new of one deployment: the steps that began since, then how far it is.
 func (c *cli) showProgress(b board, i int, d api.Deployment, told int) int {
-	for ; told < len(d.History); told++ {
-		r := d.History[told]
-		step := string(r.Step)
+	step := string(d.Step)
+	for j, r := range d.History {
+		step = string(r.Step)
 		if r.Attempt > 1 {
 			step += fmt.Sprintf(" (attempt %d)", r.Attempt)
 		}
-		b.show(i, moment{at: r.BeganAt.Sub(d.CreatedAt), step: step})
+		if j >= told {
+			b.show(i, moment{at: r.BeganAt.Sub(d.CreatedAt), step: step})
+		}
 	}
+	at := c.now().Sub(d.CreatedAt)
 	switch {
 	case d.Outcome == inventory.Succeeded:
 		b.show(i, moment{at: d.EndedAt.Sub(d.CreatedAt), step: "deployed", end: true})
@@ -99,11 +102,12 @@ func (c *cli) showProgress(b board, i int, d api.Deployment, told int) int {
 		}
 		b.show(i, moment{at: d.EndedAt.Sub(d.CreatedAt), step: text, end: true, failed: true})
 	case d.Progress != nil && d.Progress.Total > 0:
-		step := string(d.Step)
 		if p := d.Progress.Phase; p != "" && p != "write" {
 			step = p
 		}
-		b.show(i, moment{at: c.now().Sub(d.CreatedAt), step: step, done: d.Progress.Done, total: d.Progress.Total})
+		b.show(i, moment{at: at, step: step, done: d.Progress.Done, total: d.Progress.Total})
+	default:
+		b.show(i, moment{at: at, step: step})
 	}
-	return told
+	return len(d.History)
 }
