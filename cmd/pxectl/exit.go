@@ -42,9 +42,17 @@ func (s several) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// severally makes one error of those that are there.
+// severally makes one error of those that are there. What would be said twice (that the appliance is away) is
+// said once.
 func severally(errs []error) error {
-	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	said := map[string]bool{}
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool {
+		if err == nil || said[err.Error()] {
+			return true
+		}
+		said[err.Error()] = true
+		return false
+	})
 	switch len(errs) {
 	case 0:
 		return nil

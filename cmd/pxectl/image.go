@@ -151,7 +151,6 @@ func (c *cli) imageImport() *cobra.Command {
 			}
 			img, err := client.Import(cmd.Context(), src, opt)
 			if err != nil {
-				board.show(0, moment{at: c.now().Sub(began), step: "failed", end: true, failed: true})
 				board.close()
 				return err
 			}

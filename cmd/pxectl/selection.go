@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -233,9 +234,9 @@ func gather[T any](machines []inventory.Machine, do func(inventory.Machine) (T, 
 	return done, severally(errs)
 }
 
-// about puts a machine's name before an error that does not have it.
+// about puts a machine's name before an error that does not have it, unless the error is not the machine's.
 func about(name string, err error) error {
-	if strings.Contains(err.Error(), name) {
+	if strings.Contains(err.Error(), name) || errors.Is(err, api.ErrUnreachable) {
 		return err
 	}
 	return fmt.Errorf("%s: %w", name, err)
