@@ -19,12 +19,16 @@ type Console struct {
 
 // A Terminal is one of them.
 type Terminal struct {
-	Name string
-	w    io.Writer
-	mute bool
+	Name   string
+	w      io.Writer
+	mute   bool
+	missed []byte // while muted
 }
 
-const ringLines = 200
+const (
+	ringLines = 200
+	maxMissed = 16 << 10
+)
 
 // Add makes lines go to a terminal as well.
 func (c *Console) Add(name string, w io.Writer) *Terminal {
@@ -35,11 +39,15 @@ func (c *Console) Add(name string, w io.Writer) *Terminal {
 	return t
 }
 
-// Mute keeps lines off a terminal while a person has a shell there.
+// Mute keeps lines off a terminal while a person has a shell there; they are shown afterwards.
 func (c *Console) Mute(t *Terminal, mute bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t.mute = mute
+	if !mute {
+		_, _ = t.w.Write(t.missed)
+		t.missed = nil
+	}
 }
 
 // Write takes whole lines.
@@ -53,8 +61,11 @@ func (c *Console) Write(p []byte) (int, error) {
 		c.ring = append([]string(nil), c.ring[extra:]...)
 	}
 	for _, t := range c.terms {
-		if !t.mute {
+		switch {
+		case !t.mute:
 			_, _ = t.w.Write(p) // a terminal that is gone is no reason to stop
+		case len(t.missed) < maxMissed:
+			t.missed = append(t.missed, p...)
 		}
 	}
 	return len(p), nil

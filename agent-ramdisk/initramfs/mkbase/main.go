@@ -75,7 +75,9 @@ func buildCommands(tmp, arch, out string) error {
 	if err := goBuild(module, "", "-o", tool, "github.com/u-root/u-root"); err != nil {
 		return err
 	}
-	args := []string{"-o", out, "-build=bb", "-initcmd=", "-uinitcmd=", "-defaultsh=gosh", "-base=/dev/null", "-tmp-dir", filepath.Join(tmp, "bb")}
+	// goshliner: the shell's plain line editor. Its default one paints a screen of colours, which a serial console at
+	// 115200 baud and its log do not want.
+	args := []string{"-go-build-tags=goshliner", "-o", out, "-build=bb", "-initcmd=", "-uinitcmd=", "-defaultsh=gosh", "-base=/dev/null", "-tmp-dir", filepath.Join(tmp, "bb")}
 	for _, c := range commands {
 		args = append(args, "github.com/u-root/u-root/cmds/core/"+c)
 	}
