@@ -118,18 +118,19 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 		raw, _, err := pictures.Manifest(id)
 		return raw, imageProblem(id, err)
 	}, log)
+	tlsConfig := &tls.Config{Certificates: []tls.Certificate{secrets.tls}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}
 	for _, in := range cfg.Provisioning.Interfaces {
-		l, err := net.Listen("tcp", netip.AddrPortFrom(in.Address, uint16(cfg.HTTP.Port)).String())
+		plain, err := net.Listen("tcp", netip.AddrPortFrom(in.Address, uint16(cfg.HTTP.Port)).String())
 		if err != nil {
 			return nil, fmt.Errorf("http.port: %w", err)
 		}
-		services = append(services, service{"http", func(ctx context.Context) error { return api.Serve(ctx, l, boot, log) }})
-		l, err = net.Listen("tcp", netip.AddrPortFrom(in.Address, uint16(cfg.API.Port)).String())
+		secure, err := net.Listen("tcp", netip.AddrPortFrom(in.Address, uint16(cfg.API.Port)).String())
 		if err != nil {
 			return nil, fmt.Errorf("api.port: %w", err)
 		}
-		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{secrets.tls}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}})
-		services = append(services, service{"agents", func(ctx context.Context) error { return api.Serve(ctx, l, agents, log) }})
+		services = append(services,
+			service{"http", func(ctx context.Context) error { return api.Serve(ctx, plain, boot, log) }},
+			service{"agents", func(ctx context.Context) error { return api.Serve(ctx, tls.NewListener(secure, tlsConfig), agents, log) }})
 	}
 	l, err := api.ListenUnix(cfg.API.Socket)
 	if err != nil {

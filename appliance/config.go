@@ -111,7 +111,11 @@ func Parse(name string, raw []byte, interfaces func() ([]net.Interface, error)) 
 		mistakes = append(mistakes, c.check(interfaces)...)
 	}
 	if len(mistakes) > 0 {
-		return Config{}, fmt.Errorf("%s: %d mistakes:\n  %s", name, len(mistakes), strings.Join(mistakes, "\n  "))
+		many := "mistakes"
+		if len(mistakes) == 1 {
+			many = "mistake"
+		}
+		return Config{}, fmt.Errorf("%s: %d %s:\n  %s", name, len(mistakes), many, strings.Join(mistakes, "\n  "))
 	}
 	return c, nil
 }
