@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
+	"github.com/pxectl/pxectl/power"
 )
 
 const (
@@ -20,6 +22,7 @@ const (
 
 	inspectBudget = 10 * time.Minute
 	stallBudget   = 10 * time.Minute // of an order whose progress does not move
+	powerSync     = 2 * time.Minute  // between two looks at the power of a machine that is left alone
 	storeRetry    = 5 * time.Second
 )
 
@@ -42,6 +45,8 @@ type worker struct {
 	ctx     context.Context
 	working context.CancelFunc // our own part of the step is in flight; nil when not
 	deleted bool
+	synced  string    // address and credentials with which the power was read last
+	syncAt  time.Time // when to read it again
 }
 
 // A snapshot is a machine and its current or last deployment, as stored. It is never changed, only replaced.
@@ -274,7 +279,30 @@ func (w *worker) advance() time.Duration {
 	if s := w.snap.Load(); s.running() || s.m.State == inventory.Inspecting {
 		return time.Second
 	}
+	w.syncPower()
 	return 30 * time.Second
+}
+
+// syncPower looks now and then at the power of a machine that is left alone, and at once when its BMC has become known. What
+// the BMC says, and that it says nothing, is recorded on the machine.
+func (w *worker) syncPower() {
+	m := w.snap.Load().m
+	how := m.BMC.Address + "\x00" + m.BMC.User + "\x00" + string(m.BMC.Password)
+	if m.BMC.Address == "" || m.Maintenance != nil || w.synced == how && w.now().Before(w.syncAt) {
+		return
+	}
+	w.synced, w.syncAt = how, w.now().Add(powerSync)
+	w.e.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+		defer cancel()
+		if _, err := w.e.PowerStatus(ctx, string(w.id)); errors.Is(err, power.ErrRefused) {
+			// BMCs lock a user out after some bad passwords: not again until somebody has changed something.
+			_, _ = call(w.ctx, w, func() (struct{}, error) {
+				w.syncAt = w.now().Add(24 * time.Hour)
+				return struct{}{}, nil
+			})
+		}
+	})
 }
 
 // do does one move; again is false when it now waits.
