@@ -8,59 +8,59 @@ import (
 	"regexp"
 )
 
-// A kernel is one of Debian's, unpacked and never installed.
-type kernel struct {
-	release string // as uname -r says it
-	image   string
-	modules string // directory
+// A Kernel is one of Debian's, unpacked and never installed.
+type Kernel struct {
+	Release string // as uname -r says it
+	Image   string
+	Modules string // directory
 }
 
-// fetchKernel downloads the kernel that a meta package depends on and unpacks it into the cache,
+// FetchKernel downloads the kernel that a meta package depends on and unpacks it into the cache,
 // where the next build finds it.
-func fetchKernel(ctx context.Context, meta string, o Options) (kernel, error) {
+func FetchKernel(ctx context.Context, meta string, o Options) (Kernel, error) {
 	depends, err := run(ctx, "", "apt-cache", "depends", "--important", meta)
 	if err != nil {
-		return kernel{}, err
+		return Kernel{}, err
 	}
 	m := regexp.MustCompile(`Depends: linux-image-(\S+)`).FindStringSubmatch(depends)
 	if m == nil {
-		return kernel{}, fmt.Errorf("apt knows no kernel for %s; run `apt-get update`", meta)
+		return Kernel{}, fmt.Errorf("apt knows no kernel for %s; run `apt-get update`", meta)
 	}
 	release := m[1]
 	cache, err := filepath.Abs(filepath.Join(o.Cache, "kernels"))
 	if err != nil {
-		return kernel{}, err
+		return Kernel{}, err
 	}
 	dir := filepath.Join(cache, release)
-	k := kernel{
-		release: release,
-		image:   filepath.Join(dir, "boot", "vmlinuz-"+release),
-		modules: filepath.Join(dir, "lib", "modules", release),
+	k := Kernel{
+		Release: release,
+		Image:   filepath.Join(dir, "boot", "vmlinuz-"+release),
+		Modules: filepath.Join(dir, "lib", "modules", release),
 	}
-	if _, err := os.Stat(k.image); err == nil {
+	if _, err := os.Stat(k.Image); err == nil {
 		return k, nil
 	}
 	o.logf("kernel: downloading linux-image-%s", release)
 	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return kernel{}, err
+		return Kernel{}, err
 	}
 	tmp, err := os.MkdirTemp(cache, "unpack-")
 	if err != nil {
-		return kernel{}, err
+		return Kernel{}, err
 	}
 	defer os.RemoveAll(tmp)
 	if _, err := run(ctx, tmp, "apt-get", "-q", "download", "linux-image-"+release); err != nil {
-		return kernel{}, err
+		return Kernel{}, err
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
 	if err != nil || len(debs) != 1 {
-		return kernel{}, fmt.Errorf("apt-get download linux-image-%s left %d packages, want 1", release, len(debs))
+		return Kernel{}, fmt.Errorf("apt-get download linux-image-%s left %d packages, want 1", release, len(debs))
 	}
 	if _, err := run(ctx, "", "dpkg-deb", "-x", debs[0], filepath.Join(tmp, "x")); err != nil {
-		return kernel{}, err
+		return Kernel{}, err
 	}
 	if err := os.Rename(filepath.Join(tmp, "x"), dir); err != nil && !os.IsExist(err) {
-		return kernel{}, err
+		return Kernel{}, err
 	}
 	return k, nil
 }

@@ -19,8 +19,6 @@ const (
 	espStart  = 4096 // 32 MiB
 	seedStart = 69632
 	rootStart = 77824 // after 4 MiB of seed
-	// gptEnd is what the backup GPT takes at the end of the disk.
-	gptEnd = 33
 )
 
 // A rootfs is a directory that becomes the root filesystem.

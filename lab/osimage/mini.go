@@ -30,7 +30,7 @@ var miniByName = []string{"sd_mod", "crc32c_generic", "ext4", "vfat", "nls_cp437
 // miniTree is a root filesystem of a kernel and an initrd whose init is the whole system. The root
 // filesystem keeps what must survive a reboot.
 func miniTree(ctx context.Context, kernelPackage, work string, o Options) (rootfs, error) {
-	k, err := fetchKernel(ctx, kernelPackage, o)
+	k, err := FetchKernel(ctx, kernelPackage, o)
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -43,7 +43,7 @@ func miniTree(ctx context.Context, kernelPackage, work string, o Options) (rootf
 	if err != nil {
 		return rootfs{}, err
 	}
-	image, err := os.ReadFile(k.image)
+	image, err := os.ReadFile(k.Image)
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -62,7 +62,7 @@ func goBuild(ctx context.Context, out, pkg string) error {
 	return err
 }
 
-func miniInitrd(k kernel, program string) ([]byte, error) {
+func miniInitrd(k Kernel, program string) ([]byte, error) {
 	bin, err := os.ReadFile(program)
 	if err != nil {
 		return nil, err
@@ -94,9 +94,9 @@ func miniInitrd(k kernel, program string) ([]byte, error) {
 }
 
 // moduleRecords packs the modules with an index of them as package modules reads it.
-func moduleRecords(k kernel) ([]cpio.Record, error) {
+func moduleRecords(k Kernel) ([]cpio.Record, error) {
 	files := map[string]string{}
-	err := filepath.WalkDir(k.modules, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(k.Modules, func(path string, d fs.DirEntry, err error) error {
 		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok {
 			files[strings.ReplaceAll(name, "-", "_")] = path
 		}
@@ -105,7 +105,7 @@ func moduleRecords(k kernel) ([]cpio.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	index := modules.Index{Kernel: k.release, ByName: miniByName}
+	index := modules.Index{Kernel: k.Release, ByName: miniByName}
 	var records []cpio.Record
 	seen := map[string]bool{}
 	for queue := slices.Clone(miniModules); len(queue) > 0; queue = queue[1:] {

@@ -1,6 +1,9 @@
 // Mkimage builds one of the OS images that the virtual rack deploys:
 //
 //	go run ./lab/osimage/mkimage [-cache DIR] -o FILE.raw debian-12|mini|mini-virtio
+//
+// The kind "kernel" is no image: it fetches Debian's generic kernel and prints where the kernel and its
+// modules are.
 package main
 
 import (
@@ -29,7 +32,7 @@ func run(ctx context.Context, args []string) error {
 	out := flags.String("o", "", "write the image to this file (default: the kind and .raw)")
 	cache := flags.String("cache", ".cache", "keep downloaded packages in this directory")
 	flags.Usage = func() {
-		fmt.Fprintf(flags.Output(), "usage: mkimage [-cache DIR] [-o FILE.raw] %v\n", osimage.Kinds)
+		fmt.Fprintf(flags.Output(), "usage: mkimage [-cache DIR] [-o FILE.raw] %v or kernel\n", osimage.Kinds)
 		flags.PrintDefaults()
 	}
 	// The kind may stand before the flags too.
@@ -47,11 +50,20 @@ func run(ctx context.Context, args []string) error {
 		flags.Usage()
 		os.Exit(2)
 	}
+	o := osimage.Options{Cache: *cache, Log: os.Stderr}
+	if kind == "kernel" {
+		k, err := osimage.FetchKernel(ctx, "linux-image-amd64", o)
+		if err != nil {
+			return err
+		}
+		fmt.Println(k.Image, k.Modules)
+		return nil
+	}
 	if *out == "" {
 		*out = kind + ".raw"
 	}
 	began := time.Now()
-	if err := osimage.Build(ctx, osimage.Kind(kind), *out, osimage.Options{Cache: *cache, Log: os.Stderr}); err != nil {
+	if err := osimage.Build(ctx, osimage.Kind(kind), *out, o); err != nil {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "%s: %s in %.1f s\n", kind, *out, time.Since(began).Seconds())
