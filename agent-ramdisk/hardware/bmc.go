@@ -34,7 +34,7 @@ func AskBMC() (*inventory.BMCReport, error) {
 	defer dev.Close()
 	id, err := dev.GetDeviceID()
 	if err != nil {
-		return nil, fmt.Errorf("Get Device ID: %w", err)
+		return nil, fmt.Errorf("ask the BMC for its device ID: %w", err)
 	}
 	r := lan(dev.GetLanConfig)
 	r.Firmware = fmt.Sprintf("%d.%02x", id.FwRev1&0x7f, id.FwRev2) // the second part is BCD: section 20.1
