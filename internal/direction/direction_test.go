@@ -1,0 +1,192 @@
+package direction
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/pxectl/pxectl/"
+
+// leaves are those that the rest stands on; they do not know each other.
+var leaves = []string{"dhcpd", "images", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"}
+
+// allowed lists each package with those it may import. Anything may import internal/*. A name that ends
+// in /... stands for the package and all below it.
+var allowed = map[string][]string{
+	"internal/...": {},
+
+	"dhcpd":            {},
+	"images":           {},
+	"images/store":     {"images"},
+	"inventory":        {},
+	"inventory/boltdb": {"inventory"},
+	"ipxe":             {},
+	"power":            {},
+	"power/ipmi":       {"power"},
+	"power/powertest":  {"power"},
+	"tftpd":            {},
+
+	"deploy":      {"inventory", "inventory/boltdb", "power"},
+	"api":         {"deploy", "images", "images/store", "inventory", "power"},
+	"api/apitest": {"api", "deploy", "images", "images/store", "inventory", "power"},
+	"appliance":   append([]string{"api", "deploy"}, leaves...),
+	"lab/...":     append([]string{"lab/...", "appliance", "api", "deploy", "agent-ramdisk/modules"}, leaves...),
+	"cmd/pxectl":  append([]string{"lab", "appliance", "api", "deploy", "agent-ramdisk/initramfs"}, leaves...),
+
+	// What runs in the ramdisk, and what builds it.
+	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "images", "inventory"},
+	"agent-ramdisk/boot":             {},
+	"agent-ramdisk/cmd/pxagent":      {"agent-ramdisk/...", "images", "inventory"},
+	"agent-ramdisk/disk":             {"agent-ramdisk/fat", "images", "inventory"},
+	"agent-ramdisk/fat":              {},
+	"agent-ramdisk/hardware":         {"inventory"},
+	"agent-ramdisk/initramfs":        {"agent-ramdisk/modules"},
+	"agent-ramdisk/initramfs/mkbase": {},
+	"agent-ramdisk/modules":          {},
+	"agent-ramdisk/netup":            {"inventory"},
+}
+
+// violations says what is wrong with the imports, given by package.
+func violations(imports map[string][]string) []string {
+	var wrong []string
+	for _, pkg := range slices.Sorted(maps.Keys(imports)) {
+		may, ok := rule(pkg)
+		if !ok {
+			wrong = append(wrong, fmt.Sprintf("%s: not in the table; say in internal/direction/direction_test.go what it may import", pkg))
+			continue
+		}
+		for _, imported := range imports[pkg] {
+			if !covers("internal/...", imported) && !slices.ContainsFunc(may, func(name string) bool { return covers(name, imported) }) {
+				wrong = append(wrong, fmt.Sprintf("%s imports %s; it may import only %q and internal/*", pkg, imported, may))
+			}
+		}
+	}
+	return wrong
+}
+
+// rule finds the entry for a package: its own, or the longest that covers it.
+func rule(pkg string) ([]string, bool) {
+	if may, ok := allowed[pkg]; ok {
+		return may, true
+	}
+	for dir := pkg; dir != "."; dir = path.Dir(dir) {
+		if may, ok := allowed[dir+"/..."]; ok {
+			return may, true
+		}
+	}
+	return nil, false
+}
+
+func covers(name, pkg string) bool {
+	tree, all := strings.CutSuffix(name, "/...")
+	return pkg == tree || all && strings.HasPrefix(pkg, tree+"/")
+}
+
+// read lists the packages below root with what they import of this module, tests left out. It reads the
+// files itself and does not ask `go list`, so that go test knows when its cached answer is stale.
+func read(root string) (map[string][]string, error) {
+	imports := map[string][]string{}
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if file != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		source, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(file))
+		if err != nil {
+			return err
+		}
+		pkg := filepath.ToSlash(dir)
+		imports[pkg] = append(imports[pkg], nil...)
+		for _, spec := range source.Imports {
+			name, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if name, ours := strings.CutPrefix(name, module); ours && !slices.Contains(imports[pkg], name) {
+				imports[pkg] = append(imports[pkg], name)
+			}
+		}
+		return nil
+	})
+	return imports, err
+}
+
+func TestImportsPointDownward(t *testing.T) {
+	imports, err := read("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(imports) < 20 {
+		t.Fatalf("read found %d packages, want the whole module", len(imports))
+	}
+	for _, wrong := range violations(imports) {
+		t.Error(wrong)
+	}
+	for name := range allowed {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(imports)), func(pkg string) bool { return covers(name, pkg) }) {
+			t.Errorf("%s: in the table, but there is no such package", name)
+		}
+	}
+}
+
+// Every machine loads the ramdisk at every boot: what is heavy stays out, at any depth.
+func TestAgentStaysSmall(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"agent-ramdisk/cmd/pxagent").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, module+"agent-ramdisk/agent") {
+		t.Fatalf("go list -deps lacks the agent itself:\n%s", out)
+	}
+	for _, heavy := range []string{"go.etcd.io/bbolt", "github.com/spf13/cobra", module + "deploy", module + "api"} {
+		if slices.Contains(deps, heavy) {
+			t.Errorf("pxagent depends on %s", heavy)
+		}
+	}
+}
+
+func TestViolations(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		imports map[string][]string
+		want    int
+	}{
+		{"downward", map[string][]string{"appliance": {"api", "dhcpd", "internal/x"}, "dhcpd": nil, "lab/story": {"lab", "lab/proof", "api"}}, 0},
+		{"a leaf knows another", map[string][]string{"dhcpd": {"tftpd"}}, 1},
+		{"upward", map[string][]string{"deploy": {"api", "dhcpd", "inventory"}}, 2},
+		{"the lab knows the command", map[string][]string{"lab/story": {"cmd/pxectl"}}, 1},
+		{"the agent knows the database", map[string][]string{"agent-ramdisk/agent": {"inventory/boltdb"}}, 1},
+		{"internal stands on nothing", map[string][]string{"internal/x": {"inventory", "internal/y"}}, 1},
+		{"a name that begins alike", map[string][]string{"laboratory": nil}, 1},
+		{"not in the table", map[string][]string{"web": nil}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := violations(tt.imports); len(got) != tt.want {
+				t.Errorf("violations(%v) = %q, want %d", tt.imports, got, tt.want)
+			}
+		})
+	}
+}
