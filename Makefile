@@ -1,0 +1,82 @@
+# pxectl. `make help` lists what there is.
+
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
+
+VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+
+export CGO_ENABLED := 0
+
+base    := agent-ramdisk/initramfs/base
+ramdisk := .cache/ramdisk/amd64
+images  := .cache/images/mini.raw .cache/images/mini-virtio.raw .cache/images/debian-12.raw
+
+# What the parts are made of.
+go          = $(filter-out %_test.go,$(wildcard $(addsuffix /*.go,$(1))))
+agent      := $(call go,agent-ramdisk/agent agent-ramdisk/boot agent-ramdisk/cmd/pxagent agent-ramdisk/disk agent-ramdisk/fat \
+	agent-ramdisk/hardware agent-ramdisk/modules agent-ramdisk/netup images inventory)
+initramfs  := $(call go,agent-ramdisk/initramfs agent-ramdisk/modules)
+osimage    := $(filter-out %/mini.go,$(call go,lab/osimage lab/osimage/mkimage))
+miniosimage := lab/osimage/mini.go $(call go,lab/osimage/miniinit agent-ramdisk/modules)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build ramdisk ramdisk-arm64 images demo test check fuzz bench clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install the Debian packages that tests and demo need (root; others are told what is missing)
+	@packaging/deps
+
+build: $(base)/amd64.cpio.zst ## build bin/pxectl, static, with the ramdisk's base in it
+	go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/pxectl ./cmd/pxectl
+
+ramdisk-arm64: $(base)/arm64.cpio.zst build ## put the ramdisk's base for arm64 into bin/pxectl too
+
+$(base)/%.cpio.zst: $(agent) agent-ramdisk/initramfs/mkbase/main.go $(wildcard agent-ramdisk/initramfs/bb/go.*)
+	go run ./agent-ramdisk/initramfs/mkbase -arch $* -version $(VERSION) -o $@
+
+ramdisk: $(ramdisk)/manifest.json ## build .cache/ramdisk, the ramdisk on Debian's generic kernel
+
+$(ramdisk)/manifest.json: $(base)/amd64.cpio.zst $(initramfs) | build
+	set -e; set -- $$(go run ./lab/osimage/mkimage kernel); bin/pxectl ramdisk build --kernel $$1 --modules $$2 --arch amd64 --out .cache/ramdisk
+
+images: $(images) ## build .cache/images, the OS images that the virtual rack deploys
+
+.cache/images/%.raw: $(osimage)
+	go run ./lab/osimage/mkimage -o $@ $*
+
+.cache/images/mini.raw .cache/images/mini-virtio.raw: $(miniosimage)
+
+demo: deps build ramdisk images ## a virtual rack, deployed before your eyes; KEEP=1 leaves it up
+	go run ./lab/demo -pxectl bin/pxectl -ramdisk .cache/ramdisk -image .cache/images/debian-12.raw $(if $(KEEP),-keep)
+
+# The stories boot machines and measure time, so they run alone and after the rest.
+test: deps build ramdisk images ## run all tests, also those that need root, other programs and minutes
+	PXECTL_TEST=all go run $(GOTESTSUM) --format standard-quiet -- -count=1 -p 2 -timeout 10m $$(go list ./... | grep -vE '/lab(/story)?$$')
+	PXECTL_TEST=all go run $(GOTESTSUM) --format standard-quiet -- -count=1 -p 1 -timeout 20m ./lab ./lab/story
+
+check: ## formatting, linters, tidy modules, and a build for arm64
+	@unformatted=$$(go run $(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then \
+		echo "not formatted; run go run $(GOFUMPT) -w on:"; echo "$$unformatted"; exit 1; fi
+	go mod tidy -diff
+	cd agent-ramdisk/initramfs/bb && go mod tidy -diff
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	GOARCH=arm64 go build ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (30s), one after another
+	@grep -oE '^func Fuzz\w+' -r --include='*_test.go' . | sort | while IFS=: read -r file name; do \
+		echo "$${file%/*} $${name#func }"; \
+		go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) "$${file%/*}" || exit 1; \
+	done
+
+bench: ## run the benchmarks
+	go test -run '^$$' -bench . -benchmem $$(grep -l '^func Benchmark' -r --include='*_test.go' . | xargs -n1 dirname | sort -u)
+
+clean: ## remove all that was built or downloaded
+	rm -rf bin .cache $(base)/*.cpio.zst
