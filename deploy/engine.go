@@ -255,7 +255,7 @@ func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
 	if m.BMC.Address == "" {
 		return nil, &inventory.Problem{
 			Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",
-			Hint: "set it with `pxectl machine edit " + m.Name + " --bmc-address IP`, or let the agent find it in-band",
+			Hint: "set it with `pxectl machine edit " + m.Name + " --bmc IP`, or let the agent find it in-band",
 		}
 	}
 	target := power.Target{Address: m.BMC.Address, User: m.BMC.User, Password: ""}
@@ -277,7 +277,7 @@ func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
 	}
 	b, err := e.cfg.OpenBMC(target)
 	if err != nil {
-		return nil, &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s: BMC: %v", m.Name, err), Hint: "correct it with `pxectl machine edit " + m.Name + " --bmc-address IP`", Err: err}
+		return nil, &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s: BMC: %v", m.Name, err), Hint: "correct it with `pxectl machine edit " + m.Name + " --bmc IP`", Err: err}
 	}
 	b = power.Serialize(b)
 	e.bmcs[target] = b

@@ -331,7 +331,7 @@ func deployable(s *snapshot, r inventory.DeployRequest) error {
 	case s.running():
 		return no(fmt.Sprintf("is being deployed already (%s, at %s)", s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
 	case s.m.Maintenance != nil:
-		return no("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --maintenance ''`")
+		return no("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
 	case s.m.State == inventory.Discovered:
 		return no("is not approved", "approve it with `pxectl machine approve "+s.m.Name+"`")
 	case s.m.Report == nil:

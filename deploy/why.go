@@ -50,7 +50,7 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 	}
 	since := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
 	if m.Maintenance != nil {
-		return say("`pxectl machine edit "+m.Name+" --maintenance ''` ends it", "is in maintenance since %s: %s. Nothing automatic happens to it.", since(m.Maintenance.Since), m.Maintenance.Reason)
+		return say("`pxectl machine edit "+m.Name+" --no-maintenance` ends it", "is in maintenance since %s: %s. Nothing automatic happens to it.", since(m.Maintenance.Since), m.Maintenance.Reason)
 	}
 	switch {
 	case m.State == inventory.Failed && m.Failure != nil:

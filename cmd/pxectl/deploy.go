@@ -23,7 +23,7 @@ type deployFlags struct {
 	image, hostname         string
 	keyFiles                []string
 	userData, network, disk string
-	wait                    bool
+	redeploy, wait          bool
 	timeout                 time.Duration
 }
 
@@ -33,7 +33,7 @@ func (c *cli) deployCommand() *cobra.Command {
 		Use: "deploy MACHINE... | --all", Short: "Write an image to machines and boot them from it",
 		Long: "Write an image to machines and boot them from it. What is on their disks is lost.\n\n" +
 			"--all means every machine that is available and not under maintenance; a machine that is deployed\n" +
-			"has to be named. With --wait the command ends when every machine has proved that its new system\n" +
+			"has to be named, with --redeploy. With --wait the command ends when every machine has proved that its new system\n" +
 			"runs, or has failed; without it the deployments go on by themselves.",
 		Example: "  pxectl deploy web1 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --wait\n" +
 			"  pxectl deploy 'web*' --image debian-12 --user-data web.yaml --wait --timeout 20m\n" +
@@ -64,6 +64,7 @@ func (c *cli) deployCommand() *cobra.Command {
 	fl.BoolVar(&f.all, "all", false, "every machine that is available")
 	selectorFlag(cmd, &f.labels)
 	fl.StringVar(&f.image, "image", "", "name or id of the image (default: the only one there is)")
+	fl.BoolVar(&f.redeploy, "redeploy", false, "overwrite the system of a machine that is deployed")
 	fl.StringVar(&f.hostname, "hostname", "", "host name of the new system, for a single machine (default: the machine's name)")
 	fl.StringArrayVar(&f.keyFiles, "ssh-key", nil, "`file` of public keys for the image's default user; can be repeated")
 	fl.StringVar(&f.userData, "user-data", "", "`file` with cloud-init user-data")
@@ -76,7 +77,7 @@ func (c *cli) deployCommand() *cobra.Command {
 
 // request reads the files that the flags name.
 func (f deployFlags) request() (inventory.DeployRequest, error) {
-	r := inventory.DeployRequest{Image: f.image, Hostname: f.hostname}
+	r := inventory.DeployRequest{Image: f.image, Hostname: f.hostname, Redeploy: f.redeploy}
 	if f.timeout != 0 && !f.wait {
 		return r, usagef("--timeout is of --wait")
 	}
