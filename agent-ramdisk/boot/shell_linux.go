@@ -71,22 +71,41 @@ func (c *Children) run(tty *os.File, argv0 string, argv ...string) error {
 // Shells gives a person who presses Enter on the terminal a shell, for as long as there
 // is a terminal. busy is called with true when one starts and with false when it ends.
 func (c *Children) Shells(device string, busy func(bool)) error {
+	for {
+		if err := c.shell(device, busy); err != nil {
+			return err
+		}
+	}
+}
+
+// shell opens the terminal anew each time: when a shell ends, the kernel hangs its terminal up for all who had
+// it open.
+func (c *Children) shell(device string, busy func(bool)) error {
 	tty, err := os.OpenFile(device, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return err
 	}
 	defer tty.Close()
-	for {
-		// A fresh reader each time: what was typed into the shell is not for us.
-		if _, err := bufio.NewReaderSize(tty, 16).ReadString('\n'); err != nil {
-			return err
-		}
-		busy(true)
-		fmt.Fprintln(tty, "u-root shell; the agent goes on working. Leave with Ctrl-D or exit.")
-		err := c.run(tty, "/bbin/gosh", "gosh")
-		if err != nil {
-			fmt.Fprintln(tty, "no shell:", err)
-		}
-		busy(false)
+	if _, err := bufio.NewReaderSize(tty, 16).ReadString('\n'); err != nil {
+		return err
 	}
+	busy(true)
+	defer busy(false)
+	fmt.Fprintln(tty, "u-root shell; the agent goes on working. Leave with Ctrl-D or exit.")
+	if err := c.run(tty, "/bbin/gosh", "gosh"); err != nil {
+		fmt.Fprintln(tty, "no shell:", err)
+	}
+	return nil
+}
+
+// A Screen writes to a terminal and opens it for each write, for the same reason.
+type Screen string
+
+func (s Screen) Write(p []byte) (int, error) {
+	tty, err := os.OpenFile(string(s), os.O_WRONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer tty.Close()
+	return tty.Write(p)
 }

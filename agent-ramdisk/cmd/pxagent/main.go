@@ -53,11 +53,7 @@ func main() {
 // openTerminals shows the log on every console, with a shell for whoever presses Enter.
 func openTerminals(console *agent.Console, children *boot.Children) {
 	for _, device := range boot.Terminals() {
-		tty, err := os.OpenFile(device, os.O_WRONLY, 0)
-		if err != nil {
-			continue // a console= for a port that is not there
-		}
-		term := console.Add(device, tty)
+		term := console.Add(device, boot.Screen(device))
 		go func() {
 			_ = children.Shells(device, func(busy bool) { console.Mute(term, busy) })
 		}()
