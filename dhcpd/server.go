@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -257,7 +258,8 @@ func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot, why string) {
 	level, what := slog.LevelDebug, "no answer: "+why
 	if r != nil {
 		seen.Answer = r.MessageType()
-		level, what = slog.LevelInfo, fmt.Sprintf("%v %s", seen.Answer, boot)
+		short, _, _ := strings.Cut(boot, "?") // a script's URL goes on with iPXE's settings; Seen.Boot has them
+		level, what = slog.LevelInfo, fmt.Sprintf("%v %s", seen.Answer, short)
 	}
 	kind := string(c.Class)
 	switch {
