@@ -18,8 +18,13 @@ const (
 
 // How a Local script leaves iPXE.
 const (
-	Exit    = "exit"    // back to the firmware, which goes on to its next boot device; the default
-	SANBoot = "sanboot" // BIOS only: boot the first disk directly, for BIOSes that stop after a PXE ROM returns
+	// Exit goes back to the firmware, which goes on in its boot order. It is the default, because it keeps
+	// to what the firmware and the system have agreed on. It is slow on UEFI when further network
+	// entries come before the disk: OVMF waits a minute for PXE over IPv6.
+	Exit = "exit"
+	// SANBoot boots the first disk directly (on UEFI its EFI/BOOT/BOOTX64.EFI), and is Exit when there is
+	// nothing to boot. It is for firmware that stops, or dawdles, after a PXE program returned.
+	SANBoot = "sanboot"
 )
 
 // A Boot is the answer for one machine.
@@ -114,7 +119,7 @@ func Script(server netip.AddrPort, p Params, b Boot) ([]byte, error) {
 		w.WriteString("boot || goto again\n")
 		writeAgain(&w, server, 5*time.Second)
 	case Local:
-		writeLocal(&w, p, b.Method)
+		writeLocal(&w, b.Method)
 	case Wait:
 		retry := b.Retry
 		if retry <= 0 {
@@ -138,8 +143,8 @@ func writeAgain(w *strings.Builder, server netip.AddrPort, after time.Duration) 
 // only when this one failed, and shows its menu when it succeeded, so it is 1. On a BIOS the
 // status means nothing: the ROM returns to the BIOS, which goes on with its boot order
 // (BIOS Boot Specification: a BEV device that returns has failed).
-func writeLocal(w *strings.Builder, p Params, method string) {
-	if method == SANBoot && p.Platform == "pcbios" {
+func writeLocal(w *strings.Builder, method string) {
+	if method == SANBoot {
 		w.WriteString("sanboot --no-describe --drive 0x80 ||\n")
 	}
 	w.WriteString("exit 1\n")

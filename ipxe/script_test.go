@@ -51,8 +51,8 @@ func TestScripts(t *testing.T) {
 		{"agent-arm64.ipxe", arm, agent},
 		{"agent-own-console.ipxe", bios, quiet},
 		{"local-bios.ipxe", bios, Boot{Action: Local, Reason: "m1 is deployed"}},
-		{"local-bios-sanboot.ipxe", bios, Boot{Action: Local, Method: SANBoot}},
-		{"local-efi.ipxe", efi, Boot{Action: Local, Method: SANBoot}},
+		{"local-sanboot.ipxe", efi, Boot{Action: Local, Method: SANBoot}},
+		{"local-efi.ipxe", efi, Boot{Action: Local, Method: Exit}},
 		{"wait.ipxe", bios, Boot{Action: Wait, Reason: "not approved;\nrun `pxectl machine approve ${x}`", Retry: 30 * time.Second}},
 	} {
 		got, err := Script(server, tt.params, tt.boot)
