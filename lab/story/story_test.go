@@ -154,9 +154,9 @@ func (r *rack) appliance() string {
 	return strings.TrimSpace(out)
 }
 
-// A real Debian with cloud-init takes its name, its key and its user-data from the seed.
+// A real Debian with cloud-init (its kernel has no AHCI driver, hence virtio) takes its name, its key and its user-data from the seed.
 func TestDebianWithCloudInit(t *testing.T) {
-	r := newRack(t, "m1:uefi:sata", debian)
+	r := newRack(t, "m1:uefi", debian)
 	r.pxectl("image", "import", debian, "--name", "debian-12")
 	r.powerOn("m1")
 	r.until(60*time.Second, "m1 has reported", func() bool { return r.machine(mac1).Report != nil })
