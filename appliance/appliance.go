@@ -128,9 +128,11 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 		if err != nil {
 			return nil, fmt.Errorf("api.port: %w", err)
 		}
+		encrypted := tls.NewListener(secure, tlsConfig)
 		services = append(services,
 			service{"http", func(ctx context.Context) error { return api.Serve(ctx, plain, boot, log) }},
-			service{"agents", func(ctx context.Context) error { return api.Serve(ctx, tls.NewListener(secure, tlsConfig), agents, log) }})
+			service{"agents", func(ctx context.Context) error { return api.Serve(ctx, encrypted, agents, log) }},
+		)
 	}
 	l, err := api.ListenUnix(cfg.API.Socket)
 	if err != nil {
