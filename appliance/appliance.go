@@ -104,11 +104,14 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 		}
 		services = append(services, service{"dhcp", d.Run})
 	}
-	t, err := tftpd.Listen(tftpd.Config{Addr: fmt.Sprintf(":%d", cfg.TFTP.Port), Open: plane.file, Done: plane.sawTFTP, Log: log})
-	if err != nil {
-		return nil, err
+	for _, in := range cfg.Provisioning.Interfaces {
+		addr := netip.AddrPortFrom(in.Address, uint16(cfg.TFTP.Port)).String()
+		t, err := tftpd.Listen(tftpd.Config{Addr: addr, Open: plane.file, Done: plane.sawTFTP, Log: log})
+		if err != nil {
+			return nil, err
+		}
+		services = append(services, service{"tftp", t.Run})
 	}
-	services = append(services, service{"tftp", t.Run})
 
 	boot := http.NewServeMux()
 	boot.Handle("/images/", pictures.Handler())

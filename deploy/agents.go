@@ -12,6 +12,8 @@ const (
 	longPoll = 20 * time.Second
 	// A nonce that no agent has shown is good for one boot: firmware, kernel and ramdisk on a slow machine.
 	nonceLife = time.Hour
+	// An agent calls at least every 20 s.
+	displace = 30 * time.Second
 	// MaxStrangers bounds what a flood of invented MACs can put into the store.
 	MaxStrangers = 2000
 )
@@ -43,7 +45,10 @@ func (e *Engine) Register(ctx context.Context, nonce, remoteIP string, r invento
 	}
 	return call(ctx, w, func() (inventory.Registered, error) {
 		m := w.snap.Load().m
-		if err := admits(m, n, r.BootID, w.now()); err != nil {
+		// In a deployment the agent that is at work is not displaced by whoever has a younger nonce: anybody on the wire can
+		// ask for one. A machine that really rebooted has been silent for longer, or tries again.
+		atWork := w.snap.Load().running() && w.silence() < displace
+		if err := admits(m, n, r.BootID, atWork, w.now()); err != nil {
 			e.Note(inventory.Event{Machine: w.id, MAC: mac, Kind: "agent", Text: "registration from " + remoteIP + " refused: " + err.Error()})
 			return inventory.Registered{}, err
 		}
@@ -65,13 +70,15 @@ func (e *Engine) Register(ctx context.Context, nonce, remoteIP string, r invento
 }
 
 // admits says whether an agent that shows the nonce may speak for the machine.
-func admits(m inventory.Machine, n Nonce, bootID string, now time.Time) error {
+func admits(m inventory.Machine, n Nonce, bootID string, atWork bool, now time.Time) error {
 	const again = "boot the machine from the network again"
 	switch {
 	case m.Boot != nil && m.Boot.NonceID == n.ID && m.Boot.BootID == bootID:
 		return nil
 	case m.Boot != nil && m.Boot.NonceID == n.ID:
 		return refused("the nonce is another boot's: it was used at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP, again+"; if that was not this machine, somebody on the wire replays its boot script")
+	case m.Boot != nil && atWork:
+		return refused("another agent is at work on this machine, from "+m.Boot.IP, "if the machine rebooted by itself, it is let in half a minute after that agent's last call")
 	case n.IssuedAt.Before(m.NonceFloor.Truncate(time.Millisecond)):
 		return refused("the nonce is of a boot that has ended: the machine was powered off at "+m.NonceFloor.Format(time.TimeOnly), again)
 	case m.Boot != nil && n.IssuedAt.Before(m.Boot.NonceAt):
@@ -285,6 +292,7 @@ func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
 		}
 	} else {
 		s := w.snap.Load()
+		w.asked.Store(e.cfg.Now().UnixNano())
 		agent.Name = s.m.Name
 		if bootsLocally(s) {
 			return BootAnswer{Local: true, Name: s.m.Name}
@@ -297,9 +305,10 @@ func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
 // bootsLocally says that a machine has a system of its own to run.
 func bootsLocally(s *snapshot) bool {
 	late := s.d != nil && (s.d.Step == inventory.BootOS || s.d.Step == inventory.VerifyOS)
-	switch s.m.State {
-	case inventory.Deployed:
+	if s.intact() {
 		return true
+	}
+	switch s.m.State {
 	case inventory.Deploying, inventory.Failed:
 		return late
 	}

@@ -250,6 +250,18 @@ func (e *Engine) ImageInUse(id string) (machine string, ok bool) {
 	return "", false
 }
 
+// machineWithBMC names another machine that has a BMC at that address.
+func (e *Engine) machineWithBMC(address string, but inventory.MachineID) string {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for id, w := range e.workers {
+		if m := w.snap.Load().m; id != but && m.BMC.Address == address {
+			return m.Name
+		}
+	}
+	return ""
+}
+
 // bmc opens a machine's BMC. All callers of one target share one, and take turns.
 func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
 	if m.BMC.Address == "" {

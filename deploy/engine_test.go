@@ -338,3 +338,57 @@ func TestPolicies(t *testing.T) {
 		}
 	})
 }
+
+func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
+	r := newRack(t)
+	r.available()
+	first := r.deploy(inventory.DeployRequest{})
+	r.until(inventory.Deployed)
+	r.mute.Store(true)
+	d := r.deploy(inventory.DeployRequest{Redeploy: true})
+	if _, err := r.now().CancelDeployment(context.Background(), "test", d.ID); err != nil {
+		t.Fatal(err)
+	}
+	m := r.until(inventory.Deployed)
+	if m.Deployment != first.ID || !r.now().BootOf(testMAC).Local {
+		t.Errorf("after the cancel the machine's deployment is %s, want %s, and it boots its disk", m.Deployment, first.ID)
+	}
+	_, err := r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})
+	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") {
+		t.Errorf("deploy after the cancel: %v, want the guard still up", err)
+	}
+	// A redeployment that fails before it touches the disk leaves the guard up, too.
+	r.bmc.Quirks.Refuses = true
+	r.deploy(inventory.DeployRequest{Redeploy: true})
+	r.until(inventory.Failed)
+	_, err = r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})
+	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") || !r.now().BootOf(testMAC).Local {
+		t.Errorf("deploy after a failure that touched nothing: %v, want the guard still up", err)
+	}
+}
+
+func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
+	r := newRack(t)
+	hold := make(chan struct{})
+	r.onOrder = func(o inventory.Order) {
+		if o.Do == inventory.DoWriteImage {
+			<-hold
+		}
+	}
+	r.available()
+	r.deploy(inventory.DeployRequest{})
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if d, err := r.now().Deployment("m1"); err == nil && d.Step == inventory.WriteImage {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the write never began")
+		}
+	}
+	_, err := r.now().Register(context.Background(), r.now().BootOf(testMAC).Nonce, "192.0.2.66", inventory.Registration{MAC: testMAC, BootID: "thief"})
+	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeRefused || !strings.Contains(p.Detail, "another agent is at work") {
+		t.Errorf("registration beside an agent at work: %v, want a refusal", err)
+	}
+	close(hold)
+	r.until(inventory.Deployed)
+}

@@ -11,6 +11,7 @@ type Facts struct {
 	AgentHere   bool // an agent of this boot registered, its nonce is alive, and it keeps calling
 	AgentLost   bool // it registered and then went silent for longer than any of its calls takes
 	Inspected   bool // that agent's report is stored
+	Uninspected bool // it failed because no report came
 	Overdue     bool // what is being waited for is past its deadline
 
 	Deploying bool // a deployment is running; the rest is about it
@@ -73,6 +74,10 @@ func Next(f Facts) Move {
 			return Move{Verb: Enter, State: inventory.Available}
 		case f.Overdue:
 			return Move{Verb: Fail, Why: "the agent registered and did not report in time"}
+		}
+	case inventory.Failed:
+		if f.Uninspected && f.Inspected {
+			return Move{Verb: Enter, State: inventory.Available}
 		}
 	}
 	// Whatever the state, an agent that is here and has not reported does so: a report is never stale.

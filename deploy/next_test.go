@@ -29,6 +29,8 @@ func TestNext(t *testing.T) {
 		{"inspecting orders the report", Facts{State: inventory.Inspecting, AgentHere: true}, Move{Verb: Inspect}},
 		{"inspecting ends with the report", Facts{State: inventory.Inspecting, Inspected: true}, Move{Verb: Enter, State: inventory.Available}},
 		{"inspecting has a deadline", Facts{State: inventory.Inspecting, Overdue: true}, Move{Verb: Fail, Why: "the agent registered and did not report in time"}},
+		{"a late report makes good", Facts{State: inventory.Failed, Uninspected: true, Inspected: true}, Move{Verb: Enter, State: inventory.Available}},
+		{"another failure is not made good by a report", Facts{State: inventory.Failed, Inspected: true}, Move{Verb: Wait}},
 		{"a new boot of an available machine reports again", Facts{State: inventory.Available, AgentHere: true}, Move{Verb: Inspect}},
 		{"deployed is left alone", Facts{State: inventory.Deployed}, Move{Verb: Wait}},
 		{"maintenance stops everything", Facts{State: inventory.Enrolled, AgentHere: true, Maintenance: true}, Move{Verb: Wait}},

@@ -307,7 +307,10 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 			*d = inventory.Deployment{
 				ID: inventory.DeploymentID(newID("d-")), Machine: m.ID, Actor: actor, ImageID: img.ID, ImageName: img.Name,
 				Hostname: r.Hostname, Secret: sealed, DiskHint: r.Disk, CreatedAt: w.now(),
-				Outcome: inventory.Running, Step: inventory.Validate,
+				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: m.Deployment,
+			}
+			if s.intact() {
+				d.From = inventory.Deployed
 			}
 			if d.Hostname == "" {
 				d.Hostname = m.Name
@@ -336,8 +339,8 @@ func deployable(s *snapshot, r inventory.DeployRequest) error {
 		return no("is not approved", "approve it with `pxectl machine approve "+s.m.Name+"`")
 	case s.m.Report == nil:
 		return no("was never inspected, so its disks are not known", "boot it from the network once; `pxectl machine show "+s.m.Name+"` shows when it has reported")
-	case s.m.State == inventory.Deployed && !r.Redeploy:
-		return no("is deployed; another deployment overwrites its system", "say so with --redeploy")
+	case s.intact() && !r.Redeploy:
+		return no("has a deployed system; another deployment overwrites its system", "say so with --redeploy")
 	case s.m.State != inventory.Available && s.m.State != inventory.Deployed && s.m.State != inventory.Failed:
 		return no("is "+string(s.m.State), "wait until it is available")
 	}
@@ -361,10 +364,16 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 		}
 		w.stopWork()
 		w.orders.set(nil)
+		var earlier *inventory.Deployment
+		if !s.d.Touched() && s.d.Previous != "" {
+			if was, err := e.Deployment(string(s.d.Previous)); err == nil {
+				earlier = &was
+			}
+		}
 		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-			m.State = inventory.Available
-			if d.Step != inventory.Validate && d.Step != inventory.BootAgent {
-				// Its disk was touched: nobody should take it for a machine that is as it was.
+			m.State = d.From
+			if d.Touched() {
+				// Nobody should take it for a machine that is as it was.
 				m.State = inventory.Failed
 				m.Failure = &inventory.Failure{Step: string(d.Step), Reason: "cancelled by " + actor, Hint: "deploy it again", At: w.now()}
 			}
@@ -374,6 +383,14 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 		if err != nil {
 			return d, err
 		}
-		return *w.snap.Load().d, nil
+		cancelled := *w.snap.Load().d
+		if earlier == nil {
+			return cancelled, nil
+		}
+		// The system of the deployment before is what the machine still runs.
+		return cancelled, w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+			m.Deployment, *d = earlier.ID, *earlier
+			return nil
+		})
 	})
 }

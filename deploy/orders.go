@@ -162,8 +162,14 @@ func (w *worker) inspected(r inventory.Result) error {
 		}
 		events := []inventory.Event{{Kind: "agent", Text: "inspected: " + summary(rep)}}
 		if b := rep.BMC; b != nil && b.Address != "" && (m.BMC.Address == "" || m.BMC.Discovered && m.BMC.Address != b.Address) {
-			m.BMC.Address, m.BMC.Discovered = b.Address, true
-			events = append(events, inventory.Event{Kind: "bmc", Text: "the agent found the BMC at " + b.Address})
+			text := "the agent found the BMC at " + b.Address
+			if other := w.e.machineWithBMC(b.Address, w.id); other != "" {
+				// Believing it would let one machine have another one's power switched.
+				text = "the agent claims the BMC at " + b.Address + ", which is " + other + "'s; set it with --bmc if that is right"
+			} else {
+				m.BMC.Address, m.BMC.Discovered = b.Address, true
+			}
+			events = append(events, inventory.Event{Kind: "bmc", Text: text})
 		}
 		for _, p := range rep.Problems {
 			events = append(events, inventory.Event{Kind: "agent", Text: "inspect: " + p})
@@ -177,13 +183,13 @@ func summary(r inventory.Report) string {
 		r.CPU.Threads, r.CPU.Model, bytes(r.Memory.Bytes), inventory.ListDisks(r.Disks))
 }
 
-// bytes writes a size for a person, in decimal units as disks are sold.
+// bytes writes a size for a person, in the units of memory and files; disks are listed in those that they are sold by.
 func bytes(n uint64) string {
 	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.0f MB", float64(n)/1e6)
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
 	default:
 		return fmt.Sprintf("%d bytes", n)
 	}

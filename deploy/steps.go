@@ -122,7 +122,7 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 	case err != nil:
 		return outcome{err: err}
 	default:
-		proof += fmt.Sprintf(", BMC %s answers: %s", s.m.BMC.Address, onOff(on))
+		proof += fmt.Sprintf(", BMC %s answers (power %s)", s.m.BMC.Address, onOff(on))
 	}
 	id := disk.Identity()
 	return outcome{proof: proof, update: func(_ *inventory.Machine, d *inventory.Deployment) { d.Disk = &id }}
@@ -268,17 +268,26 @@ func (w *worker) silentWithin(ctx context.Context, d time.Duration) bool {
 
 // verifyOS judges a system that did not phone home in time by what else is known of it.
 func (w *worker) verifyOS(ctx context.Context, s *snapshot) outcome {
+	proof := "no phone-home"
+	if at := w.asked.Load(); at > s.record().BeganAt.UnixNano() {
+		proof += "; it asked for a network boot again and was sent to its disk"
+	}
 	if s.m.BMC.Address == "" {
-		return outcome{proof: "no phone-home; only the reboot is known"}
+		return outcome{proof: proof + "; there is no BMC to ask"}
 	}
 	on, err := w.readPower(ctx, s.m)
-	if err == nil && !on {
+	switch {
+	case err != nil:
+		proof += "; its BMC does not tell: " + err.Error()
+	case !on:
 		return outcome{err: &inventory.Problem{
 			Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s was started from its disk and is off now", s.m.Name),
 			Hint: "look at its console: `pxectl console " + s.m.Name + "`; is image " + s.d.ImageName + " made for " + s.m.Report.Firmware + "?",
 		}}
+	default:
+		proof += "; the machine is on"
 	}
-	return outcome{proof: "no phone-home; the machine is on and did not ask for a network boot again"}
+	return outcome{proof: proof}
 }
 
 func isEFI(m inventory.Machine) bool { return m.Report != nil && m.Report.Firmware == "uefi" }

@@ -60,7 +60,7 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 	case m.State == inventory.Discovered:
 		return say("`pxectl machine approve "+m.Name+"`, if it is yours", "registered itself %s ago and waits for approval.", since(m.CreatedAt))
 	case m.State == inventory.Enrolled:
-		stage, next := chain(events, m.CreatedAt)
+		stage, next := chain(m.Name, events, m.CreatedAt)
 		return say(next, "is enrolled and its agent has not called yet: %s.", stage)
 	case m.State == inventory.Inspecting:
 		return say("wait; it takes seconds", "is being inspected since %s.", since(m.ChangedAt))
@@ -69,6 +69,7 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 	case m.State == inventory.Deployed && m.Unverified:
 		return say("look at its console: `pxectl console "+m.Name+"`; does the image run cloud-init, and did user-data replace phone_home?", "is deployed, but never phoned home (%s).", m.LastProof)
 	}
+	d.Evidence = lastOf(events, 3)
 	return say("nothing to do", "is %s, as it should be (last proof: %s).", m.State, orNone(m.LastProof))
 }
 
@@ -80,7 +81,10 @@ func whyDeploying(s snapshot, events []inventory.Event, say func(string, string,
 	left := fmt.Sprintf("its deadline is at %s", r.Deadline.Local().Format(time.TimeOnly))
 	switch r.Step {
 	case inventory.BootAgent:
-		stage, next := chain(events, r.BeganAt)
+		if r.ActedAt.IsZero() && s.m.BMC.Address != "" {
+			return say("wait a moment", "is being switched off and on by its BMC, to boot into the agent.")
+		}
+		stage, next := chain(s.m.Name, events, r.BeganAt)
 		return say(next, "is being booted into the agent since %s (walk %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, MaxBoots, stage, left)
 	case inventory.VerifyOS:
 		return say("look at its console: `pxectl console "+s.m.Name+"`", "was started from its disk %s ago, and its system has not phoned home yet; %s.", since(r.BeganAt), left)
@@ -89,7 +93,7 @@ func whyDeploying(s snapshot, events []inventory.Event, say func(string, string,
 }
 
 // chain tells how far a network boot came since a moment: DHCP, boot program, script, ramdisk, agent.
-func chain(events []inventory.Event, from time.Time) (stage, next string) {
+func chain(name string, events []inventory.Event, from time.Time) (stage, next string) {
 	stage, next = "nothing was seen of it on the wire", "is it on, is network boot first in its boot order, and is its cable in the provisioning network?"
 	for _, ev := range events {
 		if ev.At.Before(from) {
@@ -104,7 +108,7 @@ func chain(events []inventory.Event, from time.Time) (stage, next string) {
 		case "tftp":
 			stage, next = "it fetched by TFTP ("+ev.Text+")", "if no script request follows, the boot program does not run on this firmware (Secure Boot?)"
 		case "http":
-			stage, next = "it asked by HTTP ("+ev.Text+")", "if the agent does not follow, look at the console: `pxectl console MACHINE`"
+			stage, next = "it asked by HTTP ("+ev.Text+")", "if the agent does not follow, look at the console: `pxectl console "+name+"`"
 		case "agent":
 			stage, next = "its agent called ("+ev.Text+")", "wait"
 		}
@@ -115,7 +119,7 @@ func chain(events []inventory.Event, from time.Time) (stage, next string) {
 // diagnoseStranger is about a MAC that no machine has.
 func diagnoseStranger(mac inventory.MAC, events []inventory.Event) Diagnosis {
 	d := Diagnosis{Evidence: lastOf(events, evidence)}
-	stage, next := chain(events, time.Time{})
+	stage, next := chain(string(mac), events, time.Time{})
 	d.Sentence, d.Next = fmt.Sprintf("%s is no machine's yet: %s.", mac, stage), next
 	return d
 }

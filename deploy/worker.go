@@ -15,6 +15,9 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
+// inspecting is the step of failures that happen outside a deployment.
+const inspecting = "inspect"
+
 const (
 	// An agent calls at least every 20 s (the long poll) and every second or two while it works.
 	agentHere = 60 * time.Second
@@ -37,6 +40,7 @@ type worker struct {
 	snap atomic.Pointer[snapshot]
 
 	seen     atomic.Int64 // UnixNano of the agent's last call
+	asked    atomic.Int64 // UnixNano of the last network boot
 	moved    atomic.Int64 // UnixNano when progress last moved
 	progress atomic.Pointer[inventory.Progress]
 	orders   orderBox
@@ -58,6 +62,13 @@ type snapshot struct {
 // running says whether a deployment is under way.
 func (s *snapshot) running() bool {
 	return s.m.State == inventory.Deploying && s.d != nil && s.d.Outcome == inventory.Running
+}
+
+// intact says that a deployed system is on the machine's disk: it is deployed, or a later deployment of it failed before it
+// touched anything.
+func (s *snapshot) intact() bool {
+	return s.m.State == inventory.Deployed ||
+		s.m.State == inventory.Failed && s.d != nil && s.d.From == inventory.Deployed && !s.d.Touched()
 }
 
 // record is the record of the current step of a running deployment, or nil.
@@ -231,6 +242,7 @@ func (w *worker) facts() Facts {
 		AgentLost:   s.m.Boot == nil || w.silence() > agentLost,
 		Inspected:   s.m.Boot != nil && s.m.ReportedAt.After(s.m.Boot.RegisteredAt),
 	}
+	f.Uninspected = s.m.State == inventory.Failed && s.m.Failure != nil && s.m.Failure.Step == inspecting
 	if s.m.State == inventory.Inspecting {
 		f.Overdue = w.now().Sub(s.m.ChangedAt) > inspectBudget
 	}
@@ -288,7 +300,8 @@ func (w *worker) advance() time.Duration {
 func (w *worker) syncPower() {
 	m := w.snap.Load().m
 	how := m.BMC.Address + "\x00" + m.BMC.User + "\x00" + string(m.BMC.Password)
-	if m.BMC.Address == "" || m.Maintenance != nil || w.synced == how && w.now().Before(w.syncAt) {
+	// Not of a stranger: who it is that says so has not been approved, and we would send our password there.
+	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil || w.synced == how && w.now().Before(w.syncAt) {
 		return
 	}
 	w.synced, w.syncAt = how, w.now().Add(powerSync)
@@ -394,7 +407,7 @@ func (w *worker) fail(step inventory.Step, why string) error {
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		if m.State != inventory.Deploying {
 			m.State = inventory.Failed
-			m.Failure = &inventory.Failure{Step: "inspect", Reason: why, Hint: "look at the console; `pxectl why " + m.Name + "` shows how far it came", At: w.now()}
+			m.Failure = &inventory.Failure{Step: inspecting, Reason: why, Hint: "look at the console; `pxectl why " + m.Name + "` shows how far it came", At: w.now()}
 			return []inventory.Event{{Kind: "failure", Text: "inspect: " + why}}
 		}
 		f := &inventory.Failure{Step: string(step), Reason: why, At: w.now()}
@@ -402,7 +415,7 @@ func (w *worker) fail(step inventory.Step, why string) error {
 			f = m.Failure
 		}
 		if f.Hint == "" {
-			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `pxectl deploy " + m.Name + "` tries again"
+			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `pxectl deploy " + m.Name + " --image " + d.ImageName + "` tries again"
 		}
 		if n := len(d.History); n > 0 && d.History[n-1].EndedAt.IsZero() {
 			d.History[n-1].EndedAt, d.History[n-1].Error = w.now(), f.Reason

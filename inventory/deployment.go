@@ -33,6 +33,9 @@ type DeployRequest struct {
 	Redeploy bool `json:"redeploy,omitempty"`
 }
 
+// Touched says whether the deployment has got as far as changing the machine's disk.
+func (d Deployment) Touched() bool { return d.Step != Validate && d.Step != BootAgent }
+
 // Outcome of a deployment.
 type Outcome string
 
@@ -45,9 +48,13 @@ const (
 
 // A Deployment is one run of writing an image to one machine.
 type Deployment struct {
-	ID        DeploymentID `json:"id"`
-	Machine   MachineID    `json:"machine"`
-	Actor     string       `json:"actor"`
+	ID      DeploymentID `json:"id"`
+	Machine MachineID    `json:"machine"`
+	Actor   string       `json:"actor"`
+	// From is the machine's state before, and Previous its deployment then: what a cancel goes back to while
+	// nothing has been touched.
+	From      State        `json:"from"`
+	Previous  DeploymentID `json:"previous,omitempty"`
 	ImageID   string       `json:"image_id"`
 	ImageName string       `json:"image_name"`
 	Hostname  string       `json:"hostname"`
