@@ -132,7 +132,7 @@ func hardware(r *inventory.Report) string {
 	case 0:
 		return s + ", no disk"
 	case 1:
-		return s + ", " + decimal(disks)
+		return s + ", disk " + decimal(disks)
 	}
 	return fmt.Sprintf("%s, %s on %d disks", s, decimal(disks), len(r.Disks))
 }
