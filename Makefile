@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 
 base    := agent-ramdisk/initramfs/base
 ramdisk := .cache/ramdisk/amd64
-images  := .cache/images/mini.raw .cache/images/mini-virtio.raw .cache/images/debian-12.raw
+images  := .cache/images/mini.raw .cache/images/debian-12.raw
 
 # What the parts are made of.
 go          = $(filter-out %_test.go,$(wildcard $(addsuffix /*.go,$(1))))
