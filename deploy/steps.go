@@ -227,12 +227,17 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 		return outcome{err: err}
 	}
 	// The agent goes first: it syncs, takes its interfaces down and powers off. The BMC makes sure.
+	off := false
 	if w.snap.Load().m.Boot != nil {
 		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoPowerOff})
-		w.awaitOff(ctx, b)
+		patience, cancel := context.WithTimeout(ctx, goodbye)
+		off = power.Await(patience, b, false, w.e.cfg.Pace) == nil
+		cancel()
 	}
-	if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
-		return outcome{err: w.e.bmcProblem(s.m, err)}
+	if !off {
+		if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
+			return outcome{err: w.e.bmcProblem(s.m, err)}
+		}
 	}
 	if err := w.killNonces(ctx); err != nil {
 		return outcome{err: err}
@@ -240,18 +245,6 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 	// Persistent, because the wish stands for every boot from now on: one-time overrides are used up by any boot.
 	said, err := w.startWith(ctx, b, s.m, power.Boot{Device: power.DeviceDisk, Persistent: true, EFI: isEFI(s.m)})
 	return outcome{proof: said, err: err}
-}
-
-// awaitOff polls until the machine is off, for as long as a goodbye may take.
-func (w *worker) awaitOff(ctx context.Context, b power.BMC) {
-	ctx, cancel := context.WithTimeout(ctx, goodbye)
-	defer cancel()
-	for ctx.Err() == nil {
-		if on, err := b.Power(ctx); err == nil && !on {
-			return
-		}
-		sleep(ctx, 500*time.Millisecond)
-	}
 }
 
 // silentWithin says whether the agent took its order and stopped calling.

@@ -64,6 +64,23 @@ func TestOneReadingIsNotBelieved(t *testing.T) {
 	}
 }
 
+func TestAwaitOnlyWatches(t *testing.T) {
+	b := &powertest.BMC{}
+	b.Set(true)
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		b.Set(false)
+	}()
+	if err := power.Await(t.Context(), b, false, powertest.Fast); err != nil {
+		t.Errorf("Await(off) of a machine that powers itself off = %v, want nil", err)
+	}
+	for _, c := range b.Calls() {
+		if c != "power" {
+			t.Errorf("Await did %q", c)
+		}
+	}
+}
+
 func TestUntilGivesUp(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -34,6 +34,12 @@ func On(ctx context.Context, b BMC, p Pace) error {
 	return until(ctx, b, ActOn, true, p.withDefaults())
 }
 
+// Await waits until two readings in a row say on, or off, and does nothing to bring that about: the machine was
+// told by somebody else.
+func Await(ctx context.Context, b BMC, on bool, p Pace) error {
+	return until(ctx, b, "", on, p.withDefaults())
+}
+
 func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
 	var (
 		equal    int       // readings in a row that say what is wanted
@@ -51,7 +57,7 @@ func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
 			answered = time.Now()
 		case err == nil:
 			equal, answered = 0, time.Now()
-			if sent.IsZero() || time.Since(sent) >= p.Resend {
+			if act != "" && (sent.IsZero() || time.Since(sent) >= p.Resend) {
 				sent = time.Now()
 				// An error here is not the end: some BMCs refuse "off" while the machine
 				// is on its way there. The next readings decide.
@@ -77,6 +83,9 @@ func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
 // late keeps both what ended the wait and what the BMC had said before.
 func late(ended error, act Action, want bool, last error) error {
 	word := map[bool]string{true: "on", false: "off"}[want]
+	if act == "" {
+		act = "state"
+	}
 	if last != nil {
 		return fmt.Errorf("power %s: not seen to be %s: %w (before that: %w)", act, word, ended, last)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"path/filepath"
 	"strings"
 	"time"
@@ -40,6 +41,8 @@ type Progress struct {
 // Cancelling ctx ends it between two reads of src; whoever gives a src that can block for ever
 // must also make it stop.
 func (s *Store) Import(ctx context.Context, src io.Reader, opt ImportOptions) (Info, error) {
+	// The workers' buffers are more than all else that the process holds: 120 MB resident against 22 MB before.
+	defer debug.FreeOSMemory()
 	info, err := s.importImage(ctx, src, opt)
 	if err != nil {
 		return Info{}, fmt.Errorf("import image %s: %w", opt.Name, err)
