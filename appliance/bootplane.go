@@ -41,7 +41,7 @@ func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
 		return dhcpd.Boot{}, false
 	}
 	server := netip.AddrPortFrom(c.Server, p.http)
-	nbp, ok := ipxe.NBPFor(uint16(c.Arch))
+	nbp, ok := ipxe.NBPFor(uint16(c.Arch), c.Class == dhcpd.ClassIPXE)
 	switch {
 	case c.WantsURL() && c.Class != dhcpd.ClassHTTP:
 		return dhcpd.Boot{URL: ipxe.ScriptURL(server)}, true

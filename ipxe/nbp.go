@@ -10,14 +10,19 @@ import (
 
 // The names are those of the Debian package, and the ones that DHCP and TFTP hand out.
 const (
-	BIOS  = "undionly.kpxe"  // keeps the PXE stack of the ROM that loaded it, so it drives every NIC that can PXE
-	X64   = "snponly.efi"    // only the NIC it was loaded from, by the firmware's driver: never "initialising devices" for minutes
-	ARM64 = "ipxe-arm64.efi" // the package has no snponly for arm64
+	BIOS = "undionly.kpxe" // keeps the PXE stack of the ROM that loaded it, so it drives every NIC that can PXE
+	// Native is for a BIOS whose ROM is an iPXE already. undionly.kpxe would drive the card through that ROM's own
+	// UNDI, which fails (danderson/pixiecore#63); this one has drivers of its own.
+	Native = "ipxe.pxe"
+	X64    = "snponly.efi"    // only the NIC it was loaded from, by the firmware's driver: never "initialising devices" for minutes
+	ARM64  = "ipxe-arm64.efi" // the package has no snponly for arm64
 )
 
 var (
 	//go:embed nbp/undionly.kpxe
 	undionly []byte
+	//go:embed nbp/ipxe.pxe
+	ipxePXE []byte
 	//go:embed nbp/snponly.efi
 	snponlyX64 []byte
 	//go:embed nbp/ipxe-arm64.efi
@@ -30,9 +35,10 @@ type program struct {
 }
 
 var programs = map[string]program{
-	BIOS:  newProgram(undionly),
-	X64:   newProgram(snponlyX64),
-	ARM64: newProgram(ipxeARM64),
+	BIOS:   newProgram(undionly),
+	Native: newProgram(ipxePXE),
+	X64:    newProgram(snponlyX64),
+	ARM64:  newProgram(ipxeARM64),
 }
 
 func newProgram(b []byte) program {
@@ -64,8 +70,11 @@ var byArch = map[uint16]string{
 
 // NBPFor is the program for a client architecture code of DHCP option 93. ok is false for
 // architectures that have no program here: IA32 UEFI (6 and 15), 32-bit ARM (10 and 18),
-// RISC-V, LoongArch and the historic ones.
-func NBPFor(arch uint16) (name string, ok bool) {
+// RISC-V, LoongArch and the historic ones. overIPXE says that the client is an iPXE itself.
+func NBPFor(arch uint16, overIPXE bool) (name string, ok bool) {
 	name, ok = byArch[arch]
+	if name == BIOS && overIPXE {
+		name = Native
+	}
 	return name, ok
 }

@@ -12,13 +12,15 @@ import (
 func TestNBPForIsServed(t *testing.T) {
 	seen := map[string]bool{}
 	for arch := range uint16(64) {
-		name, ok := NBPFor(arch)
-		if !ok {
-			continue
-		}
-		seen[name] = true
-		if b, ok := NBP(name); !ok || len(b) < 50_000 {
-			t.Errorf("NBPFor(%d) = %q, but NBP(%q) has %d bytes, ok %v", arch, name, name, len(b), ok)
+		for _, overIPXE := range []bool{false, true} {
+			name, ok := NBPFor(arch, overIPXE)
+			if !ok {
+				continue
+			}
+			seen[name] = true
+			if b, ok := NBP(name); !ok || len(b) < 50_000 {
+				t.Errorf("NBPFor(%d, %v) = %q, but NBP(%q) has %d bytes, ok %v", arch, overIPXE, name, name, len(b), ok)
+			}
 		}
 	}
 	for _, name := range NBPs() {
@@ -32,23 +34,26 @@ func TestNBPForTable(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		arch uint16
+		ipxe bool
 		want string
 	}{
-		{"BIOS", 0, BIOS},
-		{"IA32 UEFI has none", 6, ""},
-		{"x64 UEFI", 7, X64},
-		{"EBC is x64 in the field", 9, X64},
-		{"ARM32 UEFI has none", 10, ""},
-		{"ARM64 UEFI", 11, ARM64},
-		{"IA32 UEFI HTTP has none", 15, ""},
-		{"x64 UEFI HTTP", 16, X64},
-		{"ARM32 UEFI HTTP has none", 18, ""},
-		{"ARM64 UEFI HTTP", 19, ARM64},
-		{"BIOS HTTP", 20, BIOS},
-		{"unknown", 0xffff, ""},
+		{"BIOS", 0, false, BIOS},
+		{"BIOS with an iPXE ROM", 0, true, Native},
+		{"x64 UEFI with an iPXE ROM", 7, true, X64},
+		{"IA32 UEFI has none", 6, false, ""},
+		{"x64 UEFI", 7, false, X64},
+		{"EBC is x64 in the field", 9, false, X64},
+		{"ARM32 UEFI has none", 10, false, ""},
+		{"ARM64 UEFI", 11, false, ARM64},
+		{"IA32 UEFI HTTP has none", 15, false, ""},
+		{"x64 UEFI HTTP", 16, false, X64},
+		{"ARM32 UEFI HTTP has none", 18, false, ""},
+		{"ARM64 UEFI HTTP", 19, false, ARM64},
+		{"BIOS HTTP", 20, false, BIOS},
+		{"unknown", 0xffff, false, ""},
 	} {
-		if got, ok := NBPFor(tt.arch); got != tt.want || ok != (tt.want != "") {
-			t.Errorf("%s: NBPFor(%d) = %q, %v, want %q", tt.name, tt.arch, got, ok, tt.want)
+		if got, ok := NBPFor(tt.arch, tt.ipxe); got != tt.want || ok != (tt.want != "") {
+			t.Errorf("%s: NBPFor(%d, %v) = %q, %v, want %q", tt.name, tt.arch, tt.ipxe, got, ok, tt.want)
 		}
 	}
 }
@@ -66,8 +71,10 @@ func TestProgramsAreWhatTheySay(t *testing.T) {
 			t.Errorf("%s: PE machine type %#x, want %#x", name, got, machine)
 		}
 	}
-	if b, _ := NBP(BIOS); len(b) > 480*1024 {
-		t.Errorf("%s: %d bytes do not fit below 640 KiB", BIOS, len(b))
+	for _, name := range []string{BIOS, Native} {
+		if b, _ := NBP(name); len(b) > 480*1024 {
+			t.Errorf("%s: %d bytes do not fit below 640 KiB", name, len(b))
+		}
 	}
 }
 
