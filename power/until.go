@@ -10,7 +10,7 @@ import (
 // Pace is how patiently Off, On and AssertBoot go about it. A zero field means the
 // default beside it, so Pace{} is right for real machines; tests shorten it.
 type Pace struct {
-	Poll    time.Duration // 1 s: between two readings
+	Poll    time.Duration // 1 s: between two readings; the first gaps are shorter, since most BMCs are quick
 	Resend  time.Duration // 20 s: before the action is sent again, since some BMCs lose it
 	Silence time.Duration // 60 s: a BMC that shares the machine's NIC is deaf that long after a power change
 }
@@ -46,6 +46,7 @@ func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
 		sent     time.Time // when the action was last sent
 		answered time.Time // when the BMC last told its power
 		last     error     // what went wrong last, for the error when time is up
+		gap      = p.Poll / 4
 	)
 	for {
 		on, err := b.Power(ctx)
@@ -74,9 +75,10 @@ func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
 		default:
 			equal, last = 0, err
 		}
-		if err := sleep(ctx, p.Poll); err != nil {
+		if err := sleep(ctx, gap); err != nil {
 			return late(err, act, want, last)
 		}
+		gap = min(gap*5/4, p.Poll)
 	}
 }
 

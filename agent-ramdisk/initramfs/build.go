@@ -83,7 +83,8 @@ func Build(ctx context.Context, o Options) (*Manifest, error) {
 	return m, install(o, m, initrd.Bytes())
 }
 
-// moduleArchive packs the chosen modules, uncompressed as the agent can load them at once, and the index.
+// moduleArchive packs the chosen modules and the index. Those that do not lead to the boot NIC are compressed one by one: the
+// kernel then unpacks 8 MB instead of 25 MB before it starts the agent, who opens the few that the machine needs.
 func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) {
 	all, err := scan(ctx, o.Modules)
 	if err != nil {
@@ -102,6 +103,10 @@ func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) 
 	index := modules.Index{Kernel: release, ByName: byName}
 	var records []cpio.Record
 	firmware := map[string]bool{}
+	compress, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
 	for _, f := range chosen {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -111,6 +116,9 @@ func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) 
 			return nil, err
 		}
 		name := f.base()[strings.LastIndexByte(f.base(), '/')+1:] + ".ko"
+		if len(data) > bigModule || !isEarly(f) {
+			name, data = name+modules.Compressed, compress.EncodeAll(data, nil)
+		}
 		records = append(records, cpio.StaticFile(modules.Dir+"/"+name, string(data), 0o644))
 		index.Modules = append(index.Modules, modules.Module{
 			Name: f.Name, File: name, Aliases: f.Aliases, Depends: f.Depends, Soft: f.Soft, Early: isEarly(f),
@@ -130,6 +138,9 @@ func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) 
 	}
 	return archive(append(records, blobs...))
 }
+
+// bigModule is a driver of a network card that few machines have: opening it costs those less than unpacking it costs all.
+const bigModule = 256 << 10
 
 // scan reads what all modules of a kernel say of themselves.
 func scan(ctx context.Context, dir string) ([]found, error) {

@@ -13,6 +13,9 @@ const Dir = "lib/modules"
 // IndexFile is the index's name in Dir.
 const IndexFile = "index.json"
 
+// Compressed ends the name of a module's file that is one zstd frame.
+const Compressed = ".zst"
+
 // A Module is one loadable module of the ramdisk.
 type Module struct {
 	Name    string   `json:"name"` // with underscores

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
 
@@ -104,12 +105,11 @@ func (l *Loader) loadLocked(m *Module) (loaded int, err error) {
 }
 
 func (l *Loader) insert(m *Module) error {
-	f, err := os.Open(filepath.Join(l.Dir, filepath.FromSlash(m.File)))
+	image, err := readModule(filepath.Join(l.Dir, filepath.FromSlash(m.File)))
 	if err != nil {
 		return fmt.Errorf("module %s: %w", m.Name, err)
 	}
-	defer f.Close()
-	switch err := unix.FinitModule(int(f.Fd()), params[m.Name], 0); {
+	switch err := unix.InitModule(image, params[m.Name]); {
 	case err == nil, errors.Is(err, unix.EEXIST):
 		return nil
 	case errors.Is(err, unix.ENODEV):
@@ -134,4 +134,20 @@ func (l *Loader) modaliases() []string {
 		return nil
 	})
 	return aliases
+}
+
+// maxModule bounds what a compressed module may become; the largest driver of Debian's kernel has 4 MB.
+const maxModule = 64 << 20
+
+func readModule(path string) ([]byte, error) {
+	data, err := os.ReadFile(path)
+	if err != nil || !strings.HasSuffix(path, Compressed) {
+		return data, err
+	}
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule))
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	return z.DecodeAll(data, nil)
 }
