@@ -2,67 +2,10 @@ package inventory
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 )
-
-// A DiskHint is the operator's choice of a disk: every field that is set must match.
-type DiskHint struct {
-	Name   string `json:"name,omitempty"`
-	Serial string `json:"serial,omitempty"`
-	WWN    string `json:"wwn,omitempty"`
-	ByPath string `json:"by_path,omitempty"`
-	Model  string `json:"model,omitempty"`
-}
-
-// ParseDiskHint reads "serial=S1", "model=QEMU,name=sda" or a bare device name.
-func ParseDiskHint(s string) (DiskHint, error) {
-	var h DiskHint
-	for part := range strings.SplitSeq(s, ",") {
-		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
-		if !ok {
-			key, value = "name", strings.TrimPrefix(key, "/dev/")
-		}
-		if value == "" {
-			return DiskHint{}, fmt.Errorf("disk hint %q: %s has no value", s, key)
-		}
-		switch key {
-		case "name":
-			h.Name = strings.TrimPrefix(value, "/dev/")
-		case "serial":
-			h.Serial = value
-		case "wwn":
-			h.WWN = value
-		case "by_path":
-			h.ByPath = value
-		case "model":
-			h.Model = value
-		default:
-			return DiskHint{}, fmt.Errorf("disk hint %q: unknown key %q (have: name, serial, wwn, by_path, model)", s, key)
-		}
-	}
-	return h, nil
-}
-
-func (h DiskHint) String() string {
-	var parts []string
-	for _, f := range []struct{ key, value string }{
-		{"name", h.Name}, {"serial", h.Serial}, {"wwn", h.WWN}, {"by_path", h.ByPath}, {"model", h.Model},
-	} {
-		if f.value != "" {
-			parts = append(parts, f.key+"="+f.value)
-		}
-	}
-	return strings.Join(parts, ",")
-}
-
-// Matches says whether every field that the hint sets is the disk's.
-func (h DiskHint) Matches(d Disk) bool {
-	return (h.Name == "" || h.Name == d.Name) &&
-		(h.Serial == "" || h.Serial == d.Serial) &&
-		(h.WWN == "" || strings.EqualFold(h.WWN, d.WWN)) &&
-		(h.ByPath == "" || h.ByPath == d.ByPath) &&
-		(h.Model == "" || strings.EqualFold(h.Model, d.Model))
-}
 
 // A DiskIdentity tells one disk of a machine from the others across boots, when its kernel name may
 // have changed. Fields that the disk does not have are empty.
@@ -94,17 +37,64 @@ func (id DiskIdentity) Is(d Disk) bool {
 	}
 }
 
+// Said is how an operator names the disk with --disk.
+func (id DiskIdentity) Said() string {
+	switch {
+	case id.Serial != "":
+		return "serial=" + id.Serial
+	case id.WWN != "":
+		return "wwn=" + id.WWN
+	case id.ByPath != "":
+		return "by_path=" + id.ByPath
+	default:
+		return "name=" + id.Name
+	}
+}
+
+// virtualMedia are drives that a BMC pretends (iDRAC, iLO, AMI, ATEN, OpenBMC's gadgets), by vendor and model. A
+// "Virtual Disk" is none: hypervisors and RAID controllers call their disks so.
+var virtualMedia = regexp.MustCompile(`(?i)\b(virtual (cd|dvd|floppy|media|hdisk|usb)|lun \d+ media|file-(stor|cd) gadget)|^(idrac|ilo|hp ilo|aten virtual)\b`)
+
+// Unfit says why nothing is ever written to a disk, or "" when it may be.
+func (d Disk) Unfit() string {
+	switch {
+	case d.Bytes == 0:
+		return "empty"
+	case d.ReadOnly:
+		return "read-only"
+	case virtualMedia.MatchString(strings.TrimSpace(d.Vendor + " " + d.Model)):
+		return "virtual media"
+	case d.Transport == "usb":
+		return "on USB"
+	case d.Removable:
+		return "removable"
+	}
+	return ""
+}
+
+// Candidates are the disks that may be written to. Two that have one WWN are two paths to one disk: neither is it alone.
+func Candidates(disks []Disk) []Disk {
+	return slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return d.unfitAmong(disks) != "" })
+}
+
+func (d Disk) unfitAmong(disks []Disk) string {
+	if why := d.Unfit(); why != "" {
+		return why
+	}
+	for _, o := range disks {
+		if d.WWN != "" && o.WWN == d.WWN && o.Name != d.Name {
+			return "a path of several to one disk"
+		}
+	}
+	return ""
+}
+
 // ChooseDisk picks the disk that an image of the given size goes to: the one that the hint names, or the only
 // candidate there is. It never guesses: no disk, or two, is an error that lists what is there.
 func ChooseDisk(disks []Disk, hint *DiskHint, need uint64) (Disk, error) {
-	var candidates []Disk
-	for _, d := range disks {
-		if d.Bytes == 0 || d.ReadOnly || d.Removable || d.Transport == "usb" {
-			continue
-		}
-		if hint == nil || hint.Matches(d) {
-			candidates = append(candidates, d)
-		}
+	candidates := Candidates(disks)
+	if hint != nil {
+		candidates = slices.DeleteFunc(candidates, func(d Disk) bool { return !hint.Matches(d) })
 	}
 	switch {
 	case len(candidates) == 0 && hint != nil:
@@ -122,7 +112,18 @@ func ChooseDisk(disks []Disk, hint *DiskHint, need uint64) (Disk, error) {
 	return candidates[0], nil
 }
 
-// ListDisks names disks for an error or a table cell.
+// Foreign names the signatures on a disk that tell of somebody's data: whatever is more than an empty partition table.
+func (d Disk) Foreign() []string {
+	var found []string
+	for _, s := range d.Content {
+		if s != "gpt" && s != "mbr" {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// ListDisks names disks for an error or a table cell, with what makes one unfit to be written to.
 func ListDisks(disks []Disk) string {
 	if len(disks) == 0 {
 		return "none"
@@ -132,6 +133,9 @@ func ListDisks(disks []Disk) string {
 		parts[i] = fmt.Sprintf("%s %s %.1f GB", d.Name, d.Transport, float64(d.Bytes)/1e9)
 		if d.Serial != "" {
 			parts[i] += " serial=" + d.Serial
+		}
+		if why := d.unfitAmong(disks); why != "" {
+			parts[i] += " (" + why + ")"
 		}
 	}
 	return strings.Join(parts, "; ")

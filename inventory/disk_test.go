@@ -1,0 +1,188 @@
+package inventory
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestChooseDisk(t *testing.T) {
+	vda := Disk{Name: "vda", Transport: "virtio", Serial: "A", Bytes: 4e9}
+	sda := Disk{Name: "sda", Transport: "sata", Serial: "B", Bytes: 8e9, Model: "QEMU HARDDISK"}
+	usb := Disk{Name: "sdb", Transport: "usb", Bytes: 16e9, Removable: true}
+	ro := Disk{Name: "sdc", Transport: "sata", Bytes: 16e9, ReadOnly: true}
+	idrac := Disk{Name: "sde", Transport: "scsi", Vendor: "iDRAC", Model: "LCDRIVE", Bytes: 1e9}
+	ami := Disk{Name: "sdf", Transport: "scsi", Vendor: "AMI", Model: "Virtual HDisk0", Bytes: 1e9}
+	ilo := Disk{Name: "sdg", Transport: "scsi", Vendor: "HP iLO", Model: "LUN 00 Media 0", Bytes: 1e9}
+	gadget := Disk{Name: "sdh", Transport: "scsi", Vendor: "Linux", Model: "File-Stor Gadget", Bytes: 1e9}
+	vmware := Disk{Name: "sdd", Transport: "scsi", Vendor: "VMware", Model: "Virtual disk", Bytes: 8e9}
+	pathA := Disk{Name: "sdi", Transport: "sas", Serial: "M", WWN: "0x5000c5", Bytes: 8e9}
+	pathB := Disk{Name: "sdj", Transport: "sas", Serial: "M", WWN: "0x5000c5", Bytes: 8e9}
+	for _, c := range []struct {
+		name  string
+		disks []Disk
+		hint  *DiskHint
+		need  uint64
+		want  string // the disk's name, or part of the error
+	}{
+		{"the only one", []Disk{vda}, nil, 1e9, "vda"},
+		{"usb and read-only disks are no candidates", []Disk{usb, vda, ro}, nil, 1e9, "vda"},
+		{"none", nil, nil, 1e9, "no disk to write to (have: none)"},
+		{"none but usb", []Disk{usb}, nil, 1e9, "no disk to write to (have: sdb"},
+		{"two without a hint", []Disk{vda, sda}, nil, 1e9, "2 disks and no hint which one: vda virtio 4.0 GB serial=A; sda"},
+		{"two with a hint", []Disk{vda, sda}, &DiskHint{Serial: "B"}, 1e9, "sda"},
+		{"hint by model, other case", []Disk{vda, sda}, &DiskHint{Model: "qemu harddisk"}, 1e9, "sda"},
+		{"hint that matches nothing", []Disk{vda}, &DiskHint{Serial: "Z"}, 1e9, "no disk matches serial=Z (have: vda"},
+		{"a BMC's virtual media are no candidates", []Disk{idrac, ami, ilo, gadget, vda}, nil, 1e9, "vda"},
+		{"a hypervisor's virtual disk is one", []Disk{vmware}, nil, 1e9, "sdd"},
+		{"two paths to one disk", []Disk{pathA, pathB, vda}, nil, 1e9, "vda"},
+		{"two paths to one disk, and nothing else", []Disk{pathA, pathB}, nil, 1e9, "no disk to write to (have: sdi sas 8.0 GB serial=M (a path of several to one disk); sdj"},
+		{"a hint does not make a disk fit", []Disk{vda, ro}, &DiskHint{Name: "sdc"}, 1e9, "no disk matches name=sdc (have: vda virtio 4.0 GB serial=A; sdc sata 16.0 GB (read-only))"},
+		{"too small", []Disk{vda}, nil, 5e9, "disk vda holds 4000000000 bytes, the image needs 5000000000"},
+	} {
+		got, err := ChooseDisk(c.disks, c.hint, c.need)
+		said := got.Name
+		if err != nil {
+			said = err.Error()
+		}
+		if !strings.HasPrefix(said, c.want) {
+			t.Errorf("%s: ChooseDisk = %q, want %q", c.name, said, c.want)
+		}
+	}
+}
+
+func TestDiskIdentity(t *testing.T) {
+	was := Disk{Name: "sda", Serial: "S1", ByPath: "pci-0000:00:05.0", Bytes: 100}
+	for name, c := range map[string]struct {
+		now  Disk
+		want bool
+	}{
+		"renamed":              {Disk{Name: "sdb", Serial: "S1", ByPath: "pci-0000:00:06.0", Bytes: 100}, true},
+		"another serial":       {Disk{Name: "sda", Serial: "S2", ByPath: "pci-0000:00:05.0", Bytes: 100}, false},
+		"same serial, resized": {Disk{Name: "sda", Serial: "S1", Bytes: 101}, false},
+		"serial vanished":      {Disk{Name: "sda", ByPath: "pci-0000:00:05.0", Bytes: 100}, false},
+	} {
+		if got := was.Identity().Is(c.now); got != c.want {
+			t.Errorf("%s: Is = %v, want %v", name, got, c.want)
+		}
+	}
+	plain := Disk{Name: "vda", ByPath: "pci-1", Bytes: 100}
+	if plain.Identity().Is(Disk{Name: "vda", ByPath: "pci-2", Bytes: 100}) {
+		t.Error("a disk without serial and WWN in another slot passes for the chosen one")
+	}
+}
+
+func TestParseDiskHint(t *testing.T) {
+	for in, want := range map[string]string{
+		"/dev/sda":                     "name=sda",
+		"serial=S1":                    "serial=S1",
+		"model=QEMU, name=vda":         "name=vda,model=QEMU",
+		"size>=400GB,rotational=false": "size=>=400GB,rotational=false",
+		"size==1TB":                    "size===1TB",
+		"size===1TB":                   "size===1TB",
+		"size=>= 1TB":                  "size=>= 1TB",
+		"model=<in> sam sung":          "model=<in> sam sung",
+		"serial!=S1":                   "serial=!=S1",
+		"nvme0n1":                      "name=nvme0n1",
+		"size=big":                     "error: disk hint: size \"big\": want a number with a unit",
+		"size=<in> 4":                  "error: disk hint: size \"<in> 4\": operator <in> is not for sizes",
+		"model=>= 4":                   "error: disk hint: model \">= 4\": operator >= is not for text",
+		"rotational=maybe":             "error: disk hint: rotational \"maybe\": want true or false",
+		"serial=<or>":                  "error: disk hint: serial \"<or>\": there is nothing after the operator",
+		"name=a,name=b":                "error: disk hint \"name=a,name=b\": name is given twice",
+		"name=a,,":                     "error: disk hint \"name=a,,\": name has no value",
+		"wwn=":                         "error: disk hint \"wwn=\": wwn has no value",
+		"colour=red":                   "error: disk hint \"colour=red\": unknown key \"colour\"",
+	} {
+		h, err := ParseDiskHint(in)
+		got := h.String()
+		if err != nil {
+			got = "error: " + err.Error()
+		}
+		if !strings.HasPrefix(got, want) {
+			t.Errorf("ParseDiskHint(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestDiskHintMatches(t *testing.T) {
+	d := Disk{
+		Name: "sda", Serial: "S4EVNF0M", WWN: "0x5002538e40a1", ByPath: "pci-0000:00:1f.2-ata-1", Vendor: "SAMSUNG", Model: "SSD 860 EVO",
+		HCTL: "0:0:0:0", Transport: "sata", Bytes: 480103981056,
+	}
+	for hint, want := range map[string]bool{
+		"name=/dev/sda":                    true,
+		"name=<or> /dev/sdb <or> /dev/sda": true,
+		"name=<or> sdb <or> sdc":           false,
+		"serial=s4evnf0m":                  true,
+		"serial=s== S4EVNF0M":              true,
+		"serial=s!= S4EVNF0M":              false,
+		"serial!=other":                    true,
+		"wwn=5002538E40A1":                 true,
+		"wwn=0x5002538e40a1":               true,
+		"by_path=/dev/disk/by-path/pci-0000:00:1f.2-ata-1": true,
+		"model=<in> 860":                true,
+		"model=<in> 870":                false,
+		"model=<all-in> evo ssd":        true,
+		"model=<all-in> evo hdd":        false,
+		"vendor=samsung":                true,
+		"hctl=0:0:0:0":                  true,
+		"transport=<or> nvme <or> sata": true,
+		"rotational=false":              true,
+		"rotational=True":               false,
+		"size=447":                      true, // GiB, as in Ironic
+		"size==480GB":                   true,
+		"size==480.1GB":                 true,
+		"size==480.2GB":                 false,
+		"size!=480GB":                   false,
+		"size>=480GB":                   true,
+		"size>=0.5TB":                   false,
+		"size<0.5TB":                    true,
+		"size<=447GiB":                  false,
+		"size>447GiB":                   true,
+		"size>=400GB,rotational=true":   false,
+	} {
+		h, err := ParseDiskHint(hint)
+		if err != nil {
+			t.Errorf("ParseDiskHint(%q): %v", hint, err)
+			continue
+		}
+		if got := h.Matches(d); got != want {
+			t.Errorf("%q matches = %v, want %v", hint, got, want)
+		}
+	}
+	for hint, want := range map[string]bool{"serial=S4EVNF0M": true, "wwn=0x5002538e40a1": true, "name=sda": false, "size>=1GB": false, "serial=other": false} {
+		h, err := ParseDiskHint(hint)
+		if got := h.Names(d); err != nil || got != want {
+			t.Errorf("%q names the disk: %v, %v, want %v", hint, got, err, want)
+		}
+	}
+}
+
+// What a hint says can be given back to the parser, and means the same.
+func FuzzParseDiskHint(f *testing.F) {
+	for _, s := range []string{"sda", "serial=S1", "size>=400GB,rotational=false", "size===1TB", "name=<or> a <or> b", "model=<all-in> x y", "wwn=0x5"} {
+		f.Add(s)
+	}
+	d := Disk{Name: "sda", Serial: "S1", WWN: "0x5", Bytes: 1e12}
+	f.Fuzz(func(t *testing.T, s string) {
+		h, err := ParseDiskHint(s)
+		if err != nil {
+			return
+		}
+		again, err := ParseDiskHint(h.String())
+		if err != nil || again.Matches(d) != h.Matches(d) {
+			t.Errorf("ParseDiskHint(%q) = %q, which parses to %q, %v", s, h, again, err)
+		}
+	})
+}
+
+func TestForeign(t *testing.T) {
+	for _, c := range []struct {
+		content []string
+		want    int
+	}{{nil, 0}, {[]string{"gpt"}, 0}, {[]string{"mbr"}, 0}, {[]string{"gpt", "vmfs"}, 1}, {[]string{"ext4", "gpt", "vfat"}, 2}, {[]string{"lvm2"}, 1}} {
+		if got := (Disk{Content: c.content}).Foreign(); len(got) != c.want {
+			t.Errorf("Foreign(%v) = %v, want %d", c.content, got, c.want)
+		}
+	}
+}
