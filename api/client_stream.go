@@ -139,6 +139,9 @@ func (c *Client) Import(ctx context.Context, src io.Reader, opt store.ImportOpti
 	if opt.SHA256 != "" {
 		v.Set("sha256", opt.SHA256)
 	}
+	if opt.SHA512 != "" {
+		v.Set("sha512", opt.SHA512)
+	}
 	if opt.Size > 0 {
 		v.Set("size", strconv.FormatInt(opt.Size, 10))
 	}

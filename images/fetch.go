@@ -17,14 +17,18 @@ type Fetcher struct {
 	URL    string       // of disk.zst
 	ID     string       // when set, an answer with another ETag is refused
 
-	Stall    time.Duration // give up on a connection that moves nothing for this long; 0 is 15 s
-	Attempts int           // without a single new byte, before giving up; 0 is 6
+	Stall    time.Duration // give up on a connection that moves less than slowest in this time; 0 is 15 s
+	Attempts int           // without progress, before giving up; 0 is 6
+	Refusals int           // answers of 4xx in a row, before giving up: an appliance that starts may refuse for a moment; 0 is 8
 	Backoff  time.Duration // wait before the second attempt, doubled up to 10 s; 0 is 250 ms
 }
 
+// slowest is what must arrive within Stall: a source that trickles is as good as dead.
+const slowest = 16 << 10
+
 // Fetch reads exactly length bytes at offset into dst, which is made larger when it is too small.
-// A cut or stalled answer goes on where it stopped. What is permanent (404, a server
-// without Range, another image) is an error at once.
+// A cut or stalled answer goes on where it stopped. What is permanent (a server without
+// Range, another image) is an error at once.
 func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) ([]byte, error) {
 	if offset < 0 || length <= 0 {
 		return nil, fmt.Errorf("fetch %s: range of %d bytes at %d", f.URL, length, offset)
@@ -35,7 +39,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 	dst = dst[:length]
 	attempts, wait := or(f.Attempts, 6), or(f.Backoff, 250*time.Millisecond)
 	var done int64
-	for failed := 0; ; {
+	for failed, refused := 0, 0; ; {
 		n, err := f.once(ctx, dst[done:], offset+done)
 		done += n
 		if err == nil {
@@ -45,10 +49,15 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 			return nil, context.Cause(ctx)
 		}
 		var final permanentError
-		if n > 0 {
+		if n >= slowest {
 			failed, wait = 0, or(f.Backoff, 250*time.Millisecond)
 		}
-		if failed++; failed >= attempts || errors.As(err, &final) {
+		if errors.Is(err, errRefused) {
+			refused++
+		} else {
+			refused = 0
+		}
+		if failed++; failed >= attempts || refused >= or(f.Refusals, 8) || errors.As(err, &final) {
 			return nil, fmt.Errorf("fetch %s bytes %d-%d: %w", f.URL, offset+done, offset+length-1, err)
 		}
 		// Half of it at random: a rack of machines must not come back as one.
@@ -64,7 +73,10 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 // permanentError is an answer that asking again will not change.
 type permanentError struct{ error }
 
-var errStalled = errors.New("the server sends nothing")
+var (
+	errStalled = errors.New("the server sends nothing, or next to nothing,")
+	errRefused = errors.New("the server refuses")
+)
 
 // once makes one request for len(dst) bytes at offset and says how many of them arrived.
 func (f *Fetcher) once(ctx context.Context, dst []byte, offset int64) (int64, error) {
@@ -90,11 +102,12 @@ func (f *Fetcher) once(ctx context.Context, dst []byte, offset int64) (int64, er
 		return 0, err
 	}
 
-	var n int64
+	var n, seen int64
 	for n < int64(len(dst)) {
 		m, err := resp.Body.Read(dst[n:])
 		n += int64(m)
-		if m > 0 {
+		if n-seen >= slowest {
+			seen = n
 			watchdog.Reset(stall)
 		}
 		if err != nil && n < int64(len(dst)) {
@@ -115,6 +128,8 @@ func (f *Fetcher) checkAnswer(resp *http.Response, offset, last int64) error {
 		return permanentError{errors.New("the server answers 200 with the whole file; it must support Range")}
 	case code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout:
 		return fmt.Errorf("the server answers %s", resp.Status)
+	case code >= 400:
+		return fmt.Errorf("%w: %s", errRefused, resp.Status)
 	default:
 		return permanentError{fmt.Errorf("the server answers %s", resp.Status)}
 	}

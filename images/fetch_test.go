@@ -61,7 +61,14 @@ func TestFetch(t *testing.T) {
 		{"always stalled", func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() }, "sends nothing", 3},
 		{"no Range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Del("Range"); serve(w, r) }, "must support Range", 1},
 		{"another range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Set("Range", "bytes=0-9"); serve(w, r) }, "Content-Range", 1},
-		{"gone", func(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusNotFound) }, "404", 1},
+		{"gone", func(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusNotFound) }, "404", 2},
+		{"not there yet", func(w http.ResponseWriter, r *http.Request, try int) {
+			if try == 1 {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			serve(w, r)
+		}, "", 2},
 		{"another image", func(w http.ResponseWriter, r *http.Request, _ int) {
 			w.Header().Set("ETag", `"id2"`)
 			w.Header().Set("Content-Range", "bytes 5-14/20")
@@ -76,7 +83,7 @@ func TestFetch(t *testing.T) {
 				tt.handler(w, r, int(tries.Add(1)))
 			}))
 			defer srv.Close()
-			f := Fetcher{Client: srv.Client(), URL: srv.URL + "/disk.zst", ID: "id1", Stall: 100 * time.Millisecond, Attempts: 3, Backoff: time.Millisecond}
+			f := Fetcher{Client: srv.Client(), URL: srv.URL + "/disk.zst", ID: "id1", Stall: 100 * time.Millisecond, Attempts: 3, Refusals: 2, Backoff: time.Millisecond}
 			got, err := f.Fetch(t.Context(), nil, 5, 10)
 			switch {
 			case tt.want == "" && (err != nil || string(got) != "56789abcde"):
@@ -88,6 +95,26 @@ func TestFetch(t *testing.T) {
 				t.Errorf("%d requests, want %d", tries.Load(), tt.tries)
 			}
 		})
+	}
+}
+
+// TestFetchTrickle: a byte now and then is no progress.
+func TestFetchTrickle(t *testing.T) {
+	var tries atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tries.Add(1)
+		w.Header().Set("Content-Range", strings.Replace(r.Header.Get("Range"), "=", " ", 1)+"/1000000")
+		w.WriteHeader(http.StatusPartialContent)
+		for r.Context().Err() == nil {
+			_, _ = w.Write([]byte("x"))
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(5 * time.Millisecond)
+		}
+	}))
+	defer srv.Close()
+	f := Fetcher{Client: srv.Client(), URL: srv.URL, Stall: 100 * time.Millisecond, Attempts: 2, Backoff: time.Millisecond}
+	if _, err := f.Fetch(t.Context(), nil, 0, 1<<20); err == nil || !strings.Contains(err.Error(), "next to nothing") || tries.Load() != 2 {
+		t.Errorf("Fetch = %v after %d tries, want it to give up after 2", err, tries.Load())
 	}
 }
 

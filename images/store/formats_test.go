@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/internal/testnet"
@@ -40,6 +41,22 @@ func zstded(t testing.TB, b []byte) []byte {
 	return enc.EncodeAll(b, nil)
 }
 
+func lz4ed(t testing.TB, b []byte, options ...lz4.Option) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := lz4.NewWriter(&out)
+	if err := w.Apply(options...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
 // refused imports src and wants an error with each of want, and nothing kept.
 func refused(t *testing.T, src []byte, want ...string) {
 	t.Helper()
@@ -57,7 +74,7 @@ func refused(t *testing.T, src []byte, want ...string) {
 
 func TestCompressedSources(t *testing.T) {
 	src := disk(images.ChunkSize+512, 1)
-	for name, packed := range map[string][]byte{"gzip": gzipped(t, src), "zstd": zstded(t, src)} {
+	for name, packed := range map[string][]byte{"gzip": gzipped(t, src), "zstd": zstded(t, src), "lz4": lz4ed(t, src)} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, t.TempDir())
 			if got := readBack(t, s, add(t, s, "x", packed).ID); !bytes.Equal(got, src) {
@@ -78,13 +95,13 @@ func TestCompressedSources(t *testing.T) {
 }
 
 func TestProgramsCompress(t *testing.T) {
-	testnet.Need(t, "xz", "bzip2", "gzip", "zstd")
+	testnet.Need(t, "xz", "bzip2", "gzip", "zstd", "lz4")
 	dir := t.TempDir()
 	src := disk(2*images.ChunkSize+512, 1)
 	if err := os.WriteFile(filepath.Join(dir, "disk"), src, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, program := range []string{"xz -9e -c", "xz -T2 -c", "bzip2 -c", "gzip -c", "zstd -c -19 --long=27"} {
+	for _, program := range []string{"xz -9e -c", "xz -T2 -c", "bzip2 -c", "gzip -c", "zstd -c -19 --long=27", "lz4 -c", "lz4 -9 -BD -BX -c", "lz4 -B4 --no-frame-crc -c"} {
 		t.Run(program, func(t *testing.T) {
 			packed, err := exec.Command("sh", "-c", program+" "+filepath.Join(dir, "disk")).Output()
 			if err != nil {

@@ -2,15 +2,12 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/pxectl/pxectl/images"
@@ -21,6 +18,7 @@ type ImportOptions struct {
 	Name   string
 	Format string // "raw", "qcow2", or "auto" (also ""): told by the content
 	SHA256 string // of the source as it is given, compressed or not, in hex
+	SHA512 string // the same
 	Size   int64  // of the source, for Progress.Total; 0 when unknown. A hint, never believed
 
 	// Progress is called a few times a second and at the end, from one goroutine at a time.
@@ -51,7 +49,7 @@ func (s *Store) Import(ctx context.Context, src io.Reader, opt ImportOptions) (I
 }
 
 func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOptions) (Info, error) {
-	want, err := opt.check()
+	sums, err := opt.check()
 	if err != nil {
 		return Info{}, err
 	}
@@ -62,10 +60,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	}
 	defer os.RemoveAll(temp) // by then it is empty of what was kept
 
-	in := &intake{ctx: ctx, src: src}
-	if want != "" {
-		in.sum = sha256.New()
-	}
+	in := &intake{ctx: ctx, src: src, sums: sums}
 	report := throttle(opt.Progress)
 	data, err := os.Create(filepath.Join(temp, dataFile))
 	if err != nil {
@@ -76,7 +71,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	if err != nil {
 		return Info{}, err
 	}
-	if err := in.finish(want); err != nil {
+	if err := in.finish(); err != nil {
 		return Info{}, err
 	}
 	if err := data.Sync(); err != nil {
@@ -96,24 +91,16 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	return info, nil
 }
 
-// check gives the wanted checksum in lower case.
-func (o ImportOptions) check() (sha string, err error) {
+func (o ImportOptions) check() ([]checksum, error) {
 	if err := images.CheckName(o.Name); err != nil {
-		return "", err
+		return nil, err
 	}
 	switch o.Format {
 	case "", "auto", "raw", "qcow2":
 	default:
-		return "", fmt.Errorf("format %q: want auto, raw or qcow2", o.Format)
+		return nil, fmt.Errorf("format %q: want auto, raw or qcow2", o.Format)
 	}
-	sha = strings.ToLower(strings.TrimSpace(o.SHA256))
-	if sha == "" {
-		return "", nil
-	}
-	if b, err := hex.DecodeString(sha); err != nil || len(b) != sha256.Size {
-		return "", fmt.Errorf("sha256 %.140q: want 64 hex digits, the first word of a line in a SHA256SUMS file", o.SHA256)
-	}
-	return sha, nil
+	return o.checksums()
 }
 
 // convert reads the source to the end of its image and writes the packed image to data.

@@ -2,21 +2,48 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"sync/atomic"
 	"time"
 )
 
-// An intake is the source as it is given: counted, hashed when there is a checksum to hold against it, and
+// An intake is the source as it is given: counted, hashed when there are checksums to hold against it, and
 // ended when nobody wants it any more.
 type intake struct {
 	ctx  context.Context
 	src  io.Reader
-	sum  hash.Hash // nil: nothing to compare with
+	sums []checksum
 	read atomic.Int64
+}
+
+// A checksum is one that somebody gave with the source.
+type checksum struct {
+	name string
+	want string // lower-case hex
+	hash hash.Hash
+}
+
+// checksums are those that were given.
+func (o ImportOptions) checksums() ([]checksum, error) {
+	var sums []checksum
+	for _, c := range []checksum{{"sha256", o.SHA256, sha256.New()}, {"sha512", o.SHA512, sha512.New()}} {
+		given := c.want
+		if c.want = strings.ToLower(strings.TrimSpace(given)); c.want == "" {
+			continue
+		}
+		if b, err := hex.DecodeString(c.want); err != nil || len(b) != c.hash.Size() {
+			return nil, fmt.Errorf("%s %.140q: want %d hex digits, the first word of a line in a %sSUMS file",
+				c.name, given, hex.EncodedLen(c.hash.Size()), strings.ToUpper(c.name))
+		}
+		sums = append(sums, c)
+	}
+	return sums, nil
 }
 
 func (in *intake) Read(p []byte) (int, error) {
@@ -25,8 +52,8 @@ func (in *intake) Read(p []byte) (int, error) {
 	}
 	n, err := in.src.Read(p)
 	in.read.Add(int64(n))
-	if in.sum != nil {
-		in.sum.Write(p[:n])
+	for _, c := range in.sums {
+		c.hash.Write(p[:n])
 	}
 	if err != nil && err != io.EOF {
 		err = fmt.Errorf("read the source at byte %d: %w", in.read.Load(), err)
@@ -34,17 +61,17 @@ func (in *intake) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// finish reads what lies behind the image (padding of a compressed file), so that the checksum is of the
+// finish reads what lies behind the image (padding of a compressed file), so that a checksum is of the
 // whole source, and compares.
-func (in *intake) finish(want string) error {
+func (in *intake) finish() error {
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		return err
 	}
-	if in.sum == nil {
-		return nil
-	}
-	if got := hex.EncodeToString(in.sum.Sum(nil)); got != want {
-		return fmt.Errorf("sha256 of the source is %s, want %s (%d bytes read); it was changed or cut on its way, or the checksum is another file's: nothing was kept", got, want, in.read.Load())
+	for _, c := range in.sums {
+		if got := hex.EncodeToString(c.hash.Sum(nil)); got != c.want {
+			return fmt.Errorf("%s of the source is %s, want %s (%d bytes read); it was changed or cut on its way, or the checksum is another file's: nothing was kept",
+				c.name, got, c.want, in.read.Load())
+		}
 	}
 	return nil
 }

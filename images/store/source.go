@@ -40,6 +40,8 @@ var compressions = []compression{
 	{"bzip2", "BZh", func(r io.Reader) (io.Reader, func(), error) {
 		return bzip2.NewReader(r), func() {}, nil
 	}},
+	{"lz4", "\x04\x22\x4d\x18", openLZ4},
+	{"lz4", "\x02\x21\x4c\x18", openLZ4}, // the legacy format: refused with a word on what to do
 }
 
 func openZstd(r io.Reader) (io.Reader, func(), error) {

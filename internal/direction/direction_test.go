@@ -18,7 +18,7 @@ import (
 const module = "github.com/pxectl/pxectl/"
 
 // leaves are those that the rest stands on; they do not know each other.
-var leaves = []string{"dhcpd", "images", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"}
+var leaves = []string{"dhcpd", "images", "images/download", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"}
 
 // allowed lists each package with those it may import. Anything may import internal/*. A name that ends
 // in /... stands for the package and all below it.
@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 
 	"dhcpd":            {},
 	"images":           {},
+	"images/download":  {},
 	"images/store":     {"images"},
 	"inventory":        {},
 	"inventory/boltdb": {"inventory"},

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What a person sees when a download is cut: that it was, where, and that it goes on.
+func TestDownloadsGoOnAndSaySo(t *testing.T) {
+	file := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
+	tries := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if tries++; tries == 1 {
+			w.Header().Set("Content-Length", "1048576")
+			_, _ = w.Write(file[:512<<10])
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file))
+	}))
+	defer srv.Close()
+	var notes []string
+	src, size, err := (&cli{}).openSource(t.Context(), srv.URL+"/os.raw", func(text string) { notes = append(notes, text) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	got, err := io.ReadAll(src)
+	if err != nil || !bytes.Equal(got, file) || size != int64(len(file)) {
+		t.Errorf("%d bytes, %v, announced as %d; want the file of %d", len(got), err, size, len(file))
+	}
+	want := "the server announced 1048576 bytes and ended the connection after 524288; going on at 512 KiB in "
+	if len(notes) != 1 || !strings.HasPrefix(notes[0], want) {
+		t.Errorf("notes are %q, want one that begins %q", notes, want)
+	}
+}

@@ -1,0 +1,212 @@
+package download
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+)
+
+// Options say how patient a download is. The zero value is good for servers on the Internet.
+type Options struct {
+	Client *http.Client // must have no Timeout of its own; nil is one that leaves stored compression alone
+
+	// A connection that brings less than Least bytes in Window of waiting is given up, so that a server
+	// that sends a byte a second does not keep us for ever. Time in which nobody calls Read does
+	// not count: the reader of the stream may be slower than the server.
+	Window time.Duration // 0 is 30 s
+	Least  int64         // 0 is 64 KiB
+
+	Attempts int           // in a row without Least new bytes, before giving up; 0 is 6
+	Backoff  time.Duration // before the second attempt, doubled up to 15 s; 0 is 500 ms
+
+	// Retry, when set, is told of each broken attempt: at which byte, why, and when the next one follows.
+	Retry func(at int64, why error, wait time.Duration)
+}
+
+// A Stream is a file that is being downloaded.
+type Stream struct {
+	ctx    context.Context
+	opt    Options
+	source string
+	first  version // of the file, as the first answer had it
+	at     int64   // bytes handed out
+	failed int     // attempts in a row
+
+	conn     *connection // nil between two attempts
+	resolved string      // where redirects led: another mirror may hold another build
+	err      error       // for good
+}
+
+// version is what tells whether a later answer is of the same file.
+type version struct {
+	etag, modified string
+	size           int64 // -1 when the server does not say
+}
+
+// connection is one answer of the server.
+type connection struct {
+	body   io.ReadCloser
+	cancel context.CancelFunc
+	dog    *time.Timer // armed while a Read waits
+	bitten atomic.Bool
+	waited time.Duration // in Reads, since moved was 0
+	moved  int64         // in this window
+	total  int64
+}
+
+// permanentError is one that asking again will not change.
+type permanentError struct{ error }
+
+func (e permanentError) Unwrap() error { return e.error }
+
+// busyError is an answer of a server that may answer otherwise soon.
+type busyError struct{ status string }
+
+func (e busyError) Error() string { return "the server answered " + e.status }
+
+// Open asks for the file. An address that cannot be reached is an error at once, a busy server is
+// asked again. Cancelling ctx ends the stream too.
+func Open(ctx context.Context, source string, opt Options) (*Stream, error) {
+	if opt.Client == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.DisableCompression = true // checksums are of the file as it is there
+		opt.Client = &http.Client{Transport: transport}
+	}
+	opt.Window = or(opt.Window, 30*time.Second)
+	opt.Least = or(opt.Least, 64<<10)
+	opt.Attempts = or(opt.Attempts, 6)
+	opt.Backoff = or(opt.Backoff, 500*time.Millisecond)
+	s := &Stream{ctx: ctx, opt: opt, source: source, resolved: source}
+	for s.conn == nil {
+		err := s.connect()
+		if err == nil {
+			break
+		}
+		if _, busy := errors.AsType[busyError](err); !busy {
+			return nil, s.wrap(err)
+		}
+		if err := s.again(err); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Size is the length of the file, 0 when the server does not say.
+func (s *Stream) Size() int64 { return max(s.first.size, 0) }
+
+// Read reads on, over as many connections as it takes.
+func (s *Stream) Read(p []byte) (int, error) {
+	for len(p) > 0 && s.err == nil {
+		if s.conn == nil {
+			if err := s.connect(); err != nil {
+				s.err = s.again(err)
+				continue
+			}
+		}
+		n, err := s.conn.read(p, s.opt)
+		s.at += int64(n)
+		if s.conn.total >= s.opt.Least {
+			s.failed = 0
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF) && (s.first.size < 0 || s.at == s.first.size):
+			s.err = io.EOF
+		default:
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = errors.New("the server ended the connection before the end of the file")
+				if s.first.size >= 0 {
+					err = fmt.Errorf("the server announced %d bytes and ended the connection after %d", s.first.size, s.at)
+				}
+			}
+			s.hangUp()
+			s.err = s.again(err)
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+	return 0, s.err
+}
+
+// Close ends the download.
+func (s *Stream) Close() error {
+	s.hangUp()
+	if s.err == nil {
+		s.err = errors.New("closed")
+	}
+	return nil
+}
+
+func (s *Stream) hangUp() {
+	if s.conn != nil {
+		s.conn.cancel()
+		s.conn.body.Close()
+		s.conn = nil
+	}
+}
+
+func (s *Stream) wrap(err error) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	if _, ok := errors.AsType[*url.Error](err); ok && s.at == 0 {
+		return err // names the address itself
+	}
+	return fmt.Errorf("fetch %s at byte %d: %w", s.source, s.at, err)
+}
+
+// again waits before the next attempt, or says why there is none.
+func (s *Stream) again(err error) error {
+	_, final := errors.AsType[permanentError](err)
+	if s.failed++; final || s.ctx.Err() != nil {
+		return s.wrap(err)
+	}
+	if s.failed >= s.opt.Attempts {
+		return s.wrap(fmt.Errorf("%w (attempt %d, the last one)", err, s.failed))
+	}
+	wait := min(s.opt.Backoff<<(s.failed-1), 15*time.Second)
+	wait = wait/2 + rand.N(wait/2+1)
+	if s.opt.Retry != nil {
+		s.opt.Retry(s.at, err, wait)
+	}
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	}
+}
+
+// read reads once, under the rule of Window and Least.
+func (c *connection) read(p []byte, opt Options) (int, error) {
+	began := time.Now()
+	c.dog.Reset(opt.Window - c.waited)
+	n, err := c.body.Read(p)
+	inTime := c.dog.Stop()
+	c.waited += time.Since(began)
+	c.total += int64(n)
+	switch c.moved += int64(n); {
+	case !inTime || c.bitten.Load():
+		// What came with the last bite is kept, and asked for no more.
+		return n, fmt.Errorf("the server sent %d bytes in %s, which is too slow to go on with", c.moved, opt.Window)
+	case c.moved >= opt.Least:
+		c.waited, c.moved = 0, 0
+	}
+	return n, err
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
