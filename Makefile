@@ -75,8 +75,9 @@ fuzz: ## run every fuzz target for FUZZTIME (30s), one after another
 		go test -run '^$$' -fuzz "^$${name#func }$$" -fuzztime $(FUZZTIME) "$${file%/*}" || exit 1; \
 	done
 
-bench: ## run the benchmarks
-	go test -run '^$$' -bench . -benchmem $$(grep -l '^func Benchmark' -r --include='*_test.go' . | xargs -n1 dirname | sort -u)
+bench: build ## measure pxectl beside its peers; ROW=NAME for one row, PAGE=docs/performance.md to note it there
+	@packaging/deps bench
+	go run ./lab/bench -pxectl bin/pxectl $(if $(PAGE),-markdown $(PAGE)) $(ROW)
 
 clean: ## remove all that was built or downloaded
 	rm -rf bin .cache $(base)/*.cpio.zst

@@ -4,7 +4,7 @@
 // with the last process, so a killed test leaves nothing behind and the host's
 // network is never touched.
 //
-// It is for tests only and needs root and iproute2. A plain "go test" skips the
+// It is for tests and benchmarks only and needs root and iproute2. A plain "go test" skips the
 // tests that ask for it, by name and with the reason; "make test" runs them.
 package testnet
 
@@ -27,14 +27,22 @@ const inside = "PXECTL_TEST_INSIDE"
 // Main is a package's TestMain. It runs the tests inside a private namespace when
 // PXECTL_TEST=all and we are root, and runs them as they are otherwise.
 func Main(m *testing.M) {
-	if os.Getenv(All) != "all" || os.Geteuid() != 0 || os.Getenv(inside) != "" {
-		if os.Getenv(inside) != "" {
-			if err := settle(); err != nil {
-				fmt.Fprintln(os.Stderr, "testnet:", err)
-				os.Exit(1)
-			}
-		}
+	if os.Getenv(inside) == "" && (os.Getenv(All) != "all" || os.Geteuid() != 0) {
 		os.Exit(m.Run())
+	}
+	Isolate()
+	os.Exit(m.Run())
+}
+
+// Isolate returns inside private network and mount namespaces. To get there it runs this program
+// again with its arguments, and the process that it was called in ends with that one's exit code.
+func Isolate() {
+	if os.Getenv(inside) != "" {
+		if err := settle(); err != nil {
+			fmt.Fprintln(os.Stderr, "testnet:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -46,9 +54,10 @@ func Main(m *testing.M) {
 	case errors.As(err, &exit):
 		os.Exit(exit.ExitCode())
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "testnet: run the tests in a network namespace:", err)
+		fmt.Fprintln(os.Stderr, "testnet: run in a network namespace:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
 // settle makes mounts private, gives `ip netns` a directory that nobody outside
@@ -123,6 +132,8 @@ func NewHost(t testing.TB, name, cidr, mac string) Host {
 	run(t, "ip", "netns", "add", name)
 	t.Cleanup(func() { _ = command("ip", "netns", "del", name) })
 	run(t, "ip", "link", "add", "v-"+name, "type", "veth", "peer", "name", "eth0", "netns", name)
+	// The kernel removes a namespace's interfaces when it gets to it; the next host may have this name.
+	t.Cleanup(func() { _ = command("ip", "link", "del", "v-"+name) })
 	run(t, "ip", "link", "set", "v-"+name, "master", "br0", "up")
 	h := Host{Name: name}
 	if mac != "" {

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/pxectl/pxectl/internal/testnet"
+)
+
+const downloadSize = 1 << 30
+
+func init() {
+	register(benchmark{
+		name: "http", peer: "nginx", needs: []string{"ip", "curl", "nginx"},
+		rows: []row{
+			{"http-download", "MB/s", "one curl loads a ramdisk of 1 GiB from a running appliance", atLeastPeer(0.95)},
+			{"http-cpu", "s", "CPU time, user and system, that the server used for it", atMostPeer(1.2)},
+		},
+		start: httpDownload,
+	})
+}
+
+// httpDownload has a ramdisk of 1 GiB served by the appliance, and the same file by nginx with sendfile. Both
+// have the file in the page cache.
+func httpDownload(b *bench) (ours, peer func() []float64) {
+	net := network(b)
+	ramdisk := filepath.Join(b.dir, "data", "ramdisk", "amd64")
+	if err := os.MkdirAll(ramdisk, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(ramdisk, "initrd"), make([]byte, downloadSize), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	appliance := b.appliance(net.ours)
+
+	config := filepath.Join(b.dir, "nginx.conf")
+	// As Debian's nginx.conf has it, without the log of requests.
+	text := fmt.Sprintf(`daemon off; user root; worker_processes auto; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err;
+events { worker_connections 768; }
+http { sendfile on; tcp_nopush on; access_log off; server { listen %[2]s:%[3]d; root %[4]s; } }
+`, b.dir, peerIP, httpPort, ramdisk)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	nginx := b.spawn(net.peer.Command("nginx", "-c", config))
+	peerURL := fmt.Sprintf("http://%s:%d/initrd", peerIP, httpPort)
+	b.await(nginx, "nginx", func() bool { return net.client.Command("curl", "-sI", "-o", "/dev/null", peerURL).Run() == nil })
+
+	side := func(s server, url string) func() []float64 {
+		return func() []float64 {
+			before := s.cpu()
+			speed := download(b, net.client, url)
+			return []float64{speed, (s.cpu() - before).Seconds()}
+		}
+	}
+	return side(appliance, fmt.Sprintf("http://%s:%d/ramdisk/amd64/initrd", oursIP, httpPort)), side(nginx, peerURL)
+}
+
+// download is the speed of a whole download in MB/s.
+func download(b *bench, client testnet.Host, url string) float64 {
+	out := b.run(client.Command("curl", "-sS", "--fail", "-o", "/dev/null", "-w", "%{size_download} %{time_total}", url))
+	size, took, _ := strings.Cut(out, " ")
+	seconds, err := strconv.ParseFloat(took, 64)
+	if size != strconv.Itoa(downloadSize) || err != nil {
+		b.Fatalf("%s: curl says %q, want %d bytes", url, out, downloadSize)
+	}
+	return downloadSize / 1e6 / seconds
+}
