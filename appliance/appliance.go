@@ -114,7 +114,7 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 	}
 
 	boot := http.NewServeMux()
-	boot.Handle("/images/", pictures.Handler())
+	boot.Handle("/images/", plane.recorded(pictures.Handler()))
 	boot.HandleFunc("POST /phone-home/{deployment}/{token}", plane.phoneHome)
 	boot.Handle("/", ipxe.Handler(ipxe.Config{Decide: plane.script, Ramdisk: plane.ramdiskFile, Observe: plane.sawHTTP, Log: log}))
 	agents := api.AgentHandler(engine, func(id string) ([]byte, error) {

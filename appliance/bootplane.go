@@ -2,15 +2,12 @@ package appliance
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
@@ -126,57 +123,4 @@ func printable(s string) string {
 		return r
 	}, s)
 	return s[:min(len(s), 64)]
-}
-
-// The observers put what the leaves saw on the timelines.
-
-func (p bootPlane) sawDHCP(s dhcpd.Seen) {
-	mac, err := inventory.ParseMAC(s.MAC.String())
-	if err != nil {
-		return
-	}
-	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: "dhcp", Text: s.Text, Data: map[string]string{
-		"class": string(s.Class), "interface": s.Interface, "boot": s.Boot,
-	}})
-}
-
-func (p bootPlane) sawTFTP(t tftpd.Transfer) {
-	if t.Aborted {
-		return // a size probe, before every UEFI download
-	}
-	text := fmt.Sprintf("%s: %d bytes in %s", t.Name, t.Bytes, t.Took.Round(time.Millisecond))
-	switch {
-	case errors.Is(t.Err, fs.ErrNotExist):
-		text = t.Name + ": no such file"
-	case t.Err != nil:
-		text = fmt.Sprintf("%s: %v after %d bytes", t.Name, t.Err, t.Bytes)
-	}
-	p.engine.Note(inventory.Event{MAC: p.engine.MACAt(t.Client.Addr()), Kind: "tftp", Text: text, Data: map[string]string{
-		"client": t.Client.Addr().String(), "retransmits": fmt.Sprint(t.Retransmits),
-	}})
-}
-
-func (p bootPlane) sawHTTP(r ipxe.Request) {
-	ev := inventory.Event{At: r.At.UTC(), Kind: "http", Data: map[string]string{"client": r.Remote.Addr().String()}}
-	text := fmt.Sprintf("%s %s: %d", r.Method, r.Path, r.Status)
-	switch {
-	case r.Params != nil && r.Boot != nil:
-		mac, _ := inventory.ParseMAC(r.Params.MAC)
-		ev.MAC = mac
-		p.engine.LearnAddress(r.Remote.Addr(), mac)
-		text = fmt.Sprintf("boot script: %s", r.Boot.Action)
-		if r.Boot.Reason != "" {
-			text += " (" + r.Boot.Reason + ")"
-		}
-	default:
-		ev.MAC = p.engine.MACAt(r.Remote.Addr())
-		if r.Sent > 0 {
-			text += fmt.Sprintf(", %d bytes in %s", r.Sent, r.Took.Round(time.Millisecond))
-		}
-		if r.Sent < r.Want {
-			text += fmt.Sprintf(", cut off (%d were to be sent)", r.Want)
-		}
-	}
-	ev.Text = text
-	p.engine.Note(ev)
 }

@@ -193,6 +193,7 @@ func (e *Engine) Next(ctx context.Context, nonce string, a inventory.Ask) (inven
 	if o == nil {
 		return inventory.Order{Do: inventory.DoWait}, ctx.Err()
 	}
+	e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: "the agent was told to " + o.Do, Data: map[string]string{"order": o.ID}})
 	return *o, nil
 }
 
@@ -224,6 +225,11 @@ func (e *Engine) OrderResult(ctx context.Context, nonce, order string, r invento
 	if err != nil {
 		return err
 	}
+	said := inventory.Event{Machine: w.id, Kind: "agent", Text: "the agent says that it is done", Data: map[string]string{"order": order}}
+	if r.Error != "" {
+		said.Text = "the agent says: " + r.Error
+	}
+	e.Note(said)
 	_, err = call(ctx, w, func() (struct{}, error) {
 		// After a restart of ours the order may not have been laid again yet.
 		if s := w.snap.Load(); s.record() != nil && orderID(s.d, s.record()) == order {

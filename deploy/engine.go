@@ -285,7 +285,7 @@ func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if b := e.bmcs[target]; b != nil {
-		return b, nil
+		return e.recordedLocked(m.ID, b), nil
 	}
 	b, err := e.cfg.OpenBMC(target)
 	if err != nil {
@@ -293,7 +293,7 @@ func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
 	}
 	b = power.Serialize(b)
 	e.bmcs[target] = b
-	return b, nil
+	return e.recordedLocked(m.ID, b), nil
 }
 
 // Note puts what the boot plane saw on a timeline. It never blocks: past a full buffer, events are dropped and counted.

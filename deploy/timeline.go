@@ -3,6 +3,8 @@ package deploy
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +19,10 @@ const (
 	timelineQueue = 4096
 	timelineBatch = 512
 	timelineTick  = 200 * time.Millisecond
+
+	// What strangers send ends up in events; these bound one of them. The log of a failed order is the longest.
+	maxText  = 1 << 10
+	maxDatum = 5 << 10
 )
 
 type timeline struct {
@@ -24,7 +30,14 @@ type timeline struct {
 	log     *slog.Logger
 	owner   func(inventory.MAC) inventory.MachineID
 	queue   chan inventory.Event
-	dropped atomic.Uint64
+	lost    atomic.Uint64 // since the last commit that said so
+	dropped atomic.Uint64 // since the start
+
+	// Of run alone.
+	pending []inventory.Event // taken from the queue and not yet on disk
+	failing bool
+
+	repeats repeats
 
 	mu   sync.Mutex
 	last uint64
@@ -36,11 +49,27 @@ func newTimeline(store *boltdb.Store, log *slog.Logger, last uint64, owner func(
 }
 
 func (t *timeline) note(e inventory.Event) {
+	e.Text = clip(e.Text, maxText)
+	for k, v := range e.Data {
+		if len(v) > maxDatum {
+			e.Data = maps.Clone(e.Data)
+			e.Data[k] = clip(v, maxDatum)
+		}
+	}
 	select {
 	case t.queue <- e:
 	default:
+		t.lost.Add(1)
 		t.dropped.Add(1)
 	}
+}
+
+// clip cuts a text to n bytes at a whole character.
+func clip(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
+	}
+	return strings.ToValidUTF8(s, "?")
 }
 
 // run commits what is noted until ctx ends, and then what is left.
@@ -52,38 +81,68 @@ func (t *timeline) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return t.commit()
 		case <-tick.C:
-			if err := t.commit(); err != nil {
-				t.log.Error("write the timeline", "err", err)
+			err := t.commit()
+			if err != nil && !t.failing { // once, and not five times a second
+				t.log.Error("write the timeline; what is not written is kept and tried again", "err", err)
 			}
+			t.failing = err != nil
 		}
 	}
 }
 
+// commit writes what is noted. What could not be written stays pending, and the queue fills up behind it.
 func (t *timeline) commit() error {
-	if n := t.dropped.Swap(0); n > 0 {
+	if n := t.lost.Swap(0); n > 0 {
 		t.log.Warn("timeline: more events than can be written; some were dropped", "dropped", n)
 	}
 	for {
-		batch := t.take()
-		if len(batch) == 0 {
+		if len(t.pending) == 0 {
+			t.pending = t.take()
+		}
+		if len(t.pending) == 0 {
 			return nil
 		}
-		err := t.store.Update(func(tx *boltdb.Tx) error {
-			for i := range batch {
-				if batch[i].Machine == "" && batch[i].MAC != "" {
-					batch[i].Machine = t.owner(batch[i].MAC)
-				}
-				if err := tx.AppendEvent(&batch[i]); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		if err := t.write(t.pending); err != nil {
 			return err
 		}
-		t.grown(batch[len(batch)-1].Seq)
+		t.pending = nil
 	}
+}
+
+func (t *timeline) write(noted []inventory.Event) error {
+	batch := make([]inventory.Event, len(noted))
+	for i, e := range noted {
+		if e.Machine == "" && e.MAC != "" {
+			e.Machine = t.owner(e.MAC)
+		}
+		batch[i] = e
+	}
+	batch = together(batch)
+	err := t.store.Update(func(tx *boltdb.Tx) error {
+		for i := range batch {
+			e := &batch[i]
+			before, ok := t.repeats.find(e)
+			if !ok {
+				if err := tx.AppendEvent(e); err != nil {
+					return err
+				}
+				continue
+			}
+			*e = before.and(*e)
+			if err := tx.RepeatEvent(before.seq, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i := range batch {
+		t.repeats.keep(&batch[i])
+	}
+	t.grown(batch[len(batch)-1].Seq)
+	return nil
 }
 
 func (t *timeline) take() []inventory.Event {
@@ -97,6 +156,12 @@ func (t *timeline) take() []inventory.Event {
 		}
 	}
 	return batch
+}
+
+// happened tells that the machine's worker has written its own events, up to seq.
+func (t *timeline) happened(id inventory.MachineID, seq uint64) {
+	t.repeats.bar(string(id), seq)
+	t.grown(seq)
 }
 
 // grown tells those who wait that events up to seq are in the store.

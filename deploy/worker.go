@@ -44,6 +44,7 @@ type worker struct {
 	moved    atomic.Int64 // UnixNano when progress last moved
 	progress atomic.Pointer[inventory.Progress]
 	orders   orderBox
+	readings readings // of the BMC
 
 	// Of the loop alone.
 	ctx     context.Context
@@ -223,7 +224,7 @@ func (w *worker) save(f change) error {
 	}
 	w.snap.Store(&next)
 	if last > 0 {
-		w.e.timeline.grown(last)
+		w.e.timeline.happened(w.id, last)
 	}
 	for _, ev := range events {
 		w.log().Info(ev.Text, "kind", ev.Kind, "actor", ev.Actor)

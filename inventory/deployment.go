@@ -97,4 +97,8 @@ type Event struct {
 	Text    string            `json:"text"`          // one line for people
 	Actor   string            `json:"actor,omitempty"`
 	Data    map[string]string `json:"data,omitempty"`
+	// Of what repeats itself without anything else happening to the machine, one event is kept: the last, with how often
+	// it was seen and when first.
+	Count int       `json:"count,omitempty"` // 0: once
+	Since time.Time `json:"since,omitzero"`
 }

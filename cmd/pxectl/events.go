@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,36 +70,77 @@ func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(invento
 			return err
 		}
 	}
-	names := map[inventory.MachineID]string{}
+	names := nameBook{client: client}
 	wide := len("52:54:00:12:34:56") // of the machine column, which a MAC stands in for; it only grows
 	return func(e inventory.Event) error {
-		who := string(e.MAC)
-		if e.Machine != "" {
-			name, ok := names[e.Machine]
-			if !ok {
-				name = string(e.Machine)
-				if machines, err := client.Machines(ctx); err == nil {
-					for _, m := range machines {
-						names[m.ID] = m.Name
-					}
-					if n := names[e.Machine]; n != "" {
-						name = n
-					}
-				}
-				names[e.Machine] = name
-			}
-			who = name
-		}
-		if who == "" {
-			who = "-"
-		}
+		who := names.of(ctx, e)
 		wide = max(wide, len(who))
-		text := e.Text
-		if e.Actor != "" {
-			text += " (" + e.Actor + ")"
-		}
-		_, err := fmt.Fprintf(c.out, "%s  %-*s  %-6s  %s\n", stamp(e.At), wide, clean(who), clean(e.Kind), clean(text))
+		_, err := fmt.Fprintf(c.out, "%s  %-*s  %-6s  %s\n", stamp(e.At), wide, clean(who), clean(e.Kind), clean(eventText(e)))
 		return err
+	}
+}
+
+// eventText is an event's line with what stands beside it: who did it, how long it took, how often it was seen.
+func eventText(e inventory.Event) string {
+	text := e.Text
+	var beside []string
+	if took := e.Data["took"]; took != "" && e.Count < 2 {
+		beside = append(beside, "in "+took)
+	}
+	if n := e.Data["retransmits"]; n != "" {
+		beside = append(beside, n+" sent again")
+	}
+	if len(beside) > 0 {
+		text += ", " + strings.Join(beside, ", ")
+	}
+	if e.Count > 1 {
+		text += fmt.Sprintf(" (%d times since %s)", e.Count, stamp(e.Since))
+	}
+	if e.Actor != "" {
+		text += " (" + e.Actor + ")"
+	}
+	return text
+}
+
+// A nameBook says how the machines of events are called now, also of packets that came before the machine had registered.
+type nameBook struct {
+	client *api.Client
+	read   time.Time
+	byID   map[inventory.MachineID]string
+	byMAC  map[inventory.MAC]string
+}
+
+func (b *nameBook) of(ctx context.Context, e inventory.Event) string {
+	// New machines and new names are looked up once; strangers' packets are no reason to ask again.
+	if _, known := b.byID[e.Machine]; b.read.IsZero() || e.Machine != "" && !known || e.Kind == "edit" && e.At.After(b.read) {
+		b.load(ctx)
+		if b.byID[e.Machine] == "" && e.Machine != "" {
+			b.byID[e.Machine] = string(e.Machine) // deleted since
+		}
+	}
+	switch {
+	case e.Machine != "":
+		return b.byID[e.Machine]
+	case b.byMAC[e.MAC] != "":
+		return b.byMAC[e.MAC]
+	case e.MAC != "":
+		return string(e.MAC)
+	}
+	return "-"
+}
+
+func (b *nameBook) load(ctx context.Context) {
+	b.read = time.Now()
+	machines, err := b.client.Machines(ctx)
+	if err != nil && b.byID != nil {
+		return
+	}
+	b.byID, b.byMAC = map[inventory.MachineID]string{}, map[inventory.MAC]string{} // without machines, ids and MACs are names
+	for _, m := range machines {
+		b.byID[m.ID] = m.Name
+		for _, mac := range m.MACs {
+			b.byMAC[mac] = m.Name
+		}
 	}
 }
 

@@ -125,6 +125,8 @@ func fleetNamed(name string) (*apitest.Fleet, error) {
 	}
 	fleet.Happen(inventory.Event{MAC: "52:54:00:99:99:99", Kind: "dhcp", Text: "DISCOVER from a stranger \x1b[31m"})
 	fleet.Happen(inventory.Event{Machine: fleet.Machines()[0].ID, Kind: "state", Text: "approved", Actor: "unix:uid=0"})
+	fleet.Happen(inventory.Event{MAC: fleet.Machines()[1].MACs[0], Kind: "dhcp", Text: "DISCOVER before it registered", Count: 7, Since: apitest.Epoch})
+	fleet.Happen(inventory.Event{Machine: "m-dead", Kind: "tftp", Text: "snponly.efi: 237568 bytes", Data: map[string]string{"took": "45ms", "retransmits": "2"}})
 	switch name {
 	case "failing":
 		fleet.FailDeployment("web2", inventory.Failure{

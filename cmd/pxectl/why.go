@@ -33,7 +33,7 @@ func (c *cli) whyCommand() *cobra.Command {
 			fmt.Fprintln(c.out)
 			t := newTable(c.out)
 			for _, e := range d.Evidence {
-				t.row(stamp(e.At), e.Kind, e.Text)
+				t.row(stamp(e.At), e.Kind, eventText(e))
 			}
 			return t.w.Flush()
 		},

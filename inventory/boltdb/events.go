@@ -55,6 +55,25 @@ func (tx *Tx) AppendEvent(e *inventory.Event) error {
 	return nil
 }
 
+// RepeatEvent writes e in the place of the event with that number, which says the same of the same owner: it is taken
+// away, if it is still there, and e becomes the newest.
+func (tx *Tx) RepeatEvent(seq uint64, e *inventory.Event) error {
+	owner := string(e.Machine)
+	owned, key := tx.tx.Bucket(bucketOwned), ownedKey(owner, seq)
+	if k, _ := owned.Cursor().Seek(key); bytes.Equal(k, key) {
+		if err := owned.Delete(key); err != nil {
+			return err
+		}
+		if err := tx.tx.Bucket(bucketEvents).Delete(seqKey(seq)); err != nil {
+			return err
+		}
+		if err := tx.tx.Bucket(bucketCounts).Put(countKey(owner), seqKey(tx.count(owner)-1)); err != nil {
+			return err
+		}
+	}
+	return tx.AppendEvent(e)
+}
+
 // countKey is never empty: bbolt refuses empty keys, and unowned events have the owner "".
 func countKey(owner string) []byte { return append([]byte{'#'}, owner...) }
 

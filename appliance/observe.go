@@ -1,0 +1,182 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/ipxe"
+	"github.com/pxectl/pxectl/tftpd"
+)
+
+// The observers put what the leaves saw on the timelines. An event's text is the same whenever the same happens again (times and
+// counts of packets are data), so that repeats can be counted instead of kept. deploy/trace.go reads the data.
+
+// facts leaves out what is empty.
+func facts(pairs ...string) map[string]string {
+	m := map[string]string{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			m[pairs[i]] = pairs[i+1]
+		}
+	}
+	return m
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
+
+func number[T int | int64](n T) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func ip(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+// sawDHCP notes a client's packet and what we said to it.
+func (p bootPlane) sawDHCP(s dhcpd.Seen) {
+	mac, err := inventory.ParseMAC(s.MAC.String())
+	if err != nil {
+		return
+	}
+	if s.Class != dhcpd.ClassOther && s.Type.String() == "REQUEST" && s.Addr.IsValid() {
+		p.engine.LearnAddress(s.Addr, mac) // its TFTP requests come from there
+	}
+	answer := ""
+	if s.Answer != 0 {
+		answer = s.Answer.String()
+	}
+	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: "dhcp", Text: s.Text, Data: facts(
+		"type", s.Type.String(), "class", string(s.Class), "port", fmt.Sprint(s.Port), "interface", s.Interface,
+		"answer", answer, "boot", s.Boot, "selected", ip(s.Selected), "unconfigured", yes(!s.Server.IsValid()),
+	)})
+}
+
+// sawTFTP notes a transfer that has ended.
+func (p bootPlane) sawTFTP(t tftpd.Transfer) {
+	ev := inventory.Event{MAC: p.engine.MACAt(t.Client.Addr()), Kind: "tftp", Data: facts(
+		"file", t.Name, "client", ip(t.Client.Addr()), "bytes", number(t.Bytes), "took", t.Took.Round(time.Millisecond).String(), "retransmits", number(t.Retransmits),
+	)}
+	var slow net.Error
+	switch {
+	case t.Aborted: // before every UEFI download
+		ev.Text, ev.Data["result"] = t.Name+": asked for its size", "size"
+	case errors.Is(t.Err, fs.ErrNotExist):
+		ev.Text, ev.Data["result"] = t.Name+": no such file", "missing"
+	case errors.As(t.Err, &slow) && slow.Timeout():
+		ev.Text, ev.Data["result"] = fmt.Sprintf("%s: the client stopped acknowledging after %d bytes", t.Name, t.Bytes), "stalled"
+	case t.Err != nil:
+		ev.Text, ev.Data["result"] = fmt.Sprintf("%s: %v", t.Name, t.Err), "failed"
+	default:
+		ev.Text, ev.Data["result"] = fmt.Sprintf("%s: %d bytes", t.Name, t.Bytes), "sent"
+	}
+	p.engine.Note(ev)
+}
+
+// sawHTTP notes an answered request of the boot plane.
+func (p bootPlane) sawHTTP(r ipxe.Request) {
+	ev := inventory.Event{At: r.At.UTC(), Kind: "http", Data: facts(
+		"path", r.Path, "status", number(r.Status), "client", ip(r.Remote.Addr()), "bytes", number(r.Sent), "took", r.Took.Round(time.Millisecond).String(),
+	)}
+	if r.Params != nil && r.Boot != nil {
+		ev.MAC, _ = inventory.ParseMAC(r.Params.MAC)
+		p.engine.LearnAddress(r.Remote.Addr(), ev.MAC)
+		ev.Text = fmt.Sprintf("boot script: %s", r.Boot.Action)
+		if r.Boot.Reason != "" {
+			ev.Text += " (" + r.Boot.Reason + ")"
+		}
+		ev.Data["action"], ev.Data["reason"] = string(r.Boot.Action), r.Boot.Reason
+		if nic := pciOf(r.Params.BusID); nic != "" {
+			ev.Data["nic"] = nic
+		}
+		p.engine.Note(ev)
+		return
+	}
+	ev.MAC = p.engine.MACAt(r.Remote.Addr())
+	ev.Text = fmt.Sprintf("%s %s: %d", r.Method, r.Path, r.Status)
+	if r.Sent < r.Want && r.Method != http.MethodHead {
+		ev.Text += ", cut off"
+		ev.Data["cut"], ev.Data["want"] = "yes", fmt.Sprint(r.Want)
+	}
+	p.engine.Note(ev)
+}
+
+// busID is iPXE's name of a PCI card: bus type 01, vendor, device.
+var busID = regexp.MustCompile(`^01[:-]?([0-9a-f]{2})[:-]?([0-9a-f]{2})[:-]?([0-9a-f]{2})[:-]?([0-9a-f]{2})$`)
+
+// pciOf is vendor and device of the card that a script was asked by, "8086:1533".
+func pciOf(id string) string {
+	m := busID.FindStringSubmatch(strings.ToLower(id))
+	if m == nil {
+		return ""
+	}
+	return m[1] + m[2] + ":" + m[3] + m[4]
+}
+
+// recorded notes what machines fetch of images: one event for all ranges of an image that went well.
+func (p bootPlane) recorded(images http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began, cw := time.Now(), &statusWriter{ResponseWriter: w}
+		images.ServeHTTP(cw, r)
+		remote, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil {
+			return
+		}
+		text := fmt.Sprintf("%s %s: %d", r.Method, r.URL.Path, cw.status)
+		if cw.status == http.StatusPartialContent {
+			text = fmt.Sprintf("%s %s: a range", r.Method, r.URL.Path)
+		}
+		p.engine.Note(inventory.Event{MAC: p.engine.MACAt(remote.Addr()), Kind: "http", Text: text, Data: facts(
+			"path", r.URL.Path, "status", number(cw.status), "client", ip(remote.Addr().Unmap()), "took", time.Since(began).Round(time.Millisecond).String(),
+		)})
+	})
+}
+
+// statusWriter remembers the status. ReadFrom keeps sendfile.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *statusWriter) ReadFrom(r io.Reader) (int64, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return io.Copy(w.ResponseWriter, r)
+}
+
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

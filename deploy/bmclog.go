@@ -1,0 +1,103 @@
+package deploy
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// recordedLocked puts what a machine's BMC is told, and what it answers, on the machine's timeline. Of readings only those
+// that differ from the one before: a machine is asked every second while it is switched.
+func (e *Engine) recordedLocked(id inventory.MachineID, b power.BMC) power.BMC {
+	last := &readings{}
+	if w := e.workers[id]; w != nil {
+		last = &w.readings
+	}
+	r := recordedBMC{BMC: b, last: last, note: func(text string, err error) {
+		ev := inventory.Event{Machine: id, Kind: "bmc", Text: text}
+		if err != nil {
+			ev.Text += ": " + err.Error()
+			ev.Data = map[string]string{"error": err.Error()}
+		}
+		e.Note(ev)
+	}}
+	if c, ok := b.(power.Console); ok {
+		return recordedConsole{r, c}
+	}
+	return r
+}
+
+// readings are what a BMC said last.
+type readings struct {
+	mu   sync.Mutex
+	said map[string]string // of what → answer
+}
+
+func (r *readings) changed(of, said string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.said[of] == said {
+		return false
+	}
+	if r.said == nil {
+		r.said = map[string]string{}
+	}
+	r.said[of] = said
+	return true
+}
+
+type recordedBMC struct {
+	power.BMC
+	last *readings
+	note func(text string, err error)
+}
+
+func (r recordedBMC) read(of, said string, err error) {
+	if err != nil {
+		said = err.Error()
+	}
+	if !r.last.changed(of, said) {
+		return
+	}
+	if err != nil {
+		r.note(of, err)
+		return
+	}
+	r.note(of+": "+said, nil)
+}
+
+func (r recordedBMC) Power(ctx context.Context) (bool, error) {
+	on, err := r.BMC.Power(ctx)
+	r.read("power is read", map[bool]string{true: "on", false: "off"}[on], err)
+	return on, err
+}
+
+func (r recordedBMC) Do(ctx context.Context, a power.Action) error {
+	err := r.BMC.Do(ctx, a)
+	r.note("told to "+string(a), err)
+	return err
+}
+
+func (r recordedBMC) Boot(ctx context.Context) (power.Boot, error) {
+	b, err := r.BMC.Boot(ctx)
+	r.read("boot device is read", b.String(), err)
+	return b, err
+}
+
+func (r recordedBMC) SetBoot(ctx context.Context, b power.Boot) error {
+	err := r.BMC.SetBoot(ctx, b)
+	r.note("told boot device "+b.String(), err)
+	return err
+}
+
+type recordedConsole struct {
+	recordedBMC
+	console power.Console
+}
+
+func (r recordedConsole) Console(ctx context.Context, in io.Reader, out io.Writer) error {
+	return r.console.Console(ctx, in, out)
+}

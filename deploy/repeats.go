@@ -1,0 +1,132 @@
+package deploy
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// A machine that loops through its boot for days says the same few things over and over. They are kept once, with a count, so
+// that they do not push out what happened before. What its worker writes (a state, a step, a proof) ends a row of repeats: the
+// next boot's packets stand for themselves.
+const (
+	maxRepeatOwners = 4096 // a flood of invented MACs; past it, rows begin anew
+	maxRepeatKeys   = 64   // of one owner: more than a boot has
+)
+
+type repeats struct {
+	mu     sync.Mutex
+	owners map[string]*row
+}
+
+// A row is what one owner (a machine, or the MAC of a stranger) said since something else happened to it.
+type row struct {
+	bar  uint64 // number of the worker's last event
+	said map[string]repeat
+}
+
+type repeat struct {
+	seq   uint64
+	count int
+	since time.Time
+}
+
+// and adds the event to those that it repeats.
+func (r repeat) and(e inventory.Event) inventory.Event {
+	e.Count = r.count + max(e.Count, 1)
+	e.Since = r.since
+	return e
+}
+
+func owned(e *inventory.Event) string {
+	if e.Machine != "" {
+		return string(e.Machine)
+	}
+	return string(e.MAC)
+}
+
+// saying is what two events have in common when one repeats the other.
+func saying(e *inventory.Event) string {
+	return strings.Join([]string{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data["interface"], e.Data["client"]}, "\x00")
+}
+
+func (r *repeats) find(e *inventory.Event) (repeat, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.owners[owned(e)]
+	if o == nil {
+		return repeat{}, false
+	}
+	before, ok := o.said[saying(e)]
+	return before, ok && before.seq > o.bar
+}
+
+// keep remembers an event that is on disk.
+func (r *repeats) keep(e *inventory.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.rowLocked(owned(e))
+	if len(o.said) >= maxRepeatKeys || o.said == nil {
+		o.said = map[string]repeat{}
+	}
+	since := e.Since
+	if since.IsZero() {
+		since = e.At
+	}
+	o.said[saying(e)] = repeat{e.Seq, max(e.Count, 1), since}
+}
+
+// bar ends the owner's row.
+func (r *repeats) bar(owner string, seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.rowLocked(owner)
+	o.bar, o.said = max(o.bar, seq), nil
+}
+
+func (r *repeats) rowLocked(owner string) *row {
+	o := r.owners[owner]
+	if o == nil {
+		if r.owners == nil || len(r.owners) >= maxRepeatOwners {
+			r.owners = map[string]*row{}
+		}
+		o = &row{}
+		r.owners[owner] = o
+	}
+	return o
+}
+
+// together makes one of those events of a batch that repeat each other; it stands where the last of them stood.
+func together(batch []inventory.Event) []inventory.Event {
+	type saidBy struct{ owner, saying string }
+	at := map[saidBy]int{}
+	gone := make([]bool, len(batch))
+	for i := range batch {
+		e := &batch[i]
+		k := saidBy{owned(e), saying(e)}
+		if j, ok := at[k]; ok {
+			b := batch[j]
+			*e = repeat{count: max(b.Count, 1), since: first(b)}.and(*e)
+			gone[j] = true
+		}
+		at[k] = i
+	}
+	out := make([]inventory.Event, 0, len(at))
+	for i := range batch {
+		if !gone[i] {
+			out = append(out, batch[i])
+		}
+	}
+	return slices.Clip(out)
+}
+
+// first is when an event was seen first.
+func first(e inventory.Event) time.Time {
+	if e.Since.IsZero() {
+		return e.At
+	}
+	return e.Since
+}

@@ -1,0 +1,186 @@
+package deploy
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+)
+
+// A recorder over a store of its own. It is driven by hand: commit is what its loop does five times a second.
+func newRecorder(t *testing.T) (*timeline, *boltdb.Store) {
+	t.Helper()
+	store, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return newTimeline(store, slog.New(slog.DiscardHandler), 0, func(mac inventory.MAC) inventory.MachineID {
+		if mac == testMAC {
+			return "m-1"
+		}
+		return ""
+	}), store
+}
+
+func commit(t *testing.T, tl *timeline) {
+	t.Helper()
+	if err := tl.commit(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// story is what the store tells, a line each.
+func story(t *testing.T, store *boltdb.Store) string {
+	t.Helper()
+	var out []string
+	err := store.View(func(tx *boltdb.Tx) error {
+		events, err := tx.Events(0, 1<<20)
+		for _, e := range events {
+			line := e.Text
+			if e.Count > 1 {
+				line += fmt.Sprintf(" ×%d in %s", e.Count, e.At.Sub(e.Since))
+			}
+			out = append(out, line)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(out, "; ")
+}
+
+var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+func packet(mac inventory.MAC, second int, text string) inventory.Event {
+	return inventory.Event{At: noon.Add(time.Duration(second) * time.Second), MAC: mac, Kind: "dhcp", Text: text}
+}
+
+func TestRepeatsAreCountedAndNotKept(t *testing.T) {
+	const stranger = inventory.MAC("52:54:00:00:00:99")
+	for name, c := range map[string]struct {
+		noted []inventory.Event
+		want  string
+	}{
+		"different packets": {
+			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(testMAC, 1, "REQUEST")},
+			"DISCOVER; REQUEST",
+		},
+		"a loop": {
+			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(testMAC, 1, "REQUEST"), packet(testMAC, 10, "DISCOVER"), packet(testMAC, 11, "REQUEST"), packet(testMAC, 20, "DISCOVER")},
+			"REQUEST ×2 in 10s; DISCOVER ×3 in 20s",
+		},
+		"two that say the same": {
+			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(stranger, 1, "DISCOVER"), packet(testMAC, 2, "DISCOVER")},
+			"DISCOVER; DISCOVER ×2 in 2s",
+		},
+	} {
+		for _, batches := range []string{"in one commit", "in a commit each"} {
+			t.Run(name+" "+batches, func(t *testing.T) {
+				tl, store := newRecorder(t)
+				for _, e := range c.noted {
+					tl.note(e)
+					if batches == "in a commit each" {
+						commit(t, tl)
+					}
+				}
+				commit(t, tl)
+				if got := story(t, store); got != c.want {
+					t.Errorf("the store tells %q, want %q", got, c.want)
+				}
+			})
+		}
+	}
+}
+
+// Days of a boot loop cost three events, and what happened before is still there.
+func TestALoopPushesNothingOut(t *testing.T) {
+	tl, store := newRecorder(t)
+	tl.note(packet(testMAC, 0, "what went wrong"))
+	for i := range 3 * boltdb.PerMachine {
+		tl.note(packet(testMAC, i, []string{"DISCOVER", "REQUEST", "snponly.efi: no such file"}[i%3]))
+		if i%500 == 0 {
+			commit(t, tl)
+		}
+	}
+	commit(t, tl)
+	if got, want := story(t, store), "what went wrong; DISCOVER ×2000 in 1h39m57s; REQUEST ×2000 in 1h39m57s; snponly.efi: no such file ×2000 in 1h39m57s"; got != want {
+		t.Errorf("the store tells %q, want %q", got, want)
+	}
+}
+
+// What the worker writes between two boots keeps their packets apart.
+func TestTheNextBootStandsForItself(t *testing.T) {
+	tl, store := newRecorder(t)
+	tl.note(packet(testMAC, 0, "DISCOVER"))
+	commit(t, tl)
+	proof := inventory.Event{Machine: "m-1", Kind: "agent", Text: "registered"}
+	if err := store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&proof) }); err != nil {
+		t.Fatal(err)
+	}
+	tl.happened("m-1", proof.Seq)
+	for i := range 2 {
+		tl.note(packet(testMAC, 60+i, "DISCOVER"))
+		commit(t, tl)
+	}
+	if got, want := story(t, store), "DISCOVER; registered; DISCOVER ×2 in 1s"; got != want {
+		t.Errorf("the store tells %q, want %q", got, want)
+	}
+}
+
+func TestACommitThatFailsLosesNothing(t *testing.T) {
+	tl, store := newRecorder(t)
+	tl.note(packet(testMAC, 0, "DISCOVER"))
+	commit(t, tl)
+	good := tl.store
+	broken, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := broken.Close(); err != nil { // every transaction of a closed store fails
+		t.Fatal(err)
+	}
+	tl.store = broken
+	for i := range 5 {
+		tl.note(packet(testMAC, 1+i, []string{"DISCOVER", "REQUEST"}[i%2]))
+		if err := tl.commit(); err == nil {
+			t.Fatal("commit() to a closed store = nil, want an error")
+		}
+	}
+	tl.store = good
+	commit(t, tl)
+	if got, want := story(t, store), "REQUEST ×2 in 2s; DISCOVER ×4 in 5s"; got != want {
+		t.Errorf("the store tells %q, want %q", got, want)
+	}
+}
+
+// The memory of what was said is bounded, whatever a flood invents.
+func TestAFloodOfStrangersIsBounded(t *testing.T) {
+	tl, _ := newRecorder(t)
+	for i := range 3 * maxRepeatOwners {
+		e := packet(inventory.MAC(fmt.Sprintf("52:54:01:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, "DISCOVER")
+		e.Seq = uint64(i)
+		tl.repeats.keep(&e)
+	}
+	for i := range 3 * maxRepeatKeys {
+		e := packet(testMAC, i, fmt.Sprint("file ", i))
+		tl.repeats.keep(&e)
+	}
+	if n := len(tl.repeats.owners); n > maxRepeatOwners {
+		t.Errorf("%d owners are remembered, want at most %d", n, maxRepeatOwners)
+	}
+	if n := len(tl.repeats.owners[string(testMAC)].said); n > maxRepeatKeys {
+		t.Errorf("%d sayings of one owner are remembered, want at most %d", n, maxRepeatKeys)
+	}
+	tl.note(inventory.Event{MAC: testMAC, Text: strings.Repeat("é", maxText), Data: map[string]string{"path": strings.Repeat("x", 10*maxDatum), "a": "b"}})
+	got := <-tl.queue
+	if len(got.Text) > maxText || len(got.Data["path"]) > maxDatum || got.Data["a"] != "b" {
+		t.Errorf("noted %d bytes of text and %d of data, want at most %d and %d", len(got.Text), len(got.Data["path"]), maxText, maxDatum)
+	}
+}
