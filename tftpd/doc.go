@@ -7,6 +7,7 @@
 // image belongs on HTTP.
 //
 // The protocol engine is pin/tftp in its many-port mode. That library has no
-// windowsize (RFC 7440), ignores the timeout option, and takes option names in lower
-// case only, so a client that asks for those gets a slower transfer, not a failed one.
+// windowsize (RFC 7440) and ignores the timeout option, so a client that asks for those
+// gets a slower transfer, not a failed one; docs/decisions/0002-tftp-windowsize.md has what
+// that costs. A client whose transfer stalls gets smaller blocks at its next try.
 package tftpd

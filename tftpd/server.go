@@ -41,7 +41,12 @@ const (
 	// after its retries; nobody waits for those.
 	shutdownGrace = 2 * time.Second
 
-	defaultMaxTransfers = 256
+	// A rack of 1000 machines that is switched on at once fits. A transfer costs about
+	// 12 KiB, a socket and a goroutine.
+	defaultMaxTransfers = 2048
+	// A ROM loads one file at a time, but a machine that boots again leaves its last
+	// transfer running until that is given up.
+	defaultMaxPerClient = 32
 )
 
 // What clients are told. Never an error's own text: it may name paths of this host.
@@ -68,6 +73,7 @@ type Transfer struct {
 	Request
 	Bytes       int64
 	Took        time.Duration
+	BlockSize   int // the largest packet's data; smaller than asked for after a stall
 	Retransmits int // packets sent again because no acknowledgement came
 	// Aborted: the client asked for the size, got it and hung up. UEFI does so
 	// before every download; it is no failure and Err is nil.
@@ -80,7 +86,11 @@ type Config struct {
 	Addr         string // ":69" when empty
 	Open         Opener
 	Done         func(Transfer) // told of every request once it has ended; may be nil
-	MaxTransfers int            // at once, 256 when 0; a few more wait for half a second
+	MaxTransfers int            // at once, 2048 when 0; as many more wait for half a second
+	MaxPerClient int            // at once from one address, 32 when 0
+	// Client names the machine behind an address, so that what was learned of its wire
+	// outlives its address; "" when it is not known. May be nil.
+	Client func(netip.Addr) string
 	Log          *slog.Logger   // nothing is logged when nil
 }
 
@@ -91,6 +101,7 @@ type Server struct {
 	slots   chan struct{}
 	waiting atomic.Int64
 	stats   statistics
+	stalls  *stalls
 }
 
 // Listen opens the socket, so that a port that is taken is an error here.
@@ -100,6 +111,9 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	if cfg.MaxTransfers <= 0 {
 		cfg.MaxTransfers = defaultMaxTransfers
+	}
+	if cfg.MaxPerClient <= 0 {
+		cfg.MaxPerClient = defaultMaxPerClient
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -126,7 +140,7 @@ func Listen(cfg Config) (*Server, error) {
 		conn.Close()
 		return nil, fmt.Errorf("tftp: ask for the destination address of requests: %w", err)
 	}
-	return &Server{cfg: cfg, conn: conn, slots: make(chan struct{}, cfg.MaxTransfers)}, nil
+	return &Server{cfg: cfg, conn: conn, slots: make(chan struct{}, cfg.MaxTransfers), stalls: newStalls(time.Now)}, nil
 }
 
 // Addr is the address that the server listens on.
@@ -184,6 +198,15 @@ func (s *Server) read(ctx context.Context, raw string, rf io.ReaderFrom) (reply 
 		return errBusy
 	}
 	defer func() { <-s.slots }()
+	options := optionsOf(rf)
+	lowerNames(options)
+	try, ok := s.stalls.begin(s.client(t.Client.Addr()), options, s.cfg.MaxPerClient)
+	if !ok {
+		t.Err = fmt.Errorf("this client has %d transfers running", s.cfg.MaxPerClient)
+		return errBusy
+	}
+	t.BlockSize = try.block
+	defer func() { s.stalls.end(try, t.Err == nil) }()
 	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
 	defer cancel()
 
@@ -197,7 +220,7 @@ func (s *Server) read(ctx context.Context, raw string, rf io.ReaderFrom) (reply 
 		return errInternal
 	}
 	rf.(tftp.OutgoingTransfer).SetSize(int64(len(file)))
-	t.Bytes, err = rf.ReadFrom(&contextReader{ctx, bytes.NewReader(file)})
+	t.Bytes, err = rf.ReadFrom(&contextReader{ctx, bytes.NewReader(file), try})
 	t.Retransmits = s.stats.take(t.Client)
 	if err != nil && isSizeProbe(err) {
 		t.Aborted = true
@@ -207,15 +230,25 @@ func (s *Server) read(ctx context.Context, raw string, rf io.ReaderFrom) (reply 
 	return err
 }
 
+// client is the key under which a client is remembered.
+func (s *Server) client(addr netip.Addr) string {
+	if s.cfg.Client != nil {
+		if name := s.cfg.Client(addr); name != "" {
+			return name
+		}
+	}
+	return addr.String()
+}
+
 func (s *Server) done(t Transfer) {
 	log := s.cfg.Log.With("name", t.Name, "client", t.Client, "server", t.Server, "bytes", t.Bytes, "took", t.Took.Round(time.Millisecond))
 	switch {
 	case t.Aborted:
 		log.Debug("tftp: size asked")
 	case t.Err != nil:
-		log.Warn("tftp: not sent", "raw", t.Raw, "retransmits", t.Retransmits, "err", t.Err)
+		log.Warn("tftp: not sent", "raw", t.Raw, "blksize", t.BlockSize, "retransmits", t.Retransmits, "err", t.Err)
 	default:
-		log.Info("tftp: sent", "retransmits", t.Retransmits)
+		log.Info("tftp: sent", "blksize", t.BlockSize, "retransmits", t.Retransmits)
 	}
 	// Its own recover: this runs in the handler's defer, beyond the other one.
 	defer func() {
@@ -252,16 +285,19 @@ func (s *Server) acquire(ctx context.Context) bool {
 // library knows as block 0. It has no error type for it, only this text.
 func isSizeProbe(err error) bool { return strings.HasPrefix(err.Error(), "sending block 0: code=") }
 
-// A contextReader ends a transfer at the next block once its context has ended.
+// A contextReader ends a transfer at the next block once its context has ended, and
+// notes that it moves: the library reads a block when the one before is acknowledged.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader
+	try *attempt
 }
 
 func (c *contextReader) Read(p []byte) (int, error) {
 	if c.ctx.Err() != nil {
 		return 0, errors.New("server is stopping, or the transfer took too long")
 	}
+	c.try.touch(time.Now())
 	return c.r.Read(p)
 }
 

@@ -1,0 +1,124 @@
+package tftpd
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A wire that drops large packets in silence (a tunnel, a switch port with a smaller MTU,
+// a ROM that cannot put fragments together) lets the request and the OACK through and
+// loses the blocks. The firmware gives up and tries again, so what we learned from the
+// first try must outlive it.
+
+// ladder is what a client is given at most, one step further down after each stall: all of
+// Ethernet; with room for a tunnel's headers or two VLAN tags; what old ROMs take; what
+// everything takes (RFC 1350).
+var ladder = [...]int{blockSize, 1428, 1024, minBlock}
+
+const (
+	minBlock = 512
+
+	// A client that has not acknowledged a block for so long, at its end or when the same
+	// client asks anew, has stalled. Firmware that is well answers within milliseconds.
+	stallTime = ackTimeout
+
+	// The least recently seen are forgotten beyond that. An entry is about 150 bytes.
+	maxStalled = 4096
+	// A cable or a switch that was mended is believed again the next day.
+	stallMemory = 24 * time.Hour
+)
+
+// stalls remembers how far down the ladder clients are.
+type stalls struct {
+	now func() time.Time
+
+	mu      sync.Mutex
+	clients map[string]stalled
+	running map[string]map[*attempt]struct{}
+}
+
+type stalled struct {
+	rung int
+	seen time.Time
+}
+
+// An attempt is a transfer under way.
+type attempt struct {
+	client string
+	block  int
+	moved  atomic.Int64 // when its last block was sent first, Unix nanoseconds; 0 when none was
+	judged bool         // its stall has been counted; guarded by stalls.mu
+}
+
+func newStalls(now func() time.Time) *stalls {
+	return &stalls{now: now, clients: map[string]stalled{}, running: map[string]map[*attempt]struct{}{}}
+}
+
+// begin counts a transfer and limits its block size. ok is false when the client has as many running as it may have.
+func (s *stalls) begin(client string, options map[string]string, most int) (a *attempt, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	running := s.running[client]
+	if len(running) >= most {
+		return nil, false
+	}
+	for old := range running {
+		s.judge(old)
+	}
+	rung := 0
+	if c, ok := s.clients[client]; ok && s.now().Sub(c.seen) < stallMemory {
+		rung = c.rung
+		s.clients[client] = stalled{rung, s.now()}
+	}
+	a = &attempt{client: client, block: limitBlock(options, ladder[rung])}
+	if running == nil {
+		running = map[*attempt]struct{}{}
+		s.running[client] = running
+	}
+	running[a] = struct{}{}
+	return a, true
+}
+
+// end is told whether all of the file was acknowledged, or was never begun.
+func (s *stalls) end(a *attempt, well bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running[a.client], a)
+	if len(s.running[a.client]) == 0 {
+		delete(s.running, a.client)
+	}
+	if !well {
+		s.judge(a)
+	}
+}
+
+// judge takes a client one step down when its transfer has stalled. Attempts that ran side by side with the
+// same block size are one experience.
+func (s *stalls) judge(a *attempt) {
+	moved := a.moved.Load()
+	if a.judged || a.block == minBlock || moved == 0 || s.now().Sub(time.Unix(0, moved)) < stallTime {
+		return
+	}
+	a.judged = true
+	rung := s.clients[a.client].rung
+	for rung < len(ladder)-1 && ladder[rung] >= a.block {
+		rung++
+	}
+	if _, known := s.clients[a.client]; !known && len(s.clients) >= maxStalled {
+		s.forgetOne()
+	}
+	s.clients[a.client] = stalled{rung, s.now()}
+}
+
+func (s *stalls) forgetOne() {
+	var oldest string
+	for client, c := range s.clients {
+		if o := s.clients[oldest]; oldest == "" || c.seen.Before(o.seen) {
+			oldest = client
+		}
+	}
+	delete(s.clients, oldest)
+}
+
+func (a *attempt) touch(now time.Time) { a.moved.Store(now.UnixNano()) }
