@@ -49,7 +49,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 			return nil, context.Cause(ctx)
 		}
 		var final permanentError
-		if n >= slowest {
+		if n >= slowest || n > 0 && !errors.Is(err, errStalled) {
 			failed, wait = 0, or(f.Backoff, 250*time.Millisecond)
 		}
 		if errors.Is(err, errRefused) {

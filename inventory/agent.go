@@ -39,11 +39,24 @@ type Ask struct {
 const (
 	DoWait        = "wait"         // nothing to do: ask again at once
 	DoInspect     = "inspect"      // Result.Report
-	DoPrepareDisk = "prepare-disk" // guard rails, stale signatures, discard; needs Target
+	DoPrepareDisk = "prepare-disk" // stale signatures, discard; needs Target; with Image, what a delta write can use stays
 	DoWriteImage  = "write-image"  // needs Target and Image; Result.Written
 	DoFinishDisk  = "finish-disk"  // backup GPT, partitions, seed; needs Target and Seed; Result.Finished
 	DoReboot      = "reboot"
 	DoPowerOff    = "poweroff"
+)
+
+// How an image gets on a disk: Order.Mode, the same for prepare-disk and write-image.
+const (
+	ModeAuto  = "auto"  // or "": delta where parts of the image lie on the disk already, else full
+	ModeFull  = "full"  // discard the disk, write every chunk
+	ModeDelta = "delta" // compare each chunk with the disk, write what differs
+)
+
+// How write-image is proved: Order.Verify. Every chunk is verified as it arrives in any case.
+const (
+	VerifyReadBack = "readback" // or "": read what was written back from the medium
+	VerifyHash     = "hash"     // do not
 )
 
 // An Order is one thing to do. The same order may be given twice (the appliance was restarted, the
@@ -54,6 +67,8 @@ type Order struct {
 	Do     string        `json:"do"`
 	Target *DiskIdentity `json:"target,omitempty"`
 	Image  *OrderImage   `json:"image,omitempty"`
+	Mode   string        `json:"mode,omitempty"`
+	Verify string        `json:"verify,omitempty"`
 	Seed   *Seed         `json:"seed,omitempty"`
 }
 
@@ -94,13 +109,17 @@ type Result struct {
 
 // Written is the proof of write-image.
 type Written struct {
-	Bytes      uint64 `json:"bytes"`       // raw size of the image
-	Wrote      uint64 `json:"wrote"`       // bytes written to the medium
-	Sent       uint64 `json:"sent"`        // compressed bytes fetched
-	Chunks     int    `json:"chunks"`      // verified while streaming
-	ReadBack   int    `json:"read_back"`   // verified again from the medium, past the page cache
-	WriteMS    int64  `json:"write_ms"`    //
-	ReadBackMS int64  `json:"readback_ms"` //
+	Bytes      uint64 `json:"bytes"`          // raw size of the image
+	Wrote      uint64 `json:"wrote"`          // bytes written to the medium
+	Sent       uint64 `json:"sent"`           // compressed bytes fetched
+	Mode       string `json:"mode,omitempty"` // ModeFull or ModeDelta: what was done
+	Chunks     int    `json:"chunks"`         // of the image; each is one of the next three
+	Kept       int    `json:"kept"`           // were on the disk already, by their hash
+	Fetched    int    `json:"fetched"`        // came over the network, verified on arrival
+	Zeroed     int    `json:"zeroed"`         // hold zeros; the disk was made to read so
+	ReadBack   int    `json:"read_back"`      // verified on the medium, past the page cache
+	WriteMS    int64  `json:"write_ms"`       //
+	ReadBackMS int64  `json:"readback_ms"`    //
 }
 
 // Finished is the proof of finish-disk. Ranges names what now differs from the image.

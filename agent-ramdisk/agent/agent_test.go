@@ -395,6 +395,8 @@ func TestWriteImageFails(t *testing.T) {
 			o.Target = &inventory.DiskIdentity{Name: "vda", Serial: "S2", Bytes: o.Target.Bytes}
 		}},
 		{"no disk named", "names no disk", "", func(_ *appliance, o *inventory.Order) { o.Target = nil }},
+		{"unknown mode", "unknown mode", "older than the appliance", func(_ *appliance, o *inventory.Order) { o.Mode = "sideways" }},
+		{"unknown proof", "unknown way to verify", "older than the appliance", func(_ *appliance, o *inventory.Order) { o.Verify = "by eye" }},
 		{"unknown order", "unknown order", "older than the appliance", func(_ *appliance, o *inventory.Order) { o.Do = "juggle" }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -411,6 +413,74 @@ func TestWriteImageFails(t *testing.T) {
 				t.Errorf("result = %+v, want an error with %q, a hint with %q and the log", r, tt.want, tt.hint)
 			}
 		})
+	}
+}
+
+// TestModes: what lies on the disk already is used as the order says, and prepare-disk leaves it then.
+func TestModes(t *testing.T) {
+	for _, tt := range []struct {
+		mode          string
+		kept, fetched int
+	}{
+		{inventory.ModeAuto, 2, 1}, // the first chunk has the labels
+		{"", 2, 1},
+		{inventory.ModeDelta, 2, 1},
+		{inventory.ModeFull, 0, 2},
+	} {
+		t.Run("mode "+tt.mode, func(t *testing.T) {
+			a := newAppliance(t)
+			ag := newAgent(t, a)
+			write, path := withImage(t, a, ag)
+			// The appliance has just been started again, and does not know its images yet.
+			a.fail = func(w http.ResponseWriter, r *http.Request, n int) bool {
+				refuse := r.URL.Path == "/disk.zst" && n < 3
+				if refuse {
+					w.WriteHeader(http.StatusNotFound)
+				}
+				return refuse
+			}
+			first := write
+			first.ID = "first"
+			write.Mode = tt.mode
+			prepare := inventory.Order{ID: "p", Do: inventory.DoPrepareDisk, Target: write.Target, Image: write.Image, Mode: tt.mode}
+			a.orders = []inventory.Order{first, prepare, write, reboot}
+			if err := runAgent(t, ag); err != nil {
+				t.Fatal(err)
+			}
+			w := a.results[2].Written
+			if a.results[0].Error != "" || w == nil || w.Kept != tt.kept || w.Fetched != tt.fetched || w.ReadBack != 3 {
+				t.Fatalf("results = %+v, written %+v; want %d chunks kept and %d fetched", a.results, w, tt.kept, tt.fetched)
+			}
+			got, err := os.ReadFile(path)
+			m, e := images.Parse(a.manifest)
+			if err != nil || e != nil || images.HashChunk(got[:m.RawSize]) != m.RawSHA256 {
+				t.Error("the disk does not hold the image")
+			}
+		})
+	}
+}
+
+// TestPrepareRefuses: an image that cannot go to the disk is found out before anything is cleared.
+func TestPrepareRefuses(t *testing.T) {
+	a := newAppliance(t)
+	ag := newAgent(t, a)
+	write, path := withImage(t, a, ag)
+	text := []byte("an old system")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	d := inventory.Disk{Name: "vda", Serial: "S1", Bytes: 4 << 20}
+	ag.Disks = func() ([]inventory.Disk, error) { return []inventory.Disk{d}, nil }
+	id := d.Identity()
+	a.orders = []inventory.Order{{ID: "p", Do: inventory.DoPrepareDisk, Target: &id, Image: write.Image}, reboot}
+	if err := runAgent(t, ag); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); !strings.Contains(a.results[0].Error, "image test needs") || err != nil || string(got[:len(text)]) != string(text) {
+		t.Errorf("result = %+v; the disk begins with %q", a.results[0], got[:len(text)])
 	}
 }
 

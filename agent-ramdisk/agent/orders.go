@@ -13,6 +13,7 @@ import (
 	"github.com/pxectl/pxectl/agent-ramdisk/disk"
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
+	"golang.org/x/sys/unix"
 )
 
 // carryOut does the order and fills in what it proves.
@@ -28,7 +29,7 @@ func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inv
 	switch order.Do {
 	case inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk:
 	default:
-		return &hinted{fmt.Errorf("unknown order %q", order.Do), "the agent is older than the appliance: build the ramdisk again and reboot the machine"}
+		return tooOld(fmt.Errorf("unknown order %q", order.Do))
 	}
 	dev, err := a.open(ctx, order.Target)
 	if err != nil {
@@ -37,12 +38,7 @@ func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inv
 	defer dev.Close()
 	switch order.Do {
 	case inventory.DoPrepareDisk:
-		p, err := dev.Prepare()
-		if err != nil {
-			return err
-		}
-		a.zeros[dev.Name] = p.Zeros
-		a.Log.Info("disk prepared", "disk", dev.Name, "discarded", p.Discarded, "reads_zeros", p.Zeros)
+		return a.prepareDisk(ctx, dev, order)
 	case inventory.DoWriteImage:
 		result.Written, err = a.writeImage(ctx, dev, order)
 	case inventory.DoFinishDisk:
@@ -104,31 +100,97 @@ func (a *Agent) open(ctx context.Context, id *inventory.DiskIdentity) (*disk.Dev
 	return dev, nil
 }
 
+// prepareDisk clears the disk. It must know the image to leave what a delta write can use.
+func (a *Agent) prepareDisk(ctx context.Context, dev *disk.Device, order inventory.Order) error {
+	var keep int64
+	if order.Image != nil {
+		m, err := a.manifest(ctx, order.Image.ID)
+		if err != nil {
+			return err
+		}
+		if err := dev.Fits(m); err != nil {
+			return err
+		}
+		delta, err := a.wantsDelta(dev, m, order.Mode)
+		if err != nil {
+			return err
+		}
+		if delta {
+			keep = m.RawSize
+		}
+	}
+	p, err := dev.Prepare(keep)
+	if err != nil {
+		return broken(err)
+	}
+	a.zeros[dev.Name] = p.Zeros
+	a.Log.Info("disk prepared", "disk", dev.Name, "kept", keep, "discarded", p.Discarded, "reads_zeros", p.Zeros)
+	return nil
+}
+
+// wantsDelta decides how the image gets on the disk.
+func (a *Agent) wantsDelta(dev *disk.Device, m *images.Manifest, mode string) (bool, error) {
+	switch mode {
+	case inventory.ModeFull:
+		return false, nil
+	case inventory.ModeDelta:
+		return true, nil
+	case inventory.ModeAuto, "":
+		return !a.zeros[dev.Name] && dev.Resembles(m), nil
+	}
+	return false, tooOld(fmt.Errorf("unknown mode %q", mode))
+}
+
+func tooOld(err error) error {
+	return &hinted{err, "the agent is older than the appliance: build the ramdisk again and reboot the machine"}
+}
+
+// broken adds the next move to what a disk reports of itself.
+func broken(err error) error {
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EREMOTEIO) {
+		return &hinted{err, "the disk or the way to it is broken: check cable, controller and the disk's own health report, or replace it"}
+	}
+	return err
+}
+
 func (a *Agent) writeImage(ctx context.Context, dev *disk.Device, order inventory.Order) (*inventory.Written, error) {
 	if order.Image == nil {
 		return nil, errors.New("write-image: the order names no image")
 	}
+	w := disk.Write{HashOnly: order.Verify == inventory.VerifyHash, Zeros: a.zeros[dev.Name]}
+	if !w.HashOnly && order.Verify != "" && order.Verify != inventory.VerifyReadBack {
+		return nil, tooOld(fmt.Errorf("unknown way to verify %q", order.Verify))
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	m, err := a.manifest(ctx, order.Image.ID)
-	if err != nil {
-		return nil, fmt.Errorf("manifest of image %s: %w", order.Image.ID, err)
+	var err error
+	if w.Manifest, err = a.manifest(ctx, order.Image.ID); err != nil {
+		return nil, err
+	}
+	if w.Delta, err = a.wantsDelta(dev, w.Manifest, order.Mode); err != nil {
+		return nil, err
 	}
 	fetcher := images.Fetcher{
 		Client:   plainHTTP,
 		URL:      order.Image.URL,
 		ID:       order.Image.ID,
 		Attempts: 60, // at most 10 s apart: an appliance that was killed or is being replaced comes back
+		Backoff:  a.Backoff,
 	}
+	w.Fetch = fetcher.Fetch
 	p := a.reporter(ctx, cancel, order)
 	defer p.stop()
-	zeros := a.zeros[dev.Name]
+	w.Progress = p.set
 	a.zeros[dev.Name] = false
-	written, err := dev.Write(ctx, disk.Write{Manifest: m, Fetch: fetcher.Fetch, Zeros: zeros, Progress: p.set})
+	written, err := dev.Write(ctx, w)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return nil, cause // why it was cancelled says more than that it was
 	}
-	return written, err
+	if err != nil {
+		return nil, broken(err)
+	}
+	a.Log.Info("image written", "mode", written.Mode, "kept", written.Kept, "fetched", written.Fetched, "zeroed", written.Zeroed, "read_back", written.ReadBack)
+	return written, nil
 }
 
 // manifest fetches an image's manifest and checks it against the image's id.
@@ -139,10 +201,10 @@ func (a *Agent) manifest(ctx context.Context, id string) (*images.Manifest, erro
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("manifest of image %s: %w", id, err)
 	}
 	if got := images.ID(data); got != id {
-		return nil, fmt.Errorf("its sha256 is %s", got)
+		return nil, fmt.Errorf("manifest of image %s: its sha256 is %s", id, got)
 	}
 	return images.Parse(data)
 }

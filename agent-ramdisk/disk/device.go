@@ -10,7 +10,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/pxectl/pxectl/images"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,9 +21,15 @@ type Device struct {
 	Sector int // logical
 
 	file   *os.File // buffered
-	direct *os.File // O_DIRECT; the same as file where there is no such thing
+	direct medium   // O_DIRECT; the same as file where there is no such thing
 	block  bool
 	sys    string
+}
+
+// A medium is where image bytes go to and come back from. Tests have one that breaks.
+type medium interface {
+	io.ReaderAt
+	io.WriterAt
 }
 
 // align is what O_DIRECT needs of offsets, lengths and memory; no disk asks for more than a page.
@@ -48,8 +53,9 @@ func OpenDevice(path string) (*Device, error) {
 		}
 		return nil, err
 	}
-	if d.direct, err = os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0); err != nil {
-		d.direct = d.file
+	d.direct = d.file
+	if f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0); err == nil {
+		d.direct = f
 	}
 	if err := d.measure(); err != nil {
 		d.Close()
@@ -101,8 +107,8 @@ func (d *Device) ioctl(req uint, arg unsafe.Pointer) error {
 
 // Close closes the device; what was written is not flushed by it.
 func (d *Device) Close() error {
-	if d.direct != nil && d.direct != d.file {
-		_ = d.direct.Close()
+	if f, ok := d.direct.(*os.File); ok && f != d.file {
+		_ = f.Close()
 	}
 	return d.file.Close()
 }
@@ -177,47 +183,6 @@ func (d *Device) Flush() error {
 	return nil
 }
 
-// errNoDiscard says that the disk cannot discard.
-var errNoDiscard = errors.New("the disk cannot discard")
-
-// discard tells the disk that nothing on it is needed.
-func (d *Device) discard() error {
-	if !d.block {
-		return errNoDiscard
-	}
-	// In pieces: one call for a large disk can outlast every time-out on its way.
-	const piece = 64 << 30
-	for off := int64(0); off < d.Size; off += piece {
-		r := [2]uint64{uint64(off), uint64(min(piece, d.Size-off))}
-		switch err := d.ioctl(unix.BLKDISCARD, unsafe.Pointer(&r)); {
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY):
-			return errNoDiscard
-		case err != nil:
-			return fmt.Errorf("discard %s: %w", d.Name, err)
-		}
-	}
-	return nil
-}
-
-// zero makes a range read zeros, by the disk's own means if it has any.
-func (d *Device) zero(off, length int64) error {
-	if d.block && off%int64(d.Sector) == 0 && length%int64(d.Sector) == 0 {
-		r := [2]uint64{uint64(off), uint64(length)}
-		if err := d.ioctl(unix.BLKZEROOUT, unsafe.Pointer(&r)); err == nil {
-			return nil
-		}
-	}
-	buf := Buffer(int(min(length, 1<<20)))
-	for length > 0 {
-		n := min(length, int64(len(buf)))
-		if err := d.WriteDirect(buf[:n], off); err != nil {
-			return fmt.Errorf("write zeros to %s at %d: %w", d.Name, off, err)
-		}
-		off, length = off+n, length-n
-	}
-	return nil
-}
-
 // reread makes the kernel read the partition table again.
 func (d *Device) reread() error {
 	if !d.scannable() {
@@ -240,19 +205,4 @@ func (d *Device) reread() error {
 // scannable says whether the kernel looks for partitions here: it does not on plain files and loop devices.
 func (d *Device) scannable() bool {
 	return d.block && !strings.HasPrefix(d.Name, "loop")
-}
-
-// samplesZero reads places all over the disk. Nothing else tells what a discard left: the kernel dropped the flag
-// that disks used to claim it with.
-func (d *Device) samplesZero(places int) bool {
-	buf := Buffer(64 << 10)
-	step := d.Size / int64(places)
-	for i := range places {
-		off := int64(i) * step / align * align
-		n := min(int64(len(buf)), d.Size-off)
-		if d.ReadMedium(buf[:n], off) != nil || !images.IsZero(buf[:n]) {
-			return false
-		}
-	}
-	return true
 }

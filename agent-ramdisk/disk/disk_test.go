@@ -175,7 +175,7 @@ func TestDeploy(t *testing.T) {
 			if got := Probe(d, d.Size, d.Sector); !slices.Equal(got, []string{"gpt", "xfs"}) {
 				t.Fatalf("Probe of the old disk = %v, want [gpt xfs]", got)
 			}
-			p, err := d.Prepare()
+			p, err := d.Prepare(0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -264,7 +264,7 @@ func TestFourKSectors(t *testing.T) {
 	if d.Sector != 4096 {
 		t.Fatalf("sector size %d, want 4096", d.Sector)
 	}
-	if _, err := d.Prepare(); err != nil {
+	if _, err := d.Prepare(0); err != nil {
 		t.Fatal(err)
 	}
 	_, err := d.Write(context.Background(), Write{Manifest: m, Fetch: from(data)})

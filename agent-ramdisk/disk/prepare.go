@@ -7,50 +7,56 @@ import (
 
 // Prepared is what is known of a disk after Prepare.
 type Prepared struct {
-	// Zeros says that the disk reads zeros wherever nothing is written: discarded, and places all
-	// over it read. Without it zero chunks must be written. Reading back judges it for every chunk.
+	// Zeros says that the disk reads zeros wherever nothing is written: discarded, and proved at places all
+	// over it. Without it zero chunks must be written. Reading back judges it for every chunk.
 	Zeros     bool
 	Discarded bool
 }
 
 const (
-	edge    = 1 << 20 // of the disk and of each old partition: where tables, labels and boot code lie
-	tail    = 1 << 20
-	samples = 64
+	edge = 1 << 20 // of the disk and of each old partition: where tables, labels and boot code lie
+	tail = 1 << 20
 )
 
-// Prepare clears every signature that an old system could be found by, and discards the whole
+// Prepare clears every signature that an old system could be found by, and discards the
 // disk if it can. Doing it again is harmless.
-func (d *Device) Prepare() (Prepared, error) {
+//
+// The first keep bytes are left for a delta write, which makes each of them what the image says. Only
+// the labels in them go, so that nothing boots meanwhile.
+func (d *Device) Prepare(keep int64) (Prepared, error) {
 	if d.Size < 2*edge {
 		return Prepared{}, fmt.Errorf("%s holds %d bytes: too small for any system", d.Name, d.Size)
 	}
 	_, parts := partitions(d, d.Size, d.Sector)
 	for _, p := range parts {
-		if err := d.clear(p.offset, min(edge, p.length)); err != nil {
-			return Prepared{}, err
-		}
 		// A RAID member's superblock can lie at its end.
-		end := min(128<<10, p.length)
-		if err := d.clear(p.offset+p.length-end, end); err != nil {
-			return Prepared{}, err
+		end := p.offset + p.length
+		for _, r := range [2][2]int64{{p.offset, min(p.offset+edge, end)}, {max(p.offset, end-128<<10), end}} {
+			if from := max(r[0], keep); from < r[1] {
+				if err := d.clear(from, r[1]-from); err != nil {
+					return Prepared{}, err
+				}
+			}
 		}
 	}
 	if err := d.WipeLabels(); err != nil {
 		return Prepared{}, err
 	}
 	var p Prepared
-	switch err := d.discard(); {
-	case err == nil:
-		p.Discarded = true
-	case !errors.Is(err, errNoDiscard):
+	var err error
+	if keep == 0 {
+		p.Discarded, p.Zeros, err = d.discardProved()
+	} else if d.discards() {
+		err = d.discard((keep + edge - 1) / edge * edge)
+		p.Discarded = err == nil
+	}
+	if err != nil && !errors.Is(err, errNoDiscard) {
 		return Prepared{}, err
 	}
 	if err := d.Flush(); err != nil {
 		return Prepared{}, err
 	}
-	p.Zeros = p.Discarded && d.samplesZero(samples)
-	if found := Probe(d, d.Size, d.Sector); len(found) > 0 {
+	if found := Probe(d, d.Size, d.Sector); len(found) > 0 && keep == 0 {
 		return Prepared{}, fmt.Errorf("%s still shows %v after its signatures were cleared: it does not keep what is written", d.Name, found)
 	}
 	if err := d.reread(); err != nil {

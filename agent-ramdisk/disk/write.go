@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,41 +19,64 @@ type Write struct {
 	Manifest *images.Manifest
 	// Fetch reads a range of disk.zst into dst and retries what is worth it: images.Fetcher.Fetch.
 	Fetch func(ctx context.Context, dst []byte, offset, length int64) ([]byte, error)
+	// Delta compares each chunk with what lies on the disk, and fetches only what differs.
+	Delta bool
 	// Zeros: the disk is known to read zeros where nothing is written.
 	Zeros bool
+	// HashOnly leaves out reading back.
+	HashOnly bool
 	// Progress, if set, is called now and then, from one goroutine at a time.
 	Progress func(inventory.Progress)
 }
 
-const (
-	// workers fetch, decode and write at once. Each holds a frame and a chunk: 8 MiB.
-	workers = 4
-	// wrongTries is how often a chunk that differs from the manifest is fetched again.
-	wrongTries = 4
-)
+// workers fetch, decode and write at once. It is more than there are cores: while one waits for the disk or the
+// network, another has work.
+const workers = 6
 
 // job is one run of a Write.
 type job struct {
 	Write
 	d     *Device
+	hands []*hands
+	kept  []bool   // by chunk
 	sums  []uint64 // of what was written, by chunk
-	wrote atomic.Uint64
-	sent  atomic.Uint64
+
+	wrote, sent                 atomic.Uint64
+	fetchedCount, zeroedCount   atomic.Int64
+	keptCount, verifiedOnMedium atomic.Int64
 
 	mu    sync.Mutex
 	phase string
 	done  uint64
 }
 
-// Write writes the image, flushes, and reads every chunk back from the medium. When it fails,
-// it clears the labels again, so that no half a system boots.
-func (d *Device) Write(ctx context.Context, w Write) (_ *inventory.Written, err error) {
-	m := w.Manifest
+// Fits says why the image cannot go to this disk, before anything on it is touched.
+func (d *Device) Fits(m *images.Manifest) error {
 	switch {
 	case m.SectorSize != d.Sector:
-		return nil, fmt.Errorf("%s has sectors of %d bytes, image %s is made for %d", d.Name, d.Sector, m.Name, m.SectorSize)
+		return fmt.Errorf("%s has sectors of %d bytes, image %s is made for %d", d.Name, d.Sector, m.Name, m.SectorSize)
 	case m.RawSize > d.Size:
-		return nil, fmt.Errorf("%s holds %d bytes, image %s needs %d", d.Name, d.Size, m.Name, m.RawSize)
+		return fmt.Errorf("%s holds %d bytes, image %s needs %d", d.Name, d.Size, m.Name, m.RawSize)
+	}
+	return nil
+}
+
+// Write writes the image, flushes, and reads every chunk back from the medium that was not read there before.
+//
+// The labels are cleared first, and the chunks with the image's own are written last: whenever the
+// write ends, by an error or by the power, no half a system boots.
+func (d *Device) Write(ctx context.Context, w Write) (_ *inventory.Written, err error) {
+	if err := d.Fits(w.Manifest); err != nil {
+		return nil, err
+	}
+	chunks := w.Manifest.Chunks
+	j := &job{Write: w, d: d, kept: make([]bool, len(chunks)), sums: make([]uint64, len(chunks))}
+	defer j.letGo()
+	if err := j.takeUp(min(workers, len(chunks))); err != nil {
+		return nil, err
+	}
+	if err := d.WipeLabels(); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -62,57 +85,69 @@ func (d *Device) Write(ctx context.Context, w Write) (_ *inventory.Written, err 
 			}
 		}
 	}()
-	j := &job{Write: w, d: d, sums: make([]uint64, len(m.Chunks))}
 	start := time.Now()
-	if err := j.each(ctx, "write", j.writeChunk); err != nil {
-		return nil, err
-	}
-	if err := d.Flush(); err != nil {
+	if err := j.write(ctx); err != nil {
 		return nil, err
 	}
 	written := time.Now()
-	if err := j.each(ctx, "read-back", j.readBack); err != nil {
-		return nil, err
+	if !w.HashOnly {
+		j.begin("read-back")
+		if err := j.each(ctx, chunks, j.readBack); err != nil {
+			return nil, err
+		}
+	}
+	mode := inventory.ModeFull
+	if w.Delta {
+		mode = inventory.ModeDelta
 	}
 	return &inventory.Written{
-		Bytes: uint64(m.RawSize), Wrote: j.wrote.Load(), Sent: j.sent.Load(),
-		Chunks: len(m.Chunks), ReadBack: len(m.Chunks),
-		WriteMS: written.Sub(start).Milliseconds(), ReadBackMS: time.Since(written).Milliseconds(),
+		Bytes: uint64(w.Manifest.RawSize), Wrote: j.wrote.Load(), Sent: j.sent.Load(), Mode: mode,
+		Chunks: len(chunks), Kept: int(j.keptCount.Load()), Fetched: int(j.fetchedCount.Load()), Zeroed: int(j.zeroedCount.Load()),
+		ReadBack: int(j.verifiedOnMedium.Load()),
+		WriteMS:  written.Sub(start).Milliseconds(), ReadBackMS: time.Since(written).Milliseconds(),
 	}, nil
 }
 
-// hands are what a worker works with.
-type hands struct {
-	raw, frame []byte
-	decoder    *images.Decoder
+// write writes the middle, then the last chunk, which may hold the backup GPT, then the first.
+func (j *job) write(ctx context.Context) error {
+	chunks := j.Manifest.Chunks
+	last := len(chunks) - 1
+	j.begin("write")
+	for _, part := range []images.Chunks{chunks[min(1, last):last], chunks[max(1, last):], chunks[:1]} {
+		if err := j.each(ctx, part, j.put); err != nil {
+			return err
+		}
+		if err := j.d.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (j *job) each(ctx context.Context, phase string, do func(context.Context, *hands, images.Chunk) error) error {
+func (j *job) begin(phase string) {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	j.phase, j.done = phase, 0
-	j.mu.Unlock()
+}
+
+// each shares the chunks among the workers.
+func (j *job) each(ctx context.Context, chunks images.Chunks, do func(context.Context, *hands, images.Chunk) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
-	for range workers {
+	for _, h := range j.hands[:min(len(j.hands), len(chunks))] {
 		g.Go(func() error {
-			dec, err := images.NewDecoder()
-			if err != nil {
-				return err
-			}
-			h := &hands{raw: Buffer(images.ChunkSize), decoder: dec}
 			for {
 				i := int(next.Add(1)) - 1
-				if i >= len(j.Manifest.Chunks) {
+				if i >= len(chunks) {
 					return nil
 				}
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				c := j.Manifest.Chunks[i]
-				if err := do(ctx, h, c); err != nil {
+				if err := do(ctx, h, chunks[i]); err != nil {
 					return err
 				}
-				j.progress(c)
+				j.progress(chunks[i])
 			}
 		})
 	}
@@ -128,22 +163,50 @@ func (j *job) progress(c images.Chunk) {
 	}
 }
 
-func (j *job) writeChunk(ctx context.Context, h *hands, c images.Chunk) error {
-	if c.Zero {
-		if j.Zeros {
-			return nil
-		}
-		if err := j.d.zero(c.RawOffset, c.RawLength); err != nil {
-			return err
-		}
-		j.wrote.Add(uint64(c.RawLength))
+// put makes the disk hold a chunk.
+func (j *job) put(ctx context.Context, h *hands, c images.Chunk) error {
+	if j.Delta && j.d.holds(h.raw, c) {
+		j.kept[c.Index] = true
+		j.keptCount.Add(1)
+		j.verifiedOnMedium.Add(1)
 		return nil
 	}
+	if c.Zero {
+		j.zeroedCount.Add(1)
+		// The labels were cleared, and in delta mode something else lies there.
+		if j.Zeros && !j.Delta {
+			return nil
+		}
+		return j.zero(c)
+	}
+	j.fetchedCount.Add(1)
+	return j.bring(ctx, h, c)
+}
+
+// holds says whether a chunk lies on the medium already. One that cannot be read does not: disks mend such
+// places when they are written.
+func (d *Device) holds(buf []byte, c images.Chunk) bool {
+	raw := buf[:c.RawLength]
+	return d.ReadMedium(raw, c.RawOffset) == nil && c.Verify(raw) == nil
+}
+
+func (j *job) zero(c images.Chunk) error {
+	if err := j.d.zero(c.RawOffset, c.RawLength); err != nil {
+		return err
+	}
+	j.wrote.Add(uint64(c.RawLength))
+	return nil
+}
+
+// bring fetches a chunk and writes it.
+func (j *job) bring(ctx context.Context, h *hands, c images.Chunk) error {
 	raw, err := j.fetch(ctx, h, c)
 	if err != nil {
 		return err
 	}
-	j.sums[c.Index] = images.Quick(raw)
+	if !j.HashOnly {
+		j.sums[c.Index] = images.Quick(raw)
+	}
 	if err := j.d.WriteDirect(raw, c.RawOffset); err != nil {
 		return fmt.Errorf("write chunk %d to %s at %d: %w", c.Index, j.d.Name, c.RawOffset, err)
 	}
@@ -151,53 +214,33 @@ func (j *job) writeChunk(ctx context.Context, h *hands, c images.Chunk) error {
 	return nil
 }
 
-// fetch brings one chunk. A wrong one is fetched again a few times: a cache on the way or a bad cable
-// may have spoiled it once.
-func (j *job) fetch(ctx context.Context, h *hands, c images.Chunk) ([]byte, error) {
-	for try := 1; ; try++ {
-		frame, err := j.Fetch(ctx, h.frame, c.Offset, c.Length)
-		if err != nil {
-			return nil, fmt.Errorf("chunk %d of %s: %w", c.Index, j.Manifest.Name, err)
-		}
-		h.frame = frame[:0]
-		j.sent.Add(uint64(len(frame)))
-		raw, err := h.decoder.DecodeChunk(h.raw, frame, c)
-		if err == nil {
-			return raw, nil
-		}
-		if !errors.Is(err, images.ErrChunk) || try == wrongTries {
-			return nil, fmt.Errorf("image %s, fetched %d times: %w", j.Manifest.Name, try, err)
-		}
-		select {
-		case <-time.After(time.Duration(try) * (100*time.Millisecond + rand.N(200*time.Millisecond))):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // readBack checks a chunk on the medium. One that is wrong is written once more: a disk that said that it reads zeros
 // and does not is mended so, and a bad medium shows itself a second time.
 func (j *job) readBack(ctx context.Context, h *hands, c images.Chunk) error {
-	err := j.check(h, c)
-	if !errors.Is(err, images.ErrChunk) {
-		return err
+	if j.kept[c.Index] {
+		return nil
 	}
-	if c.Zero {
-		if err := j.d.zero(c.RawOffset, c.RawLength); err != nil {
+	err := j.check(h, c)
+	if errors.Is(err, images.ErrChunk) {
+		if c.Zero {
+			err = j.zero(c)
+		} else {
+			err = j.bring(ctx, h, c)
+		}
+		if err != nil {
 			return err
 		}
-		j.wrote.Add(uint64(c.RawLength))
-	} else if err := j.writeChunk(ctx, h, c); err != nil {
-		return err
+		if err := j.d.Flush(); err != nil {
+			return err
+		}
+		if err = j.check(h, c); err != nil {
+			return fmt.Errorf("read back from %s, written twice: %w", j.d.Name, err)
+		}
 	}
-	if err := j.d.Flush(); err != nil {
-		return err
+	if err == nil {
+		j.verifiedOnMedium.Add(1)
 	}
-	if err := j.check(h, c); err != nil {
-		return fmt.Errorf("read back from %s, written twice: %w", j.d.Name, err)
-	}
-	return nil
+	return err
 }
 
 // check reads a chunk from the medium. What was written had been verified, so a quick sum of it is
@@ -214,4 +257,23 @@ func (j *job) check(h *hands, c images.Chunk) error {
 		return fmt.Errorf("chunk %d at %d: the medium holds something else: %w", c.Index, c.RawOffset, images.ErrChunk)
 	}
 	return nil
+}
+
+// Resembles says whether enough of the image lies on the disk for a delta write to pay: an earlier deployment of it or of
+// one like it, or a write that was interrupted. It looks at sixteen chunks all over the image; an empty disk and another
+// system have none of them.
+func (d *Device) Resembles(m *images.Manifest) bool {
+	const looks, enough = 16, 2
+	// Zeros say nothing, and labels differ on every disk.
+	telling := slices.Clone(m.Chunks[1:])
+	telling = slices.DeleteFunc(telling, func(c images.Chunk) bool { return c.Zero })
+	places := min(looks, len(telling))
+	buf := Buffer(images.ChunkSize)
+	found := 0
+	for i := range places {
+		if d.holds(buf, telling[i*len(telling)/places]) {
+			found++
+		}
+	}
+	return found > 0 && found >= min(enough, places)
 }

@@ -28,8 +28,8 @@ func main() {
 		println("pxagent: this is the first process of pxectl's ramdisk and runs nowhere else")
 		os.Exit(2)
 	}
-	// The agent shares a small machine with the image that it writes.
-	debug.SetMemoryLimit(160 << 20)
+	// The agent shares a small machine with the files that it came in. What it writes images with lies outside of the heap.
+	debug.SetMemoryLimit(48 << 20)
 	console := new(agent.Console)
 	if err := boot.Mount(); err != nil {
 		println("pxagent:", err.Error())

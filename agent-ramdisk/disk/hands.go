@@ -1,0 +1,77 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/pxectl/pxectl/images"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// frameSize holds any frame: zstd makes what it cannot compress a little larger.
+	frameSize = images.ChunkSize + images.ChunkSize/64
+	// wrongTries is how often a chunk that differs from the manifest is fetched again.
+	wrongTries = 4
+)
+
+// hands are what one worker works with: at most 8 MiB. They are the bulk of the memory that a
+// write takes, whatever the image, and lie outside of the heap: the collector would let them
+// pile up to twice of that before it looks.
+type hands struct {
+	raw, frame []byte
+	memory     []byte
+	decoder    *images.Decoder
+}
+
+// takeUp makes n pairs of hands.
+func (j *job) takeUp(n int) error {
+	debug.FreeOSMemory() // of the manifest's text and its parsing
+	for range n {
+		dec, err := images.NewDecoder()
+		if err != nil {
+			return err
+		}
+		m, err := unix.Mmap(-1, 0, images.ChunkSize+frameSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			return fmt.Errorf("memory for writing: %w", err)
+		}
+		j.hands = append(j.hands, &hands{m[:images.ChunkSize:images.ChunkSize], m[images.ChunkSize:], m, dec})
+	}
+	return nil
+}
+
+// letGo gives the memory back.
+func (j *job) letGo() {
+	for _, h := range j.hands {
+		_ = unix.Munmap(h.memory)
+	}
+}
+
+// fetch brings one chunk. A wrong one is fetched again a few times: a cache on the way or a bad cable
+// may have spoiled it once.
+func (j *job) fetch(ctx context.Context, h *hands, c images.Chunk) ([]byte, error) {
+	for try := 1; ; try++ {
+		frame, err := j.Fetch(ctx, h.frame, c.Offset, c.Length)
+		if err != nil {
+			return nil, fmt.Errorf("chunk %d of %s: %w", c.Index, j.Manifest.Name, err)
+		}
+		j.sent.Add(uint64(len(frame)))
+		raw, err := h.decoder.DecodeChunk(h.raw, frame, c)
+		if err == nil {
+			return raw, nil
+		}
+		if !errors.Is(err, images.ErrChunk) || try == wrongTries {
+			return nil, fmt.Errorf("image %s, fetched %d times: %w", j.Manifest.Name, try, err)
+		}
+		select {
+		case <-time.After(time.Duration(try) * (100*time.Millisecond + rand.N(200*time.Millisecond))):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

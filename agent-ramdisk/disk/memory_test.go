@@ -1,0 +1,138 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/pxectl/pxectl/images"
+)
+
+// TestMemory writes an image of 128 GiB, with chunks that cannot be compressed, in a process of its own, and
+// looks at the most that it ever had in memory.
+func TestMemory(t *testing.T) {
+	if dir := os.Getenv("PXECTL_MEMORY_TEST"); dir != "" {
+		writeLarge(t, dir)
+		return
+	}
+	dir := t.TempDir()
+	makeLarge(t, dir)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestMemory$", "-test.v")
+	cmd.Env = append(os.Environ(), "PXECTL_MEMORY_TEST="+dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	_, text, _ := strings.Cut(string(out), "grew by ")
+	text, _, _ = strings.Cut(text, " KiB")
+	kib, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("no figure in %s", out)
+	}
+	t.Logf("the write took %d KiB", kib)
+	if kib > 64<<10 || kib < 16<<10 {
+		t.Errorf("the write took %d KiB, want at most 65536, and what its buffers take at least", kib)
+	}
+}
+
+// makeLarge makes the manifest: mostly zeros, as large images are, and noise between them.
+func makeLarge(t *testing.T, dir string) {
+	t.Helper()
+	m, data := pack(t, append(noise(images.ChunkSize), make([]byte, images.ChunkSize)...))
+	chunks := make(images.Chunks, 128<<30/images.ChunkSize)
+	var offset int64
+	for i := range chunks {
+		chunks[i] = m.Chunks[1]
+		if i%256 < 2 {
+			chunks[i] = m.Chunks[0]
+		}
+		chunks[i].Offset = offset
+		offset += chunks[i].Length
+	}
+	large := *m
+	large.RawSize, large.Chunks = int64(len(chunks))*images.ChunkSize, chunks
+	large.DataSize = offset + int64(len(images.SeekTable(chunks)))
+	encoded, err := large.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames, err := json.Marshal([][]byte{data[:m.Chunks[0].Length], data[m.Chunks[1].Offset:][:m.Chunks[1].Length]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"manifest": encoded, "frames": frames, "disk": nil} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(filepath.Join(dir, "disk"), large.RawSize); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeLarge(t *testing.T, dir string) {
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	before := peak(t)
+	m, err := images.Parse(read("manifest"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var frames [][]byte
+	if err := json.Unmarshal(read("frames"), &frames); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, filepath.Join(dir, "disk"))
+	w, err := d.Write(context.Background(), Write{Manifest: m, Zeros: true, HashOnly: true, Fetch: func(_ context.Context, dst []byte, _, length int64) ([]byte, error) {
+		for _, f := range frames {
+			if int64(len(f)) == length {
+				return append(dst[:0], f...), nil
+			}
+		}
+		panic("no such frame")
+	}})
+	if err != nil || w.Fetched != len(m.Chunks)/128 {
+		t.Fatalf("Write = %+v, %v", w, err)
+	}
+	t.Logf("grew by %d KiB", peak(t)-before)
+}
+
+// peak is the most memory that this process ever had resident, in KiB.
+func peak(t *testing.T) int {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(status) {
+		if f := strings.Fields(string(line)); f[0] == "VmHWM:" {
+			kib, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib
+		}
+	}
+	t.Fatal("no VmHWM in /proc/self/status")
+	return 0
+}
+
+// noise cannot be compressed.
+func noise(n int) []byte {
+	b := make([]byte, 0, n)
+	for h := images.HashChunk([]byte("noise")); len(b) < n; h = images.HashChunk(h[:]) {
+		b = append(b, h[:]...)
+	}
+	return b[:n]
+}

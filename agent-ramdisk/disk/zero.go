@@ -1,0 +1,114 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"github.com/pxectl/pxectl/images"
+	"golang.org/x/sys/unix"
+)
+
+// errNoDiscard says that the disk cannot discard.
+var errNoDiscard = errors.New("the disk cannot discard")
+
+// discards says whether the disk claims to be able to discard.
+func (d *Device) discards() bool {
+	most, err := os.ReadFile(filepath.Join(d.sys, "queue/discard_max_bytes"))
+	return d.block && err == nil && strings.TrimSpace(string(most)) != "0"
+}
+
+// discard tells the disk that nothing from off to its end is needed.
+func (d *Device) discard(off int64) error {
+	// In pieces: one call for a large disk can outlast every time-out on its way.
+	const piece = 64 << 30
+	for ; off < d.Size; off += piece {
+		r := [2]uint64{uint64(off), uint64(min(piece, d.Size-off))}
+		switch err := d.ioctl(unix.BLKDISCARD, unsafe.Pointer(&r)); {
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY):
+			return errNoDiscard
+		case err != nil:
+			return fmt.Errorf("discard %s: %w", d.Name, err)
+		}
+	}
+	return nil
+}
+
+const (
+	samples    = 64
+	sampleSize = 64 << 10
+)
+
+// discardProved discards the whole disk and says whether it reads zeros now. Nothing but trying tells: the kernel dropped
+// the flag that disks used to claim it with. So marks are written all over the disk before, and must be gone after.
+func (d *Device) discardProved() (discarded, zeros bool, err error) {
+	if !d.discards() {
+		return false, false, nil
+	}
+	mark := Buffer(sampleSize)
+	copy(mark, bytes.Repeat([]byte("pxectl!\n"), sampleSize/8))
+	for off := range d.samples() {
+		if err := d.WriteDirect(mark[:min(sampleSize, d.Size-off)], off); err != nil {
+			return false, false, fmt.Errorf("write to %s at %d: %w", d.Name, off, err)
+		}
+	}
+	if err := d.Flush(); err != nil {
+		return false, false, err
+	}
+	switch err := d.discard(0); {
+	case errors.Is(err, errNoDiscard):
+		// The first and the last mark lie where labels do.
+		return false, false, d.WipeLabels()
+	case err != nil:
+		return false, false, err
+	}
+	if err := d.Flush(); err != nil {
+		return false, false, err
+	}
+	for off := range d.samples() {
+		got := mark[:min(sampleSize, d.Size-off)]
+		if d.ReadMedium(got, off) != nil || !images.IsZero(got) {
+			return true, false, nil
+		}
+	}
+	return true, true, nil
+}
+
+// samples are places all over the disk.
+func (d *Device) samples() func(yield func(int64) bool) {
+	return func(yield func(int64) bool) {
+		step := max(d.Size/samples, sampleSize)
+		for off := int64(0); off < d.Size; off += step {
+			if !yield(off / align * align) {
+				return
+			}
+		}
+	}
+}
+
+// zeroBuffer is what zeros are written from where the disk has no means of its own.
+var zeroBuffer = sync.OnceValue(func() []byte { return Buffer(1 << 20) })
+
+// zero makes a range read zeros, by the disk's own means if it has any.
+func (d *Device) zero(off, length int64) error {
+	if d.block && off%int64(d.Sector) == 0 && length%int64(d.Sector) == 0 {
+		r := [2]uint64{uint64(off), uint64(length)}
+		if err := d.ioctl(unix.BLKZEROOUT, unsafe.Pointer(&r)); err == nil {
+			return nil
+		}
+	}
+	buf := zeroBuffer()
+	for length > 0 {
+		n := min(length, int64(len(buf)))
+		if err := d.WriteDirect(buf[:n], off); err != nil {
+			return fmt.Errorf("write zeros to %s at %d: %w", d.Name, off, err)
+		}
+		off, length = off+n, length-n
+	}
+	return nil
+}
