@@ -23,6 +23,8 @@ type bootPlane struct {
 	http    uint16 // ports
 	tls     uint16
 	pin     string
+
+	neighbours *neighbours
 }
 
 // autoexec is the script that EFI builds of iPXE ask for by themselves, beside the program that they are.

@@ -1,0 +1,258 @@
+package dhcpd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Overheard is an answer of another DHCP server to a client on our wire. Only what is broadcast is heard: an answer
+// sent to the client's own hardware address does not come by on a switch, and the listener does not ask for it
+// (no promiscuous mode). Boot clients ask for broadcasts, most of the time.
+type Overheard struct {
+	Time      time.Time
+	Interface string
+	Server    netip.Addr // option 54, else the packet's source
+	Client    net.HardwareAddr
+	Type      dhcpv4.MessageType // OFFER, ACK or NAK
+	Addr      netip.Addr         // the address it hands out; none from a proxy
+	File      string             // boot file or URL: option 67, else BOOTP's file field
+	Next      netip.Addr         // siaddr: where the boot file lies
+	TFTP      string             // option 66: the same as a name
+	Class     string             // option 60: "PXEClient", "HTTPClient" or nothing
+	XID       dhcpv4.TransactionID
+	Text      string // one line
+}
+
+// Boots says whether the answer tells the client what to boot: a file, or a PXE menu.
+func (o Overheard) Boots() bool {
+	return o.File != "" || strings.HasPrefix(o.Class, "PXEClient") || strings.HasPrefix(o.Class, "HTTPClient")
+}
+
+// A Listener overhears the answers of other DHCP servers on some interfaces.
+type Listener struct {
+	heard func(Overheard)
+	log   *slog.Logger
+	first map[string]*os.File // by interface
+}
+
+// Overhear opens the sockets, one per interface. heard must not block. Packets that this host sends itself are not
+// heard, so a DHCP server beside us on the same host is not either.
+func Overhear(interfaces []string, heard func(Overheard), log *slog.Logger) (*Listener, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := &Listener{heard: heard, log: log, first: map[string]*os.File{}}
+	for _, name := range interfaces {
+		f, err := openTap(name)
+		if err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		l.first[name] = f
+	}
+	return l, nil
+}
+
+// Close closes the sockets of a listener that will not run.
+func (l *Listener) Close() error {
+	var errs []error
+	for _, f := range l.first {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run listens until the context ends.
+func (l *Listener) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	for name, f := range l.first {
+		all.Go(func() { l.follow(ctx, name, f) })
+	}
+	all.Wait()
+	return nil
+}
+
+// tapAgain is how long after an interface went away it is looked for again.
+const tapAgain = 2 * time.Second
+
+// follow listens on an interface, also after it went down or was made anew.
+func (l *Listener) follow(ctx context.Context, name string, f *os.File) {
+	for {
+		if f != nil {
+			err := l.listen(ctx, name, f)
+			if ctx.Err() != nil {
+				return
+			}
+			l.log.Warn("dhcp: listening for other DHCP servers was interrupted", "interface", name, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(tapAgain):
+		}
+		f, _ = openTap(name) // an interface that is gone has been told of
+	}
+}
+
+func (l *Listener) listen(ctx context.Context, name string, f *os.File) error {
+	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
+	defer func() {
+		if stop() {
+			_ = f.Close()
+		}
+	}()
+	buf := make([]byte, 2048)
+	for {
+		n, err := f.Read(buf)
+		if err != nil {
+			return err
+		}
+		l.packet(name, buf[:n])
+	}
+}
+
+func (l *Listener) packet(name string, raw []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.log.Error("dhcp: panic", "interface", name, "panic", p, "stack", string(debug.Stack()), "packet", fmt.Sprintf("%x", raw))
+		}
+	}()
+	o, err := parseOverheard(raw)
+	if err != nil {
+		l.log.Debug("dhcp: overheard something that is no answer", "interface", name, "err", err)
+		return
+	}
+	o.Time, o.Interface = time.Now(), name
+	l.heard(o)
+}
+
+// openTap opens a packet socket that is given whole IP packets to UDP port 68, and nothing else.
+func openTap(name string) (*os.File, error) {
+	nic, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("dhcp: listen for other DHCP servers on %s: %w", name, err)
+	}
+	filter, err := bpf.Assemble(toClients)
+	if err != nil {
+		return nil, fmt.Errorf("dhcp: packet filter: %w", err)
+	}
+	// Protocol 0 hears nothing: the filter is in place before bind says which packets.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		hint := ""
+		if errors.Is(err, unix.EPERM) {
+			hint = " (it needs CAP_NET_RAW)"
+		}
+		return nil, fmt.Errorf("dhcp: listen for other DHCP servers on %s%s: %w", name, hint, err)
+	}
+	code := make([]unix.SockFilter, len(filter))
+	for i, op := range filter {
+		code[i] = unix.SockFilter{Code: op.Op, Jt: op.Jt, Jf: op.Jf, K: op.K}
+	}
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
+	if err == nil {
+		ip4 := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: ip4, Ifindex: nic.Index})
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("dhcp: listen for other DHCP servers on %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), "packets of "+name), nil
+}
+
+// toClients passes IPv4 packets to UDP port 68 that others sent. Offsets count from the IP header (RFC 791 section 3.1):
+// protocol at 9, flags and fragment offset at 6, and behind the header, whose length is in the first byte, the UDP ports.
+var toClients = []bpf.Instruction{
+	bpf.LoadExtension{Num: bpf.ExtType},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 8},
+	bpf.LoadAbsolute{Off: 9, Size: 1},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_UDP, SkipTrue: 6},
+	bpf.LoadAbsolute{Off: 6, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x1fff, SkipTrue: 4},
+	bpf.LoadMemShift{Off: 0},
+	bpf.LoadIndirect{Off: 2, Size: 2},
+	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: clientPort, SkipTrue: 1},
+	bpf.RetConstant{Val: 1 << 16},
+	bpf.RetConstant{Val: 0},
+}
+
+// parseOverheard reads an IP packet with a DHCP server's answer in it.
+func parseOverheard(raw []byte) (Overheard, error) {
+	payload, src, err := udpPayload(raw)
+	if err != nil {
+		return Overheard{}, err
+	}
+	p, err := dhcpv4.FromBytes(payload)
+	if err != nil {
+		return Overheard{}, err
+	}
+	switch t := p.MessageType(); {
+	case p.OpCode != dhcpv4.OpcodeBootReply:
+		return Overheard{}, errors.New("not a reply")
+	case t != dhcpv4.MessageTypeOffer && t != dhcpv4.MessageTypeAck && t != dhcpv4.MessageTypeNak:
+		return Overheard{}, fmt.Errorf("a reply of type %v", t)
+	}
+	o := Overheard{
+		Server: addr(p.ServerIdentifier()), Client: macOf(p), Type: p.MessageType(), Addr: addr(p.YourIPAddr),
+		File: p.BootFileNameOption(), Next: addr(p.ServerIPAddr), TFTP: p.TFTPServerName(), Class: p.ClassIdentifier(), XID: p.TransactionID,
+	}
+	if !o.Server.IsValid() {
+		o.Server = src
+	}
+	if o.File == "" {
+		o.File = p.BootFileName
+	}
+	o.Text = o.line()
+	return o, nil
+}
+
+// line tells it in words; what the packet holds is quoted where it is free text.
+func (o Overheard) line() string {
+	s := fmt.Sprintf("%v from another server, %v", o.Type, o.Server)
+	if o.Addr.IsValid() {
+		s += fmt.Sprintf(": the address %v", o.Addr)
+	}
+	switch {
+	case o.File != "":
+		file, _, _ := strings.Cut(o.File, "?")
+		s += fmt.Sprintf(", and to boot %q", file)
+		if o.Next.IsValid() && o.Next != o.Server {
+			s += fmt.Sprintf(" from %v", o.Next)
+		}
+	case o.Boots():
+		s += fmt.Sprintf(", and as %q", o.Class)
+	}
+	return s
+}
+
+// udpPayload is what an unfragmented IPv4 packet carries to a DHCP client, and who sent it.
+func udpPayload(raw []byte) (payload []byte, src netip.Addr, err error) {
+	const udpHeader = 8
+	if len(raw) < 20 || raw[0]>>4 != 4 {
+		return nil, src, fmt.Errorf("%d bytes that are no IPv4 packet", len(raw))
+	}
+	header, total := int(raw[0]&15)*4, int(binary.BigEndian.Uint16(raw[2:]))
+	if header < 20 || total > len(raw) || total < header+udpHeader {
+		return nil, src, fmt.Errorf("IPv4 packet of %d bytes: says header %d, total %d", len(raw), header, total)
+	}
+	udp := raw[header:total] // Ethernet pads short packets
+	n := int(binary.BigEndian.Uint16(udp[4:]))
+	if raw[9] != unix.IPPROTO_UDP || binary.BigEndian.Uint16(udp[2:]) != clientPort || n < udpHeader || n > len(udp) {
+		return nil, src, errors.New("not UDP to a DHCP client")
+	}
+	return udp[udpHeader:n], netip.AddrFrom4([4]byte(raw[12:16])), nil
+}
