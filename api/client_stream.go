@@ -173,6 +173,34 @@ func (c *Client) Import(ctx context.Context, src io.Reader, opt store.ImportOpti
 	}
 }
 
+// VerifyImage has an image read again. That it is damaged is no error but a verdict.
+func (c *Client) VerifyImage(ctx context.Context, ref string, progress func(store.Progress)) (store.Verdict, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/v1/images/"+url.PathEscape(ref)+"/verify", nil)
+	if err != nil {
+		return store.Verdict{}, err
+	}
+	resp, err := c.do(req)
+	if err != nil {
+		return store.Verdict{}, err
+	}
+	defer resp.Body.Close()
+	lines := json.NewDecoder(resp.Body)
+	for {
+		var line VerifyLine
+		if err := lines.Decode(&line); err != nil {
+			return store.Verdict{}, c.unreachable(fmt.Errorf("verify %s: %w", ref, err))
+		}
+		switch {
+		case line.Problem != nil:
+			return store.Verdict{}, line.Problem.problem()
+		case line.Verdict != nil:
+			return *line.Verdict, nil
+		case line.Progress != nil && progress != nil:
+			progress(*line.Progress)
+		}
+	}
+}
+
 // watchedReader remembers why the source of an upload broke; the transport and the appliance only
 // know that it was cut.
 type watchedReader struct {

@@ -65,6 +65,41 @@ var importOperation = &huma.Operation{
 	},
 }
 
+// VerifyLine is one line of the answer to a verification: progress while it lasts, the verdict or a problem at the end.
+type VerifyLine struct {
+	Progress *store.Progress `json:"progress,omitempty"`
+	Verdict  *store.Verdict  `json:"verdict,omitempty"`
+	Problem  *Problem        `json:"problem,omitempty"`
+}
+
+var verifyOperation = &huma.Operation{
+	OperationID: "verify-image", Method: http.MethodPost, Path: "/v1/images/{ref}/verify", Summary: "Read an image again and hold it against its manifest",
+	Description: "The answer is one JSON object per line: progress, and at last the verdict or a problem. A damaged image is a verdict. " +
+		"An error that is found before any progress is an ordinary problem answer.",
+	Parameters: []*huma.Param{{Name: "ref", In: "path", Required: true, Description: "name or id", Schema: &huma.Schema{Type: huma.TypeString}}},
+	Responses: map[string]*huma.Response{
+		"200": {Description: "Progress, then the verdict or a problem", Content: map[string]*huma.MediaType{"application/x-ndjson": {}}},
+	},
+}
+
+func (s *Server) verifyImage(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := whileServing(r)
+	defer cancel()
+	lines := &lineWriter{w: w}
+	verdict, err := s.images.Verify(ctx, r.PathValue("ref"), func(p store.Progress) { lines.send(VerifyLine{Progress: &p}) })
+	switch {
+	case err != nil && !lines.any:
+		return err
+	case err != nil:
+		lines.send(VerifyLine{Problem: problemOf(err)})
+		return nil
+	case verdict.Damaged > 0:
+		s.log.Error("image is damaged", "image", verdict.Image.Name, "id", verdict.Image.ID, "chunks", verdict.Damaged, "first", verdict.Damage[0].Reason)
+	}
+	lines.send(VerifyLine{Verdict: &verdict})
+	return nil
+}
+
 func queryParam(name, doc, typ string) *huma.Param {
 	return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: typ}}
 }
@@ -87,7 +122,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	lines := &lineWriter{w: w}
-	opt.Progress = lines.progress
+	opt.Progress = func(p store.Progress) { lines.send(ImportLine{Progress: &p}) }
 	img, err := s.images.Import(r.Context(), r.Body, opt)
 	if err != nil {
 		err = importProblem(err)
@@ -126,11 +161,8 @@ type lineWriter struct {
 	any bool // a line was sent
 }
 
-func (l *lineWriter) progress(p store.Progress) {
-	l.send(ImportLine{Progress: &p}) // a caller that went away ends the import: the body breaks
-}
-
-func (l *lineWriter) send(line ImportLine) {
+// send needs no error: a caller that went away ends the request's context, and with it the work.
+func (l *lineWriter) send(line any) {
 	if !l.any {
 		l.w.Header().Set("Content-Type", "application/x-ndjson")
 		l.w.Header().Set("Cache-Control", "no-store")

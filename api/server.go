@@ -55,6 +55,7 @@ func NewServer(c Config) *Server {
 	})
 
 	s.addStream(rest, mux, importOperation, s.importImage)
+	s.addStream(rest, mux, verifyOperation, s.verifyImage)
 	s.addStream(rest, mux, eventsOperation, s.streamEvents)
 	s.addStream(rest, mux, consoleOperation, s.console)
 

@@ -10,7 +10,7 @@ import (
 )
 
 func (c *cli) imageCommand() *cobra.Command {
-	cmd := group("image", "Import, list, show and delete OS images", c.imageImport(), c.imageList(), c.imageShow(), c.imageDelete())
+	cmd := group("image", "Import, list, show, verify and delete OS images", c.imageImport(), c.imageList(), c.imageShow(), c.imageVerify(), c.imageDelete())
 	cmd.Aliases = []string{"images"}
 	return cmd
 }

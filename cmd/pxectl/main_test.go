@@ -57,6 +57,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Setenv("PXECTL_SOCKET", socket)
+			env.Setenv("IMAGES", filepath.Join(dir, "images"))
 			return nil
 		},
 	})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/pxectl/pxectl/images"
@@ -221,29 +222,20 @@ func receive(r io.Reader, w io.Writer, onRead func()) (err error) {
 func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var same *Info
 	for _, twin := range s.images {
 		if twin.RawSHA256 != m.RawSHA256 || twin.RawSize != m.RawSize {
 			continue
 		}
+		if err := s.shareLocked(filepath.Join(temp, dataFile), m, twin.ID); err != nil {
+			return Info{}, err
+		}
 		if twin.Name == m.Name {
-			return s.touchLocked(twin)
+			same = &twin
 		}
-		// The same disk under another name: share the twin's bytes, and its chunks with them, as another
-		// version of the compressor may have cut them otherwise.
-		_, tm, err := s.Manifest(twin.ID)
-		if err != nil {
-			s.log.Error("image cannot share its bytes", "name", twin.Name, "id", twin.ID, "err", err)
-			continue
-		}
-		path := filepath.Join(temp, dataFile)
-		if err := os.Remove(path); err != nil {
-			return Info{}, err
-		}
-		if err := os.Link(s.DataPath(twin.ID), path); err != nil {
-			return Info{}, err
-		}
-		m.DataSize, m.Chunks = tm.DataSize, tm.Chunks
-		break
+	}
+	if same != nil {
+		return s.touchLocked(*same)
 	}
 	encoded, err := m.Encode()
 	if err != nil {
@@ -270,6 +262,24 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	info.Current = true
 	s.images[id] = info
 	return info, nil
+}
+
+// shareLocked makes one file of the new image's data and of its twin's, which is the same disk.
+func (s *Store) shareLocked(data string, m *images.Manifest, twin string) error {
+	_, tm, err := s.Manifest(twin)
+	if err != nil {
+		s.log.Error("image cannot share its bytes", "id", twin, "err", err)
+		return nil
+	}
+	sameFrame := func(a, b images.Chunk) bool { return a.Sum == b.Sum && a.Offset == b.Offset && a.Length == b.Length }
+	link := filepath.Join(s.dir, tempPrefix+"link-"+twin)
+	if slices.EqualFunc(tm.Chunks, m.Chunks, sameFrame) {
+		// Ours were hashed just now: with them, whatever the twin's medium may have lost is whole again.
+		return errors.Join(os.Link(data, link), os.Rename(link, s.DataPath(twin)))
+	}
+	// Another version of the compressor made the twin's. Its chunks come with its bytes.
+	m.DataSize, m.Chunks = tm.DataSize, tm.Chunks
+	return errors.Join(os.Link(s.DataPath(twin), link), os.Rename(link, data))
 }
 
 // touchLocked gives an image its name back by making it the newest of that name.

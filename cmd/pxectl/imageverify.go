@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+func (c *cli) imageVerify() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use: "verify IMAGE...|--all", Short: "Read images again and hold every byte against what was imported",
+		Long: "Reads all of an image from its medium and checks the sum of each stored frame, the hash of each chunk of the disk and\n" +
+			"the hash of the whole. Exits 1 when something is damaged, and says what.",
+		RunE: func(cmd *cobra.Command, refs []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			switch {
+			case all && len(refs) > 0:
+				return usagef("give images or --all, not both")
+			case all:
+				list, err := client.Images(cmd.Context())
+				if err != nil {
+					return err
+				}
+				for _, img := range list {
+					refs = append(refs, img.ID)
+				}
+			case len(refs) == 0:
+				return usagef("which image? give its name, or --all")
+			}
+			verdicts := []store.Verdict{}
+			var errs []error
+			for _, ref := range refs {
+				v, err := c.verify(cmd, ref)
+				if err != nil {
+					errs = append(errs, about(ref, err))
+					continue
+				}
+				verdicts = append(verdicts, v)
+				if v.Damaged > 0 {
+					errs = append(errs, damaged(v))
+				}
+			}
+			if len(verdicts) > 0 {
+				names := make([]string, len(verdicts))
+				for i, v := range verdicts {
+					names[i] = v.Image.Name
+				}
+				if err := c.print(verdicts, names, func(t *table) { verdictRows(t, verdicts) }); err != nil {
+					return err
+				}
+			}
+			return severally(errs)
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all images, older ones of a name too")
+	return cmd
+}
+
+func (c *cli) verify(cmd *cobra.Command, ref string) (store.Verdict, error) {
+	client, err := c.client()
+	if err != nil {
+		return store.Verdict{}, err
+	}
+	board := c.newBoard(cmd.Context(), []string{ref[:min(len(ref), 40)]}, len("damaged"))
+	defer board.close()
+	began := c.now()
+	v, err := client.VerifyImage(cmd.Context(), ref, func(p store.Progress) {
+		board.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})
+	})
+	if err == nil {
+		board.show(0, moment{at: c.now().Sub(began), step: soundness(v), end: true, failed: v.Damaged > 0})
+	}
+	return v, err
+}
+
+func soundness(v store.Verdict) string {
+	if v.Damaged > 0 {
+		return "damaged"
+	}
+	return "good"
+}
+
+func verdictRows(t *table, verdicts []store.Verdict) {
+	t.row("NAME", "ID", "DISK", "STORED", "VERDICT")
+	for _, v := range verdicts {
+		img := v.Image
+		t.row(img.Name, img.ID[:min(12, len(img.ID))], binary(img.RawSize), binary(img.DataSize), soundness(v))
+	}
+}
+
+// shownDamage is how many lines of damage a person is given; -o json has more.
+const shownDamage = 5
+
+// damaged says what is wrong with an image, where, and what to do.
+func damaged(v store.Verdict) error {
+	id := v.Image.ID[:min(12, len(v.Image.ID))]
+	var text strings.Builder
+	fmt.Fprintf(&text, "image %s (%s) is damaged (%d of its chunks)", v.Image.Name, id, v.Damaged)
+	for i, d := range v.Damage {
+		if i == shownDamage {
+			fmt.Fprintf(&text, "\n  and %d more", v.Damaged-shownDamage)
+			break
+		}
+		text.WriteString("\n  " + d.Reason)
+		if d.Chunk >= 0 {
+			fmt.Fprintf(&text, " (bytes %d-%d of the disk)", d.RawOffset, d.RawOffset+d.RawLength-1)
+		}
+	}
+	return &inventory.Problem{
+		Code: inventory.CodeInternal, Detail: text.String(),
+		Hint: fmt.Sprintf("`pxectl image delete %s`, then import it again; the disk or the memory of the appliance may be going bad", id),
+	}
+}

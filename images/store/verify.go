@@ -1,0 +1,181 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/images"
+)
+
+// A Verdict is what Verify found out.
+type Verdict struct {
+	Image   Info     `json:"image"`
+	Damage  []Damage `json:"damage"`  // the first of it; empty: every byte is as it was imported
+	Damaged int      `json:"damaged"` // chunks, also those that Damage has no room for
+}
+
+// Damage is one chunk that is not what the manifest says.
+type Damage struct {
+	Chunk     int    `json:"chunk"`      // -1: what is wrong is not in a chunk
+	RawOffset int64  `json:"raw_offset"` // where on the disk its bytes would be written
+	RawLength int64  `json:"raw_length"`
+	Reason    string `json:"reason"`
+}
+
+// maxDamage bounds a verdict's list.
+const maxDamage = 16
+
+func (v *Verdict) add(d Damage) {
+	if v.Damaged++; len(v.Damage) < maxDamage {
+		v.Damage = append(v.Damage, d)
+	}
+}
+
+// Verify reads the image that Get finds from its medium: each frame's sum, each chunk's raw hash, the seek table
+// and the hash of the whole. An error means that it could not be read to the end, not that it is damaged.
+func (s *Store) Verify(ctx context.Context, ref string, progress func(Progress)) (Verdict, error) {
+	defer debug.FreeOSMemory() // as after an import
+	info, err := s.Get(ref)
+	if err != nil {
+		return Verdict{}, err
+	}
+	v := Verdict{Image: info, Damage: []Damage{}}
+	if err := s.verify(ctx, &v, throttle(progress)); err != nil {
+		return Verdict{}, fmt.Errorf("verify image %s: %w", info.Name, err)
+	}
+	s.log.Info("image verified", "name", info.Name, "id", info.ID, "damaged", v.Damaged)
+	return v, nil
+}
+
+func (s *Store) verify(ctx context.Context, v *Verdict, report func(Progress, bool)) error {
+	whole := func(format string, args ...any) { v.add(Damage{Chunk: -1, Reason: fmt.Sprintf(format, args...)}) }
+	_, m, err := s.Manifest(v.Image.ID)
+	if err != nil {
+		whole("%v", err)
+		return nil
+	}
+	f, err := os.Open(s.DataPath(v.Image.ID))
+	if err != nil {
+		whole("%v", err)
+		return nil
+	}
+	defer f.Close()
+	// What the page cache holds proves nothing about the medium. Pages that cannot be dropped are no reason not to look.
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+
+	sum, err := verifyChunks(ctx, f, m, v, report)
+	if err != nil {
+		return err
+	}
+	want := images.SeekTable(m.Chunks)
+	table := make([]byte, len(want))
+	if _, err = f.ReadAt(table, m.DataSize-int64(len(table))); err != nil || !bytes.Equal(table, want) {
+		whole("the seek table at the end of %s is damaged (%v)", dataFile, err)
+	}
+	if v.Damaged == 0 && sum != m.RawSHA256 {
+		whole("sha256 of the whole image is %s, want %s, though every chunk is right", sum, m.RawSHA256)
+	}
+	return nil
+}
+
+// A reading is one chunk on its way through verifyChunks.
+type reading struct {
+	chunk images.Chunk
+	frame []byte
+	room  []byte // for raw
+	raw   []byte
+	err   error
+	done  chan struct{} // holds one value when the chunk is judged
+}
+
+// verifyChunks reads and judges all chunks on all cores, and hashes their raw bytes in order.
+func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Verdict, report func(Progress, bool)) (images.Hash, error) {
+	workers := min(runtime.GOMAXPROCS(0), maxPackers)
+	g, ctx := errgroup.WithContext(ctx)
+	// As in pack: there is room for every reading in every channel.
+	readings := workers + 1
+	free, todo, order := make(chan *reading, readings), make(chan *reading, readings), make(chan *reading, readings)
+	for range readings {
+		free <- &reading{done: make(chan struct{}, 1), room: make([]byte, images.ChunkSize)}
+	}
+	var decoders []*images.Decoder
+	for range workers {
+		dec, err := images.NewDecoder()
+		if err != nil {
+			return images.Hash{}, err
+		}
+		decoders = append(decoders, dec)
+	}
+	g.Go(func() error {
+		defer close(order)
+		defer close(todo)
+		for _, c := range m.Chunks {
+			select {
+			case r := <-free:
+				r.chunk = c
+				order <- r
+				todo <- r
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	for _, dec := range decoders {
+		g.Go(func() error {
+			for r := range todo {
+				r.judge(f, dec)
+				r.done <- struct{}{}
+			}
+			return nil
+		})
+	}
+	sum := sha256.New()
+	at := Progress{Phase: "verify", Total: m.RawSize}
+	g.Go(func() error {
+		for r := range order {
+			<-r.done // workers take all there is in todo, whatever becomes of ctx
+			if r.err != nil {
+				v.add(Damage{r.chunk.Index, r.chunk.RawOffset, r.chunk.RawLength, r.err.Error()})
+			} else {
+				sum.Write(r.raw)
+			}
+			at.Done += r.chunk.RawLength
+			at.Raw, at.Data = at.Done, r.chunk.Offset+r.chunk.Length
+			report(at, at.Done == m.RawSize)
+			free <- r
+		}
+		return nil
+	})
+	err := g.Wait()
+	return images.Hash(sum.Sum(nil)), err
+}
+
+// judge reads one chunk and holds it against its manifest.
+func (r *reading) judge(f io.ReaderAt, dec *images.Decoder) {
+	c := r.chunk
+	if int64(cap(r.frame)) < c.Length {
+		r.frame = make([]byte, c.Length)
+	}
+	r.frame = r.frame[:c.Length]
+	if n, err := f.ReadAt(r.frame, c.Offset); n < len(r.frame) {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		r.err = fmt.Errorf("chunk %d: read %s at %d: %w", c.Index, dataFile, c.Offset, err)
+		return
+	}
+	if r.raw, r.err = dec.DecodeChunk(r.room, r.frame, c); r.err == nil {
+		r.err = c.Verify(r.raw)
+	}
+}
