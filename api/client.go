@@ -112,6 +112,11 @@ func (c *Client) Deploy(ctx context.Context, ref string, r inventory.DeployReque
 	return call[Deployment](ctx, c, http.MethodPost, machinePath(ref)+"/deploy", r)
 }
 
+// Plan says what Deploy would do.
+func (c *Client) Plan(ctx context.Context, ref string, r inventory.DeployRequest) (deploy.Plan, error) {
+	return call[deploy.Plan](ctx, c, http.MethodPost, machinePath(ref)+"/plan", r)
+}
+
 func (c *Client) Deployments(ctx context.Context) ([]Deployment, error) {
 	l, err := get[Deployments](ctx, c, "/v1/deployments")
 	return l.Deployments, err

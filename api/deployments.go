@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -28,6 +29,10 @@ func (s *Server) addDeployments(rest huma.API) {
 	}
 	handle(rest, http.MethodPost, "/v1/machines/{ref}/deploy", "Write an image to a machine", func(ctx context.Context, in *ask) (*body[Deployment], error) {
 		return s.deploymentAnswer(s.fleet.Deploy(ctx, actorOf(ctx), in.Ref, in.Body))
+	})
+	handle(rest, http.MethodPost, "/v1/machines/{ref}/plan", "What a deployment would do; nothing is touched", func(_ context.Context, in *ask) (*body[deploy.Plan], error) {
+		p, err := s.fleet.Plan(in.Ref, in.Body)
+		return &body[deploy.Plan]{p}, err
 	})
 	handle(rest, http.MethodGet, "/v1/deployments", "List deployments, newest first", func(context.Context, *struct{}) (*body[Deployments], error) {
 		names := map[inventory.MachineID]string{}

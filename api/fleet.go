@@ -22,6 +22,8 @@ type Fleet interface {
 	Approve(ctx context.Context, actor, ref string) (inventory.Machine, error)
 
 	Deploy(ctx context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error)
+	// Plan says what Deploy would do, and touches nothing.
+	Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
 	CancelDeployment(ctx context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error)
 	Deployments() []inventory.Deployment // newest first
 	// Deployment takes a deployment's id, or a machine's ref for its current or last one.
@@ -68,8 +70,6 @@ type Images interface {
 	Delete(ref string) (store.Info, error)
 	// Import reads src to its end, converts and verifies it.
 	Import(ctx context.Context, src io.Reader, opt store.ImportOptions) (store.Info, error)
-	// Verify reads all of an image again. progress is called from one goroutine at a time.
-	Verify(ctx context.Context, ref string, progress func(store.Progress)) (store.Verdict, error)
 }
 
 // VersionInfo names the program that answers.

@@ -91,8 +91,7 @@ func Run(ctx context.Context, configPath, version string) error {
 // listen opens every socket. Services that were opened before one that could not be are left to the end of the process.
 func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.Store, secrets keys, log *slog.Logger) ([]service, error) {
 	plane := bootPlane{engine: engine, ramdisk: cfg.RamdiskDir(), http: uint16(cfg.HTTP.Port), tls: uint16(cfg.API.Port), pin: secrets.pin}
-	plane.neighbours = &neighbours{log: log, note: engine.Note, off: cfg.DHCP.Mode == "off"}
-	services := plane.overhear(cfg, log)
+	var services []service
 
 	if cfg.DHCP.Mode == "proxy" {
 		var interfaces []dhcpd.Interface
@@ -187,7 +186,7 @@ func findImage(s *store.Store, ref string) (deploy.Image, error) {
 	if _, _, err := s.Manifest(info.ID); err != nil {
 		return deploy.Image{}, imageProblem(ref, err)
 	}
-	return deploy.Image{ID: info.ID, Name: info.Name, RawSize: uint64(info.RawSize), SectorSize: info.SectorSize}, nil
+	return deploy.Image{ID: info.ID, Name: info.Name, RawSize: uint64(info.RawSize), SectorSize: info.SectorSize, Stored: uint64(info.DataSize)}, nil
 }
 
 func imageProblem(ref string, err error) error {

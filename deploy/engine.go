@@ -37,7 +37,8 @@ type Image struct {
 	ID         string
 	Name       string
 	RawSize    uint64
-	SectorSize int // of its partition table; 0 when it has none
+	SectorSize int    // of its partition table; 0 when it has none
+	Stored     uint64 // compressed, as it travels
 }
 
 // Config is what the engine is made of. Everything is required but Now.

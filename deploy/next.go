@@ -114,8 +114,10 @@ func nextStep(f Facts) Move {
 		return do(Act, "")
 	case inventory.BootAgent:
 		switch {
-		case f.AgentHere:
+		case f.AgentHere && f.Inspected:
 			return do(Prove, "the agent is here")
+		case f.AgentHere && !f.Overdue:
+			return do(Inspect, "") // what the disks hold now, and not when the machine was inspected last
 		case f.Overdue && f.Boots >= MaxBoots:
 			return do(Fail, "the machine was booted into the agent, and the agent never called")
 		case f.Overdue:

@@ -113,6 +113,9 @@ func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inve
 	if len(m.MACs) == 0 && m.UUID == "" {
 		return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "a machine needs a MAC or a UUID to be recognized by", Hint: "give --mac or --uuid"}
 	}
+	if err := checkHint(n.RootDisk); err != nil {
+		return m, err
+	}
 	if err := e.editBMC(&m, n.BMC); err != nil {
 		return m, err
 	}
@@ -153,6 +156,9 @@ func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) 
 		if err := checkName("name", *edit.Name); err != nil {
 			return inventory.Machine{}, err
 		}
+	}
+	if err := checkHint(edit.RootDisk); err != nil {
+		return inventory.Machine{}, err
 	}
 	return call(ctx, w, func() (inventory.Machine, error) {
 		// Sealed before the transaction, since it can fail.
@@ -284,10 +290,8 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 	if err != nil {
 		return none, err
 	}
-	if r.Hostname != "" {
-		if err := checkName("hostname", r.Hostname); err != nil {
-			return none, err
-		}
+	if err := checkRequest(r); err != nil {
+		return none, err
 	}
 	plain, err := json.Marshal(secret{r.UserData, r.SSHKeys, r.Network})
 	if err != nil {
@@ -306,7 +310,7 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 			*d = inventory.Deployment{
 				ID: inventory.DeploymentID(newID("d-")), Machine: m.ID, Actor: actor, ImageID: img.ID, ImageName: img.Name,
-				Hostname: r.Hostname, Secret: sealed, DiskHint: r.Disk, CreatedAt: w.now(),
+				Hostname: r.Hostname, Secret: sealed, DiskHint: r.Disk, Overwrite: r.Overwrite, CreatedAt: w.now(),
 				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: m.Deployment,
 			}
 			if s.intact() {

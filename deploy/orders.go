@@ -78,6 +78,9 @@ func (w *worker) order(step inventory.Step) error {
 	switch step {
 	case inventory.PrepareDisk:
 		o.Do = inventory.DoPrepareDisk
+		if err := w.claimDisk(s); err != nil {
+			return w.endStep("", err)
+		}
 	case inventory.WriteImage:
 		o.Do = inventory.DoWriteImage
 		o.Image = &inventory.OrderImage{ID: s.d.ImageID, URL: fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID)}
@@ -91,6 +94,25 @@ func (w *worker) order(step inventory.Step) error {
 	}
 	w.orders.set(o)
 	return nil
+}
+
+// claimDisk looks once more at what is on the disk, since the agent has reported since it was chosen, and notes that what will be
+// on it from now on is this deployment's.
+func (w *worker) claimDisk(s *snapshot) error {
+	if s.m.Holds == s.d.ID {
+		return nil
+	}
+	for _, disk := range s.m.Report.Disks {
+		if s.d.Disk.Is(disk) {
+			if err := mayOverwrite(s.m, disk, s.d.Overwrite); err != nil {
+				return err
+			}
+		}
+	}
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		m.Disk, m.Holds = d.Disk, d.ID
+		return nil
+	})
 }
 
 // result takes what the agent says of an order. Only the standing order's result counts; another one's is acknowledged, so that

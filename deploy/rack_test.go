@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,7 +96,7 @@ func (r *rack) start() *Engine {
 			if ref != "debian-12" && ref != "img1" {
 				return Image{}, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no image %q", ref)}
 			}
-			return Image{ID: "img1", Name: "debian-12", RawSize: 1 << 30, SectorSize: 512}, nil
+			return Image{ID: "img1", Name: "debian-12", RawSize: 1 << 30, SectorSize: 512, Stored: 1 << 28}, nil
 		},
 		Server:    func(netip.Addr) netip.AddrPort { return netip.MustParseAddrPort("192.0.2.1:8080") },
 		Policy:    r.policy,
@@ -217,7 +218,7 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 		if r.onOrder != nil {
 			r.onOrder(o)
 		}
-		res := goodResult(o, r.disks, r.noBMC)
+		res := goodResult(o, r.has(), r.noBMC)
 		if r.answer != nil {
 			if bad := r.answer(o); bad.Error != "" {
 				res = bad
@@ -239,7 +240,23 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 	}
 }
 
+// has are the disks that are in the machine now.
+func (r *rack) has() []inventory.Disk {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.disks
+}
+
+func (r *rack) replaceDisks(disks ...inventory.Disk) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.disks = disks
+}
+
 func goodResult(o inventory.Order, disks []inventory.Disk, noBMC bool) inventory.Result {
+	if o.Target != nil && !slices.ContainsFunc(disks, o.Target.Is) {
+		return inventory.Result{Error: "disk " + o.Target.Name + " is not there any more"}
+	}
 	switch o.Do {
 	case inventory.DoInspect:
 		rep := &inventory.Report{Firmware: "uefi", Disks: disks, BMC: &inventory.BMCReport{Address: testBMC}}

@@ -96,23 +96,12 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
-	hint := s.d.DiskHint
-	if hint == nil {
-		hint = s.m.RootDisk
-	}
-	disk, err := inventory.ChooseDisk(s.m.Report.Disks, hint, img.RawSize)
+	disk, err := chooseDisk(s.m, s.d.DiskHint, img)
 	if err != nil {
-		return outcome{err: &inventory.Problem{
-			Code: inventory.CodeInvalid, Detail: err.Error(), Err: err,
-			Hint: "name the disk: `pxectl deploy " + s.m.Name + " --image " + s.d.ImageName + " --disk serial=…`",
-		}}
+		return outcome{err: err}
 	}
-	if img.SectorSize != 0 && disk.LogicalSector != 0 && img.SectorSize != disk.LogicalSector {
-		return outcome{err: &inventory.Problem{
-			Code:   inventory.CodeInvalid,
-			Detail: fmt.Sprintf("disk %s has sectors of %d bytes, the partition table of image %s is made for %d", disk.Name, disk.LogicalSector, img.Name, img.SectorSize),
-			Hint:   "choose another disk with --disk, or an image made for such disks",
-		}}
+	if err := mayOverwrite(s.m, disk, s.d.Overwrite); err != nil {
+		return outcome{err: err}
 	}
 	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, bytes(img.RawSize), inventory.ListDisks([]inventory.Disk{disk}))
 	on, err := w.readPower(ctx, s.m)

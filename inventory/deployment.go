@@ -31,6 +31,8 @@ type DeployRequest struct {
 	Disk     *DiskHint `json:"disk,omitempty"`
 	// Redeploy says that the system on a deployed machine may be overwritten.
 	Redeploy bool `json:"redeploy,omitempty"`
+	// Overwrite says the same of data on the disk that no deployment put there.
+	Overwrite bool `json:"overwrite,omitempty"`
 }
 
 // Touched says whether the deployment has got as far as changing the machine's disk.
@@ -61,6 +63,7 @@ type Deployment struct {
 	// Secret holds what only the machine may see (user-data, keys, network, the phone-home nonce), sealed.
 	Secret    Sealed    `json:"secret,omitempty"`
 	DiskHint  *DiskHint `json:"disk_hint,omitempty"`
+	Overwrite bool      `json:"overwrite,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	Outcome   Outcome   `json:"outcome"`

@@ -36,14 +36,18 @@ type Machine struct {
 	CreatedAt  time.Time         `json:"created_at"`
 	ChangedAt  time.Time         `json:"changed_at"` // of the last change of State
 
-	BMC         BMC          `json:"bmc"`
-	Power       Power        `json:"power"`
-	RootDisk    *DiskHint    `json:"root_disk,omitempty"` // the operator's choice, kept between deployments
-	Maintenance *Maintenance `json:"maintenance,omitempty"`
-	Report      *Report      `json:"report,omitempty"`
-	ReportedAt  time.Time    `json:"reported_at,omitzero"`
-	Boot        *Boot        `json:"boot,omitempty"`
-	NonceFloor  time.Time    `json:"nonce_floor,omitzero"`
+	BMC      BMC       `json:"bmc"`
+	Power    Power     `json:"power"`
+	RootDisk *DiskHint `json:"root_disk,omitempty"` // the operator's choice, kept between deployments
+	// Disk is the one that was deployed to last: another one is not taken for it in silence. Holds is the
+	// deployment that wrote to it, until it is erased.
+	Disk        *DiskIdentity `json:"disk,omitempty"`
+	Holds       DeploymentID  `json:"holds,omitempty"`
+	Maintenance *Maintenance  `json:"maintenance,omitempty"`
+	Report      *Report       `json:"report,omitempty"`
+	ReportedAt  time.Time     `json:"reported_at,omitzero"`
+	Boot        *Boot         `json:"boot,omitempty"`
+	NonceFloor  time.Time     `json:"nonce_floor,omitzero"`
 
 	Deployment DeploymentID `json:"deployment,omitempty"` // the current or the last one
 	Failure    *Failure     `json:"failure,omitempty"`

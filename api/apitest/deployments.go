@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -36,6 +37,25 @@ func (f *Fleet) Deploy(_ context.Context, actor, ref string, r inventory.DeployR
 		return nil
 	})
 	return d, err
+}
+
+// Plan takes the first disk that the machine has. A deployed machine needs Redeploy.
+func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, err := f.findLocked("Plan", ref)
+	if err != nil {
+		return deploy.Plan{}, err
+	}
+	p := deploy.Plan{Machine: m.ID, MachineName: m.Name, ImageID: "0123456789abcdef", ImageName: r.Image, AtMost: ImageBytes / 4}
+	if m.Report != nil && len(m.Report.Disks) > 0 {
+		p.Disk, p.Untouched = &m.Report.Disks[0], m.Report.Disks[1:]
+	}
+	if m.State == inventory.Deployed && !r.Redeploy {
+		p.Holds = m.Deployment
+		p.Refused = &deploy.Refusal{Code: inventory.CodeConflict, Detail: m.Name + " has a deployed system", Hint: "say so with --redeploy"}
+	}
+	return p, nil
 }
 
 func (f *Fleet) Deployments() []inventory.Deployment {

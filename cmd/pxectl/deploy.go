@@ -23,7 +23,8 @@ type deployFlags struct {
 	image, hostname         string
 	keyFiles                []string
 	userData, network, disk string
-	redeploy, wait          bool
+	redeploy, overwrite     bool
+	plan, wait              bool
 	timeout                 time.Duration
 }
 
@@ -31,13 +32,14 @@ func (c *cli) deployCommand() *cobra.Command {
 	var f deployFlags
 	cmd := &cobra.Command{
 		Use: "deploy MACHINE... | --all", Short: "Write an image to machines and boot them from it",
-		Long: "Write an image to machines and boot them from it. What is on their disks is lost.\n\n" +
+		Long: "Write an image to machines and boot them from it. What is on their disks is lost; --plan shows what that is.\n\n" +
 			"--all means every machine that is available and not under maintenance; a machine that is deployed\n" +
 			"has to be named, with --redeploy. With --wait the command ends when every machine has proved that its new system\n" +
 			"runs, or has failed; without it the deployments go on by themselves.",
 		Example: "  pxectl deploy web1 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --wait\n" +
 			"  pxectl deploy 'web*' --image debian-12 --user-data web.yaml --wait --timeout 20m\n" +
-			"  pxectl deploy db1 --image debian-12 --disk serial=S4EVNF0M",
+			"  pxectl deploy db1 --image debian-12 --disk serial=S4EVNF0M\n" +
+			"  pxectl deploy --all --image debian-12 --disk 'size>=400GB,rotational=false' --plan",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request, err := f.request()
@@ -57,6 +59,9 @@ func (c *cli) deployCommand() *cobra.Command {
 					return err
 				}
 			}
+			if f.plan {
+				return c.plan(cmd.Context(), client, machines, request)
+			}
 			return c.deploy(cmd.Context(), client, machines, request, f)
 		},
 	}
@@ -69,7 +74,9 @@ func (c *cli) deployCommand() *cobra.Command {
 	fl.StringArrayVar(&f.keyFiles, "ssh-key", nil, "`file` of public keys for the image's default user; can be repeated")
 	fl.StringVar(&f.userData, "user-data", "", "`file` with cloud-init user-data")
 	fl.StringVar(&f.network, "network", "", "`file` with cloud-init network configuration")
-	fl.StringVar(&f.disk, "disk", "", "`disk` to write to: a name, or serial=…, wwn=…, by_path=…, model=…")
+	fl.StringVar(&f.disk, "disk", "", "`disk` to write to: "+diskHelp)
+	fl.BoolVar(&f.overwrite, "overwrite", false, "overwrite what is on the disk and was not put there by pxectl")
+	fl.BoolVar(&f.plan, "plan", false, "show what would be done, and touch nothing")
 	fl.BoolVar(&f.wait, "wait", false, "wait for the proof that the new systems run")
 	fl.DurationVar(&f.timeout, "timeout", 0, "with --wait: how long at most; the deployments go on")
 	return cmd
@@ -77,7 +84,10 @@ func (c *cli) deployCommand() *cobra.Command {
 
 // request reads the files that the flags name.
 func (f deployFlags) request() (inventory.DeployRequest, error) {
-	r := inventory.DeployRequest{Image: f.image, Hostname: f.hostname, Redeploy: f.redeploy}
+	r := inventory.DeployRequest{Image: f.image, Hostname: f.hostname, Redeploy: f.redeploy, Overwrite: f.overwrite}
+	if f.plan && f.wait {
+		return r, usagef("either --plan or --wait")
+	}
 	if f.timeout != 0 && !f.wait {
 		return r, usagef("--timeout is of --wait")
 	}
@@ -257,24 +267,26 @@ type reported struct{ error }
 
 func (r reported) Unwrap() error { return r.error }
 
-// stepTable is how each deployment ended and how long each step took.
+// stepHeads are the steps in words short enough for a table of 80 columns.
+var stepHeads = map[inventory.Step]string{
+	inventory.Validate: "CHECK", inventory.BootAgent: "AGENT", inventory.PrepareDisk: "PREPARE", inventory.WriteImage: "WRITE",
+	inventory.FinishDisk: "FINISH", inventory.BootOS: "BOOT", inventory.VerifyOS: "VERIFY",
+}
+
+// stepTable is how each deployment ended and how long each step took. A step that took no time anywhere is left out.
 func (c *cli) stepTable(t *table, deployments []api.Deployment) {
 	head := []any{"MACHINE", "OUTCOME", "TIME"}
+	var steps []inventory.Step
 	for _, s := range inventory.Steps {
-		head = append(head, strings.ToUpper(string(s)))
+		if slices.ContainsFunc(deployments, func(d api.Deployment) bool { return stepTime(d, s) >= 50*time.Millisecond }) {
+			steps, head = append(steps, s), append(head, stepHeads[s])
+		}
 	}
 	t.row(head...)
 	for _, d := range deployments {
 		row := []any{machineOf(d), d.Outcome, c.lasted(d)}
-		for _, s := range inventory.Steps {
-			var sum time.Duration
-			done := false
-			for _, r := range d.History {
-				if r.Step == s && !r.EndedAt.IsZero() {
-					sum, done = sum+r.EndedAt.Sub(r.BeganAt), true
-				}
-			}
-			if done {
+		for _, s := range steps {
+			if sum := stepTime(d, s); sum > 0 {
 				row = append(row, took(sum))
 			} else {
 				row = append(row, "")
@@ -282,6 +294,16 @@ func (c *cli) stepTable(t *table, deployments []api.Deployment) {
 		}
 		t.row(row...)
 	}
+}
+
+// stepTime is how long all attempts at a step took.
+func stepTime(d api.Deployment, s inventory.Step) (sum time.Duration) {
+	for _, r := range d.History {
+		if r.Step == s && !r.EndedAt.IsZero() {
+			sum += r.EndedAt.Sub(r.BeganAt)
+		}
+	}
+	return sum
 }
 
 // failureOf is the error that a deployment ended with, or that it had not ended.

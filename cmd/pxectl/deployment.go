@@ -195,6 +195,9 @@ func (c *cli) cancelAll(ctx context.Context, client *api.Client, refs []string) 
 		if err := c.print(cancelled, deploymentIDs(cancelled), func(t *table) { c.deploymentRows(t, cancelled) }); err != nil {
 			return err
 		}
+		if c.output == "table" {
+			fmt.Fprintln(c.err, "power stays as it was; `pxectl power off MACHINE` switches off")
+		}
 	}
 	return severally(errs)
 }

@@ -159,6 +159,8 @@ func (c *cli) machineApprove() *cobra.Command {
 				if len(machines) == 0 {
 					fmt.Fprintln(c.err, "no machine waits for approval")
 				}
+			} else if len(args) == 0 && labels == "" {
+				return usagef("which machines? give names, ids, MACs, patterns, --selector, or --all for every one that waits")
 			} else if machines, err = c.pickSome(cmd.Context(), client, args, labels); err != nil {
 				return err
 			}

@@ -18,11 +18,14 @@ type machineFlags struct {
 	bmc, user, passwordFile, disk string
 }
 
+// diskHelp says what a disk hint is; docs/machine-life.md has the operators.
+const diskHelp = "a name, or name, serial, wwn, by_path, model, vendor, hctl or transport=…, size>=…, rotational=false, several with commas"
+
 func (f *machineFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.bmc, "bmc", "", "address of the BMC, with :PORT if it is not 623")
 	cmd.Flags().StringVar(&f.user, "bmc-user", "", "user of the BMC; the appliance's default if empty")
 	cmd.Flags().StringVar(&f.passwordFile, "bmc-password-file", "", "`file` whose first line is the BMC's password; - asks or reads standard input")
-	cmd.Flags().StringVar(&f.disk, "disk", "", "`disk` to deploy to: a name, or serial=…, wwn=…, by_path=…, model=…; none clears it")
+	cmd.Flags().StringVar(&f.disk, "disk", "", "`disk` to deploy to: "+diskHelp+"; none clears it")
 }
 
 // read gives the flags that were set.

@@ -1,0 +1,145 @@
+package deploy
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// chooseDisk picks the disk that an image goes to. Without a hint it is the disk that was deployed to before, or else the only
+// candidate. Another disk than before is taken only when the hint names it: a disk that died must not cost the data of its neighbour.
+func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inventory.Disk, error) {
+	no := func(hint, format string, args ...any) error {
+		err := fmt.Errorf(format, args...)
+		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Hint: hint, Err: err}
+	}
+	hint, disks := asked, m.Report.Disks
+	if hint == nil {
+		hint = m.RootDisk
+	}
+	if hint == nil && m.Disk != nil {
+		for _, d := range inventory.Candidates(disks) {
+			if m.Disk.Is(d) {
+				disks = []inventory.Disk{d}
+			}
+		}
+	}
+	disk, err := inventory.ChooseDisk(disks, hint, img.RawSize)
+	if err != nil {
+		return disk, no("name the disk: `pxectl deploy "+m.Name+" --image "+img.Name+" --disk serial=…`", "%w", err)
+	}
+	if m.Disk != nil && !m.Disk.Is(disk) && (hint == nil || !hint.Names(disk)) {
+		return disk, no("if that is meant, say so with --disk "+disk.Identity().Said(),
+			"disk %s (%s, %d bytes) is not the one that %s was deployed to before (%s, %d bytes)",
+			disk.Name, disk.Identity().Said(), disk.Bytes, m.Name, m.Disk.Said(), m.Disk.Bytes)
+	}
+	if img.SectorSize != 0 && disk.LogicalSector != 0 && img.SectorSize != disk.LogicalSector {
+		return disk, no("choose another disk with --disk, or an image made for such disks",
+			"disk %s has sectors of %d bytes, the partition table of image %s is made for %d", disk.Name, disk.LogicalSector, img.Name, img.SectorSize)
+	}
+	return disk, nil
+}
+
+// ours says that what is on the disk was put there by a deployment, and not erased since.
+func ours(m inventory.Machine, disk inventory.Disk) bool {
+	return m.Holds != "" && m.Disk != nil && m.Disk.Is(disk)
+}
+
+// mayOverwrite keeps a deployment away from data that no deployment put there.
+func mayOverwrite(m inventory.Machine, disk inventory.Disk, overwrite bool) error {
+	foreign := disk.Foreign()
+	if len(foreign) == 0 || overwrite || ours(m, disk) {
+		return nil
+	}
+	return &inventory.Problem{
+		Code:   inventory.CodeConflict,
+		Detail: fmt.Sprintf("disk %s holds data that pxectl did not put there: %s", disk.Name, strings.Join(foreign, ", ")),
+		Hint:   "if it may be lost, say so with --overwrite",
+	}
+}
+
+// A Plan says what a deployment would do.
+type Plan struct {
+	Machine     inventory.MachineID `json:"machine"`
+	MachineName string              `json:"machine_name"`
+	ImageID     string              `json:"image_id"`
+	ImageName   string              `json:"image_name"`
+	Disk        *inventory.Disk     `json:"disk,omitempty"` // as last inspected; it is looked at again before it is touched
+	// Holds is the deployment whose system is on the disk.
+	Holds     inventory.DeploymentID `json:"holds,omitempty"`
+	Untouched []inventory.Disk       `json:"untouched,omitempty"`
+	// AtMost bounds the bytes that travel; what is on the disk already does not.
+	AtMost  uint64   `json:"at_most"`
+	Refused *Refusal `json:"refused,omitempty"` // why the deployment would not begin, or fail before it touches anything
+}
+
+// A Refusal is a problem that is an answer, and no error.
+type Refusal struct {
+	Code   inventory.Code `json:"code"`
+	Detail string         `json:"detail"`
+	Hint   string         `json:"hint,omitempty"`
+}
+
+// Plan says what Deploy would do with the same request, and touches nothing.
+func (e *Engine) Plan(ref string, r inventory.DeployRequest) (Plan, error) {
+	w, err := e.find(ref)
+	if err != nil {
+		return Plan{}, err
+	}
+	img, err := e.cfg.Image(r.Image)
+	if err != nil {
+		return Plan{}, err
+	}
+	if err := checkRequest(r); err != nil {
+		return Plan{}, err
+	}
+	s := w.snap.Load()
+	p := Plan{Machine: s.m.ID, MachineName: s.m.Name, ImageID: img.ID, ImageName: img.Name, AtMost: img.Stored}
+	refuse := func(err error) {
+		if err != nil && p.Refused == nil {
+			problem := inventory.AsProblem(err)
+			p.Refused = &Refusal{Code: problem.Code, Detail: problem.Detail, Hint: problem.Hint}
+		}
+	}
+	refuse(deployable(s, r))
+	if s.m.Report == nil {
+		return p, nil
+	}
+	disk, err := chooseDisk(s.m, r.Disk, img)
+	if err != nil {
+		refuse(err)
+		return p, nil
+	}
+	p.Disk = &disk
+	refuse(mayOverwrite(s.m, disk, r.Overwrite))
+	if ours(s.m, disk) {
+		p.Holds = s.m.Holds
+	}
+	for _, d := range s.m.Report.Disks {
+		if d.Name != disk.Name {
+			p.Untouched = append(p.Untouched, d)
+		}
+	}
+	return p, nil
+}
+
+// checkRequest says what is wrong with a request, whatever the machine is.
+func checkRequest(r inventory.DeployRequest) error {
+	if r.Hostname != "" {
+		if err := checkName("hostname", r.Hostname); err != nil {
+			return err
+		}
+	}
+	return checkHint(r.Disk)
+}
+
+func checkHint(h *inventory.DiskHint) error {
+	if h == nil {
+		return nil
+	}
+	if err := h.Check(); err != nil {
+		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package deploy
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+func TestChooseDisk(t *testing.T) {
+	disk := func(name, serial string, content ...string) inventory.Disk {
+		return inventory.Disk{Name: name, Serial: serial, Transport: "sata", Bytes: 4 << 30, LogicalSector: 512, Content: content}
+	}
+	a, b := disk("sda", "A"), disk("sdb", "B")
+	was := a.Identity()
+	img := Image{ID: "img1", Name: "debian-12", RawSize: 1 << 30, SectorSize: 512}
+	for _, c := range []struct {
+		name  string
+		m     inventory.Machine
+		disks []inventory.Disk
+		hint  *inventory.DiskHint
+		want  string // the disk, or a part of the error
+		next  string // a part of its hint
+	}{
+		{name: "the only one", disks: []inventory.Disk{a}, want: "sda"},
+		{name: "two, and none is known", disks: []inventory.Disk{a, b}, want: "2 disks and no hint", next: "--disk"},
+		{name: "the machine's hint", m: inventory.Machine{RootDisk: &inventory.DiskHint{Serial: "B"}}, disks: []inventory.Disk{a, b}, want: "sdb"},
+		{name: "what is asked goes before the machine's hint", m: inventory.Machine{RootDisk: &inventory.DiskHint{Serial: "B"}}, disks: []inventory.Disk{a, b}, hint: &inventory.DiskHint{Serial: "A"}, want: "sda"},
+		{name: "two, and one was deployed to before", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{b, a}, want: "sda"},
+		{name: "the disk was replaced", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{b}, want: "disk sdb (serial=B, 4294967296 bytes) is not the one that m1 was deployed to before (serial=A", next: "--disk serial=B"},
+		{name: "another one by a hint that names none", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{a, b}, hint: &inventory.DiskHint{Name: "sdb"}, want: "is not the one", next: "--disk serial=B"},
+		{name: "another one by its serial", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{a, b}, hint: &inventory.DiskHint{Serial: "B"}, want: "sdb"},
+		{name: "the machine's hint names the new one", m: inventory.Machine{Disk: &was, RootDisk: &inventory.DiskHint{Serial: "B"}}, disks: []inventory.Disk{b}, want: "sdb"},
+	} {
+		c.m.Name, c.m.Report = "m1", &inventory.Report{Disks: c.disks}
+		got, err := chooseDisk(c.m, c.hint, img)
+		said, hint := got.Name, ""
+		if err != nil {
+			said, hint = err.Error(), inventory.AsProblem(err).Hint
+		}
+		if !strings.Contains(said, c.want) || !strings.Contains(hint, c.next) || (c.next == "") != (err == nil) {
+			t.Errorf("%s: chooseDisk = %q (hint %q), want %q, %q", c.name, said, hint, c.want, c.next)
+		}
+	}
+}
+
+func TestForeignDataIsNotOverwritten(t *testing.T) {
+	r := newRack(t)
+	r.disks = []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Content: []string{"gpt", "vmfs"}}}
+	r.available()
+	r.deploy(inventory.DeployRequest{})
+	m := r.until(inventory.Failed)
+	if f := m.Failure; f.Step != "validate" || !strings.Contains(f.Reason, "disk vda holds data that pxectl did not put there: vmfs") || !strings.Contains(f.Hint, "--overwrite") {
+		t.Errorf("failure = %+v, want foreign data in validate", f)
+	}
+	r.deploy(inventory.DeployRequest{Overwrite: true})
+	m = r.until(inventory.Deployed)
+	if m.Disk == nil || m.Disk.Serial != "D1" || m.Holds != m.Deployment {
+		t.Errorf("after a deployment the machine's disk is %+v, holding %q, want D1, %q", m.Disk, m.Holds, m.Deployment)
+	}
+	// What is there now is ours: --redeploy is enough.
+	r.deploy(inventory.DeployRequest{Redeploy: true})
+	r.until(inventory.Deployed)
+}
+
+// Somebody installs a system between two looks at the disk.
+func TestForeignDataThatCameLater(t *testing.T) {
+	r := newRack(t)
+	r.available()
+	if _, err := r.now().Power(context.Background(), "test", "m1", power.ActOff); err != nil {
+		t.Fatal(err)
+	}
+	r.replaceDisks(inventory.Disk{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Content: []string{"ext4", "gpt"}})
+	r.deploy(inventory.DeployRequest{})
+	if f := r.until(inventory.Failed).Failure; f.Step != "prepare-disk" || !strings.Contains(f.Reason, "did not put there: ext4") {
+		t.Errorf("failure = %+v, want foreign data in prepare-disk", f)
+	}
+	if m, _ := r.now().Machine("m1"); m.Holds != "" {
+		t.Errorf("the disk was claimed by %s, want nobody", m.Holds)
+	}
+}
+
+func TestAnotherDiskIsNotTakenInSilence(t *testing.T) {
+	r := newRack(t)
+	r.available()
+	r.deploy(inventory.DeployRequest{})
+	r.until(inventory.Deployed)
+	r.replaceDisks(inventory.Disk{Name: "vda", Serial: "D2", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512})
+	r.powerOn(power.Boot{}) // it boots its disk, which is not there
+	r.deploy(inventory.DeployRequest{Redeploy: true})
+	// The old disk was still known when it was chosen; the agent finds another one.
+	m := r.until(inventory.Failed)
+	if !strings.Contains(m.Failure.Reason, "is not there any more") {
+		t.Errorf("failure = %+v, want that the disk is gone", m.Failure)
+	}
+	r.deploy(inventory.DeployRequest{Redeploy: true})
+	m = r.until(inventory.Failed)
+	if f := m.Failure; f.Step != "validate" || !strings.Contains(f.Hint, "--disk serial=D2") {
+		t.Errorf("failure = %+v, want a refusal that says how to name the new disk", f)
+	}
+	r.deploy(inventory.DeployRequest{Redeploy: true, Disk: &inventory.DiskHint{Serial: "D2"}})
+	if m = r.until(inventory.Deployed); m.Disk.Serial != "D2" {
+		t.Errorf("the machine's disk is %+v, want D2", m.Disk)
+	}
+}
+
+func TestPlan(t *testing.T) {
+	r := newRack(t)
+	r.disks = []inventory.Disk{
+		{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Content: []string{"gpt", "zfs"}},
+		{Name: "sdz", Transport: "usb", Bytes: 1 << 30},
+	}
+	r.available()
+	before, calls := r.until(inventory.Available), len(r.bmc.Calls())
+	p, err := r.now().Plan("m1", inventory.DeployRequest{Image: "debian-12"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Disk == nil || p.Disk.Serial != "D1" || p.AtMost != 1<<28 || len(p.Untouched) != 1 || p.Refused == nil || !strings.Contains(p.Refused.Detail, "zfs") {
+		t.Errorf("plan = %+v (refused: %v), want disk D1, refused for its zfs", p, p.Refused)
+	}
+	if p, err = r.now().Plan("m1", inventory.DeployRequest{Image: "debian-12", Overwrite: true}); err != nil || p.Refused != nil {
+		t.Errorf("plan with overwrite = %+v, %v, want no refusal", p, err)
+	}
+	after, err := r.now().Machine("m1")
+	if err != nil || after.State != before.State || after.Deployment != "" || len(r.bmc.Calls()) != calls {
+		t.Errorf("after two plans the machine is %+v (BMC calls %v), want it untouched", after, r.bmc.Calls()[calls:])
+	}
+	r.deploy(inventory.DeployRequest{Overwrite: true})
+	r.until(inventory.Deployed)
+	p, err = r.now().Plan("m1", inventory.DeployRequest{Image: "debian-12"})
+	if err != nil || p.Holds == "" || p.Refused == nil || !strings.Contains(p.Refused.Hint, "--redeploy") {
+		t.Errorf("plan for a deployed machine = %+v, %v, want what it holds, and --redeploy", p, err)
+	}
+	if _, err := r.now().Plan("m1", inventory.DeployRequest{Image: "debian-12", Disk: &inventory.DiskHint{Size: "big"}}); err == nil {
+		t.Error("a plan with a bad hint: no error")
+	}
+}
