@@ -70,6 +70,8 @@ type Images interface {
 	Delete(ref string) (store.Info, error)
 	// Import reads src to its end, converts and verifies it.
 	Import(ctx context.Context, src io.Reader, opt store.ImportOptions) (store.Info, error)
+	// Verify reads all of an image again. progress is called from one goroutine at a time.
+	Verify(ctx context.Context, ref string, progress func(store.Progress)) (store.Verdict, error)
 }
 
 // VersionInfo names the program that answers.
