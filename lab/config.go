@@ -16,10 +16,11 @@ import (
 // DefaultDir is where a rack lives when nothing else is said.
 const DefaultDir = "/var/tmp/pxectl-lab"
 
-// Firmware of a machine.
+// The site's DHCP server.
 const (
-	BIOS = "bios" // SeaBIOS; PXE by the NIC's iPXE option ROM
-	UEFI = "uefi" // OVMF; PXE by EDK2's own client where it knows the NIC (virtio)
+	Dnsmasq = "dnsmasq"
+	Kea     = "kea"
+	NoDHCP  = "none" // addresses are the appliance's business
 )
 
 const (
@@ -33,6 +34,8 @@ type Config struct {
 	Machines []Machine `yaml:"machines" json:"machines"`
 	// Accel is "auto" (KVM where it boots a guest, else TCG), "kvm" or "tcg".
 	Accel string `yaml:"accel" json:"accel"`
+	// DHCP is the site's DHCP server: Dnsmasq unless set.
+	DHCP string `yaml:"dhcp" json:"dhcp"`
 	// Freeze keeps a copy of a machine's first disk, disk0.written, made when it is
 	// powered on to boot from disk and before it starts.
 	Freeze bool `yaml:"freeze" json:"freeze"`
@@ -92,7 +95,7 @@ func (s Size) MarshalText() ([]byte, error) { return strconv.AppendUint(nil, uin
 const DefaultMachines = "m1:bios,m2:uefi"
 
 // ParseMachines reads "m1:bios,m2:uefi:nvme,m3:bios:sata+sata:e1000": name, firmware, up to two
-// disks joined by "+", NIC. Disk and NIC are virtio unless given.
+// disks joined by "+", NIC. Disk and NIC are virtio unless given; the NIC of UEFIROM is e1000.
 func ParseMachines(s string) ([]Machine, error) {
 	var machines []Machine
 	for entry := range strings.SplitSeq(s, ",") {
@@ -153,6 +156,8 @@ func (c *Config) fill() error {
 		c.Accel = "auto"
 	}
 	errs = append(errs, oneOf("accel", c.Accel, "auto", "kvm", "tcg"))
+	c.DHCP = or(c.DHCP, Dnsmasq)
+	errs = append(errs, oneOf("dhcp", c.DHCP, Dnsmasq, Kea, NoDHCP))
 	if len(c.Machines) == 0 {
 		if c.Machines, err = ParseMachines(DefaultMachines); err != nil {
 			errs = append(errs, err)
@@ -187,6 +192,9 @@ func checkMachines(machines []Machine) error {
 }
 
 func (m *Machine) fill(number int) error {
+	if m.Firmware == UEFIROM { // what the ROM is for: EDK2 has a driver for virtio
+		m.NIC = or(m.NIC, "e1000")
+	}
 	m.NIC = or(m.NIC, "virtio")
 	m.Memory = or(m.Memory, 512)
 	m.CPUs = or(m.CPUs, 1)
@@ -194,8 +202,8 @@ func (m *Machine) fill(number int) error {
 		m.Disks = []Disk{{}}
 	}
 	errs := []error{
-		oneOf("firmware", m.Firmware, BIOS, UEFI),
 		oneOf("nic", m.NIC, "virtio", "e1000"),
+		m.checkFirmware(),
 	}
 	if m.Memory < 128 || m.Memory > 65536 {
 		errs = append(errs, fmt.Errorf("memory %d: want 128 to 65536 MiB", m.Memory))

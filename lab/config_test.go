@@ -26,16 +26,21 @@ func TestParseMachines(t *testing.T) {
 		{name: "NIC but no disk", in: "m1:bios::e1000", want: []Machine{
 			{Name: "m1", Firmware: "bios", NIC: "e1000", Memory: 512, CPUs: 1, Disks: []Disk{disk("virtio", "LAB01D0")}},
 		}},
+		{name: "a NIC with a ROM, and arm64", in: "m1:uefi-rom,m2:arm64-http", want: []Machine{
+			{Name: "m1", Firmware: "uefi-rom", NIC: "e1000", Memory: 512, CPUs: 1, Disks: []Disk{disk("virtio", "LAB01D0")}},
+			{Name: "m2", Firmware: "arm64-http", NIC: "virtio", Memory: 512, CPUs: 1, Disks: []Disk{disk("virtio", "LAB02D0")}},
+		}},
+		{name: "a NIC that EDK2 does not know", in: "m1:uefi-http::e1000", err: "nic e1000: firmware uefi-http has no driver for it; use virtio"},
 		{name: "no firmware", in: "m1", err: `machine "m1": want NAME:FIRMWARE`},
 		{name: "nothing", in: "", err: `machine "": want NAME:FIRMWARE`},
 		{name: "too many parts", in: "m1:bios:sata:e1000:x", err: "want NAME:FIRMWARE"},
-		{name: "unknown firmware", in: "m1:coreboot", err: `firmware "coreboot": have bios, uefi`},
+		{name: "unknown firmware", in: "m1:coreboot", err: `firmware "coreboot": have bios, uefi, uefi-rom, uefi-http, arm64, arm64-http`},
 		{name: "unknown bus", in: "m1:bios:ide", err: `disk bus "ide": have virtio, sata, nvme`},
 		{name: "unknown NIC", in: "m1:bios:sata:ne2k", err: `nic "ne2k": have virtio, e1000`},
 		{name: "three disks", in: "m1:bios:sata+sata+sata", err: "3 disks: want at most 2"},
 		{name: "twice", in: "m1:bios,m1:uefi", err: `machine "m1": named twice`},
 		{name: "path as name", in: "../m1:bios", err: `machine "../m1": a name is`},
-		{name: "all mistakes at once", in: "M:bios,m2:x:y", err: `firmware "x": have bios, uefi` + "\n" + `disk bus "y"`},
+		{name: "all mistakes at once", in: "M:bios,m2:x:y", err: `firmware "x": have bios, uefi, uefi-rom, uefi-http, arm64, arm64-http` + "\n" + `disk bus "y"`},
 		{name: "too many", in: strings.Repeat("a:bios,", 49) + "b:bios", err: "machines: 50, a rack holds at most 49"},
 	}
 	for _, tt := range tests {
@@ -97,6 +102,7 @@ func TestLoadConfig(t *testing.T) {
 		{name: "ragged disk", in: "machines:\n- {name: a, firmware: bios, disks: [{size: 1048577}]}\n", err: "whole sectors of 512"},
 		{name: "serial with a comma", in: "machines:\n- {name: a, firmware: bios, disks: [{serial: 'a,readonly=on'}]}\n", err: "without a comma"},
 		{name: "accel", in: "accel: xen\n", err: `accel "xen": have auto, kvm, tcg`},
+		{name: "dhcp", in: "dhcp: isc\n", err: `dhcp "isc": have dnsmasq, kea, none`},
 		{name: "dir too long", in: "dir: /" + strings.Repeat("x", 120) + "\n", err: "too long for a Unix socket"},
 	}
 	for _, tt := range tests {

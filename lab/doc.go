@@ -7,7 +7,7 @@
 // inside:
 //
 //	10.77.0.1        br0: the appliance
-//	10.77.0.2        the site's DHCP server (dnsmasq, no boot options), in a namespace of its own
+//	10.77.0.2        the site's DHCP server (dnsmasq or Kea, no boot options), in a namespace of its own
 //	10.77.0.51 …     the machines' BMCs: IPMI 2.0 on UDP 623, also in-band as /dev/ipmi0
 //	10.77.0.100-200  what the site's DHCP server hands out
 //

@@ -196,7 +196,7 @@ func (m *machine) startQEMU() error {
 		}
 	}
 	var mine [2]net.Conn // QMP, console
-	cmd := exec.Command("qemu-system-x86_64", qemuArgs(m.Machine, m.number, m.rack.Dir, m.rack.accel(), first)...)
+	cmd := exec.Command(qemuProgram(m.Machine), qemuArgs(m.Machine, m.number, m.rack.Dir, m.rack.accel(), first)...)
 	for i := range mine {
 		conn, theirs, err := socketPair()
 		if err != nil {

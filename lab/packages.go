@@ -20,13 +20,19 @@ func checkInstalled(c Config) error {
 		{"nsenter", "util-linux"},
 		{"/dev/net/tun", ""},
 	}
+	if c.DHCP == Kea {
+		needs = append(needs, need{keaProgram, "kea-dhcp4-server"})
+	}
 	for _, m := range c.Machines {
-		if m.Firmware == UEFI {
-			needs = append(needs, need{ovmfCode, "ovmf"}, need{ovmfVars, "ovmf"})
-		} else {
+		switch files, _ := m.flash(); {
+		case m.Firmware == BIOS:
 			needs = append(needs, need{"/usr/share/seabios/bios-256k.bin", "seabios"})
+		case m.arm():
+			needs = append(needs, need{qemuProgram(m), "qemu-system-arm"}, need{files[0], "qemu-efi-aarch64"}, need{files[1], "qemu-efi-aarch64"})
+		default:
+			needs = append(needs, need{files[0], "ovmf"}, need{files[1], "ovmf"})
 		}
-		if m.Firmware == BIOS || m.NIC != "virtio" {
+		if m.rom() {
 			needs = append(needs, need{"/usr/lib/ipxe/qemu/efi-" + m.NIC + ".rom", "ipxe-qemu"})
 		}
 	}

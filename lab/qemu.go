@@ -8,12 +8,6 @@ import (
 	"strings"
 )
 
-// Where Debian puts the firmware.
-const (
-	ovmfCode = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-	ovmfVars = "/usr/share/OVMF/OVMF_VARS_4M.fd"
-)
-
 // Descriptors that QEMU is started with: the other ends are the supervisor's.
 const (
 	fdQMP = 3 + iota
@@ -39,33 +33,23 @@ func nicIndex(d bootDevice) int {
 
 // qemuArgs is the command line of machine number n, stopped before its first instruction.
 func qemuArgs(m Machine, n int, dir, accel string, first bootDevice) []string {
-	machine, cpu := "pc,graphics=off", "max" // graphics=off sends SeaBIOS and iPXE to the serial port
-	if m.Firmware == UEFI {
-		machine = "q35"
-	}
-	if accel == "kvm" {
-		cpu = "host"
-	}
-	args := []string{
+	args := append(boardArgs(m, dir, accel),
 		"-name", m.Name, "-S", "-nodefaults", "-display", "none", "-no-user-config",
-		"-machine", machine, "-accel", accel, "-cpu", cpu,
 		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.Memory),
 		"-uuid", machineUUID(n),
-		"-smbios", "type=1,manufacturer=pxectl,product=Virtual Rack Machine,serial=LAB" + fmt.Sprintf("%02d", n) + ",uuid=" + machineUUID(n),
-		"-smbios", "type=3,manufacturer=pxectl,asset=" + m.Name,
+		"-smbios", "type=1,manufacturer=pxectl,product=Virtual Rack Machine,serial=LAB"+fmt.Sprintf("%02d", n)+",uuid="+machineUUID(n),
+		"-smbios", "type=3,manufacturer=pxectl,asset="+m.Name,
 		"-chardev", fmt.Sprintf("socket,id=qmp0,fd=%d", fdQMP), "-mon", "chardev=qmp0,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=con0,fd=%d", fdConsole), "-serial", "chardev:con0",
-		// reconnect makes QEMU connect once it runs. Connected from the start, ipmi-bmc-extern
-		// sends to an interface that does not exist yet and QEMU 7.2 crashes.
-		"-chardev", "socket,id=ipmi0,reconnect=1,abstract=on,path=" + inbandName(n),
-		"-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0",
-		"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + tapName(n),
+		"-netdev", "tap,id=net0,script=no,downscript=no,ifname="+tapName(n),
 		"-device", nicDevice(m, n, first),
-	}
-	if m.Firmware == UEFI {
+	)
+	if !m.arm() { // its board has no ISA bus, so its BMC is reached over the LAN alone
 		args = append(args,
-			"-drive", "if=pflash,format=raw,readonly=on,file="+ovmfCode,
-			"-drive", "if=pflash,format=raw,file="+escape(filepath.Join(machineDir(dir, m.Name), "vars.fd")))
+			// reconnect makes QEMU connect once it runs. Connected from the start, ipmi-bmc-extern
+			// sends to an interface that does not exist yet and QEMU 7.2 crashes.
+			"-chardev", "socket,id=ipmi0,reconnect=1,abstract=on,path="+inbandName(n),
+			"-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0")
 	}
 	ahci := false
 	for i, d := range m.Disks {
@@ -87,14 +71,14 @@ func inbandName(n int) string { return fmt.Sprintf("pxectl-lab-ipmi%d", n) }
 
 func nicDevice(m Machine, n int, first bootDevice) string {
 	dev := fmt.Sprintf(",id=nic0,netdev=net0,mac=%s,bootindex=%d", machineMAC(n), nicIndex(first))
-	switch {
-	case m.NIC == "e1000":
-		return "e1000" + dev // OVMF has no driver for it but the iPXE ROM's
-	case m.Firmware == UEFI:
-		return "virtio-net-pci" + dev + ",romfile=" // without the iPXE ROM, EDK2's own PXE client runs
-	default:
-		return "virtio-net-pci" + dev
+	model := "virtio-net-pci"
+	if m.NIC == "e1000" {
+		model = "e1000"
 	}
+	if !m.rom() {
+		dev += ",romfile="
+	}
+	return model + dev
 }
 
 func diskDevice(d Disk, i int) string {
@@ -122,16 +106,8 @@ func makeHardware(dir string, m Machine) error {
 	if err := os.MkdirAll(machineDir(dir, m.Name), 0o755); err != nil {
 		return err
 	}
-	if vars := filepath.Join(machineDir(dir, m.Name), "vars.fd"); m.Firmware == UEFI {
-		if _, err := os.Stat(vars); os.IsNotExist(err) {
-			text, err := os.ReadFile(ovmfVars)
-			if err != nil {
-				return err
-			}
-			if err := os.WriteFile(vars, text, 0o644); err != nil {
-				return err
-			}
-		}
+	if err := makeFlash(dir, m); err != nil {
+		return err
 	}
 	for i, d := range m.Disks {
 		path := diskPath(dir, m.Name, i)

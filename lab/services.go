@@ -26,24 +26,6 @@ const (
 	readyDeadline = 10 * time.Second
 )
 
-// siteDHCP is the site's DHCP server, which we may not touch: addresses, no word about
-// booting. It is the router too, as far as announcing itself: without any router iPXE waits
-// 13 s for one.
-func siteDHCP(dir string) service {
-	pid := filepath.Join(dir, "dnsmasq.pid")
-	argv := []string{
-		"ip", "netns", "exec", siteNS, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null",
-		"--user=root", "--log-facility=-", "--log-dhcp", "--port=0", "--interface=eth0", "--bind-interfaces",
-		"--pid-file=" + pid, "--dhcp-leasefile=" + filepath.Join(dir, "dnsmasq.leases"),
-		"--dhcp-range=10.77.0.100,10.77.0.200,255.255.255.0,1h", "--dhcp-authoritative",
-		"--no-ping", // else each first offer waits 3 s for an address in use to answer
-	}
-	if hasIPv6() {
-		argv = append(argv, "--enable-ra", "--dhcp-range=fd77::,ra-only,64")
-	}
-	return service{name: "dnsmasq", argv: argv, log: filepath.Join(dir, "dnsmasq.log"), ready: pid}
-}
-
 // capture writes every boot packet of the rack to dhcp.pcap, each as it comes (-U).
 func capture(dir string) service {
 	pcap := filepath.Join(dir, "dhcp.pcap")

@@ -92,7 +92,11 @@ func (s *supervisor) bringUp(ctx context.Context, dir string) (wait func(), err 
 		return nil, err
 	}
 	var running sync.WaitGroup
-	services := []service{siteDHCP(s.Dir), capture(s.Dir)}
+	services, err := site(s.Config)
+	if err != nil {
+		return nil, err
+	}
+	services = append(services, capture(s.Dir))
 	if !s.NoAppliance {
 		services = append(services, appliance(s.Config))
 	}

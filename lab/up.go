@@ -74,7 +74,7 @@ func prepareDir(c *Config) (lock *os.File, err error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("a rack is already up in %s; end it with: pxectl lab down --dir %s", c.Dir, c.Dir)
 	}
-	stale := []string{"lab.sock", "pxectl.sock", "lab.pid", "dnsmasq.pid", "dnsmasq.leases", "dhcp.pcap"}
+	stale := []string{"lab.sock", "pxectl.sock", "lab.pid", "dnsmasq.pid", "dnsmasq.leases", "kea", "dhcp.pcap"}
 	if c.Fresh {
 		stale = append(stale, "machines", "data")
 	}

@@ -31,7 +31,7 @@ func labCommand() *cobra.Command {
 }
 
 func labUp(dir *string) *cobra.Command {
-	var machines, file, accel, applianceConfig string
+	var machines, file, accel, dhcp, applianceConfig string
 	var freeze, noAppliance, fresh, foreground bool
 	cmd := &cobra.Command{
 		Use:   "up",
@@ -56,6 +56,9 @@ func labUp(dir *string) *cobra.Command {
 			if c.Dir == "" || changed("dir") {
 				c.Dir = *dir
 			}
+			if changed("dhcp") {
+				c.DHCP = dhcp
+			}
 			if changed("accel") {
 				c.Accel = accel
 			}
@@ -69,8 +72,9 @@ func labUp(dir *string) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&machines, "machines", "", "machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi; disk virtio, sata, nvme; NIC virtio, e1000 (default "+lab.DefaultMachines+")")
+	f.StringVar(&machines, "machines", "", "machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi, uefi-rom, uefi-http, arm64, arm64-http; disk virtio, sata, nvme; NIC virtio, e1000 (default "+lab.DefaultMachines+")")
 	f.StringVar(&file, "config", "", "YAML file that describes the rack")
+	f.StringVar(&dhcp, "dhcp", lab.Dnsmasq, "the site's DHCP server: dnsmasq, kea or none")
 	f.StringVar(&accel, "accel", "auto", "auto (KVM where it boots a guest), kvm or tcg")
 	f.StringVar(&applianceConfig, "appliance-config", "", "appliance.yaml to run the appliance with, instead of one for this rack")
 	f.BoolVar(&noAppliance, "no-appliance", false, "leave the appliance out")
