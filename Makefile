@@ -11,6 +11,7 @@ export CGO_ENABLED := 0
 
 base    := agent-ramdisk/initramfs/base
 ramdisk := .cache/ramdisk/amd64
+arm64   := .cache/ramdisk/arm64
 images  := .cache/images/mini.raw .cache/images/debian-12.raw
 
 # What the parts are made of.
@@ -35,8 +36,6 @@ deps: ## install the Debian packages that tests and demo need (root; others are 
 build: $(base)/amd64.cpio.zst ## build bin/pxectl, static, with the ramdisk's base in it
 	go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/pxectl ./cmd/pxectl
 
-ramdisk-arm64: $(base)/arm64.cpio.zst build ## put the ramdisk's base for arm64 into bin/pxectl too
-
 $(base)/%.cpio.zst: $(agent) agent-ramdisk/initramfs/mkbase/main.go $(wildcard agent-ramdisk/initramfs/bb/go.*)
 	go run ./agent-ramdisk/initramfs/mkbase -arch $* -version $(VERSION) -o $@
 
@@ -44,6 +43,11 @@ ramdisk: $(ramdisk)/manifest.json ## build .cache/ramdisk, the ramdisk on Debian
 
 $(ramdisk)/manifest.json: $(base)/amd64.cpio.zst $(initramfs) | build
 	set -e; set -- $$(go run ./lab/osimage/mkimage kernel); bin/pxectl ramdisk build --kernel $$1 --modules $$2 --arch amd64 --out .cache/ramdisk
+
+ramdisk-arm64: $(arm64)/manifest.json ## build .cache/ramdisk/arm64, on Debian's arm64 kernel
+
+$(arm64)/manifest.json: $(base)/arm64.cpio.zst $(initramfs) lab/osimage/kernel.go | build
+	set -e; set -- $$(go run ./lab/osimage/mkimage -arch arm64 kernel); bin/pxectl ramdisk build --kernel $$1 --modules $$2 --arch arm64 --out .cache/ramdisk
 
 images: $(images) ## build .cache/images, the OS images that the virtual rack deploys
 

@@ -18,7 +18,15 @@ type Kernel struct {
 // FetchKernel downloads the kernel that a meta package depends on and unpacks it into the cache,
 // where the next build finds it.
 func FetchKernel(ctx context.Context, meta string, o Options) (Kernel, error) {
-	depends, err := run(ctx, "", "apt-cache", "depends", "--important", meta)
+	cache, err := filepath.Abs(filepath.Join(o.Cache, "kernels"))
+	if err != nil {
+		return Kernel{}, err
+	}
+	apt, err := aptFor(ctx, o.Arch, filepath.Join(cache, "apt-"+o.Arch))
+	if err != nil {
+		return Kernel{}, err
+	}
+	depends, err := run(ctx, "", "apt-cache", append(apt, "depends", "--important", meta)...)
 	if err != nil {
 		return Kernel{}, err
 	}
@@ -27,10 +35,6 @@ func FetchKernel(ctx context.Context, meta string, o Options) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("apt knows no kernel for %s; run `apt-get update`", meta)
 	}
 	release := m[1]
-	cache, err := filepath.Abs(filepath.Join(o.Cache, "kernels"))
-	if err != nil {
-		return Kernel{}, err
-	}
 	dir := filepath.Join(cache, release)
 	k := Kernel{
 		Release: release,
@@ -49,7 +53,7 @@ func FetchKernel(ctx context.Context, meta string, o Options) (Kernel, error) {
 		return Kernel{}, err
 	}
 	defer os.RemoveAll(tmp)
-	if _, err := run(ctx, tmp, "apt-get", "-q", "download", "linux-image-"+release); err != nil {
+	if _, err := run(ctx, tmp, "apt-get", append(apt, "-q", "download", "linux-image-"+release)...); err != nil {
 		return Kernel{}, err
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
@@ -63,4 +67,24 @@ func FetchKernel(ctx context.Context, meta string, o Options) (Kernel, error) {
 		return Kernel{}, err
 	}
 	return k, nil
+}
+
+// aptFor are the options of apt for packages of an architecture: none for this machine's own. For another
+// one, apt gets package lists of its own below dir, from the sources that this machine has.
+func aptFor(ctx context.Context, arch, dir string) ([]string, error) {
+	if arch == "" {
+		return nil, nil
+	}
+	for _, d := range []string{"state/lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	options := []string{
+		"-o", "APT::Architecture=" + arch, "-o", "APT::Architectures=" + arch,
+		"-o", "Dir::State=" + filepath.Join(dir, "state"), "-o", "Dir::State::status=/dev/null",
+		"-o", "Dir::Cache=" + filepath.Join(dir, "cache"), "-o", "APT::Sandbox::User=root",
+	}
+	_, err := run(ctx, "", "apt-get", append(options, "-q", "update")...)
+	return options, err
 }

@@ -31,6 +31,7 @@ var Kinds = []Kind{Debian12, Mini, MiniVirtio}
 type Options struct {
 	Cache string    // directory that keeps downloaded packages; it is made when it is missing
 	Log   io.Writer // one line per step; nil for silence
+	Arch  string    // of a kernel that is fetched, as Debian says it; "" is this machine's
 }
 
 func (o Options) logf(format string, args ...any) {

@@ -2,8 +2,8 @@
 //
 //	go run ./lab/osimage/mkimage [-cache DIR] -o FILE.raw debian-12|mini|mini-virtio
 //
-// The kind "kernel" is no image: it fetches Debian's generic kernel and prints where the kernel and its
-// modules are.
+// The kind "kernel" is no image: it fetches Debian's generic kernel, for the architecture that -arch names, and prints
+// where the kernel and its modules are.
 package main
 
 import (
@@ -31,6 +31,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("mkimage", flag.ExitOnError)
 	out := flags.String("o", "", "write the image to this file (default: the kind and .raw)")
 	cache := flags.String("cache", ".cache", "keep downloaded packages in this directory")
+	arch := flags.String("arch", "", "architecture of the kernel to fetch (default: this machine's)")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "usage: mkimage [-cache DIR] [-o FILE.raw] %v or kernel\n", osimage.Kinds)
 		flags.PrintDefaults()
@@ -52,7 +53,12 @@ func run(ctx context.Context, args []string) error {
 	}
 	o := osimage.Options{Cache: *cache, Log: os.Stderr}
 	if kind == "kernel" {
-		k, err := osimage.FetchKernel(ctx, "linux-image-amd64", o)
+		o.Arch = *arch
+		meta := "linux-image-" + o.Arch
+		if o.Arch == "" {
+			meta = "linux-image-amd64"
+		}
+		k, err := osimage.FetchKernel(ctx, meta, o)
 		if err != nil {
 			return err
 		}
