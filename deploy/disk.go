@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pxectl/pxectl/inventory"
@@ -129,6 +130,17 @@ func checkRequest(r inventory.DeployRequest) error {
 	if r.Hostname != "" {
 		if err := checkName("hostname", r.Hostname); err != nil {
 			return err
+		}
+	}
+	for _, f := range []struct {
+		key, value string
+		have       []string
+	}{
+		{"mode", r.Mode, []string{inventory.ModeAuto, inventory.ModeFull, inventory.ModeDelta}},
+		{"verify", r.Verify, []string{inventory.VerifyReadBack, inventory.VerifyHash}},
+	} {
+		if f.value != "" && !slices.Contains(f.have, f.value) {
+			return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s %q: have %s", f.key, f.value, strings.Join(f.have, ", "))}
 		}
 	}
 	return checkHint(r.Disk)

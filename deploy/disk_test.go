@@ -138,3 +138,24 @@ func TestPlan(t *testing.T) {
 		t.Error("a plan with a bad hint: no error")
 	}
 }
+
+func TestOrdersSayHowToWrite(t *testing.T) {
+	r := newRack(t)
+	orders := make(chan inventory.Order, 100)
+	r.onOrder = func(o inventory.Order) { orders <- o }
+	r.available()
+	r.deploy(inventory.DeployRequest{Mode: inventory.ModeDelta, Verify: inventory.VerifyHash})
+	r.until(inventory.Deployed)
+	close(orders)
+	seen := map[string]inventory.Order{}
+	for o := range orders {
+		seen[o.Do] = o
+	}
+	// What prepare-disk keeps is what write-image can use.
+	if o := seen[inventory.DoPrepareDisk]; o.Mode != inventory.ModeDelta || o.Image == nil || o.Image.ID != "img1" {
+		t.Errorf("prepare-disk = %+v, want the image and delta", o)
+	}
+	if o := seen[inventory.DoWriteImage]; o.Mode != inventory.ModeDelta || o.Verify != inventory.VerifyHash || o.Image == nil {
+		t.Errorf("write-image = %+v, want delta, hash", o)
+	}
+}

@@ -81,9 +81,10 @@ func (w *worker) order(step inventory.Step) error {
 		if err := w.claimDisk(s); err != nil {
 			return w.endStep("", err)
 		}
+		o.Image, o.Mode = w.orderImage(s), s.d.Mode
 	case inventory.WriteImage:
 		o.Do = inventory.DoWriteImage
-		o.Image = &inventory.OrderImage{ID: s.d.ImageID, URL: fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID)}
+		o.Image, o.Mode, o.Verify = w.orderImage(s), s.d.Mode, s.d.Verify
 	case inventory.FinishDisk:
 		o.Do = inventory.DoFinishDisk
 		seed, err := w.seed()
@@ -94,6 +95,10 @@ func (w *worker) order(step inventory.Step) error {
 	}
 	w.orders.set(o)
 	return nil
+}
+
+func (w *worker) orderImage(s *snapshot) *inventory.OrderImage {
+	return &inventory.OrderImage{ID: s.d.ImageID, URL: fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID)}
 }
 
 // claimDisk looks once more at what is on the disk, since the agent has reported since it was chosen, and notes that what will be
@@ -149,8 +154,12 @@ func (w *worker) take(id string, r inventory.Result) error {
 	case rec.Step == inventory.PrepareDisk:
 		return w.endStep("disk "+s.d.Disk.Name+" is cleared", nil)
 	case rec.Step == inventory.WriteImage && r.Written != nil:
-		return w.endStep(fmt.Sprintf("%d chunks verified, %d read back; %s written, %s sent",
-			r.Written.Chunks, r.Written.ReadBack, bytes(r.Written.Wrote), bytes(r.Written.Sent)), nil,
+		kept := ""
+		if r.Written.Kept > 0 {
+			kept = fmt.Sprintf(" (%d were on the disk)", r.Written.Kept)
+		}
+		return w.endStep(fmt.Sprintf("%d chunks verified%s, %d read back; %s written, %s sent",
+			r.Written.Chunks, kept, r.Written.ReadBack, bytes(r.Written.Wrote), bytes(r.Written.Sent)), nil,
 			func(_ *inventory.Machine, d *inventory.Deployment) { d.Written = r.Written })
 	case rec.Step == inventory.FinishDisk && r.Finished != nil:
 		return w.endStep(fmt.Sprintf("%d partitions counted after the kernel re-read them", r.Finished.Partitions), nil,

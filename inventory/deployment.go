@@ -32,7 +32,9 @@ type DeployRequest struct {
 	// Redeploy says that the system on a deployed machine may be overwritten.
 	Redeploy bool `json:"redeploy,omitempty"`
 	// Overwrite says the same of data on the disk that no deployment put there.
-	Overwrite bool `json:"overwrite,omitempty"`
+	Overwrite bool   `json:"overwrite,omitempty"`
+	Mode      string `json:"mode,omitempty"`   // ModeAuto, ModeFull or ModeDelta
+	Verify    string `json:"verify,omitempty"` // VerifyReadBack or VerifyHash
 }
 
 // Touched says whether the deployment has got as far as changing the machine's disk.
@@ -64,6 +66,8 @@ type Deployment struct {
 	Secret    Sealed    `json:"secret,omitempty"`
 	DiskHint  *DiskHint `json:"disk_hint,omitempty"`
 	Overwrite bool      `json:"overwrite,omitempty"`
+	Mode      string    `json:"mode,omitempty"`
+	Verify    string    `json:"verify,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	Outcome   Outcome   `json:"outcome"`

@@ -23,6 +23,7 @@ type deployFlags struct {
 	image, hostname         string
 	keyFiles                []string
 	userData, network, disk string
+	mode, verify            string
 	redeploy, overwrite     bool
 	plan, wait              bool
 	timeout                 time.Duration
@@ -75,6 +76,8 @@ func (c *cli) deployCommand() *cobra.Command {
 	fl.StringVar(&f.userData, "user-data", "", "`file` with cloud-init user-data")
 	fl.StringVar(&f.network, "network", "", "`file` with cloud-init network configuration")
 	fl.StringVar(&f.disk, "disk", "", "`disk` to write to: "+diskHelp)
+	fl.StringVar(&f.mode, "mode", "", "full writes every chunk, delta those that differ from the disk, auto sees (default auto)")
+	fl.StringVar(&f.verify, "verify", "", "readback reads what was written back from the medium, hash does not (default readback)")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "overwrite what is on the disk and was not put there by pxectl")
 	fl.BoolVar(&f.plan, "plan", false, "show what would be done, and touch nothing")
 	fl.BoolVar(&f.wait, "wait", false, "wait for the proof that the new systems run")
@@ -84,7 +87,7 @@ func (c *cli) deployCommand() *cobra.Command {
 
 // request reads the files that the flags name.
 func (f deployFlags) request() (inventory.DeployRequest, error) {
-	r := inventory.DeployRequest{Image: f.image, Hostname: f.hostname, Redeploy: f.redeploy, Overwrite: f.overwrite}
+	r := inventory.DeployRequest{Image: f.image, Hostname: f.hostname, Redeploy: f.redeploy, Overwrite: f.overwrite, Mode: f.mode, Verify: f.verify}
 	if f.plan && f.wait {
 		return r, usagef("either --plan or --wait")
 	}
