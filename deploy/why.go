@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
@@ -37,7 +38,7 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 	}); err != nil {
 		return Diagnosis{}, err
 	}
-	return diagnoseStranger(mac, events), nil
+	return diagnoseStranger(mac, events, now), nil
 }
 
 // diagnose is about a known machine. It reads values only, so its test is a table.
@@ -48,22 +49,33 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 		d.Sentence, d.Next = m.Name+" "+fmt.Sprintf(format, args...), next
 		return d
 	}
+	saw := func(b breakdown) { d.Evidence = withDecisive(d.Evidence, b.decisive) }
 	since := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
 	if m.Maintenance != nil {
 		return say("`pxectl machine edit "+m.Name+" --no-maintenance` ends it", "is in maintenance since %s: %s. Nothing automatic happens to it.", since(m.Maintenance.Since), m.Maintenance.Reason)
 	}
+	undriven := withoutDriver(m.Report, "01")
 	switch {
+	case m.State == inventory.Failed && m.Failure != nil && m.Failure.Step == string(inventory.BootAgent) && s.lastWalk() != nil:
+		b := boot{m: m, now: now}.stopped(events, s.lastWalk().BeganAt)
+		saw(b)
+		return say(b.next, "failed at %s: %s; in its last walk, %s.", m.Failure.Step, m.Failure.Reason, b.stage)
+	case m.State == inventory.Failed && m.Failure != nil && undriven != "" && noDisk(m.Report):
+		return say(buildWith, "failed at %s: %s; the agent has no driver for %s.", m.Failure.Step, m.Failure.Reason, undriven)
 	case m.State == inventory.Failed && m.Failure != nil:
 		return say(m.Failure.Hint, "failed at %s: %s.", m.Failure.Step, m.Failure.Reason)
 	case s.running():
-		return whyDeploying(s, events, say, since)
+		return whyDeploying(s, events, now, say, saw)
 	case m.State == inventory.Discovered:
 		return say("`pxectl machine approve "+m.Name+"`, if it is yours", "registered itself %s ago and waits for approval.", since(m.CreatedAt))
 	case m.State == inventory.Enrolled:
-		stage, next := chain(m.Name, events, m.CreatedAt)
-		return say(next, "is enrolled and its agent has not called yet: %s.", stage)
+		b := boot{m: m, now: now}.stopped(events, time.Time{})
+		saw(b)
+		return say(b.next, "is enrolled and its agent has not called yet: %s.", b.stage)
 	case m.State == inventory.Inspecting:
 		return say("wait; it takes seconds", "is being inspected since %s.", since(m.ChangedAt))
+	case m.State == inventory.Available && undriven != "" && noDisk(m.Report):
+		return say(buildWith, "is available and has no disk to deploy to: the agent has no driver for %s.", undriven)
 	case m.BMC.Error != "":
 		return say("`pxectl power status "+m.Name+"` asks again", "is %s, but its BMC is in trouble: %s.", m.State, m.BMC.Error)
 	case m.State == inventory.Deployed && m.Unverified:
@@ -73,7 +85,8 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 	return say("nothing to do", "is %s, as it should be (last proof: %s).", m.State, orNone(m.LastProof))
 }
 
-func whyDeploying(s snapshot, events []inventory.Event, say func(string, string, ...any) Diagnosis, since func(time.Time) string) Diagnosis {
+func whyDeploying(s snapshot, events []inventory.Event, now time.Time, say func(string, string, ...any) Diagnosis, saw func(breakdown)) Diagnosis {
+	since := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
 	r := s.record()
 	if r == nil {
 		return say("wait a moment", "is between two steps of deployment %s.", s.d.ID)
@@ -84,44 +97,64 @@ func whyDeploying(s snapshot, events []inventory.Event, say func(string, string,
 		if r.ActedAt.IsZero() && s.m.BMC.Address != "" {
 			return say("wait a moment", "is being switched off and on by its BMC, to boot into the agent.")
 		}
-		stage, next := chain(s.m.Name, events, r.BeganAt)
-		return say(next, "is being booted into the agent since %s (walk %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, MaxBoots, stage, left)
+		b := boot{m: s.m, now: now, started: r.ActedAt}.stopped(events, r.BeganAt)
+		saw(b)
+		return say(b.next, "is being booted into the agent since %s (walk %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, MaxBoots, b.stage, left)
 	case inventory.VerifyOS:
+		if now.Sub(r.BeganAt) < systemStarts {
+			return say("wait", "was started from its disk %s ago, and its system has not phoned home yet; that takes a minute or more; %s.", since(r.BeganAt), left)
+		}
 		return say("look at its console: `pxectl console "+s.m.Name+"`", "was started from its disk %s ago, and its system has not phoned home yet; %s.", since(r.BeganAt), left)
 	}
 	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "is at %s of deployment %s since %s; %s.", r.Step, s.d.ID, since(r.BeganAt), left)
 }
 
-// chain tells how far a network boot came since a moment: DHCP, boot program, script, ramdisk, agent.
-func chain(name string, events []inventory.Event, from time.Time) (stage, next string) {
-	stage, next = "nothing was seen of it on the wire", "is it on, is network boot first in its boot order, and is its cable in the provisioning network?"
-	for _, ev := range events {
-		if ev.At.Before(from) {
-			continue
-		}
-		switch ev.Kind {
-		case "dhcp":
-			if ev.Data["class"] == "other" {
-				continue
-			}
-			stage, next = "it asked by DHCP ("+ev.Text+")", "if nothing follows, another DHCP server's boot file may have won, or a firewall drops UDP 69 or 4011"
-		case "tftp":
-			stage, next = "it fetched by TFTP ("+ev.Text+")", "if no script request follows, the boot program does not run on this firmware (Secure Boot?)"
-		case "http":
-			stage, next = "it asked by HTTP ("+ev.Text+")", "if the agent does not follow, look at the console: `pxectl console "+name+"`"
-		case "agent":
-			stage, next = "its agent called ("+ev.Text+")", "wait"
+// lastWalk is the record of the last time that the machine was booted into the agent for its deployment.
+func (s *snapshot) lastWalk() *inventory.StepRecord {
+	if s.d == nil {
+		return nil
+	}
+	for i := len(s.d.History) - 1; i >= 0; i-- {
+		if r := &s.d.History[i]; r.Step == inventory.BootAgent {
+			return r
 		}
 	}
-	return stage, next
+	return nil
 }
 
 // diagnoseStranger is about a MAC that no machine has.
-func diagnoseStranger(mac inventory.MAC, events []inventory.Event) Diagnosis {
-	d := Diagnosis{Evidence: lastOf(events, evidence)}
-	stage, next := chain(string(mac), events, time.Time{})
-	d.Sentence, d.Next = fmt.Sprintf("%s is no machine's yet: %s.", mac, stage), next
-	return d
+func diagnoseStranger(mac inventory.MAC, events []inventory.Event, now time.Time) Diagnosis {
+	b := boot{m: inventory.Machine{Name: string(mac)}, now: now}.stopped(events, time.Time{})
+	return Diagnosis{
+		Sentence: fmt.Sprintf("%s is no machine's yet: %s.", mac, b.stage), Next: b.next,
+		Evidence: withDecisive(lastOf(events, evidence), b.decisive),
+	}
+}
+
+const buildWith = "put the driver into the ramdisk (`pxectl ramdisk build --with MODULE`), and boot the machine again"
+
+// withoutDriver names the PCI devices of a base class (01 mass storage, 02 network) that nothing in the ramdisk drives.
+func withoutDriver(r *inventory.Report, class string) string {
+	if r == nil {
+		return ""
+	}
+	var names []string
+	for _, p := range r.PCI {
+		if p.Driver == "" && strings.HasPrefix(p.Class, class) {
+			names = append(names, strings.TrimSpace(fmt.Sprintf("%s:%s %s", p.Vendor, p.Device, p.Name)))
+		}
+	}
+	return strings.Join(names, " and ")
+}
+
+// noDisk says that the agent found no disk that a system could be written to.
+func noDisk(r *inventory.Report) bool {
+	for _, d := range r.Disks {
+		if !d.ReadOnly && !d.Removable && d.Transport != "usb" {
+			return false
+		}
+	}
+	return true
 }
 
 func lastOf(events []inventory.Event, n int) []inventory.Event {
@@ -129,6 +162,14 @@ func lastOf(events []inventory.Event, n int) []inventory.Event {
 		events = events[len(events)-n:]
 	}
 	return events
+}
+
+// withDecisive puts the event that decided a diagnosis before the last ones, unless it is among them.
+func withDecisive(last []inventory.Event, decisive *inventory.Event) []inventory.Event {
+	if decisive == nil || len(last) == 0 || decisive.Seq >= last[0].Seq {
+		return last
+	}
+	return append([]inventory.Event{*decisive}, last[1:]...)
 }
 
 func orNone(s string) string {

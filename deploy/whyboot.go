@@ -1,0 +1,262 @@
+package deploy
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// How long each stretch of a boot may be silent before that is worth a word. The longest that were measured are a third of it.
+const (
+	firmwareStarts = 3 * time.Minute // power-on to the first DHCP; large servers need more, and `why` says so
+	firmwareAsks   = 15 * time.Second
+	programStarts  = 30 * time.Second
+	kernelStarts   = 90 * time.Second
+	systemStarts   = 2 * time.Minute // of a deployed system, to its call home
+)
+
+// A boot is what is known of a machine that should boot from the network.
+type boot struct {
+	m       inventory.Machine
+	now     time.Time
+	started time.Time // when we switched it on; zero when we did not
+}
+
+// A breakdown is where a boot stopped.
+type breakdown struct {
+	stage, next string
+	decisive    *inventory.Event
+	underWay    bool // it may go on by itself
+}
+
+func going(stage string) breakdown { return breakdown{stage: stage, next: "wait", underWay: true} }
+
+// stopped tells how far the network boot came since a moment. A boot that has just begun anew says less than the one before it.
+func (b boot) stopped(events []inventory.Event, from time.Time) breakdown {
+	all := traces(events, from)
+	last := b.where(&all[len(all)-1])
+	if len(all) > 1 && last.underWay {
+		if t := &all[len(all)-2]; t.agent == nil && (t.script == nil || t.script.Data["action"] != "local") {
+			before := b.at(t.last.Add(time.Hour)).where(t) // as if it had been waited for
+			before.stage += fmt.Sprintf("; it began another boot %s ago", b.ago(all[len(all)-1].last))
+			return before
+		}
+	}
+	return last
+}
+
+func (b boot) at(now time.Time) boot {
+	b.now = now
+	return b
+}
+
+func (b boot) ago(t time.Time) string { return b.now.Sub(t).Round(time.Second).String() }
+
+// quiet says that the machine gave no sign for that long.
+func (b boot) quiet(t *trace, d time.Duration) bool { return b.now.Sub(t.last) >= d }
+
+// where tells how far one boot came, from its end to its beginning: the last link that held decides.
+func (b boot) where(t *trace) breakdown {
+	switch {
+	case t.empty():
+		return b.unseen(t)
+	case t.agent != nil:
+		return breakdown{stage: "its agent called (" + t.agent.Text + ")", next: "wait", decisive: t.agent}
+	case t.refused != nil:
+		return breakdown{stage: t.refused.Text, next: "boot it from the network again: its script carries a fresh nonce", decisive: t.refused}
+	case t.script != nil:
+		return b.scripted(t)
+	case t.program != nil:
+		return b.loaded(t)
+	case t.tftp != nil:
+		return b.transferring(t)
+	}
+	return b.asking(t)
+}
+
+// unseen is about a machine of which nothing came.
+func (b boot) unseen(t *trace) breakdown {
+	cable := "is network boot first in its boot order, and is the cable of that card in the provisioning network?"
+	switch p := b.m.Power; {
+	case t.foreign != nil:
+		name := t.foreign.Data["interface"]
+		return breakdown{
+			stage:    "its requests arrive on " + name + ", which is not a provisioning interface",
+			next:     "add " + name + " to provisioning.interfaces in appliance.yaml, or plug the machine into the provisioning network",
+			decisive: t.foreign,
+		}
+	case t.rival != nil || t.lease != nil:
+		ev := t.rival
+		if ev == nil {
+			ev = t.lease
+		}
+		return breakdown{
+			stage:    "the DHCP server " + ev.Data["server"] + " answers it, and its own requests do not reach us",
+			next:     "let UDP 67 in, and have the relay between send to this appliance too",
+			decisive: ev,
+		}
+	case !b.started.IsZero() && b.now.Sub(b.started) < firmwareStarts:
+		return going(fmt.Sprintf("it was switched on %s ago and nothing was seen of it yet, which is normal while its firmware starts", b.ago(b.started)))
+	case p.Known && !p.On:
+		return breakdown{stage: fmt.Sprintf("its BMC says that it is off (read %s ago)", b.ago(p.ObservedAt)), next: "`pxectl power on " + b.m.Name + "`"}
+	case p.Known:
+		return breakdown{
+			stage: fmt.Sprintf("its BMC says that it is on (read %s ago), and nothing was seen of it on the wire", b.ago(p.ObservedAt)),
+			next:  cable + " Large servers need ten minutes before they ask; `pxectl console " + b.m.Name + "` shows",
+		}
+	}
+	return breakdown{stage: "nothing was seen of it on the wire", next: "is it on, " + cable}
+}
+
+// asking is about a machine that came no further than DHCP.
+func (b boot) asking(t *trace) breakdown {
+	switch {
+	case !b.quiet(t, firmwareAsks):
+		return going("it asked by DHCP " + b.ago(t.last) + " ago")
+	case t.rival != nil && (t.offered != nil || t.told != nil):
+		server := t.rival.Data["server"]
+		return breakdown{
+			stage:    fmt.Sprintf("another DHCP server, %s, told it to boot %q, and it never came to us for ours", server, t.rival.Data["boot"]),
+			next:     "take the boot options (66, 67, next-server) out of " + server + ", at least for this machine",
+			decisive: t.rival,
+		}
+	case (t.offered != nil || t.told != nil && t.told.Data["port"] == "67") && t.took == nil:
+		return breakdown{
+			stage:    "it has our offer and took no address: no DHCP server gave it one",
+			next:     "does the DHCP server of this network run, with free addresses? `pxectl doctor` names those that were heard",
+			decisive: cmp.Or(t.offered, t.told),
+		}
+	case t.told != nil && strings.HasPrefix(t.told.Data["boot"], "http"):
+		return breakdown{
+			stage:    "it was told to load " + bare(t.told.Data["boot"]) + ", and no request for it came",
+			next:     "let the HTTP port (TCP 8080) in; has it got an address from the DHCP server?",
+			decisive: t.told,
+		}
+	case t.told != nil:
+		return breakdown{
+			stage:    "it was told on port 4011 to fetch " + t.told.Data["boot"] + ", and no TFTP request for it came",
+			next:     "let UDP 69 in, and look at its console: `pxectl console " + b.m.Name + "`",
+			decisive: t.told,
+		}
+	case t.offered != nil:
+		server := cmp.Or(t.took.Data["selected"], "its DHCP server")
+		return breakdown{
+			stage: "it has our offer and an address from " + server + ", and neither a request on port 4011 nor one by TFTP came",
+			next: "let UDP 4011 and 69 in; or " + server + " told it to boot something else, in an answer that was not broadcast: " +
+				"look at its console: `pxectl console " + b.m.Name + "`",
+			decisive: t.offered,
+		}
+	case t.unheard != nil:
+		_, why, _ := strings.Cut(t.unheard.Text, "no answer: ")
+		next := "`pxectl machine add NAME --mac " + string(t.unheard.MAC) + "`, or discovery.policy: approve, if it should boot from here"
+		if why != "left alone" {
+			next = "choose another boot mode in its firmware"
+		}
+		return breakdown{stage: "it asked by DHCP and got no answer: " + why, next: next, decisive: t.unheard}
+	}
+	return breakdown{stage: "it took an address and did not ask what to boot", next: "is network boot what it does?", decisive: t.took}
+}
+
+// transferring is about a machine that asked by TFTP and has no boot program yet.
+func (b boot) transferring(t *trace) breakdown {
+	file := t.tftp.Data["file"]
+	br := breakdown{decisive: t.tftp}
+	switch t.tftp.Data["result"] {
+	case "missing":
+		br.stage, br.next = fmt.Sprintf("it asked by TFTP for %q, which is not ours", file), "who told it that name? `pxectl doctor` names other DHCP servers with boot options"
+		if t.rival != nil {
+			br.next = "take the boot options (66, 67, next-server) out of " + t.rival.Data["server"] + ", which names that file"
+		}
+	case "stalled":
+		br.stage = fmt.Sprintf("it asked for %s by TFTP, and the transfer stalls", file)
+		br.next = "full-size frames get lost on the way: compare the MTU of all bridges, VLANs and switch ports with 1500; then a firewall between, then the cable"
+	case "size", "sent":
+		if !b.quiet(t, firmwareAsks) {
+			return going("it is about to fetch " + file + " by TFTP")
+		}
+		br.stage, br.next = "it asked by TFTP for "+file+" and went no further", "look at its console: `pxectl console "+b.m.Name+"`"
+	default:
+		br.stage, br.next = "its TFTP transfer failed ("+t.tftp.Text+")", "look at its console: `pxectl console "+b.m.Name+"`"
+	}
+	return br
+}
+
+// loaded is about a machine that has a boot program, which has not asked for its script.
+func (b boot) loaded(t *trace) breakdown {
+	name := t.program.Data["file"]
+	if name == "" {
+		name = bare(t.program.Data["path"])
+	}
+	switch {
+	case !b.quiet(t, programStarts):
+		return going("it fetched " + name + " " + b.ago(t.last) + " ago")
+	case t.ipxe != nil:
+		return breakdown{
+			stage: name + " runs and asked by DHCP, and no request for its script came", decisive: t.ipxe,
+			next: "let the HTTP port (TCP 8080) in, and look at its console: `pxectl console " + b.m.Name + "`",
+		}
+	}
+	return breakdown{
+		stage: "it fetched " + name + " whole, and that never asked for its script", decisive: t.program,
+		next: "the program does not run: switch Secure Boot off; else look at its console: `pxectl console " + b.m.Name + "`",
+	}
+}
+
+// scripted is about a machine that has its script and no agent.
+func (b boot) scripted(t *trace) breakdown {
+	console := "look at its console: `pxectl console " + b.m.Name + "`"
+	br := breakdown{decisive: t.script}
+	switch reason := t.script.Data["reason"]; {
+	case t.script.Data["action"] == "local":
+		br.stage, br.next = "its script sent it to its own disk ("+reason+")", "nothing, if it should; else `pxectl deploy` or `pxectl machine approve` it"
+	case t.script.Data["action"] == "wait":
+		br.stage, br.next = "it waits in its boot program: "+reason, "`pxectl ramdisk build`; it goes on by itself"
+	case t.cut != nil:
+		br.decisive = t.cut
+		br.stage = fmt.Sprintf("its download of %s was cut off after %s of %s bytes", t.cut.Data["path"], cmp.Or(t.cut.Data["bytes"], "0"), t.cut.Data["want"])
+		br.next = "packets get lost: compare the MTU of all bridges, VLANs and switch ports with 1500, then the cable; " + console
+	case t.kernel == nil && !b.quiet(t, programStarts), t.initrd == nil && t.kernel != nil && !b.quiet(t, kernelStarts):
+		return going("it asked for its script " + b.ago(t.script.At) + " ago and loads the ramdisk")
+	case t.kernel == nil:
+		br.stage, br.next = "it has its script and fetched no kernel", console
+	case t.initrd == nil:
+		br.stage, br.next, br.decisive = "it has the kernel and fetched no ramdisk", console, t.kernel
+	case !b.quiet(t, kernelStarts):
+		return going("it has kernel and ramdisk since " + b.ago(t.initrd.At) + ", and its agent has not called yet")
+	case t.system != nil:
+		br.stage, br.decisive = "it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called", t.system
+		br.next = "let the agents' port (TCP 8443) in; " + console
+	default:
+		br.stage, br.decisive = "it has kernel and ramdisk, and its agent never called: the kernel does not start, or has no driver for the network card"+b.card(t), t.initrd
+		br.next = console + "; a driver goes into the ramdisk with `pxectl ramdisk build --with MODULE`"
+	}
+	return br
+}
+
+// card names the network card that was booted from, as far as that is known.
+func (b boot) card(t *trace) string {
+	nic := t.script.Data["nic"]
+	if b.m.Report != nil {
+		for _, p := range b.m.Report.PCI {
+			if p.Vendor+":"+p.Device == nic && p.Driver == "" {
+				return " (" + strings.TrimSpace(nic+" "+p.Name) + "; when it was inspected there was none)"
+			}
+		}
+		if other := withoutDriver(b.m.Report, "02"); other != "" {
+			return " (when it was inspected, there was none for " + other + ")"
+		}
+	}
+	if nic == "" {
+		return ""
+	}
+	return " (PCI " + nic + ")"
+}
+
+// bare is a URL without iPXE's settings.
+func bare(u string) string {
+	u, _, _ = strings.Cut(u, "?")
+	return u
+}
