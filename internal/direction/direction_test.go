@@ -18,7 +18,7 @@ import (
 const module = "github.com/pxectl/pxectl/"
 
 // leaves are those that the rest stands on; they do not know each other.
-var leaves = []string{"dhcpd", "images", "images/download", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"}
+var leaves = []string{"dhcpd", "images", "images/contents", "images/download", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"}
 
 // allowed lists each package with those it may import. Anything may import internal/*. A name that ends
 // in /... stands for the package and all below it.
@@ -27,8 +27,9 @@ var allowed = map[string][]string{
 
 	"dhcpd":            {},
 	"images":           {},
+	"images/contents":  {},
 	"images/download":  {},
-	"images/store":     {"images"},
+	"images/store":     {"images", "images/contents"},
 	"inventory":        {},
 	"inventory/boltdb": {"inventory"},
 	"ipxe":             {},
@@ -42,6 +43,7 @@ var allowed = map[string][]string{
 	"api/apitest": {"api", "deploy", "images", "images/store", "inventory", "power"},
 	"appliance":   append([]string{"api", "deploy"}, leaves...),
 	"lab/...":     append([]string{"lab/...", "appliance", "api", "deploy", "agent-ramdisk/modules"}, leaves...),
+	"lab/bench":   append([]string{"agent-ramdisk/disk"}, leaves...),
 	"cmd/pxectl":  append([]string{"lab", "appliance", "api", "deploy", "agent-ramdisk/initramfs"}, leaves...),
 
 	// What runs in the ramdisk, and what builds it.
