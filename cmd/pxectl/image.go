@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pxectl/pxectl/images/contents"
 	"github.com/pxectl/pxectl/images/store"
 )
 
@@ -45,25 +46,60 @@ func imageNames(images []store.Info) []string {
 }
 
 func (c *cli) imageRows(t *table, images []store.Info) {
-	t.row("NAME", "ID", "DISK", "STORED", "BOOTS", "IMPORTED")
+	t.row("NAME", "ID", "OS", "ARCH", "BOOTS", "DISK", "STORED", "IMPORTED")
 	for _, img := range images {
 		name := img.Name
 		if !img.Current {
 			name += " (older)"
 		}
-		t.row(name, img.ID[:min(12, len(img.ID))], binary(img.RawSize), binary(img.DataSize), bootsBy(img), c.ago(img.ImportedAt))
+		sys := system(img)
+		t.row(name, img.ID[:min(12, len(img.ID))], strings.TrimSpace(sys.OS+" "+sys.Version), sys.Architecture, bootsBy(img),
+			binary(img.RawSize), binary(img.DataSize), c.ago(img.ImportedAt))
 	}
 }
 
+// system is what is known of what is in an image.
+func system(img store.Info) contents.Software {
+	if img.System == nil {
+		return contents.Software{}
+	}
+	return *img.System
+}
+
+// bootsBy says which firmware finds something to boot. An EFI system partition that is known to have no
+// loader where firmware looks for one does not count.
 func bootsBy(img store.Info) string {
 	var by []string
 	if img.Contents.BIOS {
 		by = append(by, "bios")
 	}
-	if img.Contents.UEFI {
+	if found := system(img).Loaders; img.Contents.UEFI && (found == nil || len(found) > 0) {
 		by = append(by, "uefi")
 	}
 	return strings.Join(by, ", ")
+}
+
+// loadersOf says what firmware finds on the EFI system partition.
+func loadersOf(img store.Info) string {
+	switch found := system(img).Loaders; {
+	case found == nil:
+		return ""
+	case len(found) == 0:
+		return "none in EFI/BOOT: UEFI firmware needs a boot entry"
+	default:
+		return "EFI/BOOT/" + strings.Join(found, ", EFI/BOOT/")
+	}
+}
+
+func cloudInit(img store.Info) string {
+	switch has := system(img).CloudInit; {
+	case has == nil:
+		return "not known"
+	case *has:
+		return "in it"
+	default:
+		return "not in it: no host name, keys or user-data arrive, and it does not call home by itself"
+	}
 }
 
 func (c *cli) imageShow() *cobra.Command {
@@ -81,12 +117,17 @@ func (c *cli) imageShow() *cobra.Command {
 			return c.print(img, []string{img.Name}, func(t *table) {
 				t.field("name", img.Name)
 				t.field("id", img.ID)
-				t.field("disk", fmt.Sprintf("%s (%d bytes), sectors of %d", binary(img.RawSize), img.RawSize, img.SectorSize))
+				t.field("system", system(img).Name)
+				t.field("architecture", system(img).Architecture)
+				t.field("cloud-init", cloudInit(img))
+				t.field("disk", fmt.Sprintf("%d bytes (%s) at least, sectors of %d", img.RawSize, binary(img.RawSize), img.SectorSize))
 				t.field("zero", binary(img.ZeroBytes))
 				t.field("stored", binary(img.DataSize))
 				t.field("raw sha256", img.RawSHA256)
 				t.field("partitions", strings.Join(words(img.Contents.PartitionTable, fmt.Sprint(img.Contents.Partitions)), ", "))
+				t.field("file systems", strings.Join(system(img).Filesystems, ", "))
 				t.field("boots", bootsBy(img))
+				t.field("loaders", loadersOf(img))
 				t.field("imported", stamp(img.ImportedAt))
 			})
 		},

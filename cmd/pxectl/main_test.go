@@ -58,6 +58,11 @@ func TestScripts(t *testing.T) {
 			}
 			env.Setenv("PXECTL_SOCKET", socket)
 			env.Setenv("IMAGES", filepath.Join(dir, "images"))
+			example, err := filepath.Abs("../../images/contents/testdata/disk.img.zst")
+			if err != nil {
+				return err
+			}
+			env.Setenv("DISK", example)
 			return nil
 		},
 	})

@@ -1,78 +1,129 @@
 package store
 
 import (
-	"bytes"
-	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/images/contents"
 )
 
-// espType is the type GUID of an EFI system partition as it lies on disk,
-// C12A7328-F81F-11D2-BA4B-00A0C93EC93B (UEFI specification table 5-7).
-var espType = []byte{0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b}
+// systemFile lies beside the manifest and not in it: it says what could be read of the image, which is not
+// what makes the image.
+const systemFile = "system.json"
 
-// readContents reads what the beginning of an image says of its layout. What it cannot read it
-// leaves out: this informs and decides nothing.
-func readContents(head []byte) (c images.Contents, sectorSize int) {
-	if len(head) < 512 {
-		return c, 512
-	}
-	for _, size := range []int{512, 4096} {
-		if count, esp, ok := readGPT(head, size); ok {
-			c.PartitionTable, c.Partitions, c.UEFI = "gpt", count, esp
-			c.BIOS = hasBootCode(head)
-			return c, size
-		}
-	}
-	if head[510] != 0x55 || head[511] != 0xaa {
-		return c, 512
-	}
-	// The four entries of an MBR. A file system's boot sector has the same signature, but hardly ever
-	// four status bytes that are 0x00 or 0x80.
-	for i := range 4 {
-		e := head[446+16*i:][:16]
-		if e[0] != 0 && e[0] != 0x80 {
-			return images.Contents{}, 512
-		}
-		if kind := e[4]; kind != 0 && binary.LittleEndian.Uint32(e[12:]) != 0 {
-			c.Partitions++
-			c.UEFI = c.UEFI || kind == 0xef
-		}
-	}
-	if c.Partitions == 0 {
-		return images.Contents{}, 512
-	}
-	c.PartitionTable, c.BIOS = "mbr", hasBootCode(head)
-	return c, 512
+// layout is what the manifest says of the image's partition table.
+func layout(t contents.Table) images.Contents {
+	return images.Contents{PartitionTable: t.Kind, Partitions: len(t.Partitions), BIOS: t.BootCode && t.Kind != "", UEFI: t.HasESP()}
 }
 
-// hasBootCode says whether BIOS firmware would find something to run in sector 0.
-func hasBootCode(head []byte) bool {
-	return head[510] == 0x55 && head[511] == 0xaa && !images.IsZero(head[:440])
+// readSystem looks into the packed image. What goes wrong costs the knowledge and nothing else.
+func readSystem(data io.ReaderAt, p packed, t contents.Table) (s contents.Software, err error) {
+	defer recovered("contents", &err)
+	r, err := newUnpacked(data, p)
+	if err != nil {
+		return s, err
+	}
+	return contents.Read(r, p.rawSize, t), nil
 }
 
-// readGPT reads the primary table (UEFI specification section 5.3) if there is one for
-// sectors of this size.
-func readGPT(head []byte, sector int) (partitions int, esp, ok bool) {
-	if len(head) < 2*sector || string(head[sector:sector+8]) != "EFI PART" {
-		return 0, false, false
+// unpacked reads the raw bytes of a packed image here and there.
+type unpacked struct {
+	data   io.ReaderAt
+	p      packed
+	dec    *images.Decoder
+	frame  []byte
+	raw    []byte // of the chunk at
+	at     int
+	chunks int // that may still be unpacked
+}
+
+// maxUnpacked bounds what a look into an image costs: 100 chunks are about half a second.
+const maxUnpacked = 100
+
+func newUnpacked(data io.ReaderAt, p packed) (*unpacked, error) {
+	dec, err := images.NewDecoder()
+	if err != nil {
+		return nil, err
 	}
-	le := binary.LittleEndian
-	h := head[sector:]
-	first, count, size := le.Uint64(h[72:]), le.Uint32(h[80:]), le.Uint32(h[84:])
-	if first < 2 || first > uint64(len(head)/sector) || count > 4096 || size < 128 || size > 4096 {
-		return 0, false, true
-	}
-	entries := head[int(first)*sector:]
-	for range count {
-		if len(entries) < int(size) {
-			break
+	return &unpacked{data: data, p: p, dec: dec, at: -1, chunks: maxUnpacked}, nil
+}
+
+func (u *unpacked) ReadAt(b []byte, off int64) (int, error) {
+	n := 0
+	for n < len(b) {
+		if off < 0 || off >= u.p.rawSize {
+			return n, io.EOF
 		}
-		if kind := entries[:16]; !images.IsZero(kind) {
-			partitions++
-			esp = esp || bytes.Equal(kind, espType)
+		i := int(off / images.ChunkSize)
+		from := off % images.ChunkSize
+		var m int
+		if c := u.p.chunks[i]; c.Zero {
+			m = int(min(int64(len(b)-n), c.RawLength-from))
+			clear(b[n : n+m])
+		} else {
+			if err := u.unpack(i); err != nil {
+				return n, err
+			}
+			m = copy(b[n:], u.raw[from:])
 		}
-		entries = entries[size:]
+		n += m
+		off += int64(m)
 	}
-	return partitions, esp, true
+	return n, nil
+}
+
+func (u *unpacked) unpack(i int) error {
+	if u.at == i {
+		return nil
+	}
+	if u.chunks--; u.chunks < 0 {
+		return errors.New("the image is too scattered to look into")
+	}
+	c := u.p.chunks[i]
+	if int64(cap(u.frame)) < c.Length {
+		u.frame = make([]byte, c.Length)
+	}
+	u.frame = u.frame[:c.Length]
+	if _, err := u.data.ReadAt(u.frame, c.Offset); err != nil {
+		return err
+	}
+	u.at = -1
+	raw, err := u.dec.DecodeChunk(u.raw, u.frame, c)
+	if err != nil {
+		return err
+	}
+	u.raw, u.at = raw, i
+	return nil
+}
+
+func writeSystem(dir string, s contents.Software) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("%s: %w", systemFile, err)
+	}
+	return writeSynced(filepath.Join(dir, systemFile), append(b, '\n'))
+}
+
+// loadSystem gives nil for an image of which nothing is known: it was imported before this was looked at, or
+// what was known is damaged.
+func (s *Store) loadSystem(id string) *contents.Software {
+	path := filepath.Join(s.dir, id, systemFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	system := new(contents.Software)
+	if err == nil {
+		err = json.Unmarshal(b, system)
+	}
+	if err != nil {
+		s.log.Warn("what is known of an image's contents cannot be read", "path", path, "err", err)
+		return nil
+	}
+	return system
 }

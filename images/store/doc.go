@@ -5,6 +5,7 @@
 //
 //	<id>/manifest.json   what the image is; the id is its sha256
 //	<id>/disk.zst        its bytes (package images says how)
+//	<id>/system.json     what could be read of what is in it; it may be missing
 //	tmp-*/               imports under way and deletions; leftovers go at the next Open
 //
 // An image appears by the rename of a finished directory and is immutable from then

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 
@@ -288,54 +287,6 @@ func FuzzQcow2(f *testing.F) {
 		}
 		t.Fatal("the image does not end")
 	})
-}
-
-func TestContents(t *testing.T) {
-	le := binary.LittleEndian
-	gpt := func(sector int) []byte {
-		b := make([]byte, 64<<10)
-		b[0], b[510], b[511] = 0xeb, 0x55, 0xaa
-		copy(b[sector:], "EFI PART")
-		le.PutUint64(b[sector+72:], 2)
-		le.PutUint32(b[sector+80:], 128)
-		le.PutUint32(b[sector+84:], 128)
-		copy(b[2*sector:], bytes.Repeat([]byte{7}, 16))
-		copy(b[2*sector+128:], espType)
-		return b
-	}
-	mbr := make([]byte, 4096)
-	mbr[510], mbr[511] = 0x55, 0xaa
-	mbr[446], mbr[446+4] = 0x80, 0x83
-	le.PutUint32(mbr[446+12:], 2048)
-	hostile := gpt(512)
-	le.PutUint64(hostile[512+72:], 1<<63)
-	tests := []struct {
-		name   string
-		head   []byte
-		want   images.Contents
-		sector int
-	}{
-		{"GPT", gpt(512), images.Contents{PartitionTable: "gpt", Partitions: 2, BIOS: true, UEFI: true}, 512},
-		{"GPT in sectors of 4096", gpt(4096), images.Contents{PartitionTable: "gpt", Partitions: 2, BIOS: true, UEFI: true}, 4096},
-		{"GPT cut", gpt(512)[:1024+128], images.Contents{PartitionTable: "gpt", Partitions: 1, BIOS: true}, 512},
-		{"GPT that points away", hostile, images.Contents{PartitionTable: "gpt", BIOS: true}, 512},
-		{"MBR", mbr, images.Contents{PartitionTable: "mbr", Partitions: 1}, 512},
-		{"nothing", make([]byte, 4096), images.Contents{}, 512},
-		{"short", []byte{1}, images.Contents{}, 512},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, sector := readContents(tt.head)
-			if diff := cmp.Diff(tt.want, got); diff != "" || sector != tt.sector {
-				t.Errorf("readContents, sector %d, want %d (-want +got):\n%s", sector, tt.sector, diff)
-			}
-		})
-	}
-}
-
-func FuzzContents(f *testing.F) {
-	f.Add(header())
-	f.Fuzz(func(_ *testing.T, head []byte) { readContents(head) })
 }
 
 const importInto = "PXECTL_TEST_IMPORT_INTO"

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/images/contents"
 )
 
 // ImportOptions say what Import is given. Only Name is needed.
@@ -82,7 +83,15 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 		Format: images.Format, Name: opt.Name, RawSize: p.rawSize, ChunkSize: images.ChunkSize,
 		RawSHA256: p.sha256, HashName: images.HashName, DataSize: p.dataSize, Chunks: p.chunks,
 	}
-	m.Contents, m.SectorSize = readContents(p.head)
+	table := contents.ReadTable(p.head)
+	m.Contents, m.SectorSize = layout(table), table.SectorSize
+	system, err := readSystem(data, p, table)
+	if err != nil {
+		s.log.Warn("the image's contents are not known", "name", opt.Name, "err", err)
+	}
+	if err := writeSystem(temp, system); err != nil {
+		return Info{}, err
+	}
 	info, err := s.publish(temp, m)
 	if err != nil {
 		return Info{}, err

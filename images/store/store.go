@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/images/contents"
 )
 
 // ErrNotFound is wrapped when no image has the name or id asked for.
@@ -37,6 +38,8 @@ type Info struct {
 	RawSHA256  images.Hash     `json:"raw_sha256"`
 	Contents   images.Contents `json:"contents"`
 	ImportedAt time.Time       `json:"imported_at"`
+
+	System *contents.Software `json:"system,omitempty"` // nil: not looked at
 }
 
 // A Store is a directory of images. One process at a time may have it open. All methods can be
@@ -117,7 +120,9 @@ func (s *Store) read(id string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return newInfo(id, m, manifest.ModTime()), nil
+	info := newInfo(id, m, manifest.ModTime())
+	info.System = s.loadSystem(id)
+	return info, nil
 }
 
 func newInfo(id string, m *images.Manifest, at time.Time) Info {

@@ -1,0 +1,204 @@
+package contents
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Software is what could be read of an image. Everything in it comes from the image and may lie.
+type Software struct {
+	Architecture string   `json:"architecture,omitempty"` // "amd64", "arm64", …: of its programs, or else of its boot loader
+	OS           string   `json:"os,omitempty"`           // ID of os-release(5): "debian"
+	Version      string   `json:"version,omitempty"`      // VERSION_ID
+	Name         string   `json:"name,omitempty"`         // PRETTY_NAME
+	CloudInit    *bool    `json:"cloud_init,omitempty"`   // nil: the root file system was not read
+	Filesystems  []string `json:"filesystems,omitempty"`  // kinds that were recognised, in the order of the partitions
+	// Loaders are those in EFI/BOOT of the EFI system partition, which firmware finds without a boot
+	// entry: "BOOTX64.EFI". nil: no such partition was read; empty: there are none.
+	Loaders []string `json:"loaders,omitzero"`
+}
+
+// maxPartitions is how many partitions are looked into.
+const maxPartitions = 16
+
+// Read looks into the partitions of a disk of size bytes, or into the disk itself when it has no table.
+func Read(disk io.ReaderAt, size int64, t Table) (s Software) {
+	partitions := t.Partitions
+	if t.Kind == "" {
+		partitions = []Partition{{0, size, false}}
+	}
+	loaderArch := ""
+	for i, p := range partitions {
+		if p.Length <= 0 || p.Offset < 0 || p.Offset > size-p.Length || i >= maxPartitions {
+			continue
+		}
+		part := io.NewSectionReader(disk, p.Offset, p.Length)
+		kind := filesystem(part)
+		if kind != "" {
+			s.Filesystems = append(s.Filesystems, kind)
+		}
+		switch {
+		case kind == "vfat" && p.ESP && s.Loaders == nil:
+			s.Loaders, loaderArch = readLoaders(part)
+		case kind == "ext4" && s.CloudInit == nil:
+			s.readRoot(part)
+		}
+	}
+	if s.Architecture == "" {
+		s.Architecture = loaderArch
+	}
+	return s
+}
+
+// filesystem tells a file system, or what stands in its place, by its magic.
+func filesystem(r io.ReaderAt) string {
+	at := func(off int64, magic string) bool {
+		b := make([]byte, len(magic))
+		_, err := r.ReadAt(b, off)
+		return err == nil && string(b) == magic
+	}
+	switch {
+	case at(1024+56, "\x53\xef"):
+		return "ext4" // or 2, or 3: one reader for all
+	case at(0, "XFSB"):
+		return "xfs"
+	case at(64<<10+64, "_BHRfS_M"):
+		return "btrfs"
+	case at(512, "LABELONE"):
+		return "lvm"
+	case at(0, "LUKS\xba\xbe"):
+		return "luks"
+	case at(0, "hsqs"):
+		return "squashfs"
+	case at(3, "NTFS    "):
+		return "ntfs"
+	case at(510, "\x55\xaa") && (at(54, "FAT") || at(82, "FAT32")):
+		return "vfat"
+	}
+	return ""
+}
+
+// loaders are the removable paths (UEFI specification section 3.5.1.1, table 3-2) and what they are for.
+var loaders = []struct{ name, arch string }{
+	{"BOOTX64.EFI", "amd64"}, {"BOOTAA64.EFI", "arm64"}, {"BOOTIA32.EFI", "386"}, {"BOOTARM.EFI", "arm"},
+}
+
+func readLoaders(part io.ReaderAt) (found []string, arch string) {
+	fat, err := openFAT(part)
+	if err != nil {
+		return nil, ""
+	}
+	names, err := fat.list("EFI", "BOOT")
+	if err != nil && !errors.Is(err, errNotThere) {
+		return nil, ""
+	}
+	found = []string{}
+	for _, l := range loaders {
+		if slices.Contains(names, l.name) {
+			found = append(found, l.name)
+			if arch == "" {
+				arch = l.arch
+			}
+		}
+	}
+	return found, arch
+}
+
+// readRoot looks at a file system that may be the root.
+func (s *Software) readRoot(part io.ReaderAt) {
+	fs, err := openExt4(part)
+	if err != nil {
+		return
+	}
+	// os-release(5): the one below /etc goes first.
+	var release []byte
+	for _, path := range []string{"/etc/os-release", "/usr/lib/os-release"} {
+		if release, err = fs.read(path, 64<<10); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return // some other file system, such as /boot
+	}
+	s.OS, s.Version, s.Name = osRelease(release)
+	has := false
+	for _, path := range []string{"/usr/bin/cloud-init", "/etc/cloud/cloud.cfg"} {
+		if _, err := fs.find(path); err == nil {
+			has = true
+		} else if !errors.Is(err, errNotThere) {
+			return // unreadable is not absent
+		}
+	}
+	s.CloudInit = &has
+	if head, err := fs.read("/bin/sh", 64); err == nil {
+		s.Architecture = elfArch(head)
+	}
+}
+
+// osRelease reads ID, VERSION_ID and PRETTY_NAME of os-release(5), which is a list of assignments of the shell.
+func osRelease(b []byte) (id, version, name string) {
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for lines.Scan() {
+		key, value, _ := strings.Cut(strings.TrimSpace(lines.Text()), "=")
+		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+			value = value[1 : n-1]
+		}
+		value = printable(value)
+		switch key {
+		case "ID":
+			id = value
+		case "VERSION_ID":
+			version = value
+		case "PRETTY_NAME":
+			name = value
+		}
+	}
+	return id, version, name
+}
+
+// maxWord bounds what is taken over from the image.
+const maxWord = 80
+
+func printable(s string) string {
+	s = strings.ToValidUTF8(s[:min(len(s), maxWord)], "")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// elfArch reads e_machine (System V ABI, chapter 4).
+func elfArch(head []byte) string {
+	if len(head) < 20 || string(head[:4]) != "\x7fELF" {
+		return ""
+	}
+	order := binary.ByteOrder(binary.LittleEndian)
+	if head[5] == 2 {
+		order = binary.BigEndian
+	}
+	switch order.Uint16(head[18:]) {
+	case 3:
+		return "386"
+	case 21:
+		return "ppc64" + map[byte]string{1: "le"}[head[5]]
+	case 22:
+		return "s390x"
+	case 40:
+		return "arm"
+	case 62:
+		return "amd64"
+	case 183:
+		return "arm64"
+	case 243:
+		return "riscv64"
+	}
+	return ""
+}
