@@ -107,7 +107,10 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 	}
 	for _, in := range cfg.Provisioning.Interfaces {
 		addr := netip.AddrPortFrom(in.Address, uint16(cfg.TFTP.Port)).String()
-		t, err := tftpd.Listen(tftpd.Config{Addr: addr, Open: plane.file, Done: plane.sawTFTP, Log: log})
+		t, err := tftpd.Listen(tftpd.Config{
+			Addr: addr, Open: plane.file, Done: plane.sawTFTP, Log: log,
+			Client: func(a netip.Addr) string { return string(engine.MACAt(a)) },
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -132,9 +135,9 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 		if err != nil {
 			return nil, fmt.Errorf("api.port: %w", err)
 		}
-		encrypted := tls.NewListener(secure, tlsConfig)
+		encrypted := tls.NewListener(ipxe.LimitConns(secure), tlsConfig)
 		services = append(services,
-			service{"http", func(ctx context.Context) error { return api.Serve(ctx, plain, boot, log) }},
+			service{"http", func(ctx context.Context) error { return api.Serve(ctx, ipxe.LimitConns(plain), boot, log) }},
 			service{"agents", func(ctx context.Context) error { return api.Serve(ctx, encrypted, agents, log) }},
 		)
 	}

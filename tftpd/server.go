@@ -91,7 +91,7 @@ type Config struct {
 	// Client names the machine behind an address, so that what was learned of its wire
 	// outlives its address; "" when it is not known. May be nil.
 	Client func(netip.Addr) string
-	Log          *slog.Logger   // nothing is logged when nil
+	Log    *slog.Logger // nothing is logged when nil
 }
 
 // A Server answers TFTP read requests.

@@ -114,17 +114,20 @@ func statFields(file string) []string {
 	return strings.Fields(string(raw[end+1:]))
 }
 
-// cpu is what the server's processes have used so far, user and system.
+// cpu is what the server's threads have run so far, in user and kernel mode. The scheduler's own account
+// has nanoseconds; proc_pid_stat(5) counts ticks of 10 ms.
 func (s server) cpu() time.Duration {
-	var ticks int
+	var sum time.Duration
 	for _, pid := range s.group() {
-		if f := statFields(fmt.Sprintf("/proc/%d/stat", pid)); len(f) > 12 {
-			user, _ := strconv.Atoi(f[11])
-			system, _ := strconv.Atoi(f[12])
-			ticks += user + system
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		for _, file := range tasks {
+			raw, _ := os.ReadFile(file)
+			ran, _, _ := strings.Cut(string(raw), " ")
+			ns, _ := strconv.ParseInt(ran, 10, 64)
+			sum += time.Duration(ns)
 		}
 	}
-	return time.Duration(ticks) * time.Second / 100 // USER_HZ
+	return sum
 }
 
 // peakMemory is the most that one process of the server ever had resident, in MiB.

@@ -1,0 +1,146 @@
+package ipxe
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// slowPlane serves a boot plane behind LimitConns.
+func slowPlane(t *testing.T, ramdisk string) (addr string, l *limitedListener) {
+	t.Helper()
+	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = LimitConns(tcp).(*limitedListener)
+	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: Handler(Config{
+		Decide:  waiting,
+		Ramdisk: func(string, string) (string, bool) { return ramdisk, ramdisk != "" },
+		Log:     slog.New(slog.DiscardHandler),
+	})}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { srv.Close() })
+	return tcp.Addr().String(), l
+}
+
+// from is a client with a loopback address of its own.
+func from(ip string) *net.Dialer {
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: 5 * time.Second}
+}
+
+// eventually polls, because the server learns of a closed connection in its own time.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+	}
+}
+
+func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		address func(i int) string
+		held    int // connections that the server keeps
+	}{
+		{"2000 connections from one address", func(int) string { return "127.0.0.2" }, maxConnsPerClient},
+		{"2000 connections from 500 addresses", func(i int) string { return fmt.Sprintf("127.0.%d.%d", 3+i%2, 1+i%250) }, 2000},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			addr, l := slowPlane(t, "")
+			for i := range 2000 {
+				conn, err := from(c.address(i)).Dial("tcp4", addr)
+				if err != nil {
+					t.Fatalf("connection %d: %v", i, err)
+				}
+				defer conn.Close()
+				_, _ = conn.Write([]byte("GET /boot.ipxe HTTP/1.1\r\nX-Slow: ")) // and nothing more
+			}
+			held := func() int {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				return l.total
+			}
+			eventually(t, fmt.Sprintf("%d connections held", c.held), func() bool { return held() == c.held })
+
+			machine := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: from("127.0.1.1").DialContext}}
+			defer machine.CloseIdleConnections()
+			start := time.Now()
+			resp, err := machine.Get("http://" + addr + "/boot.ipxe?" + fromROM)
+			if err != nil {
+				t.Fatalf("a machine that boots meanwhile: %v", err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if took := time.Since(start); err != nil || resp.StatusCode != 200 || len(body) == 0 || took > time.Second {
+				t.Errorf("a machine that boots meanwhile got %d, %d bytes, %v after %v; want its script at once", resp.StatusCode, len(body), err, took)
+			}
+		})
+	}
+}
+
+func TestLimitsForget(t *testing.T) {
+	addr, l := slowPlane(t, "")
+	for range 3 * maxConnsPerClient {
+		conn, err := from("127.0.0.1").Dial("tcp4", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, "GET /nope HTTP/1.0\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(conn); err != nil {
+			t.Fatalf("one connection after another: %v", err)
+		}
+		conn.Close()
+	}
+	eventually(t, "no connection is counted any more", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.total == 0 && len(l.clients) == 0
+	})
+}
+
+// A fileSink is a ResponseWriter that can be given a file, as net/http's can on a TCP connection.
+type fileSink struct {
+	*httptest.ResponseRecorder
+	file *os.File
+}
+
+func (s *fileSink) ReadFrom(r io.Reader) (int64, error) {
+	if l, ok := r.(*io.LimitedReader); ok {
+		s.file, _ = l.R.(*os.File)
+	}
+	return io.Copy(s.ResponseRecorder, r)
+}
+
+// A wrapper that hides ReadFrom costs a copy of every byte through user space: sendfile needs the file at
+// one end of the chain and the TCP connection at the other. The row http-cpu of lab/bench measures it.
+func TestNothingStandsInTheWayOfSendfile(t *testing.T) {
+	var conn net.Conn = &limitedConn{}
+	if _, ok := conn.(io.ReaderFrom); !ok {
+		t.Error("the limited connection has no ReadFrom")
+	}
+	path := filepath.Join(t.TempDir(), "initrd")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h := Handler(Config{
+		Decide: waiting, Ramdisk: func(string, string) (string, bool) { return path, true },
+		Observe: func(Request) {}, Log: slog.New(slog.DiscardHandler),
+	})
+	sink := &fileSink{ResponseRecorder: httptest.NewRecorder()}
+	h.ServeHTTP(sink, httptest.NewRequest("GET", RamdiskPath("amd64", "initrd"), nil))
+	if sink.Code != 200 || sink.Body.Len() != 1<<20 || sink.file == nil {
+		t.Errorf("a download: %d, %d bytes, from the file itself: %v; want 200, 1 MiB, from the file", sink.Code, sink.Body.Len(), sink.file != nil)
+	}
+}
