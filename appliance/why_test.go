@@ -1,0 +1,370 @@
+package appliance
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/internal/testnet"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/powertest"
+)
+
+func TestMain(m *testing.M) { testnet.Main(m) }
+
+// A site is the appliance's boot plane on br0 of a private network, with its real sockets, and a clock that can be put forward
+// so that nobody has to wait until a silence is long.
+type site struct {
+	engine *deploy.Engine
+	bmc    *powertest.BMC
+	ahead  atomic.Int64 // of the engine's clock
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	testnet.Bridge(t, "10.77.0.1/24")
+	dir := t.TempDir()
+	short, err := os.MkdirTemp("", "px") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(short) })
+	cfg, err := Parse("test", fmt.Appendf(nil, "data_dir: %s\nprovisioning: {interfaces: [{name: br0}]}\napi: {socket: %s/s}\n", dir, short), net.Interfaces)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"vmlinuz", "initrd"} {
+		file := filepath.Join(cfg.RamdiskDir(), "amd64", name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, make([]byte, 100_000), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := slog.New(slog.DiscardHandler)
+	db, err := boltdb.Open(filepath.Join(dir, "pxectl.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := loadKeys(filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pictures, err := store.Open(filepath.Join(dir, "images"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{bmc: &powertest.BMC{}}
+	s.engine, err = deploy.New(deploy.Config{
+		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal, Policy: deploy.PolicyApprove, Server: cfg.serverFor, Log: log,
+		OpenBMC: func(power.Target) (power.BMC, error) { return s.bmc, nil }, Pace: powertest.Fast,
+		Image: func(ref string) (deploy.Image, error) { return findImage(pictures, ref) },
+		Now:   func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	services, err := listen(cfg, "test", s.engine, pictures, secrets, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	services = append(services, service{"engine", s.engine.Run})
+	ended := make(chan error, len(services))
+	for _, v := range services {
+		go func() { ended <- v.run(ctx) }()
+	}
+	t.Cleanup(func() {
+		cancel()
+		for range services {
+			if err := <-ended; err != nil {
+				t.Errorf("a service ended with %v", err)
+			}
+		}
+		pictures.Close()
+		db.Close()
+	})
+	return s
+}
+
+const clientMAC = inventory.MAC("52:54:00:77:00:02")
+
+// client is a host that boots, with an address that it has from elsewhere.
+func client(t *testing.T) testnet.Host {
+	t.Helper()
+	h := testnet.NewHost(t, "client", "10.77.0.60/24", string(clientMAC))
+	t.Cleanup(func() { h.Run(t, "ip", "link", "del", "eth0") })
+	h.Run(t, "ip", "route", "add", "default", "dev", "eth0") // for 255.255.255.255
+	return h
+}
+
+// TestBootClient is the helper process that plays firmware: one packet per word.
+func TestBootClient(t *testing.T) {
+	words := os.Getenv("APPLIANCE_TEST_CLIENT")
+	if words == "" {
+		return // not skipped: nothing is left untested
+	}
+	mac, err := net.ParseMAC(string(clientMAC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for word := range strings.FieldsSeq(words) {
+		p, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithBroadcast(true),
+			dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 7})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		local, to := ":68", "255.255.255.255:67"
+		switch word {
+		case "request":
+			p.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest))
+			p.UpdateOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 77, 0, 2)))
+			p.UpdateOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 77, 0, 60)))
+		case "4011":
+			p.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest))
+			p.ClientIPAddr = net.IPv4(10, 77, 0, 60)
+			local, to = "10.77.0.60:4011", "10.77.0.1:4011"
+		}
+		send(t, p, local, to)
+	}
+}
+
+// send sends one packet and waits for the first answer, or a moment.
+func send(t *testing.T, p *dhcpv4.DHCPv4, local, to string) {
+	t.Helper()
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1) })
+	}}
+	conn, err := lc.ListenPacket(t.Context(), "udp4", local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.WriteTo(p.ToBytes(), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+	_, _, _ = conn.ReadFrom(make([]byte, 2000))
+}
+
+// firmware lets the client send packets.
+func firmware(t *testing.T, h testnet.Host, words string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := h.Command(self, "-test.run=^TestBootClient$")
+	cmd.Env = append(os.Environ(), "APPLIANCE_TEST_CLIENT="+words)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// why asks until the sentence is the wanted one: what the boot plane saw is on the timeline within a fifth of a second,
+// and a stalled transfer is given up after nine.
+func (s *site) why(t *testing.T, ref, sentence, next string) deploy.Diagnosis {
+	t.Helper()
+	s.ahead.Store(int64(10 * time.Minute))
+	var d deploy.Diagnosis
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if d, err = s.engine.Why(ref); err == nil && strings.Contains(d.Sentence, sentence) && strings.Contains(d.Next, next) {
+			return d
+		}
+	}
+	var evidence strings.Builder
+	for _, e := range d.Evidence {
+		fmt.Fprintf(&evidence, "\n%s %s %v", e.Kind, e.Text, e.Data)
+	}
+	t.Fatalf("why %s: %q, next %q (%v), want %q, %q%s", ref, d.Sentence, d.Next, err, sentence, next, evidence.String())
+	return d
+}
+
+// otherServer is the DHCP server that we may not touch, at 10.77.0.2.
+func otherServer(t *testing.T, options ...string) {
+	t.Helper()
+	lan := testnet.NewHost(t, "lan", "10.77.0.2/24", "")
+	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
+	cmd := lan.Command("dnsmasq", append([]string{
+		"--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--no-ping", "--user=root", "--dhcp-authoritative",
+		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-host=" + string(clientMAC) + ",10.77.0.60", "--dhcp-leasefile=" + filepath.Join(t.TempDir(), "leases"),
+	}, options...)...)
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready, drained := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(drained)
+		once := sync.OnceFunc(func() { close(ready) })
+		for lines := bufio.NewScanner(said); lines.Scan(); {
+			if strings.Contains(lines.Text(), "DHCP, IP range") {
+				once()
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		<-drained
+		_ = cmd.Wait()
+	})
+	select {
+	case <-ready:
+	case <-drained:
+		t.Fatal("dnsmasq ended before it was ready")
+	}
+}
+
+// plug changes a link of this side.
+func plug(t *testing.T, link string, how ...string) {
+	t.Helper()
+	if out, err := exec.Command("ip", append([]string{"link", "set", link}, how...)...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// Each fault is built on a real wire, and named.
+func TestWhyOnTheWire(t *testing.T) {
+	testnet.Need(t, "ip", "dnsmasq", "curl")
+	fetch := func(t *testing.T, h testnet.Host, args ...string) {
+		t.Helper()
+		_ = h.Command("curl", append([]string{"--silent", "--output", "/dev/null", "--max-time", "12"}, args...)...).Run() // faults are what is tested
+	}
+	script := "http://10.77.0.1:8080/boot.ipxe?mac=" + string(clientMAC) + "&arch=x86_64&platform=efi&busid=01-80-86-15-33"
+	for _, c := range []struct {
+		name           string
+		dnsmasq        []string // beside us; nil for no other server
+		play           func(t *testing.T, h testnet.Host)
+		sentence, next string
+		evidence       string
+	}{
+		{
+			name: "nobody gives an address", play: func(t *testing.T, h testnet.Host) { firmware(t, h, "discover") },
+			sentence: "took no address: no DHCP server gave it one", next: "does the DHCP server of this network run", evidence: "OFFER snponly.efi",
+		},
+		{
+			name: "another server's boot file won", dnsmasq: []string{"--dhcp-boot=pxelinux.0"},
+			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover request") },
+			sentence: `another DHCP server, 10.77.0.2, told it to boot "pxelinux.0"`, next: "take the boot options (66, 67, next-server) out of 10.77.0.2", evidence: "from another server, 10.77.0.2",
+		},
+		{
+			name: "neither 4011 nor TFTP", dnsmasq: []string{},
+			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover request") },
+			sentence: "an address from 10.77.0.2, and neither a request on port 4011 nor one by TFTP came", next: "let UDP 4011 and 69 in", evidence: "from another server, 10.77.0.2: the address",
+		},
+		{
+			name: "4011 and no TFTP", dnsmasq: []string{},
+			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover request 4011") },
+			sentence: "told on port 4011 to fetch snponly.efi, and no TFTP request", next: "let UDP 69 in", evidence: "on port 4011: ACK snponly.efi",
+		},
+		{
+			name: "another server's file on our TFTP", dnsmasq: []string{"--dhcp-boot=pxelinux.0,,10.77.0.1"},
+			play: func(t *testing.T, h testnet.Host) {
+				firmware(t, h, "discover request")
+				fetch(t, h, "tftp://10.77.0.1/pxelinux.0")
+			},
+			sentence: `asked by TFTP for "pxelinux.0", which is not ours`, next: "out of 10.77.0.2, which names that file", evidence: "pxelinux.0: no such file",
+		},
+		{
+			name: "full-size frames get lost",
+			play: func(t *testing.T, h testnet.Host) {
+				h.Run(t, "ip", "link", "set", "eth0", "mtu", "1400")
+				firmware(t, h, "discover request 4011")
+				fetch(t, h, "--tftp-blksize", "1468", "tftp://10.77.0.1/snponly.efi")
+			},
+			sentence: "asked for snponly.efi by TFTP, and the transfer stalls", next: "compare the MTU", evidence: "stopped acknowledging",
+		},
+		{
+			name: "the program does not run",
+			play: func(t *testing.T, h testnet.Host) {
+				firmware(t, h, "discover request 4011")
+				fetch(t, h, "tftp://10.77.0.1/snponly.efi")
+			},
+			sentence: "fetched snponly.efi whole, and that never asked for its script", next: "switch Secure Boot off", evidence: "snponly.efi: ",
+		},
+		{
+			name: "the agent never called",
+			play: func(t *testing.T, h testnet.Host) {
+				firmware(t, h, "discover request 4011")
+				fetch(t, h, "tftp://10.77.0.1/snponly.efi")
+				fetch(t, h, script)
+				fetch(t, h, "http://10.77.0.1:8080/ramdisk/amd64/vmlinuz")
+				fetch(t, h, "http://10.77.0.1:8080/ramdisk/amd64/initrd")
+			},
+			sentence: "its agent never called: the kernel does not start, or has no driver for the network card (PCI 8086:1533)", next: "look at its console", evidence: "/ramdisk/amd64/initrd: 200",
+		},
+		{
+			name: "a script and no kernel",
+			play: func(t *testing.T, h testnet.Host) {
+				firmware(t, h, "discover request 4011")
+				fetch(t, h, "tftp://10.77.0.1/snponly.efi")
+				fetch(t, h, script)
+			},
+			sentence: "has its script and fetched no kernel", next: "look at its console", evidence: "boot script: agent",
+		},
+		{
+			name: "an interface that is not configured",
+			play: func(t *testing.T, h testnet.Host) {
+				plug(t, "v-client", "nomaster")
+				firmware(t, h, "discover")
+			},
+			sentence: "its requests arrive on v-client, which is not a provisioning interface", next: "add v-client to provisioning.interfaces", evidence: "is not a provisioning interface",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t)
+			if c.dnsmasq != nil {
+				otherServer(t, c.dnsmasq...)
+			}
+			c.play(t, client(t))
+			d := s.why(t, string(clientMAC), c.sentence, c.next)
+			var found bool
+			for _, e := range d.Evidence {
+				found = found || strings.Contains(e.Text, c.evidence)
+			}
+			if !found {
+				t.Errorf("no evidence has %q: %+v", c.evidence, d.Evidence)
+			}
+		})
+	}
+}
+
+// A machine that its BMC says is on, and that is silent.
+func TestWhyNothingIsSeen(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t)
+	s.bmc.Set(true)
+	address := "192.0.2.51"
+	if _, err := s.engine.AddMachine(t.Context(), "test", deploy.NewMachine{Name: "m1", MACs: []inventory.MAC{clientMAC}, BMC: deploy.BMCEdit{Address: &address}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.engine.PowerStatus(t.Context(), "m1"); err != nil {
+		t.Fatal(err)
+	}
+	s.why(t, "m1", "its BMC says that it is on", "is network boot first")
+}
