@@ -87,6 +87,11 @@ func boardArgs(m Machine, dir, accel string) []string {
 		cpu = "host"
 	}
 	args := []string{"-machine", machine, "-accel", accel, "-cpu", cpu}
+	if m.arm() {
+		// This processor has no instruction for random numbers. With the firmware's, the kernel has some from the
+		// start; without, the agent's first DHCP packet waits minutes for one.
+		args = append(args, "-device", "virtio-rng-pci")
+	}
 	if files, ok := m.flash(); ok {
 		args = append(args,
 			"-drive", "if=pflash,format=raw,readonly=on,file="+files[0],
