@@ -32,9 +32,9 @@ func (d *Device) Finish(seed inventory.Seed) (*inventory.Finished, error) {
 	var place *extent
 	switch {
 	case errors.Is(err, errNoGPT):
-		place, err = d.findSeed()
-		if err == nil && place == nil {
-			err = errors.New("the image has neither a GPT nor a partition labelled cidata, so the seed has no place; add a small FAT partition labelled cidata to the image")
+		if place, err = d.findSeed(); err == nil && place == nil {
+			place, err = d.addSeedMBR()
+			done.Ranges = append(done.Ranges, inventory.Range{Name: "MBR", Offset: 0, Length: 512})
 		}
 	case err == nil:
 		place, err = d.growGPT(g, done)
@@ -125,7 +125,7 @@ func (d *Device) addSeed(g *gpt) (*extent, error) {
 	if _, err := g.add(linuxData, unique, first, first+length-1, seedLabelName); err != nil {
 		return nil, err
 	}
-	return &extent{int64(first) * g.sector, int64(length) * g.sector, seedLabelName}, nil
+	return &extent{offset: int64(first) * g.sector, length: int64(length) * g.sector, name: seedLabelName}, nil
 }
 
 // writeGPT writes the backup first: until the primary is written, the disk is as the image left it.

@@ -52,6 +52,7 @@ type gpt struct {
 type partition struct {
 	Number      int // from 1
 	Type        [16]byte
+	Unique      [16]byte
 	First, Last uint64 // LBA, both inside
 	Name        string
 }
@@ -132,6 +133,7 @@ func (g *gpt) partitions(limit uint64) ([]partition, error) {
 		if p.First > p.Last || p.Last >= limit {
 			return nil, fmt.Errorf("GPT: partition %d from LBA %d to %d lies outside of the disk's %d sectors", p.Number, p.First, p.Last, limit)
 		}
+		copy(p.Unique[:], e[16:])
 		p.Name = partitionName(e[56:128])
 		parts = append(parts, p)
 	}

@@ -146,14 +146,23 @@ func Probe(r io.ReaderAt, size int64, sector int) []string {
 	return found
 }
 
-// An extent is where a partition lies, in bytes.
+// An extent is where a partition lies, in bytes, and what its table says of it.
 type extent struct {
 	offset, length int64
-	name           string // from the GPT
+	number         int
+	name           string   // in a GPT
+	kind, unique   [16]byte // in a GPT
+	mbr            byte     // its type in an MBR
 }
 
+// esp says whether a partition is an EFI system partition.
+func (e extent) esp() bool { return e.kind == efiSystem || e.mbr == mbrEFI }
+
+// efiSystem is the type of EFI system partitions, table 5-7.
+var efiSystem = guid("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
+
 // partitions lists partitions of a disk by whichever table it has: the GPT, its backup when
-// the first is damaged, or the MBR's primary ones.
+// the first is damaged, or the MBR.
 func partitions(r io.ReaderAt, size int64, sector int) (table string, parts []extent) {
 	sectors := uint64(size) / uint64(sector)
 	if sectors < 4 {
@@ -169,23 +178,16 @@ func partitions(r io.ReaderAt, size int64, sector int) (table string, parts []ex
 			continue
 		}
 		for _, p := range list {
-			parts = append(parts, extent{int64(p.First) * int64(sector), int64(p.Last-p.First+1) * int64(sector), p.Name})
+			parts = append(parts, extent{
+				offset: int64(p.First) * int64(sector), length: int64(p.Last-p.First+1) * int64(sector),
+				number: p.Number, name: p.Name, kind: p.Type, unique: p.Unique,
+			})
 		}
 		return "gpt", parts
 	}
-	mbr := make([]byte, 512)
-	if n, _ := r.ReadAt(mbr, 0); n < 512 || mbr[510] != 0x55 || mbr[511] != 0xaa {
+	mbr, ok := readMBR(r, 0)
+	if !ok {
 		return "", nil
 	}
-	for i := range 4 {
-		e := mbr[446+16*i:]
-		first, count := binary.LittleEndian.Uint32(e[8:]), binary.LittleEndian.Uint32(e[12:])
-		if e[0]&0x7f != 0 {
-			return "", nil // boot flag is 00 or 80: this is code, not a table
-		}
-		if e[4] != 0 && count > 0 && uint64(first)+uint64(count) <= sectors && e[4] != 0xee {
-			parts = append(parts, extent{offset: int64(first) * int64(sector), length: int64(count) * int64(sector)})
-		}
-	}
-	return "mbr", parts
+	return "mbr", mbr.partitions(r, sectors, sector)
 }
