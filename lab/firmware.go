@@ -60,8 +60,11 @@ func varsPath(dir, machine string) string { return filepath.Join(machineDir(dir,
 // makeFlash gives a machine with EFI firmware variables of its own, as a real one has.
 func makeFlash(dir string, m Machine) error {
 	files, ok := m.flash()
+	if !ok {
+		return nil
+	}
 	vars := varsPath(dir, m.Name)
-	if _, err := os.Stat(vars); !ok || !os.IsNotExist(err) {
+	if _, err := os.Stat(vars); !os.IsNotExist(err) {
 		return err
 	}
 	return copySparse(vars, files[1])

@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +45,44 @@ func TestFirmwareOnTheCommandLine(t *testing.T) {
 			if has(part) {
 				t.Errorf("%s, %s: %q in %q", tt.firmware, tt.nic, part, args)
 			}
+		}
+	}
+}
+
+// EFI firmware gets variables of its own once, and keeps what it wrote to them; a BIOS needs none.
+func TestMakeFlash(t *testing.T) {
+	dir := t.TempDir()
+	saved := ovmf
+	t.Cleanup(func() { ovmf = saved })
+	ovmf[1] = filepath.Join(dir, "factory.fd")
+	if err := os.WriteFile(ovmf[1], []byte("factory"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []Machine{{Name: "m1", Firmware: BIOS}, {Name: "m2", Firmware: UEFI}} {
+		if err := os.MkdirAll(machineDir(dir, m.Name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := makeFlash(dir, m); err != nil {
+			t.Fatalf("makeFlash for %s: %v", m.Firmware, err)
+		}
+		got, err := os.ReadFile(varsPath(dir, m.Name))
+		if m.Firmware == BIOS {
+			if !os.IsNotExist(err) {
+				t.Errorf("a BIOS has variables: %q, %v", got, err)
+			}
+			continue
+		}
+		if string(got) != "factory" {
+			t.Errorf("variables = %q, %v, want the factory's", got, err)
+		}
+		if err := os.WriteFile(varsPath(dir, m.Name), []byte("mine"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := makeFlash(dir, m); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(varsPath(dir, m.Name)); string(got) != "mine" {
+			t.Errorf("variables after a second rack = %q, want what the firmware wrote", got)
 		}
 	}
 }
