@@ -42,6 +42,7 @@ const (
 	DoPrepareDisk = "prepare-disk" // stale signatures, discard; needs Target; with Image, what a delta write can use stays
 	DoWriteImage  = "write-image"  // needs Target and Image; Result.Written
 	DoFinishDisk  = "finish-disk"  // backup GPT, partitions, seed; needs Target and Seed; Result.Finished
+	DoErase       = "erase"        // needs Target; with Quick only labels and tables; Result.Erased
 	DoReboot      = "reboot"
 	DoPowerOff    = "poweroff"
 )
@@ -70,6 +71,7 @@ type Order struct {
 	Mode   string        `json:"mode,omitempty"`
 	Verify string        `json:"verify,omitempty"`
 	Seed   *Seed         `json:"seed,omitempty"`
+	Quick  bool          `json:"quick,omitempty"`
 }
 
 // OrderImage names an image and where its bytes are. The manifest comes over TLS and is
@@ -105,6 +107,7 @@ type Result struct {
 	Report   *Report   `json:"report,omitempty"`
 	Written  *Written  `json:"written,omitempty"`
 	Finished *Finished `json:"finished,omitempty"`
+	Erased   *Erased   `json:"erased,omitempty"`
 }
 
 // Written is the proof of write-image.

@@ -50,6 +50,9 @@ func Phase(log *slog.Logger, name string) func(error) {
 		}
 	}
 	label := fmt.Sprintf("phase %s (%d/%d)", name, number, len(phases))
+	if number == 0 {
+		label = "phase " + name // of no deployment: an erase
+	}
 	log.Info(label + ": started")
 	start := time.Now()
 	return func(err error) {

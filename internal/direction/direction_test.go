@@ -18,14 +18,15 @@ import (
 const module = "github.com/pxectl/pxectl/"
 
 // leaves are those that the rest stands on; they do not know each other.
-var leaves = []string{"dhcpd", "images", "images/contents", "images/download", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"}
+var leaves = []string{"dhcpd", "dhcpd/leases", "images", "images/contents", "images/download", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"}
 
 // allowed lists each package with those it may import. Anything may import internal/*. A name that ends
 // in /... stands for the package and all below it.
 var allowed = map[string][]string{
 	"internal/...": {},
 
-	"dhcpd":            {},
+	"dhcpd":            {"dhcpd/leases"},
+	"dhcpd/leases":     {},
 	"images":           {},
 	"images/contents":  {},
 	"images/download":  {},
@@ -47,10 +48,11 @@ var allowed = map[string][]string{
 	"cmd/pxectl":  append([]string{"lab", "appliance", "api", "deploy", "agent-ramdisk/initramfs"}, leaves...),
 
 	// What runs in the ramdisk, and what builds it.
-	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "images", "inventory"},
+	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/erase", "images", "inventory"},
 	"agent-ramdisk/boot":             {},
 	"agent-ramdisk/cmd/pxagent":      {"agent-ramdisk/...", "images", "inventory"},
 	"agent-ramdisk/disk":             {"agent-ramdisk/fat", "images", "inventory"},
+	"agent-ramdisk/erase":            {"inventory"},
 	"agent-ramdisk/fat":              {},
 	"agent-ramdisk/hardware":         {"inventory"},
 	"agent-ramdisk/initramfs":        {"agent-ramdisk/modules"},

@@ -1,0 +1,353 @@
+package erase
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/testnet"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+const diskSize = 8<<20 + 512 // an odd end
+
+// newDisk is a file full of an old system.
+func newDisk(t *testing.T) *disk {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk")
+	old := bytes.Repeat([]byte("the old system. "), diskSize/16)
+	if err := os.WriteFile(path, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.close)
+	d.poll = time.Millisecond
+	return d
+}
+
+// fill writes one byte, or what looks like chance, all over the disk, as a drive that erases itself does.
+func fill(d *disk, b byte, random bool) {
+	data := bytes.Repeat([]byte{b}, int(d.size))
+	if random {
+		for i := range data {
+			data[i] = byte(i*i>>3 ^ i>>7 ^ 0x55)
+		}
+	}
+	if _, err := d.file.WriteAt(data, 0); err != nil {
+		panic(err)
+	}
+}
+
+func TestOverwriteIsTheLastRung(t *testing.T) {
+	d := newDisk(t)
+	var told uint64
+	d.progress = func(_ string, done, _ uint64) { told = max(told, done) }
+	out, err := d.erase(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &inventory.Erased{
+		Method: "overwrite with zeros", Passed: []string{"discard: it is no block device"}, Bytes: diskSize, Checked: 1024, TookMS: out.TookMS,
+		Proof: "read back 1024 places: 1024 read zeros, none of the 1024 that held data reads as before",
+	}
+	if diff := cmp.Diff(want, out); diff != "" {
+		t.Errorf("erased (-want +got):\n%s", diff)
+	}
+	got, err := os.ReadFile(d.file.Name())
+	if err != nil || !isZero(got) || len(got) != diskSize {
+		t.Errorf("%d bytes are left, zeros: %v, %v", len(got), isZero(got), err)
+	}
+	if told != diskSize {
+		t.Errorf("progress ended at %d of %d", told, diskSize)
+	}
+}
+
+func TestDiskOfAFile(t *testing.T) {
+	path := newDisk(t).file.Name()
+	out, err := Disk(t.Context(), path, func(string, uint64, uint64) {})
+	if err != nil || out.Method != "overwrite with zeros" {
+		t.Errorf("Disk = %+v, %v", out, err)
+	}
+	if _, err := Disk(t.Context(), filepath.Join(t.TempDir(), "none"), nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a disk that is not there: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Disk(ctx, path, func(string, uint64, uint64) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A fakeNVMe answers admin commands as its fields say.
+type fakeNVMe struct {
+	d          *disk
+	caps       nvmeCaps
+	namespaces int
+	fails      bool // the sanitize
+	lies       bool // it says that it erased, and did not
+	random     bool // what is left after it
+	formats    map[uint32]error
+	log        []string
+	polls      int
+}
+
+func (n *fakeNVMe) namespace() (uint32, error) { return 1, nil }
+
+func (n *fakeNVMe) admin(c nvmeCommand, data []byte) error {
+	switch c.opcode {
+	case nvmeIdentify:
+		switch c.cdw10 {
+		case 1:
+			var sani uint32
+			if n.caps.crypto {
+				sani |= 1
+			}
+			if n.caps.blocks {
+				sani |= 2
+			}
+			binary.LittleEndian.PutUint32(data[328:], sani)
+			if n.caps.format {
+				data[256] = 2
+			}
+			if n.caps.formatsAll {
+				data[524] |= 1
+			}
+			if n.caps.formatCrypto {
+				data[524] |= 4
+			}
+		case 2:
+			for i := range n.namespaces {
+				binary.LittleEndian.PutUint32(data[4*i:], uint32(i+1))
+			}
+		}
+	case nvmeSanitizeOp:
+		n.log = append(n.log, fmt.Sprintf("sanitize %d", c.cdw10&7))
+		if !n.fails && !n.lies {
+			fill(n.d, 0xff, n.random)
+		}
+	case nvmeGetLogPage:
+		status := uint16(sanitizeRunning)
+		if n.polls++; n.polls >= 3 {
+			status = sanitizeDone
+			if n.fails {
+				status = sanitizeFailed
+			}
+		}
+		binary.LittleEndian.PutUint16(data, 0x8000)
+		binary.LittleEndian.PutUint16(data[2:], status)
+	case nvmeFormatNVM:
+		ses := c.cdw10 >> 9 & 7
+		n.log = append(n.log, fmt.Sprintf("format %d", ses))
+		if err := n.formats[ses]; err != nil {
+			return err
+		}
+		if !n.lies {
+			fill(n.d, 0, n.random)
+		}
+	default:
+		return nvmeStatus(0x4001)
+	}
+	return nil
+}
+
+func TestNVMeLadder(t *testing.T) {
+	invalid := nvmeStatus(0x4002)
+	for _, c := range []struct {
+		name   string
+		n      fakeNVMe
+		method string // or a part of the error
+		log    string
+		passed string
+	}{
+		{"sanitize its blocks", fakeNVMe{caps: nvmeCaps{blocks: true, crypto: true, format: true}, namespaces: 1}, "NVMe sanitize", "sanitize 2", ""},
+		{"sanitize its key", fakeNVMe{caps: nvmeCaps{crypto: true}, namespaces: 1, random: true}, "NVMe sanitize", "sanitize 4", ""},
+		{"no sanitize", fakeNVMe{caps: nvmeCaps{format: true, formatCrypto: true}, namespaces: 1, random: true}, "NVMe format with secure erase", "format 2", "NVMe sanitize: the drive can neither"},
+		{"no crypto format", fakeNVMe{caps: nvmeCaps{format: true}, namespaces: 1}, "NVMe format with secure erase", "format 1", ""},
+		{"crypto format refused", fakeNVMe{caps: nvmeCaps{format: true, formatCrypto: true}, namespaces: 1, formats: map[uint32]error{2: invalid}}, "NVMe format with secure erase", "format 2, format 1", ""},
+		{"no secure erase at all", fakeNVMe{caps: nvmeCaps{format: true}, namespaces: 1, formats: map[uint32]error{1: invalid}}, "overwrite with zeros", "format 1", "status type 0, code 0x2"},
+		{"a neighbour on the drive", fakeNVMe{caps: nvmeCaps{blocks: true, format: true, formatsAll: true}, namespaces: 2}, "overwrite with zeros", "", "has 2 namespaces"},
+		{"a neighbour that a format spares", fakeNVMe{caps: nvmeCaps{blocks: true, format: true}, namespaces: 2}, "NVMe format with secure erase", "format 1", "has 2 namespaces"},
+		{"nothing", fakeNVMe{namespaces: 1}, "overwrite with zeros", "", "does not format"},
+		{"a sanitize that erases nothing", fakeNVMe{caps: nvmeCaps{blocks: true}, namespaces: 1, lies: true}, "overwrite with zeros", "sanitize 2", "what was there before"},
+		{"a sanitize that fails", fakeNVMe{caps: nvmeCaps{blocks: true}, namespaces: 1, fails: true}, "NVMe sanitize: the drive says that it failed", "sanitize 2, sanitize 1", ""},
+		{"a format that fails", fakeNVMe{caps: nvmeCaps{format: true}, namespaces: 1, formats: map[uint32]error{1: nvmeStatus(0x006)}}, "NVMe format with secure erase: the drive answered status type 0, code 0x6", "format 1", ""},
+	} {
+		d := newDisk(t)
+		c.n.d, d.nvme = d, &c.n
+		out, err := d.erase(t.Context())
+		said, over := "", ""
+		if err != nil {
+			said = err.Error()
+		} else {
+			said, over = out.Method, strings.Join(out.Passed, "; ")
+		}
+		if !strings.Contains(said, c.method) || strings.Join(c.n.log, ", ") != c.log || !strings.Contains(over, c.passed) {
+			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, said, c.n.log, over, c.method, c.log, c.passed)
+		}
+	}
+}
+
+// A fakeSCSI is a SAS drive, or with security an ATA drive behind SAT.
+type fakeSCSI struct {
+	d        *disk
+	security []uint16 // words 82, 89, 90, 128 of IDENTIFY; nil: no ATA drive
+	sanitize uint8    // the action that it knows
+	refuses  uint8    // an ATA command
+	log      []string
+	polls    int
+}
+
+func (s *fakeSCSI) send(cdb []byte, data []byte, to direction, _ time.Duration) error {
+	illegal := senseError{sense{key: senseIllegal, asc: 0x20}}
+	switch cdb[0] {
+	case 0x85:
+		if s.security == nil {
+			return illegal
+		}
+		command := cdb[14]
+		if command != ataIdentify {
+			s.log = append(s.log, fmt.Sprintf("%02x", command))
+		}
+		if command == s.refuses {
+			return senseError{sense{key: 0xb}}
+		}
+		switch command {
+		case ataIdentify:
+			for i, word := range []int{82, 89, 90, 128} {
+				binary.LittleEndian.PutUint16(data[2*word:], s.security[i])
+			}
+		case ataSetPassword:
+			s.security[3] |= 2
+		case ataEraseUnit:
+			s.security[3] &^= 2
+			fill(s.d, 0, false)
+		case ataDisablePassword:
+			s.security[3] &^= 2
+		}
+		return nil
+	case 0x48:
+		if action := cdb[1] & 0x1f; action != s.sanitize {
+			return illegal
+		}
+		s.log = append(s.log, fmt.Sprintf("sanitize %d %d", s.sanitize, to))
+		fill(s.d, 0xaa, s.sanitize == scsiCrypto)
+		return nil
+	case 0x03:
+		if s.polls++; s.polls < 3 {
+			copy(data, []byte{0x70, 0, 2, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x04, 0x1b, 0, 0x80, 0x80, 0})
+			return nil
+		}
+		copy(data, []byte{0x70, 0, 0, 0, 0, 0, 0, 10})
+		return nil
+	}
+	return unix.ENOTTY
+}
+
+func TestSCSILadder(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		s      fakeSCSI
+		method string // or a part of the error
+		log    string
+		passed string
+	}{
+		{"ATA", fakeSCSI{security: []uint16{2, 1, 1, 1}}, "ATA secure erase", "f1, f3, f4", ""},
+		{"ATA without security", fakeSCSI{security: []uint16{0, 0, 0, 0}}, "overwrite with zeros", "", "ATA secure erase: the drive has no security feature set; SCSI sanitize: the drive does not sanitize"},
+		{"frozen", fakeSCSI{security: []uint16{2, 1, 1, 1 | 8}}, "the firmware has frozen the drive's security state", "", ""},
+		{"locked", fakeSCSI{security: []uint16{2, 1, 1, 1 | 2 | 4}}, "locked with somebody's password", "", ""},
+		{"the erase is refused, the password goes", fakeSCSI{security: []uint16{2, 1, 1, 1}, refuses: ataEraseUnit}, "ATA secure erase: the drive answered sense key 0xb", "f1, f3, f4, f6", ""},
+		{"the password is refused", fakeSCSI{security: []uint16{2, 1, 1, 1}, refuses: ataSetPassword}, "set a password: the drive answered", "f1", ""},
+		{"SAS, blocks", fakeSCSI{sanitize: scsiBlocks}, "SCSI sanitize", "sanitize 2 -1", "ATA secure erase: it is no ATA drive"},
+		{"SAS, crypto", fakeSCSI{sanitize: scsiCrypto}, "SCSI sanitize", "sanitize 3 -1", ""},
+		{"SAS, overwrite", fakeSCSI{sanitize: scsiOverwrite}, "SCSI sanitize", "sanitize 1 -2", ""},
+		{"neither", fakeSCSI{}, "overwrite with zeros", "", "SCSI sanitize: the drive does not sanitize"},
+	} {
+		d := newDisk(t)
+		c.s.d, d.scsi = d, &c.s
+		out, err := d.erase(t.Context())
+		said, over := "", ""
+		if err != nil {
+			said = err.Error()
+		} else {
+			said, over = out.Method, strings.Join(out.Passed, "; ")
+		}
+		if !strings.Contains(said, c.method) || strings.Join(c.s.log, ", ") != c.log || !strings.Contains(over, c.passed) {
+			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, said, c.s.log, over, c.method, c.log, c.passed)
+		}
+		if c.s.security != nil && c.name != "locked" && c.s.security[3]&2 != 0 {
+			t.Errorf("%s: the drive is left with a password", c.name)
+		}
+	}
+}
+
+// A disk that takes zeros and keeps its data is found out.
+func TestProof(t *testing.T) {
+	d := newDisk(t)
+	before, err := d.sample(places(d.size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out inventory.Erased
+	for _, c := range []struct {
+		name  string
+		after func()
+		zeros bool
+		want  string
+	}{
+		{"nothing was done", func() {}, false, "what was there before"},
+		{"nothing was done, zeros are wanted", func() {}, true, "not zeros"},
+		{"erased to ones", func() { fill(d, 0xff, false) }, false, ""},
+		{"erased to ones, zeros are wanted", func() { fill(d, 0xff, false) }, true, "not zeros"},
+		{"erased to chance", func() { fill(d, 0, true) }, false, ""},
+		{"erased to zeros", func() { fill(d, 0, false) }, true, ""},
+	} {
+		c.after()
+		err := d.prove(rung{name: "r", zeros: c.zeros}, before, &out)
+		said := fmt.Sprint(err)
+		if c.want == "" && err != nil || !strings.Contains(said, c.want) || c.want != "" && !errors.Is(err, errPassed) {
+			t.Errorf("%s: prove = %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestMain(m *testing.M) { testnet.Main(m) }
+
+// A loop device on a sparse file discards, and reads zeros afterwards.
+func TestDiscardIsProved(t *testing.T) {
+	testnet.Need(t, "losetup")
+	path := newDisk(t).file.Name()
+	if err := os.Truncate(path, 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := strings.TrimSpace(string(out))
+	defer func() {
+		if err := exec.Command("losetup", "-d", dev).Run(); err != nil {
+			t.Error(err)
+		}
+	}()
+	erased, err := Disk(t.Context(), dev, func(string, uint64, uint64) {})
+	if err != nil || erased.Method != "discard" || len(erased.Passed) != 0 || erased.Checked != 1024 {
+		t.Errorf("Disk = %+v, %v, want a discard, read back in 1024 places", erased, err)
+	}
+	if got, err := os.ReadFile(dev); err != nil || !isZero(got) {
+		t.Errorf("the loop device does not read zeros: %v", err)
+	}
+}
