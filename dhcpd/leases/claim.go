@@ -1,0 +1,216 @@
+package leases
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Offer finds an address for a client and holds it for a minute. A client that has one
+// is offered that. Nothing of it is written.
+func (t *Table) Offer(c Claim) (Lease, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.cfg.Now()
+	t.sweepLocked(now)
+	n, err := t.pickLocked(c)
+	if err != nil {
+		return Lease{}, err
+	}
+	e := t.takeLocked(c.Subnet, n)
+	if e.State == Bound {
+		return e.Lease, nil
+	}
+	t.ownLocked(e, c.Client)
+	e.MAC, e.Host, e.Reservation = slices.Clone(c.MAC), c.Host, c.Reservation
+	if n != reserved(c) {
+		e.Reservation = ""
+	}
+	t.turnLocked(e, Offered, c.Known, now.Add(offerFor))
+	return e.Lease, nil
+}
+
+// Bind gives an address to a client until it expires, or says why not. done is called
+// once, from another goroutine, when that is on the disk or could not be written.
+func (t *Table) Bind(c Claim, a netip.Addr, expires time.Time, done func(error)) error {
+	if t.journal.full() {
+		return ErrBusy
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweepLocked(t.cfg.Now())
+	n := number(a)
+	if err := t.mayLocked(c, n); err != nil {
+		return err
+	}
+	e := t.takeLocked(c.Subnet, n)
+	t.ownLocked(e, c.Client)
+	e.MAC, e.Host, e.Reservation = slices.Clone(c.MAC), c.Host, ""
+	if n == reserved(c) {
+		e.Reservation = c.Reservation
+	}
+	t.turnLocked(e, Bound, c.Known, expires)
+	return t.journal.add(e.Lease, done)
+}
+
+// Refuse takes an offer back that the client did not want.
+func (t *Table) Refuse(subnet int, client string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.of[holder{subnet, client}]; e != nil && e.State == Offered {
+		t.turnLocked(e, Free, e.Known, t.cfg.Now())
+	}
+}
+
+// Release frees an address that its client gives back. ok is false when it is not its.
+func (t *Table) Release(client string, a netip.Addr, done func(error)) (ok bool, err error) {
+	return t.end(client, a, Free, done)
+}
+
+// Decline puts an address out of use that the client found to be taken. ok is false
+// when the client was neither offered nor given it.
+func (t *Table) Decline(client string, a netip.Addr, done func(error)) (ok bool, err error) {
+	return t.end(client, a, Declined, done)
+}
+
+func (t *Table) end(client string, a netip.Addr, state State, done func(error)) (ok bool, err error) {
+	if t.journal.full() {
+		return false, ErrBusy
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.cfg.Now()
+	t.sweepLocked(now)
+	e := t.at[number(a)]
+	if e == nil || e.Client != client || e.State != Bound && (state != Declined || e.State != Offered) {
+		return false, nil
+	}
+	expires := now
+	if state == Declined {
+		expires = now.Add(declineFor)
+		if h := (holder{e.subnet, client}); t.of[h] == e {
+			delete(t.of, h)
+		}
+	}
+	t.turnLocked(e, state, e.Known, expires)
+	return true, t.journal.add(e.Lease, done)
+}
+
+// Delete forgets the lease of an address; the change is on the disk when it returns.
+// ok is false when there is none.
+func (t *Table) Delete(a netip.Addr) (l Lease, ok bool, err error) {
+	written := make(chan error, 1)
+	t.mu.Lock()
+	t.sweepLocked(t.cfg.Now())
+	e := t.at[number(a)]
+	if e == nil || e.State != Bound && e.State != Declined {
+		t.mu.Unlock()
+		return Lease{}, false, nil
+	}
+	l = e.Lease
+	t.turnLocked(e, Free, false, t.cfg.Now())
+	if h := (holder{e.subnet, e.Client}); t.of[h] == e {
+		delete(t.of, h)
+	}
+	gone := e.Lease
+	gone.Client = ""
+	e.Client = ""
+	err = t.journal.add(gone, func(err error) { written <- err })
+	t.mu.Unlock()
+	if err == nil {
+		err = <-written
+	}
+	return l, true, err
+}
+
+func reserved(c Claim) uint32 {
+	if !c.Reserved.Is4() {
+		return 0
+	}
+	return number(c.Reserved)
+}
+
+// reservedLocked says whether a client can have the address that is reserved for it. An
+// address that another client got by the same reservation is its: a machine's firmware,
+// agent and system may call themselves differently.
+func (t *Table) reservedLocked(c Claim) bool {
+	if !c.Reserved.Is4() {
+		return false
+	}
+	e := t.at[number(c.Reserved)]
+	switch {
+	case e == nil, e.State == Free:
+		return true
+	case e.State == Declined:
+		return false
+	}
+	return e.Client == c.Client || e.Reservation == c.Reservation
+}
+
+// pickLocked is the best address for a client.
+func (t *Table) pickLocked(c Claim) (uint32, error) {
+	if t.reservedLocked(c) {
+		return number(c.Reserved), nil
+	}
+	s := t.subnets[c.Subnet]
+	own := t.of[holder{c.Subnet, c.Client}]
+	usable := own != nil && s.pooled(number(own.Addr))
+	if usable && own.State != Free {
+		return number(own.Addr), nil
+	}
+	if !c.Known && s.unknown >= s.limit {
+		return 0, t.shareLocked(s)
+	}
+	if usable {
+		return number(own.Addr), nil
+	}
+	if c.Want.Is4() {
+		if n := number(c.Want); s.pooled(n) && (t.at[n] == nil || t.at[n].State == Free) {
+			return n, nil
+		}
+	}
+	for i := range s.fresh {
+		for f := &s.fresh[i]; f.next <= f.last; {
+			n := f.next
+			if f.next++; t.at[n] == nil && s.pooled(n) {
+				return n, nil
+			}
+		}
+	}
+	if oldest := s.free.Front(); oldest != nil {
+		return number(oldest.Value.(*entry).Addr), nil
+	}
+	return 0, ErrExhausted
+}
+
+func (t *Table) shareLocked(s *subnet) error {
+	if s.limit >= s.size {
+		return ErrExhausted
+	}
+	return ErrShare
+}
+
+// mayLocked says why a client cannot have that very address.
+func (t *Table) mayLocked(c Claim, n uint32) error {
+	s, e := t.subnets[c.Subnet], t.at[n]
+	live := e != nil && e.State != Free
+	if t.reservedLocked(c) {
+		if n != reserved(c) {
+			return ErrElsewhere
+		}
+		return nil
+	}
+	switch own := t.of[holder{c.Subnet, c.Client}]; {
+	case !s.pooled(n):
+		return ErrElsewhere
+	case live && (e.State == Declined || e.Client != c.Client):
+		return ErrTaken
+	case live:
+		return nil
+	case own != nil && own != e && own.State != Free && s.pooled(number(own.Addr)):
+		return ErrElsewhere
+	case !c.Known && s.unknown >= s.limit:
+		return t.shareLocked(s)
+	}
+	return nil
+}

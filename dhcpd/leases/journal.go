@@ -1,0 +1,229 @@
+package leases
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// Changes that may wait for the disk. At 20,000 a second this is most of a second,
+	// after which clients ask again anyway.
+	maxWaiting = 16384
+	// The file is written anew when it is this big and most of it is out of date.
+	compactAt = 1 << 20
+	// After a disk that failed, for example because it is full.
+	retryAfter = time.Second
+)
+
+// A journal is the file, and those who wait for it. While one batch of changes is being
+// synced, the next one gathers; so a slow disk makes batches larger and not queues longer.
+type journal struct {
+	path     string
+	log      *slog.Logger
+	snapshot func() ([]byte, int) // all that there is, as records
+
+	// Of the goroutine in run alone.
+	file   *os.File
+	size   int64
+	start  int64     // size after the last compaction
+	broken time.Time // when writing failed; zero: the file is whole
+
+	mu      sync.Mutex
+	wake    sync.Cond
+	bytes   []byte
+	waiting []func(error)
+	closed  bool
+	ended   chan struct{}
+}
+
+// openJournal reads the file and opens it; it makes a new one when there is none.
+func openJournal(path string, log *slog.Logger) (*journal, []Lease, error) {
+	j := &journal{path: path, log: log, ended: make(chan struct{})}
+	j.wake.L = &j.mu
+	raw, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("dhcp leases: %w", err)
+	}
+	var all []Lease
+	switch {
+	case len(raw) >= len(magic) && string(raw[:len(magic)]) == magic:
+		var damaged int
+		var last bool
+		all, damaged, last = parseRecords(raw[len(magic):])
+		if damaged > 0 && last {
+			log.Info("dhcp: the last write to the lease file was cut off; nobody was told of it", "file", path, "bytes", damaged)
+		} else if damaged > 0 {
+			log.Error("dhcp: the lease file is damaged; what is whole in it is kept", "file", path, "bytes", damaged, "leases", len(all))
+		}
+	case len(raw) > len(magic):
+		return nil, nil, fmt.Errorf("dhcp leases: %s is no lease file of this version: move it away to start without leases", path)
+	}
+	// Always a new file to begin with: without what was cut off, and proof that we can write.
+	all = latest(all)
+	var records []byte
+	for _, l := range all {
+		records = appendRecord(records, l)
+	}
+	if err := j.replace(records); err != nil {
+		return nil, nil, err
+	}
+	return j, all, nil
+}
+
+// latest is the last record of each address.
+func latest(all []Lease) []Lease {
+	seen := map[netip.Addr]bool{}
+	var last []Lease
+	for _, l := range slices.Backward(all) {
+		if !seen[l.Addr] {
+			seen[l.Addr] = true
+			last = append(last, l)
+		}
+	}
+	slices.Reverse(last)
+	return last
+}
+
+// replace puts a new file with these records in the place of the old one.
+func (j *journal) replace(records []byte) error {
+	tmp := j.path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("dhcp leases: %w", err)
+	}
+	_, err = f.Write(append([]byte(magic), records...))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(tmp, j.path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(j.path))
+	}
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("dhcp leases: write %s: %w", j.path, err)
+	}
+	if j.file != nil {
+		j.file.Close()
+	}
+	j.file, j.size = f, int64(len(magic)+len(records))
+	j.start = j.size
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+func (j *journal) full() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.waiting) >= maxWaiting
+}
+
+// add queues one change. The table's lock is held, so that the order of the records is
+// that of the changes.
+func (j *journal) add(l Lease, done func(error)) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return ErrClosed
+	}
+	j.bytes = appendRecord(j.bytes, l)
+	j.waiting = append(j.waiting, done)
+	j.wake.Signal()
+	return nil
+}
+
+func (j *journal) run() {
+	defer close(j.ended)
+	var bytes []byte
+	var waiting []func(error)
+	for {
+		j.mu.Lock()
+		for len(j.waiting) == 0 && !j.closed {
+			j.wake.Wait()
+		}
+		if len(j.waiting) == 0 {
+			j.mu.Unlock()
+			return
+		}
+		bytes, j.bytes = j.bytes, bytes[:0]
+		waiting, j.waiting = j.waiting, waiting[:0]
+		j.mu.Unlock()
+		err := j.write(bytes)
+		for i, done := range waiting {
+			done(err)
+			waiting[i] = nil
+		}
+	}
+}
+
+// write makes a batch durable.
+func (j *journal) write(b []byte) error {
+	if !j.broken.IsZero() {
+		if time.Since(j.broken) < retryAfter {
+			return fmt.Errorf("dhcp leases: %s could not be written a moment ago", j.path)
+		}
+		// What a failed write or fsync left in the file is anybody's guess, so it is
+		// never appended to again.
+		return j.compact()
+	}
+	_, err := j.file.Write(b)
+	if err == nil {
+		err = unix.Fdatasync(int(j.file.Fd()))
+	}
+	if err != nil {
+		j.broken = time.Now()
+		j.log.Error("dhcp: no lease is given while the lease file cannot be written", "file", j.path, "err", err)
+		return fmt.Errorf("dhcp leases: write %s: %w", j.path, err)
+	}
+	j.size += int64(len(b))
+	if j.size > compactAt && j.size > 4*j.start {
+		// This batch is safe already, whatever comes of it.
+		if err := j.compact(); err != nil {
+			j.log.Error("dhcp: the lease file cannot be compacted", "file", j.path, "err", err)
+		}
+	}
+	return nil
+}
+
+// compact writes the table anew, which includes every change that was queued until now.
+func (j *journal) compact() error {
+	records, n := j.snapshot()
+	if err := j.replace(records); err != nil {
+		j.broken = time.Now()
+		return err
+	}
+	if !j.broken.IsZero() {
+		j.log.Info("dhcp: the lease file can be written again", "file", j.path, "leases", n)
+	}
+	j.broken = time.Time{}
+	return nil
+}
+
+func (j *journal) close() error {
+	j.mu.Lock()
+	j.closed = true
+	j.wake.Broadcast()
+	j.mu.Unlock()
+	<-j.ended
+	return j.file.Close()
+}
