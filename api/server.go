@@ -13,10 +13,11 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Config is what a Server is made of. All but Ready is needed.
+// Config is what a Server is made of. All but Leases and Ready is needed.
 type Config struct {
 	Fleet   Fleet
 	Images  Images
+	Leases  Leases // nil: no such calls
 	Version string
 	Log     *slog.Logger
 	Ready   func() error // why not ready yet; nil: always ready
@@ -26,6 +27,7 @@ type Config struct {
 type Server struct {
 	fleet   Fleet
 	images  Images
+	leases  Leases
 	version VersionInfo
 	log     *slog.Logger
 	ready   func() error
@@ -35,7 +37,7 @@ type Server struct {
 // NewServer builds the handlers and the OpenAPI document; it opens nothing.
 func NewServer(c Config) *Server {
 	s := &Server{
-		fleet: c.Fleet, images: c.Images, log: c.Log, ready: c.Ready,
+		fleet: c.Fleet, images: c.Images, leases: c.Leases, log: c.Log, ready: c.Ready,
 		version: VersionInfo{Version: c.Version, Go: runtime.Version()},
 	}
 	mux := http.NewServeMux()
@@ -50,6 +52,9 @@ func NewServer(c Config) *Server {
 	s.addPower(rest)
 	s.addDeployments(rest)
 	s.addImages(rest)
+	if s.leases != nil {
+		s.addLeases(rest)
+	}
 	handle(rest, http.MethodGet, "/v1/version", "Which program answers", func(context.Context, *struct{}) (*body[VersionInfo], error) {
 		return &body[VersionInfo]{s.version}, nil
 	})

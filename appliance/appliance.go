@@ -16,7 +16,6 @@ import (
 
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/deploy"
-	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
@@ -94,16 +93,12 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 	plane.neighbours = &neighbours{log: log, note: engine.Note, off: cfg.DHCP.Mode == "off"}
 	services := plane.overhear(cfg, log)
 
-	if cfg.DHCP.Mode == "proxy" {
-		var interfaces []dhcpd.Interface
-		for _, in := range cfg.Provisioning.Interfaces {
-			interfaces = append(interfaces, dhcpd.Interface{Name: in.Name, Addr: in.Address})
-		}
-		d, err := dhcpd.Listen(dhcpd.Config{Interfaces: interfaces, Decide: plane.dhcp, Observe: plane.sawDHCP, Log: log})
-		if err != nil {
-			return nil, err
-		}
-		services = append(services, service{"dhcp", d.Run})
+	dhcp, err := listenDHCP(cfg, plane, log)
+	switch {
+	case err != nil:
+		return nil, err
+	case dhcp != nil:
+		services = append(services, service{"dhcp", dhcp.Run})
 	}
 	for _, in := range cfg.Provisioning.Interfaces {
 		addr := netip.AddrPortFrom(in.Address, uint16(cfg.TFTP.Port)).String()
@@ -145,7 +140,7 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 	if err != nil {
 		return nil, fmt.Errorf("api.socket: %w", err)
 	}
-	operators := api.NewServer(api.Config{Fleet: engine, Images: guardedImages{pictures, engine}, Version: version, Log: log}).Handler()
+	operators := api.NewServer(api.Config{Fleet: engine, Images: guardedImages{pictures, engine}, Leases: leaseBook{dhcp, engine, cfg.DHCP.Mode}, Version: version, Log: log}).Handler()
 	return append(services, service{"api", func(ctx context.Context) error { return api.Serve(ctx, l, operators, log) }}), nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/dhcpd"
 )
 
 // Config is appliance.yaml. The file of that name at the top of the repository documents every key.
@@ -42,7 +43,8 @@ type Interface struct {
 
 // DHCP says how we take part in DHCP.
 type DHCP struct {
-	Mode string `yaml:"mode"`
+	Mode   string     `yaml:"mode"`
+	Server dhcpd.Plan `yaml:"server"`
 }
 
 // Listen is a port.
@@ -84,7 +86,7 @@ type Log struct {
 func defaults() Config {
 	return Config{
 		DataDir:   "/var/lib/pxectl",
-		DHCP:      DHCP{Mode: "proxy"},
+		DHCP:      DHCP{Mode: "proxy", Server: dhcpd.Plan{LeaseTime: 12 * time.Hour, UnknownShare: 50}},
 		TFTP:      Listen{Port: 69},
 		HTTP:      Listen{Port: 8080},
 		API:       API{Socket: "/run/pxectl/pxectl.sock", Port: 8443},
@@ -133,7 +135,7 @@ func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []s
 			wrong("%s: %d is no port (1 to 65535)", key, p)
 		}
 	}
-	oneOf("dhcp.mode", c.DHCP.Mode, "proxy", "off")
+	oneOf("dhcp.mode", c.DHCP.Mode, "proxy", "server", "off")
 	oneOf("discovery.policy", c.Discovery.Policy, string(deploy.PolicyApprove), string(deploy.PolicyAuto), string(deploy.PolicyDeny))
 	oneOf("log.format", c.Log.Format, "text", "json")
 	port("tftp.port", c.TFTP.Port)
@@ -163,7 +165,19 @@ func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []s
 		c.BMC.Password = strings.TrimRight(string(raw), "\r\n")
 	}
 	slices.Sort(mistakes) // the maps above have no order
+	mistakes = append(mistakes, c.checkServer()...)
 	return append(mistakes, c.checkInterfaces(interfaces)...)
+}
+
+// checkServer looks at dhcp.server in every mode, so that a change of the mode brings nothing to light.
+func (c *Config) checkServer() (mistakes []string) {
+	for _, m := range c.DHCP.Server.Check() {
+		mistakes = append(mistakes, "dhcp.server."+m)
+	}
+	if c.DHCP.Mode == "server" && len(c.DHCP.Server.Subnets) == 0 {
+		mistakes = append(mistakes, "dhcp.server.subnets: none; with dhcp.mode server, name the networks that get addresses")
+	}
+	return mistakes
 }
 
 func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mistakes []string) {

@@ -3,6 +3,7 @@ package appliance
 import (
 	"net"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -39,20 +40,33 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 			"provisioning:\n  interfaces:\n    - name: eno9\ndhcp:\n  mode: sever\n  lease: 10m\ndeploy:\n  boot_agent: soon\n",
 			[]string{
 				`4 mistakes`,
-				`dhcp: unknown key "lease" (have: mode)`,
+				`dhcp: unknown key "lease" (have: mode, server)`,
 				`deploy.boot_agent: soon: not a duration like 90s, 15m or 4h`,
-				`dhcp.mode: "sever" (have: proxy, off)`,
+				`dhcp.mode: "sever" (have: proxy, server, off)`,
 				`provisioning.interfaces[0].name: no such interface "eno9" (have: lo)`,
 			},
 		},
-		"empty":                {"", []string{"provisioning.interfaces: none; name the interface", "(have: lo)"}},
-		"an address of a peer": {"provisioning: {interfaces: [{name: lo, address: 10.9.9.9}]}", []string{"interfaces[0].address: 10.9.9.9 is not an address of lo (have: 127.0.0.1"}},
-		"not an address":       {"provisioning: {interfaces: [{name: lo, address: eth0}]}", []string{"provisioning.interfaces[0].address: eth0: not an IP address"}},
-		"list for a word":      {"provisioning: {interfaces: [{name: lo}]}\ndata_dir: [a]\n", []string{"data_dir: [a]: not a text"}},
-		"word for a list":      {"provisioning: {interfaces: lo}", []string{"provisioning.interfaces: lo: want a list"}},
-		"word for keys":        {"provisioning: lo", []string{"provisioning: lo: want keys below it (interfaces)"}},
-		"not yaml":             {"a: [", []string{"a: ["}},
-		"same port twice":      {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
+		"empty":                  {"", []string{"provisioning.interfaces: none; name the interface", "(have: lo)"}},
+		"an address of a peer":   {"provisioning: {interfaces: [{name: lo, address: 10.9.9.9}]}", []string{"interfaces[0].address: 10.9.9.9 is not an address of lo (have: 127.0.0.1"}},
+		"not an address":         {"provisioning: {interfaces: [{name: lo, address: eth0}]}", []string{"provisioning.interfaces[0].address: eth0: not an IP address"}},
+		"list for a word":        {"provisioning: {interfaces: [{name: lo}]}\ndata_dir: [a]\n", []string{"data_dir: [a]: not a text"}},
+		"word for a list":        {"provisioning: {interfaces: lo}", []string{"provisioning.interfaces: lo: want a list"}},
+		"word for keys":          {"provisioning: lo", []string{"provisioning: lo: want keys below it (interfaces)"}},
+		"not yaml":               {"a: [", []string{"a: ["}},
+		"server without subnets": {"provisioning: {interfaces: [{name: lo}]}\ndhcp: {mode: server}", []string{"dhcp.server.subnets: none; with dhcp.mode server, name the networks"}},
+		"server": {
+			"provisioning: {interfaces: [{name: lo}]}\ndhcp:\n  server:\n    lease_time: 1s\n    subnets:\n      - subnet: 10.0.0.0/24\n        pools: [10.0.0.10-10.0.1.9, 5]\n        options: {router: 10.1.0.1, gateway: 10.0.0.1}\n" +
+				"    reservations: [{mac: 52:54:00:00:00:01, address: 10.9.0.1}]\n",
+			[]string{
+				"dhcp.server.lease_time: 1s: want between a minute and a year",
+				"dhcp.server.subnets[0].pools[0]: 10.0.0.10-10.0.1.9 lies outside of 10.0.0.0/24",
+				"dhcp.server.subnets[0].pools[1]: 5: not a range like 192.0.2.100-192.0.2.199",
+				"dhcp.server.subnets[0].options.router: 10.1.0.1 lies outside of 10.0.0.0/24",
+				`dhcp.server.subnets[0].options: unknown key "gateway" (have: lease_time, router, dns,`,
+				"dhcp.server.reservations[0].address: 10.9.0.1 lies outside of every subnet",
+			},
+		},
+		"same port twice": {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
 	} {
 		_, err := Parse("a.yaml", []byte(c.yaml), loopback)
 		if err == nil {
@@ -80,14 +94,38 @@ func TestTheExampleFile(t *testing.T) {
 	}
 	want := defaults()
 	want.Provisioning, want.BMC = c.Provisioning, c.BMC
-	if c.DataDir != want.DataDir || c.DHCP != want.DHCP || c.TFTP != want.TFTP || c.HTTP != want.HTTP || c.API != want.API ||
+	if c.DataDir != want.DataDir || !reflect.DeepEqual(c.DHCP, want.DHCP) || c.TFTP != want.TFTP || c.HTTP != want.HTTP || c.API != want.API ||
 		c.Discovery != want.Discovery || c.Deploy != want.Deploy || c.Log != want.Log {
 		t.Errorf("the example's values are not the defaults: %+v, want %+v", c, want)
 	}
-	for _, key := range []string{"data_dir", "address", "mode", "socket", "policy", "password_file", "boot_agent", "write_image", "verify_os", "level", "format"} {
+	for _, key := range []string{"data_dir", "address", "mode", "lease_time", "unknown_share", "probe", "subnets", "reservations", "socket", "policy", "password_file", "boot_agent", "write_image", "verify_os", "level", "format"} {
 		if !strings.Contains(text, key+":") {
 			t.Errorf("the example does not mention %s", key)
 		}
+	}
+}
+
+// What the example shows of dhcp.server is right, once it is not a comment.
+func TestTheExampleOfServerMode(t *testing.T) {
+	raw, err := os.ReadFile("../appliance.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(raw), "For example:\n")
+	text := "provisioning: {interfaces: [{name: lo}]}\ndhcp:\n  mode: server\n  server:\n"
+	for line := range strings.Lines(example) {
+		line, ok := strings.CutPrefix(line, "    # ")
+		if !ok {
+			break
+		}
+		text += "    " + line
+	}
+	c, err := Parse("appliance.yaml", []byte(text), loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.DHCP.Server; len(p.Subnets) != 1 || len(p.Subnets[0].Options.Other) != 3 || len(p.Reservations) != 4 || p.LeaseTime != 12*time.Hour {
+		t.Errorf("dhcp.server = %+v, want one subnet and four reservations", p)
 	}
 }
 

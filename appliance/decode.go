@@ -91,6 +91,10 @@ func kindOf(v reflect.Value) string {
 		return "a duration like 90s, 15m or 4h"
 	case "netip.Addr":
 		return "an IP address"
+	case "netip.Prefix":
+		return "a network like 192.0.2.0/24"
+	case "leases.Range":
+		return "a range like 192.0.2.100-192.0.2.199"
 	}
 	switch v.Kind() {
 	case reflect.Bool:

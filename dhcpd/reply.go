@@ -3,7 +3,6 @@ package dhcpd
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 
@@ -48,29 +47,49 @@ func answer(p *dhcpv4.DHCPv4, c Client, b Boot) (*dhcpv4.DHCPv4, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := c.Server.AsSlice()
+	kind := dhcpv4.MessageTypeOffer
+	if c.Type == dhcpv4.MessageTypeRequest {
+		kind = dhcpv4.MessageTypeAck
+	}
+	r := blank(p, kind, c.Server)
+	tellBoot(r, c, file)
+	return fit(r, limit(p))
+}
+
+// blank is an answer that says nothing yet but who talks to whom.
+func blank(p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4.DHCPv4 {
 	r := &dhcpv4.DHCPv4{
 		OpCode:        dhcpv4.OpcodeBootReply,
 		HWType:        p.HWType,
 		ClientHWAddr:  p.ClientHWAddr,
 		TransactionID: p.TransactionID,
 		Flags:         p.Flags,
-		ServerIPAddr:  server,
 		GatewayIPAddr: p.GatewayIPAddr.To4(),
 		Options:       dhcpv4.Options{},
 	}
-	class, kind := "PXEClient", dhcpv4.MessageTypeOffer
-	if c.Class == ClassHTTP {
-		class = "HTTPClient"
-	}
-	if c.Type == dhcpv4.MessageTypeRequest {
-		kind = dhcpv4.MessageTypeAck
+	if kind == dhcpv4.MessageTypeAck {
 		r.ClientIPAddr = p.ClientIPAddr.To4() // RFC 2131 table 3: only in an ACK
 	}
 	// The codec writes options in the order of their numbers, so all that some ROMs
 	// need within their 312 bytes of options stands before the file name's end.
 	r.UpdateOption(dhcpv4.OptMessageType(kind))
-	r.UpdateOption(dhcpv4.OptServerIdentifier(server))
+	r.UpdateOption(dhcpv4.OptServerIdentifier(server.AsSlice()))
+	// 97: RFC 4578 section 2.3. 61: RFC 6842. 82: RFC 3046 section 2.2.
+	for _, echo := range []dhcpv4.OptionCode{optGUID, dhcpv4.OptionClientIdentifier, dhcpv4.OptionRelayAgentInformation} {
+		if v := p.GetOneOption(echo); len(v) > 0 {
+			r.UpdateOption(dhcpv4.OptGeneric(echo, v))
+		}
+	}
+	return r
+}
+
+// tellBoot says what to load, in the form of the client's class.
+func tellBoot(r *dhcpv4.DHCPv4, c Client, file string) {
+	class := "PXEClient"
+	if c.Class == ClassHTTP {
+		class = "HTTPClient"
+	}
+	r.ServerIPAddr = c.Server.AsSlice()
 	r.UpdateOption(dhcpv4.OptClassIdentifier(class))
 	r.UpdateOption(dhcpv4.OptBootFileName(file))
 	if c.Class != ClassHTTP {
@@ -83,13 +102,6 @@ func answer(p *dhcpv4.DHCPv4, c Client, b Boot) (*dhcpv4.DHCPv4, error) {
 	if c.Class == ClassBIOS {
 		r.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, []byte{6, 1, 8, 255}))
 	}
-	// 97: RFC 4578 section 2.3. 61: RFC 6842. 82: RFC 3046 section 2.2.
-	for _, echo := range []dhcpv4.OptionCode{optGUID, dhcpv4.OptionClientIdentifier, dhcpv4.OptionRelayAgentInformation} {
-		if v := p.GetOneOption(echo); len(v) > 0 {
-			r.UpdateOption(dhcpv4.OptGeneric(echo, v))
-		}
-	}
-	return fit(r, limit(p))
 }
 
 // bootFile is the text that tells this class of client what to load.
@@ -136,12 +148,14 @@ func limit(p *dhcpv4.DHCPv4) int {
 	return min(max(int(size)-28, minMessage), maxMessage)
 }
 
-// fit leaves out what is said elsewhere in the packet, too, until it fits.
-func fit(r *dhcpv4.DHCPv4, limit int) (*dhcpv4.DHCPv4, error) {
+// fit leaves out what is said elsewhere in the packet, too, and then what can be done
+// without, until it fits.
+func fit(r *dhcpv4.DHCPv4, limit int, spare ...dhcpv4.OptionCode) (*dhcpv4.DHCPv4, error) {
 	redundant := []dhcpv4.OptionCode{dhcpv4.OptionClientIdentifier, dhcpv4.OptionTFTPServerName}
 	if r.BootFileName != "" {
 		redundant = append(redundant, dhcpv4.OptionBootfileName)
 	}
+	redundant = append(redundant, spare...)
 	for {
 		size := len(r.ToBytes())
 		switch {
@@ -169,5 +183,7 @@ func destination(c Client, src netip.AddrPort) netip.AddrPort {
 	}
 	// Whatever the broadcast flag says: a client without an address answers no ARP,
 	// and every boot client takes a broadcast.
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(net.IPv4bcast.To4())), clientPort)
+	return netip.AddrPortFrom(broadcast, clientPort)
 }
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})

@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type Seen struct {
 	Client
 	Answer dhcpv4.MessageType // what was sent: OFFER or ACK; 0 when nothing was
 	Boot   string             // the boot file or URL in the answer
+	Lease  netip.Addr         // the address in the answer; none in proxy mode
 	Text   string             // one line: what was said, and why when nothing was sent
 }
 
@@ -47,17 +49,20 @@ type Seen struct {
 type Config struct {
 	Interfaces []Interface
 	Decide     Decider
+	Authority  *Authority   // server mode: addresses, too; nil for proxy mode
 	Observe    func(Seen)   // must not block; may be nil
 	Log        *slog.Logger // nothing is logged when nil
 	Now        func() time.Time
 }
 
-// A Server answers network boot clients in proxy form.
+// A Server answers network boot clients in proxy form, or all DHCP clients as the
+// authority over their addresses.
 type Server struct {
-	cfg    Config
-	links  *links
-	memory memory
-	socks  []socket
+	cfg       Config
+	links     *links
+	memory    memory
+	socks     []socket
+	authority *authority // nil in proxy mode
 }
 
 type socket struct {
@@ -95,6 +100,13 @@ func Listen(cfg Config) (*Server, error) {
 		}
 		s.socks = append(s.socks, socket{l.port, conn})
 	}
+	if cfg.Authority != nil {
+		var err error
+		if s.authority, err = newAuthority(*cfg.Authority, cfg.Interfaces, cfg.Log, cfg.Now); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
@@ -129,8 +141,16 @@ func listen(port int, shared bool) (*ipv4.PacketConn, error) {
 	return p4, nil
 }
 
-// Close closes the sockets of a server that will not run.
+// Close closes a server that will not run.
 func (s *Server) Close() error {
+	errs := []error{s.hangUp()}
+	if s.authority != nil {
+		errs = append(errs, s.authority.close())
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) hangUp() error {
 	var errs []error
 	for _, k := range s.socks {
 		errs = append(errs, k.conn.Close())
@@ -140,7 +160,7 @@ func (s *Server) Close() error {
 
 // Run serves until the context ends.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = s.hangUp() })
 	defer stop()
 	var all sync.WaitGroup
 	for _, k := range s.socks {
@@ -149,6 +169,9 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	all.Wait()
+	if s.authority != nil {
+		return s.authority.close()
+	}
 	return nil
 }
 
@@ -167,28 +190,38 @@ func (s *Server) serve(ctx context.Context, k socket) {
 			case <-time.After(readPause):
 			}
 		case ok && cm != nil:
-			s.packet(ctx, k, buf[:n], cm.IfIndex, from.AddrPort())
+			s.packet(ctx, k, buf[:n], origin{from: from.AddrPort(), to: addr(cm.Dst), ifindex: cm.IfIndex})
 		}
 	}
 }
 
 // packet handles one packet. Whatever it contains, the server goes on.
-func (s *Server) packet(ctx context.Context, k socket, raw []byte, ifindex int, src netip.AddrPort) {
+func (s *Server) packet(ctx context.Context, k socket, raw []byte, in origin) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.cfg.Log.Error("dhcp: panic", "port", k.port, "from", src, "panic", p, "stack", string(debug.Stack()), "packet", fmt.Sprintf("%x", raw))
+			s.cfg.Log.Error("dhcp: panic", "port", k.port, "from", in.from, "panic", p, "stack", string(debug.Stack()), "packet", fmt.Sprintf("%x", raw))
 		}
 	}()
 	p, err := dhcpv4.FromBytes(raw)
 	if err != nil {
-		s.cfg.Log.Debug("dhcp: not a DHCP packet", "port", k.port, "from", src, "err", err)
+		s.cfg.Log.Debug("dhcp: not a DHCP packet", "port", k.port, "from", in.from, "err", err)
 		return
 	}
-	iface, ok := s.links.find(ifindex)
+	iface, ok := s.links.find(in.ifindex)
 	c := s.recall(p, classify(p, k.port))
 	c.Interface, c.Server = iface.Name, iface.Addr
 	if !ok {
 		s.report(c, nil, "", fmt.Sprintf("interface %s is not a provisioning interface", iface.Name))
+		return
+	}
+	if s.authority != nil && k.port == dhcpPort {
+		s.authority.serve(ctx, p, c, in, s.ask, func(r *dhcpv4.DHCPv4, why string) {
+			if r == nil {
+				s.report(c, nil, "", why)
+				return
+			}
+			s.deliver(k, r, c, leaseDestination(c, p, r), in.ifindex, why)
+		})
 		return
 	}
 	if why := unwanted(p, c); why != "" {
@@ -200,13 +233,17 @@ func (s *Server) packet(ctx context.Context, k socket, raw []byte, ifindex int, 
 		s.report(c, nil, "", why)
 		return
 	}
-	dst := destination(c, src)
+	s.deliver(k, r, c, destination(c, in.from), in.ifindex, "")
+}
+
+// deliver sends an answer and reports it; why is the reason when it is a NAK.
+func (s *Server) deliver(k socket, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPort, ifindex int, why string) {
 	if err := send(k.conn, r, c, dst, ifindex); err != nil {
 		s.cfg.Log.Error("dhcp: send", "mac", c.MAC, "interface", c.Interface, "to", dst, "err", err)
 		s.report(c, nil, "", fmt.Sprintf("answer could not be sent to %v: %v", dst, err))
 		return
 	}
-	s.report(c, r, r.BootFileNameOption(), "")
+	s.report(c, r, r.BootFileNameOption(), why)
 }
 
 // recall fills in the architecture that the REQUEST of a client leaves out.
@@ -227,9 +264,7 @@ func (s *Server) recall(p *dhcpv4.DHCPv4, c Client) Client {
 
 // decide asks the Decider and builds the answer; a nil answer comes with the reason.
 func (s *Server) decide(ctx context.Context, p *dhcpv4.DHCPv4, c Client) (r *dhcpv4.DHCPv4, why string) {
-	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
-	defer cancel()
-	boot, ok := s.cfg.Decide(ctx, c)
+	boot, ok := s.ask(ctx, c)
 	if !ok {
 		return nil, "left alone"
 	}
@@ -241,12 +276,19 @@ func (s *Server) decide(ctx context.Context, p *dhcpv4.DHCPv4, c Client) (r *dhc
 	return r, ""
 }
 
+// ask asks the Decider, and not for long.
+func (s *Server) ask(ctx context.Context, c Client) (Boot, bool) {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	return s.cfg.Decide(ctx, c)
+}
+
 // send lets an answer leave from the port and the interface that the question came in
 // by, and from our address there.
 func send(conn *ipv4.PacketConn, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPort, ifindex int) error {
 	cm := &ipv4.ControlMessage{Src: c.Server.AsSlice(), IfIndex: ifindex}
-	if c.Relay.IsValid() {
-		cm.IfIndex = 0 // the way back to a relay is the routing table's business
+	if dst.Addr() != broadcast {
+		cm.IfIndex = 0 // the way to a relay, or a client with an address, is the routing table's business
 	}
 	_, err := conn.WriteTo(r.ToBytes(), cm, net.UDPAddrFromAddrPort(dst))
 	return err
@@ -259,7 +301,13 @@ func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot, why string) {
 	if r != nil {
 		seen.Answer = r.MessageType()
 		short, _, _ := strings.Cut(boot, "?") // a script's URL goes on with iPXE's settings; Seen.Boot has them
-		level, what = slog.LevelInfo, fmt.Sprintf("%v %s", seen.Answer, short)
+		level, what = slog.LevelInfo, seen.Answer.String()
+		if seen.Lease = addr(r.YourIPAddr); seen.Lease.IsValid() {
+			what += " " + seen.Lease.String()
+		}
+		if more := cmp.Or(short, why); more != "" {
+			what += " " + more
+		}
 	}
 	kind := string(c.Class)
 	switch {

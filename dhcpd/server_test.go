@@ -73,7 +73,7 @@ func TestPanicDoesNotEndTheServer(t *testing.T) {
 	s, seen := quiet(func(context.Context, Client) (Boot, bool) { panic("a bug in the decider") })
 	s.links = &links{configured: map[string]netip.Addr{"prov": ourAddr}, names: map[int]string{7: "prov"}, now: s.cfg.Now}
 	_, raw, _ := golden(t, "edk2-x64-discover")
-	s.packet(context.Background(), socket{port: dhcpPort}, raw, 7, netip.MustParseAddrPort("0.0.0.0:68"))
+	s.packet(context.Background(), socket{port: dhcpPort}, raw, origin{from: netip.MustParseAddrPort("0.0.0.0:68"), ifindex: 7})
 	if len(*seen) != 0 {
 		t.Errorf("seen: %+v, want nothing after a panic", *seen)
 	}
@@ -97,7 +97,7 @@ func TestPacketsThatAreOnlySeen(t *testing.T) {
 			})
 			s.links = &links{configured: map[string]netip.Addr{"prov": ourAddr}, names: map[int]string{7: "prov", 8: "office"}, now: s.cfg.Now}
 			_, raw, port := golden(t, tc.packet)
-			s.packet(context.Background(), socket{port: port}, raw, tc.ifindex, netip.MustParseAddrPort("0.0.0.0:68"))
+			s.packet(context.Background(), socket{port: port}, raw, origin{from: netip.MustParseAddrPort("0.0.0.0:68"), ifindex: tc.ifindex})
 			if len(*seen) != 1 || (*seen)[0].Text != tc.want || (*seen)[0].Answer != dhcpv4.MessageTypeNone {
 				t.Errorf("seen %+v, want one packet with the text %q", *seen, tc.want)
 			}

@@ -96,7 +96,7 @@ func serveFleet(env *testscript.Env, dir, socket string, fleet *apitest.Fleet) e
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- api.Serve(ctx, l, api.NewServer(api.Config{Fleet: fleet, Images: images, Version: "9.9.9", Log: log}).Handler(), log)
+		ended <- api.Serve(ctx, l, api.NewServer(api.Config{Fleet: fleet, Images: images, Leases: &apitest.Leases{}, Version: "9.9.9", Log: log}).Handler(), log)
 	}()
 	env.Defer(func() {
 		cancel()

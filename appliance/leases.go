@@ -1,0 +1,82 @@
+package appliance
+
+import (
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// listenDHCP opens the DHCP server of the configured mode; it is nil when that is off.
+func listenDHCP(cfg Config, plane bootPlane, log *slog.Logger) (*dhcpd.Server, error) {
+	if cfg.DHCP.Mode == "off" {
+		return nil, nil
+	}
+	d := dhcpd.Config{Decide: plane.dhcp, Observe: plane.sawDHCP, Log: log}
+	for _, in := range cfg.Provisioning.Interfaces {
+		d.Interfaces = append(d.Interfaces, dhcpd.Interface{Name: in.Name, Addr: in.Address})
+	}
+	if cfg.DHCP.Mode == "server" {
+		d.Authority = &dhcpd.Authority{Plan: cfg.DHCP.Server, Leases: filepath.Join(cfg.DataDir, "leases"), Known: plane.known}
+	}
+	return dhcpd.Listen(d)
+}
+
+// known says whether a DHCP client is a machine that somebody has let in.
+func (p bootPlane) known(c dhcpd.Client) bool {
+	m, err := p.engine.Machine(c.MAC.String())
+	return err == nil && m.State != inventory.Discovered
+}
+
+// leaseBook is the leases as the API shows them.
+type leaseBook struct {
+	dhcp   *dhcpd.Server // nil when DHCP is off
+	engine *deploy.Engine
+	mode   string
+}
+
+func (b leaseBook) Leases() ([]api.Lease, error) {
+	if err := b.closed(); err != nil {
+		return nil, err
+	}
+	list := []api.Lease{}
+	for _, l := range b.dhcp.Leases() {
+		out := api.Lease{
+			Address: l.Addr.String(), ClientID: hex.EncodeToString([]byte(l.Client)), MAC: l.MAC.String(), Hostname: l.Host,
+			State: l.State.String(), Reserved: l.Reservation != "", ExpiresAt: l.Expires.UTC(),
+		}
+		if m, err := b.engine.Machine(out.MAC); err == nil {
+			out.Machine = m.Name
+		}
+		list = append(list, out)
+	}
+	return list, nil
+}
+
+func (b leaseBook) DeleteLease(a netip.Addr) error {
+	if err := b.closed(); err != nil {
+		return err
+	}
+	_, ok, err := b.dhcp.DeleteLease(a)
+	if err == nil && !ok {
+		err = &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no lease of %v", a), Hint: "`pxectl lease list` shows the leases there are"}
+	}
+	return err
+}
+
+// closed says why there are no leases.
+func (b leaseBook) closed() error {
+	if b.mode == "server" {
+		return nil
+	}
+	return &inventory.Problem{
+		Code: inventory.CodeConflict, Detail: fmt.Sprintf("dhcp.mode is %s: this appliance hands out no addresses", b.mode),
+		Hint: "look at the DHCP server of the site, or set dhcp.mode to server",
+	}
+}

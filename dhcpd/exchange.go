@@ -1,0 +1,331 @@
+package dhcpd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/pxectl/pxectl/dhcpd/leases"
+)
+
+// A courier carries the answer to one packet away: r is nil for silence, and why says
+// the reason for that, or for a NAK.
+type courier func(r *dhcpv4.DHCPv4, why string)
+
+// A bootAsker says what a client should boot; ok is false for nothing.
+type bootAsker func(ctx context.Context, c Client) (Boot, bool)
+
+// serve answers one packet of server mode: RFC 2131 section 4.3. What must be on the
+// disk first is carried later, by another goroutine.
+func (s *authority) serve(ctx context.Context, p *dhcpv4.DHCPv4, c Client, from origin, ask bootAsker, carry courier) {
+	if p.OpCode != dhcpv4.OpcodeBootRequest {
+		carry(nil, "not a request")
+		return
+	}
+	g, why := s.locate(p, c, slices.Contains(s.ours, from.to))
+	if why != "" {
+		carry(nil, why)
+		return
+	}
+	switch c.Type {
+	case dhcpv4.MessageTypeDiscover:
+		s.discover(ctx, p, g, from, ask, carry)
+	case dhcpv4.MessageTypeRequest:
+		s.request(ctx, p, g, from, ask, carry)
+	case dhcpv4.MessageTypeDecline:
+		s.decline(p, g, carry)
+	case dhcpv4.MessageTypeRelease:
+		s.release(p, g, carry)
+	case dhcpv4.MessageTypeInform:
+		s.inform(ctx, p, g, ask, carry)
+	default:
+		carry(nil, "a message that no client sends")
+	}
+}
+
+// origin is how a packet came in.
+type origin struct {
+	from    netip.AddrPort
+	to      netip.Addr // its destination
+	ifindex int
+}
+
+func (s *authority) discover(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from origin, ask bootAsker, carry courier) {
+	l, err := s.table.Offer(g.claim)
+	if err != nil {
+		carry(nil, err.Error())
+		return
+	}
+	offer := func(l leases.Lease) {
+		r, _, err := s.grant(ctx, p, g, dhcpv4.MessageTypeOffer, l.Addr, ask)
+		if err != nil {
+			carry(nil, err.Error())
+			return
+		}
+		carry(r, "")
+	}
+	if s.prober == nil || !g.local || l.State == leases.Bound {
+		offer(l)
+		return
+	}
+	ctx = context.WithoutCancel(ctx)
+	if !s.prober.start(g.id, func() { s.probe(g, l, from.ifindex, offer, carry) }) {
+		carry(nil, "its address is being probed")
+	}
+}
+
+// probe offers the first address that nobody answers for.
+func (s *authority) probe(g guest, l leases.Lease, ifindex int, offer func(leases.Lease), carry courier) {
+	for range 3 {
+		mac, used := s.prober.used(ifindex, l.Addr)
+		if !used || mac.String() == g.MAC.String() {
+			offer(l)
+			return
+		}
+		taken := fmt.Sprintf("%v is in use by %v, who did not get it from us", l.Addr, mac)
+		if _, err := s.table.Decline(g.id, l.Addr, func(error) {}); err != nil {
+			carry(nil, err.Error())
+			return
+		}
+		var err error
+		if l, err = s.table.Offer(g.claim); err != nil {
+			carry(nil, taken+"; "+err.Error())
+			return
+		}
+	}
+	carry(nil, "three addresses in a row are in use by others")
+}
+
+// A request says how a REQUEST is meant: RFC 2131 section 4.3.2 and its table 4.
+type request string
+
+const (
+	selecting  request = "selecting"
+	initReboot request = "init-reboot"
+	renewing   request = "renewing"
+	rebinding  request = "rebinding"
+	malformed  request = "malformed"
+)
+
+// meant tells the four apart, and which address the client wants.
+func meant(p *dhcpv4.DHCPv4, unicast bool) (request, netip.Addr) {
+	want, has := addr(p.RequestedIPAddress()), addr(p.ClientIPAddr)
+	switch {
+	case addr(p.ServerIdentifier()).IsValid() && want.IsValid():
+		return selecting, want
+	case addr(p.ServerIdentifier()).IsValid() && has.IsValid():
+		return selecting, has // some clients put it there
+	case addr(p.ServerIdentifier()).IsValid():
+		return malformed, want
+	case has.IsValid() && unicast && !addr(p.GatewayIPAddr).IsValid():
+		return renewing, has
+	case has.IsValid():
+		return rebinding, has
+	case want.IsValid():
+		return initReboot, want
+	}
+	return malformed, want
+}
+
+func (s *authority) request(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from origin, ask bootAsker, carry courier) {
+	state, want := meant(p, slices.Contains(s.ours, from.to))
+	if state == malformed {
+		carry(nil, "a REQUEST without an address")
+		return
+	}
+	if state == selecting && !s.isOurs(g.Selected, g) {
+		s.table.Refuse(g.subnet, g.id)
+		carry(nil, "takes the address offered by "+g.Selected.String())
+		return
+	}
+	nak := func(why string) { carry(s.refusal(p, g, why), why) }
+	here := s.subnets[g.subnet].prefix
+	own, had := s.table.Of(g.subnet, g.id)
+	recorded := had && own.State != leases.Offered || g.claim.Reserved.IsValid()
+	switch holder, held := s.table.At(want); {
+	case !here.Contains(want) && state == renewing:
+		carry(nil, fmt.Sprintf("%v is no address of ours", want))
+		return
+	case !here.Contains(want):
+		nak(fmt.Sprintf("%v is not an address of %v", want, here))
+		return
+	case state == initReboot && !recorded && !(held && holder.Client != g.id):
+		carry(nil, "no record of this client") // section 4.3.2: MUST remain silent
+		return
+	case state == initReboot && had && own.State == leases.Bound && own.Addr != want:
+		nak(fmt.Sprintf("its address is %v", own.Addr))
+		return
+	}
+	r, t, err := s.grant(ctx, p, g, dhcpv4.MessageTypeAck, want, ask)
+	if err != nil {
+		carry(nil, err.Error())
+		return
+	}
+	err = s.table.Bind(g.claim, want, s.now().Add(t), func(err error) {
+		if err != nil {
+			carry(nil, err.Error())
+			return
+		}
+		carry(r, "")
+	})
+	switch {
+	case err == nil:
+	case errors.Is(err, leases.ErrBusy), errors.Is(err, leases.ErrClosed):
+		carry(nil, err.Error())
+	case state == rebinding && !recorded && errors.Is(err, leases.ErrElsewhere):
+		carry(nil, "another server's address, perhaps")
+	default:
+		nak(fmt.Sprintf("%v: %v", want, err))
+	}
+}
+
+func (s *authority) decline(p *dhcpv4.DHCPv4, g guest, carry courier) {
+	a := addr(p.RequestedIPAddress())
+	switch {
+	case !s.isOurs(g.Selected, g):
+		carry(nil, "declines to "+g.Selected.String())
+		return
+	case !a.IsValid():
+		carry(nil, "declines no address")
+		return
+	}
+	s.give(s.table.Decline, g, a, carry, "in use by somebody else, says the client")
+}
+
+func (s *authority) release(p *dhcpv4.DHCPv4, g guest, carry courier) {
+	a := addr(p.ClientIPAddr)
+	switch {
+	case !s.isOurs(g.Selected, g):
+		carry(nil, "releases to "+g.Selected.String())
+		return
+	case !a.IsValid():
+		carry(nil, "releases no address")
+		return
+	}
+	s.give(s.table.Release, g, a, carry, "given back")
+}
+
+// give ends a lease; neither of the two ways is answered.
+func (s *authority) give(end func(string, netip.Addr, func(error)) (bool, error), g guest, a netip.Addr, carry courier, done string) {
+	ok, err := end(g.id, a, func(err error) {
+		if err != nil {
+			done = err.Error()
+		}
+		carry(nil, fmt.Sprintf("%v %s", a, done))
+	})
+	switch {
+	case err != nil:
+		carry(nil, err.Error())
+	case !ok:
+		carry(nil, fmt.Sprintf("%v is not its address", a))
+	}
+}
+
+// inform tells a client with an address of its own about everything else: section 4.3.5.
+func (s *authority) inform(ctx context.Context, p *dhcpv4.DHCPv4, g guest, ask bootAsker, carry courier) {
+	if !addr(p.ClientIPAddr).IsValid() {
+		carry(nil, "asks for information and tells no address")
+		return
+	}
+	r, err := s.build(ctx, p, g, dhcpv4.MessageTypeAck, netip.Addr{}, 0, ask)
+	if err != nil {
+		carry(nil, err.Error())
+		return
+	}
+	carry(r, "")
+}
+
+// isOurs says whether a server identifier means us.
+func (s *authority) isOurs(id netip.Addr, g guest) bool {
+	return slices.Contains(s.ours, id) || id.IsValid() && id == g.server
+}
+
+// grant is an OFFER or ACK of an address, and for how long it is.
+func (s *authority) grant(ctx context.Context, p *dhcpv4.DHCPv4, g guest, kind dhcpv4.MessageType, a netip.Addr, ask bootAsker) (*dhcpv4.DHCPv4, time.Duration, error) {
+	t, _ := s.told(g)
+	d := t.lease
+	if b := p.GetOneOption(dhcpv4.OptionIPAddressLeaseTime); len(b) == 4 {
+		// What the client asks for, if that is shorter than what it may have.
+		d = min(d, max(time.Duration(binary.BigEndian.Uint32(b))*time.Second, minLease))
+	}
+	r, err := s.build(ctx, p, g, kind, a, d, ask)
+	return r, d, err
+}
+
+// build is an answer that says all that the client should know. Without an address it
+// is that to an INFORM, which must not speak of a lease.
+func (s *authority) build(ctx context.Context, p *dhcpv4.DHCPv4, g guest, kind dhcpv4.MessageType, a netip.Addr, d time.Duration, ask bootAsker) (*dhcpv4.DHCPv4, error) {
+	r := blank(p, kind, g.server)
+	if a.IsValid() {
+		r.YourIPAddr = a.AsSlice()
+		seconds := func(code dhcpv4.OptionCode, d time.Duration) {
+			r.UpdateOption(dhcpv4.OptGeneric(code, binary.BigEndian.AppendUint32(nil, uint32(d/time.Second))))
+		}
+		seconds(dhcpv4.OptionIPAddressLeaseTime, d)
+		seconds(dhcpv4.OptionRenewTimeValue, d/2) // section 4.4.5
+		seconds(dhcpv4.OptionRebindingTimeValue, d*7/8)
+	}
+	t, host := s.told(g)
+	wants := p.GetOneOption(dhcpv4.OptionParameterRequestList)
+	for _, v := range t.always {
+		r.Options[v.code.Code()] = v.bytes
+	}
+	var spare []dhcpv4.OptionCode
+	for _, v := range t.asked {
+		if wants == nil || slices.Contains(wants, v.code.Code()) {
+			r.Options[v.code.Code()] = v.bytes
+			spare = append(spare, v.code)
+		}
+	}
+	if host != "" {
+		r.UpdateOption(dhcpv4.OptHostName(host))
+	}
+	if g.Class != ClassOther && g.MAC != nil {
+		if b, ok := ask(ctx, g.Client); ok {
+			file, err := bootFile(g.Client, b)
+			if err != nil {
+				return nil, err
+			}
+			tellBoot(r, g.Client, file)
+			if g.Class == ClassUEFI {
+				// With option 60 and an address, EDK2 takes us for a BINL server and asks
+				// again on port 4011; without, it loads the file at once.
+				r.Options.Del(dhcpv4.OptionClassIdentifier)
+			}
+		}
+	}
+	for _, v := range t.always[1:] { // behind the mask, what the operator wrote, the last first
+		spare = append(spare, v.code)
+	}
+	slices.Reverse(spare)
+	return fit(r, limit(p), spare...)
+}
+
+// refusal is a NAK: section 4.3.2, table 3.
+func (s *authority) refusal(p *dhcpv4.DHCPv4, g guest, why string) *dhcpv4.DHCPv4 {
+	r := blank(p, dhcpv4.MessageTypeNak, g.server)
+	r.UpdateOption(dhcpv4.OptMessage(why))
+	if g.Relay.IsValid() {
+		r.SetBroadcast() // the client may have no address there; it has its old one no more
+	}
+	return r
+}
+
+// leaseDestination is where an answer goes: section 4.1. src is where the packet came from.
+func leaseDestination(c Client, p, r *dhcpv4.DHCPv4) netip.AddrPort {
+	has := addr(p.ClientIPAddr)
+	switch {
+	case c.Relay.IsValid():
+		return netip.AddrPortFrom(c.Relay, dhcpPort)
+	case has.IsValid() && r.MessageType() != dhcpv4.MessageTypeNak:
+		return netip.AddrPortFrom(has, clientPort)
+	}
+	// Whatever the broadcast flag says, see destination.
+	return netip.AddrPortFrom(broadcast, clientPort)
+}

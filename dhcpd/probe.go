@@ -1,0 +1,154 @@
+package dhcpd
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	probeFor   = 300 * time.Millisecond // RFC 2131 leaves it open; a host on the same wire answers within a few
+	maxProbes  = 64                     // at once
+	etherIPv4  = 0x0800
+	arpRequest = 1
+)
+
+// A prober asks the wire by ARP whether anybody uses an address, as RFC 5227 section
+// 2.1.1 does: with no sender address, so that nobody's cache changes.
+type prober struct {
+	file *os.File
+	raw  syscall.RawConn
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	clients map[string]bool // whose address is being probed
+	waiting map[netip.Addr]chan net.HardwareAddr
+}
+
+// newProber opens a packet socket for ARP and starts to listen.
+func newProber(log *slog.Logger) (*prober, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(swap(unix.ETH_P_ARP)))
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("dhcp: dhcp.server.probe needs root or CAP_NET_RAW: %w", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dhcp: socket for ARP: %w", err)
+	}
+	p := &prober{file: os.NewFile(uintptr(fd), "arp"), log: log, clients: map[string]bool{}, waiting: map[netip.Addr]chan net.HardwareAddr{}}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		p.file.Close()
+		return nil, fmt.Errorf("dhcp: socket for ARP: %w", err)
+	}
+	go p.listen()
+	return p, nil
+}
+
+func (p *prober) close() { _ = p.file.Close() }
+
+// start runs f unless this client's address is being probed or too many are.
+func (p *prober) start(client string, f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clients[client] || len(p.clients) >= maxProbes {
+		return false
+	}
+	p.clients[client] = true
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				p.log.Error("dhcp: panic", "panic", v, "stack", string(debug.Stack()))
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			delete(p.clients, client)
+		}()
+		f()
+	}()
+	return true
+}
+
+// used says whether somebody on that interface's wire has the address, and who.
+func (p *prober) used(ifindex int, a netip.Addr) (net.HardwareAddr, bool) {
+	nic, err := net.InterfaceByIndex(ifindex)
+	if err != nil || len(nic.HardwareAddr) != 6 {
+		return nil, false
+	}
+	heard := make(chan net.HardwareAddr, 1)
+	p.mu.Lock()
+	p.waiting[a] = heard
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.waiting, a)
+	}()
+	// A probe that cannot be sent finds nobody: the answer must not hang on it.
+	_ = p.raw.Control(func(fd uintptr) {
+		to := &unix.SockaddrLinklayer{Protocol: swap(unix.ETH_P_ARP), Ifindex: ifindex, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+		_ = unix.Sendto(int(fd), question(nic.HardwareAddr, a), 0, to)
+	})
+	select {
+	case mac := <-heard:
+		return mac, true
+	case <-time.After(probeFor):
+		return nil, false
+	}
+}
+
+// listen hands on every ARP packet whose sender has an address that is waited for.
+func (p *prober) listen() {
+	buf := make([]byte, 128)
+	for {
+		n, err := p.file.Read(buf)
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(readPause) // a link that went down
+			continue
+		}
+		mac, a, ok := parseARP(buf[:n])
+		if !ok {
+			continue
+		}
+		p.mu.Lock()
+		if heard := p.waiting[a]; heard != nil {
+			select {
+			case heard <- mac:
+			default:
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
+// question is an ARP probe for an address: RFC 826, RFC 5227 section 1.1.
+func question(from net.HardwareAddr, a netip.Addr) []byte {
+	b := binary.BigEndian.AppendUint16(nil, 1) // Ethernet
+	b = binary.BigEndian.AppendUint16(b, etherIPv4)
+	b = append(b, 6, 4, 0, arpRequest)
+	b = append(append(b, from...), 0, 0, 0, 0)
+	return append(append(b, 0, 0, 0, 0, 0, 0), a.AsSlice()...)
+}
+
+// parseARP reads the sender of an ARP packet for IPv4 on Ethernet.
+func parseARP(b []byte) (mac net.HardwareAddr, a netip.Addr, ok bool) {
+	if len(b) < 28 || [6]byte(b[:6]) != [6]byte{0, 1, etherIPv4 >> 8, etherIPv4 & 0xff, 6, 4} {
+		return nil, netip.Addr{}, false
+	}
+	a = netip.AddrFrom4([4]byte(b[14:18]))
+	return append(net.HardwareAddr(nil), b[8:14]...), a, !a.IsUnspecified()
+}
+
+// swap is a number in network byte order.
+func swap(n uint16) uint16 { return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n)) }
