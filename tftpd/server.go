@@ -200,9 +200,9 @@ func (s *Server) read(ctx context.Context, raw string, rf io.ReaderFrom) (reply 
 	defer func() { <-s.slots }()
 	options := optionsOf(rf)
 	lowerNames(options)
-	try, ok := s.stalls.begin(s.client(t.Client.Addr()), options, s.cfg.MaxPerClient)
+	try, ok := s.stalls.begin(s.client(t.Client.Addr()), t.Client.Addr(), options, s.cfg.MaxPerClient)
 	if !ok {
-		t.Err = fmt.Errorf("this client has %d transfers running", s.cfg.MaxPerClient)
+		t.Err = fmt.Errorf("this address has %d transfers running", s.cfg.MaxPerClient)
 		return errBusy
 	}
 	t.BlockSize = try.block

@@ -1,6 +1,7 @@
 package tftpd
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +36,7 @@ type stalls struct {
 
 	mu      sync.Mutex
 	clients map[string]stalled
-	running map[string]map[*attempt]struct{}
+	running map[netip.Addr]map[*attempt]struct{}
 }
 
 type stalled struct {
@@ -45,21 +46,22 @@ type stalled struct {
 
 // An attempt is a transfer under way.
 type attempt struct {
-	client string
+	client string     // under which its stalls are remembered
+	addr   netip.Addr // by which its transfers are counted
 	block  int
 	moved  atomic.Int64 // when its last block was sent first, Unix nanoseconds; 0 when none was
 	judged bool         // its stall has been counted; guarded by stalls.mu
 }
 
 func newStalls(now func() time.Time) *stalls {
-	return &stalls{now: now, clients: map[string]stalled{}, running: map[string]map[*attempt]struct{}{}}
+	return &stalls{now: now, clients: map[string]stalled{}, running: map[netip.Addr]map[*attempt]struct{}{}}
 }
 
-// begin counts a transfer and limits its block size. ok is false when the client has as many running as it may have.
-func (s *stalls) begin(client string, options map[string]string, most int) (a *attempt, ok bool) {
+// begin counts a transfer and limits its block size. ok is false when the address has as many running as it may have.
+func (s *stalls) begin(client string, addr netip.Addr, options map[string]string, most int) (a *attempt, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	running := s.running[client]
+	running := s.running[addr]
 	if len(running) >= most {
 		return nil, false
 	}
@@ -71,10 +73,10 @@ func (s *stalls) begin(client string, options map[string]string, most int) (a *a
 		rung = c.rung
 		s.clients[client] = stalled{rung, s.now()}
 	}
-	a = &attempt{client: client, block: limitBlock(options, ladder[rung])}
+	a = &attempt{client: client, addr: addr, block: limitBlock(options, ladder[rung])}
 	if running == nil {
 		running = map[*attempt]struct{}{}
-		s.running[client] = running
+		s.running[addr] = running
 	}
 	running[a] = struct{}{}
 	return a, true
@@ -84,9 +86,9 @@ func (s *stalls) begin(client string, options map[string]string, most int) (a *a
 func (s *stalls) end(a *attempt, well bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.running[a.client], a)
-	if len(s.running[a.client]) == 0 {
-		delete(s.running, a.client)
+	delete(s.running[a.addr], a)
+	if len(s.running[a.addr]) == 0 {
+		delete(s.running, a.addr)
 	}
 	if !well {
 		s.judge(a)

@@ -24,7 +24,7 @@ func TestLadder(t *testing.T) {
 		if blksize != "" {
 			options["blksize"] = blksize
 		}
-		a, ok := s.begin(client, options, 4)
+		a, ok := s.begin(client, netip.Addr{}, options, 4)
 		if !ok {
 			t.Fatalf("begin(%s) refused", client)
 		}
@@ -90,7 +90,7 @@ func TestStallsAreBounded(t *testing.T) {
 	now := time.Unix(0, 0)
 	s := newStalls(func() time.Time { return now })
 	for i := range maxStalled + 10 {
-		a, _ := s.begin(fmt.Sprint(i), map[string]string{"blksize": "1468"}, 1)
+		a, _ := s.begin(fmt.Sprint(i), netip.Addr{}, map[string]string{"blksize": "1468"}, 1)
 		a.touch(now.Add(time.Second))
 		now = now.Add(3 * time.Second)
 		s.end(a, false)

@@ -13,6 +13,13 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == stormCommand {
+		if err := stormMain(); err != nil {
+			fmt.Fprintln(os.Stderr, "storm:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	pairs := flag.Int("pairs", 5, "how often each side is measured")
 	asJSON := flag.Bool("json", false, "print results as JSON, one object a line")
 	page := flag.String("markdown", "", "put the results into this `page`; rows that were not measured stay as they are")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -36,8 +37,9 @@ func network(b *bench) hosts {
 
 // A server is a program that runs until the benchmark ends.
 type server struct {
-	cmd *exec.Cmd
-	log string
+	cmd  *exec.Cmd
+	log  string
+	stop func() // ends it, and its process group; again does nothing
 }
 
 // spawn starts a program and ends it, by its process group, with the benchmark.
@@ -52,13 +54,14 @@ func (b *bench) spawn(cmd *exec.Cmd) server {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() {
+	s := server{cmd, out.Name(), sync.OnceFunc(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-		ended := time.AfterFunc(5*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+		late := time.AfterFunc(5*time.Second, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 		_ = cmd.Wait()
-		ended.Stop()
-	})
-	return server{cmd, out.Name()}
+		late.Stop()
+	})}
+	b.Cleanup(s.stop)
+	return s
 }
 
 // await polls until ready, and fails with what the server printed when that takes too long.

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// The boot storm: the rack's power comes back, and 1,000 machines boot at once.
+//
+// Every client is a goroutine with a MAC and an address of its own that does what UEFI firmware and iPXE do: DISCOVER
+// as an Ethernet frame, offer, REQUEST to port 4011, the size of the boot program, the boot program over
+// TFTP in lock-step, autoexec.ipxe, then HTTP on one connection each: the boot script, kernel and ramdisk.
+// What gets lost is asked for again when firmware would. It is as hard as it is simulated: all
+// clients run on the cores of the server, and the wire has no delay and no speed that would spread
+// them out. What is not as in a rack: only the DHCP frames have 1,000 MACs. Everything else comes from 1,000
+// addresses behind one router, as with a relay, since Linux has one MAC an interface. The kernel is
+// 64 KiB and the ramdisk 256 KiB.
+const (
+	stormClients = 1000
+	stormKernel  = 64 << 10
+	stormInitrd  = 256 << 10
+)
+
+// stormFigures is what the clients tell, by JSON: they are a process of their own in the client's namespace.
+type stormFigures struct {
+	Failed  []string        // why, one for each client that failed
+	Scripts []time.Duration // from the connection's opening to the script's last byte
+	Again   int             // DHCP and TFTP packets that clients had to send again
+	Took    time.Duration   // until the last client was done
+}
+
+func init() {
+	register(benchmark{
+		name: "boot-storm", needs: []string{"ip"},
+		rows: []row{
+			{"boot-storm-failed", "", "of 1000 clients that boot at once: those that fail", atMost(0)},
+			{"boot-storm-script", "ms", "the 99th percentile of their waiting for the boot script", atMost(250)},
+			{"boot-storm-memory", "MiB", "the most that the appliance had resident", atMost(256)},
+			{"boot-storm-time", "s", "until the last of them has its ramdisk", atMost(60)},
+		},
+		start: bootStorm,
+	})
+}
+
+func bootStorm(b *bench) (ours, peer func() []float64) {
+	net := network(b)
+	net.client.Run(b, "ip", "route", "add", "local", stormNet, "dev", "lo") // every address in it is the client's own
+	net.ours.Run(b, "ip", "route", "add", stormNet, "via", clientIP)
+	ramdisk := filepath.Join(b.dir, "data", "ramdisk", "amd64")
+	if err := os.MkdirAll(ramdisk, 0o755); err != nil {
+		b.Fatal(err)
+	}
+	for name, size := range map[string]int{"vmlinuz": stormKernel, "initrd": stormInitrd} {
+		if err := os.WriteFile(filepath.Join(ramdisk, name), make([]byte, size), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return func() []float64 {
+		// A new appliance for each storm, so that each memory figure is of its own storm; on an empty store.
+		if err := os.RemoveAll(filepath.Join(b.dir, "data", "pxectl.db")); err != nil {
+			b.Fatal(err)
+		}
+		appliance := b.appliance(net.ours)
+		defer appliance.stop()
+		var f stormFigures
+		out := b.run(net.client.Command(self, stormCommand))
+		if err := json.Unmarshal([]byte(out), &f); err != nil {
+			b.Fatalf("the clients' figures: %v", err)
+		}
+		for i, why := range f.Failed {
+			if i < 5 {
+				fmt.Fprintln(os.Stderr, "boot-storm: failed:", why)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "boot-storm: %v in all, %d packets sent again, appliance used %v CPU\n", f.Took.Round(time.Millisecond), f.Again, appliance.cpu().Round(time.Millisecond))
+		return []float64{float64(len(f.Failed)), float64(percentile(f.Scripts, 99)) / 1e6, appliance.peakMemory(), f.Took.Seconds()}
+	}, nil
+}
