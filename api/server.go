@@ -13,11 +13,12 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Config is what a Server is made of. All but Leases and Ready is needed.
+// Config is what a Server is made of. All but Leases, Doctor and Ready is needed.
 type Config struct {
 	Fleet   Fleet
 	Images  Images
-	Leases  Leases // nil: no such calls
+	Leases  Leases                        // nil: no such calls
+	Doctor  func(context.Context) []Check // nil: no such call
 	Version string
 	Log     *slog.Logger
 	Ready   func() error // why not ready yet; nil: always ready
@@ -28,6 +29,7 @@ type Server struct {
 	fleet   Fleet
 	images  Images
 	leases  Leases
+	doctor  func(context.Context) []Check
 	version VersionInfo
 	log     *slog.Logger
 	ready   func() error
@@ -37,7 +39,7 @@ type Server struct {
 // NewServer builds the handlers and the OpenAPI document; it opens nothing.
 func NewServer(c Config) *Server {
 	s := &Server{
-		fleet: c.Fleet, images: c.Images, leases: c.Leases, log: c.Log, ready: c.Ready,
+		fleet: c.Fleet, images: c.Images, leases: c.Leases, doctor: c.Doctor, log: c.Log, ready: c.Ready,
 		version: VersionInfo{Version: c.Version, Go: runtime.Version()},
 	}
 	mux := http.NewServeMux()
@@ -52,6 +54,9 @@ func NewServer(c Config) *Server {
 	s.addPower(rest)
 	s.addDeployments(rest)
 	s.addImages(rest)
+	if s.doctor != nil {
+		s.addDoctor(rest)
+	}
 	if s.leases != nil {
 		s.addLeases(rest)
 	}

@@ -140,7 +140,8 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 	if err != nil {
 		return nil, fmt.Errorf("api.socket: %w", err)
 	}
-	operators := api.NewServer(api.Config{Fleet: engine, Images: guardedImages{pictures, engine}, Leases: leaseBook{dhcp, engine, cfg.DHCP.Mode}, Version: version, Log: log}).Handler()
+	checks := doctor{cfg: cfg, engine: engine, pictures: pictures, neighbours: plane.neighbours}
+	operators := api.NewServer(api.Config{Fleet: engine, Images: guardedImages{pictures, engine}, Leases: leaseBook{dhcp, engine, cfg.DHCP.Mode}, Doctor: checks.examine, Version: version, Log: log}).Handler()
 	return append(services, service{"api", func(ctx context.Context) error { return api.Serve(ctx, l, operators, log) }}), nil
 }
 

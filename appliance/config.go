@@ -28,6 +28,8 @@ type Config struct {
 	BMC          BMC          `yaml:"bmc"`
 	Deploy       Deploy       `yaml:"deploy"`
 	Log          Log          `yaml:"log"`
+
+	Path string `yaml:"-"` // where it was read from
 }
 
 // Provisioning names the interfaces that machines boot from.
@@ -102,7 +104,9 @@ func Load(path string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("read the configuration: %w", err)
 	}
-	return Parse(path, raw, net.Interfaces)
+	c, err := Parse(path, raw, net.Interfaces)
+	c.Path = path
+	return c, err
 }
 
 // Parse is Load without the file; interfaces are the machine's.

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) { testnet.Main(m) }
 // so that nobody has to wait until a silence is long.
 type site struct {
 	engine *deploy.Engine
+	socket string
 	bmc    *powertest.BMC
 	ahead  atomic.Int64 // of the engine's clock
 }
@@ -74,7 +75,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{bmc: &powertest.BMC{}}
+	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket}
 	s.engine, err = deploy.New(deploy.Config{
 		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal, Policy: deploy.PolicyApprove, Server: cfg.serverFor, Log: log,
 		OpenBMC: func(power.Target) (power.BMC, error) { return s.bmc, nil }, Pace: powertest.Fast,

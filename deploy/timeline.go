@@ -64,6 +64,9 @@ func (t *timeline) note(e inventory.Event) {
 	}
 }
 
+// Dropped is how many events could not be recorded since the start.
+func (e *Engine) Dropped() uint64 { return e.timeline.dropped.Load() }
+
 // clip cuts a text to n bytes at a whole character.
 func clip(s string, n int) string {
 	if len(s) > n {

@@ -1,0 +1,253 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// A doctor looks at the appliance's own house. What it finds wrong comes with the next move.
+type doctor struct {
+	cfg Config
+
+	// Of a running appliance; nil otherwise.
+	engine     *deploy.Engine
+	pictures   *store.Store
+	neighbours *neighbours
+}
+
+// Doctor checks what can be checked from a configuration, without a running appliance.
+func Doctor(ctx context.Context, configPath string) []api.Check {
+	cfg, err := Load(configPath)
+	if err != nil {
+		// One line per mistake, the first of which counts them.
+		lines := strings.Split(err.Error(), "\n  ")
+		if len(lines) > 1 {
+			lines = lines[1:]
+		}
+		var checks []api.Check
+		for _, l := range lines {
+			checks = append(checks, fail("configuration", l, "correct "+configPath+"; what depends on it was not checked"))
+		}
+		return checks
+	}
+	return append([]api.Check{pass("configuration", "%s is in order", configPath)}, doctor{cfg: cfg}.examine(ctx)...)
+}
+
+func pass(subject, format string, args ...any) api.Check {
+	return api.Check{Subject: subject, Status: api.Pass, Text: fmt.Sprintf(format, args...)}
+}
+
+func warn(subject, text, next string) api.Check {
+	return api.Check{Subject: subject, Status: api.Warn, Text: text, Next: next}
+}
+
+func fail(subject, text, next string) api.Check {
+	return api.Check{Subject: subject, Status: api.Fail, Text: text, Next: next}
+}
+
+func (d doctor) running() bool { return d.engine != nil }
+
+// examine makes all checks, in the order in which a boot meets them.
+func (d doctor) examine(ctx context.Context) []api.Check {
+	var checks []api.Check
+	for _, in := range d.cfg.Provisioning.Interfaces {
+		checks = append(checks, d.network(in))
+	}
+	checks = append(checks, d.ports()...)
+	if d.running() {
+		checks = append(checks, d.otherServers()...)
+	}
+	checks = append(checks, d.ramdisk())
+	checks = append(checks, d.images())
+	if d.running() {
+		checks = append(checks, d.bmcs(ctx)...)
+		checks = append(checks, d.recorder())
+	}
+	return append(checks, clock(), space(d.cfg.DataDir), d.permissions())
+}
+
+// otherServers names the DHCP servers that were overheard.
+func (d doctor) otherServers() []api.Check {
+	const subject = "other DHCP servers"
+	all, deaf := d.neighbours.list()
+	if deaf != "" {
+		return []api.Check{warn(subject, "cannot be heard: "+deaf, "give the service CAP_NET_RAW (AmbientCapabilities= in its unit)")}
+	}
+	if len(all) == 0 {
+		return []api.Check{pass(subject, "none was heard (only answers that are broadcast are)")}
+	}
+	var checks []api.Check
+	for _, h := range all {
+		switch {
+		case h.boots != "" && d.cfg.DHCP.Mode != "off" && h.pxectl:
+			checks = append(checks, fail(subject, h.String(), "one pxectl per provisioning network: stop one, or set its dhcp.mode to off"))
+		case h.boots != "" && d.cfg.DHCP.Mode != "off":
+			checks = append(checks, fail(subject, h.String()+", and machines take whichever answer they like", "take the boot options (66, 67, next-server) out of "+h.Server.String()))
+		case h.leases && d.cfg.DHCP.Mode == "server":
+			checks = append(checks, warn(subject, fmt.Sprintf("%v on %s hands out addresses, and so do we (dhcp.mode: server)", h.Server, h.Interface), "stop one of the two, or set dhcp.mode to proxy"))
+		default:
+			checks = append(checks, pass(subject, "%v on %s, last heard %s ago, which tells machines to boot %s", h.Server, h.Interface, time.Since(h.last).Round(time.Second), orNothing(h.boots)))
+		}
+	}
+	return checks
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// ramdisk looks for what the boot script of an unknown machine needs.
+func (d doctor) ramdisk() api.Check {
+	const subject = "ramdisk"
+	var whole, broken []string
+	for _, arch := range []string{"amd64", "arm64"} {
+		var sizes []int64
+		for _, name := range []string{"vmlinuz", "initrd"} {
+			st, err := os.Stat(filepath.Join(d.cfg.RamdiskDir(), arch, name))
+			if err == nil && st.Mode().IsRegular() && st.Size() > 0 {
+				sizes = append(sizes, st.Size())
+			}
+		}
+		switch len(sizes) {
+		case 2:
+			whole = append(whole, fmt.Sprintf("%s (%d MiB)", arch, (sizes[0]+sizes[1])>>20))
+		case 1:
+			broken = append(broken, arch)
+		}
+	}
+	switch {
+	case len(broken) > 0:
+		return fail(subject, "kernel or ramdisk is missing for "+strings.Join(broken, ", "), "`pxectl ramdisk build --arch "+broken[0]+"`")
+	case len(whole) == 0:
+		return fail(subject, "none in "+d.cfg.RamdiskDir()+": machines wait in their boot program", "`pxectl ramdisk build`")
+	}
+	return pass(subject, "%s", strings.Join(whole, ", "))
+}
+
+func (d doctor) images() api.Check {
+	const subject, next = "images", "`pxectl image import FILE` adds one"
+	if d.pictures == nil {
+		entries, err := os.ReadDir(filepath.Join(d.cfg.DataDir, "images"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return warn(subject, err.Error(), "run this as the user that runs pxectl")
+		}
+		n := len(slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !e.IsDir() || len(e.Name()) != 64 })) // ids are SHA-256
+		if n == 0 {
+			return warn(subject, "there is none to deploy", next)
+		}
+		return pass(subject, "%d", n)
+	}
+	all := d.pictures.List()
+	if len(all) == 0 {
+		return warn(subject, "there is none to deploy", next)
+	}
+	var stored int64
+	for _, i := range all {
+		stored += i.DataSize
+	}
+	return pass(subject, "%d, %d MiB stored", len(all), stored>>20)
+}
+
+// A rack of BMCs that are all unplugged must not make anybody wait for longer than this.
+const (
+	bmcsAtOnce = 16
+	bmcAnswers = 10 * time.Second
+	bmcsAll    = 40 * time.Second
+)
+
+// bmcs asks every BMC that we may ask for the power of its machine.
+func (d doctor) bmcs(ctx context.Context) []api.Check {
+	const subject = "BMCs"
+	all := slices.DeleteFunc(d.engine.Machines(), func(m inventory.Machine) bool {
+		return m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil
+	})
+	if len(all) == 0 {
+		return []api.Check{pass(subject, "none of an approved machine is known")}
+	}
+	ctx, cancel := context.WithTimeout(ctx, bmcsAll)
+	defer cancel()
+	errs := make([]error, len(all))
+	turn := make(chan struct{}, bmcsAtOnce)
+	var asked sync.WaitGroup
+	for i, m := range all {
+		asked.Go(func() {
+			select {
+			case turn <- struct{}{}:
+				defer func() { <-turn }()
+			case <-ctx.Done():
+				errs[i] = errors.New("not asked: the others took too long")
+				return
+			}
+			ctx, cancel := context.WithTimeout(ctx, bmcAnswers)
+			defer cancel()
+			_, errs[i] = d.engine.PowerStatus(ctx, string(m.ID))
+		})
+	}
+	asked.Wait()
+	var checks []api.Check
+	good := 0
+	for i, m := range all {
+		if errs[i] == nil {
+			good++
+			continue
+		}
+		p := inventory.AsProblem(errs[i])
+		text, next := p.Detail, p.Hint
+		if errors.Is(errs[i], context.DeadlineExceeded) {
+			text = "no answer within " + bmcAnswers.String()
+		}
+		if next == "" {
+			next = "ping " + m.BMC.Address + "; `pxectl power status " + m.Name + "` asks again"
+		}
+		checks = append(checks, fail("BMC of "+m.Name, text, next))
+	}
+	if good > 0 {
+		checks = append([]api.Check{pass(subject, "%d of %d answer", good, len(all))}, checks...)
+	}
+	return checks
+}
+
+func (d doctor) recorder() api.Check {
+	const subject = "flight recorder"
+	if n := d.engine.Dropped(); n > 0 {
+		return warn(subject, fmt.Sprintf("%d events were dropped since the start, since they came faster than they could be written", n), "is the disk of "+d.cfg.DataDir+" full or slow? the log says when")
+	}
+	return pass(subject, "nothing was dropped since the start")
+}
+
+// network looks at a provisioning interface as it is now.
+func (d doctor) network(in Interface) api.Check {
+	subject := "interface " + in.Name
+	nic, err := net.InterfaceByName(in.Name)
+	if err != nil {
+		return fail(subject, "is not there", "bring it back, or correct provisioning.interfaces")
+	}
+	if _, err := addressOf(*nic, in.Address); err != nil {
+		return fail(subject, fmt.Sprintf("no longer has the address %v", in.Address), fmt.Sprintf("`ip addr add %v/24 dev %s`, or correct provisioning.interfaces and restart", in.Address, in.Name))
+	}
+	switch {
+	case nic.Flags&net.FlagUp == 0:
+		return fail(subject, "is down", "`ip link set "+in.Name+" up`")
+	case nic.Flags&net.FlagRunning == 0:
+		return fail(subject, "has no link", "is its cable plugged, and the switch port on?")
+	case nic.MTU < 1500:
+		return warn(subject, fmt.Sprintf("has %v and an MTU of %d", in.Address, nic.MTU), "machines send frames of 1500 bytes: `ip link set "+in.Name+" mtu 1500`")
+	}
+	return pass(subject, "%v, link up", in.Address)
+}
