@@ -90,6 +90,10 @@ func Run(ctx context.Context, configPath, version string) error {
 // listen opens every socket. Services that were opened before one that could not be are left to the end of the process.
 func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.Store, secrets keys, log *slog.Logger) ([]service, error) {
 	plane := bootPlane{engine: engine, ramdisk: cfg.RamdiskDir(), http: uint16(cfg.HTTP.Port), tls: uint16(cfg.API.Port), pin: secrets.pin}
+	var err error
+	if plane.ruleBook, err = cfg.ruleBook(); err != nil {
+		return nil, err
+	}
 	plane.neighbours = &neighbours{log: log, note: engine.Note, off: cfg.DHCP.Mode == "off"}
 	services := plane.overhear(cfg, log)
 

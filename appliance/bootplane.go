@@ -25,6 +25,7 @@ type bootPlane struct {
 	pin     string
 
 	neighbours *neighbours
+	ruleBook   ruleBook
 }
 
 // autoexec is the script that EFI builds of iPXE ask for by themselves, beside the program that they are.
@@ -36,11 +37,12 @@ func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
 	if err != nil {
 		return dhcpd.Boot{}, false
 	}
-	if a := p.engine.BootOf(mac); !a.Agent && !a.Local {
+	rules := p.ruleBook.about(mac, ipxe.Params{}, p.engine.Machine)
+	if a := p.engine.BootOf(mac); !a.Agent && (!a.Local || rules.Local == ipxe.Silence) {
 		return dhcpd.Boot{}, false
 	}
 	server := netip.AddrPortFrom(c.Server, p.http)
-	nbp, ok := ipxe.NBPFor(uint16(c.Arch), c.Class == dhcpd.ClassIPXE)
+	nbp, ok := rules.NBP(uint16(c.Arch), c.Class == dhcpd.ClassIPXE)
 	switch {
 	case c.WantsURL() && c.Class != dhcpd.ClassHTTP:
 		return dhcpd.Boot{URL: ipxe.ScriptURL(server)}, true
@@ -70,6 +72,11 @@ func (p bootPlane) script(_ context.Context, params ipxe.Params, server netip.Ad
 	if err != nil {
 		return ipxe.Boot{Action: ipxe.Local, Reason: "not a machine's MAC"}
 	}
+	return p.ruleBook.apply(p.usual(mac, params, server), p.ruleBook.about(mac, params, p.engine.Machine))
+}
+
+// usual is script without the rules.
+func (p bootPlane) usual(mac inventory.MAC, params ipxe.Params, server netip.AddrPort) ipxe.Boot {
 	a := p.engine.BootOf(mac)
 	switch {
 	case a.Local:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/ipxe"
 )
 
 // Config is appliance.yaml. The file of that name at the top of the repository documents every key.
@@ -25,6 +26,7 @@ type Config struct {
 	HTTP         Listen       `yaml:"http"`
 	API          API          `yaml:"api"`
 	Discovery    Discovery    `yaml:"discovery"`
+	Boot         ipxe.Rules   `yaml:"boot"`
 	BMC          BMC          `yaml:"bmc"`
 	Deploy       Deploy       `yaml:"deploy"`
 	Log          Log          `yaml:"log"`
@@ -169,6 +171,7 @@ func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []s
 		c.BMC.Password = strings.TrimRight(string(raw), "\r\n")
 	}
 	slices.Sort(mistakes) // the maps above have no order
+	mistakes = append(mistakes, c.checkBoot()...)
 	mistakes = append(mistakes, c.checkServer()...)
 	return append(mistakes, c.checkInterfaces(interfaces)...)
 }

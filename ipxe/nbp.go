@@ -14,8 +14,10 @@ const (
 	// Native is for a BIOS whose ROM is an iPXE already. undionly.kpxe would drive the card through that ROM's own
 	// UNDI, which fails (danderson/pixiecore#63); this one has drivers of its own.
 	Native = "ipxe.pxe"
-	X64    = "snponly.efi"    // only the NIC it was loaded from, by the firmware's driver: never "initialising devices" for minutes
-	ARM64  = "ipxe-arm64.efi" // the package has no snponly for arm64
+	X64    = "snponly.efi" // only the NIC it was loaded from, by the firmware's driver: never "initialising devices" for minutes
+	// NativeX64 has drivers of its own for all NICs. Nobody gets it unless a rule says so.
+	NativeX64 = "ipxe-amd64.efi"
+	ARM64     = "ipxe-arm64.efi" // the package has no snponly for arm64
 )
 
 var (
@@ -25,6 +27,8 @@ var (
 	ipxePXE []byte
 	//go:embed nbp/snponly.efi
 	snponlyX64 []byte
+	//go:embed nbp/ipxe-amd64.efi
+	ipxeX64 []byte
 	//go:embed nbp/ipxe-arm64.efi
 	ipxeARM64 []byte
 )
@@ -32,18 +36,20 @@ var (
 type program struct {
 	bytes []byte
 	etag  string
+	kind  string // programs of one kind run on the same machines
 }
 
 var programs = map[string]program{
-	BIOS:   newProgram(undionly),
-	Native: newProgram(ipxePXE),
-	X64:    newProgram(snponlyX64),
-	ARM64:  newProgram(ipxeARM64),
+	BIOS:      newProgram("bios", undionly),
+	Native:    newProgram("bios", ipxePXE),
+	X64:       newProgram("x64", snponlyX64),
+	NativeX64: newProgram("x64", ipxeX64),
+	ARM64:     newProgram("arm64", ipxeARM64),
 }
 
-func newProgram(b []byte) program {
+func newProgram(kind string, b []byte) program {
 	sum := sha256.Sum256(b)
-	return program{bytes: b, etag: fmt.Sprintf(`"%x"`, sum[:16])}
+	return program{bytes: b, etag: fmt.Sprintf(`"%x"`, sum[:16]), kind: kind}
 }
 
 // NBP is the network boot program of that name. The caller must not change the bytes.

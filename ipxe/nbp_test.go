@@ -10,7 +10,7 @@ import (
 )
 
 func TestNBPForIsServed(t *testing.T) {
-	seen := map[string]bool{}
+	seen := map[string]bool{NativeX64: true}
 	for arch := range uint16(64) {
 		for _, overIPXE := range []bool{false, true} {
 			name, ok := NBPFor(arch, overIPXE)
@@ -60,7 +60,7 @@ func TestNBPForTable(t *testing.T) {
 
 // The machine type of the PE header must be the one that the architecture code promises.
 func TestProgramsAreWhatTheySay(t *testing.T) {
-	for name, machine := range map[string]uint16{X64: 0x8664, ARM64: 0xaa64} {
+	for name, machine := range map[string]uint16{X64: 0x8664, NativeX64: 0x8664, ARM64: 0xaa64} {
 		b, _ := NBP(name)
 		pe := int(b[0x3c]) | int(b[0x3d])<<8
 		if !bytes.HasPrefix(b, []byte("MZ")) || !bytes.HasPrefix(b[pe:], []byte("PE\x00\x00")) {

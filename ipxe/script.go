@@ -36,8 +36,10 @@ type Boot struct {
 	Initrd string   // Agent: URL
 	Args   []string // Agent: kernel arguments after BOOTIF and console
 
-	Method string        // Local: Exit or SANBoot
+	Method string        // Local: Exit, SANBoot or Silence
 	Retry  time.Duration // Wait: until the next question; 0 is 15 s
+
+	Template *Template // an operator's, instead of our own text; optional
 }
 
 const defaultRetry = 15 * time.Second
@@ -91,6 +93,9 @@ sleep 10
 reboot
 `
 
+// magic is how iPXE knows a script.
+const magic = "#!ipxe\n"
+
 // Script is the script that does b on the machine p. It refuses text that would be read as
 // script: nothing in a Boot may end the line or name a setting.
 func Script(server netip.AddrPort, p Params, b Boot) ([]byte, error) {
@@ -104,7 +109,7 @@ func Script(server netip.AddrPort, p Params, b Boot) ([]byte, error) {
 		}
 	}
 	var w strings.Builder
-	w.WriteString("#!ipxe\nimgfree\n")
+	w.WriteString(magic + "imgfree\n")
 	if b.Reason != "" {
 		fmt.Fprintf(&w, "echo pxectl: %s\n", consoleText(b.Reason))
 	}
@@ -128,6 +133,13 @@ func Script(server netip.AddrPort, p Params, b Boot) ([]byte, error) {
 		writeAgain(&w, server, retry)
 	default:
 		return nil, fmt.Errorf("boot script for %s: unknown action %s", p.MAC, quoted(string(b.Action)))
+	}
+	if b.Template != nil {
+		text, err := b.Template.fill(server, p, b, w.String())
+		if err != nil {
+			return nil, fmt.Errorf("boot script for %s from %s: %w", p.MAC, b.Template.name, err)
+		}
+		return text, nil
 	}
 	return []byte(w.String()), nil
 }

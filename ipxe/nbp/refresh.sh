@@ -6,7 +6,7 @@ set -eu
 PACKAGE=ipxe
 VERSION=1.21.1+git20250501.dad20602+dfsg-1
 SUITE=trixie
-FILES="undionly.kpxe ipxe.pxe snponly.efi ipxe-arm64.efi"
+FILES="undionly.kpxe ipxe.pxe snponly.efi ipxe-amd64.efi ipxe-arm64.efi"
 
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)

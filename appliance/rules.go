@@ -1,0 +1,81 @@
+package appliance
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/ipxe"
+)
+
+// ScriptDir is where the templates lie that the rules of `boot` name.
+func (c Config) ScriptDir() string { return filepath.Join(c.DataDir, "scripts") }
+
+// checkBoot finds what is wrong with the rules, and with the scripts that they name.
+func (c Config) checkBoot() (mistakes []string) {
+	for i, r := range c.Boot {
+		key := fmt.Sprintf("boot[%d]", i)
+		if err := r.Check(); err != nil {
+			for line := range strings.Lines(err.Error()) {
+				mistakes = append(mistakes, key+"."+strings.TrimSpace(line))
+			}
+		}
+		if r.Script == "" {
+			continue
+		}
+		if _, err := ipxe.LoadTemplate(c.ScriptDir(), r.Script); err != nil {
+			mistakes = append(mistakes, key+".script: "+err.Error())
+		}
+	}
+	return mistakes
+}
+
+// A ruleBook is what operators say of machines that boot differently.
+type ruleBook struct {
+	rules   ipxe.Rules
+	scripts map[string]*ipxe.Template
+}
+
+func (c Config) ruleBook() (ruleBook, error) {
+	book := ruleBook{c.Boot, map[string]*ipxe.Template{}}
+	for i, r := range c.Boot {
+		if r.Script == "" {
+			continue
+		}
+		t, err := ipxe.LoadTemplate(c.ScriptDir(), r.Script)
+		if err != nil {
+			return ruleBook{}, fmt.Errorf("boot[%d].script: %w", i, err)
+		}
+		book.scripts[r.Script] = t
+	}
+	return book, nil
+}
+
+// about collects what the rules say of a machine. find looks up its record, which knows more than a DHCP packet; params is what its
+// iPXE says, the zero Params before there is one.
+func (b ruleBook) about(mac inventory.MAC, params ipxe.Params, find func(ref string) (inventory.Machine, error)) ipxe.Choice {
+	if len(b.rules) == 0 {
+		return ipxe.Choice{}
+	}
+	s := ipxe.Subject{Names: []string{string(mac)}, Vendor: params.Manufacturer, Model: params.Product}
+	if m, err := find(string(mac)); err == nil {
+		s.Names = append(s.Names, m.Name)
+		if m.Report != nil {
+			s.Vendor, s.Model = m.Report.System.Manufacturer, m.Report.System.Product
+		}
+	}
+	return b.rules.For(s)
+}
+
+// apply changes an answer as the rules want it.
+func (b ruleBook) apply(boot ipxe.Boot, c ipxe.Choice) ipxe.Boot {
+	switch boot.Action {
+	case ipxe.Local:
+		boot.Method = c.Local
+	case ipxe.Agent:
+		boot.Args = append(boot.Args, c.Args...)
+	}
+	boot.Template = b.scripts[c.Script]
+	return boot
+}

@@ -1,0 +1,117 @@
+package ipxe
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Silence is the third way of a machine to its own disk: nobody answers its DHCP. For a script,
+// which somebody asked for anyway, it is Exit.
+const Silence = "silence"
+
+// A Rule says what is different about some machines. An empty pattern matches every machine, and an
+// empty answer leaves the question to the next rule.
+type Rule struct {
+	Machine string `yaml:"machine"` // pattern for the name or a MAC
+	Vendor  string `yaml:"vendor"`  // pattern for the manufacturer in SMBIOS
+	Model   string `yaml:"model"`   // pattern for the product in SMBIOS
+
+	NBP    string   `yaml:"nbp"`    // network boot program, for the clients that can run it
+	Args   []string `yaml:"args"`   // kernel arguments
+	Local  string   `yaml:"local"`  // Exit, SANBoot or Silence
+	Script string   `yaml:"script"` // file of the template that makes the script
+}
+
+// Rules are read from the top: of the rules that match a machine, the first one that answers a question
+// answers it.
+type Rules []Rule
+
+// A Subject is what rules look at. Before a machine has been inspected, nothing is known but its MAC.
+type Subject struct {
+	Names         []string // the machine's name and MACs
+	Vendor, Model string
+}
+
+// A Choice is what the rules say of one machine; what is empty is as always.
+type Choice struct {
+	NBPs   []string // the first one that suits the client counts
+	Args   []string
+	Local  string
+	Script string
+}
+
+// For collects the answers for a machine.
+func (r Rules) For(s Subject) Choice {
+	var c Choice
+	for _, rule := range r {
+		if !rule.matches(s) {
+			continue
+		}
+		if rule.NBP != "" {
+			c.NBPs = append(c.NBPs, rule.NBP)
+		}
+		if c.Args == nil {
+			c.Args = rule.Args
+		}
+		if c.Local == "" {
+			c.Local = rule.Local
+		}
+		if c.Script == "" {
+			c.Script = rule.Script
+		}
+	}
+	return c
+}
+
+// NBP is the program for a client, as NBPFor, unless a rule names another one that runs there.
+func (c Choice) NBP(arch uint16, overIPXE bool) (name string, ok bool) {
+	usual, ok := NBPFor(arch, overIPXE)
+	for _, name := range c.NBPs {
+		if ok && programs[name].kind == programs[usual].kind {
+			return name, true
+		}
+	}
+	return usual, ok
+}
+
+func (r Rule) matches(s Subject) bool {
+	return (r.Machine == "" || slices.ContainsFunc(s.Names, func(n string) bool { return matches(r.Machine, n) })) &&
+		(r.Vendor == "" || matches(r.Vendor, s.Vendor)) && (r.Model == "" || matches(r.Model, s.Model))
+}
+
+// matches takes * for any text and ? for any character, whatever the case.
+func matches(pattern, text string) bool {
+	// A slash is a character like any other here, and path.Match stops at it.
+	plain := strings.NewReplacer("/", "\x00").Replace
+	ok, err := path.Match(plain(strings.ToLower(pattern)), plain(strings.ToLower(text)))
+	return ok && err == nil
+}
+
+// Check says all that is wrong with a rule but for its script, which CheckScript reads.
+func (r Rule) Check() error {
+	var errs []error
+	for key, pattern := range map[string]string{"machine": r.Machine, "vendor": r.Vendor, "model": r.Model} {
+		if _, err := path.Match(pattern, ""); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %q is no pattern: * is any text, ? any character, [ab] one of these", key, pattern))
+		}
+	}
+	if r.NBP != "" && programs[r.NBP].bytes == nil {
+		errs = append(errs, fmt.Errorf("nbp: %q (have: %s)", r.NBP, strings.Join(NBPs(), ", ")))
+	}
+	for _, a := range r.Args {
+		if !isWord(a) {
+			errs = append(errs, fmt.Errorf("args: %s is not one word of a kernel command line that can stand in a script", quoted(a)))
+		}
+	}
+	if !slices.Contains([]string{"", Exit, SANBoot, Silence}, r.Local) {
+		errs = append(errs, fmt.Errorf("local: %q (have: %s, %s, %s)", r.Local, Exit, SANBoot, Silence))
+	}
+	if r.NBP == "" && r.Args == nil && r.Local == "" && r.Script == "" {
+		errs = append(errs, errors.New("sets nothing (have: nbp, args, local, script)"))
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) }) // the map has no order
+	return errors.Join(errs...)
+}
