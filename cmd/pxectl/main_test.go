@@ -96,7 +96,7 @@ func serveFleet(env *testscript.Env, dir, socket string, fleet *apitest.Fleet) e
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- api.Serve(ctx, l, api.NewServer(api.Config{Fleet: fleet, Images: images, Leases: &apitest.Leases{}, Version: "9.9.9", Log: log}).Handler(), log)
+		ended <- api.Serve(ctx, l, api.NewServer(api.Config{Fleet: fleet, Doctor: checkup, Images: images, Leases: &apitest.Leases{}, Version: "9.9.9", Log: log}).Handler(), log)
 	}()
 	env.Defer(func() {
 		cancel()
@@ -156,5 +156,14 @@ func hardwareReport() *inventory.Report {
 			{Name: "sda", Transport: "sata", Bytes: 4000787030016, Rotational: true},
 		},
 		NICs: []inventory.NIC{{Name: "eno1", MAC: "52:54:00:00:00:01", Driver: "virtio_net", Path: "0000:00:03.0", Carrier: true, Mbps: 10000, Boot: true}},
+	}
+}
+
+// checkup is what the doctor of the scripts' appliance says.
+func checkup(context.Context) []api.Check {
+	return []api.Check{
+		{Subject: "ports", Status: api.Pass, Text: "all are open"},
+		{Subject: "images", Status: api.Warn, Text: "there is none to deploy", Next: "`pxectl image import FILE`"},
+		{Subject: "ramdisk", Status: api.Fail, Text: "none", Next: "`pxectl ramdisk build`"},
 	}
 }
