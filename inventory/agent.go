@@ -41,7 +41,7 @@ const (
 	DoInspect     = "inspect"      // Result.Report
 	DoPrepareDisk = "prepare-disk" // stale signatures, discard; needs Target; with Image, what a delta write can use stays
 	DoWriteImage  = "write-image"  // needs Target and Image; Result.Written
-	DoFinishDisk  = "finish-disk"  // backup GPT, partitions, seed; needs Target and Seed; Result.Finished
+	DoFinishDisk  = "finish-disk"  // backup GPT, partitions, seed, EFI boot entry; needs Target and Seed; Image.Name is in the entry's label; Result.Finished
 	DoErase       = "erase"        // needs Target; with Quick only labels and tables; Result.Erased
 	DoReboot      = "reboot"
 	DoPowerOff    = "poweroff"
@@ -77,8 +77,9 @@ type Order struct {
 // OrderImage names an image and where its bytes are. The manifest comes over TLS and is
 // checked against ID; the bytes come over plain HTTP and are checked against the manifest.
 type OrderImage struct {
-	ID  string `json:"id"`
-	URL string `json:"url"` // of disk.zst on the boot plane: http, Range
+	ID   string `json:"id"`
+	Name string `json:"name,omitempty"` // in the label of the boot entry that finish-disk makes
+	URL  string `json:"url"`            // of disk.zst on the boot plane: http, Range
 }
 
 // Seed is the NoCloud seed (label cidata): the four files of it, verbatim.
@@ -129,6 +130,9 @@ type Written struct {
 type Finished struct {
 	Partitions int     `json:"partitions"`
 	Ranges     []Range `json:"ranges"`
+	BootEntry  string  `json:"boot_entry,omitempty"` // in the firmware's menu: "Boot0003 pxectl:debian-12"
+	// Warnings name what may keep the new system from starting, or start instead of it.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // A Range is a named run of bytes of a disk.

@@ -27,6 +27,7 @@ type Agent struct {
 	Report func() *inventory.Report
 	Disks  func() ([]inventory.Disk, error)
 	Dev    string // "/dev"
+	EFI    string // "/sys/firmware/efi"; it is not there on a machine that started by BIOS
 	// DiskWait is how long an order's disk may take to show up: a RAID controller or an expander can be slow.
 	DiskWait time.Duration
 	// Restart ends the kernel: "reboot" or "poweroff". It returns only when that was impossible.

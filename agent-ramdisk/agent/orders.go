@@ -48,7 +48,9 @@ func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inv
 		if order.Seed == nil {
 			return errors.New("finish-disk: the order has no seed")
 		}
-		result.Finished, err = dev.Finish(*order.Seed)
+		if result.Finished, err = dev.Finish(*order.Seed); err == nil {
+			a.makeBootable(dev, order, result.Finished)
+		}
 	}
 	return err
 }

@@ -48,11 +48,12 @@ var allowed = map[string][]string{
 	"cmd/pxectl":  append([]string{"lab", "appliance", "api", "deploy", "agent-ramdisk/initramfs"}, leaves...),
 
 	// What runs in the ramdisk, and what builds it.
-	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/erase", "images", "inventory"},
+	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "images", "inventory"},
 	"agent-ramdisk/boot":             {},
 	"agent-ramdisk/cmd/pxagent":      {"agent-ramdisk/...", "images", "inventory"},
 	"agent-ramdisk/disk":             {"agent-ramdisk/fat", "images", "inventory"},
 	"agent-ramdisk/erase":            {"inventory"},
+	"agent-ramdisk/efi":              {},
 	"agent-ramdisk/fat":              {},
 	"agent-ramdisk/hardware":         {"inventory"},
 	"agent-ramdisk/initramfs":        {"agent-ramdisk/modules"},

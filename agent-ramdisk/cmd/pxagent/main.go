@@ -97,7 +97,7 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 			}()
 		},
 		Settle: func(context.Context) { <-settled },
-		Report: machine.Report, Disks: machine.Disks, Dev: "/dev", DiskWait: 30 * time.Second,
+		Report: machine.Report, Disks: machine.Disks, Dev: "/dev", EFI: "/sys/firmware/efi", DiskWait: 30 * time.Second,
 		Restart: boot.Restart,
 	}
 	return a.Run(ctx)

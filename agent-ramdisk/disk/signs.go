@@ -1,0 +1,156 @@
+package disk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/pxectl/pxectl/agent-ramdisk/fat"
+)
+
+// Signs are what firmware, kernel and cloud-init go by when they look for a system to start.
+type Signs struct {
+	ESPs     []ESP
+	Labels   []string // of seeds: "cidata", "config-2"
+	BootCode bool     // a BIOS would start what is in the first sector
+	ids      []string // "partition ab12…", "ext ab12…"
+
+	Signatures [][16]byte // of partitions, as boot entries name them: see ESP
+}
+
+// An ESP is an EFI system partition.
+type ESP struct {
+	Number         int
+	First, Sectors uint64
+	Signature      [16]byte // the partition's GUID, or the four bytes of an MBR's disk
+	MBR            bool
+	// Fallback says that there is the loader that firmware starts without an entry of its own (section 3.5.1.1 of
+	// the UEFI specification). Loader is that one, or another one that is there, or "".
+	Fallback bool
+	Loader   string
+}
+
+// FallbackLoader is the name of it on a machine of this architecture ("amd64", "arm64").
+func FallbackLoader(arch string) string { return `\EFI\BOOT\BOOT` + efiArch(arch) + `.EFI` }
+
+func efiArch(arch string) string {
+	if arch == "arm64" {
+		return "AA64"
+	}
+	return "X64"
+}
+
+// ReadSigns reads them from a disk.
+func ReadSigns(r io.ReaderAt, size int64, sector int, arch string) Signs {
+	var s Signs
+	first := make([]byte, 512)
+	_, _ = r.ReadAt(first, 0) // a disk that cannot be read has no signs
+	s.BootCode = first[510] == 0x55 && first[511] == 0xaa && slices.ContainsFunc(first[:440], func(b byte) bool { return b != 0 })
+	_, parts := partitions(r, size, sector)
+	for _, p := range append(parts, extent{length: size}) {
+		kind, id, label := filesystem(r, p.offset)
+		if id != "" {
+			s.ids = append(s.ids, kind+" "+id)
+		}
+		if label != "" {
+			s.Labels = append(s.Labels, label)
+		}
+		if p.unique != [16]byte{} {
+			s.Signatures = append(s.Signatures, p.unique)
+			s.ids = append(s.ids, "partition "+guidText(p.unique))
+		}
+		if p.esp() {
+			e := ESP{Number: p.number, First: uint64(p.offset) / uint64(sector), Sectors: uint64(p.length) / uint64(sector), Signature: p.unique}
+			if p.kind != efiSystem {
+				e.MBR = true
+				copy(e.Signature[:], first[440:444])
+				s.Signatures = append(s.Signatures, e.Signature)
+			}
+			e.Fallback, e.Loader = loader(io.NewSectionReader(r, p.offset, p.length), arch)
+			s.ESPs = append(s.ESPs, e)
+		}
+	}
+	return s
+}
+
+// loader looks for the fallback loader, then for what distributions install.
+func loader(r io.ReaderAt, arch string) (fallback bool, file string) {
+	v, err := fat.Open(r)
+	if err != nil {
+		return false, ""
+	}
+	if file := FallbackLoader(arch); v.Has(file) {
+		return true, file
+	}
+	vendors, err := v.List("EFI")
+	if err != nil {
+		return false, ""
+	}
+	suffix := strings.ToLower(efiArch(arch)) + ".efi"
+	for _, name := range []string{"shim", "grub", "systemd-boot"} {
+		for _, vendor := range vendors {
+			if file := `\EFI\` + vendor.Name + `\` + name + suffix; vendor.Dir && v.Has(file) {
+				return false, file
+			}
+		}
+	}
+	return false, ""
+}
+
+// filesystem reads the UUID of the filesystem at a place, and its label if cloud-init looks for it.
+func filesystem(r io.ReaderAt, off int64) (kind, id, label string) {
+	b := make([]byte, 0x10060)
+	n, _ := r.ReadAt(b, off)
+	clear(b[n:])
+	switch {
+	case binary.LittleEndian.Uint16(b[1024+0x38:]) == 0xef53:
+		return "ext", fmt.Sprintf("%x", b[1024+104:][:16]), ""
+	case string(b[:4]) == "XFSB":
+		return "xfs", fmt.Sprintf("%x", b[32:48]), ""
+	case string(b[0x10040:0x10048]) == "_BHRfS_M":
+		return "btrfs", fmt.Sprintf("%x", b[0x10020:0x10030]), ""
+	case string(b[0x8001:0x8006]) == "CD001":
+		return "iso9660", "", seedLabel(string(b[0x8028:0x8048]))
+	}
+	if l, ok := fatLabel(b[:512]); ok {
+		id := b[39:43] // FAT12 and 16
+		if string(b[82:87]) == "FAT32" {
+			id = b[67:71]
+		}
+		return "vfat", fmt.Sprintf("%x", id), seedLabel(l)
+	}
+	return "", "", ""
+}
+
+// guidText is how people write a GUID (appendix A of the UEFI specification).
+func guidText(g [16]byte) string {
+	le := binary.LittleEndian
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(g[:]), le.Uint16(g[4:]), le.Uint16(g[6:]), g[8:10], g[10:])
+}
+
+// Rivals says what on another disk of the machine may be started, or taken for a part of the system, instead of what is
+// on this one.
+func (s Signs) Rivals(disk string, other Signs, uefi bool) (warnings []string) {
+	const clear = "; clear that disk, or take it out, if it is not wanted"
+	for _, id := range other.ids {
+		if slices.Contains(s.ids, id) {
+			warnings = append(warnings, fmt.Sprintf("disk %s holds a copy of a part of the new system (%s): the kernel may mount that one%s", disk, id, clear))
+			break
+		}
+	}
+	if len(other.Labels) > 0 {
+		warnings = append(warnings, fmt.Sprintf("disk %s has a filesystem labelled %s: cloud-init may read that one and not the new seed%s", disk, other.Labels[0], clear))
+	}
+	for _, e := range other.ESPs {
+		if uefi && e.Fallback {
+			warnings = append(warnings, fmt.Sprintf("disk %s has an EFI system partition with %s: the firmware may start that one%s", disk, e.Loader, clear))
+			break
+		}
+	}
+	if !uefi && other.BootCode {
+		warnings = append(warnings, fmt.Sprintf("disk %s has boot code in its first sector: the BIOS may start that one%s", disk, clear))
+	}
+	return warnings
+}

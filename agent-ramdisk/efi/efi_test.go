@@ -1,0 +1,210 @@
+package efi
+
+import (
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pxectl/pxectl/internal/testnet"
+)
+
+func TestMain(m *testing.M) { testnet.Main(m) }
+
+// The entries of testdata/efivars, as OVMF makes them: a menu, the disk, network cards, the shell.
+const (
+	menu  = 0x0000
+	disk  = 0x0001
+	pxe   = 0x0002
+	http  = 0x0003
+	shell = 0x0004
+)
+
+var (
+	gone  = Partition{Number: 1, First: 2048, Sectors: 4096, Signature: [16]byte{1}}
+	here  = Partition{Number: 15, First: 2048, Sectors: 8192, Signature: [16]byte{2}}
+	other = Partition{Number: 2, First: 2048, Sectors: 8192, Signature: [16]byte{3}}
+)
+
+func alive(s [16]byte) bool { return s == here.Signature || s == other.Signature }
+
+const loader = `\EFI\BOOT\BOOTX64.EFI`
+
+// firmware copies testdata, and adds entries.
+func firmware(t *testing.T, order []uint16, add map[uint16]Option) Vars {
+	t.Helper()
+	v := Vars{t.TempDir()}
+	if err := os.CopyFS(v.Dir, os.DirFS("testdata/efivars")); err != nil {
+		t.Fatal(err)
+	}
+	for n, o := range add {
+		if err := v.write(optionName(n), o.raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.setOrder(order); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestSetBoot(t *testing.T) {
+	ours := newOption("pxectl:mini", here, loader)
+	stale := newOption("pxectl:older", gone, loader)
+	sibling := newOption("pxectl:other", other, loader)
+	replaced := newOption("pxectl:debian-11", here, loader)
+	debian := newOption("debian", gone, `\EFI\debian\shimx64.efi`)
+	for _, tt := range []struct {
+		name        string
+		order, want []uint16
+		add         map[uint16]Option
+		left        []string // labels of entries with ours
+	}{
+		{name: "fresh machine", order: []uint16{menu, disk, pxe, http, shell}, want: []uint16{menu, disk, pxe, http, 5, shell}, left: []string{"pxectl:mini"}},
+		{name: "network first", order: []uint16{pxe, disk, shell}, want: []uint16{pxe, 5, disk, shell}, left: []string{"pxectl:mini"}},
+		{name: "shell first", order: []uint16{shell, pxe}, want: []uint16{5, shell, pxe}, left: []string{"pxectl:mini"}},
+		{name: "another system first", order: []uint16{6, pxe}, add: map[uint16]Option{6: debian}, want: []uint16{5, 6, pxe}, left: []string{"pxectl:mini"}},
+		{name: "no order", want: []uint16{5}, left: []string{"pxectl:mini"}},
+		{
+			name: "stale ones go", order: []uint16{7, 6, pxe, 8, shell}, add: map[uint16]Option{6: stale, 7: replaced, 8: sibling},
+			want: []uint16{pxe, 5, 8, shell}, left: []string{"pxectl:mini", "pxectl:other"},
+		},
+		{name: "there already, in a bad place", order: []uint16{pxe, shell, 9}, add: map[uint16]Option{9: ours}, want: []uint16{pxe, 9, shell}, left: []string{"pxectl:mini"}},
+		{name: "there twice", order: []uint16{5, 9}, add: map[uint16]Option{9: ours, 5: ours}, want: nil, left: []string{"pxectl:mini"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := firmware(t, tt.order, tt.add)
+			name, err := v.SetBoot("mini", here, loader, alive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check := func() {
+				t.Helper()
+				order, err := v.order()
+				if err != nil || tt.want != nil && !slices.Equal(order, tt.want) {
+					t.Errorf("BootOrder = %04X, %v, want %04X", order, err, tt.want)
+				}
+				all, err := v.options()
+				if err != nil {
+					t.Fatal(err)
+				}
+				var labels []string
+				for n, o := range all {
+					if strings.HasPrefix(o.Label, prefix) {
+						labels = append(labels, o.Label)
+					}
+					if o.Label == "pxectl:mini" && (name != optionName(n)+" pxectl:mini" || !o.equal(ours) || !slices.Contains(order, n)) {
+						t.Errorf("SetBoot = %q; %s is %q in order %04X", name, optionName(n), o.raw, order)
+					}
+				}
+				slices.Sort(labels)
+				if diff := cmp.Diff(tt.left, labels); diff != "" {
+					t.Errorf("our entries (-want +got):\n%s", diff)
+				}
+			}
+			check()
+			before := fingerprint(t, v)
+			if again, err := v.SetBoot("mini", here, loader, alive); err != nil || again != name {
+				t.Errorf("SetBoot again = %q, %v, want %q", again, err, name)
+			}
+			check()
+			if after := fingerprint(t, v); after != before {
+				t.Errorf("the second time wrote to the firmware:\n%s\nbefore:\n%s", after, before)
+			}
+		})
+	}
+}
+
+// fingerprint changes with every write.
+func fingerprint(t *testing.T, v Vars) string {
+	t.Helper()
+	entries, err := os.ReadDir(v.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.WriteString(e.Name() + " " + info.ModTime().String() + "\n")
+	}
+	return b.String()
+}
+
+func TestAbsent(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), "/nonexistent"} {
+		if (Vars{dir}).Present() {
+			t.Errorf("Present() of %s = true", dir)
+		}
+	}
+	if !(Vars{"testdata/efivars"}).Present() {
+		t.Error("Present() of testdata = false")
+	}
+}
+
+// TestImmutable: efivarfs protects variables that it does not know.
+func TestImmutable(t *testing.T) {
+	testnet.Need(t, "chattr")
+	v := firmware(t, []uint16{menu, 6}, map[uint16]Option{6: newOption("pxectl:older", gone, loader)})
+	for _, name := range []string{"Boot0006", "BootOrder"} {
+		if out, err := exec.Command("chattr", "+i", v.path(name)).CombinedOutput(); err != nil {
+			t.Skipf("SKIPPED %s: %s has no immutable flag: %s", t.Name(), v.Dir, out)
+		}
+		t.Cleanup(func() { _ = exec.Command("chattr", "-i", v.path(name)).Run() })
+	}
+	if _, err := v.SetBoot("mini", here, loader, alive); err != nil {
+		t.Error(err)
+	}
+	if order, err := v.order(); err != nil || !slices.Equal(order, []uint16{5, menu}) {
+		t.Errorf("BootOrder = %04X, %v", order, err)
+	}
+	if _, err := os.Stat(v.path("Boot0006")); err == nil {
+		t.Error("the stale entry is there still")
+	}
+}
+
+func TestParse(t *testing.T) {
+	all, err := Vars{"testdata/efivars"}.options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[uint16]struct {
+		label   string
+		network bool
+	}{menu: {"UiApp", false}, disk: {"UEFI Misc Device", false}, pxe: {"UEFI PXEv4 (MAC:525400770002)", true}, http: {"UEFI HTTPv4 (MAC:525400770002)", true}, shell: {"EFI Internal Shell", false}} {
+		if o := all[n]; o.Label != want.label || o.network != want.network || o.partition != nil {
+			t.Errorf("%s = %q network %v partition %v, want %+v", optionName(n), o.Label, o.network, o.partition, want)
+		}
+	}
+}
+
+// TestEncode holds an entry against the bytes that efibootmgr 17 writes for the same partition.
+func TestEncode(t *testing.T) {
+	want, err := os.ReadFile(filepath.Join("testdata", "efibootmgr-entry"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Partition{Number: 15, First: 0x2000, Sectors: 0x3e000}
+	copy(p.Signature[:], []byte{0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff, 0x00})
+	got := append(binary.LittleEndian.AppendUint32(nil, kept), newOption("pxectl:mini", p, loader).raw...)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("entry (-want +got):\n%s", diff)
+	}
+}
+
+// FuzzOption: no variable makes parsing fail otherwise than by an error.
+func FuzzOption(f *testing.F) {
+	f.Add(newOption("pxectl:mini", here, loader).raw)
+	f.Add([]byte{1, 0, 0, 0, 4, 0, 0, 0, 0x7f, 0xff, 4, 0})
+	f.Fuzz(func(_ *testing.T, raw []byte) {
+		if o, err := parseOption(raw); err == nil {
+			o.shell()
+		}
+	})
+}
