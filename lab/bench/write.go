@@ -96,7 +96,6 @@ func init() {
 type writeBench struct {
 	*bench
 	net    hosts
-	store  *store.Store
 	dev    string
 	first  storedImage
 	served bool
