@@ -117,6 +117,26 @@ func (c *Client) Plan(ctx context.Context, ref string, r inventory.DeployRequest
 	return call[deploy.Plan](ctx, c, http.MethodPost, machinePath(ref)+"/plan", r)
 }
 
+// Release erases the disks of a machine that has a system; the answer is the run that does so.
+func (c *Client) Release(ctx context.Context, ref string, r inventory.EraseRequest) (Deployment, error) {
+	return call[Deployment](ctx, c, http.MethodPost, machinePath(ref)+"/release", r)
+}
+
+// Clean erases the disks of a machine that is available.
+func (c *Client) Clean(ctx context.Context, ref string, r inventory.EraseRequest) (Deployment, error) {
+	return call[Deployment](ctx, c, http.MethodPost, machinePath(ref)+"/clean", r)
+}
+
+// Erasures is of a machine or a disk's serial or WWN; "" means all.
+func (c *Client) Erasures(ctx context.Context, of string) ([]inventory.Erasure, error) {
+	path := "/v1/erasures"
+	if of != "" {
+		path += "?of=" + url.QueryEscape(of)
+	}
+	l, err := get[Erasures](ctx, c, path)
+	return l.Erasures, err
+}
+
 func (c *Client) Deployments(ctx context.Context) ([]Deployment, error) {
 	l, err := get[Deployments](ctx, c, "/v1/deployments")
 	return l.Deployments, err

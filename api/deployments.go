@@ -22,6 +22,11 @@ type Deployments struct {
 	Deployments []Deployment `json:"deployments"`
 }
 
+// Erasures is the answer to a list of them.
+type Erasures struct {
+	Erasures []inventory.Erasure `json:"erasures"`
+}
+
 func (s *Server) addDeployments(rest huma.API) {
 	type ask struct {
 		RefParam
@@ -33,6 +38,26 @@ func (s *Server) addDeployments(rest huma.API) {
 	handle(rest, http.MethodPost, "/v1/machines/{ref}/plan", "What a deployment would do; nothing is touched", func(_ context.Context, in *ask) (*body[deploy.Plan], error) {
 		p, err := s.fleet.Plan(in.Ref, in.Body)
 		return &body[deploy.Plan]{p}, err
+	})
+	type release struct {
+		RefParam
+		Body inventory.EraseRequest
+	}
+	handle(rest, http.MethodPost, "/v1/machines/{ref}/release", "Take a machine's system away and erase its disks", func(ctx context.Context, in *release) (*body[Deployment], error) {
+		return s.deploymentAnswer(s.fleet.Release(ctx, actorOf(ctx), in.Ref, in.Body))
+	})
+	handle(rest, http.MethodPost, "/v1/machines/{ref}/clean", "Erase the disks of a machine that is available", func(ctx context.Context, in *release) (*body[Deployment], error) {
+		return s.deploymentAnswer(s.fleet.Clean(ctx, actorOf(ctx), in.Ref, in.Body))
+	})
+	type which struct {
+		Of string `query:"of" doc:"a machine's name, id or MAC, also of one that is gone, or a disk's serial or WWN; all without it"`
+	}
+	handle(rest, http.MethodGet, "/v1/erasures", "What was erased, and what proves it; oldest first", func(_ context.Context, in *which) (*body[Erasures], error) {
+		all, err := s.fleet.Erasures(in.Of)
+		if all == nil {
+			all = []inventory.Erasure{}
+		}
+		return &body[Erasures]{Erasures{all}}, err
 	})
 	handle(rest, http.MethodGet, "/v1/deployments", "List deployments, newest first", func(context.Context, *struct{}) (*body[Deployments], error) {
 		names := map[inventory.MachineID]string{}

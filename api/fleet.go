@@ -24,6 +24,11 @@ type Fleet interface {
 	Deploy(ctx context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error)
 	// Plan says what Deploy would do, and touches nothing.
 	Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
+	// Release and Clean erase the disks of a machine; they return the run that does so.
+	Release(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error)
+	Clean(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error)
+	// Erasures is of a machine, also one that is gone, or of a disk's serial or WWN; "" means all.
+	Erasures(of string) ([]inventory.Erasure, error)
 	CancelDeployment(ctx context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error)
 	Deployments() []inventory.Deployment // newest first
 	// Deployment takes a deployment's id, or a machine's ref for its current or last one.

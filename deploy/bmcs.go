@@ -64,7 +64,7 @@ func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (
 	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
 		if s := w.snap.Load(); s.running() {
 			return &inventory.Problem{
-				Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s is being deployed (%s, at %s), and its power with it", s.m.Name, s.d.ID, s.d.Step),
+				Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s is %s (%s, at %s), and its power with it", s.m.Name, s.doing(), s.d.ID, s.d.Step),
 				Hint: "end it with `pxectl deployment cancel " + string(s.d.ID) + "` first",
 			}
 		}

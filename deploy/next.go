@@ -14,7 +14,8 @@ type Facts struct {
 	Uninspected bool // it failed because no report came
 	Overdue     bool // what is being waited for is past its deadline
 
-	Deploying bool // a deployment is running; the rest is about it
+	Deploying bool // a deployment is running, or a release; the rest is about it
+	Erasing   bool // it is a release
 	Step      inventory.Step
 	Began     bool // the step has a record
 	Working   bool // our own part of the step is in flight
@@ -98,10 +99,10 @@ func nextStep(f Facts) Move {
 		return do(Begin, "")
 	case f.Erred:
 		return do(Fail, "")
-	case f.Proved && f.Step == inventory.VerifyOS:
+	case f.Proved && (f.Step == inventory.VerifyOS || f.Step == inventory.EraseDisks):
 		return do(Finish, "")
 	case f.Proved:
-		return Move{Verb: Begin, Step: after(f.Step)}
+		return Move{Verb: Begin, Step: after(f.Step, f.Erasing)}
 	}
 	switch f.Step {
 	case inventory.Validate:
@@ -126,7 +127,7 @@ func nextStep(f Facts) Move {
 			return do(Wait, "")
 		}
 		return do(Act, "")
-	case inventory.PrepareDisk, inventory.WriteImage, inventory.FinishDisk:
+	case inventory.PrepareDisk, inventory.WriteImage, inventory.FinishDisk, inventory.EraseDisks:
 		switch {
 		case f.Overdue:
 			return do(Fail, "the agent did not finish in time")
@@ -154,11 +155,15 @@ func nextStep(f Facts) Move {
 	return do(Wait, "")
 }
 
-// after is the step that follows s.
-func after(s inventory.Step) inventory.Step {
-	for i, step := range inventory.Steps[:len(inventory.Steps)-1] {
+// after is the step that follows s in a deployment, or in a release.
+func after(s inventory.Step, erasing bool) inventory.Step {
+	walk := inventory.Steps
+	if erasing {
+		walk = inventory.EraseSteps
+	}
+	for i, step := range walk[:len(walk)-1] {
 		if step == s {
-			return inventory.Steps[i+1]
+			return walk[i+1]
 		}
 	}
 	panic("no step after " + string(s))

@@ -67,6 +67,11 @@ func TestNext(t *testing.T) {
 		{"wait for the phone-home", in(inventory.VerifyOS, nil), Move{Verb: Wait, Step: inventory.VerifyOS}},
 		{"phoned home", in(inventory.VerifyOS, func(f *Facts) { f.OSProved = true }), Move{Verb: Finish, Step: inventory.VerifyOS}},
 		{"no phone-home: judge by what is known", in(inventory.VerifyOS, func(f *Facts) { f.Overdue = true }), Move{Verb: Act, Step: inventory.VerifyOS}},
+		{"a release boots the agent as a deployment does", in(inventory.Validate, func(f *Facts) { f.Erasing, f.Proved = true, true }), Move{Verb: Begin, Step: inventory.BootAgent}},
+		{"and then erases", in(inventory.BootAgent, func(f *Facts) { f.Erasing, f.Proved = true, true }), Move{Verb: Begin, Step: inventory.EraseDisks}},
+		{"the agent erases", in(inventory.EraseDisks, func(f *Facts) { f.Erasing, f.AgentHere = true, true }), Move{Verb: Order, Step: inventory.EraseDisks}},
+		{"an agent lost while it erases is booted again", in(inventory.EraseDisks, func(f *Facts) { f.Erasing, f.AgentLost = true, true }), Move{Verb: Begin, Step: inventory.BootAgent}},
+		{"erased", in(inventory.EraseDisks, func(f *Facts) { f.Erasing, f.Proved = true, true }), Move{Verb: Finish, Step: inventory.EraseDisks}},
 		{"judged", in(inventory.VerifyOS, func(f *Facts) { f.Overdue, f.Proved = true, true }), Move{Verb: Finish, Step: inventory.VerifyOS}},
 	} {
 		if got := Next(c.f); got != c.want {
@@ -76,11 +81,14 @@ func TestNext(t *testing.T) {
 }
 
 func TestAfterWalksAllSteps(t *testing.T) {
-	s := inventory.Steps[0]
-	for range len(inventory.Steps) - 1 {
-		s = after(s)
-	}
-	if s != inventory.VerifyOS {
-		t.Errorf("the last step is %s", s)
+	for _, c := range []struct {
+		walk    []inventory.Step
+		erasing bool
+	}{{inventory.Steps, false}, {inventory.EraseSteps, true}} {
+		for i, s := range c.walk[1:] {
+			if got := after(c.walk[i], c.erasing); got != s {
+				t.Errorf("after(%s, %v) = %s, want %s", c.walk[i], c.erasing, got, s)
+			}
+		}
 	}
 }

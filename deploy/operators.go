@@ -336,7 +336,7 @@ func deployable(s *snapshot, r inventory.DeployRequest) error {
 	}
 	switch {
 	case s.running():
-		return no(fmt.Sprintf("is being deployed already (%s, at %s)", s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
+		return no(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
 	case s.m.Maintenance != nil:
 		return no("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
 	case s.m.State == inventory.Discovered:
@@ -379,7 +379,11 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 			if d.Touched() {
 				// Nobody should take it for a machine that is as it was.
 				m.State = inventory.Failed
-				m.Failure = &inventory.Failure{Step: string(d.Step), Reason: "cancelled by " + actor, Hint: "deploy it again", At: w.now()}
+				again := "deploy it again"
+				if d.Erase != nil {
+					again = "release it again"
+				}
+				m.Failure = &inventory.Failure{Step: string(d.Step), Reason: "cancelled by " + actor, Hint: again, At: w.now()}
 			}
 			d.Outcome, d.EndedAt, d.Secret = inventory.Cancelled, w.now(), nil
 			return []inventory.Event{{Kind: "deploy", Actor: actor, Text: fmt.Sprintf("deployment %s cancelled at %s", d.ID, d.Step)}}

@@ -65,7 +65,11 @@ func (b *orderBox) wait(ctx context.Context, d time.Duration) *inventory.Order {
 
 // orderID names an order so that the same step gives the same order after a restart, and another attempt another one.
 func orderID(d *inventory.Deployment, r *inventory.StepRecord) string {
-	return fmt.Sprintf("%s-%s-%d", d.ID, r.Step, r.Attempt)
+	id := fmt.Sprintf("%s-%s-%d", d.ID, r.Step, r.Attempt)
+	if r.Step == inventory.EraseDisks {
+		id += fmt.Sprintf("-%d", len(d.Erased)) // one for each disk
+	}
+	return id
 }
 
 // order lays the agent's part of a step.
@@ -76,6 +80,8 @@ func (w *worker) order(step inventory.Step) error {
 		return nil
 	}
 	switch step {
+	case inventory.EraseDisks:
+		return w.orderErase(o)
 	case inventory.PrepareDisk:
 		o.Do = inventory.DoPrepareDisk
 		if err := w.claimDisk(s); err != nil {
@@ -151,6 +157,8 @@ func (w *worker) take(id string, r inventory.Result) error {
 		return w.endStep("", cause)
 	}
 	switch {
+	case rec.Step == inventory.EraseDisks && r.Erased != nil:
+		return w.erased(*r.Erased)
 	case rec.Step == inventory.PrepareDisk:
 		return w.endStep("disk "+s.d.Disk.Name+" is cleared", nil)
 	case rec.Step == inventory.WriteImage && r.Written != nil:

@@ -215,12 +215,15 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 		if o.Do == inventory.DoWait {
 			continue
 		}
-		if r.onOrder != nil {
-			r.onOrder(o)
+		r.mu.Lock()
+		onOrder, answer := r.onOrder, r.answer
+		r.mu.Unlock()
+		if onOrder != nil {
+			onOrder(o)
 		}
 		res := goodResult(o, r.has(), r.noBMC)
-		if r.answer != nil {
-			if bad := r.answer(o); bad.Error != "" {
+		if answer != nil {
+			if bad := answer(o); bad.Error != "" {
 				res = bad
 			}
 		}
@@ -247,6 +250,19 @@ func (r *rack) has() []inventory.Disk {
 	return r.disks
 }
 
+// setOnOrder and setAnswer are for a machine that runs already.
+func (r *rack) setOnOrder(f func(inventory.Order)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onOrder = f
+}
+
+func (r *rack) setAnswer(f func(inventory.Order) inventory.Result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = f
+}
+
 func (r *rack) replaceDisks(disks ...inventory.Disk) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -266,6 +282,11 @@ func goodResult(o inventory.Order, disks []inventory.Disk, noBMC bool) inventory
 		return inventory.Result{Report: rep}
 	case inventory.DoWriteImage:
 		return inventory.Result{Written: &inventory.Written{Bytes: 1 << 30, Chunks: 256, ReadBack: 256}}
+	case inventory.DoErase:
+		if o.Quick {
+			return inventory.Result{Erased: &inventory.Erased{Method: inventory.MethodMetadata, Proof: "no label is left"}}
+		}
+		return inventory.Result{Erased: &inventory.Erased{Method: "discard", Proof: "read back 1024 places", Checked: 1024, Bytes: o.Target.Bytes}}
 	case inventory.DoFinishDisk:
 		return inventory.Result{Finished: &inventory.Finished{Partitions: 4}}
 	}

@@ -92,6 +92,9 @@ func (w *worker) settle(out outcome) {
 
 // validate checks all that a deployment needs, and touches nothing.
 func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
+	if s.d.Erase != nil {
+		return w.validateErase(ctx, s)
+	}
 	img, err := w.e.cfg.Image(s.d.ImageID)
 	if err != nil {
 		return outcome{err: err}
@@ -104,17 +107,24 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 		return outcome{err: err}
 	}
 	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, bytes(img.RawSize), inventory.ListDisks([]inventory.Disk{disk}))
-	on, err := w.readPower(ctx, s.m)
-	switch {
-	case s.m.BMC.Address == "":
-		proof += ", no BMC"
-	case err != nil:
+	said, err := w.bmcAnswers(ctx, s.m)
+	if err != nil {
 		return outcome{err: err}
-	default:
-		proof += fmt.Sprintf(", BMC %s answers (power %s)", s.m.BMC.Address, onOff(on))
 	}
 	id := disk.Identity()
-	return outcome{proof: proof, update: func(_ *inventory.Machine, d *inventory.Deployment) { d.Disk = &id }}
+	return outcome{proof: proof + said, update: func(_ *inventory.Machine, d *inventory.Deployment) { d.Disk = &id }}
+}
+
+// bmcAnswers makes sure that the BMC can be had, and says so for a proof.
+func (w *worker) bmcAnswers(ctx context.Context, m inventory.Machine) (string, error) {
+	if m.BMC.Address == "" {
+		return ", no BMC", nil
+	}
+	on, err := w.readPower(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf(", BMC %s answers (power %s)", m.BMC.Address, onOff(on)), nil
 }
 
 // readPower asks the BMC, patiently: a BMC that shares the machine's NIC is deaf for seconds around a power change.

@@ -60,9 +60,17 @@ type snapshot struct {
 	d *inventory.Deployment
 }
 
-// running says whether a deployment is under way.
+// running says whether a deployment or a release is under way.
 func (s *snapshot) running() bool {
-	return s.m.State == inventory.Deploying && s.d != nil && s.d.Outcome == inventory.Running
+	return (s.m.State == inventory.Deploying || s.m.State == inventory.Cleaning) && s.d != nil && s.d.Outcome == inventory.Running
+}
+
+// doing is what is under way, in words.
+func (s *snapshot) doing() string {
+	if s.d.Erase != nil {
+		return "being erased"
+	}
+	return "being deployed"
 }
 
 // intact says that a deployed system is on the machine's disk: it is deployed, or a later deployment of it failed before it
@@ -209,6 +217,11 @@ func (w *worker) save(f change) error {
 			if err := tx.PutDeployment(*next.d); err != nil {
 				return err
 			}
+			for _, r := range newErasures(old.d, next.d) {
+				if err := tx.AppendErasure(r); err != nil {
+					return err
+				}
+			}
 		}
 		for i := range events {
 			events[i].Machine, events[i].At = w.id, w.now()
@@ -232,6 +245,14 @@ func (w *worker) save(f change) error {
 	return nil
 }
 
+// newErasures are those that a change has added.
+func newErasures(old, next *inventory.Deployment) []inventory.Erasure {
+	if old == nil || old.ID != next.ID {
+		return nil
+	}
+	return next.Erased[len(old.Erased):]
+}
+
 // facts gathers what Next wants to know.
 func (w *worker) facts() Facts {
 	s := w.snap.Load()
@@ -250,7 +271,7 @@ func (w *worker) facts() Facts {
 	if !s.running() {
 		return f
 	}
-	f.Deploying, f.Step, f.Working = true, s.d.Step, w.working != nil
+	f.Deploying, f.Erasing, f.Step, f.Working = true, s.d.Erase != nil, s.d.Step, w.working != nil
 	f.OSProved = !s.d.PhonedHomeAt.IsZero()
 	for _, r := range s.d.History {
 		if r.Step == inventory.BootAgent {
@@ -375,6 +396,8 @@ func (w *worker) budget(step inventory.Step) time.Duration {
 		return w.e.cfg.Deadlines.WriteImage
 	case inventory.VerifyOS:
 		return w.e.cfg.Deadlines.VerifyOS
+	case inventory.EraseDisks:
+		return eraseBudget
 	default:
 		return 10 * time.Minute
 	}
@@ -405,8 +428,9 @@ func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Ma
 // fail ends the deployment, or the inspection, as failed. The reason is the step's error when it has one.
 func (w *worker) fail(step inventory.Step, why string) error {
 	w.stopWork()
+	running := w.snap.Load().running()
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-		if m.State != inventory.Deploying {
+		if !running {
 			m.State = inventory.Failed
 			m.Failure = &inventory.Failure{Step: inspecting, Reason: why, Hint: "look at the console; `pxectl why " + m.Name + "` shows how far it came", At: w.now()}
 			return []inventory.Event{{Kind: "failure", Text: "inspect: " + why}}
@@ -416,7 +440,11 @@ func (w *worker) fail(step inventory.Step, why string) error {
 			f = m.Failure
 		}
 		if f.Hint == "" {
-			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `pxectl deploy " + m.Name + " --image " + d.ImageName + "` tries again"
+			again := "pxectl deploy " + m.Name + " --image " + d.ImageName
+			if d.Erase != nil {
+				again = "pxectl release " + m.Name
+			}
+			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `" + again + "` tries again"
 		}
 		if n := len(d.History); n > 0 && d.History[n-1].EndedAt.IsZero() {
 			d.History[n-1].EndedAt, d.History[n-1].Error = w.now(), f.Reason
@@ -430,6 +458,9 @@ func (w *worker) fail(step inventory.Step, why string) error {
 // finish ends the deployment as succeeded.
 func (w *worker) finish() error {
 	w.stopWork()
+	if w.snap.Load().d.Erase != nil {
+		return w.finishErase()
+	}
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		r := &d.History[len(d.History)-1]
 		var events []inventory.Event

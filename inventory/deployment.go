@@ -18,8 +18,14 @@ const (
 	VerifyOS    Step = "verify-os"    // proof: the OS phoned home with the deployment's nonce
 )
 
-// Steps is the order in which a deployment walks.
-var Steps = []Step{Validate, BootAgent, PrepareDisk, WriteImage, FinishDisk, BootOS, VerifyOS}
+// EraseDisks is the last step of a release; proof: the agent's results, one for each disk.
+const EraseDisks Step = "erase-disks"
+
+// Steps is the order in which a deployment walks, EraseSteps that of a release.
+var (
+	Steps      = []Step{Validate, BootAgent, PrepareDisk, WriteImage, FinishDisk, BootOS, VerifyOS}
+	EraseSteps = []Step{Validate, BootAgent, EraseDisks}
+)
 
 // A DeployRequest is what the operator asked for.
 type DeployRequest struct {
@@ -50,7 +56,7 @@ const (
 	Cancelled Outcome = "cancelled"
 )
 
-// A Deployment is one run of writing an image to one machine.
+// A Deployment is one run of writing an image to one machine, or, with Erase, of erasing its disks.
 type Deployment struct {
 	ID      DeploymentID `json:"id"`
 	Machine MachineID    `json:"machine"`
@@ -72,6 +78,10 @@ type Deployment struct {
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 	Outcome   Outcome   `json:"outcome"`
 	Failure   *Failure  `json:"failure,omitempty"`
+
+	Erase   *EraseRequest  `json:"erase,omitempty"`
+	Targets []DiskIdentity `json:"targets,omitempty"` // of an erase
+	Erased  []Erasure      `json:"erased,omitempty"`  // the first ones of Targets
 
 	Step    Step          `json:"step"` // the one that is being done
 	Disk    *DiskIdentity `json:"disk,omitempty"`

@@ -58,6 +58,48 @@ func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
 	return p, nil
 }
 
+// Release erases one disk, when its run has walked through.
+func (f *Fleet) Release(_ context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
+	return f.erase("Release", actor, ref, r, inventory.Deployed)
+}
+
+func (f *Fleet) Clean(_ context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
+	return f.erase("Clean", actor, ref, r, inventory.Available)
+}
+
+func (f *Fleet) erase(method, actor, ref string, r inventory.EraseRequest, from inventory.State) (inventory.Deployment, error) {
+	var d inventory.Deployment
+	_, err := f.change(method, actor, ref, func(m *inventory.Machine) error {
+		if m.State != from {
+			return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s is %s", m.Name, m.State), Hint: "wait until it is " + string(from)}
+		}
+		d = inventory.Deployment{
+			ID: inventory.DeploymentID(fmt.Sprintf("e-%08x", len(f.deployments)+1)), Machine: m.ID, Actor: actor, Erase: &r, Hostname: m.Name,
+			CreatedAt: Epoch, Outcome: inventory.Running, Step: inventory.Validate,
+			History: []inventory.StepRecord{{Step: inventory.Validate, Attempt: 1, BeganAt: Epoch, Deadline: Epoch.Add(time.Hour)}},
+		}
+		m.State, m.Deployment = inventory.Cleaning, d.ID
+		f.deployments = append(f.deployments, d)
+		return nil
+	})
+	return d, err
+}
+
+// Erasures are those of the runs that have ended.
+func (f *Fleet) Erasures(of string) ([]inventory.Erasure, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []inventory.Erasure
+	for _, d := range f.deployments {
+		for _, r := range d.Erased {
+			if of == "" || of == r.MachineName || of == string(r.Machine) || of == r.Disk.Serial {
+				out = append(out, r)
+			}
+		}
+	}
+	return out, nil
+}
+
 func (f *Fleet) Deployments() []inventory.Deployment {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,13 +157,20 @@ func (f *Fleet) advanceLocked(d *inventory.Deployment) {
 		return
 	}
 	record.Proof = string(d.Step) + " proved"
-	next := slices.Index(inventory.Steps, d.Step) + 1
-	if next == len(inventory.Steps) {
+	walk, state := inventory.Steps, inventory.Deployed
+	if d.Erase != nil {
+		walk, state = inventory.EraseSteps, inventory.Available
+	}
+	next := slices.Index(walk, d.Step) + 1
+	if next == len(walk) {
 		d.Outcome, d.EndedAt = inventory.Succeeded, record.EndedAt
-		m.State = inventory.Deployed
+		m.State = state
+		if d.Erase != nil {
+			d.Erased = []inventory.Erasure{erasure(*m, *d, record.EndedAt)}
+		}
 		return
 	}
-	d.Step = inventory.Steps[next]
+	d.Step = walk[next]
 	d.History = append(d.History, inventory.StepRecord{Step: d.Step, Attempt: 1, BeganAt: record.EndedAt, Deadline: record.EndedAt.Add(time.Hour)})
 }
 
@@ -152,4 +201,15 @@ func (f *Fleet) Progress(id inventory.MachineID) (inventory.Progress, bool) {
 		}
 	}
 	return inventory.Progress{}, false
+}
+
+func erasure(m inventory.Machine, d inventory.Deployment, at time.Time) inventory.Erasure {
+	r := inventory.Erasure{
+		At: at, Machine: m.ID, MachineName: m.Name, Run: d.ID, Actor: d.Actor, Model: "PM9A3", Disk: inventory.DiskIdentity{Name: "nvme0n1", Serial: "D1", Bytes: 960197124096},
+		Erased: inventory.Erased{Method: "NVMe sanitize", Proof: "read back 1024 places: 1024 read zeros, none of the 300 that held data reads as before", Checked: 1024, Bytes: 960197124096, TookMS: 9000},
+	}
+	if d.Erase.Quick {
+		r.Erased = inventory.Erased{Method: inventory.MethodMetadata, Proof: "no signature of a system is left; the data was not erased", Bytes: 960197124096, TookMS: 300}
+	}
+	return r
 }

@@ -227,24 +227,28 @@ func (c *cli) deploy(ctx context.Context, client *api.Client, machines []invento
 		}
 		started = append(started, d)
 	}
-	refused := severally(errs)
+	return c.seeThrough(ctx, client, started, severally(errs), f.wait, f.timeout)
+}
+
+// seeThrough shows what was started and, with wait, sees it to its end. refused is the error of what was not.
+func (c *cli) seeThrough(ctx context.Context, client *api.Client, started []api.Deployment, refused error, wait bool, timeout time.Duration) error {
 	if len(started) == 0 {
 		return refused
 	}
-	if !f.wait {
+	if !wait {
 		if err := c.print(started, deploymentIDs(started), func(t *table) {
 			t.row("MACHINE", "DEPLOYMENT", "IMAGE", "HOSTNAME")
 			for _, d := range started {
-				t.row(machineOf(d), d.ID, d.ImageName, d.Hostname)
+				t.row(machineOf(d), d.ID, whatOf(d), d.Hostname)
 			}
 		}); err != nil {
 			return err
 		}
 		return refused
 	}
-	if f.timeout > 0 {
+	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.timeout)
+		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
 	report(c.err, refused) // now, as the wait may be long
@@ -252,7 +256,7 @@ func (c *cli) deploy(ctx context.Context, client *api.Client, machines []invento
 	if err := c.print(ended, deploymentIDs(ended), func(t *table) { c.stepTable(t, ended) }); err != nil {
 		return err
 	}
-	errs = []error{lost}
+	errs := []error{lost}
 	for _, d := range ended {
 		errs = append(errs, failureOf(d, ctx.Err()))
 	}
@@ -273,14 +277,14 @@ func (r reported) Unwrap() error { return r.error }
 // stepHeads are the steps in words short enough for a table of 80 columns.
 var stepHeads = map[inventory.Step]string{
 	inventory.Validate: "CHECK", inventory.BootAgent: "AGENT", inventory.PrepareDisk: "PREPARE", inventory.WriteImage: "WRITE",
-	inventory.FinishDisk: "FINISH", inventory.BootOS: "BOOT", inventory.VerifyOS: "VERIFY",
+	inventory.FinishDisk: "FINISH", inventory.BootOS: "BOOT", inventory.VerifyOS: "VERIFY", inventory.EraseDisks: "ERASE",
 }
 
 // stepTable is how each deployment ended and how long each step took. A step that took no time anywhere is left out.
 func (c *cli) stepTable(t *table, deployments []api.Deployment) {
 	head := []any{"MACHINE", "OUTCOME", "TIME"}
 	var steps []inventory.Step
-	for _, s := range inventory.Steps {
+	for _, s := range append(slices.Clone(inventory.Steps), inventory.EraseDisks) {
 		if slices.ContainsFunc(deployments, func(d api.Deployment) bool { return stepTime(d, s) >= 50*time.Millisecond }) {
 			steps, head = append(steps, s), append(head, stepHeads[s])
 		}

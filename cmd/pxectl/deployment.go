@@ -65,8 +65,19 @@ func (c *cli) deploymentRows(t *table, deployments []api.Deployment) {
 		} else if d.Progress != nil {
 			step += " " + percent(d.Progress.Done, d.Progress.Total)
 		}
-		t.row(d.ID, machineOf(d), d.ImageName, d.Outcome, step, c.lasted(d), c.ago(d.CreatedAt), d.Actor)
+		t.row(d.ID, machineOf(d), whatOf(d), d.Outcome, step, c.lasted(d), c.ago(d.CreatedAt), d.Actor)
 	}
+}
+
+// whatOf is the image, or that none is written.
+func whatOf(d api.Deployment) string {
+	switch {
+	case d.Erase == nil:
+		return d.ImageName
+	case d.Erase.Quick:
+		return "(labels cleared)"
+	}
+	return "(erased)"
 }
 
 // machineOf is the machine's name, or its id when it has been deleted since.
@@ -118,7 +129,11 @@ func (c *cli) showDeployment(d api.Deployment) error {
 	t := newTable(c.out)
 	t.field("id", d.ID)
 	t.field("machine", machineOf(d))
-	t.field("image", d.ImageName+" ("+d.ImageID[:min(12, len(d.ImageID))]+")")
+	if d.Erase == nil {
+		t.field("image", d.ImageName+" ("+d.ImageID[:min(12, len(d.ImageID))]+")")
+	} else {
+		t.field("image", whatOf(d))
+	}
 	t.field("hostname", d.Hostname)
 	t.field("outcome", c.outcomeLine(d))
 	if f := d.Failure; f != nil {

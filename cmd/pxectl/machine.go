@@ -13,7 +13,7 @@ import (
 
 func (c *cli) machineCommand() *cobra.Command {
 	cmd := group("machine", "List, show, approve, add, edit and delete machines",
-		c.machineList(), c.machineShow(), c.machineApprove(), c.machineAdd(), c.machineEdit(), c.machineDelete())
+		c.machineList(), c.machineShow(), c.machineApprove(), c.machineAdd(), c.machineEdit(), c.machineClean(), c.machineErasures(), c.machineDelete())
 	cmd.Aliases = []string{"machines"}
 	return cmd
 }

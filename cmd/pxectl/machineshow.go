@@ -73,7 +73,7 @@ func (c *cli) showMachine(m inventory.Machine, d *api.Deployment) error {
 		t.field("deploy to", m.RootDisk)
 	}
 	if d != nil {
-		t.field("deployment", fmt.Sprintf("%s: %s, %s", d.ID, d.ImageName, c.outcomeLine(*d)))
+		t.field("deployment", fmt.Sprintf("%s: %s, %s", d.ID, whatOf(*d), c.outcomeLine(*d)))
 	}
 	t.field("agent", agentLine(c, m))
 	if m.Report != nil {

@@ -94,7 +94,11 @@ func (c *cli) showProgress(b board, i int, d api.Deployment, told int) int {
 	at := c.now().Sub(d.CreatedAt)
 	switch {
 	case d.Outcome == inventory.Succeeded:
-		b.show(i, moment{at: d.EndedAt.Sub(d.CreatedAt), step: "deployed", end: true})
+		done := "deployed"
+		if d.Erase != nil {
+			done = "available"
+		}
+		b.show(i, moment{at: d.EndedAt.Sub(d.CreatedAt), step: done, end: true})
 	case d.Outcome != inventory.Running:
 		text := string(d.Outcome)
 		if d.Failure != nil {

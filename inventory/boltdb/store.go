@@ -28,6 +28,7 @@ var (
 	bucketEvents      = []byte("events")       // seq → Event
 	bucketOwned       = []byte("events-owned") // owner, 0, seq → nothing: the timeline of one owner
 	bucketCounts      = []byte("events-count") // owner → how many
+	bucketErasures    = []byte("erasures")     // seq → Erasure; nobody deletes them
 )
 
 // A Store is an open database file. One process may hold it.
@@ -56,7 +57,7 @@ func Open(path string) (s *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err), db.Close())
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketDeployments, bucketEvents, bucketOwned, bucketCounts} {
+		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -254,4 +255,18 @@ func (tx *Tx) Deployments() ([]inventory.Deployment, error) {
 // PutDeployment writes d.
 func (tx *Tx) PutDeployment(d inventory.Deployment) error {
 	return put(tx, bucketDeployments, string(d.ID), d)
+}
+
+// AppendErasure records that a disk was erased.
+func (tx *Tx) AppendErasure(r inventory.Erasure) error {
+	seq, err := tx.tx.Bucket(bucketErasures).NextSequence()
+	if err != nil {
+		return err
+	}
+	return put(tx, bucketErasures, string(seqKey(seq)), r)
+}
+
+// Erasures lists all, oldest first.
+func (tx *Tx) Erasures() ([]inventory.Erasure, error) {
+	return all[inventory.Erasure](tx, bucketErasures)
 }

@@ -1,0 +1,216 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+)
+
+// eraseBudget is for all disks of a machine: a large one that can only be overwritten takes a day and more.
+const eraseBudget = 7 * 24 * time.Hour
+
+// Release takes a machine's system away: its disks are erased, and then it is available. It returns at once.
+func (e *Engine) Release(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
+	return e.eraseFrom(ctx, actor, ref, r, "release", inventory.Deployed, inventory.Failed)
+}
+
+// Clean erases the disks of a machine that is available.
+func (e *Engine) Clean(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
+	return e.eraseFrom(ctx, actor, ref, r, "clean", inventory.Available)
+}
+
+func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.EraseRequest, verb string, from ...inventory.State) (inventory.Deployment, error) {
+	var none inventory.Deployment
+	w, err := e.find(ref)
+	if err != nil {
+		return none, err
+	}
+	return call(ctx, w, func() (inventory.Deployment, error) {
+		s := w.snap.Load()
+		if err := erasable(s, verb, from); err != nil {
+			return none, err
+		}
+		w.orders.set(nil)
+		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+			*d = inventory.Deployment{
+				ID: inventory.DeploymentID(newID("e-")), Machine: m.ID, Actor: actor, Erase: &r, Hostname: m.Name, CreatedAt: w.now(),
+				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: m.Deployment,
+			}
+			if s.intact() {
+				d.From = inventory.Deployed
+			}
+			m.State, m.Deployment, m.Failure, m.Unverified = inventory.Cleaning, d.ID, nil, false
+			how := ""
+			if r.Quick {
+				how = ", quick: labels only"
+			}
+			return []inventory.Event{{Kind: "deploy", Actor: actor, Text: fmt.Sprintf("%s %s%s", verb, d.ID, how)}}
+		})
+		if err != nil {
+			return none, err
+		}
+		return *w.snap.Load().d, nil
+	})
+}
+
+// erasable says why a machine cannot be released or cleaned now, and what to do about it.
+func erasable(s *snapshot, verb string, from []inventory.State) error {
+	no := func(why, hint string) error {
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: s.m.Name + " " + why, Hint: hint}
+	}
+	switch {
+	case s.running():
+		return no(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
+	case s.m.Maintenance != nil:
+		return no("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
+	case slices.Contains(from, s.m.State) && s.m.Report == nil:
+		return no("was never inspected, so its disks are not known", "boot it from the network once")
+	case slices.Contains(from, s.m.State):
+		return nil
+	case s.m.State == inventory.Available:
+		return no("is available: there is nothing to release", "`pxectl machine clean "+s.m.Name+"` erases its disks")
+	case verb == "clean" && s.m.State == inventory.Deployed:
+		return no("has a deployed system", "`pxectl release "+s.m.Name+"` takes it away and erases the disks")
+	}
+	return no("is "+string(s.m.State), "wait until it is available or deployed")
+}
+
+// validateErase checks what an erase needs, and touches nothing.
+func (w *worker) validateErase(ctx context.Context, s *snapshot) outcome {
+	if _, err := eraseTargets(s.m.Report.Disks); err != nil {
+		return outcome{err: err}
+	}
+	said, err := w.bmcAnswers(ctx, s.m)
+	if err != nil {
+		return outcome{err: err}
+	}
+	return outcome{proof: "disks " + inventory.ListDisks(s.m.Report.Disks) + said}
+}
+
+// eraseTargets are the disks that are erased: all that a deployment could have written to.
+func eraseTargets(disks []inventory.Disk) ([]inventory.DiskIdentity, error) {
+	var targets []inventory.DiskIdentity
+	for _, d := range inventory.Candidates(disks) {
+		targets = append(targets, d.Identity())
+	}
+	if len(targets) == 0 {
+		return nil, &inventory.Problem{
+			Code: inventory.CodeInvalid, Detail: "no disk to erase (have: " + inventory.ListDisks(disks) + ")",
+			Hint: "does the ramdisk have the driver of its disk controller? `pxectl machine show` lists what is not driven",
+		}
+	}
+	return targets, nil
+}
+
+// orderErase lays the order for the next disk. Which disks there are, the agent has just reported.
+func (w *worker) orderErase(o *inventory.Order) error {
+	s := w.snap.Load()
+	if len(s.d.Targets) == 0 {
+		targets, err := eraseTargets(s.m.Report.Disks)
+		if err != nil {
+			return w.endStep("", err)
+		}
+		if err := w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+			d.Targets = targets
+			return nil
+		}); err != nil {
+			return err
+		}
+		s = w.snap.Load()
+	}
+	w.progress.Store(nil)
+	w.moved.Store(w.now().UnixNano())
+	o.Do, o.Target, o.Quick = inventory.DoErase, &s.d.Targets[len(s.d.Erased)], s.d.Erase.Quick
+	w.orders.set(o)
+	return nil
+}
+
+// erased records one disk, and ends the step with the last.
+func (w *worker) erased(proof inventory.Erased) error {
+	s := w.snap.Load()
+	rec := inventory.Erasure{
+		At: w.now(), Machine: w.id, MachineName: s.m.Name, Run: s.d.ID, Actor: s.d.Actor, Disk: s.d.Targets[len(s.d.Erased)], Erased: proof,
+	}
+	for _, d := range s.m.Report.Disks {
+		if rec.Disk.Is(d) {
+			rec.Model = strings.TrimSpace(d.Vendor + " " + d.Model)
+		}
+	}
+	add := func(m *inventory.Machine, d *inventory.Deployment) {
+		d.Erased = append(slices.Clone(d.Erased), rec)
+		m.Report = without(*m.Report, rec.Disk)
+	}
+	if len(s.d.Erased)+1 < len(s.d.Targets) {
+		return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+			add(m, d)
+			return []inventory.Event{{Kind: "step", Text: string(inventory.EraseDisks) + ": " + eraseWords(rec), Data: map[string]string{"step": string(inventory.EraseDisks)}}}
+		})
+	}
+	if len(s.d.Targets) == 1 {
+		return w.endStep(eraseWords(rec), nil, add)
+	}
+	said := make([]string, len(s.d.Targets))
+	for i, r := range append(slices.Clone(s.d.Erased), rec) {
+		said[i] = r.Disk.Name + " by " + r.Method
+	}
+	verb := "erased and read back"
+	if s.d.Erase.Quick {
+		verb = "not erased"
+	}
+	return w.endStep(fmt.Sprintf("%d disks %s: %s", len(said), verb, strings.Join(said, ", ")), nil, add)
+}
+
+func eraseWords(r inventory.Erasure) string {
+	if r.Method == inventory.MethodMetadata {
+		return fmt.Sprintf("disk %s (%s) not erased, labels cleared", r.Disk.Name, r.Disk.Said())
+	}
+	return fmt.Sprintf("disk %s (%s) erased by %s: %s", r.Disk.Name, r.Disk.Said(), r.Method, r.Proof)
+}
+
+// without is a report in which nothing is on the disk any more. Reports are shared, and so never written into.
+func without(r inventory.Report, id inventory.DiskIdentity) *inventory.Report {
+	r.Disks = slices.Clone(r.Disks)
+	for i := range r.Disks {
+		if id.Is(r.Disks[i]) {
+			r.Disks[i].Content = nil
+		}
+	}
+	return &r
+}
+
+// finishErase ends a release: the machine is free.
+func (w *worker) finishErase() error {
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		m.State, m.Failure, m.Holds = inventory.Available, nil, ""
+		d.Outcome, d.EndedAt = inventory.Succeeded, w.now()
+		return nil
+	})
+}
+
+// Erasures lists what was erased, oldest first: of a machine, or of all when ref is "". Records of machines that are gone are
+// found by their id.
+func (e *Engine) Erasures(ref string) ([]inventory.Erasure, error) {
+	id := inventory.MachineID(ref)
+	if ref != "" {
+		w, err := e.find(ref)
+		if err == nil {
+			id = w.id
+		}
+	}
+	var out []inventory.Erasure
+	err := e.cfg.Store.View(func(tx *boltdb.Tx) error {
+		all, err := tx.Erasures()
+		for _, r := range all {
+			if id == "" || r.Machine == id || r.MachineName == ref || r.Disk.Serial == ref || r.Disk.WWN == ref {
+				out = append(out, r)
+			}
+		}
+		return err
+	})
+	return out, err
+}

@@ -1,0 +1,176 @@
+package deploy
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+var threeDisks = []inventory.Disk{
+	{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Vendor: "QEMU", Model: "A"},
+	{Name: "vdb", Serial: "D2", Transport: "virtio", Bytes: 8 << 30, LogicalSector: 512, Content: []string{"zfs"}},
+	{Name: "sdz", Serial: "STICK", Transport: "usb", Bytes: 1 << 30, Content: []string{"vfat"}},
+}
+
+// deployed is a rack whose machine runs a system on the first of three disks.
+func deployed(t *testing.T) *rack {
+	r := newRack(t)
+	r.disks = threeDisks
+	r.available()
+	r.deploy(inventory.DeployRequest{Disk: &inventory.DiskHint{Serial: "D1"}})
+	r.until(inventory.Deployed)
+	return r
+}
+
+func (r *rack) release(req inventory.EraseRequest) inventory.Deployment {
+	r.t.Helper()
+	d, err := r.now().Release(context.Background(), "test", "m1", req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return d
+}
+
+func (r *rack) erasures() []inventory.Erasure {
+	r.t.Helper()
+	all, err := r.now().Erasures("")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return all
+}
+
+func TestRelease(t *testing.T) {
+	r := deployed(t)
+	run := r.release(inventory.EraseRequest{})
+	m := r.until(inventory.Available)
+	if m.Holds != "" || m.Deployment != run.ID || m.Failure != nil || !strings.Contains(m.LastProof, "2 disks erased and read back: vda by discard, vdb by discard") {
+		t.Errorf("after a release the machine is %+v, want it free, with the proof", m)
+	}
+	if c := m.Report.Disks; len(c[1].Content) != 0 || len(c[2].Content) != 1 {
+		t.Errorf("known of its disks: %+v, want nothing on vdb, and the stick as it was", c)
+	}
+	d, err := r.now().Deployment("m1")
+	if err != nil || d.Outcome != inventory.Succeeded || len(d.Erased) != 2 || countSteps(d, inventory.BootAgent) != 1 {
+		t.Errorf("the run is %+v, %v, want two disks erased after one boot", d, err)
+	}
+	all := r.erasures()
+	if len(all) != 2 || all[0].Disk.Serial != "D1" || all[1].Disk.Serial != "D2" || all[0].Model != "QEMU A" || all[0].Method != "discard" || all[0].MachineName != "m1" || all[0].Actor != "test" {
+		t.Errorf("records: %+v, want D1 and D2", all)
+	}
+	// The records outlive the machine; a serial finds them.
+	if err := r.now().DeleteMachine(context.Background(), "test", "m1"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.now().Erasures("D2"); err != nil || len(got) != 1 || got[0].Disk.Name != "vdb" {
+		t.Errorf("Erasures(D2) = %+v, %v", got, err)
+	}
+}
+
+func TestAReleasedMachineIsDeployedAgain(t *testing.T) {
+	r := deployed(t)
+	r.release(inventory.EraseRequest{Quick: true})
+	m := r.until(inventory.Available)
+	if !strings.Contains(m.LastProof, "2 disks not erased: vda by metadata only") {
+		t.Errorf("last proof of a quick release = %q, want that nothing was erased", m.LastProof)
+	}
+	// The same disk as before, and no --redeploy.
+	r.deploy(inventory.DeployRequest{})
+	if m = r.until(inventory.Deployed); m.Disk.Serial != "D1" {
+		t.Errorf("deployed to %+v, want D1", m.Disk)
+	}
+}
+
+// A crash at the order for either disk loses nothing, and no disk is erased twice.
+func TestAReleaseSurvivesCrashes(t *testing.T) {
+	for _, at := range []string{"D1", "D2"} {
+		t.Run("at "+at, func(t *testing.T) {
+			t.Parallel()
+			r := deployed(t)
+			var once sync.Once
+			r.setOnOrder(func(o inventory.Order) {
+				if o.Do == inventory.DoErase && o.Target.Serial == at {
+					once.Do(func() { r.crash() })
+				}
+			})
+			r.release(inventory.EraseRequest{})
+			r.until(inventory.Available)
+			if all := r.erasures(); len(all) != 2 || all[0].Disk.Serial != "D1" || all[1].Disk.Serial != "D2" {
+				t.Errorf("records: %+v, want D1 and D2 once each", all)
+			}
+		})
+	}
+}
+
+func TestAReleaseThatFailsSaysWhy(t *testing.T) {
+	r := deployed(t)
+	r.setAnswer(func(o inventory.Order) inventory.Result {
+		if o.Do == inventory.DoErase && o.Target.Serial == "D2" {
+			return inventory.Result{Error: "vdb: ATA secure erase: the firmware has frozen the drive", Hint: "pull the drive"}
+		}
+		return inventory.Result{}
+	})
+	r.release(inventory.EraseRequest{})
+	m := r.until(inventory.Failed)
+	if f := m.Failure; f.Step != "erase-disks" || !strings.Contains(f.Reason, "frozen") || f.Hint != "pull the drive" {
+		t.Errorf("failure = %+v, want the agent's reason and hint", f)
+	}
+	if r.now().BootOf(testMAC).Local {
+		t.Error("a machine whose erase failed in the middle boots its disk")
+	}
+	if all := r.erasures(); len(all) != 1 || all[0].Disk.Serial != "D1" {
+		t.Errorf("records: %+v, want D1 alone", all)
+	}
+	r.setAnswer(nil)
+	r.release(inventory.EraseRequest{})
+	r.until(inventory.Available)
+	if all := r.erasures(); len(all) != 3 {
+		t.Errorf("%d records, want 3: both disks again", len(all))
+	}
+}
+
+func TestWhatCannotBeReleased(t *testing.T) {
+	r := newRack(t)
+	r.available()
+	ctx := context.Background()
+	refused := func(name string, err error, detail, hint string) {
+		t.Helper()
+		p := inventory.AsProblem(err)
+		if err == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, detail) || !strings.Contains(p.Hint, hint) {
+			t.Errorf("%s: %v (hint %q), want %q, hint %q", name, err, p.Hint, detail, hint)
+		}
+	}
+	_, err := r.now().Release(ctx, "test", "m1", inventory.EraseRequest{})
+	refused("an available machine", err, "there is nothing to release", "machine clean m1")
+	if _, err := r.now().Clean(ctx, "test", "m1", inventory.EraseRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	r.until(inventory.Available)
+	if all := r.erasures(); len(all) != 1 {
+		t.Errorf("records after a clean: %+v, want one", all)
+	}
+	r.deploy(inventory.DeployRequest{})
+	r.until(inventory.Deployed)
+	_, err = r.now().Clean(ctx, "test", "m1", inventory.EraseRequest{})
+	refused("cleaning a deployed machine", err, "has a deployed system", "release m1")
+	r.mute.Store(true)
+	run := r.release(inventory.EraseRequest{})
+	_, err = r.now().Release(ctx, "test", "m1", inventory.EraseRequest{})
+	refused("twice", err, "is being erased already ("+string(run.ID), "deployment cancel "+string(run.ID))
+	_, err = r.now().Deploy(ctx, "test", "m1", inventory.DeployRequest{Image: "debian-12", Redeploy: true})
+	refused("deploying in the middle", err, "is being erased already", "cancel")
+	_, err = r.now().Power(ctx, "test", "m1", power.ActOff)
+	refused("power in the middle", err, "is being erased", "cancel")
+	// Nothing has been touched: a cancel leaves the system where it is.
+	if _, err := r.now().CancelDeployment(ctx, "test", run.ID); err != nil {
+		t.Fatal(err)
+	}
+	m := r.until(inventory.Deployed)
+	if m.Deployment == run.ID || !r.now().BootOf(testMAC).Local {
+		t.Errorf("after the cancel the machine is %+v, want its system back", m)
+	}
+}
