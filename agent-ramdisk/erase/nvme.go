@@ -199,7 +199,7 @@ func (d *disk) nvmeSanitize(ctx context.Context) error {
 		}
 		return err
 	}
-	log := make([]byte, 512)
+	log, began := make([]byte, 512), time.Now()
 	for {
 		if err := wait(ctx, d.poll); err != nil {
 			return err
@@ -212,7 +212,7 @@ func (d *disk) nvmeSanitize(ctx context.Context) error {
 		case sanitizeDone, sanitizeDoneKept:
 			return nil
 		case sanitizeRunning:
-			d.progress("NVMe sanitize", uint64(done*float64(d.size)), uint64(d.size))
+			d.tell("NVMe sanitize", done, began)
 		case sanitizeFailed:
 			// Out of the failure mode, in which the drive refuses reads and writes.
 			_ = d.nvme.admin(sanitize(sanitizeExit), nil)
@@ -262,6 +262,12 @@ func (d *disk) nvmeFormat(ctx context.Context) error {
 	return err
 }
 
+// tell tells how far the drive says that it is. It adds the seconds, so that a drive that says nothing for long, or
+// never, is not taken for a dead one.
+func (d *disk) tell(rung string, done float64, began time.Time) {
+	d.progress(rung, min(uint64(done*float64(d.size))+uint64(time.Since(began).Seconds()), uint64(d.size)), uint64(d.size))
+}
+
 // during runs a command that says nothing until it is done, and tells of its progress by the clock.
 func (d *disk) during(rung string, estimate time.Duration, command func() error) error {
 	ended := make(chan error, 1)
@@ -273,9 +279,8 @@ func (d *disk) during(rung string, estimate time.Duration, command func() error)
 		case err := <-ended:
 			return err
 		case <-tick.C:
-			// Never quite done, and always a little further, so that a slow drive is not taken for a dead one.
 			t := float64(time.Since(began))
-			d.progress(rung, uint64(t/(t+float64(estimate)/4)*float64(d.size)), uint64(d.size))
+			d.tell(rung, t/(t+float64(estimate)/4), began) // never quite done
 		}
 	}
 }

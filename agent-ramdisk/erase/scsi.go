@@ -177,6 +177,7 @@ func (d *disk) scsiSanitize(ctx context.Context) error {
 
 // awaitSanitize asks until the drive is ready again: NOT READY, SANITIZE IN PROGRESS (04h/1Bh) with its progress.
 func (d *disk) awaitSanitize(ctx context.Context) error {
+	began := time.Now()
 	for {
 		if err := wait(ctx, d.poll); err != nil {
 			return err
@@ -187,7 +188,7 @@ func (d *disk) awaitSanitize(ctx context.Context) error {
 		}
 		switch s := parseSense(data); {
 		case s.key == senseNotReady && s.asc == 0x04 && s.ascq == 0x1b:
-			d.progress("SCSI sanitize", uint64(s.done*float64(d.size)), uint64(d.size))
+			d.tell("SCSI sanitize", s.done, began)
 		case s.asc == 0x31 && s.ascq == 0x03: // SANITIZE COMMAND FAILED
 			_ = d.scsi.send(sanitizeCDB(scsiExit, 0), nil, noData, time.Minute)
 			return errors.New("the drive says that it failed")
