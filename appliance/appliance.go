@@ -16,6 +16,7 @@ import (
 
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
@@ -144,7 +145,7 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 	if err != nil {
 		return nil, fmt.Errorf("api.socket: %w", err)
 	}
-	checks := doctor{cfg: cfg, engine: engine, pictures: pictures, neighbours: plane.neighbours}
+	checks := doctor{cfg: cfg, engine: engine, pictures: pictures, neighbours: plane.neighbours, ask: dhcpd.Ask}
 	operators := api.NewServer(api.Config{Fleet: engine, Images: guardedImages{pictures, engine}, Leases: leaseBook{dhcp, engine, cfg.DHCP.Mode}, Doctor: checks.examine, Version: version, Log: log}).Handler()
 	return append(services, service{"api", func(ctx context.Context) error { return api.Serve(ctx, l, operators, log) }}), nil
 }

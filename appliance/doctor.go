@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -26,6 +29,8 @@ type doctor struct {
 	engine     *deploy.Engine
 	pictures   *store.Store
 	neighbours *neighbours
+
+	ask func(ctx context.Context, name string) ([]dhcpd.Overheard, error) // dhcpd.Ask; nil: nobody is asked
 }
 
 // Doctor checks what can be checked from a configuration, without a running appliance.
@@ -43,7 +48,10 @@ func Doctor(ctx context.Context, configPath string) []api.Check {
 		}
 		return checks
 	}
-	return append([]api.Check{pass("configuration", "%s is in order", configPath)}, doctor{cfg: cfg}.examine(ctx)...)
+	return append([]api.Check{pass("configuration", "%s is in order", configPath)}, doctor{
+		cfg: cfg, ask: dhcpd.Ask,
+		neighbours: &neighbours{log: slog.New(slog.DiscardHandler), note: func(inventory.Event) {}},
+	}.examine(ctx)...)
 }
 
 func pass(subject, format string, args ...any) api.Check {
@@ -67,8 +75,8 @@ func (d doctor) examine(ctx context.Context) []api.Check {
 		checks = append(checks, d.network(in))
 	}
 	checks = append(checks, d.ports()...)
-	if d.running() {
-		checks = append(checks, d.otherServers()...)
+	if d.neighbours != nil {
+		checks = append(checks, d.otherServers(ctx)...)
 	}
 	checks = append(checks, d.ramdisk())
 	checks = append(checks, d.images())
@@ -79,17 +87,24 @@ func (d doctor) examine(ctx context.Context) []api.Check {
 	return append(checks, clock(), space(d.cfg.DataDir), d.permissions())
 }
 
-// otherServers names the DHCP servers that were overheard.
-func (d doctor) otherServers() []api.Check {
+// otherServers names the DHCP servers that were overheard, and those that answer now.
+func (d doctor) otherServers(ctx context.Context) []api.Check {
 	const subject = "other DHCP servers"
+	asked := d.askAll(ctx)
 	all, deaf := d.neighbours.list()
 	if deaf != "" {
-		return []api.Check{warn(subject, "cannot be heard: "+deaf, "give the service CAP_NET_RAW (AmbientCapabilities= in its unit)")}
+		return []api.Check{warn(subject, "cannot be heard: "+deaf, "give the service CAP_NET_RAW (AmbientCapabilities= in its unit); run `pxectl doctor --config` as root")}
 	}
-	if len(all) == 0 {
-		return []api.Check{pass(subject, "none was heard (only answers that are broadcast are)")}
-	}
+	leases := slices.ContainsFunc(all, func(h heard) bool { return h.leases })
 	var checks []api.Check
+	switch {
+	case asked != nil:
+		checks = append(checks, warn(subject, asked.Error(), "is the interface up?"))
+	case d.cfg.DHCP.Mode == "proxy" && d.ask != nil && !leases:
+		checks = append(checks, warn(subject, "none hands out addresses, and dhcp.mode proxy needs one", "let the DHCP server of this network run, or set dhcp.mode to server; one on this same host is not heard"))
+	case len(all) == 0:
+		checks = append(checks, pass(subject, "none was heard"))
+	}
 	for _, h := range all {
 		switch {
 		case h.boots != "" && d.cfg.DHCP.Mode != "off" && h.pxectl:
@@ -103,6 +118,29 @@ func (d doctor) otherServers() []api.Check {
 		}
 	}
 	return checks
+}
+
+// askAll asks on all provisioning interfaces at once who offers something.
+func (d doctor) askAll(ctx context.Context) error {
+	if d.ask == nil {
+		return nil
+	}
+	errs := make([]error, len(d.cfg.Provisioning.Interfaces))
+	var all sync.WaitGroup
+	for i, in := range d.cfg.Provisioning.Interfaces {
+		all.Go(func() {
+			var offers []dhcpd.Overheard
+			offers, errs[i] = d.ask(ctx, in.Name)
+			for _, o := range offers {
+				d.neighbours.heard(o)
+			}
+			if errors.Is(errs[i], fs.ErrPermission) {
+				d.neighbours.cannot(errs[i])
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func orNothing(s string) string {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -76,6 +77,13 @@ func (n *neighbours) heard(o dhcpd.Overheard) {
 	n.note(inventory.Event{At: o.Time.UTC(), Kind: "dhcp", Text: now.String(), Data: facts("server", ip(o.Server), "interface", o.Interface, "boot", now.boots)})
 }
 
+// cannot says why nobody is heard.
+func (n *neighbours) cannot(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.deaf = err.Error()
+}
+
 func (h heard) String() string {
 	if h.pxectl {
 		return fmt.Sprintf("another pxectl, %v on %s, tells machines to boot %q", h.Server, h.Interface, h.boots)
@@ -122,7 +130,7 @@ func (p bootPlane) overhear(cfg Config, log *slog.Logger) []service {
 	l, err := dhcpd.Overhear(names, p.sawOther, log)
 	if err != nil {
 		log.Warn("other DHCP servers will not be heard, and `pxectl why` knows less", "err", err)
-		p.neighbours.deaf = err.Error()
+		p.neighbours.cannot(err)
 		return nil
 	}
 	return []service{{"overhear", l.Run}}
@@ -134,6 +142,9 @@ func (p bootPlane) sawOther(o dhcpd.Overheard) {
 	mac, err := inventory.ParseMAC(o.Client.String())
 	if err != nil {
 		return
+	}
+	if nic, err := net.InterfaceByName(o.Interface); err == nil && nic.HardwareAddr.String() == string(mac) {
+		return // the doctor asked
 	}
 	if o.Addr.IsValid() && o.Type.String() == "ACK" {
 		p.engine.LearnAddress(o.Addr, mac)

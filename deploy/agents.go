@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
@@ -225,9 +226,15 @@ func (e *Engine) OrderResult(ctx context.Context, nonce, order string, r invento
 	if err != nil {
 		return err
 	}
-	said := inventory.Event{Machine: w.id, Kind: "agent", Text: "the agent says that it is done", Data: map[string]string{"order": order}}
+	what := "an order that no longer stands"
+	if s := w.snap.Load(); s.record() != nil && orderID(s.d, s.record()) == order {
+		what = string(s.record().Step)
+	} else if strings.HasPrefix(order, "inspect-") {
+		what = inventory.DoInspect
+	}
+	said := inventory.Event{Machine: w.id, Kind: "agent", Text: "the agent says that " + what + " is done", Data: map[string]string{"order": order}}
 	if r.Error != "" {
-		said.Text = "the agent says: " + r.Error
+		said.Text = "the agent says of " + what + ": " + r.Error
 	}
 	e.Note(said)
 	_, err = call(ctx, w, func() (struct{}, error) {

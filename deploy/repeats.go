@@ -50,7 +50,7 @@ func owned(e *inventory.Event) string {
 
 // saying is what two events have in common when one repeats the other.
 func saying(e *inventory.Event) string {
-	return strings.Join([]string{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data["interface"], e.Data["client"]}, "\x00")
+	return strings.Join([]string{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data["interface"], e.Data["client"], e.Data["order"]}, "\x00")
 }
 
 func (r *repeats) find(e *inventory.Event) (repeat, bool) {

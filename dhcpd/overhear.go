@@ -164,8 +164,7 @@ func openTap(name string) (*os.File, error) {
 	}
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 	if err == nil {
-		ip4 := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
-		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: ip4, Ifindex: nic.Index})
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: nic.Index})
 	}
 	if err != nil {
 		unix.Close(fd)

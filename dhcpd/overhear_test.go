@@ -76,6 +76,22 @@ func TestParseOverheard(t *testing.T) {
 	}
 }
 
+// What is sent is what is read, but for the direction.
+func TestDatagram(t *testing.T) {
+	p := datagram([]byte("message"))
+	var sum uint32
+	for i := 0; i < 20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	if sum>>16+sum&0xffff != 0xffff {
+		t.Errorf("the header's checksum is wrong: %x", p[:20])
+	}
+	binary.BigEndian.PutUint16(p[22:], clientPort)
+	if got, src, err := udpPayload(p); string(got) != "message" || !src.IsUnspecified() || err != nil {
+		t.Errorf("udpPayload(datagram()) = %q from %v, %v", got, src, err)
+	}
+}
+
 func FuzzParseOverheard(f *testing.F) {
 	f.Add(reply(f))
 	f.Add(reply(f, dhcpv4.WithOption(dhcpv4.OptBootFileName("pxelinux.0"))))
@@ -155,6 +171,11 @@ func TestOverhearing(t *testing.T) {
 		t.Errorf("overheard %+v, want nothing more", o)
 	default:
 	}
+	offers, err := Ask(t.Context(), "br0")
+	if err != nil || len(offers) != 1 || offers[0].File != "pxelinux.0" || offers[0].Server != otherAddr {
+		t.Errorf("Ask() = %+v, %v, want the other server's offer alone", offers, err)
+	}
+	await() // the listener heard it as well
 	for _, state := range []string{"down", "up"} {
 		if out, err := exec.Command("ip", "link", "set", "br0", state).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
