@@ -23,7 +23,7 @@ osimage    := $(filter-out %/mini.go,$(call go,lab/osimage lab/osimage/mkimage))
 miniosimage := lab/osimage/mini.go $(call go,lab/osimage/miniinit agent-ramdisk/modules)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build ramdisk ramdisk-arm64 images demo test check fuzz bench clean
+.PHONY: help deps build ramdisk ramdisk-arm64 images demo test test-firmware check fuzz bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -44,10 +44,11 @@ ramdisk: $(ramdisk)/manifest.json ## build .cache/ramdisk, the ramdisk on Debian
 $(ramdisk)/manifest.json: $(base)/amd64.cpio.zst $(initramfs) | build
 	set -e; set -- $$(go run ./lab/osimage/mkimage kernel); bin/pxectl ramdisk build --kernel $$1 --modules $$2 --arch amd64 --out .cache/ramdisk
 
-ramdisk-arm64: $(arm64)/manifest.json ## build .cache/ramdisk/arm64, on Debian's arm64 kernel
+ramdisk-arm64: $(arm64)/manifest.json build ## build .cache/ramdisk/arm64, on Debian's arm64 kernel; bin/pxectl gets its base too
 
-$(arm64)/manifest.json: $(base)/arm64.cpio.zst $(initramfs) lab/osimage/kernel.go | build
-	set -e; set -- $$(go run ./lab/osimage/mkimage -arch arm64 kernel); bin/pxectl ramdisk build --kernel $$1 --modules $$2 --arch arm64 --out .cache/ramdisk
+# By go run: bin/pxectl may have been built before there was this base.
+$(arm64)/manifest.json: $(base)/arm64.cpio.zst $(initramfs) lab/osimage/kernel.go
+	set -e; set -- $$(go run ./lab/osimage/mkimage -arch arm64 kernel); go run ./cmd/pxectl ramdisk build --kernel $$1 --modules $$2 --arch arm64 --out .cache/ramdisk
 
 images: $(images) ## build .cache/images, the OS images that the virtual rack deploys
 
@@ -63,6 +64,10 @@ demo: deps build ramdisk images ## a virtual rack, deployed before your eyes; KE
 test: deps build ramdisk images ## run all tests, also those that need root, other programs and minutes
 	PXECTL_TEST=all go run $(GOTESTSUM) --format standard-quiet -- -count=1 -p 2 -timeout 10m $$(go list ./... | grep -vE '/lab(/story)?$$')
 	PXECTL_TEST=all go run $(GOTESTSUM) --format standard-quiet -- -count=1 -p 1 -timeout 20m ./lab ./lab/story
+
+test-firmware: deps ramdisk-arm64 ramdisk build ## boot every firmware there is (docs/firmware.md), also arm64 and beside Kea: ten minutes
+	packaging/deps firmware
+	PXECTL_TEST=all PXECTL_FIRMWARE=all go run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 40m -run 'TestFirmware|TestROM' ./lab/story
 
 check: ## formatting, linters, tidy modules, and a build for arm64
 	@unformatted=$$(go run $(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then \

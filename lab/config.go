@@ -20,7 +20,7 @@ const DefaultDir = "/var/tmp/pxectl-lab"
 const (
 	Dnsmasq = "dnsmasq"
 	Kea     = "kea"
-	NoDHCP  = "none" // addresses are the appliance's business
+	NoDHCP  = "none" // the appliance is the DHCP server
 )
 
 const (

@@ -85,7 +85,7 @@ func prepareDir(c *Config) (lock *os.File, err error) {
 	}
 	if c.ApplianceConfig == "" && !c.NoAppliance {
 		c.ApplianceConfig = ownApplianceConfig(c.Dir)
-		if err := os.WriteFile(c.ApplianceConfig, []byte(applianceYAML(c.Dir)), 0o600); err != nil {
+		if err := os.WriteFile(c.ApplianceConfig, []byte(applianceYAML(*c)), 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -96,8 +96,13 @@ func prepareDir(c *Config) (lock *os.File, err error) {
 	return lock, os.WriteFile(filepath.Join(c.Dir, "lab.json"), text, 0o644)
 }
 
-// applianceYAML is the appliance's configuration when none is given.
-func applianceYAML(dir string) string {
+// applianceYAML is the appliance's configuration when none is given. On a network without a DHCP server
+// the appliance is the one.
+func applianceYAML(c Config) string {
+	dir, dhcp := c.Dir, "mode: proxy"
+	if c.DHCP == NoDHCP {
+		dhcp = "mode: server\n  server:\n    subnets:\n      - {subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.200]}"
+	}
 	return fmt.Sprintf(`# Written by pxectl lab up.
 data_dir: %[1]q
 provisioning:
@@ -105,15 +110,15 @@ provisioning:
     - name: %[2]s
       address: %[3]s
 dhcp:
-  mode: proxy
+  %[4]s
 api:
-  socket: %[4]q
+  socket: %[5]q
 discovery:
   policy: approve
 bmc:
-  user: %[5]s
-  password: %[6]s
-`, filepath.Join(dir, "data"), bridge, applianceAddress, applianceSocket(dir), BMCUser, BMCPassword)
+  user: %[6]s
+  password: %[7]s
+`, filepath.Join(dir, "data"), bridge, applianceAddress, dhcp, applianceSocket(dir), BMCUser, BMCPassword)
 }
 
 func startSupervisor(ctx context.Context, c Config, lock *os.File) (*Rack, error) {

@@ -50,7 +50,20 @@ type rack struct {
 // newRack starts a rack. Whatever the test needs and does not find skips it by name.
 func newRack(t *testing.T, machines string, files ...string) *rack {
 	t.Helper()
-	testnet.Gate(t, "qemu-system-x86_64", "dnsmasq", "tcpdump", "ip", "nsenter")
+	return newRackBeside(t, lab.Dnsmasq, machines, files...)
+}
+
+// newRackBeside is newRack with a choice of the site's DHCP server.
+func newRackBeside(t *testing.T, dhcp, machines string, files ...string) *rack {
+	t.Helper()
+	needs := []string{"qemu-system-x86_64", "dnsmasq", "tcpdump", "ip", "nsenter"}
+	if dhcp == lab.Kea {
+		needs = append(needs, "kea-dhcp4")
+	}
+	if strings.Contains(machines, ":arm64") {
+		needs = append(needs, "qemu-system-aarch64")
+	}
+	testnet.Gate(t, needs...)
 	for _, f := range append(files, binary, ramdisk) {
 		if _, err := os.Stat(f); err != nil {
 			t.Skipf("SKIPPED %s: %s is not built; run it with `make test`", t.Name(), f)
@@ -68,7 +81,7 @@ func newRack(t *testing.T, machines string, files ...string) *rack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up, err := lab.Up(t.Context(), lab.Config{Dir: dir, Machines: config, Binary: binary, Freeze: true, Attached: true})
+	up, err := lab.Up(t.Context(), lab.Config{Dir: dir, Machines: config, DHCP: dhcp, Binary: binary, Freeze: true, Attached: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,379 @@
+package story
+
+import (
+	"bytes"
+	bigendian "encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+
+	"github.com/pxectl/pxectl/ipxe"
+	"github.com/pxectl/pxectl/lab/proof"
+)
+
+// There is no BIOS PXE ROM for QEMU that is not iPXE, so one is played here, packet for packet, on a host of its own in the rack. It
+// does what the PXE specification 2.1 asks of a ROM, and what Intel's ROMs are seen to do.
+
+// playROM is the environment variable that makes this test binary the ROM. Its value is how it behaves.
+const playROM = "PXECTL_STORY_ROM"
+
+const (
+	plainROM     = "plain"     // believes option 43 and loads the boot file of the offer, in blocks of 512 bytes
+	insistingROM = "insisting" // asks port 4011 all the same, then for the file's size, then for blocks of 1456 bytes
+)
+
+const romMAC = "52:54:00:77:0f:01"
+
+// TestMain lets the test binary be the ROM.
+func TestMain(m *testing.M) {
+	if how := os.Getenv(playROM); how != "" {
+		got, err := (&rom{insists: how == insistingROM}).boot()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "rom:", err)
+			os.Exit(1)
+		}
+		_ = json.NewEncoder(os.Stdout).Encode(got)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// A romBoot is what the ROM came to.
+type romBoot struct {
+	Address netip.Addr // from the site's server
+	Server  netip.Addr // that has the boot file
+	File    string
+	Program []byte // its bytes
+	Script  string // that the program was given
+}
+
+func TestROMThatIsNotIPXE(t *testing.T) {
+	r := newRack(t, "m1:bios")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{
+		"netns add rom", "link add rom0 type veth peer name eth0 netns rom", "link set rom0 master br0 up",
+		"-n rom link set eth0 address " + romMAC, "-n rom link set eth0 up",
+	} {
+		if _, err := r.Exec(t.Context(), "ip", strings.Fields(args)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, _ := ipxe.NBP(ipxe.BIOS)
+	for _, how := range []string{plainROM, insistingROM} {
+		t.Run(how, func(t *testing.T) {
+			began := time.Now()
+			cmd := r.Command(t.Context(), "ip", "netns", "exec", "rom", self)
+			cmd.Env = append(os.Environ(), playROM+"="+how)
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatalf("%v: %s", err, stderr.String())
+			}
+			var got romBoot
+			if err := json.Unmarshal(out, &got); err != nil {
+				t.Fatal(err)
+			}
+			if got.File != ipxe.BIOS || got.Server != netip.MustParseAddr("10.77.0.1") || !netip.MustParsePrefix("10.77.0.0/24").Contains(got.Address) {
+				t.Errorf("the ROM got address %s and %q from %s, want %q from 10.77.0.1", got.Address, got.File, got.Server, ipxe.BIOS)
+			}
+			if !bytes.Equal(got.Program, want) {
+				t.Errorf("the ROM loaded %d bytes, want the %d of %s", len(got.Program), len(want), ipxe.BIOS)
+			}
+			if !strings.Contains(got.Script, "\nkernel http://10.77.0.1:8080/ramdisk/amd64/vmlinuz ") {
+				t.Errorf("the program was given the script\n%s", got.Script)
+			}
+			t.Logf("the script was there after %.1f s", time.Since(began).Seconds())
+		})
+	}
+	// The capture is written a second behind the wire.
+	r.until(5*time.Second, "the capture shows both servers", func() bool {
+		w, err := proof.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))
+		return err == nil && w.OurBootFiles >= 5
+	})
+	r.proveWire()
+}
+
+// A rom plays on eth0, which has no address yet.
+type rom struct {
+	insists bool
+	mac     net.HardwareAddr
+	raw     net.PacketConn
+}
+
+// The options of a ROM: PXE 2.1 table 2-1.
+var romOptions = []dhcpv4.Modifier{
+	dhcpv4.WithBroadcast(true),
+	dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001")),
+	dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(93), []byte{0, 0}),
+	dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(94), []byte{1, 2, 1}),
+	dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(97), append([]byte{0}, "a ROM of 16 byte"...)),
+	dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(1260)),
+	dhcpv4.WithRequestedOptions(
+		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionVendorSpecificInformation, dhcpv4.OptionClassIdentifier,
+		dhcpv4.OptionTFTPServerName, dhcpv4.OptionBootfileName,
+	),
+}
+
+// What iPXE adds when it asks: its user class, and that it was built with HTTP (19), bzImage (24).
+var ipxeOptions = []dhcpv4.Modifier{
+	dhcpv4.WithGeneric(dhcpv4.OptionUserClassInformation, []byte("iPXE")),
+	dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(175), []byte{19, 1, 1, 24, 1, 1}),
+}
+
+func (r *rom) boot() (got romBoot, err error) {
+	card, err := net.InterfaceByName("eth0")
+	if err != nil {
+		return got, err
+	}
+	r.mac = card.HardwareAddr
+	if r.raw, err = nclient4.NewRawUDPConn(card.Name, nclient4.ClientPort); err != nil {
+		return got, err
+	}
+	address, proxy, err := r.offers(romOptions...)
+	if err != nil {
+		return got, err
+	}
+	if got.Address, err = r.take(address); err != nil {
+		return got, err
+	}
+	// PXE 2.1 table 2-1, tag 6: bit 3 says that the boot file of this offer is the one to load.
+	control := dhcpv4.Options{}
+	if err := control.FromBytes(proxy.GetOneOption(dhcpv4.OptionVendorSpecificInformation)); err != nil {
+		return got, fmt.Errorf("option 43 of the offer: %w", err)
+	}
+	direct := len(control.Get(dhcpv4.GenericOptionCode(6))) == 1 && control.Get(dhcpv4.GenericOptionCode(6))[0]&8 != 0
+	if !direct || r.insists {
+		if proxy, err = r.ask4011(got.Address, proxy); err != nil {
+			return got, err
+		}
+	}
+	got.File = proxy.BootFileName
+	if got.Server, err = toAddr(proxy.ServerIPAddr); err != nil {
+		return got, fmt.Errorf("next server: %w", err)
+	}
+	if r.insists {
+		if _, err := tftp(got.Server, got.File, 1456, true); err != nil {
+			return got, fmt.Errorf("ask for the size: %w", err)
+		}
+		got.Program, err = tftp(got.Server, got.File, 1456, false)
+	} else {
+		got.Program, err = tftp(got.Server, got.File, 0, false)
+	}
+	if err != nil {
+		return got, err
+	}
+	got.Script, err = r.program()
+	return got, err
+}
+
+// program is what undionly.kpxe does: DHCP once more, as iPXE, and the script.
+func (r *rom) program() (string, error) {
+	_, proxy, err := r.offers(append(append([]dhcpv4.Modifier(nil), romOptions...), ipxeOptions...)...)
+	if err != nil {
+		return "", fmt.Errorf("iPXE: %w", err)
+	}
+	// iPXE fills in its settings; the ones that this one does not have are left out.
+	text := proxy.BootFileNameOption()
+	for _, setting := range []struct{ name, value string }{{"netX/mac:hexhyp", strings.ReplaceAll(r.mac.String(), ":", "-")}, {"buildarch", "i386"}, {"platform", "pcbios"}} {
+		text = strings.ReplaceAll(text, "${"+setting.name+"}", setting.value)
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", err
+	}
+	q := u.Query()
+	for key := range q {
+		if strings.Contains(q.Get(key), "${") {
+			q.Del(key)
+		}
+	}
+	u.RawQuery = q.Encode()
+	resp, err := http.Get(u.String())
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %s", u, resp.Status, body)
+	}
+	return string(body), err
+}
+
+// offers sends a DISCOVER and collects the site's offer, which has an address, and the proxy's, which has none.
+func (r *rom) offers(options ...dhcpv4.Modifier) (address, proxy *dhcpv4.DHCPv4, err error) {
+	ask, err := dhcpv4.NewDiscovery(r.mac, options...)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = r.exchange(ask, func(p *dhcpv4.DHCPv4) bool {
+		switch {
+		case p.MessageType() != dhcpv4.MessageTypeOffer:
+		case !p.YourIPAddr.IsUnspecified():
+			address = p
+		case strings.HasPrefix(p.ClassIdentifier(), "PXEClient"):
+			proxy = p
+		}
+		return address != nil && proxy != nil
+	})
+	return address, proxy, err
+}
+
+// take requests the offered address and gives it to eth0.
+func (r *rom) take(offer *dhcpv4.DHCPv4) (netip.Addr, error) {
+	ask, err := dhcpv4.NewRequestFromOffer(offer, romOptions...)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	var ack *dhcpv4.DHCPv4
+	if err := r.exchange(ask, func(p *dhcpv4.DHCPv4) bool {
+		if p.MessageType() == dhcpv4.MessageTypeAck {
+			ack = p
+		}
+		return ack != nil
+	}); err != nil {
+		return netip.Addr{}, err
+	}
+	if out, err := exec.Command("ip", "addr", "replace", ack.YourIPAddr.String()+"/24", "dev", "eth0").CombinedOutput(); err != nil {
+		return netip.Addr{}, fmt.Errorf("%w: %s", err, out)
+	}
+	return toAddr(ack.YourIPAddr)
+}
+
+// romPatience is the ROM's timeout for its first DISCOVER, PXE 2.1 section 2.2.5.
+const romPatience = 4 * time.Second
+
+func (r *rom) exchange(ask *dhcpv4.DHCPv4, done func(*dhcpv4.DHCPv4) bool) error {
+	if _, err := r.raw.WriteTo(ask.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: 67}); err != nil {
+		return err
+	}
+	if err := r.raw.SetReadDeadline(time.Now().Add(romPatience)); err != nil {
+		return err
+	}
+	buf := make([]byte, 1500)
+	for {
+		n, _, err := r.raw.ReadFrom(buf)
+		if err != nil {
+			return fmt.Errorf("%s on port 67: not all answers in %s: %w", ask.MessageType(), romPatience, err)
+		}
+		p, err := dhcpv4.FromBytes(buf[:n])
+		if err == nil && p.OpCode == dhcpv4.OpcodeBootReply && p.TransactionID == ask.TransactionID && done(p) {
+			return nil
+		}
+	}
+}
+
+// ask4011 asks the proxy for the boot file, from port 68 as ROMs do.
+func (r *rom) ask4011(from netip.Addr, offer *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
+	server, err := toAddr(offer.ServerIdentifier())
+	if err != nil {
+		return nil, err
+	}
+	ask, err := dhcpv4.New(append([]dhcpv4.Modifier{
+		dhcpv4.WithHwAddr(r.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(from.AsSlice()),
+	}, romOptions...)...)
+	if err != nil {
+		return nil, err
+	}
+	ask.SetUnicast()
+	conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 68)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, 4011)))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if _, err := conn.Write(ask.ToBytes()); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 1500)
+	_ = conn.SetReadDeadline(time.Now().Add(romPatience))
+	n, err := conn.Read(buf)
+	if err != nil {
+		return nil, fmt.Errorf("port 4011: %w", err)
+	}
+	p, err := dhcpv4.FromBytes(buf[:n])
+	if err == nil && (p.MessageType() != dhcpv4.MessageTypeAck || p.TransactionID != ask.TransactionID) {
+		err = fmt.Errorf("port 4011 answered with %s", p.Summary())
+	}
+	return p, err
+}
+
+// tftp loads a file in lock step, RFC 1350, with the block size that is asked for, RFC 2348. With sizeOnly it ends the transfer
+// when it has seen the size, as ROMs do before the download proper.
+func tftp(server netip.Addr, file string, blksize int, sizeOnly bool) ([]byte, error) {
+	conn, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	request := []byte("\x00\x01" + file + "\x00octet\x00")
+	if sizeOnly {
+		request = append(request, "tsize\x000\x00"...)
+	}
+	if blksize > 0 {
+		request = append(request, fmt.Sprintf("blksize\x00%d\x00", blksize)...)
+	}
+	size := 512
+	to := netip.AddrPortFrom(server, 69)
+	send := func(b []byte) error { _, err := conn.WriteToUDPAddrPort(b, to); return err }
+	if err := send(request); err != nil {
+		return nil, err
+	}
+	var got []byte
+	buf := make([]byte, 2048)
+	for next := uint16(1); ; {
+		_ = conn.SetReadDeadline(time.Now().Add(romPatience))
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return got, fmt.Errorf("TFTP %s after %d bytes: %w", file, len(got), err)
+		}
+		if n < 4 {
+			return got, errors.New("TFTP: a short packet")
+		}
+		to = from
+		switch op, block := bigendian.BigEndian.Uint16(buf), bigendian.BigEndian.Uint16(buf[2:]); {
+		case op == 6 && sizeOnly: // OACK
+			return nil, send([]byte("\x00\x05\x00\x00TFTP Aborted\x00"))
+		case op == 6:
+			size = blksize
+			err = send([]byte{0, 4, 0, 0})
+		case op == 3 && block == next:
+			got = append(got, buf[4:n]...)
+			next++
+			if err := send([]byte{0, 4, buf[2], buf[3]}); err != nil || n-4 < size {
+				return got, err
+			}
+		case op == 3: // sent again
+			err = send([]byte{0, 4, buf[2], buf[3]})
+		default:
+			return got, fmt.Errorf("TFTP %s: answer %q", file, buf[:n])
+		}
+		if err != nil {
+			return got, err
+		}
+	}
+}
+
+func toAddr(ip net.IP) (netip.Addr, error) {
+	a, ok := netip.AddrFromSlice(ip.To4())
+	if !ok {
+		return a, fmt.Errorf("%q is no IPv4 address", ip)
+	}
+	return a, nil
+}
