@@ -66,6 +66,11 @@ func stormMain() error {
 		machines[i], w.byMAC[m.mac.String()] = m, m.offers
 	}
 	go w.receive()
+	watch, err := openStopwatch("eth0")
+	if err != nil {
+		return err
+	}
+	go watch.watch()
 
 	var f stormFigures
 	var mu sync.Mutex
@@ -79,11 +84,14 @@ func stormMain() error {
 			if err != nil {
 				f.Failed = append(f.Failed, fmt.Sprintf("%v: %v", m.mac, err))
 			}
-			f.Scripts = append(f.Scripts, took)
+			f.Waited = append(f.Waited, took)
 		})
 	}
 	all.Wait()
 	f.Took, f.Again = time.Since(start), int(again.Load())
+	watch.mu.Lock()
+	defer watch.mu.Unlock()
+	f.Scripts = watch.answers
 	return json.NewEncoder(os.Stdout).Encode(f)
 }
 

@@ -20,6 +20,17 @@ type wire struct {
 
 const etherIPv4 = 0x0800
 
+// toClients passes UDP to port 68 in IPv4 without options. Without it every block of every transfer would be copied
+// to this socket too.
+var toClients = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 14 + 9}, // protocol
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.IPPROTO_UDP, Jf: 3},
+	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 14 + 20 + 2}, // destination port
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: 68, Jf: 1},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+}
+
 func openWire(name string) (*wire, error) {
 	nic, err := net.InterfaceByName(name)
 	if err != nil {
@@ -33,6 +44,9 @@ func openWire(name string) (*wire, error) {
 	// All clients share this one buffer; in a rack each has its own.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
 		return nil, fmt.Errorf("packet socket: receive buffer: %w", err)
+	}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(toClients)), Filter: &toClients[0]}); err != nil {
+		return nil, fmt.Errorf("packet socket: filter: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: nic.Index}); err != nil {
 		return nil, fmt.Errorf("packet socket: bind to %s: %w", name, err)
