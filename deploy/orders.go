@@ -92,7 +92,7 @@ func (w *worker) order(step inventory.Step) error {
 		o.Do = inventory.DoWriteImage
 		o.Image, o.Mode, o.Verify = w.orderImage(s), s.d.Mode, s.d.Verify
 	case inventory.FinishDisk:
-		o.Do = inventory.DoFinishDisk
+		o.Do, o.Image = inventory.DoFinishDisk, w.orderImage(s)
 		seed, err := w.seed()
 		if err != nil {
 			return w.endStep("", fmt.Errorf("make the NoCloud seed: %w", err))
@@ -104,7 +104,7 @@ func (w *worker) order(step inventory.Step) error {
 }
 
 func (w *worker) orderImage(s *snapshot) *inventory.OrderImage {
-	return &inventory.OrderImage{ID: s.d.ImageID, URL: fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID)}
+	return &inventory.OrderImage{ID: s.d.ImageID, Name: s.d.ImageName, URL: fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID)}
 }
 
 // claimDisk looks once more at what is on the disk, since the agent has reported since it was chosen, and notes that what will be
@@ -170,7 +170,14 @@ func (w *worker) take(id string, r inventory.Result) error {
 			r.Written.Chunks, kept, r.Written.ReadBack, bytes(r.Written.Wrote), bytes(r.Written.Sent)), nil,
 			func(_ *inventory.Machine, d *inventory.Deployment) { d.Written = r.Written })
 	case rec.Step == inventory.FinishDisk && r.Finished != nil:
-		return w.endStep(fmt.Sprintf("%d partitions counted after the kernel re-read them", r.Finished.Partitions), nil,
+		proof := fmt.Sprintf("%d partitions counted after the kernel re-read them", r.Finished.Partitions)
+		if r.Finished.BootEntry != "" {
+			proof += "; boot entry " + r.Finished.BootEntry
+		}
+		for _, warning := range r.Finished.Warnings {
+			w.e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: warning})
+		}
+		return w.endStep(proof, nil,
 			func(_ *inventory.Machine, d *inventory.Deployment) { d.Finished = r.Finished })
 	}
 	return w.endStep("", fmt.Errorf("the agent's result of %s carries no proof", rec.Step))
