@@ -12,13 +12,18 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
+// loads are the programs that run in the client's namespace: this one, called by one of these names.
+var loads = map[string]func() error{stormCommand: stormMain, proxyCommand: proxyMain}
+
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == stormCommand {
-		if err := stormMain(); err != nil {
-			fmt.Fprintln(os.Stderr, "storm:", err)
-			os.Exit(1)
+	if len(os.Args) == 2 {
+		if load, ok := loads[os.Args[1]]; ok {
+			if err := load(); err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[1], err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	pairs := flag.Int("pairs", 5, "how often each side is measured")
 	asJSON := flag.Bool("json", false, "print results as JSON, one object a line")

@@ -75,12 +75,13 @@ func (b *bench) await(s server, what string, ready func() bool) {
 	b.Fatalf("%s: not ready after 15 s:\n%s", what, text)
 }
 
-// appliance runs `pxectl serve` in proxy mode, with b.dir/data, where files may lie already.
-func (b *bench) appliance(on testnet.Host) server {
+// appliance runs `pxectl serve` in proxy mode, unless more of the configuration says otherwise, with b.dir/data,
+// where files may lie already.
+func (b *bench) appliance(on testnet.Host, more ...string) server {
 	socket := filepath.Join(b.dir, "pxectl.sock")
 	config := filepath.Join(b.dir, "appliance.yaml")
 	text := fmt.Sprintf("data_dir: %s\nprovisioning:\n  interfaces:\n    - name: eth0\n      address: %s\nhttp:\n  port: %d\napi:\n  socket: %s\n",
-		filepath.Join(b.dir, "data"), oursIP, httpPort, socket)
+		filepath.Join(b.dir, "data"), oursIP, httpPort, socket) + strings.Join(more, "")
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}
