@@ -281,7 +281,11 @@ func FuzzQcow2(f *testing.F) {
 		}
 		next, buf := q.inOrder(), make([]byte, images.ChunkSize)
 		for range h.size/images.ChunkSize + 2 {
-			if _, _, err := next(buf); err != nil {
+			n, fill, err := next(buf)
+			if err != nil {
+				return
+			}
+			if _, err := fill(buf[:n]); err != nil {
 				return
 			}
 		}

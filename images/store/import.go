@@ -69,7 +69,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 		return Info{}, err
 	}
 	defer data.Close()
-	p, err := s.convert(ctx, in, temp, data, opt, report)
+	p, err := s.convert(ctx, in, temp, &steadyFile{File: data}, opt, report)
 	if err != nil {
 		return Info{}, err
 	}
@@ -179,28 +179,27 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 
 // streamed reads a raw image that flows by.
 func streamed(r io.Reader) rawSource {
-	return func(buf []byte) (int, bool, error) {
+	return func(buf []byte) (int, filler, error) {
 		n, err := io.ReadFull(r, buf)
 		// The bare value is ReadFull's word for an end within buf. A stream that was cut says so in an
 		// error of intake or unpacking, which wraps it.
 		if err == io.ErrUnexpectedEOF {
 			err = nil
 		}
-		return n, false, err
+		return n, nil, err
 	}
 }
 
-// inOrder reads a qcow2's raw image from its beginning to its end.
+// inOrder reads a qcow2's raw image from its beginning to its end, as many chunks at once as there are packers.
 func (q *qcow2Image) inOrder() rawSource {
-	var off int64
-	return func(buf []byte) (int, bool, error) {
-		if off == q.size {
-			return 0, false, io.EOF
+	var next int64
+	return func(buf []byte) (int, filler, error) {
+		if next == q.size {
+			return 0, nil, io.EOF
 		}
-		n := min(int64(len(buf)), q.size-off)
-		zero, err := q.readChunk(buf[:n], off)
-		off += n
-		return int(n), zero, err
+		off, n := next, min(int64(len(buf)), q.size-next)
+		next += n
+		return int(n), func(buf []byte) (bool, error) { return q.readChunk(buf, off) }, nil
 	}
 }
 

@@ -6,18 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/images"
 )
 
 // A rawSource gives the raw image in order. It fills buf, short only at the end of the image, where it
-// returns io.EOF with nothing. zero says that the n bytes are known to be zero, and then
-// buf was not touched.
-type rawSource func(buf []byte) (n int, zero bool, err error)
+// returns io.EOF with nothing. When it returns a filler instead, the n bytes are still to be had from
+// that, by any goroutine.
+type rawSource func(buf []byte) (n int, later filler, err error)
+
+// A filler fills all of buf. zero says that it is known to be zero, and then buf was not touched.
+type filler func(buf []byte) (zero bool, err error)
 
 // A packed image is what pack found out while it wrote the frames.
 type packed struct {
@@ -25,13 +30,15 @@ type packed struct {
 	rawSize  int64
 	dataSize int64
 	sha256   images.Hash
-	head     []byte // the first chunk's raw bytes
+	head     []byte // the first headSize raw bytes
 }
 
 // A piece is one chunk on its way: read by one goroutine, packed by any, written by one.
 type piece struct {
 	buf   []byte // ChunkSize of room
 	raw   []byte // buf, as far as it was filled; nil when known to be zero
+	given int    // of raw; the rest of its last sector is ours
+	later filler // what fills that, when it was not filled by who read it
 	size  int    // raw length
 	room  []byte // for the frame
 	frame []byte
@@ -39,8 +46,37 @@ type piece struct {
 	done  chan struct{} // holds one value when the piece is packed
 }
 
-// maxPackers bounds the memory of an import: each takes two chunks, and so do four more.
-const maxPackers = 16
+const (
+	// maxPackers bounds the memory of an import: each takes two chunks and what an encoder takes, and two more
+	// chunks are being read and written.
+	maxPackers = 16
+
+	// window is how far back the encoder looks. That of a whole chunk would make images 0.6 % smaller and
+	// each encoder 6 MiB larger.
+	window = 1 << 20
+
+	// headSize is enough for any partition table: 128 entries in sectors of 4096 end at 24 KiB.
+	headSize = 1 << 20
+)
+
+// A steadyFile has the kernel write to the medium while we go on, so that the sync at the end is short, and the
+// page cache not full of what is still to be written.
+type steadyFile struct {
+	*os.File
+	size, sent int64
+}
+
+const sendEvery = 8 << 20
+
+func (f *steadyFile) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b)
+	if f.size += int64(n); f.size-f.sent >= sendEvery {
+		// A file system that cannot is no reason to stop: the sync has the last word.
+		_ = unix.SyncFileRange(int(f.Fd()), f.sent, f.size-f.sent, unix.SYNC_FILE_RANGE_WRITE)
+		f.sent = f.size
+	}
+	return n, err
+}
 
 // pack reads raw to its end and writes frames and seek table to w, packing on all cores.
 // onChunk is called after each chunk, in order and from one goroutine.
@@ -49,10 +85,13 @@ func pack(ctx context.Context, raw rawSource, w io.Writer, onChunk func(rawSize,
 	g, ctx := errgroup.WithContext(ctx)
 	// Every piece is always in free, in todo, or in a packer's hands, and besides in order from its reading
 	// to its writing; with room for all of them no send ever blocks.
-	pieces := packers + 4
+	pieces := packers + 2
 	free, todo, order := make(chan *piece, pieces), make(chan *piece, pieces), make(chan *piece, pieces)
 	for range pieces {
-		free <- &piece{buf: make([]byte, images.ChunkSize), done: make(chan struct{}, 1)}
+		free <- &piece{
+			buf: make([]byte, images.ChunkSize), done: make(chan struct{}, 1),
+			room: make([]byte, 0, images.ChunkSize+images.ChunkSize/64), // an encoder that has to make it larger leaves the smaller ones lying about
+		}
 	}
 	g.Go(func() (err error) {
 		defer recovered("source", &err) // other people's decompressors run here
@@ -91,7 +130,7 @@ func readPieces(ctx context.Context, raw rawSource, free <-chan *piece, todo, or
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		n, zero, err := raw(p.buf)
+		n, later, err := raw(p.buf)
 		if err == io.EOF { // bare: an error that wraps it is a cut stream, not an end
 			return nil
 		}
@@ -100,11 +139,8 @@ func readPieces(ctx context.Context, raw rawSource, free <-chan *piece, todo, or
 		}
 		// Disks come in sectors: what is missing from the last one is zero.
 		p.size = (n + 511) &^ 511
-		p.raw = nil
-		if !zero {
-			p.raw = p.buf[:p.size]
-			clear(p.raw[n:])
-		}
+		p.raw, p.given, p.later = p.buf[:p.size], n, later
+		clear(p.raw[n:])
 		if total += int64(p.size); total > images.MaxRawSize {
 			return fmt.Errorf("the image is larger than %d bytes, which is the most that is taken", int64(images.MaxRawSize))
 		}
@@ -121,7 +157,7 @@ func packPieces(ctx context.Context, todo <-chan *piece) error {
 		nil,
 		zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderLevel(zstd.SpeedDefault),
-		zstd.WithWindowSize(images.ChunkSize),
+		zstd.WithWindowSize(window),
 	)
 	if err != nil {
 		return fmt.Errorf("zstd encoder: %w", err)
@@ -138,12 +174,19 @@ func packPieces(ctx context.Context, todo <-chan *piece) error {
 		if p == nil {
 			return nil
 		}
-		if p.raw == nil || images.IsZero(p.raw) {
+		isZero := false
+		if p.later != nil {
+			if isZero, err = p.later(p.raw[:p.given]); err != nil {
+				return err
+			}
+		}
+		if isZero || images.IsZero(p.raw) {
 			z := zero[p.size]
 			if z == nil {
-				z = &piece{raw: make([]byte, p.size)}
+				clear(p.raw)
+				z = &piece{raw: p.raw}
 				z.pack(enc)
-				z.chunk.Zero = true
+				z.raw, z.chunk.Zero = nil, true
 				zero[p.size] = z
 			}
 			p.raw, p.frame, p.chunk = nil, z.frame, z.chunk
@@ -169,23 +212,25 @@ func (p *piece) pack(enc *zstd.Encoder) {
 func writePieces(ctx context.Context, order <-chan *piece, free chan<- *piece, w io.Writer, onChunk func(int64, int64)) (packed, error) {
 	var out packed
 	sum := sha256.New()
-	zeros := make([]byte, images.ChunkSize)
+	zeros := make([]byte, 256<<10)
 	for p := range order {
 		select {
 		case <-p.done:
 		case <-ctx.Done():
 			return packed{}, context.Cause(ctx)
 		}
-		raw := p.raw
-		if raw == nil {
-			raw = zeros[:p.size]
+		if len(out.chunks) == 0 {
+			out.head = make([]byte, min(p.size, headSize))
+			copy(out.head, p.raw)
 		}
-		sum.Write(raw)
+		sum.Write(p.raw)
+		if p.raw == nil {
+			for left := p.size; left > 0; left -= len(zeros) {
+				sum.Write(zeros[:min(left, len(zeros))])
+			}
+		}
 		if _, err := w.Write(p.frame); err != nil {
 			return packed{}, err
-		}
-		if len(out.chunks) == 0 {
-			out.head = append(out.head, raw...)
 		}
 		p.chunk.Offset = out.dataSize
 		out.chunks = append(out.chunks, p.chunk)
