@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -14,10 +15,19 @@ import (
 type addresses struct {
 	mu   sync.Mutex
 	seen map[netip.Addr]inventory.MAC
+
+	arp   map[netip.Addr]inventory.MAC // the neighbour table as it was
+	arpAt time.Time
 }
 
-// maxAddresses bounds what a flood of script requests can make us remember.
-const maxAddresses = 4096
+const (
+	// maxAddresses bounds what a flood of script requests can make us remember.
+	maxAddresses = 4096
+	// The neighbour table of a full rack has 1000 lines, and a rack that is switched on at once asks for it thousands
+	// of times: it is read once in a while, and again for an address that it lacked.
+	arpFresh  = time.Second
+	arpMissed = 100 * time.Millisecond
+)
 
 // LearnAddress remembers that a machine asked from an address.
 func (e *Engine) LearnAddress(ip netip.Addr, mac inventory.MAC) {
@@ -26,32 +36,46 @@ func (e *Engine) LearnAddress(ip netip.Addr, mac inventory.MAC) {
 	if e.addresses.seen == nil || len(e.addresses.seen) >= maxAddresses {
 		e.addresses.seen = map[netip.Addr]inventory.MAC{}
 	}
-	e.addresses.seen[ip] = mac
+	e.addresses.seen[ip.Unmap()] = mac
 }
 
 // MACAt is the MAC behind an address, or "" when nothing is known of it.
 func (e *Engine) MACAt(ip netip.Addr) inventory.MAC {
-	ip = ip.Unmap()
-	if raw, err := os.ReadFile("/proc/net/arp"); err == nil {
-		if mac := inARP(string(raw), ip); mac != "" {
-			return mac
-		}
-	}
-	e.addresses.mu.Lock()
-	defer e.addresses.mu.Unlock()
-	return e.addresses.seen[ip]
+	return e.addresses.at(ip.Unmap(), time.Now(), func() string {
+		raw, _ := os.ReadFile("/proc/net/arp") // without it, what was learnt remains
+		return string(raw)
+	})
 }
 
-// inARP finds an address in the text of /proc/net/arp: IP, type, flags, MAC, mask, device.
-func inARP(table string, ip netip.Addr) inventory.MAC {
+func (a *addresses) at(ip netip.Addr, now time.Time, table func() string) inventory.MAC {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, there := a.arp[ip]
+	if age := now.Sub(a.arpAt); age >= arpFresh || !there && age >= arpMissed {
+		a.arp, a.arpAt = parseARP(table()), now
+	}
+	if mac := a.arp[ip]; mac != "" {
+		return mac
+	}
+	return a.seen[ip]
+}
+
+// parseARP reads the text of /proc/net/arp: IP, type, flags, MAC, mask, device. An address that has not answered has
+// no MAC there and is left out.
+func parseARP(table string) map[netip.Addr]inventory.MAC {
+	all := map[netip.Addr]inventory.MAC{}
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)
-		if len(f) < 4 || f[0] != ip.String() {
+		if len(f) < 4 {
+			continue
+		}
+		ip, err := netip.ParseAddr(f[0])
+		if err != nil {
 			continue
 		}
 		if mac, err := inventory.ParseMAC(f[3]); err == nil {
-			return mac
+			all[ip] = mac
 		}
 	}
-	return ""
+	return all
 }

@@ -176,7 +176,7 @@ func TestDeploymentsThatFailSayWhy(t *testing.T) {
 			step: "write-image", reason: "chunk 17: sha256 does not match", hint: "image verify",
 		},
 		"an agent that never calls": {
-			prepare: func(r *rack) { r.dead.BootAgent = 50 * time.Millisecond },
+			prepare: func(r *rack) { r.dead.BootAgent = 400 * time.Millisecond },
 			late: func(r *rack) {
 				if _, err := r.now().Power(context.Background(), "test", "m1", power.ActOff); err != nil {
 					r.t.Fatal(err)

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 		}); err != nil {
 			return Diagnosis{}, err
 		}
-		return diagnose(*s, events, now), nil
+		return diagnose(*s, inOrder(events), now), nil
 	}
 	mac, perr := inventory.ParseMAC(ref)
 	if perr != nil {
@@ -38,7 +39,7 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 	}); err != nil {
 		return Diagnosis{}, err
 	}
-	return diagnoseStranger(mac, events, now), nil
+	return diagnoseStranger(mac, inOrder(events), now), nil
 }
 
 // diagnose is about a known machine. It reads values only, so its test is a table.
@@ -56,7 +57,7 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 	}
 	undriven := withoutDriver(m.Report, "01")
 	switch {
-	case m.State == inventory.Failed && m.Failure != nil && m.Failure.Step == string(inventory.BootAgent) && s.lastWalk() != nil:
+	case m.State == inventory.Failed && m.Failure != nil && m.Failure.Step == string(inventory.BootAgent) && s.walked():
 		b := boot{m: m, now: now}.stopped(events, s.lastWalk().BeganAt)
 		saw(b)
 		return say(b.next, "failed at %s: %s; in its last walk, %s.", m.Failure.Step, m.Failure.Reason, b.stage)
@@ -107,6 +108,12 @@ func whyDeploying(s snapshot, events []inventory.Event, now time.Time, say func(
 		return say("look at its console: `pxectl console "+s.m.Name+"`", "was started from its disk %s ago, and its system has not phoned home yet; %s.", since(r.BeganAt), left)
 	}
 	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "is at %s of deployment %s since %s; %s.", r.Step, s.d.ID, since(r.BeganAt), left)
+}
+
+// walked says that the machine was really started for its deployment, by us or without a BMC by somebody.
+func (s *snapshot) walked() bool {
+	r := s.lastWalk()
+	return r != nil && (!r.ActedAt.IsZero() || s.m.BMC.Address == "")
 }
 
 // lastWalk is the record of the last time that the machine was booted into the agent for its deployment.
@@ -166,10 +173,16 @@ func lastOf(events []inventory.Event, n int) []inventory.Event {
 
 // withDecisive puts the event that decided a diagnosis before the last ones, unless it is among them.
 func withDecisive(last []inventory.Event, decisive *inventory.Event) []inventory.Event {
-	if decisive == nil || len(last) == 0 || decisive.Seq >= last[0].Seq {
+	if decisive == nil || slices.ContainsFunc(last, func(e inventory.Event) bool { return e.Seq == decisive.Seq }) {
 		return last
 	}
 	return append([]inventory.Event{*decisive}, last[1:]...)
+}
+
+// inOrder sorts events by their time: what is noted on the way is numbered a moment later than what a worker writes.
+func inOrder(events []inventory.Event) []inventory.Event {
+	slices.SortStableFunc(events, func(a, b inventory.Event) int { return a.At.Compare(b.At) })
+	return events
 }
 
 func orNone(s string) string {

@@ -193,6 +193,10 @@ func TestDiagnose(t *testing.T) {
 			m: inventory.Machine{State: inventory.Failed, Failure: &inventory.Failure{Step: "boot-agent", Reason: "no proof within 30m0s", Hint: "…"}}, d: d(inventory.BootAgent, inventory.FailedOut, 0, 1), events: upTo(3), second: 3600,
 			sentence: "m1 failed at boot-agent: no proof within 30m0s; in its last walk, it has our offer and an address from 10.77.0.2, and neither", next: "let UDP 4011 and 69 in",
 		},
+		"its BMC did not start it": {
+			m: inventory.Machine{State: inventory.Failed, BMC: bmc, Failure: &inventory.Failure{Step: "boot-agent", Reason: "power off: no answer", Hint: "look at its cable"}}, d: d(inventory.BootAgent, inventory.FailedOut, 0, 0), second: 60,
+			sentence: "m1 failed at boot-agent: power off: no answer.", next: "look at its cable",
+		},
 		"no driver for its disks": {
 			m: inventory.Machine{State: inventory.Failed, Failure: &inventory.Failure{Step: "validate", Reason: "no disk"}, Report: megaraid}, d: d(inventory.Validate, inventory.FailedOut, 0, 0),
 			sentence: "m1 failed at validate: no disk; the agent has no driver for 1000:10e2 MegaRAID 12GSAS/PCIe.", next: "put the driver into the ramdisk",
