@@ -1,7 +1,9 @@
 package appliance
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -17,6 +19,7 @@ import (
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
 // of finds the checks of a subject, a line each.
@@ -165,6 +168,75 @@ func TestDoctorNamesOtherServers(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// TestSecondAppliance is the helper process that plays another pxectl on another host, until its input ends.
+func TestSecondAppliance(t *testing.T) {
+	if os.Getenv("APPLIANCE_TEST_SECOND") == "" {
+		return // not skipped: nothing is left untested
+	}
+	s, err := dhcpd.Listen(dhcpd.Config{
+		Interfaces: []dhcpd.Interface{{Name: "eth0", Addr: netip.MustParseAddr("10.77.0.2")}},
+		Decide:     bootPlane{engine: newEngine(t), http: 8080}.dhcp,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	if err := s.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newEngine is an engine that knows nothing and takes in everybody.
+func newEngine(t *testing.T) *deploy.Engine {
+	t.Helper()
+	db, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	e, err := deploy.New(deploy.Config{Store: db, Key: deploy.Key("0123456789abcdef0123456789abcdef"), Policy: deploy.PolicyApprove, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestASecondPxectlIsNamed(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t)
+	lan := testnet.NewHost(t, "lan", "10.77.0.2/24", "")
+	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := lan.Command(self, "-test.run=^TestSecondAppliance$")
+	second.Env = append(os.Environ(), "APPLIANCE_TEST_SECOND=1")
+	stop, err := second.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop.Close(); _ = second.Wait() })
+	remote, err := api.NewClient(s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := `fail: another pxectl, 10.77.0.2 on br0, tells machines to boot "snponly.efi"`, ""
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(got, want); { // it takes a moment to start
+		checks, err := remote.Doctor(t.Context())
+		if got = of(checks, "other DHCP servers"); err != nil || time.Now().After(end) {
+			t.Fatalf("%q, %v, want %q", got, err, want)
+		}
 	}
 }
 
