@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -32,6 +33,8 @@ type authority struct {
 	subnets  []network
 	reserved map[string]*reservation // by identity
 	prober   *prober                 // nil: no probes
+	log      *slog.Logger
+	warned   atomic.Int64 // when it was last told that there are no addresses
 	now      func() time.Time
 }
 
@@ -57,7 +60,7 @@ func newAuthority(a Authority, interfaces []Interface, log *slog.Logger, now fun
 	if len(a.Plan.Subnets) == 0 {
 		return nil, errors.New("dhcp: no subnet given")
 	}
-	s := &authority{known: a.Known, reserved: map[string]*reservation{}, now: now}
+	s := &authority{known: a.Known, reserved: map[string]*reservation{}, log: log, now: now}
 	for _, i := range interfaces {
 		s.ours = append(s.ours, i.Addr)
 	}
@@ -100,10 +103,13 @@ func newAuthority(a Authority, interfaces []Interface, log *slog.Logger, now fun
 	}
 	var err error
 	s.table, err = leases.Open(leases.Config{Path: a.Leases, Subnets: tables, UnknownShare: a.Plan.UnknownShare, Log: log, Now: now})
-	if err != nil && s.prober != nil {
-		s.prober.close()
+	if err != nil {
+		if s.prober != nil {
+			s.prober.close()
+		}
+		return nil, err
 	}
-	return s, err
+	return s, nil
 }
 
 // Leases lists the leases of server mode by their addresses.

@@ -59,6 +59,7 @@ type origin struct {
 func (s *authority) discover(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from origin, ask bootAsker, carry courier) {
 	l, err := s.table.Offer(g.claim)
 	if err != nil {
+		s.scarce(g, err)
 		carry(nil, err.Error())
 		return
 	}
@@ -77,6 +78,14 @@ func (s *authority) discover(ctx context.Context, p *dhcpv4.DHCPv4, g guest, fro
 	ctx = context.WithoutCancel(ctx)
 	if !s.prober.start(g.id, func() { s.probe(g, l, from.ifindex, offer, carry) }) {
 		carry(nil, "its address is being probed")
+	}
+}
+
+// scarce tells the operator, once a minute, that clients get no address.
+func (s *authority) scarce(g guest, err error) {
+	now, before := s.now().UnixNano(), s.warned.Load()
+	if time.Duration(now-before) >= time.Minute && s.warned.CompareAndSwap(before, now) {
+		s.log.Warn("dhcp: clients get no address", "subnet", s.subnets[g.subnet].prefix, "mac", g.MAC.String(), "err", err)
 	}
 }
 

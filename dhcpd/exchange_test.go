@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -130,7 +131,7 @@ const (
 )
 
 // lease gives a client its address by DISCOVER and REQUEST.
-func (d *desk) lease(t testing.TB, mac string, more ...dhcpv4.Modifier) string {
+func (d *desk) lease(t *testing.T, mac string, more ...dhcpv4.Modifier) string {
 	t.Helper()
 	r, why := d.hear(message(dhcpv4.MessageTypeDiscover, mac, more...), false)
 	if r == nil {
@@ -186,16 +187,20 @@ func TestRequestStates(t *testing.T) {
 		{"renewing, forgotten by us and free", nil, message(request, alice, having("10.77.0.104")), true, "ACK 10.77.0.104 to 10.77.0.104:68"},
 		{"renewing, of no network of ours", nil, message(request, alice, having("192.0.2.7")), true, "silence: 192.0.2.7 is no address of ours"},
 		{"renewing, reserved for another since", nil, message(request, alice, having("10.77.0.50")), true, "NAK to " + all255 + ": 10.77.0.50: " + leases.ErrElsewhere.Error()},
-		{"renewing, from behind a relay, routed", func(t *testing.T, d *desk) { d.lease(t, alice, through("10.78.0.1")) },
-			message(request, alice, having("10.78.0.100")), true, "ACK 10.78.0.100 to 10.78.0.100:68"},
+		{
+			"renewing, from behind a relay, routed", func(t *testing.T, d *desk) { d.lease(t, alice, through("10.78.0.1")) },
+			message(request, alice, having("10.78.0.100")), true, "ACK 10.78.0.100 to 10.78.0.100:68",
+		},
 		// Rebinding.
 		{"rebinding, its own", alices, message(request, alice, having("10.77.0.100")), false, "ACK 10.77.0.100 to 10.77.0.100:68"},
 		{"rebinding, another's", bobs, message(request, alice, having("10.77.0.100")), false, "NAK to " + all255 + ": 10.77.0.100: " + leases.ErrTaken.Error()},
 		{"rebinding, forgotten by us and free", nil, message(request, alice, having("10.77.0.104")), false, "ACK 10.77.0.104 to 10.77.0.104:68"},
 		{"rebinding, another server's", nil, message(request, alice, having("10.77.0.20")), false, "silence: another server's address, perhaps"},
 		{"rebinding, another network", nil, message(request, alice, having("192.0.2.7")), false, "NAK to " + all255 + ": 192.0.2.7 is not an address of 10.77.0.0/24"},
-		{"rebinding, through a relay", func(t *testing.T, d *desk) { d.lease(t, alice, through("10.78.0.1")) },
-			message(request, alice, having("10.78.0.100"), through("10.78.0.1")), false, "ACK 10.78.0.100 to 10.78.0.1:67"},
+		{
+			"rebinding, through a relay", func(t *testing.T, d *desk) { d.lease(t, alice, through("10.78.0.1")) },
+			message(request, alice, having("10.78.0.100"), through("10.78.0.1")), false, "ACK 10.78.0.100 to 10.78.0.1:67",
+		},
 		// None of them.
 		{"no address at all", nil, message(request, alice), false, "silence: a REQUEST without an address"},
 		{"a relay of no network of ours", nil, message(request, alice, wanting("10.79.0.9"), through("10.79.0.1")), false, "silence: no subnet for the relay 10.79.0.1"},
@@ -402,6 +407,17 @@ func TestPlanCheck(t *testing.T) {
 				t.Errorf("Check() = %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestListenNamesAForeignLeaseFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "leases")
+	if err := os.WriteFile(file, []byte("lease 10.0.0.1 { starts 4 2026/11/19; }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, err := newAuthority(Authority{Plan: testPlan(), Leases: file}, []Interface{{"prov", ourAddr}}, discard, time.Now)
+	if a != nil || err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("newAuthority() = %v, %v, want an error that names %s", a, err, file)
 	}
 }
 
