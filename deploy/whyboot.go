@@ -55,6 +55,14 @@ func (b boot) at(now time.Time) boot {
 
 func (b boot) ago(t time.Time) string { return b.now.Sub(t).Round(time.Second).String() }
 
+// console is the advice to look at the machine's console, with the command where there is one.
+func (b boot) console() string {
+	if b.m.BMC.Address == "" {
+		return "look at its console"
+	}
+	return "look at its console: `pxectl console " + b.m.Name + "`"
+}
+
 // quiet says that the machine gave no sign for that long.
 func (b boot) quiet(t *trace, d time.Duration) bool { return b.now.Sub(t.last) >= d }
 
@@ -105,7 +113,7 @@ func (b boot) unseen(t *trace) breakdown {
 	case p.Known:
 		return breakdown{
 			stage: fmt.Sprintf("its BMC says that it is on (read %s ago), and nothing was seen of it on the wire", b.ago(p.ObservedAt)),
-			next:  cable + " Large servers need ten minutes before they ask; `pxectl console " + b.m.Name + "` shows",
+			next:  cable + " Large servers need ten minutes before they ask; " + b.console(),
 		}
 	}
 	return breakdown{stage: "nothing was seen of it on the wire", next: "is it on, " + cable}
@@ -138,7 +146,7 @@ func (b boot) asking(t *trace) breakdown {
 	case t.told != nil:
 		return breakdown{
 			stage:    "it was told on port 4011 to fetch " + t.told.Data["boot"] + ", and no TFTP request for it came",
-			next:     "let UDP 69 in, and look at its console: `pxectl console " + b.m.Name + "`",
+			next:     "let UDP 69 in, and " + b.console(),
 			decisive: t.told,
 		}
 	case t.offered != nil:
@@ -146,7 +154,7 @@ func (b boot) asking(t *trace) breakdown {
 		return breakdown{
 			stage: "it has our offer and an address from " + server + ", and neither a request on port 4011 nor one by TFTP came",
 			next: "let UDP 4011 and 69 in; or " + server + " told it to boot something else, in an answer that was not broadcast: " +
-				"look at its console: `pxectl console " + b.m.Name + "`",
+				b.console(),
 			decisive: t.offered,
 		}
 	case t.unheard != nil:
@@ -177,9 +185,9 @@ func (b boot) transferring(t *trace) breakdown {
 		if !b.quiet(t, firmwareAsks) {
 			return going("it is about to fetch " + file + " by TFTP")
 		}
-		br.stage, br.next = "it asked by TFTP for "+file+" and went no further", "look at its console: `pxectl console "+b.m.Name+"`"
+		br.stage, br.next = "it asked by TFTP for "+file+" and went no further", b.console()
 	default:
-		br.stage, br.next = "its TFTP transfer failed ("+t.tftp.Text+")", "look at its console: `pxectl console "+b.m.Name+"`"
+		br.stage, br.next = "its TFTP transfer failed ("+t.tftp.Text+")", b.console()
 	}
 	return br
 }
@@ -196,18 +204,18 @@ func (b boot) loaded(t *trace) breakdown {
 	case t.ipxe != nil:
 		return breakdown{
 			stage: name + " runs and asked by DHCP, and no request for its script came", decisive: t.ipxe,
-			next: "let the HTTP port (TCP 8080) in, and look at its console: `pxectl console " + b.m.Name + "`",
+			next: "let the HTTP port (TCP 8080) in, and " + b.console(),
 		}
 	}
 	return breakdown{
 		stage: "it fetched " + name + " whole, and that never asked for its script", decisive: t.program,
-		next: "the program does not run: switch Secure Boot off; else look at its console: `pxectl console " + b.m.Name + "`",
+		next: "the program does not run: switch Secure Boot off; else " + b.console(),
 	}
 }
 
 // scripted is about a machine that has its script and no agent.
 func (b boot) scripted(t *trace) breakdown {
-	console := "look at its console: `pxectl console " + b.m.Name + "`"
+	console := b.console()
 	br := breakdown{decisive: t.script}
 	switch reason := t.script.Data["reason"]; {
 	case t.script.Data["action"] == "local":
