@@ -107,7 +107,11 @@ func whyDeploying(s snapshot, events []inventory.Event, now time.Time, say func(
 		}
 		return say("look at its console: `pxectl console "+s.m.Name+"`", "was started from its disk %s ago, and its system has not phoned home yet; %s.", since(r.BeganAt), left)
 	}
-	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "is at %s of deployment %s since %s; %s.", r.Step, s.d.ID, since(r.BeganAt), left)
+	run := "deployment"
+	if s.d.Erase != nil {
+		run = "erasure"
+	}
+	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "is at %s of %s %s since %s; %s.", r.Step, run, s.d.ID, since(r.BeganAt), left)
 }
 
 // walked says that the machine was really started for its deployment, by us or without a BMC by somebody.
