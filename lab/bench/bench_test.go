@@ -52,6 +52,12 @@ func TestMeasure(t *testing.T) {
 		t.Errorf("measure() = %q, want %q", got[0], want)
 	}
 
+	spec.rows = []row{{name: "x", goal: never()}}
+	spec.start = func(*bench) (ours, peer func() []float64) { return figures(0, 1, 0), nil }
+	if got, _ := measure(spec, "", t.TempDir(), 3); got[0].Ours != 1 || got[0].OK {
+		t.Errorf("measure() of what must never happen = %+v, want the worst and short", got[0])
+	}
+
 	var order []string
 	spec.start = func(b *bench) (ours, peer func() []float64) {
 		b.Cleanup(func() { order = append(order, "first") })

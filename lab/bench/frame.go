@@ -13,12 +13,16 @@ type goal struct {
 	bound   float64
 	atMost  bool // else at least
 	ofRatio bool // else of ours
+	worst   bool // of all measurements; else of their median
 }
 
 func atLeastPeer(ratio float64) goal { return goal{bound: ratio, ofRatio: true} }
 func atMostPeer(ratio float64) goal  { return goal{bound: ratio, ofRatio: true, atMost: true} }
 func atLeast(ours float64) goal      { return goal{bound: ours} }
 func atMost(ours float64) goal       { return goal{bound: ours, atMost: true} }
+
+// never is the goal of what must not happen in any of the measurements.
+func never() goal { return goal{atMost: true, worst: true} }
 
 func (g goal) String() string {
 	sign, unit := "≥", ""
@@ -171,6 +175,9 @@ func (spec benchmark) results(ours, peer [][]float64) []result {
 		res := result{Name: r.name, What: r.what, Unit: r.unit, Peer: spec.peer, Ours: median(a), Goal: r.goal.String(), Pairs: len(a), At: time.Now().UTC()}
 		if peer != nil {
 			res.Theirs, res.Ratio = median(p), median(ratios)
+		}
+		if r.goal.worst {
+			res.Ours = slices.Max(a)
 		}
 		res.OK = r.goal.met(res.Ours, res.Ratio)
 		out = append(out, res)

@@ -37,10 +37,10 @@ func init() {
 	register(benchmark{
 		name: "boot-storm", needs: []string{"ip"},
 		rows: []row{
-			{"boot-storm-failed", "", "of 1000 clients that boot at once: those that fail", atMost(0)},
-			{"boot-storm-script", "ms", "the 99th percentile of the time from a request for the boot script to its answer, on the wire", atMost(250)},
-			{"boot-storm-memory", "MiB", "the most that the appliance had resident", atMost(256)},
-			{"boot-storm-time", "s", "until the last of them has its ramdisk", atMost(60)},
+			{name: "boot-storm-failed", what: "of 1000 clients that boot at once: those that fail, in the worst storm", goal: never()},
+			{name: "boot-storm-script", unit: "ms", what: "the 99th percentile of the time from a request for the boot script to its answer, on the wire", goal: atMost(250)},
+			{name: "boot-storm-memory", unit: "MiB", what: "the most that the appliance had resident", goal: atMost(256)},
+			{name: "boot-storm-time", unit: "s", what: "until the last of them has its ramdisk", goal: atMost(60)},
 		},
 		start: bootStorm,
 	})

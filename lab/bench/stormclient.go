@@ -224,7 +224,7 @@ func (m *machine) load(ctx context.Context, server netip.Addr, name string, size
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(tftpPause))
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
-		for err == nil && n >= 4 && buf[1] == 3 && uint16(buf[2])<<8|uint16(buf[3]) != block { // sent twice
+		for err == nil && n >= 4 && sentTwice(buf, block) {
 			n, from, err = conn.ReadFromUDPAddrPort(buf)
 		}
 		switch {
@@ -248,6 +248,17 @@ func (m *machine) load(ctx context.Context, server netip.Addr, name string, size
 		}
 		block++
 	}
+}
+
+// sentTwice says that a packet is not the one that is waited for: the server did not see our acknowledgement in time.
+func sentTwice(packet []byte, block uint16) bool {
+	switch packet[1] {
+	case 3:
+		return uint16(packet[2])<<8|uint16(packet[3]) != block
+	case 6:
+		return block != 0
+	}
+	return false
 }
 
 var reURL = regexp.MustCompile(`http://\S+/ramdisk/\S+/(vmlinuz|initrd)`)
