@@ -59,6 +59,9 @@ func (c *cli) imageImport() *cobra.Command {
 			img, err := client.Import(cmd.Context(), src, opt)
 			if err != nil {
 				board.close()
+				if cmd.Context().Err() != nil {
+					fmt.Fprintf(c.err, "nothing is kept of %s\n", opt.Name)
+				}
 				return err
 			}
 			board.show(0, moment{at: c.now().Sub(began), step: "imported", end: true})

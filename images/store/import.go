@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/pxectl/pxectl/images"
@@ -44,6 +45,9 @@ func (s *Store) Import(ctx context.Context, src io.Reader, opt ImportOptions) (I
 	// The workers' buffers are more than all else that the process holds: 120 MB resident against 22 MB before.
 	defer debug.FreeOSMemory()
 	info, err := s.importImage(ctx, src, opt)
+	if errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("the disk of the image store is full, nothing was kept: %w", err)
+	}
 	if err != nil {
 		return Info{}, fmt.Errorf("import image %s: %w", opt.Name, err)
 	}
@@ -130,9 +134,12 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 			return packed{}, err
 		}
 	}
+	if opt.Size > images.MaxRawSize {
+		return packed{}, tooLarge("source", opt.Size) // before hours of it are read
+	}
 	at := Progress{Phase: "receive", Total: opt.Size}
 	if format == "raw" {
-		p, err := pack(ctx, streamed(r), data, func(raw, stored int64) {
+		p, err := pack(ctx, streamed(r, in), data, func(raw, stored int64) {
 			at.Done, at.Raw, at.Data = in.read.Load(), raw, stored
 			report(at, false)
 		})
@@ -158,6 +165,9 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 		return packed{}, err
 	}
 	report(at, true)
+	if err := checkRatio(header.size, in.read.Load()); err != nil {
+		return packed{}, err
+	}
 	q, err := openQcow2(spool)
 	if err != nil {
 		return packed{}, err
@@ -177,10 +187,34 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 	return p, os.Remove(spool.Name())
 }
 
-// streamed reads a raw image that flows by.
-func streamed(r io.Reader) rawSource {
+// maxRatio is how many times larger than its source an image of more than ratioFrom bytes may be. zstd can
+// make 30,000 times of next to nothing, which costs us an hour of hashing zeros; a disk of 1 TiB with no more than a
+// small system on it is below this.
+const (
+	maxRatio  = 10_000
+	ratioFrom = 8 << 30
+)
+
+func checkRatio(raw, source int64) error {
+	if raw > ratioFrom && raw/maxRatio > source {
+		return fmt.Errorf("%d bytes of source unpack to %d and more, over %d times as much: an empty disk, or a file made to keep us busy", source, raw, maxRatio)
+	}
+	return nil
+}
+
+func tooLarge(what string, size int64) error {
+	return fmt.Errorf("the %s is of %d bytes and more, the most that is taken is %d", what, size, int64(images.MaxRawSize))
+}
+
+// streamed reads a raw image that flows by; in is where it comes from, still packed.
+func streamed(r io.Reader, in *intake) rawSource {
+	var total int64
 	return func(buf []byte) (int, filler, error) {
 		n, err := io.ReadFull(r, buf)
+		total += int64(n)
+		if err := checkRatio(total, in.read.Load()); err != nil {
+			return 0, nil, err
+		}
 		// The bare value is ReadFull's word for an end within buf. A stream that was cut says so in an
 		// error of intake or unpacking, which wraps it.
 		if err == io.ErrUnexpectedEOF {
@@ -214,7 +248,7 @@ func receive(r io.Reader, w io.Writer, onRead func()) (err error) {
 			return err
 		}
 		if total += int64(n); total > images.MaxRawSize {
-			return fmt.Errorf("the source is larger than %d bytes, which is the most that is taken", int64(images.MaxRawSize))
+			return tooLarge("source", total)
 		}
 		onRead()
 		if err == io.EOF { // bare: an error that wraps it is a cut stream, not an end

@@ -142,7 +142,7 @@ func readPieces(ctx context.Context, raw rawSource, free <-chan *piece, todo, or
 		p.raw, p.given, p.later = p.buf[:p.size], n, later
 		clear(p.raw[n:])
 		if total += int64(p.size); total > images.MaxRawSize {
-			return fmt.Errorf("the image is larger than %d bytes, which is the most that is taken", int64(images.MaxRawSize))
+			return tooLarge("image", total)
 		}
 		order <- p
 		todo <- p
