@@ -32,6 +32,7 @@ type rack struct {
 	policy  Policy
 	bmc     *powertest.BMC
 	disks   []inventory.Disk
+	pci     []inventory.PCIDevice
 	noBMC   bool
 	mute    atomic.Bool                            // the agent boots and never calls
 	noHome  atomic.Bool                            // the system runs and never phones home
@@ -222,6 +223,9 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 			onOrder(o)
 		}
 		res := goodResult(o, r.has(), r.noBMC)
+		if res.Report != nil {
+			res.Report.PCI = r.pci
+		}
 		if answer != nil {
 			if bad := answer(o); bad.Error != "" {
 				res = bad

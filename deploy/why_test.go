@@ -229,6 +229,25 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
+// The agent of a machine whose storage controller it cannot drive: it registers, reports, and finds nothing to write to.
+func TestWhyThereIsNoDisk(t *testing.T) {
+	r := newRack(t)
+	r.disks = nil
+	r.pci = []inventory.PCIDevice{{Address: "0000:03:00.0", Class: "010400", Vendor: "1000", Device: "10e2", Name: "MegaRAID"}}
+	r.available()
+	const driver = "the agent has no driver for 1000:10e2 MegaRAID"
+	why, err := r.now().Why("m1")
+	if err != nil || !strings.Contains(why.Sentence, "has no disk to deploy to: "+driver) {
+		t.Errorf("before a deployment: %q, %v, want %q", why.Sentence, err, driver)
+	}
+	r.deploy(inventory.DeployRequest{})
+	r.until(inventory.Failed)
+	why, err = r.now().Why("m1")
+	if err != nil || !strings.Contains(why.Sentence, driver) || !strings.Contains(why.Next, "pxectl ramdisk build --with") {
+		t.Errorf("after one: %q, next %q, %v, want %q and how to put it in", why.Sentence, why.Next, err, driver)
+	}
+}
+
 // What decided stands under the sentence, also when much followed it.
 func TestTheDecisiveEventIsEvidence(t *testing.T) {
 	events := upTo(2, rival, way[2])
