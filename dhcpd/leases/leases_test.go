@@ -544,3 +544,37 @@ func TestFullPoolIsQuick(t *testing.T) {
 		t.Errorf("a known machine beside the flood: %v, %v", l, err)
 	}
 }
+
+// When done is called, the record is in the file.
+func TestDoneMeansWritten(t *testing.T) {
+	now := start
+	path := filepath.Join(t.TempDir(), "leases")
+	x := testTable(t, path, &now)
+	defer x.Close()
+	missing := make(chan string, 9)
+	for i := range 9 {
+		c := claim(fmt.Sprint(i))
+		l, err := x.Offer(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Bind(c, l.Addr, start.Add(time.Hour), func(error) {
+			raw, _ := os.ReadFile(path)
+			all, _, _ := parseRecords(raw[len(magic):])
+			for _, there := range all {
+				if there.Addr == l.Addr {
+					missing <- ""
+					return
+				}
+			}
+			missing <- l.Addr.String()
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 9 {
+		if a := <-missing; a != "" {
+			t.Errorf("%s was told as done and is not in the file", a)
+		}
+	}
+}
