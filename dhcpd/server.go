@@ -321,7 +321,10 @@ func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot, why string) {
 	if r != nil {
 		seen.Answer = r.MessageType()
 		short, _, _ := strings.Cut(boot, "?") // a script's URL goes on with iPXE's settings; Seen.Boot has them
-		level, what = slog.LevelInfo, seen.Answer.String()
+		what = seen.Answer.String()
+		if c.Class != ClassOther || seen.Answer != dhcpv4.MessageTypeOffer { // the ACK says it all
+			level = slog.LevelInfo
+		}
 		if seen.Lease = addr(r.YourIPAddr); seen.Lease.IsValid() {
 			what += " " + seen.Lease.String()
 		}
