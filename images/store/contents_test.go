@@ -51,8 +51,12 @@ func TestImportSaysWhatIsInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Close()
-	if got, err := open(t, s.dir).Get("x"); err != nil || got.System != nil {
+	third := open(t, s.dir)
+	if got, err := third.Get("x"); err != nil || got.System != nil {
 		t.Errorf("with a damaged %s: %+v, %v; want the image without what was in it", systemFile, got.System, err)
+	}
+	if got := add(t, third, "x", exampleDisk(t)); got.ID != info.ID || got.System == nil {
+		t.Errorf("imported again it is %s with %+v, want %s with what is in it", got.ID, got.System, info.ID)
 	}
 }
 

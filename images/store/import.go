@@ -277,6 +277,10 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 		}
 	}
 	if same != nil {
+		// This version may read more of an image than the one that imported it.
+		if err := os.Rename(filepath.Join(temp, systemFile), filepath.Join(s.dir, same.ID, systemFile)); err != nil {
+			return Info{}, err
+		}
 		return s.touchLocked(*same)
 	}
 	encoded, err := m.Encode()
