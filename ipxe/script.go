@@ -19,8 +19,8 @@ const (
 // How a Local script leaves iPXE.
 const (
 	// Exit goes back to the firmware, which goes on in its boot order. It is the default, because it keeps
-	// to what the firmware and the system have agreed on. It is slow on UEFI when further network
-	// entries come before the disk: OVMF waits a minute for PXE over IPv6.
+	// to what the firmware and the system have agreed on. On UEFI it can take a detour, when further
+	// network entries come before the disk: OVMF tries PXE over IPv6 and HTTP boot.
 	Exit = "exit"
 	// SANBoot boots the first disk directly (on UEFI its EFI/BOOT/BOOTX64.EFI), and is Exit when there is
 	// nothing to boot. It is for firmware that stops, or dawdles, after a PXE program returned.
