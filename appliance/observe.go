@@ -76,6 +76,7 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 	ev := inventory.Event{MAC: p.engine.MACAt(t.Client.Addr()), Kind: "tftp", Data: facts(
 		"file", t.Name, "client", ip(t.Client.Addr()), "bytes", number(t.Bytes), "took", t.Took.Round(time.Millisecond).String(), "retransmits", number(t.Retransmits),
+		"blksize", number(t.BlockSize),
 	)}
 	var slow net.Error
 	switch {

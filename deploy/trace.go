@@ -13,7 +13,7 @@ import (
 //	dhcp   of a client: type, class (of dhcpd), port, interface, answer and boot (what we said), selected (whose address
 //	       it takes), unconfigured (the interface is not a provisioning interface)
 //	dhcp   of another server: server, type, address, boot, next, interface
-//	tftp   file, result (sent, size, missing, stalled, failed), bytes, retransmits
+//	tftp   file, result (sent, size, missing, stalled, failed), bytes, retransmits, blksize
 //	http   path, status, bytes, cut and want; of a boot script action, reason and nic (PCI vendor and device)
 type trace struct {
 	last time.Time // of the client's own signs
