@@ -55,8 +55,8 @@ func (c *cli) showPlan(p deploy.Plan) error {
 		}
 		t.field("holds", on)
 		t.field("erased", "all of "+p.Disk.Name)
+		t.field("untouched", inventory.ListDisks(p.Untouched))
 	}
-	t.field("untouched", inventory.ListDisks(p.Untouched))
 	t.field("travels", "at most "+binary(p.AtMost))
 	if p.Refused != nil {
 		t.field("refused", p.Refused.Detail)

@@ -72,6 +72,9 @@ func (c *cli) showMachine(m inventory.Machine, d *api.Deployment) error {
 	if m.RootDisk != nil {
 		t.field("deploy to", m.RootDisk)
 	}
+	if m.Disk != nil {
+		t.field("last disk", m.Disk.Name+", "+m.Disk.Said())
+	}
 	if d != nil {
 		t.field("deployment", fmt.Sprintf("%s: %s, %s", d.ID, whatOf(*d), c.outcomeLine(*d)))
 	}
