@@ -26,7 +26,7 @@ const (
 	leaseClients = 20000
 	leaseSeconds = 3
 	leaseRaise   = 1.25
-	leaseFirst   = 500 // exchanges a second; for dnsmasq a tenth
+	leaseFirst   = 2000 // exchanges a second; for dnsmasq a twentieth
 	leaseConfig  = `dhcp:
   mode: server
   server:
@@ -66,7 +66,7 @@ func init() {
 					}
 				}
 				if c.peer == "dnsmasq" {
-					first /= 10
+					first /= 20
 				}
 				return side(oursIP, leaseFirst, func() server { return oursFromNothing(b, net.ours) }), side(peerIP, first, servers[c.peer])
 			},
