@@ -34,7 +34,7 @@ func init() {
 	}
 	needs := []string{"ip", "losetup", "blkdiscard", "curl", "zstd", "dd"}
 	register(benchmark{
-		name: "write", peer: "curl | zstd | dd", needs: needs,
+		name: "write", peer: "curl, zstd and dd", needs: needs,
 		rows: []row{
 			{"write-full", "MB/s", "the agent's code discards a loop device and writes an image of 4 GiB with 1.2 GiB of data, every chunk verified on arrival; the peer writes it with O_DIRECT and fsync and verifies nothing", atLeastPeer(3)},
 			{"write-full-cpu", "s", "CPU time, user and system, that the writing side used for it", atMostPeer(1.3)},
@@ -53,7 +53,7 @@ func init() {
 		},
 	})
 	register(benchmark{
-		name: "write-proved", peer: "curl | zstd | dd", needs: needs,
+		name: "write-proved", peer: "curl, zstd and dd", needs: needs,
 		rows: []row{
 			{"write-proved", "MB/s", "the same with every chunk read back from the medium and compared, the default; the peer still verifies nothing", atLeastPeer(1)},
 		},
