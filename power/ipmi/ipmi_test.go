@@ -119,8 +119,9 @@ func TestRefusedCredentialsAreNotTriedForEver(t *testing.T) {
 		}
 		sent = append(sent, wire.count.Load()-before)
 	}
-	if sent[0] == 0 || sent[1] == 0 || sent[2] != 0 || sent[3] != 0 {
-		t.Errorf("packets sent with a wrong password, call by call: %d, want some, some, 0, 0", sent)
+	// The first call tries twice, and that is all.
+	if sent[0] == 0 || sent[1] != 0 || sent[2] != 0 || sent[3] != 0 {
+		t.Errorf("packets sent with a wrong password, call by call: %d, want some, 0, 0, 0", sent)
 	}
 	if _, err := right.Power(t.Context()); err != nil {
 		t.Errorf("Power() after the password was corrected = %v", err)

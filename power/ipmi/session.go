@@ -30,13 +30,21 @@ func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, re
 	var err error
 	for _, suite := range order {
 		var session *client.Client
-		if session, err = c.dial(ctx, suite, level, retries); err == nil {
+		session, err = c.dial(ctx, suite, level, retries)
+		if errors.Is(err, power.ErrRefused) {
+			// Once more: on a busy BMC a late answer to a repeated login message fails the library's check just as a wrong
+			// password does, and what is told as refused ends deployments.
+			if c.remember(); c.mayTry() == nil {
+				session, err = c.dial(ctx, suite, level, retries)
+			}
+			if errors.Is(err, power.ErrRefused) {
+				c.remember()
+				return nil, err
+			}
+		}
+		if err == nil {
 			c.target.suite, c.target.times = suite, 0
 			return session, nil
-		}
-		if errors.Is(err, power.ErrRefused) {
-			c.remember()
-			return nil, err
 		}
 		if !errors.Is(err, errSuite) {
 			return nil, err
