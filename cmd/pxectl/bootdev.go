@@ -61,21 +61,9 @@ func (c *cli) setBoot(cmd *cobra.Command, client *api.Client, machines []invento
 		read, err := client.SetBoot(cmd.Context(), string(m.ID), b)
 		return bootAnswer{m.Name, read}, err
 	})
-	if len(answers) > 0 {
-		var names []string
-		for _, a := range answers {
-			names = append(names, a.Machine)
-		}
-		if printed := c.print(answers, names, func(t *table) {
-			t.row("MACHINE", "BOOT")
-			for _, a := range answers {
-				t.row(a.Machine, bootWords(a.Boot))
-			}
-		}); printed != nil {
-			return printed
-		}
-	}
-	return err
+	return c.printAnswers(answers, len(answers), "BOOT", func(i int) (machine, said string) {
+		return answers[i].Machine, bootWords(answers[i].Boot)
+	}, err)
 }
 
 func bootWords(b api.BootDevice) string {

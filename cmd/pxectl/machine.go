@@ -283,11 +283,7 @@ func (c *cli) machineEdit() *cobra.Command {
 			if e.BMC, e.RootDisk, err = f.read(c, cmd); err != nil {
 				return err
 			}
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			machines, err := c.pickSome(cmd.Context(), client, args, selected)
+			client, machines, err := c.picked(cmd.Context(), args, selected)
 			if err != nil {
 				return err
 			}
@@ -336,11 +332,7 @@ func (c *cli) machineDelete() *cobra.Command {
 		Use: "delete MACHINE...", Aliases: []string{"rm"}, Short: "Forget machines; their disks stay as they are",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			machines, err := c.pickSome(cmd.Context(), client, args, labels)
+			client, machines, err := c.picked(cmd.Context(), args, labels)
 			if err != nil {
 				return err
 			}

@@ -15,11 +15,7 @@ func (c *cli) machineShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show MACHINE...", Short: "Show all that is known of machines", ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			machines, err := c.pickSome(cmd.Context(), client, args, labels)
+			client, machines, err := c.picked(cmd.Context(), args, labels)
 			if err != nil {
 				return err
 			}

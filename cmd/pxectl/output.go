@@ -92,3 +92,25 @@ func clean(s string) string {
 		return r
 	}, s)
 }
+
+// printAnswers prints what n machines said, one word or two each, and then returns asked: the error of those that said nothing.
+// all is their answers for programs.
+func (c *cli) printAnswers(all any, n int, column string, answer func(i int) (machine, said string), asked error) error {
+	if n == 0 {
+		return asked
+	}
+	var names []string
+	for i := range n {
+		name, _ := answer(i)
+		names = append(names, name)
+	}
+	if err := c.print(all, names, func(t *table) {
+		t.row("MACHINE", column)
+		for i := range n {
+			t.row(answer(i))
+		}
+	}); err != nil {
+		return err
+	}
+	return asked
+}

@@ -40,11 +40,7 @@ func (c *cli) powerVerb(verb, short string, do func(*cobra.Command, *api.Client,
 	cmd := &cobra.Command{
 		Use: verb + " MACHINE...", Short: short, ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			machines, err := c.pickSome(cmd.Context(), client, args, labels)
+			client, machines, err := c.picked(cmd.Context(), args, labels)
 			if err != nil {
 				return err
 			}
@@ -52,21 +48,9 @@ func (c *cli) powerVerb(verb, short string, do func(*cobra.Command, *api.Client,
 				p, err := do(cmd, client, string(m.ID))
 				return powerAnswer{m.Name, p}, err
 			})
-			if len(answers) > 0 {
-				var names []string
-				for _, a := range answers {
-					names = append(names, a.Machine)
-				}
-				if printed := c.print(answers, names, func(t *table) {
-					t.row("MACHINE", "POWER")
-					for _, a := range answers {
-						t.row(a.Machine, powerWord(a.Power))
-					}
-				}); printed != nil {
-					return printed
-				}
-			}
-			return err
+			return c.printAnswers(answers, len(answers), "POWER", func(i int) (machine, said string) {
+				return answers[i].Machine, powerWord(answers[i].Power)
+			}, err)
 		},
 	}
 	selectorFlag(cmd, &labels)

@@ -75,6 +75,16 @@ func (c *cli) pick(ctx context.Context, client *api.Client, args []string, label
 	return slices.DeleteFunc(slices.Clone(picked), func(m inventory.Machine) bool { return !sel.matches(m) }), nil
 }
 
+// picked is pickSome with a client of its own, for commands that have asked nothing yet.
+func (c *cli) picked(ctx context.Context, args []string, labels string) (*api.Client, []inventory.Machine, error) {
+	client, err := c.client()
+	if err != nil {
+		return nil, nil, err
+	}
+	machines, err := c.pickSome(ctx, client, args, labels)
+	return client, machines, err
+}
+
 // pickSome is pick for commands that do something: it is an error to mean nothing.
 func (c *cli) pickSome(ctx context.Context, client *api.Client, args []string, labels string) ([]inventory.Machine, error) {
 	if len(args) == 0 && labels == "" {
