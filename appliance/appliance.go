@@ -60,18 +60,19 @@ func Run(ctx context.Context, configPath, version string) error {
 		return fmt.Errorf("images: %w", err)
 	}
 	defer pictures.Close()
+	nics := cfg.follow(log)
 	engine, err := deploy.New(deploy.Config{
 		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal,
 		OpenBMC: (&ipmi.Driver{Log: log}).Open, BMC: power.Target{User: cfg.BMC.User, Password: cfg.BMC.Password},
 		Image:  func(ref string) (deploy.Image, error) { return findImage(pictures, ref) },
-		Server: cfg.serverFor, Policy: deploy.Policy(cfg.Discovery.Policy),
+		Server: nics.serverFor, Policy: deploy.Policy(cfg.Discovery.Policy),
 		Deadlines: deploy.Deadlines{BootAgent: cfg.Deploy.BootAgent, WriteImage: cfg.Deploy.WriteImage, VerifyOS: cfg.Deploy.VerifyOS},
 		Log:       log,
 	})
 	if err != nil {
 		return err
 	}
-	services, err := listen(cfg, version, engine, pictures, secrets, log)
+	services, err := listen(cfg, version, nics, engine, pictures, secrets, log)
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func Run(ctx context.Context, configPath, version string) error {
 }
 
 // listen opens every socket. Services that were opened before one that could not be are left to the end of the process.
-func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.Store, secrets keys, log *slog.Logger) ([]service, error) {
+func listen(cfg Config, version string, nics *followed, engine *deploy.Engine, pictures *store.Store, secrets keys, log *slog.Logger) ([]service, error) {
 	plane := bootPlane{engine: engine, ramdisk: cfg.RamdiskDir(), http: uint16(cfg.HTTP.Port), tls: uint16(cfg.API.Port), pin: secrets.pin}
 	var err error
 	if plane.ruleBook, err = cfg.ruleBook(); err != nil {
@@ -98,25 +99,19 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 	plane.neighbours = &neighbours{log: log, note: engine.Note, off: cfg.DHCP.Mode == "off"}
 	services := plane.overhear(cfg, log)
 
+	if err := nics.listen(); err != nil {
+		return nil, err
+	}
+	nics.note = engine.Note
+	services = append(services, service{"interfaces", nics.run})
 	dhcp, err := listenDHCP(cfg, plane, log)
 	switch {
 	case err != nil:
 		return nil, err
 	case dhcp != nil:
+		nics.moved = dhcp.Readdress
 		services = append(services, service{"dhcp", dhcp.Run})
 	}
-	for _, in := range cfg.Provisioning.Interfaces {
-		addr := netip.AddrPortFrom(in.Address, uint16(cfg.TFTP.Port)).String()
-		t, err := tftpd.Listen(tftpd.Config{
-			Addr: addr, Open: plane.file, Done: plane.sawTFTP, Log: log,
-			Client: func(a netip.Addr) string { return string(engine.MACAt(a)) },
-		})
-		if err != nil {
-			return nil, err
-		}
-		services = append(services, service{"tftp", t.Run})
-	}
-
 	boot := http.NewServeMux()
 	boot.Handle("/images/", plane.recorded(pictures.Handler()))
 	boot.HandleFunc("POST /phone-home/{deployment}/{token}", plane.phoneHome)
@@ -127,27 +122,58 @@ func listen(cfg Config, version string, engine *deploy.Engine, pictures *store.S
 	}, log)
 	tlsConfig := &tls.Config{Certificates: []tls.Certificate{secrets.tls}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}
 	for _, in := range cfg.Provisioning.Interfaces {
-		plain, err := net.Listen("tcp", netip.AddrPortFrom(in.Address, uint16(cfg.HTTP.Port)).String())
-		if err != nil {
-			return nil, fmt.Errorf("http.port: %w", err)
+		for _, stand := range []struct {
+			what string
+			open func(netip.Addr) (runner, error)
+		}{
+			{"tftp", func(a netip.Addr) (runner, error) {
+				return listenTFTP(netip.AddrPortFrom(a, uint16(cfg.TFTP.Port)), plane, log)
+			}},
+			{"http", func(a netip.Addr) (runner, error) {
+				return listenHTTP("http.port", netip.AddrPortFrom(a, uint16(cfg.HTTP.Port)), nil, boot, log)
+			}},
+			{"agents", func(a netip.Addr) (runner, error) {
+				return listenHTTP("api.port", netip.AddrPortFrom(a, uint16(cfg.API.Port)), tlsConfig, agents, log)
+			}},
+		} {
+			s, err := nics.at(in.Name, stand.what, stand.open)
+			if err != nil {
+				return nil, err
+			}
+			services = append(services, s)
 		}
-		secure, err := net.Listen("tcp", netip.AddrPortFrom(in.Address, uint16(cfg.API.Port)).String())
-		if err != nil {
-			return nil, fmt.Errorf("api.port: %w", err)
-		}
-		encrypted := tls.NewListener(ipxe.LimitConns(secure), tlsConfig)
-		services = append(services,
-			service{"http", func(ctx context.Context) error { return api.Serve(ctx, ipxe.LimitConns(plain), boot, log) }},
-			service{"agents", func(ctx context.Context) error { return api.Serve(ctx, encrypted, agents, log) }},
-		)
 	}
 	l, err := api.ListenUnix(cfg.API.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("api.socket: %w", err)
 	}
-	checks := doctor{cfg: cfg, engine: engine, pictures: pictures, neighbours: plane.neighbours, ask: dhcpd.Ask}
+	checks := doctor{cfg: cfg, nics: nics, engine: engine, pictures: pictures, neighbours: plane.neighbours, ask: dhcpd.Ask}
 	operators := api.NewServer(api.Config{Fleet: engine, Images: guardedImages{pictures, engine}, Leases: leaseBook{dhcp, engine, cfg.DHCP.Mode}, Doctor: checks.examine, Version: version, Log: log}).Handler()
 	return append(services, service{"api", func(ctx context.Context) error { return api.Serve(ctx, l, operators, log) }}), nil
+}
+
+func listenTFTP(at netip.AddrPort, plane bootPlane, log *slog.Logger) (runner, error) {
+	t, err := tftpd.Listen(tftpd.Config{
+		Addr: at.String(), Open: plane.file, Done: plane.sawTFTP, Log: log,
+		Client: func(a netip.Addr) string { return string(plane.engine.MACAt(a)) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t.Run, nil
+}
+
+// listenHTTP serves HTTP, with limits on what strangers may open, and inside TLS when that is configured.
+func listenHTTP(key string, at netip.AddrPort, secure *tls.Config, h http.Handler, log *slog.Logger) (runner, error) {
+	tcp, err := net.Listen("tcp", at.String())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	l := ipxe.LimitConns(tcp)
+	if secure != nil {
+		l = tls.NewListener(l, secure)
+	}
+	return func(ctx context.Context) error { return api.Serve(ctx, l, h, log) }, nil
 }
 
 func newLog(c Log) *slog.Logger {
@@ -156,17 +182,6 @@ func newLog(c Log) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, options))
-}
-
-// serverFor is where a machine with that address reaches the boot plane: our address in its network, or the first
-// one when a router stands between.
-func (c Config) serverFor(machine netip.Addr) netip.AddrPort {
-	for _, in := range c.Provisioning.Interfaces {
-		if nic, err := net.InterfaceByName(in.Name); err == nil && inNetworkOf(nic, in.Address, machine) {
-			return netip.AddrPortFrom(in.Address, uint16(c.HTTP.Port))
-		}
-	}
-	return netip.AddrPortFrom(c.Provisioning.Interfaces[0].Address, uint16(c.HTTP.Port))
 }
 
 func inNetworkOf(nic *net.Interface, ours, machine netip.Addr) bool {

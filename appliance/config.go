@@ -39,10 +39,12 @@ type Provisioning struct {
 	Interfaces []Interface `yaml:"interfaces"`
 }
 
-// Interface is one of them. Without an address it is the interface's first IPv4 address.
+// Interface is one of them. Without an address it is the interface's first IPv4 address, and another one when that goes away.
 type Interface struct {
 	Name    string     `yaml:"name"`
 	Address netip.Addr `yaml:"address"`
+
+	Fixed bool `yaml:"-"` // the file says which address
 }
 
 // DHCP says how we take part in DHCP.
@@ -211,7 +213,7 @@ func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mi
 		if err != nil {
 			mistakes = append(mistakes, key+".address: "+err.Error())
 		}
-		in.Address = addr
+		in.Fixed, in.Address = in.Address.IsValid(), addr
 	}
 	return mistakes
 }

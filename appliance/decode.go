@@ -32,15 +32,15 @@ func fill(node any, into reflect.Value, path string, mistakes *[]string) {
 		entries, ok := node.(yaml.MapSlice)
 		if !ok {
 			if node != nil { // a key with nothing below it leaves the defaults
-				complain("%v: want keys below it (%s)", node, strings.Join(yamlKeys(into), ", "))
+				complain("%v: want keys below it (%s)", node, readable(into))
 			}
 			return
 		}
 		for _, entry := range entries {
 			key := fmt.Sprint(entry.Key)
 			i := slices.Index(yamlKeys(into), key)
-			if i < 0 {
-				complain("unknown key %q (have: %s)", key, strings.Join(yamlKeys(into), ", "))
+			if i < 0 || key == "-" {
+				complain("unknown key %q (have: %s)", key, readable(into))
 				continue
 			}
 			fill(entry.Value, into.Field(i), strings.TrimPrefix(path+"."+key, "."), mistakes)
@@ -74,6 +74,11 @@ func fill(node any, into reflect.Value, path string, mistakes *[]string) {
 func isScalar(v reflect.Value) bool {
 	_, ok := v.Addr().Interface().(interface{ UnmarshalText([]byte) error })
 	return ok
+}
+
+// readable are the keys that a file may have.
+func readable(v reflect.Value) string {
+	return strings.Join(slices.DeleteFunc(yamlKeys(v), func(key string) bool { return key == "-" }), ", ")
 }
 
 // yamlKeys are the YAML names of a struct's fields, in their order.

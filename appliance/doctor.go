@@ -23,7 +23,8 @@ import (
 
 // A doctor looks at the appliance's own house. What it finds wrong comes with the next move.
 type doctor struct {
-	cfg Config
+	cfg  Config
+	nics *followed // of a running appliance; nil otherwise
 
 	// Of a running appliance; nil otherwise.
 	engine     *deploy.Engine
@@ -71,7 +72,7 @@ func (d doctor) running() bool { return d.engine != nil }
 // examine makes all checks, in the order in which a boot meets them.
 func (d doctor) examine(ctx context.Context) []api.Check {
 	var checks []api.Check
-	for _, in := range d.cfg.Provisioning.Interfaces {
+	for _, in := range d.interfaces() {
 		checks = append(checks, d.network(in))
 	}
 	checks = append(checks, d.ports()...)
@@ -269,15 +270,32 @@ func (d doctor) recorder() api.Check {
 	return pass(subject, "nothing was dropped since the start")
 }
 
+// interfaces are the provisioning interfaces and where we serve on them.
+func (d doctor) interfaces() (all []link) {
+	if d.nics != nil {
+		return d.nics.interfaces()
+	}
+	for _, in := range d.cfg.Provisioning.Interfaces {
+		all = append(all, link{Interface: in})
+	}
+	return all
+}
+
 // network looks at a provisioning interface as it is now.
-func (d doctor) network(in Interface) api.Check {
+func (d doctor) network(in link) api.Check {
 	subject := "interface " + in.Name
 	nic, err := net.InterfaceByName(in.Name)
 	if err != nil {
 		return fail(subject, "is not there", "bring it back, or correct provisioning.interfaces")
 	}
 	if _, err := addressOf(*nic, in.Address); err != nil {
-		return fail(subject, fmt.Sprintf("no longer has the address %v", in.Address), fmt.Sprintf("`ip addr add %v/24 dev %s`, or correct provisioning.interfaces and restart", in.Address, in.Name))
+		next := fmt.Sprintf("`ip addr add %v/24 dev %s`", in.Address, in.Name)
+		if in.Fixed {
+			next += ", or correct provisioning.interfaces and restart"
+		} else {
+			next += ", or give it another one, which is taken up without a restart"
+		}
+		return fail(subject, fmt.Sprintf("no longer has the address %v", in.Address), next)
 	}
 	switch {
 	case nic.Flags&net.FlagUp == 0:
@@ -286,6 +304,9 @@ func (d doctor) network(in Interface) api.Check {
 		return fail(subject, "has no link", "is its cable plugged, and the switch port on?")
 	case nic.MTU < 1500:
 		return warn(subject, fmt.Sprintf("has %v and an MTU of %d", in.Address, nic.MTU), "machines send frames of 1500 bytes: `ip link set "+in.Name+" mtu 1500`")
+	}
+	if in.was.IsValid() {
+		return pass(subject, "%v, link up; until %s it was %v", in.Address, in.since.Format(time.DateTime), in.was)
 	}
 	return pass(subject, "%v, link up", in.Address)
 }

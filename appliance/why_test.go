@@ -40,7 +40,8 @@ type site struct {
 	ahead  atomic.Int64 // of the engine's clock
 }
 
-func newSite(t *testing.T) *site {
+// newSite runs a boot plane with what is configured, by default beside another DHCP server on br0.
+func newSite(t *testing.T, config ...string) *site {
 	t.Helper()
 	testnet.Bridge(t, "10.77.0.1/24")
 	dir := t.TempDir()
@@ -49,7 +50,11 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(short) })
-	cfg, err := Parse("test", fmt.Appendf(nil, "data_dir: %s\nprovisioning: {interfaces: [{name: br0}]}\napi: {socket: %s/s}\n", dir, short), net.Interfaces)
+	text := fmt.Sprintf("data_dir: %s\napi: {socket: %s/s}\n", dir, short) + strings.Join(config, "")
+	if !strings.Contains(text, "provisioning:") {
+		text += "provisioning: {interfaces: [{name: br0}]}\n"
+	}
+	cfg, err := Parse("test", []byte(text), net.Interfaces)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,9 +80,10 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	nics := cfg.follow(log)
 	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket}
 	s.engine, err = deploy.New(deploy.Config{
-		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal, Policy: deploy.PolicyApprove, Server: cfg.serverFor, Log: log,
+		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal, Policy: deploy.PolicyApprove, Server: nics.serverFor, Log: log,
 		OpenBMC: func(power.Target) (power.BMC, error) { return s.bmc, nil }, Pace: powertest.Fast,
 		Image: func(ref string) (deploy.Image, error) { return findImage(pictures, ref) },
 		Now:   func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) },
@@ -85,7 +91,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	services, err := listen(cfg, "test", s.engine, pictures, secrets, log)
+	services, err := listen(cfg, "test", nics, s.engine, pictures, secrets, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -29,7 +30,7 @@ type Authority struct {
 type authority struct {
 	table    *leases.Table
 	known    func(Client) bool
-	ours     []netip.Addr // our own addresses, all of which are server identifiers of ours
+	ours     func(netip.Addr) bool // whether that is our own address, all of which are server identifiers of ours
 	subnets  []network
 	reserved map[string]*reservation // by identity
 	prober   *prober                 // nil: no probes
@@ -53,21 +54,18 @@ type reservation struct {
 	told []told
 }
 
-func newAuthority(a Authority, interfaces []Interface, log *slog.Logger, now func() time.Time) (*authority, error) {
+func newAuthority(a Authority, own *links, log *slog.Logger, now func() time.Time) (*authority, error) {
 	if mistakes := a.Plan.Check(); len(mistakes) > 0 {
 		return nil, fmt.Errorf("dhcp: %s", mistakes[0])
 	}
 	if len(a.Plan.Subnets) == 0 {
 		return nil, errors.New("dhcp: no subnet given")
 	}
-	s := &authority{known: a.Known, reserved: map[string]*reservation{}, log: log, now: now}
-	for _, i := range interfaces {
-		s.ours = append(s.ours, i.Addr)
-	}
+	s := &authority{known: a.Known, ours: own.ours, reserved: map[string]*reservation{}, log: log, now: now}
 	base := Options{LeaseTime: cmp.Or(a.Plan.LeaseTime, defaultLease)}
 	var tables []leases.Subnet
 	for _, n := range a.Plan.Subnets {
-		except := slices.Clone(s.ours)
+		except := slices.Collect(maps.Values(own.configured))
 		if n.Options.Router.IsValid() {
 			except = append(except, n.Options.Router)
 		}
@@ -90,10 +88,8 @@ func newAuthority(a Authority, interfaces []Interface, log *slog.Logger, now fun
 		}
 		s.reserved[match] = found
 	}
-	for _, i := range interfaces {
-		if s.subnetOf(i.Addr) < 0 {
-			log.Warn("dhcp: no subnet contains our own address, so machines on this interface get none", "interface", i.Name, "address", i.Addr)
-		}
+	for name, a := range own.configured {
+		s.warnOutside(name, a)
 	}
 	if a.Plan.Probe {
 		var err error
@@ -110,6 +106,22 @@ func newAuthority(a Authority, interfaces []Interface, log *slog.Logger, now fun
 		return nil, err
 	}
 	return s, nil
+}
+
+// warnOutside says that nobody on an interface gets an address.
+func (s *authority) warnOutside(iface string, ours netip.Addr) {
+	if s.subnetOf(ours) < 0 {
+		s.log.Warn("dhcp: no subnet contains our own address, so machines on this interface get none", "interface", iface, "address", ours)
+	}
+}
+
+// readdress keeps clients away from an address that is ours now. The one before stays out of the pools, too: machines
+// that boot just now still look for us there.
+func (s *authority) readdress(iface string, a netip.Addr) {
+	s.warnOutside(iface, a)
+	if l, taken := s.table.Except(a); taken {
+		s.log.Error("dhcp: our own address is a client's, too", "interface", iface, "address", a, "client", l.MAC.String(), "until", l.Expires)
+	}
 }
 
 // Leases lists the leases of server mode by their addresses.

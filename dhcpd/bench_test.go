@@ -19,7 +19,7 @@ func BenchmarkExchange(b *testing.B) {
 	plan := Plan{UnknownShare: 100, LeaseTime: time.Hour, Subnets: []Subnet{{
 		Subnet: netip.MustParsePrefix("10.64.0.0/11"), Pools: []leases.Range{{First: ip("10.64.0.1"), Last: ip("10.79.0.0")}},
 	}}}
-	a, err := newAuthority(Authority{Plan: plan, Leases: filepath.Join(b.TempDir(), "leases")}, []Interface{{"prov", ourAddr}}, discard, time.Now)
+	a, err := newAuthority(Authority{Plan: plan, Leases: filepath.Join(b.TempDir(), "leases")}, newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, time.Now)
 	if err != nil {
 		b.Fatal(err)
 	}

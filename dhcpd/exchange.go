@@ -28,7 +28,7 @@ func (s *authority) serve(ctx context.Context, p *dhcpv4.DHCPv4, c Client, from 
 		carry(nil, "not a request")
 		return
 	}
-	g, why := s.locate(p, c, slices.Contains(s.ours, from.to))
+	g, why := s.locate(p, c, s.ours(from.to))
 	if why != "" {
 		carry(nil, why)
 		return
@@ -143,7 +143,7 @@ func meant(p *dhcpv4.DHCPv4, unicast bool) (request, netip.Addr) {
 }
 
 func (s *authority) request(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from origin, ask bootAsker, carry courier) {
-	state, want := meant(p, slices.Contains(s.ours, from.to))
+	state, want := meant(p, s.ours(from.to))
 	if state == malformed {
 		carry(nil, "a REQUEST without an address")
 		return
@@ -252,7 +252,7 @@ func (s *authority) inform(ctx context.Context, p *dhcpv4.DHCPv4, g guest, ask b
 
 // isOurs says whether a server identifier means us.
 func (s *authority) isOurs(id netip.Addr, g guest) bool {
-	return slices.Contains(s.ours, id) || id.IsValid() && id == g.server
+	return s.ours(id) || id.IsValid() && id == g.server
 }
 
 // grant is an OFFER or ACK of an address, and for how long it is.

@@ -56,7 +56,7 @@ func newDesk(t testing.TB, plan Plan) *desk {
 	d := &desk{clock: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)}
 	known := func(c Client) bool { return c.MAC[5] < 0x80 }
 	a, err := newAuthority(Authority{Plan: plan, Leases: filepath.Join(t.TempDir(), "leases"), Known: known},
-		[]Interface{{"prov", ourAddr}}, discard, func() time.Time { return d.clock })
+		newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, func() time.Time { return d.clock })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -415,7 +415,7 @@ func TestListenNamesAForeignLeaseFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("lease 10.0.0.1 { starts 4 2026/11/19; }"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, err := newAuthority(Authority{Plan: testPlan(), Leases: file}, []Interface{{"prov", ourAddr}}, discard, time.Now)
+	a, err := newAuthority(Authority{Plan: testPlan(), Leases: file}, newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, time.Now)
 	if a != nil || err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("newAuthority() = %v, %v, want an error that names %s", a, err, file)
 	}
@@ -458,4 +458,24 @@ func FuzzARP(f *testing.F) {
 			t.Errorf("parseARP(%x) = %v, %v", b, mac, a)
 		}
 	})
+}
+
+// Our own address changed: it is what answers name, and what nobody is given.
+func TestReaddress(t *testing.T) {
+	d := newDesk(t, testPlan())
+	own := newLinks([]Interface{{"prov", ourAddr}}, time.Now)
+	d.ours = own.ours
+	s := &Server{links: own, authority: d.authority}
+	s.Readdress("prov", ip("10.77.0.100"))
+	s.Readdress("office", ip("10.77.0.7"))
+	own.names = map[int]string{7: "prov"}
+	if i, ok := own.find(7); !ok || i.Addr != ip("10.77.0.100") {
+		t.Errorf("find() = %+v, %v, want the new address", i, ok)
+	}
+	if got := d.lease(t, bob); got != "10.77.0.101" {
+		t.Errorf("the first address of the pool is ours, and bob gets %s, want the next one", got)
+	}
+	if d.ours(ourAddr) || d.ours(ip("10.77.0.7")) {
+		t.Error("the old address or that of another interface is taken for ours")
+	}
 }

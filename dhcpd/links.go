@@ -77,12 +77,12 @@ func list(words []string) string {
 // interface that is made anew (a bridge, a VLAN) changes, so the names are read again
 // when an unknown one turns up, at most once a second.
 type links struct {
-	configured map[string]netip.Addr
-	now        func() time.Time
+	now func() time.Time
 
-	mu     sync.Mutex
-	names  map[int]string
-	readAt time.Time
+	mu         sync.Mutex
+	configured map[string]netip.Addr
+	names      map[int]string
+	readAt     time.Time
 }
 
 func newLinks(want []Interface, now func() time.Time) *links {
@@ -91,6 +91,27 @@ func newLinks(want []Interface, now func() time.Time) *links {
 		l.configured[w.Name] = w.Addr
 	}
 	return l
+}
+
+// readdress gives an interface another address of ours. Its index may be another one, too.
+func (l *links) readdress(name string, a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.configured[name]; ok {
+		l.configured[name], l.names, l.readAt = a, nil, time.Time{}
+	}
+}
+
+// ours says whether an address is one that we answer with.
+func (l *links) ours(a netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, have := range l.configured {
+		if have == a {
+			return true
+		}
+	}
+	return false
 }
 
 // find is the interface with that index; ok is false when it is not one of ours.

@@ -90,13 +90,19 @@ const tapAgain = 2 * time.Second
 
 // follow listens on an interface, also after it went down or was made anew.
 func (l *Listener) follow(ctx context.Context, name string, f *os.File) {
+	told := false
 	for {
 		if f != nil {
+			began := time.Now()
 			err := l.listen(ctx, name, f)
 			if ctx.Err() != nil {
 				return
 			}
-			l.log.Warn("dhcp: listening for other DHCP servers was interrupted", "interface", name, "err", err)
+			// On an interface that is still down it ends at once, again and again.
+			if !told || time.Since(began) > tapAgain {
+				l.log.Warn("dhcp: listening for other DHCP servers was interrupted", "interface", name, "err", err)
+			}
+			told = true
 		}
 		select {
 		case <-ctx.Done():

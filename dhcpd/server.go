@@ -108,7 +108,7 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	if cfg.Authority != nil {
 		var err error
-		if s.authority, err = newAuthority(*cfg.Authority, cfg.Interfaces, cfg.Log, cfg.Now); err != nil {
+		if s.authority, err = newAuthority(*cfg.Authority, s.links, cfg.Log, cfg.Now); err != nil {
 			s.Close()
 			return nil, err
 		}
@@ -149,6 +149,14 @@ func listen(port int, shared bool) (*ipv4.PacketConn, error) {
 		return nil, fmt.Errorf("dhcp: UDP port %d: ask for the interface of packets: %w", port, err)
 	}
 	return p4, nil
+}
+
+// Readdress gives an interface another address of ours, which answers carry from now on.
+func (s *Server) Readdress(iface string, a netip.Addr) {
+	s.links.readdress(iface, a)
+	if s.authority != nil {
+		s.authority.readdress(iface, a)
+	}
 }
 
 // Close closes a server that will not run.

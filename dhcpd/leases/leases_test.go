@@ -578,3 +578,43 @@ func TestDoneMeansWritten(t *testing.T) {
 		}
 	}
 }
+
+// Our own address became 10.0.0.x while we run.
+func TestExcept(t *testing.T) {
+	now := start
+	table := testTable(t, filepath.Join(t.TempDir(), "leases"), &now)
+	defer table.Close()
+	stranger := claim("s")
+	stranger.Known = false
+	if err := bind(t, table, stranger, "10.0.0.10", start.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := bind(t, table, claim("f"), "10.0.0.11", start.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	now = start.Add(2 * time.Minute) // .11 is free again
+	for _, c := range []struct {
+		addr  string
+		taken bool
+	}{{"10.0.0.10", true}, {"10.0.0.11", false}, {"10.0.0.12", false}, {"10.0.0.12", false}, {"10.0.0.15", false}, {"10.0.0.99", false}, {"192.0.2.1", false}} {
+		if l, taken := table.Except(ip(c.addr)); taken != c.taken || taken && l.Client != "s" {
+			t.Errorf("Except(%s) = %+v, %v, want %v", c.addr, l, taken, c.taken)
+		}
+	}
+	got := map[string]bool{}
+	for i := range 10 {
+		if l, err := table.Offer(claim(string(rune('A' + i)))); err == nil {
+			got[l.Addr.String()] = true
+		}
+	}
+	if want := 6; len(got) != want || got["10.0.0.10"] || got["10.0.0.11"] || got["10.0.0.12"] {
+		t.Errorf("offered %v, want the %d others", got, want)
+	}
+	now = start.Add(2 * time.Hour) // the stranger's lease has ended, and its address is not given again
+	if s := table.subnets[0]; s.unknown != 0 {
+		t.Errorf("%d addresses are counted as strangers', want none", s.unknown)
+	}
+	if l, err := table.Offer(stranger); err != nil || l.Addr == ip("10.0.0.10") {
+		t.Errorf("the one that had it is offered %v, %v, want another address", l.Addr, err)
+	}
+}

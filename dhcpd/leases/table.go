@@ -252,6 +252,34 @@ func (x *expiries) Pop() any {
 	return e
 }
 
+// Except takes an address out of the pools. taken is whether somebody has it, whose lease goes on until it expires.
+func (t *Table) Except(a netip.Addr) (l Lease, taken bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweepLocked(t.cfg.Now())
+	at := slices.IndexFunc(t.subnets, func(s *subnet) bool { return s.Prefix.Contains(a) })
+	if at < 0 {
+		return Lease{}, false
+	}
+	s, n := t.subnets[at], number(a)
+	pooled, e := s.pooled(n), t.at[n]
+	s.except[n] = true
+	switch {
+	case e == nil:
+		return Lease{}, false
+	case e.State != Free:
+		if pooled && !e.Known {
+			s.unknown--
+		}
+		return e.Lease, true
+	case e.freeAt != nil:
+		s.free.Remove(e.freeAt)
+		e.freeAt = nil
+	}
+	t.forgetLocked(e)
+	return Lease{}, false
+}
+
 // At is the lease of an address; ok is false when nobody has it.
 func (t *Table) At(a netip.Addr) (l Lease, ok bool) {
 	t.mu.Lock()

@@ -1,0 +1,276 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// followed are the provisioning interfaces as they are now. They go down and come back, are made anew under the same
+// name, and get other addresses, all while we run.
+//
+// What must hear broadcasts (DHCP) listens on every address and is told of each packet's interface. TFTP, HTTP and
+// the agents' port listen on our address alone, so that other networks of this host cannot reach them and their
+// programs keep those ports; such a socket outlives the interface, since it is bound to the address and not to the interface, and is
+// opened anew only when the address is another.
+type followed struct {
+	log     *slog.Logger
+	note    func(inventory.Event)
+	moved   func(name string, a netip.Addr) // told of a new address before anything answers there; may be nil
+	port    uint16                          // of the boot plane's HTTP
+	changes *os.File                        // readable when the kernel has news
+
+	mu   sync.Mutex
+	all  []*link
+	news chan struct{} // closed when an address is another one
+}
+
+// A link is one of them.
+type link struct {
+	Interface
+	at    condition
+	was   netip.Addr // the address before, if there was one
+	since time.Time  // when it moved from there
+}
+
+// A condition is what an interface looks like at a moment.
+type condition struct {
+	index int // 0: there is no such interface
+	up    bool
+	link  bool
+	has   bool // the address that we serve at
+}
+
+const (
+	// What belongs together (made anew, brought up, given its address) comes within that.
+	settle = 200 * time.Millisecond
+	// The kernel's news may get lost when there are many; and a port at a new address may be taken.
+	lookAgain = 2 * time.Second
+)
+
+func (c Config) follow(log *slog.Logger) *followed {
+	f := &followed{log: log, note: func(inventory.Event) {}, port: uint16(c.HTTP.Port), news: make(chan struct{})}
+	for _, in := range c.Provisioning.Interfaces {
+		l := &link{Interface: in}
+		l.at, _ = look(in.Name, in.Address)
+		f.all = append(f.all, l)
+	}
+	return f
+}
+
+// listen asks the kernel for news of interfaces and addresses: rtnetlink(7).
+func (f *followed) listen() error {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("follow the interfaces: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR}); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("follow the interfaces: %w", err)
+	}
+	f.changes = os.NewFile(uintptr(fd), "rtnetlink")
+	return nil
+}
+
+// run looks at the interfaces whenever the kernel says that something happened, until ctx ends.
+func (f *followed) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = f.changes.Close() })
+	defer stop()
+	buf := make([]byte, 64<<10)
+	for ctx.Err() == nil {
+		// What the kernel says is not read: the interfaces themselves are, and news that were lost (ENOBUFS) change nothing.
+		_ = f.changes.SetReadDeadline(time.Now().Add(lookAgain))
+		_, err := f.changes.Read(buf)
+		if err == nil || errors.Is(err, unix.ENOBUFS) {
+			wait(ctx, settle)
+			f.drain(buf)
+		}
+		f.look()
+	}
+	return nil
+}
+
+func (f *followed) drain(buf []byte) {
+	_ = f.changes.SetReadDeadline(time.Now())
+	for {
+		if _, err := f.changes.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// look is what an interface looks like, and its IPv4 addresses.
+func look(name string, ours netip.Addr) (c condition, addrs []netip.Addr) {
+	nic, err := net.InterfaceByName(name)
+	if err != nil {
+		return condition{}, nil
+	}
+	all, _ := nic.Addrs()
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			addrs = append(addrs, p.Addr())
+		}
+	}
+	return condition{nic.Index, nic.Flags&net.FlagUp != 0, nic.Flags&net.FlagRunning != 0, slices.Contains(addrs, ours)}, addrs
+}
+
+// look finds out what became of the interfaces, and says so.
+func (f *followed) look() {
+	for _, l := range f.all {
+		now, addrs := look(l.Name, l.Address)
+		before, from := l.at, l.Address
+		if now == before && now.has {
+			continue
+		}
+		if moves := !now.has && !l.Fixed && len(addrs) > 0; moves {
+			now.has = true
+			f.move(l, addrs[0])
+		}
+		f.mu.Lock()
+		l.at = now
+		f.mu.Unlock()
+		if text, ok := told(l.Name, before, now, from, l.Address); text != "" {
+			level := slog.LevelInfo
+			if !ok {
+				level = slog.LevelWarn
+			}
+			f.log.Log(context.Background(), level, text, "interface", l.Name, "address", l.Address)
+			f.note(inventory.Event{At: time.Now().UTC(), Kind: "interface", Text: text, Data: facts("interface", l.Name, "address", ip(l.Address))})
+		}
+	}
+}
+
+// move makes another address of an interface the one that we serve at.
+func (f *followed) move(l *link, a netip.Addr) {
+	if f.moved != nil {
+		f.moved(l.Name, a)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.was, l.Address, l.since = l.Address, a, time.Now()
+	close(f.news)
+	f.news = make(chan struct{})
+}
+
+// told says in words what happened to an interface, and whether machines can boot from it again; "" when nothing did.
+func told(name string, before, now condition, from, to netip.Addr) (text string, ok bool) {
+	switch {
+	case now == before && from == to:
+		return "", true
+	case now.index == 0:
+		return fmt.Sprintf("interface %s is gone: no machine on it can boot until it is back", name), false
+	case !now.has:
+		return fmt.Sprintf("interface %s no longer has the address %v: no machine on it can boot until it has", name, to), false
+	case !now.up:
+		return fmt.Sprintf("interface %s is down: no machine on it can boot until it is up", name), false
+	case from != to:
+		return fmt.Sprintf("interface %s has the address %v instead of %v; machines boot from there now", name, to, from), true
+	case !now.link:
+		return fmt.Sprintf("interface %s has no link", name), false
+	}
+	return fmt.Sprintf("interface %s is back with the address %v", name, to), true
+}
+
+// address is where an interface is served now.
+func (f *followed) address(name string) (a netip.Addr, news <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := slices.IndexFunc(f.all, func(l *link) bool { return l.Name == name })
+	return f.all[at].Address, f.news
+}
+
+// interfaces are all with their addresses of now.
+func (f *followed) interfaces() []link {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make([]link, len(f.all))
+	for i, l := range f.all {
+		all[i] = *l
+	}
+	return all
+}
+
+// serverFor is where a machine with that address reaches the boot plane: our address in its network, or the first
+// one when a router stands between.
+func (f *followed) serverFor(machine netip.Addr) netip.AddrPort {
+	all := f.interfaces()
+	for _, in := range all {
+		if nic, err := net.InterfaceByName(in.Name); err == nil && inNetworkOf(nic, in.Address, machine) {
+			return netip.AddrPortFrom(in.Address, f.port)
+		}
+	}
+	return netip.AddrPortFrom(all[0].Address, f.port)
+}
+
+// A runner is a service whose sockets are open.
+type runner func(ctx context.Context) error
+
+// at is a service at the address of an interface, wherever that moves. The first sockets are opened at once.
+func (f *followed) at(name, what string, open func(netip.Addr) (runner, error)) (service, error) {
+	first, _ := f.address(name)
+	run, err := open(first)
+	if err != nil {
+		return service{}, err
+	}
+	return service{what, func(ctx context.Context) error {
+		var all sync.WaitGroup
+		defer all.Wait()
+		for at := first; ; {
+			here, leave := context.WithCancelCause(ctx)
+			serve := run
+			all.Go(func() { leave(serve(here)) })
+			var ok bool
+			if at, run, ok = f.next(here, name, what, at, open); !ok {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return context.Cause(here) // it ended by itself
+			}
+			leave(nil) // transfers from the old address have no way to end well
+		}
+	}}, nil
+}
+
+// next waits until the interface has another address and opens the service there; ok is false when ctx ended first.
+func (f *followed) next(ctx context.Context, name, what string, at netip.Addr, open func(netip.Addr) (runner, error)) (netip.Addr, runner, bool) {
+	var complained netip.Addr
+	for {
+		a, news := f.address(name)
+		var again <-chan time.Time
+		if a != at {
+			run, err := open(a)
+			if err == nil {
+				return a, run, true
+			}
+			if complained != a {
+				complained = a
+				f.log.Error(what+" cannot be served at the new address yet", "interface", name, "address", a, "err", err)
+			}
+			again = time.After(lookAgain)
+		}
+		select {
+		case <-ctx.Done():
+			return at, nil, false
+		case <-news:
+		case <-again:
+		}
+	}
+}
