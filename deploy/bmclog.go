@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"context"
-	"io"
 	"sync"
 
 	"github.com/pxectl/pxectl/inventory"
@@ -95,9 +94,5 @@ func (r recordedBMC) SetBoot(ctx context.Context, b power.Boot) error {
 
 type recordedConsole struct {
 	recordedBMC
-	console power.Console
-}
-
-func (r recordedConsole) Console(ctx context.Context, in io.Reader, out io.Writer) error {
-	return r.console.Console(ctx, in, out)
+	power.Console
 }

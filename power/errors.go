@@ -11,6 +11,7 @@ var (
 	ErrPrivilege   = errors.New("the user may not do this")
 	ErrUnsupported = errors.New("not supported by this BMC")
 	ErrBusy        = errors.New("the BMC is busy") // it answered so each time that we asked
+	ErrTaken       = errors.New("another session has the serial console")
 	// ErrNotKept: the BMC accepted a boot device and reads back another one. Some BMCs
 	// still do what they were told, so the caller may go on and let the proof decide.
 	ErrNotKept = errors.New("the BMC does not keep the boot device")

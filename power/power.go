@@ -52,8 +52,8 @@ func (b Boot) String() string {
 // A BMC is one management controller. Every call is a whole conversation: it opens what it
 // needs and closes it. One goroutine at a time; Serialize is for more.
 //
-// Errors are *Error, and errors.Is tells ErrSilent, ErrRefused, ErrPrivilege, ErrUnsupported, ErrBusy
-// and the context's errors apart.
+// Errors are *Error, and errors.Is tells ErrSilent, ErrRefused, ErrPrivilege, ErrUnsupported, ErrBusy,
+// ErrTaken and the context's errors apart.
 type BMC interface {
 	// Power reads what the BMC believes. It may lag behind the machine by half a minute.
 	Power(ctx context.Context) (on bool, err error)
@@ -64,10 +64,14 @@ type BMC interface {
 	SetBoot(ctx context.Context, b Boot) error
 }
 
-// A Console is a BMC that also has a serial console. Console copies both ways until ctx ends
-// (nil), in returns io.EOF (nil) or the BMC hangs up (an error).
+// A Console is a BMC that also has a serial console, which one session at a time can have.
 type Console interface {
+	// Console copies both ways until ctx ends (nil), in returns io.EOF (nil) or the BMC hangs up (an error). A
+	// console that another session has is taken over.
 	Console(ctx context.Context, in io.Reader, out io.Writer) error
+	// Listen copies what the machine says to out until ctx ends (nil) or the BMC hangs up (an error). It takes the
+	// console from nobody: ErrTaken.
+	Listen(ctx context.Context, out io.Writer) error
 }
 
 // A Target says where a BMC is and who we are to it.

@@ -71,3 +71,7 @@ type serializedConsole struct {
 func (s serializedConsole) Console(ctx context.Context, in io.Reader, out io.Writer) error {
 	return s.console.Console(ctx, in, out)
 }
+
+func (s serializedConsole) Listen(ctx context.Context, out io.Writer) error {
+	return s.console.Listen(ctx, out)
+}

@@ -25,11 +25,40 @@ const (
 
 const doingConsole = "serial console of"
 
+// How a console is attached.
+type attaching struct {
+	takeOver bool          // from another session
+	retries  int           // of the login, which holds up commands to the BMC
+	poll     time.Duration // how long what the machine says may wait at the BMC
+}
+
+// A console is more patient than a command: when power changes, a BMC that shares a NIC is silent for a while.
+const consoleRetries = 9
+
 // Console attaches to the serial console over SOL. A console that another session holds is taken
 // over: a BMC has one, and the holder is most often a session that was never closed. The reader of in
 // may be left waiting for one more byte after Console has returned, as with every io.Reader.
 func (c *controller) Console(ctx context.Context, in io.Reader, out io.Writer) error {
-	session, err := c.dialConsole(ctx)
+	return c.attach(ctx, in, out, attaching{takeOver: true, retries: consoleRetries, poll: 50 * time.Millisecond})
+}
+
+// Listen is a console without keys, and one that gives way to all others. Nobody looks at it, so it polls less often.
+func (c *controller) Listen(ctx context.Context, out io.Writer) error {
+	over, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the read of no keys
+	return c.attach(ctx, noKeys{over}, out, attaching{retries: 2, poll: 150 * time.Millisecond})
+}
+
+// noKeys is a keyboard at which nobody sits.
+type noKeys struct{ ctx context.Context }
+
+func (k noKeys) Read([]byte) (int, error) {
+	<-k.ctx.Done()
+	return 0, k.ctx.Err()
+}
+
+func (c *controller) attach(ctx context.Context, in io.Reader, out io.Writer, how attaching) error {
+	session, err := c.dialConsole(ctx, how.retries)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -38,39 +67,39 @@ func (c *controller) Console(ctx context.Context, in io.Reader, out io.Writer) e
 	}
 	defer c.hangUp(ctx, session)
 
-	if err := c.activate(ctx, session); err != nil {
+	if err := c.activate(ctx, session, how.takeOver); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return c.fail(doingConsole, err)
 	}
-	defer c.deactivate(ctx, session)
-
-	err = session.SOLStream(ctx, in, out, &client.SOLStreamOptions{PollInterval: 50 * time.Millisecond})
+	session.WithRetry(consoleRetries)
+	err = session.SOLStream(ctx, in, out, &client.SOLStreamOptions{PollInterval: how.poll})
 	if err != nil && ctx.Err() == nil {
+		// Not deactivated: it may be another session's by now. What is still ours ends with the session (section 24.2).
 		return c.fail(doingConsole, fmt.Errorf("the BMC hung up: %s", oneLine(err)))
 	}
+	c.deactivate(ctx, session)
 	return nil
 }
 
-// dialConsole takes the target's turn for the login only. A console is more patient than a
-// command: when power changes, a BMC that shares a NIC is silent for a while. And it wants more: what SOL asks
+// dialConsole takes the target's turn for the login only. It wants more than a command does: what SOL asks
 // for is configurable and Administrator on many BMCs (section 26.3, parameter 2), so that is tried first.
-func (c *controller) dialConsole(ctx context.Context) (*client.Client, error) {
+func (c *controller) dialConsole(ctx context.Context, retries int) (*client.Client, error) {
 	select {
 	case c.target.turn <- struct{}{}:
 		defer func() { <-c.target.turn }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	session, err := c.connect(ctx, types.PrivilegeLevelAdministrator, 9)
+	session, err := c.connect(ctx, types.PrivilegeLevelAdministrator, retries)
 	if errors.Is(err, power.ErrPrivilege) {
-		return c.connect(ctx, types.PrivilegeLevelOperator, 9)
+		return c.connect(ctx, types.PrivilegeLevelOperator, retries)
 	}
 	return session, err
 }
 
-func (c *controller) activate(ctx context.Context, session *client.Client) error {
+func (c *controller) activate(ctx context.Context, session *client.Client, takeOver bool) error {
 	request := &transport.ActivatePayloadRequest{
 		PayloadType: types.PayloadTypeSOL, PayloadInstance: solInstance,
 		EnableEncryption: true, EnableAuthentication: true,
@@ -86,6 +115,9 @@ func (c *controller) activate(ctx context.Context, session *client.Client) error
 		}
 		switch code.CompletionCode() {
 		case codePayloadActive, codePayloadLimit:
+			if !takeOver {
+				return power.ErrTaken
+			}
 			if again > 0 {
 				return errors.New("in use by another session, and the BMC does not let go of it")
 			}

@@ -2,7 +2,8 @@
 //
 // Every call is one conversation: session, commands, close. BMCs have a handful of session slots and
 // forget idle sessions, so nothing is kept open, and one target has one conversation at a time
-// however many goroutines ask. A console has a session of its own, which lasts as long as the console.
+// however many goroutines ask. A console has a session of its own, which lasts as long as the console; so has
+// a listener, whose console goes to whoever else wants it.
 //
 // Section numbers are those of the IPMI 2.0 specification, revision 1.1 with errata 7. What is sent:
 //

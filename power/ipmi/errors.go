@@ -35,6 +35,8 @@ func (c *controller) fail(doing string, err error) error {
 		e.Hint = fmt.Sprintf("set the user and password of this BMC with `pxectl machine edit` (tried user %q)", c.user)
 	case errors.Is(err, power.ErrPrivilege) && doing == doingConsole:
 		e.Hint = fmt.Sprintf("give user %q the privilege level Administrator on the BMC's LAN channel, or let Operators use its SOL (`ipmitool sol set privilege-level operator`)", c.user)
+	case errors.Is(err, power.ErrUnsupported) && doing == doingConsole:
+		e.Hint = "enable serial over LAN on the BMC (`ipmitool sol set enabled true`), and in the machine's firmware the redirection to that serial port"
 	case errors.Is(err, power.ErrPrivilege):
 		e.Hint = fmt.Sprintf("give user %q the privilege level Operator on the BMC's LAN channel", c.user)
 	case errors.Is(err, power.ErrBusy):

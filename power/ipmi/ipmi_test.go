@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bougou/go-ipmi/pkg/handlers"
 	"github.com/bougou/go-ipmi/pkg/types"
 
 	"github.com/pxectl/pxectl/internal/testnet"
@@ -296,9 +297,71 @@ func TestConsoleIsTakenOver(t *testing.T) {
 	if err := <-first; err == nil || !strings.Contains(err.Error(), "hung up") {
 		t.Errorf("the first Console() = %v, want that the BMC hung up", err)
 	}
+	r.console.FeedRX([]byte("still here"))
+	poll(t, "output at the second console after the first has gone", func() bool { return strings.Contains(out.String(), "still here") })
 	cancel()
 	if err := <-second; err != nil {
 		t.Errorf("the second Console() = %v, want nil", err)
+	}
+}
+
+// A listener hears the machine, types nothing, and loses the console to whoever asks for one.
+func TestListenGivesWay(t *testing.T) {
+	r := newRack(t, "127.0.0.1:0")
+	heard := &safeBuffer{}
+	listening := make(chan error, 1)
+	go func() { listening <- r.openConsole(t, admin).Listen(t.Context(), heard) }()
+	poll(t, "the listener", func() bool { return r.bmc.SOL.ActiveSessionID(1) != 0 })
+	r.console.FeedRX([]byte("Kernel panic"))
+	poll(t, "what was said at the listener", func() bool { return heard.String() == "Kernel panic" })
+
+	in, keys := io.Pipe()
+	defer keys.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	out := &safeBuffer{}
+	console := make(chan error, 1)
+	go func() { console <- r.openConsole(t, admin).Console(ctx, in, out) }()
+	if err := <-listening; err == nil || !strings.Contains(err.Error(), "hung up") {
+		t.Errorf("Listen() when a console was opened = %v, want that the BMC hung up", err)
+	}
+	r.console.FeedRX([]byte("login: "))
+	poll(t, "output at the console", func() bool { return strings.Contains(out.String(), "login: ") })
+
+	holder := r.bmc.SOL.ActiveSessionID(1)
+	if err := r.openConsole(t, admin).Listen(t.Context(), heard); !errors.Is(err, power.ErrTaken) {
+		t.Errorf("Listen() while there is a console = %v, want ErrTaken", err)
+	}
+	if got := r.bmc.SOL.ActiveSessionID(1); got != holder {
+		t.Errorf("after Listen() session %d has the console, want %d, which had it", got, holder)
+	}
+	cancel()
+	if err := <-console; err != nil {
+		t.Errorf("Console() = %v, want nil", err)
+	}
+	if typed := r.console.TXString(); typed != "" {
+		t.Errorf("the machine was told %q, want nothing", typed)
+	}
+
+	ctx, cancel = context.WithCancel(t.Context())
+	go func() { listening <- r.openConsole(t, admin).Listen(ctx, heard) }()
+	poll(t, "the listener again", func() bool { return r.bmc.SOL.ActiveSessionID(1) != 0 })
+	cancel()
+	if err := <-listening; err != nil {
+		t.Errorf("Listen() when ctx ends = %v, want nil", err)
+	}
+	poll(t, "the payload to be deactivated", func() bool { return r.bmc.SOL.ActiveSessionID(1) == 0 })
+}
+
+func TestListenToABMCWithoutSOL(t *testing.T) {
+	r := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) {
+		reg.RegisterFunc(types.CommandActivatePayload, func(context.Context, *handlers.HandlerContext, []byte) ([]byte, types.CompletionCode, error) {
+			return nil, codePayloadDisabled, nil
+		})
+	})
+	err := r.openConsole(t, admin).Listen(t.Context(), io.Discard)
+	var e *power.Error
+	if !errors.Is(err, power.ErrUnsupported) || !errors.As(err, &e) || !strings.Contains(e.Hint, "enable serial over LAN") {
+		t.Errorf("Listen() = %v, want ErrUnsupported with a hint", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package ipmi
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -316,4 +317,16 @@ func TestConsoleOfIPMISim(t *testing.T) {
 		t.Errorf("Console() = %v, want nil", err)
 	}
 	t.Logf("prompt, five keys and goodbye in %s", time.Since(start))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	heard := &safeBuffer{}
+	go func() { done <- s.open(t, powertest.Password).(power.Console).Listen(ctx, heard) }()
+	poll(t, "a panic at the listener", func() bool {
+		_, err := serial.Write([]byte("Kernel panic\r\n"))
+		return err == nil && strings.Contains(heard.String(), "Kernel panic")
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Listen() when ctx ends = %v, want nil", err)
+	}
 }
