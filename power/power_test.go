@@ -3,6 +3,7 @@ package power_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -167,4 +168,85 @@ func TestSerializeKeepsConsole(t *testing.T) {
 	if err := c.Listen(t.Context(), io.Discard); !errors.Is(err, power.ErrUnsupported) {
 		t.Errorf("Listen() = %v, want ErrUnsupported", err)
 	}
+}
+
+func TestSerializeWaitsNoLongerThanCtx(t *testing.T) {
+	busy, done := make(chan struct{}), make(chan struct{})
+	defer close(done)
+	b := power.Serialize(blocked{&powertest.BMC{}, busy, done})
+	go func() { _, _ = b.Power(context.Background()) }()
+	<-busy
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	if err := b.Do(ctx, power.ActOn); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Do() while another call is going on = %v, want DeadlineExceeded", err)
+	}
+}
+
+type blocked struct {
+	power.BMC
+	busy, done chan struct{}
+}
+
+func (b blocked) Power(context.Context) (bool, error) {
+	close(b.busy)
+	<-b.done
+	return false, nil
+}
+
+func TestTargetKeepsItsSecret(t *testing.T) {
+	target := power.Target{Address: "192.0.2.7", User: "admin", Password: "s3cret"}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
+		if s := fmt.Sprintf(format, target); strings.Contains(s, "s3cret") {
+			t.Errorf("Sprintf(%q) = %s", format, s)
+		}
+		if s := fmt.Sprintf(format, &target); strings.Contains(s, "s3cret") {
+			t.Errorf("Sprintf(%q) of a pointer = %s", format, s)
+		}
+	}
+}
+
+func TestParseAddress(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"192.0.2.7", "192.0.2.7:623"},
+		{"192.0.2.7:6230", "192.0.2.7:6230"},
+		{"2001:db8::7", "[2001:db8::7]:623"},
+		{"[2001:db8::7]", "[2001:db8::7]:623"},
+		{"[2001:db8::7]:6230", "[2001:db8::7]:6230"},
+		{"fe80::1%eth0", "[fe80::1%eth0]:623"},
+		{"::ffff:192.0.2.7", "192.0.2.7:623"},
+		{"", ""},
+		{"bmc.example", ""},
+		{"192.0.2.7:", ""},
+		{"192.0.2.7:0", ""},
+		{"192.0.2.7:70000", ""},
+		{"0.0.0.0", ""},
+		{"255.255.255.255", ""},
+		{"239.1.2.3", ""},
+		{"192.0.2.7/24", ""},
+		{" 192.0.2.7", ""},
+	} {
+		got, err := power.ParseAddress(c.in)
+		if s := got.String(); err == nil && s != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("ParseAddress(%q) = %s, %v, want %q", c.in, s, err, c.want)
+		}
+	}
+}
+
+func FuzzParseAddress(f *testing.F) {
+	for _, s := range []string{"192.0.2.7", "192.0.2.7:6230", "2001:db8::7", "[2001:db8::7]:6230", "[fe80::1%eth0]", "[[::1]]:1", "[]", ":623"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		ap, err := power.ParseAddress(s)
+		if err != nil {
+			return
+		}
+		if !ap.IsValid() || ap.Port() == 0 {
+			t.Errorf("ParseAddress(%q) = %v", s, ap)
+		}
+		if again, err := power.ParseAddress(ap.String()); err != nil || again != ap {
+			t.Errorf("ParseAddress(%q) = %v, and of that %v, %v", s, ap, again, err)
+		}
+	})
 }
