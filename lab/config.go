@@ -94,19 +94,27 @@ func (s Size) MarshalText() ([]byte, error) { return strconv.AppendUint(nil, uin
 // DefaultMachines is a rack of one machine per firmware.
 const DefaultMachines = "m1:bios,m2:uefi"
 
-// ParseMachines reads "m1:bios,m2:uefi:nvme,m3:bios:sata+sata:e1000": name, firmware, up to two
-// disks joined by "+", NIC. Disk and NIC are virtio unless given; the NIC of UEFIROM is e1000.
+// fourK behind the bus of a disk says that its sectors have 4096 bytes.
+const fourK = "-4k"
+
+// ParseMachines reads "m1:bios,m2:uefi:nvme-4k,m3:bios:sata+sata:e1000": name, firmware, up to two
+// disks joined by "+", NIC. A disk is its bus, and "-4k" where its sectors have 4096 bytes instead of
+// 512. Disk and NIC are virtio unless given; the NIC of UEFIROM is e1000.
 func ParseMachines(s string) ([]Machine, error) {
 	var machines []Machine
 	for entry := range strings.SplitSeq(s, ",") {
 		parts := strings.Split(entry, ":")
 		if len(parts) < 2 || len(parts) > 4 {
-			return nil, fmt.Errorf("machine %q: want NAME:FIRMWARE[:DISK[+DISK]][:NIC], like m1:bios or m2:uefi:nvme:virtio", entry)
+			return nil, fmt.Errorf("machine %q: want NAME:FIRMWARE[:DISK[+DISK]][:NIC], like m1:bios or m2:uefi:nvme-4k:virtio", entry)
 		}
 		m := Machine{Name: parts[0], Firmware: parts[1]}
 		if len(parts) > 2 && parts[2] != "" {
-			for bus := range strings.SplitSeq(parts[2], "+") {
-				m.Disks = append(m.Disks, Disk{Bus: bus})
+			for disk := range strings.SplitSeq(parts[2], "+") {
+				d := Disk{Bus: disk}
+				if bus, ok := strings.CutSuffix(disk, fourK); ok {
+					d = Disk{Bus: bus, Sector: 4096}
+				}
+				m.Disks = append(m.Disks, d)
 			}
 		}
 		if len(parts) > 3 {

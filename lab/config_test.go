@@ -26,6 +26,11 @@ func TestParseMachines(t *testing.T) {
 		{name: "NIC but no disk", in: "m1:bios::e1000", want: []Machine{
 			{Name: "m1", Firmware: "bios", NIC: "e1000", Memory: 512, CPUs: 1, Disks: []Disk{disk("virtio", "LAB01D0")}},
 		}},
+		{name: "sectors of 4096 bytes", in: "m1:bios:nvme-4k+-4k", want: []Machine{
+			{Name: "m1", Firmware: "bios", NIC: "virtio", Memory: 512, CPUs: 1, Disks: []Disk{
+				{Bus: "nvme", Size: 4 << 30, Serial: "LAB01D0", Sector: 4096}, {Bus: "virtio", Size: 4 << 30, Serial: "LAB01D1", Sector: 4096},
+			}},
+		}},
 		{name: "a NIC with a ROM, and arm64", in: "m1:uefi-rom,m2:arm64-http", want: []Machine{
 			{Name: "m1", Firmware: "uefi-rom", NIC: "e1000", Memory: 512, CPUs: 1, Disks: []Disk{disk("virtio", "LAB01D0")}},
 			{Name: "m2", Firmware: "arm64-http", NIC: "virtio", Memory: 512, CPUs: 1, Disks: []Disk{disk("virtio", "LAB02D0")}},
@@ -36,6 +41,8 @@ func TestParseMachines(t *testing.T) {
 		{name: "too many parts", in: "m1:bios:sata:e1000:x", err: "want NAME:FIRMWARE"},
 		{name: "unknown firmware", in: "m1:coreboot", err: `firmware "coreboot": have bios, uefi, uefi-rom, uefi-http, arm64, arm64-http`},
 		{name: "unknown bus", in: "m1:bios:ide", err: `disk bus "ide": have virtio, sata, nvme`},
+		{name: "sectors that no disk has", in: "m1:bios:nvme-8k", err: `disk bus "nvme-8k": have virtio, sata, nvme`},
+		{name: "4Kn sata", in: "m1:bios:sata-4k", err: "QEMU's sata disks have 512; use nvme or virtio"},
 		{name: "unknown NIC", in: "m1:bios:sata:ne2k", err: `nic "ne2k": have virtio, e1000`},
 		{name: "three disks", in: "m1:bios:sata+sata+sata", err: "3 disks: want at most 2"},
 		{name: "twice", in: "m1:bios,m1:uefi", err: `machine "m1": named twice`},
@@ -63,7 +70,7 @@ func TestParseMachines(t *testing.T) {
 }
 
 func FuzzParseMachines(f *testing.F) {
-	for _, s := range []string{"", DefaultMachines, "m1:bios:sata+nvme:e1000", "m:uefi::", ":::,,,"} {
+	for _, s := range []string{"", DefaultMachines, "m1:bios:sata+nvme:e1000", "m1:uefi:virtio+nvme-4k", "m:uefi::", "m:uefi:-4k+-4k-4k", ":::,,,"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
