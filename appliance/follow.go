@@ -179,6 +179,8 @@ func told(name string, before, now condition, from, to netip.Addr) (text string,
 		return fmt.Sprintf("interface %s is gone: no machine on it can boot until it is back", name), false
 	case !now.has:
 		return fmt.Sprintf("interface %s no longer has the address %v: no machine on it can boot until it has", name, to), false
+	case from != to && !now.up:
+		return fmt.Sprintf("interface %s has the address %v instead of %v, and is down", name, to, from), false
 	case !now.up:
 		return fmt.Sprintf("interface %s is down: no machine on it can boot until it is up", name), false
 	case from != to:
