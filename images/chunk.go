@@ -2,7 +2,6 @@ package images
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,16 +11,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// HashName names the hash of the chunks in the manifest. docs/decisions/0001-chunk-hash.md has the
-// figures that chose it.
-const HashName = "sha256"
-
 // maxFrame bounds a frame: zstd stores what it cannot compress with three bytes for every 128 KiB
 // block and a header of at most 18 (RFC 8878 section 3.1.1).
 const maxFrame = ChunkSize + ChunkSize/256 + 64
-
-// HashChunk hashes bytes the way the manifest's sums and hashes are made.
-func HashChunk(raw []byte) Hash { return sha256.Sum256(raw) }
 
 // ErrChunk is wrapped by every error that says that a chunk's bytes are not what the
 // manifest promised; fetching them again may help, as nothing is wrong on our side.

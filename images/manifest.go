@@ -13,7 +13,7 @@ import (
 
 const (
 	// Format is the version of the manifest that this package writes, and the only one it reads.
-	Format = 1
+	Format = 2
 
 	// ChunkSize is how much of the raw image one frame holds; the last one may hold less.
 	ChunkSize = 4 << 20
@@ -37,7 +37,7 @@ type Manifest struct {
 	RawSize    int64    `json:"raw_size"`    // a multiple of 512
 	SectorSize int      `json:"sector_size"` // of the disk that the image was made for: 512 or 4096
 	ChunkSize  int64    `json:"chunk_size"`  // ChunkSize
-	RawSHA256  Hash     `json:"raw_sha256"`  // of the whole raw image
+	RawBLAKE3  Hash     `json:"raw_blake3"`  // of the whole raw image, as b3sum prints it
 	HashName   string   `json:"chunk_hash"`  // HashName: how the chunks' sums and hashes are made
 	DataSize   int64    `json:"data_size"`   // of disk.zst, seek table included
 	Contents   Contents `json:"contents"`
@@ -224,8 +224,8 @@ func (m *Manifest) check() error {
 		return bad("chunk_size", m.ChunkSize, fmt.Sprint(ChunkSize))
 	case m.HashName != HashName:
 		return bad("chunk_hash", fmt.Sprintf("%.40q", m.HashName), HashName)
-	case m.RawSHA256 == Hash{}:
-		return bad("raw_sha256", "empty", "the sha256 of the raw image")
+	case m.RawBLAKE3 == Hash{}:
+		return bad("raw_blake3", "empty", "the hash of the raw image")
 	case int64(len(m.Chunks)) != chunks:
 		return bad("chunks", len(m.Chunks), fmt.Sprintf("%d for %d bytes", chunks, m.RawSize))
 	case m.Contents.PartitionTable != "" && m.Contents.PartitionTable != "gpt" && m.Contents.PartitionTable != "mbr":

@@ -25,7 +25,7 @@ func testImage(t testing.TB) (raw, data []byte, m *Manifest) {
 	}
 	m = &Manifest{
 		Format: Format, Name: "test-1", RawSize: int64(len(raw)), SectorSize: 512, ChunkSize: ChunkSize,
-		RawSHA256: HashChunk(raw), HashName: HashName,
+		RawBLAKE3: HashChunk(raw), HashName: HashName,
 	}
 	for off := 0; off < len(raw); off += ChunkSize {
 		piece := raw[off:min(off+ChunkSize, len(raw))]
@@ -73,7 +73,7 @@ func TestParseRefuses(t *testing.T) {
 		change func(m map[string]any, chunks []any)
 		want   string
 	}{
-		{"newer format", func(m map[string]any, _ []any) { m["format"] = 2 }, "format 2, this version reads 1"},
+		{"other format", func(m map[string]any, _ []any) { m["format"] = 1 }, "format 1, this version reads 2; import the image again"},
 		{"no format", func(m map[string]any, _ []any) { delete(m, "format") }, "not an image manifest"},
 		{"unknown field", func(m map[string]any, _ []any) { m["extra"] = 1 }, "unknown field"},
 		{"unknown field of a chunk", func(_ map[string]any, c []any) { c[0].(map[string]any)["x"] = 1 }, "unknown field"},

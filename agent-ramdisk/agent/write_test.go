@@ -26,7 +26,7 @@ func withImage(t *testing.T, a *appliance, ag *Agent) (inventory.Order, string) 
 	}
 	m := &images.Manifest{
 		Format: images.Format, Name: "test", RawSize: int64(len(raw)), SectorSize: 512, ChunkSize: images.ChunkSize,
-		RawSHA256: images.HashChunk(raw), HashName: images.HashName,
+		RawBLAKE3: images.HashChunk(raw), HashName: images.HashName,
 	}
 	for off := 0; off < len(raw); off += images.ChunkSize {
 		chunk := raw[off:min(off+images.ChunkSize, len(raw))]
@@ -80,7 +80,7 @@ func TestWriteImage(t *testing.T) {
 	}
 	got, err := os.ReadFile(path)
 	m, e := images.Parse(a.manifest)
-	if err != nil || e != nil || images.HashChunk(got[:m.RawSize]) != m.RawSHA256 {
+	if err != nil || e != nil || images.HashChunk(got[:m.RawSize]) != m.RawBLAKE3 {
 		t.Error("the disk does not hold the image")
 	}
 }
@@ -159,7 +159,7 @@ func TestModes(t *testing.T) {
 			}
 			got, err := os.ReadFile(path)
 			m, e := images.Parse(a.manifest)
-			if err != nil || e != nil || images.HashChunk(got[:m.RawSize]) != m.RawSHA256 {
+			if err != nil || e != nil || images.HashChunk(got[:m.RawSize]) != m.RawBLAKE3 {
 				t.Error("the disk does not hold the image")
 			}
 		})

@@ -85,7 +85,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	}
 	m := &images.Manifest{
 		Format: images.Format, Name: opt.Name, RawSize: p.rawSize, ChunkSize: images.ChunkSize,
-		RawSHA256: p.sha256, HashName: images.HashName, DataSize: p.dataSize, Chunks: p.chunks,
+		RawBLAKE3: p.hash, HashName: images.HashName, DataSize: p.dataSize, Chunks: p.chunks,
 	}
 	table := contents.ReadTable(p.head)
 	m.Contents, m.SectorSize = layout(table), table.SectorSize
@@ -266,7 +266,7 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	defer s.mu.Unlock()
 	var same *Info
 	for _, twin := range s.images {
-		if twin.RawSHA256 != m.RawSHA256 || twin.RawSize != m.RawSize {
+		if twin.RawBLAKE3 != m.RawBLAKE3 || twin.RawSize != m.RawSize {
 			continue
 		}
 		if err := s.shareLocked(filepath.Join(temp, dataFile), m, twin.ID); err != nil {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +28,7 @@ type packed struct {
 	chunks   images.Chunks
 	rawSize  int64
 	dataSize int64
-	sha256   images.Hash
+	hash     images.Hash // of the whole
 	head     []byte // the first headSize raw bytes
 }
 
@@ -211,7 +210,7 @@ func (p *piece) pack(enc *zstd.Encoder) {
 
 func writePieces(ctx context.Context, order <-chan *piece, free chan<- *piece, w io.Writer, onChunk func(int64, int64)) (packed, error) {
 	var out packed
-	sum := sha256.New()
+	sum := images.NewHash()
 	zeros := make([]byte, 256<<10)
 	for p := range order {
 		select {
@@ -239,6 +238,6 @@ func writePieces(ctx context.Context, order <-chan *piece, free chan<- *piece, w
 		onChunk(out.rawSize, out.dataSize)
 		free <- p
 	}
-	sum.Sum(out.sha256[:0])
+	sum.Sum(out.hash[:0])
 	return out, nil
 }

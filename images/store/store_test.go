@@ -84,8 +84,8 @@ func readBack(t testing.TB, s *Store, id string) []byte {
 		}
 		raw = append(raw, piece...)
 	}
-	if sum := sha256.Sum256(raw); m.RawSHA256 != images.Hash(sum) {
-		t.Errorf("raw_sha256 is %s, want %x", m.RawSHA256, sum)
+	if sum := images.HashChunk(raw); m.RawBLAKE3 != sum {
+		t.Errorf("raw_blake3 is %s, want %s", m.RawBLAKE3, sum)
 	}
 	return raw
 }

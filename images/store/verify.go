@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -82,8 +81,8 @@ func (s *Store) verify(ctx context.Context, v *Verdict, report func(Progress, bo
 	if _, err = f.ReadAt(table, m.DataSize-int64(len(table))); err != nil || !bytes.Equal(table, want) {
 		whole("the seek table at the end of %s is damaged (%v)", dataFile, err)
 	}
-	if v.Damaged == 0 && sum != m.RawSHA256 {
-		whole("sha256 of the whole image is %s, want %s, though every chunk is right", sum, m.RawSHA256)
+	if v.Damaged == 0 && sum != m.RawBLAKE3 {
+		whole("%s of the whole image is %s, want %s, though every chunk is right", images.HashName, sum, m.RawBLAKE3)
 	}
 	return nil
 }
@@ -140,7 +139,7 @@ func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Ver
 			return nil
 		})
 	}
-	sum := sha256.New()
+	sum := images.NewHash()
 	at := Progress{Phase: "verify", Total: m.RawSize}
 	g.Go(func() error {
 		for r := range order {

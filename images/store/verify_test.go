@@ -49,7 +49,7 @@ func TestVerify(t *testing.T) {
 		chunks []int // -1: not in a chunk
 		reason string
 	}{
-		{"first byte", flip(0), []int{0}, "chunk 0: sha256 of the frame"},
+		{"first byte", flip(0), []int{0}, "chunk 0: blake3 of the frame"},
 		{"in the last chunk", flip(m.Chunks[5].Offset + 20), []int{5}, "chunk 5"},
 		{"seek table", flip(m.DataSize - 30), []int{-1}, "seek table"},
 		{"cut in the middle", good[:m.Chunks[4].Offset+1], []int{4, 5, -1}, "unexpected EOF"},

@@ -3,7 +3,6 @@
 package proof
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,7 +20,7 @@ import (
 )
 
 // Disk hashes the image's range of a disk, with the named ranges taken from the image: they are what finish-disk
-// changes on purpose. The sum equals the manifest's sha256 exactly when every other byte is the image's.
+// changes on purpose. The sum equals the manifest's hash of the whole exactly when every other byte is the image's.
 // store is the appliance's image directory.
 func Disk(path, store, imageID string, but []inventory.Range) (sum images.Hash, want images.Hash, err error) {
 	raw, err := os.ReadFile(filepath.Join(store, imageID, "manifest.json"))
@@ -49,7 +48,7 @@ func Disk(path, store, imageID string, but []inventory.Range) (sum images.Hash, 
 	if err != nil {
 		return sum, want, err
 	}
-	h := sha256.New()
+	h := images.NewHash()
 	buf, original := make([]byte, m.ChunkSize), make([]byte, m.ChunkSize)
 	for _, c := range m.Chunks {
 		got := buf[:c.RawLength]
@@ -74,7 +73,7 @@ func Disk(path, store, imageID string, but []inventory.Range) (sum images.Hash, 
 		}
 		h.Write(got)
 	}
-	return images.Hash(h.Sum(nil)), m.RawSHA256, nil
+	return images.Hash(h.Sum(nil)), m.RawBLAKE3, nil
 }
 
 // Wire says what a capture of the provisioning network shows of DHCP.

@@ -1,0 +1,56 @@
+package images
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// What b3sum prints, so that an image can be held against its manifest without us.
+func TestHashIsThatOfB3sum(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		raw        []byte
+	}{
+		{"abc", "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85", []byte("abc")},
+		{"a chunk of zeros", "04e52cd2da6a0e1f338b0078369130d96585c1de65057da5dd1283b12fb853e1", make([]byte, ChunkSize)},
+	} {
+		if got := HashChunk(c.raw).String(); got != c.want {
+			t.Errorf("HashChunk(%s) = %s, want %s", c.name, got, c.want)
+		}
+		h := NewHash()
+		for i := 0; i < len(c.raw); i += 1000 {
+			h.Write(c.raw[i:min(i+1000, len(c.raw))])
+		}
+		if got := Hash(h.Sum(nil)).String(); got != c.want {
+			t.Errorf("NewHash in pieces of 1000, %s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+// Every shape of tree gives what the streaming hash of the module gives.
+func TestHashChunkIsNewHash(t *testing.T) {
+	raw := make([]byte, ChunkSize)
+	for i := range raw {
+		raw[i] = byte(rand.Uint32())
+	}
+	lengths := []int{0, 1, 63, 64, 65, 1023, 1024, 1025, leafSize - 1, leafSize, leafSize + 1, 3*leafSize - 1, ChunkSize - 1, ChunkSize}
+	for range 100 {
+		lengths = append(lengths, rand.IntN(ChunkSize))
+	}
+	for _, n := range lengths {
+		h := NewHash()
+		h.Write(raw[:n])
+		if got, want := HashChunk(raw[:n]), Hash(h.Sum(nil)); got != want {
+			t.Errorf("HashChunk of %d bytes = %s, want %s", n, got, want)
+		}
+	}
+}
+
+func BenchmarkHashChunk(b *testing.B) {
+	raw := make([]byte, ChunkSize)
+	b.SetBytes(ChunkSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		HashChunk(raw)
+	}
+}
