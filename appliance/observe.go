@@ -69,6 +69,7 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: "dhcp", Text: s.Text, Data: facts(
 		"type", s.Type.String(), "class", string(s.Class), "port", fmt.Sprint(s.Port), "interface", s.Interface,
 		"answer", answer, "boot", s.Boot, "selected", ip(s.Selected), "unconfigured", yes(!s.Server.IsValid()),
+		"unserved", yes(s.Class == dhcpd.ClassOther && (strings.HasPrefix(s.Vendor, "PXEClient") || strings.HasPrefix(s.Vendor, "HTTPClient"))),
 	)})
 }
 

@@ -144,6 +144,8 @@ func TestBootClient(t *testing.T) {
 		}
 		local, to := ":68", "255.255.255.255:67"
 		switch word {
+		case "alpha":
+			p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 3})) // DEC Alpha: RFC 4578 section 2.1
 		case "request":
 			p.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest))
 			p.UpdateOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 77, 0, 2)))
@@ -265,6 +267,7 @@ func TestWhyOnTheWire(t *testing.T) {
 	script := "http://10.77.0.1:8080/boot.ipxe?mac=" + string(clientMAC) + "&arch=x86_64&platform=efi&busid=01-80-86-15-33"
 	for _, c := range []struct {
 		name           string
+		config         string   // of ours
 		dnsmasq        []string // beside us; nil for no other server
 		play           func(t *testing.T, h testnet.Host)
 		sentence, next string
@@ -335,6 +338,21 @@ func TestWhyOnTheWire(t *testing.T) {
 			sentence: "has its script and fetched no kernel", next: "look at its console", evidence: "boot script: agent",
 		},
 		{
+			name: "the pool is empty", config: `dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24}]}}` + "\n",
+			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover") },
+			sentence: "got no answer: no free address in the pool", next: "widen dhcp.server.subnets[].pools", evidence: "no answer: no free address",
+		},
+		{
+			name: "strangers hold their share", config: strings.Replace(serverMode, "server: {sub", "server: {unknown_share: 0, sub", 1),
+			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover") },
+			sentence: "got no answer: unknown machines hold as many addresses as they may", next: "known ones get an address: `pxectl machine add NAME --mac " + string(clientMAC), evidence: "no answer: unknown machines",
+		},
+		{
+			name:     "an architecture without a program",
+			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "alpha") },
+			sentence: "got no answer: no boot program for", next: "choose another boot mode in its firmware", evidence: "no boot program for",
+		},
+		{
 			name: "an interface that is not configured",
 			play: func(t *testing.T, h testnet.Host) {
 				plug(t, "v-client", "nomaster")
@@ -344,7 +362,7 @@ func TestWhyOnTheWire(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newSite(t)
+			s := newSite(t, c.config)
 			if c.dnsmasq != nil {
 				otherServer(t, c.dnsmasq...)
 			}

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -11,15 +12,17 @@ import (
 // into the data of events:
 //
 //	dhcp   of a client: type, class (of dhcpd), port, interface, answer and boot (what we said), selected (whose address
-//	       it takes), unconfigured (the interface is not a provisioning interface)
+//	       it takes), unconfigured (the interface is not a provisioning interface), unserved (it is a boot client, and of
+//	       no kind that we have a program for)
 //	dhcp   of another server: server, type, address, boot, next, interface
 //	tftp   file, result (sent, size, missing, stalled, failed), bytes, retransmits, blksize
 //	http   path, status, bytes, cut and want; of a boot script action, reason and nic (PCI vendor and device)
+//	console complaint (a subject) and quote, the line that it was heard in
 type trace struct {
 	last time.Time // of the client's own signs
 
 	foreign *inventory.Event // a request on an interface that is not ours to serve
-	unheard *inventory.Event // a request that we did not answer
+	unheard *inventory.Event // a request that we did not answer, or could not with a boot program
 	offered *inventory.Event // our offer to firmware
 	told    *inventory.Event // our answer on port 4011, or to an HTTP boot client
 	took    *inventory.Event // its request to a server for an address
@@ -35,6 +38,7 @@ type trace struct {
 	system  *inventory.Event // DHCP of what was booted
 	agent   *inventory.Event
 	refused *inventory.Event
+	said    []*inventory.Event // complaints on its console
 }
 
 // traces splits what was seen since a moment into boots, oldest first. There is always one, perhaps an empty one.
@@ -86,6 +90,11 @@ func (t *trace) add(e *inventory.Event) {
 		if strings.Contains(e.Text, "refused") {
 			t.agent, t.refused = nil, e
 		}
+	case "console":
+		if e.Data["complaint"] != "" {
+			t.said = append(t.said, e)
+		}
+		return // not a sign on the wire
 	default:
 		return
 	}
@@ -102,7 +111,7 @@ func (t *trace) addDHCP(e *inventory.Event) {
 		}
 		return
 	}
-	if d["class"] == "other" && t.script == nil {
+	if d["class"] == "other" && d["unserved"] == "" && t.script == nil {
 		return // an operating system's
 	}
 	if d["unconfigured"] != "" {
@@ -115,6 +124,8 @@ func (t *trace) addDHCP(e *inventory.Event) {
 		t.took = e
 	}
 	switch {
+	case d["unserved"] != "":
+		t.unheard = e
 	case d["class"] == "other":
 		t.system = e
 	case ipxe && t.program != nil:
@@ -135,6 +146,8 @@ func (t *trace) addHTTP(e *inventory.Event) {
 	switch {
 	case e.Data["action"] != "":
 		t.script, t.kernel, t.initrd, t.cut, t.system = e, nil, nil, nil, nil
+		// What was said before has not kept it from coming here, unless it is why the boot program asks again.
+		t.said = slices.DeleteFunc(t.said, func(e *inventory.Event) bool { return e.Data["complaint"] != string(aboutIPXE) })
 	case e.Data["cut"] != "":
 		t.cut = e
 	case e.Data["status"] != "200" && e.Data["status"] != "206":

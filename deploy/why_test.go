@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,52 @@ func TestWhyABootStopped(t *testing.T) {
 			}
 			if !strings.HasPrefix(got.stage, c.stage) || !strings.HasPrefix(got.next, c.next) || !strings.HasPrefix(decisive, c.decisive) || (decisive == "") != (c.decisive == "") && c.decisive != "" {
 				t.Errorf("stopped() =\n%q,\nnext %q,\nby %q, want\n%q,\n%q,\n%q", got.stage, got.next, decisive, c.stage, c.next, c.decisive)
+			}
+		})
+	}
+}
+
+// Each reason for silence has a next move of its own.
+func TestUnanswered(t *testing.T) {
+	for name, c := range map[string]struct {
+		text  string // of the event; "" is a DISCOVER without an answer, for why
+		why   string
+		m     inventory.Machine
+		class string
+		stage string // "" is why with what goes before it
+		next  string
+	}{
+		"unknown, and strangers are left alone":       {why: "left alone", next: "`pxectl machine add NAME --mac 52:54:00:00:00:01`"},
+		"known, and left alone":                       {why: "left alone", m: inventory.Machine{ID: "m-1"}, next: "it is known, so there is no boot program"},
+		"the pool is empty":                           {why: "no free address in the pool", next: "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; or widen dhcp.server.subnets[].pools"},
+		"strangers have their share":                  {why: "unknown machines hold as many addresses as they may", next: "known ones get an address: `pxectl machine add NAME --mac 52:54:00:00:00:01`; or delete leases"},
+		"strangers have their share, and it is known": {why: "unknown machines hold as many addresses as they may", m: inventory.Machine{State: inventory.Discovered}, next: "known ones get an address: `pxectl machine approve m1`; or delete leases"},
+		"addresses set by hand":                       {why: "10.77.0.100 is in use by 52:54:00:00:00:09, who did not get it from us; no free address in the pool", next: "`pxectl lease list`"},
+		"three addresses set by hand":                 {why: "three addresses in a row are in use by others", next: "somebody sets addresses of the pool by hand"},
+		"no subnet":                                   {why: "no subnet on interface eno1", next: "add its network to dhcp.server.subnets"},
+		"no subnet for a relay":                       {why: "no subnet for the relay 10.78.0.1", next: "add its network to dhcp.server.subnets"},
+		"a slow disk":                                 {why: "the disk does not keep up", next: "`pxectl doctor`: is the disk"},
+		"a full disk":                                 {why: "dhcp leases: write /var/lib/pxectl/leases: no space left on device", next: "`pxectl doctor`: is the disk"},
+		"no way back":                                 {why: "answer could not be sent to 10.78.0.1:67: network is unreachable", next: "`pxectl doctor`: is the interface up"},
+		"a probe":                                     {why: "its address is being probed", stage: "it asked by DHCP, and whether its address is free", next: "wait"},
+		"a long URL":                                  {why: "the answer has 600 bytes and the client takes 576: use a shorter boot URL", next: "correct `boot` in appliance.yaml"},
+		"32-bit UEFI":                                 {class: "other", why: "no boot program for x86 UEFI", next: "choose another boot mode in its firmware"},
+		"32-bit UEFI, which got an address": {
+			class: "other", text: `DISCOVER from other "PXEClient:Arch:00006" on port 67: OFFER 10.77.0.100`,
+			stage: "it asked by DHCP and got an address and nothing to boot", next: "choose another boot mode in its firmware",
+		},
+		"something new": {why: "a reason of tomorrow", next: "look at its console"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.m.Name = "m1"
+			class, text, stage := cmp.Or(c.class, "uefi-pxe"), cmp.Or(c.text, "DISCOVER from uefi-pxe on port 67: no answer: "+c.why), cmp.Or(c.stage, "it asked by DHCP and got no answer: "+c.why)
+			e := sign(0, "dhcp", text, "type", "DISCOVER", "class", class, "port", "67")
+			if class == "other" {
+				e.Data["unserved"] = "yes"
+			}
+			got := boot{m: c.m, now: noon.Add(time.Hour)}.stopped([]inventory.Event{e}, time.Time{})
+			if !strings.HasPrefix(got.stage, stage) || !strings.HasPrefix(got.next, c.next) {
+				t.Errorf("stopped() =\n%q,\nnext %q, want\n%q,\n%q", got.stage, got.next, stage, c.next)
 			}
 		})
 	}

@@ -66,8 +66,17 @@ func (b boot) console() string {
 // quiet says that the machine gave no sign for that long.
 func (b boot) quiet(t *trace, d time.Duration) bool { return b.now.Sub(t.last) >= d }
 
-// where tells how far one boot came, from its end to its beginning: the last link that held decides.
+// where tells how far one boot came, and what its console says of that.
 func (b boot) where(t *trace) breakdown {
+	br := b.link(t)
+	if t.agent != nil || t.refused != nil {
+		return br
+	}
+	return b.complained(t, br)
+}
+
+// link tells how far one boot came on the wire, from its end to its beginning: the last link that held decides.
+func (b boot) link(t *trace) breakdown {
 	switch {
 	case t.empty():
 		return b.unseen(t)
@@ -158,14 +167,50 @@ func (b boot) asking(t *trace) breakdown {
 			decisive: t.offered,
 		}
 	case t.unheard != nil:
-		_, why, _ := strings.Cut(t.unheard.Text, "no answer: ")
-		next := "`pxectl machine add NAME --mac " + string(t.unheard.MAC) + "`, or discovery.policy: approve, if it should boot from here"
-		if why != "left alone" {
-			next = "choose another boot mode in its firmware"
-		}
-		return breakdown{stage: "it asked by DHCP and got no answer: " + why, next: next, decisive: t.unheard}
+		return b.unanswered(t.unheard)
 	}
 	return breakdown{stage: "it took an address and did not ask what to boot", next: "is network boot what it does?", decisive: t.took}
+}
+
+// unanswered is about a machine whose request we left without an answer, or without a boot program in it. The reasons are dhcpd's own words.
+func (b boot) unanswered(ev *inventory.Event) breakdown {
+	_, why, silent := strings.Cut(ev.Text, "no answer: ")
+	br := breakdown{stage: "it asked by DHCP and got no answer: " + why, decisive: ev}
+	if !silent {
+		br.stage = "it asked by DHCP and got an address and nothing to boot: there is no boot program for what it says it is"
+	}
+	has := func(text string) bool { return strings.Contains(why, text) }
+	const another = "choose another boot mode in its firmware: BIOS or 64-bit UEFI, PXE or HTTP over IPv4"
+	switch {
+	case why == "left alone" && b.m.ID != "":
+		br.next = "it is known, so there is no boot program for what it says it is, or `boot` in appliance.yaml silences it; " + another
+	case why == "left alone":
+		br.next = "`pxectl machine add NAME --mac " + string(ev.MAC) + "`, or discovery.policy: approve, if it should boot from here"
+	case has("no free address in the pool"):
+		br.next = "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; or widen dhcp.server.subnets[].pools"
+	case has("unknown machines hold"):
+		br.next = "known ones get an address: `pxectl machine add NAME --mac " + string(ev.MAC) + "`; or delete leases (`pxectl lease list`), or raise dhcp.server.unknown_share"
+		if b.m.State == inventory.Discovered {
+			br.next = strings.Replace(br.next, "machine add NAME --mac "+string(ev.MAC), "machine approve "+b.m.Name, 1)
+		}
+	case has("in use by"):
+		br.next = "somebody sets addresses of the pool by hand: take those out of dhcp.server.subnets[].pools"
+	case has("no subnet"):
+		br.next = "add its network to dhcp.server.subnets in appliance.yaml"
+	case has("could not be sent"):
+		br.next = "`pxectl doctor`: is the interface up? Behind a relay, is there a route to it?"
+	case has("the disk"), has("lease file"), has("dhcp leases"):
+		br.next = "`pxectl doctor`: is the disk of data_dir full or slow?"
+	case has("is being probed"):
+		return going("it asked by DHCP, and whether its address is free is being asked by ARP")
+	case has("use a shorter"), has("boot file name"), has("boot URL"):
+		br.next = "correct `boot` in appliance.yaml"
+	case !silent, has("no boot program for"), has("its architecture"):
+		br.next = another
+	default:
+		br.next = b.console()
+	}
+	return br
 }
 
 // transferring is about a machine that asked by TFTP and has no boot program yet.
