@@ -174,6 +174,9 @@ func (w *worker) take(id string, r inventory.Result) error {
 		if r.Finished.BootEntry != "" {
 			proof += "; boot entry " + r.Finished.BootEntry
 		}
+		if r.Finished.Fallback != "" {
+			proof += "; " + r.Finished.Fallback
+		}
 		for _, warning := range r.Finished.Warnings {
 			w.e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: warning})
 		}

@@ -131,13 +131,15 @@ type Finished struct {
 	Partitions int     `json:"partitions"`
 	Ranges     []Range `json:"ranges"`
 	BootEntry  string  `json:"boot_entry,omitempty"` // in the firmware's menu: "Boot0003 pxectl:debian-12"
+	// Fallback is the boot loader that was copied to where firmware looks without a boot entry, because the image has none there.
+	Fallback string `json:"fallback,omitempty"`
 	// Warnings name what may keep the new system from starting, or start instead of it.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
 // A Range is a named run of bytes of a disk.
 type Range struct {
-	Name   string `json:"name"` // "primary GPT", "backup GPT", "seed"
+	Name   string `json:"name"` // "primary GPT", "backup GPT", "seed", "EFI system partition"
 	Offset uint64 `json:"offset"`
 	Length uint64 `json:"length"`
 }

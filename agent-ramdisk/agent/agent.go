@@ -28,6 +28,8 @@ type Agent struct {
 	Disks  func() ([]inventory.Disk, error)
 	Dev    string // "/dev"
 	EFI    string // "/sys/firmware/efi"; it is not there on a machine that started by BIOS
+	// MountESP mounts an EFI system partition, and returns where, and what takes it off again.
+	MountESP func(disk string, number int) (dir string, unmount func() error, err error)
 	// DiskWait is how long an order's disk may take to show up: a RAID controller or an expander can be slow.
 	DiskWait time.Duration
 	// Restart ends the kernel: "reboot" or "poweroff". It returns only when that was impossible.

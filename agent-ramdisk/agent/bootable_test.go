@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,13 +35,32 @@ func bootableDisk(t *testing.T, path string, loaders ...string) {
 	command(t, "mkfs.vfat", "--offset", "2048", path, "8192")
 	command(t, "mkfs.ext4", "-q", "-E", fmt.Sprintf("offset=%d", 24<<20), path, "16M")
 	file := filepath.Join(t.TempDir(), "loader")
-	if err := os.WriteFile(file, []byte("MZ"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	command(t, "mmd", "-i", esp, "::EFI")
+	made := map[string]bool{}
 	for _, l := range loaders {
-		command(t, "mmd", "-i", esp, "::"+filepath.Dir(l))
+		if err := os.WriteFile(file, loaderOf(l), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if dir := filepath.Dir(l); !made[dir] {
+			command(t, "mmd", "-i", esp, "::"+dir)
+			made[dir] = true
+		}
 		command(t, "mcopy", "-i", esp, file, "::"+l)
+	}
+}
+
+// loaderOf is what is in one, several clusters of it.
+func loaderOf(path string) []byte { return bytes.Repeat([]byte("MZ "+path+" "), 1000) }
+
+// mtools mounts as the kernel does where that has no vfat: unmounting copies back what changed.
+func mtools(t *testing.T, disk string) func(string, int) (string, func() error, error) {
+	return func(string, int) (string, func() error, error) {
+		esp, dir := fmt.Sprintf("%s@@%d", disk, 1<<20), t.TempDir()
+		command(t, "mcopy", "-s", "-i", esp, "::EFI", dir)
+		return dir, func() error {
+			command(t, "mcopy", "-s", "-o", "-i", esp, filepath.Join(dir, "EFI"), "::")
+			return nil
+		}, nil
 	}
 }
 
@@ -50,16 +71,29 @@ func TestBootable(t *testing.T) {
 		}
 	}
 	const fallback, debian = "EFI/BOOT/BOOTX64.EFI", "EFI/debian/shimx64.efi"
+	const copied = `\EFI\BOOT\BOOTX64.EFI, a copy of \EFI\debian\shimx64.efi`
 	for _, tt := range []struct {
 		name            string
 		loaders         []string
 		second          string // disk: "", "copy", "other"
 		bios, noRuntime bool
+		noVFAT          bool
 		entry           string
+		fallback        string
 		warnings        []string
+		failed          string
 	}{
 		{name: "UEFI", loaders: []string{fallback, debian}, entry: "Boot0005 pxectl:mini"},
-		{name: "no fallback loader", loaders: []string{debian}, entry: "Boot0005 pxectl:mini", warnings: []string{`no \EFI\BOOT\BOOTX64.EFI`}},
+		{name: "no fallback loader", loaders: []string{debian}, entry: "Boot0005 pxectl:mini", fallback: copied},
+		{name: "no fallback loader, no efivarfs", loaders: []string{debian}, noRuntime: true, fallback: copied},
+		{
+			name: "no fallback loader, and none can be made", loaders: []string{debian}, noVFAT: true, entry: "Boot0005 pxectl:mini",
+			warnings: []string{`no \EFI\BOOT\BOOTX64.EFI, and none could be made (no vfat)`},
+		},
+		{
+			name: "neither loader nor entry", loaders: []string{debian}, noVFAT: true, noRuntime: true,
+			failed: `no \EFI\BOOT\BOOTX64.EFI could be made: no vfat`,
+		},
 		{name: "no loader", warnings: []string{"no boot loader"}},
 		{name: "no efivarfs", loaders: []string{fallback}, noRuntime: true},
 		{name: "BIOS", bios: true},
@@ -87,6 +121,10 @@ func TestBootable(t *testing.T) {
 			}
 			target := filepath.Join(ag.Dev, "vda")
 			bootableDisk(t, target, tt.loaders...)
+			ag.MountESP = mtools(t, target)
+			if tt.noVFAT {
+				ag.MountESP = func(string, int) (string, func() error, error) { return "", nil, errors.New("no vfat") }
+			}
 			disks := []inventory.Disk{{Name: "vda", Serial: "S1", Bytes: 64 << 20}, {Name: "vdc", Serial: "card reader"}}
 			finish := inventory.Order{ID: "f", Do: inventory.DoFinishDisk, Image: &inventory.OrderImage{Name: "mini"}, Seed: &inventory.Seed{MetaData: "instance-id: 1\n"}}
 			id := disks[0].Identity()
@@ -120,12 +158,13 @@ func TestBootable(t *testing.T) {
 			if err := runAgent(t, ag); err != nil {
 				t.Fatal(err)
 			}
-			f := a.results[len(a.results)-2].Finished
-			if f == nil {
-				t.Fatalf("results = %+v", a.results)
+			result := a.results[len(a.results)-2]
+			f := result.Finished
+			if f == nil || !strings.Contains(result.Error, tt.failed) || (result.Error == "") != (tt.failed == "") {
+				t.Fatalf("results = %+v, want the error %q", a.results, tt.failed)
 			}
-			if f.BootEntry != tt.entry {
-				t.Errorf("boot entry %q, want %q", f.BootEntry, tt.entry)
+			if f.BootEntry != tt.entry || !strings.EqualFold(f.Fallback, tt.fallback) { // mmd writes short names
+				t.Errorf("boot entry %q, fallback %q, want %q and %q", f.BootEntry, f.Fallback, tt.entry, tt.fallback)
 			}
 			ok := len(f.Warnings) == len(tt.warnings)
 			for _, w := range tt.warnings {

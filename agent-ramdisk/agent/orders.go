@@ -49,7 +49,7 @@ func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inv
 			return errors.New("finish-disk: the order has no seed")
 		}
 		if result.Finished, err = dev.Finish(*order.Seed); err == nil {
-			a.makeBootable(dev, order, result.Finished)
+			err = a.makeBootable(dev, order, result.Finished)
 		}
 	}
 	return err

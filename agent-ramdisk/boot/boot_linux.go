@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,6 +46,60 @@ func MountEFI() {
 	if _, err := os.Stat(dir); err == nil {
 		_ = unix.Mount("efivarfs", dir, "efivarfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	}
+}
+
+// MountESP mounts an EFI system partition for writing, and returns where, and the function that takes it off again. The kernel
+// lets nobody mount a partition of a disk that somebody holds.
+func MountESP(disk string, number int) (dir string, unmount func() error, err error) {
+	device, err := partition("/sys/class/block", disk, number)
+	if err != nil {
+		return "", nil, err
+	}
+	if dir, err = os.MkdirTemp("", "esp-"); err != nil {
+		return "", nil, err
+	}
+	// What names a distribution's loader may have is in ASCII; the kernel's own default would ask for one more module on some.
+	const options = "codepage=437,iocharset=ascii"
+	if err := unix.Mount(filepath.Join("/dev", device), dir, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+		_ = os.Remove(dir)
+		if errors.Is(err, unix.ENODEV) {
+			err = errors.New("the kernel has no vfat, and the ramdisk no module of it")
+		}
+		return "", nil, fmt.Errorf("mount %s: %w", device, err)
+	}
+	return dir, func() error {
+		err := syncFS(dir) // unmounting alone tells of no write that went wrong
+		if e := unix.Unmount(dir, 0); e != nil {
+			return fmt.Errorf("unmount %s: %w", device, errors.Join(err, e))
+		}
+		if err != nil {
+			return fmt.Errorf("write to %s: %w", device, err)
+		}
+		return os.Remove(dir)
+	}, nil
+}
+
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// partition finds the kernel's name of a disk's partition.
+func partition(class, disk string, number int) (string, error) {
+	files, err := filepath.Glob(filepath.Join(class, disk, "*", "partition"))
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		if data, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(data)) == strconv.Itoa(number) {
+			return filepath.Base(filepath.Dir(f)), nil
+		}
+	}
+	return "", fmt.Errorf("the kernel sees no partition %d on %s", number, disk)
 }
 
 // Terminals lists the devices of the consoles that the kernel was given.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"unicode/utf16"
 )
@@ -88,10 +89,10 @@ func (v *Volume) List(path string) ([]Entry, error) {
 		}
 		e, ok := find(entries, name)
 		if !ok || !e.Dir {
-			return nil, fmt.Errorf("%s: no directory %s", path, name)
+			return nil, fmt.Errorf("%s: directory %s: %w", path, name, fs.ErrNotExist)
 		}
 		var raw []byte
-		if raw, err = v.chain(e.cluster); err == nil {
+		if raw, err = v.chain(e.cluster, maxDirectory); err == nil {
 			entries = parse(raw)
 		}
 	}
@@ -100,14 +101,46 @@ func (v *Volume) List(path string) ([]Entry, error) {
 
 // Has says whether there is a file with something in it.
 func (v *Volume) Has(path string) bool {
+	e, err := v.file(path)
+	return err == nil && e.Size > 0
+}
+
+// Read gives what is in a file. One that is larger than limit is an error.
+func (v *Volume) Read(path string, limit int64) ([]byte, error) {
+	e, err := v.file(path)
+	if err != nil {
+		return nil, err
+	}
+	size := int64(e.Size)
+	if size > limit {
+		return nil, fmt.Errorf("%s: %d bytes, want %d at most", path, size, limit)
+	}
+	raw, err := v.chain(e.cluster, size)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if int64(len(raw)) < size {
+		return nil, fmt.Errorf("%s: %d bytes, its clusters hold %d", path, size, len(raw))
+	}
+	return raw[:size], nil
+}
+
+// file finds a file. One that is not there is fs.ErrNotExist.
+func (v *Volume) file(path string) (Entry, error) {
 	names := split(path)
 	if len(names) == 0 {
-		return false
+		return Entry{}, fmt.Errorf("%q is no file", path)
 	}
 	last := len(names) - 1
 	entries, err := v.List(strings.Join(names[:last], "/"))
+	if err != nil {
+		return Entry{}, err
+	}
 	e, ok := find(entries, names[last])
-	return err == nil && ok && !e.Dir && e.Size > 0
+	if !ok || e.Dir {
+		return Entry{}, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
+	}
+	return e, nil
 }
 
 func split(path string) []string {
@@ -125,7 +158,7 @@ func find(entries []Entry, name string) (Entry, bool) {
 
 func (v *Volume) root() ([]Entry, error) {
 	if v.bits == 32 {
-		raw, err := v.chain(v.rootCluster)
+		raw, err := v.chain(v.rootCluster, maxDirectory)
 		return parse(raw), err
 	}
 	raw := make([]byte, min(v.rootLength, maxDirectory))
@@ -135,10 +168,10 @@ func (v *Volume) root() ([]Entry, error) {
 	return parse(raw), nil
 }
 
-// chain reads the clusters of a directory.
-func (v *Volume) chain(cluster uint32) (raw []byte, err error) {
+// chain reads the clusters of a file or a directory, up to the one in which limit is reached.
+func (v *Volume) chain(cluster uint32, limit int64) (raw []byte, err error) {
 	size := v.perCluster * v.sector
-	for int64(len(raw))+size <= maxDirectory {
+	for int64(len(raw)) < limit {
 		if cluster < 2 || cluster-2 >= v.clusters {
 			return raw, nil // the end's mark lies above all clusters
 		}

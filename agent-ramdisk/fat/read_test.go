@@ -2,7 +2,9 @@ package fat
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,11 +33,18 @@ func TestRead(t *testing.T) {
 			if err := os.WriteFile(loader, []byte("MZ"), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			// Clusters and a piece of one.
+			data := bytes.Repeat([]byte("0123456789"), 1000)
+			large := filepath.Join(t.TempDir(), "large")
+			if err := os.WriteFile(large, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			commands := [][]string{
 				{"mkfs.vfat", "-F", fmt.Sprint(tt.bits), "-s", "1", path},
 				{"mmd", "-i", path, "::EFI", "::EFI/BOOT", "::EFI/a distribution"},
 				{"mcopy", "-i", path, loader, "::EFI/BOOT/BOOTX64.EFI"},
 				{"mcopy", "-i", path, loader, "::EFI/a distribution/shimx64-signed.efi"},
+				{"mcopy", "-i", path, large, "::EFI/large"},
 			}
 			// Enough files that the directory has several clusters.
 			for i := range 40 {
@@ -64,8 +73,19 @@ func TestRead(t *testing.T) {
 					t.Errorf("Has(%q) = %v, want %v", name, got, want)
 				}
 			}
-			if l, err := v.List("EFI"); err != nil || len(l) != 4 || l[3].Name != "a distribution" || !l[3].Dir {
+			if l, err := v.List("EFI"); err != nil || len(l) != 5 || l[3].Name != "a distribution" || !l[3].Dir {
 				t.Errorf("List(EFI) = %+v, %v", l, err)
+			}
+			if got, err := v.Read("EFI/large", 10000); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("Read = %d bytes, %v, want the %d of the file", len(got), err, len(data))
+			}
+			if _, err := v.Read("EFI/large", 9999); err == nil {
+				t.Error("Read of a file larger than the limit: no error")
+			}
+			for _, name := range []string{"EFI/none", "none/large", "EFI/BOOT"} {
+				if _, err := v.Read(name, 10000); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("Read(%q) = %v, want that it does not exist", name, err)
+				}
 			}
 		})
 	}
@@ -97,6 +117,7 @@ func FuzzRead(f *testing.F) {
 		entries, _ := v.List("")
 		for _, e := range entries[:min(4, len(entries))] {
 			_, _ = v.List(e.Name)
+			_, _ = v.Read(e.Name, 64<<10)
 		}
 	})
 }

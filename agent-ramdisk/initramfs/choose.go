@@ -33,7 +33,7 @@ var defaults = []string{
 	"drivers/message/fusion/mptsas", "drivers/message/fusion/mptspi",
 
 	"drivers/char/ipmi/ipmi_si", "drivers/char/ipmi/ipmi_ssif", "drivers/char/ipmi/ipmi_devintf",
-	"fs/efivarfs/",
+	"fs/efivarfs/", "fs/fat/vfat", "fs/nls/nls_cp437", "fs/nls/nls_ascii",
 }
 
 // byName are those of them that no device asks for. crc32c is what the storage drivers ask the crypto

@@ -73,10 +73,15 @@ func (l *Loader) Coldplug(early bool) (loaded int, err error) {
 
 // ByName loads the modules that no device asks for.
 func (l *Loader) ByName() error {
+	return l.Load(l.Index.ByName...)
+}
+
+// Load loads modules when they are needed. One that the ramdisk does not have may be built into the kernel.
+func (l *Loader) Load(names ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
-	for _, name := range l.Index.ByName {
+	for _, name := range names {
 		if m, ok := l.Index.Named(name); ok {
 			_, err := l.loadLocked(m)
 			errs = append(errs, err)

@@ -48,7 +48,7 @@ var allowed = map[string][]string{
 	"cmd/pxectl":  append([]string{"lab", "appliance", "api", "deploy", "agent-ramdisk/initramfs"}, leaves...),
 
 	// What runs in the ramdisk, and what builds it.
-	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "images", "inventory"},
+	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "agent-ramdisk/fat", "images", "inventory"},
 	"agent-ramdisk/boot":             {},
 	"agent-ramdisk/cmd/pxagent":      {"agent-ramdisk/...", "images", "inventory"},
 	"agent-ramdisk/disk":             {"agent-ramdisk/fat", "images", "inventory"},

@@ -98,6 +98,12 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 		},
 		Settle: func(context.Context) { <-settled },
 		Report: machine.Report, Disks: machine.Disks, Dev: "/dev", EFI: "/sys/firmware/efi", DiskWait: 30 * time.Second,
+		MountESP: func(disk string, number int) (string, func() error, error) {
+			if err := loader.Load("vfat", "nls_cp437", "nls_ascii"); err != nil {
+				return "", nil, err
+			}
+			return boot.MountESP(disk, number)
+		},
 		Restart: boot.Restart,
 	}
 	return a.Run(ctx)
