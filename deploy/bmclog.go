@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"io"
 	"sync"
 
 	"github.com/pxectl/pxectl/inventory"
@@ -94,5 +95,15 @@ func (r recordedBMC) SetBoot(ctx context.Context, b power.Boot) error {
 
 type recordedConsole struct {
 	recordedBMC
-	power.Console
+	console power.Console
+}
+
+var _ power.Console = recordedConsole{}
+
+func (r recordedConsole) Console(ctx context.Context, in io.Reader, out io.Writer) error {
+	return r.console.Console(ctx, in, out)
+}
+
+func (r recordedConsole) Listen(ctx context.Context, out io.Writer) error {
+	return r.console.Listen(ctx, out)
 }
