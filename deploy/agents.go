@@ -306,6 +306,7 @@ func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
 	} else {
 		s := w.snap.Load()
 		w.asked.Store(e.cfg.Now().UnixNano())
+		w.nudge()
 		agent.Name = s.m.Name
 		if bootsLocally(s) {
 			return BootAnswer{Local: true, Name: s.m.Name}

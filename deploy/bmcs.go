@@ -68,6 +68,11 @@ func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (
 				Hint: "end it with `pxectl deployment cancel " + string(s.d.ID) + "` first",
 			}
 		}
+		switch a {
+		case power.ActOn, power.ActCycle, power.ActReset:
+			w.switched.Store(w.now().UnixNano())
+			w.nudge()
+		}
 		if err := e.change(ctx, w, b, a); err != nil {
 			return err
 		}
@@ -138,7 +143,7 @@ func (e *Engine) SetBoot(ctx context.Context, actor, ref string, want power.Boot
 	return stands, err
 }
 
-// Console joins in and out to the machine's serial console until ctx or in ends.
+// Console joins in and out to the machine's serial console until ctx or in ends. If we listen to it, we let go of it.
 func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, out io.Writer) error {
 	return e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
 		c, ok := b.(power.Console)
@@ -146,6 +151,8 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 			return &inventory.Problem{Code: inventory.CodeBMC, Detail: w.snap.Load().m.Name + ": its BMC has no serial console"}
 		}
 		e.Note(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "console opened"})
-		return c.Console(ctx, in, out)
+		back := w.ear.giveWay(ctx)
+		defer back()
+		return c.Console(ctx, in, w.ear.overheard(out))
 	})
 }

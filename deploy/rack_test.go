@@ -31,6 +31,7 @@ type rack struct {
 	path    string
 	policy  Policy
 	bmc     *powertest.BMC
+	line    *powertest.Line // its BMC's console; nil when it has none
 	disks   []inventory.Disk
 	pci     []inventory.PCIDevice
 	noBMC   bool
@@ -91,8 +92,13 @@ func (r *rack) start() *Engine {
 	}
 	e, err := New(Config{
 		Store: store, Key: testKey, Seal: seal, Unseal: unseal,
-		OpenBMC: func(t power.Target) (power.BMC, error) { return r.bmc, nil },
-		BMC:     power.Target{User: "admin", Password: "secret"}, Pace: powertest.Fast,
+		OpenBMC: func(t power.Target) (power.BMC, error) {
+			if r.line != nil {
+				return powertest.WithConsole{BMC: r.bmc, Line: r.line}, nil
+			}
+			return r.bmc, nil
+		},
+		BMC: power.Target{User: "admin", Password: "secret"}, Pace: powertest.Fast,
 		Image: func(ref string) (Image, error) {
 			if ref != "debian-12" && ref != "img1" {
 				return Image{}, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no image %q", ref)}

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"cmp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,11 @@ var way = []inventory.Event{
 	sign(11, "http", "GET /ramdisk/amd64/initrd: 200", "path", "/ramdisk/amd64/initrd", "status", "200"),
 	sign(20, "dhcp", "DISCOVER from other on port 67: no answer: not a network boot client", "type", "DISCOVER", "class", "other", "port", "67"),
 	sign(25, "agent", "the agent registered from 10.77.0.120, 9.1 s after its kernel started"),
+}
+
+// says is a complaint that was heard on the console.
+func says(second int, about subject, quote string) inventory.Event {
+	return sign(second, "console", "the console says "+strconv.Quote(quote), "complaint", string(about), "quote", quote)
 }
 
 // upTo is the way up to one sign, with others in the place of what would follow.
@@ -118,6 +124,41 @@ func TestWhyABootStopped(t *testing.T) {
 			stage: "it has kernel and ramdisk, and its agent never called: the kernel does not start, or has no driver for the network card (8086:1533 I210; when it was inspected there was none)",
 			next:  "look at its console", decisive: "GET /ramdisk/amd64/initrd",
 		},
+		"a kernel that panics": {
+			events: upTo(10, says(15, aboutPanic, "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100")),
+			stage:  "it has kernel and ramdisk, and its agent never called: the kernel panicked (Attempted to kill init! exitcode=0x00000100)", next: "the agent in the ramdisk ended",
+			decisive: "the console says \"Kernel panic - not syncing: Attempted",
+		},
+		"a kernel that says why it panics": {
+			events: upTo(10, says(14, aboutMemory, "Initramfs unpacking failed: write error"), says(15, aboutPanic, "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"), says(16, aboutKernel, "BUG: after that")),
+			stage:  `it has kernel and ramdisk, and its agent never called: the kernel panicked (VFS: Unable to mount root fs on unknown-block(0,0)) after "Initramfs unpacking failed: write error"`,
+			next:   "give the machine more memory", decisive: "the console says \"Kernel panic",
+		},
+		"an agent that says why it does not call": {
+			events: upTo(10, says(15, aboutAgent, "pxagent: error: no network card has a driver; build the ramdisk")),
+			stage:  `it has kernel and ramdisk, and its agent never called; its console says "pxagent: error: no network card has a driver`, next: buildWith, decisive: "the console says",
+		},
+		"an agent that does not trust the server": {
+			events: upTo(11, says(22, aboutAgent, "pxagent: warn: register, will try again err=the server's key is sha256:aa, and not the pinned one")),
+			stage:  `it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called; its console says "pxagent: warn: register`, next: "is another machine at the appliance's address", decisive: "the console says",
+		},
+		"what was said before the script is past": {
+			events: append(upTo(4, says(5, aboutFirmware, "No bootable device."), says(5, aboutPanic, "Kernel panic - not syncing: of the system before")), way[4:10]...),
+			stage:  "it has kernel and ramdisk, and its agent never called: the kernel does not start", next: "look at its console", decisive: "GET /ramdisk/amd64/initrd",
+		},
+		"a boot program that cannot reach us": {
+			events: upTo(6, says(9, aboutIPXE, "http://10.77.0.1:8080/boot.ipxe... Connection timed out (https://ipxe.org/4c0a6092)")),
+			stage:  `it fetched snponly.efi whole, and that never asked for its script; its console says "http://10.77.0.1:8080/boot.ipxe... Connection timed out (https://ipxe.org/4c0a6092)"`,
+			next:   "let the HTTP port", decisive: "the console says",
+		},
+		"a firmware that will not": {
+			m: inventory.Machine{Power: inventory.Power{Known: true, On: true, ObservedAt: noon}}, events: []inventory.Event{says(5, aboutFirmware, "No bootable device.")},
+			stage: `its BMC says that it is on (read 1h0m0s ago), and nothing was seen of it on the wire; its console says "No bootable device."`, next: "is network boot first", decisive: "the console says",
+		},
+		"Secure Boot": {
+			events: upTo(6, says(9, aboutSecure, `BdsDxe: failed to load Boot0003 "UEFI PXEv4": Access Denied`)),
+			stage:  "it fetched snponly.efi whole, and that never asked for its script; its console says", next: "switch Secure Boot off in its firmware", decisive: "the console says",
+		},
 		"a kernel with an address and no agent": {events: upTo(11), stage: "it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called", next: "let the agents' port (TCP 8443) in", decisive: "DISCOVER from other"},
 		"a nonce that is refused":               {events: upTo(11, sign(25, "agent", "registration from 10.77.0.120 refused: the nonce is another boot's")), stage: "registration from 10.77.0.120 refused", next: "boot it from the network again", decisive: "registration"},
 		"the agent called":                      {events: way, stage: "its agent called", next: "wait", decisive: "the agent registered"},
@@ -196,6 +237,28 @@ func TestABootUnderWayAlarmsNobody(t *testing.T) {
 		if got.next != "wait" {
 			t.Errorf("5 s after sign %d: %q, next %q, want to be told to wait", n, got.stage, got.next)
 		}
+	}
+}
+
+// What firmware and boot programs grumble about while they go on alarms nobody either. A kernel that has panicked does not go on.
+func TestWhatAConsoleSaysWhileABootIsUnderWay(t *testing.T) {
+	grumble := says(9, aboutIPXE, "tftp://10.77.0.1/autoexec.ipxe... Not found (https://ipxe.org/2d126001)")
+	again := grumble
+	again.Count, again.Since = 7, grumble.At.Add(-time.Minute)
+	for name, c := range map[string]struct {
+		said inventory.Event
+		next string
+	}{
+		"grumbles":             {grumble, "wait"},
+		"the same seven times": {again, "look at its console"},
+		"panics":               {says(12, aboutPanic, "Kernel panic - not syncing: Fatal exception"), "a fault of the kernel"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := boot{m: inventory.Machine{Name: "m1"}, now: noon.Add(15 * time.Second), started: noon}.stopped(upTo(10, c.said), noon.Add(-time.Second))
+			if !strings.HasPrefix(got.next, c.next) {
+				t.Errorf("%q, next %q, want %q", got.stage, got.next, c.next)
+			}
+		})
 	}
 }
 

@@ -41,17 +41,22 @@ type worker struct {
 
 	seen     atomic.Int64 // UnixNano of the agent's last call
 	asked    atomic.Int64 // UnixNano of the last network boot
+	switched atomic.Int64 // UnixNano of the last time that an operator switched it on
 	moved    atomic.Int64 // UnixNano when progress last moved
 	progress atomic.Pointer[inventory.Progress]
 	orders   orderBox
 	readings readings // of the BMC
+	ear      ear
 
 	// Of the loop alone.
 	ctx     context.Context
 	working context.CancelFunc // our own part of the step is in flight; nil when not
 	deleted bool
-	synced  string    // address and credentials with which the power was read last
-	syncAt  time.Time // when to read it again
+	hears   string             // the boot that is listened to
+	asks    int64              // asked, when that was looked at last
+	deafen  context.CancelFunc // ends listening
+	synced  string             // address and credentials with which the power was read last
+	syncAt  time.Time          // when to read it again
 }
 
 // A snapshot is a machine and its current or last deployment, as stored. It is never changed, only replaced.
@@ -294,7 +299,9 @@ func (w *worker) stalled() bool {
 // advance does moves until there is nothing to do, and returns when to look again.
 func (w *worker) advance() time.Duration {
 	for {
-		move := Next(w.facts())
+		f := w.facts()
+		w.hear(f)
+		move := Next(f)
 		if move.Verb != Order && move.Verb != Inspect && move.Verb != Wait {
 			w.orders.set(nil)
 		}

@@ -1,0 +1,276 @@
+package deploy
+
+import (
+	"context"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/powertest"
+)
+
+// cold is a rack whose machine is off, has a console, and whose agent will never call.
+func cold(t *testing.T) *rack {
+	r := newRack(t)
+	r.line = &powertest.Line{}
+	return r
+}
+
+// off ends the agent, so that the next deployment has to boot it.
+func (r *rack) off() {
+	r.t.Helper()
+	if _, err := r.now().Power(context.Background(), "test", "m1", power.ActOff); err != nil {
+		r.t.Fatal(err)
+	}
+	r.mute.Store(true)
+}
+
+func (r *rack) soon(what string, ok func() bool) {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			events, _ := r.now().Events(0, "", 1000)
+			for _, e := range events {
+				r.t.Logf("%s %s", e.Kind, e.Text)
+			}
+			r.t.Fatalf("not within 10 s: %s", what)
+		}
+	}
+}
+
+// heard are the texts of the events about the machine's console.
+func (r *rack) heard() (texts []string) {
+	events, err := r.now().Events(0, "", 1000)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, e := range events {
+		if e.Kind == "console" {
+			texts = append(texts, e.Text)
+		}
+	}
+	return texts
+}
+
+func (r *rack) saw(beginning string) bool {
+	for _, text := range r.heard() {
+		if strings.HasPrefix(text, beginning) {
+			return true
+		}
+	}
+	return false
+}
+
+// loaded notes what the boot plane sees of a machine up to its ramdisk.
+func (r *rack) loaded() {
+	for _, e := range way[7:10] {
+		e.At, e.Seq = time.Time{}, 0
+		r.now().Note(e)
+	}
+}
+
+const thePanic = `the console says "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"`
+
+// A machine's kernel panics while it is booted for a deployment: `why` quotes it, and listening ends with the boot.
+func TestAPanicIsQuoted(t *testing.T) {
+	r := cold(t)
+	r.available()
+	r.off()
+	r.deploy(inventory.DeployRequest{})
+	r.acted(inventory.BootAgent)
+	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+	r.loaded()
+	r.soon("the ramdisk is on the timeline", func() bool {
+		events, _ := r.now().Events(0, "", 1000)
+		return events[len(events)-1].Data["path"] == "/ramdisk/amd64/initrd"
+	})
+	r.line.Say(panicked)
+	var why Diagnosis
+	r.soon("the panic is quoted", func() bool {
+		why, _ = r.now().Why("m1")
+		return strings.Contains(why.Sentence, "it has kernel and ramdisk, and its agent never called: the kernel panicked (VFS: Unable to mount root fs on unknown-block(0,0))")
+	})
+	if !strings.Contains(why.Next, "pxectl ramdisk build") {
+		t.Errorf("next move %q, want to build the ramdisk again", why.Next)
+	}
+	texts := ""
+	for _, e := range why.Evidence {
+		texts += e.Text + "\n"
+	}
+	if !strings.Contains(texts, thePanic) || !strings.Contains(texts, "Initramfs unpacking failed") {
+		t.Errorf("evidence:\n%swant the panic and what was before it", texts)
+	}
+
+	// The agent comes after all: nobody listens any more, and there are no last words.
+	nonce := r.now().BootOf(testMAC).Nonce
+	if _, err := r.now().Register(t.Context(), nonce, "192.0.2.100", inventory.Registration{MAC: testMAC, BootID: "late"}); err != nil {
+		t.Fatal(err)
+	}
+	r.soon("the listener has hung up", func() bool { return r.line.Holder() == "" })
+	if r.saw("its console ends") {
+		t.Errorf("the console of a boot that went well has last words: %q", r.heard())
+	}
+}
+
+// Each walk that ends in vain leaves the last words of its console, with the lines before them.
+func TestLastWordsOfABootInVain(t *testing.T) {
+	r := cold(t)
+	r.dead.BootAgent = 600 * time.Millisecond
+	r.available()
+	r.off()
+	r.deploy(inventory.DeployRequest{})
+	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+	r.line.Say("Loading drivers\r\nprobing eth0\r\n\x1b[31mstuck\x1b[0m\r\nhere")
+	r.until(inventory.Failed)
+	r.soon("the last words", func() bool { return r.saw(`its console ends with "probing eth0", "stuck", "here"`) })
+	r.soon("a console without words", func() bool { return r.saw("its console said nothing") })
+	r.soon("the listener has hung up", func() bool { return r.line.Holder() == "" })
+	events, _ := r.now().Events(0, "", 1000)
+	for _, e := range events {
+		if strings.HasPrefix(e.Text, "its console ends") && e.Data["console"] != "Loading drivers\nprobing eth0\nstuck\nhere" {
+			t.Errorf("its lines are %q", e.Data["console"])
+		}
+	}
+}
+
+// A console that cannot be had is told once and fails no deployment.
+func TestNoConsole(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*rack)
+		want    string
+	}{
+		"switched off": {func(r *rack) { r.line.Err = power.ErrUnsupported }, "no console: not supported by this BMC"},
+		"none":         {func(r *rack) { r.line = nil }, "no console: a console is not supported by this BMC"},
+		"another's": {
+			func(r *rack) {
+				go func() { _ = r.line.Console(r.t.Context(), blocks{r.t.Context()}, io.Discard) }()
+				r.soon("another session has the console", func() bool { return r.line.Holder() == "console" })
+			}, "no console: another session has the serial console",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := cold(t)
+			c.prepare(r)
+			r.available()
+			r.off()
+			r.deploy(inventory.DeployRequest{})
+			r.soon(c.want, func() bool { return r.saw(c.want) })
+			r.mute.Store(false)
+			r.powerOn(power.Boot{Device: power.DevicePXE})
+			r.until(inventory.Deployed)
+			if heard := r.heard(); len(heard) != 1 || heard[0] != c.want {
+				t.Errorf("events about the console: %q, want %q once", heard, c.want)
+			}
+			if name == "another's" && r.line.Holder() != "console" {
+				t.Errorf("the console is %q's, want that it was left to the other session", r.line.Holder())
+			}
+		})
+	}
+}
+
+// blocks is a keyboard at which nobody sits.
+type blocks struct{ ctx context.Context }
+
+func (b blocks) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, io.EOF }
+
+// An operator's console has the line at once and for as long as it is open. What is said meanwhile is heard all the same.
+func TestAnOperatorsConsoleComesFirst(t *testing.T) {
+	r := cold(t)
+	r.available()
+	r.off()
+	r.deploy(inventory.DeployRequest{})
+	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+
+	in, keys := io.Pipe()
+	var out locked
+	done := make(chan error, 1)
+	go func() { done <- r.now().Console(t.Context(), "test", "m1", in, &out) }()
+	r.soon("the operator has the console", func() bool { return r.line.Holder() == "console" })
+	if _, err := keys.Write([]byte("reboot\r")); err != nil {
+		t.Fatal(err)
+	}
+	r.line.Say(panicked)
+	r.soon("the panic is heard", func() bool { return r.saw(thePanic) })
+	if out.String() != panicked {
+		t.Errorf("the operator saw %q, want what the machine said", out.String())
+	}
+	keys.Close()
+	if err := <-done; err != nil {
+		t.Errorf("Console() = %v, want nil", err)
+	}
+	if r.line.Typed() != "reboot\r" {
+		t.Errorf("the machine was told %q, want what the operator typed", r.line.Typed())
+	}
+	r.soon("the console is listened to again", func() bool { return r.line.Holder() == "listener" })
+	for _, text := range r.heard() {
+		if strings.HasPrefix(text, "no console") {
+			t.Errorf("giving way is told as %q", text)
+		}
+	}
+}
+
+type locked struct {
+	mu  sync.Mutex
+	buf strings.Builder
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// An announced machine that an operator switches on is listened to, before it gave any sign.
+func TestAnEnrolledMachineIsHeard(t *testing.T) {
+	r := cold(t)
+	r.mute.Store(true)
+	e := r.start()
+	address := testBMC
+	if _, err := e.AddMachine(t.Context(), "test", NewMachine{Name: "m1", MACs: []inventory.MAC{testMAC}, BMC: BMCEdit{Address: &address}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Power(t.Context(), "test", "m1", power.ActOn); err != nil {
+		t.Fatal(err)
+	}
+	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+	r.line.Say("\r\nNo bootable device.\r\n")
+	r.soon("the complaint", func() bool { return r.saw(`the console says "No bootable device."`) })
+}
+
+// The appliance is killed while a machine boots: the next one listens.
+func TestListeningGoesOnAfterACrash(t *testing.T) {
+	r := cold(t)
+	r.available()
+	r.off()
+	r.deploy(inventory.DeployRequest{})
+	r.acted(inventory.BootAgent)
+	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+	r.crash()
+	r.soon("the console is listened to again", func() bool { return r.line.Holder() == "listener" })
+	r.line.Say(panicked)
+	r.soon("the panic is heard", func() bool { return r.saw(thePanic) })
+}
+
+// A machine that complains for ever does not fill its timeline.
+func TestAKernelThatComplainsForEver(t *testing.T) {
+	var ear ear
+	notes := 0
+	ear.begin(func(string, map[string]string) { notes++ })
+	for range 1000 {
+		_, _ = io.WriteString(&ear, "[    1.000000] BUG: scheduling while atomic\r\n")
+	}
+	_, _ = io.WriteString(&ear, "[    2.000000] Kernel panic - not syncing: Fatal exception\r\n")
+	if notes != maxComplain+1 {
+		t.Errorf("1000 complaints and a panic are %d events, want %d and the panic", notes, maxComplain)
+	}
+}

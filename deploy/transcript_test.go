@@ -1,0 +1,91 @@
+package deploy
+
+import (
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestTranscript(t *testing.T) {
+	for name, c := range map[string]struct {
+		said string
+		want []string
+	}{
+		"lines":                 {"one\r\ntwo\n\n\r\nthree", []string{"one", "two", "three"}},
+		"colours":               {"\x1b[0;1miPXE 1.0.0+\x1b[0m -- Open Source\r\n", []string{"iPXE 1.0.0+ -- Open Source"}},
+		"a cleared screen":      {"GRUB\x1b[2J\x1b[01;01HBdsDxe: failed\r\n", []string{"GRUB", "BdsDxe: failed"}},
+		"a reset":               {"login: \x1bc\x1b[?7l\x1b[2JSeaBIOS\r\n", []string{"login:", "SeaBIOS"}},
+		"GRUB's own way":        {"\x1b[0;30;47mWe\x1b[11;02H\x1b[11;03Hlcome to GRUB!\r\n", []string{"We", "lcome to GRUB!"}},
+		"the cursor forward":    {"a\x1b[5Cb\n", []string{"a b"}},
+		"backspaces":            {"Press Ctrl-B...\b \b\b \b\b \bnet0\n", []string{"Press Ctrl-Bnet0"}},
+		"written over":          {"10%\r20%\r30%\r\ndone\r\n", []string{"30%", "done"}},
+		"a wrapped line":        {strings.Repeat("x", 70) + " (https://\r\nipxe.org/4c0a6092)\r\nnext\r\n", []string{strings.Repeat("x", 70) + " (https://ipxe.org/4c0a6092)", "next"}},
+		"a kernel's 80 columns": {"[    1.000000] " + strings.Repeat("k", 65) + "\r\nnext\r\n", []string{"[    1.000000] " + strings.Repeat("k", 65), "next"}},
+		"a window title":        {"a\x1b]0;title\x07b\x1b]8;;http://x\x1b\\c\n", []string{"abc"}},
+		"one that never ends":   {"\x1b]" + strings.Repeat("t", titleBytes-1) + "heard\n", []string{"heard"}},
+		"a sequence of no end":  {"\x1b[" + strings.Repeat("1", escapeBytes-1) + "heard\n", []string{"heard"}},
+		"not UTF-8":             {"\xff\xfesize \xc3\xa9\xc2\x9b \u202edrow\n", []string{"size é drow"}},
+		"controls":              {"a\x00b\x07c\x7f\td\n", []string{"abc d"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tr transcript
+			tr.add([]byte(c.said), func(string) {})
+			if diff := cmp.Diff(c.want, tr.last(transcriptLines)); diff != "" {
+				t.Errorf("lines of %q (-want +got):\n%s", c.said, diff)
+			}
+		})
+	}
+}
+
+// A progress that is written over is heard, since the last thing before a hang can be such a line, and is not kept.
+func TestTranscriptHearsWhatIsWrittenOver(t *testing.T) {
+	var tr transcript
+	var heard []string
+	tr.add([]byte("loading\rpanic\rgone\n"), func(line string) { heard = append(heard, line) })
+	if diff := cmp.Diff([]string{"loading", "panic", "gone"}, heard); diff != "" {
+		t.Errorf("heard (-want +got):\n%s", diff)
+	}
+}
+
+// Whatever comes, what is kept is bounded and plain, and the same text gives the same lines however it is cut into packets.
+func FuzzTranscript(f *testing.F) {
+	f.Add([]byte("\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2)\r\nBooting from ROM...\r\n"), 3)
+	f.Add([]byte("[    5.273002] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"), 7)
+	f.Add([]byte(strings.Repeat("x", 3*lineBytes)+"\b\b\r\x1b]\x1b[31"), 1)
+	f.Add([]byte(strings.Repeat("line\n", 2*transcriptLines)), 100)
+	f.Fuzz(func(t *testing.T, said []byte, cut int) {
+		var whole, parts transcript
+		var heard, again []string
+		whole.add(said, func(line string) { heard = append(heard, line) })
+		cut = max(1, cut)
+		for rest := said; len(rest) > 0; {
+			n := min(cut, len(rest))
+			parts.add(rest[:n], func(line string) { again = append(again, line) })
+			rest = rest[n:]
+		}
+		if diff := cmp.Diff(heard, again); diff != "" {
+			t.Errorf("in packets of %d (-whole +packets):\n%s", cut, diff)
+		}
+		size := 0
+		for _, line := range whole.last(transcriptLines + 1) {
+			size += len(line)
+			if !utf8.ValidString(line) || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("a line is not plain: %q", line)
+			}
+		}
+		if len(whole.lines) > transcriptLines || size > transcriptBytes+lineBytes || len(whole.line) > lineBytes {
+			t.Errorf("kept are %d lines of %d bytes", len(whole.lines), size)
+		}
+		for _, line := range heard {
+			if c, ok := complaintIn(line); ok && (c.quote == "" || len(c.quote) > len(line)) {
+				t.Errorf("complaintIn(%q) quotes %q", line, c.quote)
+			}
+			if c, ok := complaintIn(line); ok {
+				c.next()
+			}
+		}
+	})
+}
