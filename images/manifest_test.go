@@ -25,7 +25,7 @@ func testImage(t testing.TB) (raw, data []byte, m *Manifest) {
 	}
 	m = &Manifest{
 		Format: Format, Name: "test-1", RawSize: int64(len(raw)), SectorSize: 512, ChunkSize: ChunkSize,
-		RawBLAKE3: HashChunk(raw), HashName: HashName,
+		HashName: HashName,
 	}
 	for off := 0; off < len(raw); off += ChunkSize {
 		piece := raw[off:min(off+ChunkSize, len(raw))]

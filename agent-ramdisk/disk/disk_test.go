@@ -85,7 +85,7 @@ func pack(t *testing.T, raw []byte) (*images.Manifest, []byte) {
 	}
 	m := &images.Manifest{
 		Format: images.Format, Name: "test", RawSize: int64(len(raw)), SectorSize: 512, ChunkSize: images.ChunkSize,
-		RawBLAKE3: images.HashChunk(raw), HashName: images.HashName,
+		HashName: images.HashName,
 	}
 	var data []byte
 	for chunk := range slices.Chunk(raw, images.ChunkSize) {

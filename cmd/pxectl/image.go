@@ -123,7 +123,6 @@ func (c *cli) imageShow() *cobra.Command {
 				t.field("disk", fmt.Sprintf("%d bytes (%s) at least, sectors of %d", img.RawSize, binary(img.RawSize), img.SectorSize))
 				t.field("zero", binary(img.ZeroBytes))
 				t.field("stored", binary(img.DataSize))
-				t.field("raw blake3", img.RawBLAKE3)
 				t.field("partitions", strings.Join(words(img.Contents.PartitionTable, fmt.Sprint(img.Contents.Partitions)), ", "))
 				t.field("file systems", strings.Join(system(img).Filesystems, ", "))
 				t.field("boots", bootsBy(img))

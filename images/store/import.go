@@ -85,7 +85,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	}
 	m := &images.Manifest{
 		Format: images.Format, Name: opt.Name, RawSize: p.rawSize, ChunkSize: images.ChunkSize,
-		RawBLAKE3: p.hash, HashName: images.HashName, DataSize: p.dataSize, Chunks: p.chunks,
+		HashName: images.HashName, DataSize: p.dataSize, Chunks: p.chunks,
 	}
 	table := contents.ReadTable(p.head)
 	m.Contents, m.SectorSize = layout(table), table.SectorSize
@@ -265,8 +265,9 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var same *Info
+	raw := m.RawHash()
 	for _, twin := range s.images {
-		if twin.RawBLAKE3 != m.RawBLAKE3 || twin.RawSize != m.RawSize {
+		if twin.RawHash != raw {
 			continue
 		}
 		if err := s.shareLocked(filepath.Join(temp, dataFile), m, twin.ID); err != nil {

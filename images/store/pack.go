@@ -28,7 +28,6 @@ type packed struct {
 	chunks   images.Chunks
 	rawSize  int64
 	dataSize int64
-	hash     images.Hash // of the whole
 	head     []byte // the first headSize raw bytes
 }
 
@@ -210,8 +209,6 @@ func (p *piece) pack(enc *zstd.Encoder) {
 
 func writePieces(ctx context.Context, order <-chan *piece, free chan<- *piece, w io.Writer, onChunk func(int64, int64)) (packed, error) {
 	var out packed
-	sum := images.NewHash()
-	zeros := make([]byte, 256<<10)
 	for p := range order {
 		select {
 		case <-p.done:
@@ -221,12 +218,6 @@ func writePieces(ctx context.Context, order <-chan *piece, free chan<- *piece, w
 		if len(out.chunks) == 0 {
 			out.head = make([]byte, min(p.size, headSize))
 			copy(out.head, p.raw)
-		}
-		sum.Write(p.raw)
-		if p.raw == nil {
-			for left := p.size; left > 0; left -= len(zeros) {
-				sum.Write(zeros[:min(left, len(zeros))])
-			}
 		}
 		if _, err := w.Write(p.frame); err != nil {
 			return packed{}, err
@@ -238,6 +229,5 @@ func writePieces(ctx context.Context, order <-chan *piece, free chan<- *piece, w
 		onChunk(out.rawSize, out.dataSize)
 		free <- p
 	}
-	sum.Sum(out.hash[:0])
 	return out, nil
 }

@@ -35,7 +35,7 @@ type Info struct {
 	ZeroBytes  int64           `json:"zero_bytes"`
 	DataSize   int64           `json:"data_size"`
 	SectorSize int             `json:"sector_size"`
-	RawBLAKE3  images.Hash     `json:"raw_blake3"`
+	RawHash    images.Hash     `json:"raw_hash"` // the same for images of the same disk, whatever their names
 	Contents   images.Contents `json:"contents"`
 	ImportedAt time.Time       `json:"imported_at"`
 
@@ -128,7 +128,7 @@ func (s *Store) read(id string) (Info, error) {
 func newInfo(id string, m *images.Manifest, at time.Time) Info {
 	return Info{
 		ID: id, Name: m.Name, RawSize: m.RawSize, ZeroBytes: m.ZeroBytes(), DataSize: m.DataSize,
-		SectorSize: m.SectorSize, RawBLAKE3: m.RawBLAKE3, Contents: m.Contents, ImportedAt: at.UTC(),
+		SectorSize: m.SectorSize, RawHash: m.RawHash(), Contents: m.Contents, ImportedAt: at.UTC(),
 	}
 }
 

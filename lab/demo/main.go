@@ -257,9 +257,9 @@ func (d *demo) prove(ctx context.Context) error {
 			return err
 		}
 		if sum != want {
-			return fmt.Errorf("%s: the disk has BLAKE3 %s, the image %s", m.name, sum, want)
+			return fmt.Errorf("%s: the disk has sha256 %s, the image %s", m.name, sum, want)
 		}
-		fmt.Printf("%s  disk      BLAKE3 %s read back before its first boot is the image's, but for: %s\n", m.name, sum, strings.Join(proof.Names(dep.Finished.Ranges), ", "))
+		fmt.Printf("%s  disk      sha256 %s read back before its first boot is the image's, but for: %s\n", m.name, sum, strings.Join(proof.Names(dep.Finished.Ranges), ", "))
 		fmt.Printf("%s  network   %.0f MB sent for %.0f MB of image; %d chunks verified, %d read back by the agent\n",
 			m.name, float64(dep.Written.Sent)/1e6, float64(dep.Written.Bytes)/1e6, dep.Written.Chunks, dep.Written.ReadBack)
 		for _, s := range dep.History {

@@ -3,10 +3,9 @@
 package proof
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,10 +18,10 @@ import (
 	"github.com/pxectl/pxectl/lab"
 )
 
-// Disk hashes the image's range of a disk, with the named ranges taken from the image: they are what finish-disk
-// changes on purpose. The sum equals the manifest's hash of the whole exactly when every other byte is the image's.
-// store is the appliance's image directory.
-func Disk(path, store, imageID string, but []inventory.Range) (sum images.Hash, want images.Hash, err error) {
+// Disk is the SHA-256 of the image's range of a disk, with the named ranges taken from the image: they are what finish-disk
+// changes on purpose; and that of the image, which is what sha256sum prints of the raw file that was imported. store is
+// the appliance's image directory.
+func Disk(path, store, imageID string, but []inventory.Range) (sum, want images.Hash, err error) {
 	raw, err := os.ReadFile(filepath.Join(store, imageID, "manifest.json"))
 	if err != nil {
 		return sum, want, err
@@ -48,32 +47,32 @@ func Disk(path, store, imageID string, but []inventory.Range) (sum images.Hash, 
 	if err != nil {
 		return sum, want, err
 	}
-	h := images.NewHash()
-	buf, original := make([]byte, m.ChunkSize), make([]byte, m.ChunkSize)
+	onDisk, ofImage := sha256.New(), sha256.New()
+	got, frame, room := make([]byte, m.ChunkSize), []byte(nil), make([]byte, m.ChunkSize)
 	for _, c := range m.Chunks {
-		got := buf[:c.RawLength]
+		got := got[:c.RawLength]
 		if _, err := disk.ReadAt(got, c.RawOffset); err != nil {
 			return sum, want, fmt.Errorf("read %s at %d: %w", path, c.RawOffset, err)
+		}
+		frame = slices.Grow(frame[:0], int(c.Length))[:c.Length]
+		if _, err := data.ReadAt(frame, c.Offset); err != nil {
+			return sum, want, fmt.Errorf("read %s at %d: %w", data.Name(), c.Offset, err)
+		}
+		image, err := dec.DecodeChunk(room, frame, c)
+		if err != nil {
+			return sum, want, err
 		}
 		begin, end := uint64(c.RawOffset), uint64(c.RawOffset+c.RawLength)
 		for _, r := range but {
 			from, to := max(r.Offset, begin), min(r.Offset+r.Length, end)
-			if from >= to {
-				continue
+			if from < to {
+				copy(got[from-begin:to-begin], image[from-begin:to-begin])
 			}
-			frame := make([]byte, c.Length)
-			if _, err := data.ReadAt(frame, c.Offset); err != nil && !errors.Is(err, io.EOF) {
-				return sum, want, err
-			}
-			chunk, err := dec.DecodeChunk(original, frame, c)
-			if err != nil {
-				return sum, want, err
-			}
-			copy(got[from-begin:to-begin], chunk[from-begin:to-begin])
 		}
-		h.Write(got)
+		onDisk.Write(got)
+		ofImage.Write(image)
 	}
-	return images.Hash(h.Sum(nil)), m.RawBLAKE3, nil
+	return images.Hash(onDisk.Sum(nil)), images.Hash(ofImage.Sum(nil)), nil
 }
 
 // Wire says what a capture of the provisioning network shows of DHCP.

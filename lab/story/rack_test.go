@@ -209,7 +209,7 @@ func (r *rack) proveDisk(name string) {
 		r.t.Fatal(err)
 	}
 	if sum != want {
-		r.t.Errorf("BLAKE3 of %s's disk but for %v = %s, want the image's %s", name, proof.Names(d.Finished.Ranges), sum, want)
+		r.t.Errorf("sha256 of %s's disk but for %v = %s, want the image's %s", name, proof.Names(d.Finished.Ranges), sum, want)
 	}
 }
 
