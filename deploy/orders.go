@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -180,10 +181,18 @@ func (w *worker) take(id string, r inventory.Result) error {
 		for _, warning := range r.Finished.Warnings {
 			w.e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: warning})
 		}
+		w.noteRemoved(r.Finished.Removed)
 		return w.endStep(proof, nil,
 			func(_ *inventory.Machine, d *inventory.Deployment) { d.Finished = r.Finished })
 	}
 	return w.endStep("", fmt.Errorf("the agent's result of %s carries no proof", rec.Step))
+}
+
+// noteRemoved puts on the timeline which boot entries the agent removed: a machine that does not start any more shall not be a riddle.
+func (w *worker) noteRemoved(entries []string) {
+	if len(entries) > 0 {
+		w.e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: "boot entries of the system that was on the disk removed: " + strings.Join(entries, ", ")})
+	}
 }
 
 func bootNonce(m inventory.Machine) string {

@@ -296,9 +296,9 @@ func goodResult(o inventory.Order, disks []inventory.Disk, noBMC bool) inventory
 		if o.Quick {
 			return inventory.Result{Erased: &inventory.Erased{Method: inventory.MethodMetadata, Proof: "no label is left"}}
 		}
-		return inventory.Result{Erased: &inventory.Erased{Method: "discard", Proof: "read back 1024 places", Checked: 1024, Bytes: o.Target.Bytes}}
+		return inventory.Result{Erased: &inventory.Erased{Method: "discard", Proof: "read back 1024 places", Checked: 1024, Bytes: o.Target.Bytes, Removed: []string{"Boot0007 " + o.Target.Serial}}}
 	case inventory.DoFinishDisk:
-		return inventory.Result{Finished: &inventory.Finished{Partitions: 4}}
+		return inventory.Result{Finished: &inventory.Finished{Partitions: 4, Removed: []string{"Boot0006 debian"}}}
 	}
 	return inventory.Result{}
 }

@@ -133,6 +133,7 @@ func (w *worker) orderErase(o *inventory.Order) error {
 // erased records one disk, and ends the step with the last.
 func (w *worker) erased(proof inventory.Erased) error {
 	s := w.snap.Load()
+	w.noteRemoved(proof.Removed)
 	rec := inventory.Erasure{
 		At: w.now(), Machine: w.id, MachineName: s.m.Name, Run: s.d.ID, Actor: s.d.Actor, Disk: s.d.Targets[len(s.d.Erased)], Erased: proof,
 	}

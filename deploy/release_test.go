@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +62,12 @@ func TestRelease(t *testing.T) {
 	all := r.erasures()
 	if len(all) != 2 || all[0].Disk.Serial != "D1" || all[1].Disk.Serial != "D2" || all[0].Model != "QEMU A" || all[0].Method != "discard" || all[0].MachineName != "m1" || all[0].Actor != "test" {
 		t.Errorf("records: %+v, want D1 and D2", all)
+	}
+	for _, entry := range []string{"Boot0006 debian", "Boot0007 D1", "Boot0007 D2"} {
+		r.soon("the timeline tells that "+entry+" was removed", func() bool {
+			events, _ := r.now().Events(0, "", 1000)
+			return slices.ContainsFunc(events, func(ev inventory.Event) bool { return strings.HasSuffix(ev.Text, "removed: "+entry) })
+		})
 	}
 	// The records outlive the machine; a serial finds them.
 	if err := r.now().DeleteMachine(context.Background(), "test", "m1"); err != nil {

@@ -133,6 +133,8 @@ type Finished struct {
 	BootEntry  string  `json:"boot_entry,omitempty"` // in the firmware's menu: "Boot0003 pxectl:debian-12"
 	// Fallback is the boot loader that was copied to where firmware looks without a boot entry, because the image has none there.
 	Fallback string `json:"fallback,omitempty"`
+	// Removed are the boot entries that were removed: their partitions were on the disk before.
+	Removed []string `json:"removed_entries,omitempty"`
 	// Warnings name what may keep the new system from starting, or start instead of it.
 	Warnings []string `json:"warnings,omitempty"`
 }

@@ -39,6 +39,7 @@ type Agent struct {
 
 	results map[string]inventory.Result // of this boot, by order: doing an order twice is work for nothing
 	zeros   map[string]bool             // disks, by name, that are known to read zeros
+	were    map[string][][16]byte       // partitions, as boot entries name them, that were on a disk before it was cleared
 }
 
 // phases of a machine's way to a new system, as a person sees them counted on the console.
@@ -76,7 +77,7 @@ func Phase(log *slog.Logger, name string) func(error) {
 // Run registers and does what it is told until ctx ends, the nonce dies (ErrNonce) or
 // the machine restarts.
 func (a *Agent) Run(ctx context.Context) error {
-	a.results, a.zeros = map[string]inventory.Result{}, map[string]bool{}
+	a.results, a.zeros, a.were = map[string]inventory.Result{}, map[string]bool{}, map[string][][16]byte{}
 	done := Phase(a.Log, "register")
 	var me inventory.Registered
 	err := a.insist(ctx, "register", func() (err error) {

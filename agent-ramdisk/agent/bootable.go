@@ -23,6 +23,9 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	if !uefi {
 		return nil
 	}
+	if done.Removed, err = a.forget(dev.Name); err != nil {
+		a.warn(done, fmt.Sprintf("boot entries of the system that was on disk %s before are left: %v", dev.Name, err))
+	}
 	fallback := disk.FallbackLoader(runtime.GOARCH)
 	i := slices.IndexFunc(signs.ESPs, func(e disk.ESP) bool { return e.Loader != "" })
 	switch {
@@ -38,8 +41,7 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	if !esp.Fallback {
 		missing = a.copyFallback(dev, esp, done)
 	}
-	alive := func(signature [16]byte) bool { return slices.Contains(others, signature) }
-	a.makeEntry(dev.Name, order, esp, alive, done)
+	a.makeEntry(dev.Name, order, esp, others, done)
 	switch {
 	case missing != nil && done.BootEntry == "":
 		return &hinted{
@@ -77,20 +79,57 @@ func (a *Agent) rivals(name string, signs disk.Signs, uefi bool, done *inventory
 }
 
 // makeEntry makes the boot entry. An agent that has no access to the firmware's variables makes none.
-func (a *Agent) makeEntry(name string, order inventory.Order, esp disk.ESP, alive func([16]byte) bool, done *inventory.Finished) {
-	vars := efi.Vars{Dir: filepath.Join(a.EFI, "efivars")}
+func (a *Agent) makeEntry(name string, order inventory.Order, esp disk.ESP, others [][16]byte, done *inventory.Finished) {
+	vars := a.vars()
 	if !vars.Present() {
 		a.Log.Info("no boot entry: the kernel has no access to the firmware's variables")
 		return
 	}
+	label := name
 	if order.Image != nil && order.Image.Name != "" {
-		name = order.Image.Name
+		label = order.Image.Name
 	}
 	partition := efi.Partition{Number: uint32(esp.Number), First: esp.First, Sectors: esp.Sectors, Signature: esp.Signature, MBR: esp.MBR}
-	var err error
-	if done.BootEntry, err = vars.SetBoot(name, partition, esp.Loader, alive); err != nil {
+	entry, replaced, err := vars.SetBoot(label, partition, esp.Loader, func(s [16]byte) bool { return slices.Contains(others, s) })
+	if err != nil {
 		a.warn(done, fmt.Sprintf("no boot entry was made: %v", err))
 	}
+	done.BootEntry, done.Removed = entry, append(done.Removed, replaced...)
+}
+
+func (a *Agent) vars() efi.Vars { return efi.Vars{Dir: filepath.Join(a.EFI, "efivars")} }
+
+// remember keeps which partitions a disk has that is about to be cleared, for the boot entries that name them.
+func (a *Agent) remember(dev *disk.Device) {
+	for _, s := range disk.ReadSigns(dev, dev.Size, dev.Sector, runtime.GOARCH).Signatures {
+		if !slices.Contains(a.were[dev.Name], s) {
+			a.were[dev.Name] = append(a.were[dev.Name], s)
+		}
+	}
+}
+
+// forget removes the boot entries of what was on a disk that is cleared now.
+func (a *Agent) forget(name string) ([]string, error) {
+	vars := a.vars()
+	if len(a.were[name]) == 0 || !vars.Present() {
+		return nil, nil
+	}
+	disks, err := a.Disks()
+	if err != nil {
+		return nil, err
+	}
+	var there [][16]byte
+	for _, d := range disks {
+		if d.Bytes == 0 {
+			continue
+		}
+		signs, err := a.signs(d.Name)
+		if err != nil {
+			a.Log.Warn("look for the partitions that boot entries name", "disk", d.Name, "err", err)
+		}
+		there = append(there, signs.Signatures...)
+	}
+	return vars.Forget(a.were[name], func(s [16]byte) bool { return slices.Contains(there, s) })
 }
 
 func (a *Agent) warn(done *inventory.Finished, text string) {

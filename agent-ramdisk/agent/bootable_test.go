@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -172,6 +173,86 @@ func TestBootable(t *testing.T) {
 			}
 			if !ok {
 				t.Errorf("warnings %q, want %q", f.Warnings, tt.warnings)
+			}
+		})
+	}
+}
+
+// The entries of a system go with it: when its disk is overwritten, and when it is erased.
+func TestEntriesOfTheOldSystem(t *testing.T) {
+	for _, p := range []string{"sgdisk", "mkfs.vfat", "mkfs.ext4", "mmd", "mcopy"} {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skipf("SKIPPED %s: needs the program %s, which is not installed", t.Name(), p)
+		}
+	}
+	const variable, gpt = "Boot0007-8be4df61-93ca-11d2-aa0d-00e098032b8c", "11223344-5566-7788-99AA-BBCCDDEEFF00" // of efibootmgr-debian
+	for _, tt := range []struct {
+		name  string
+		order inventory.Order
+		next  string // partition of the system that comes, "" for none
+		want  []string
+	}{
+		{name: "another image", order: inventory.Order{Do: inventory.DoPrepareDisk}, next: "11223344-5566-7788-99AA-BBCCDDEEFF01", want: []string{"Boot0007 debian"}},
+		{name: "the same image", order: inventory.Order{Do: inventory.DoPrepareDisk}, next: gpt},
+		{name: "erase", order: inventory.Order{Do: inventory.DoErase}, want: []string{"Boot0007 debian"}},
+		{name: "quick erase", order: inventory.Order{Do: inventory.DoErase, Quick: true}, want: []string{"Boot0007 debian"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := newAppliance(t)
+			ag := newAgent(t, a)
+			ag.Dev = t.TempDir()
+			ag.EFI = filepath.Join(ag.Dev, "efi")
+			if err := os.CopyFS(filepath.Join(ag.EFI, "efivars"), os.DirFS("../efi/testdata/efivars")); err != nil {
+				t.Fatal(err)
+			}
+			entry, err := os.ReadFile("../efi/testdata/efibootmgr-debian")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(ag.EFI, "efivars", variable), entry, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			target, next := filepath.Join(ag.Dev, "vda"), filepath.Join(ag.Dev, "next")
+			bootableDisk(t, target, "EFI/BOOT/BOOTX64.EFI")
+			command(t, "sgdisk", "-u", "15:"+gpt, target)
+			d := inventory.Disk{Name: "vda", Serial: "S1", Bytes: 64 << 20}
+			id := d.Identity()
+			ag.Disks = func() ([]inventory.Disk, error) { return []inventory.Disk{d}, nil }
+			a.fail = func(_ http.ResponseWriter, r *http.Request, _ int) bool {
+				if tt.next != "" && r.URL.Path == "/agent/v1/orders/o/result" { // the image arrives
+					bootableDisk(t, next, "EFI/BOOT/BOOTX64.EFI")
+					command(t, "sgdisk", "-u", "15:"+tt.next, next)
+					if err := os.Rename(next, target); err != nil {
+						t.Error(err)
+					}
+				}
+				return false
+			}
+			order := tt.order
+			order.ID, order.Target = "o", &id
+			a.orders = []inventory.Order{order}
+			if tt.next != "" {
+				a.orders = append(a.orders, inventory.Order{ID: "f", Do: inventory.DoFinishDisk, Target: &id, Seed: &inventory.Seed{MetaData: "instance-id: 1\n"}})
+			}
+			a.orders = append(a.orders, reboot)
+			if err := runAgent(t, ag); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			switch last := a.results[len(a.results)-2]; {
+			case last.Error != "":
+				t.Fatal(last.Error)
+			case last.Erased != nil:
+				got = last.Erased.Removed
+			case last.Finished != nil:
+				got = last.Finished.Removed
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("removed %q, want %q", got, tt.want)
+			}
+			_, err = os.Stat(filepath.Join(ag.EFI, "efivars", variable))
+			if there := err == nil; there != (len(tt.want) == 0) {
+				t.Errorf("the entry is there: %v", there)
 			}
 		})
 	}

@@ -17,11 +17,16 @@ func (a *Agent) eraseDisk(ctx context.Context, order inventory.Order) (*inventor
 		return nil, err
 	}
 	delete(a.zeros, dev.Name)
+	a.remember(dev)
+	name := dev.Name
 	if order.Quick {
 		defer dev.Close()
-		return clearLabels(dev)
+		cleared, err := clearLabels(dev)
+		if err == nil {
+			a.forgetErased(name, cleared)
+		}
+		return cleared, err
 	}
-	name := dev.Name
 	if err := dev.Close(); err != nil {
 		return nil, err
 	}
@@ -43,8 +48,17 @@ func (a *Agent) eraseDisk(ctx context.Context, order inventory.Order) (*inventor
 	if err != nil {
 		return nil, &hinted{err, "nothing says that the data is gone: erase the disk by other means, or destroy it; `pxectl release --quick` clears its labels alone"}
 	}
+	a.forgetErased(name, erased)
 	a.Log.Info("erased", "disk", name, "by", erased.Method, "proof", erased.Proof)
 	return erased, nil
+}
+
+// forgetErased removes the boot entries of the old system. That they are left is no reason to call the disk not erased.
+func (a *Agent) forgetErased(name string, done *inventory.Erased) {
+	var err error
+	if done.Removed, err = a.forget(name); err != nil {
+		a.Log.Warn("boot entries of what was on the disk are left", "disk", name, "err", err)
+	}
 }
 
 func clearLabels(dev *disk.Device) (*inventory.Erased, error) {

@@ -124,6 +124,7 @@ func (a *Agent) prepareDisk(ctx context.Context, dev *disk.Device, order invento
 			keep = m.RawSize
 		}
 	}
+	a.remember(dev)
 	p, err := dev.Prepare(keep)
 	if err != nil {
 		return broken(err)

@@ -63,6 +63,7 @@ func TestSetBoot(t *testing.T) {
 		order, want []uint16
 		add         map[uint16]Option
 		left        []string // labels of entries with ours
+		removed     []string
 	}{
 		{name: "fresh machine", order: []uint16{menu, disk, pxe, http, shell}, want: []uint16{menu, disk, pxe, http, 5, shell}, left: []string{"pxectl:mini"}},
 		{name: "network first", order: []uint16{pxe, disk, shell}, want: []uint16{pxe, 5, disk, shell}, left: []string{"pxectl:mini"}},
@@ -72,20 +73,27 @@ func TestSetBoot(t *testing.T) {
 		{
 			name: "stale ones go", order: []uint16{7, 6, pxe, 8, shell}, add: map[uint16]Option{6: stale, 7: replaced, 8: sibling},
 			want: []uint16{pxe, 5, 8, shell}, left: []string{"pxectl:mini", "pxectl:other"},
+			removed: []string{"Boot0006 pxectl:older", "Boot0007 pxectl:debian-11"},
 		},
 		{name: "there already, in a bad place", order: []uint16{pxe, shell, 9}, add: map[uint16]Option{9: ours}, want: []uint16{pxe, 9, shell}, left: []string{"pxectl:mini"}},
-		{name: "there twice", order: []uint16{5, 9}, add: map[uint16]Option{9: ours, 5: ours}, want: nil, left: []string{"pxectl:mini"}},
+		{
+			name: "there twice", order: []uint16{5, 9}, add: map[uint16]Option{9: ours, 5: ours}, want: []uint16{5}, left: []string{"pxectl:mini"},
+			removed: []string{"Boot0009 pxectl:mini"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v := firmware(t, tt.order, tt.add)
-			name, err := v.SetBoot("mini", here, loader, alive)
+			name, removed, err := v.SetBoot("mini", here, loader, alive)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.removed, removed); diff != "" {
+				t.Errorf("removed (-want +got):\n%s", diff)
 			}
 			check := func() {
 				t.Helper()
 				order, err := v.order()
-				if err != nil || tt.want != nil && !slices.Equal(order, tt.want) {
+				if err != nil || !slices.Equal(order, tt.want) {
 					t.Errorf("BootOrder = %04X, %v, want %04X", order, err, tt.want)
 				}
 				all, err := v.options()
@@ -108,8 +116,8 @@ func TestSetBoot(t *testing.T) {
 			}
 			check()
 			before := fingerprint(t, v)
-			if again, err := v.SetBoot("mini", here, loader, alive); err != nil || again != name {
-				t.Errorf("SetBoot again = %q, %v, want %q", again, err, name)
+			if again, removed, err := v.SetBoot("mini", here, loader, alive); err != nil || again != name || len(removed) > 0 {
+				t.Errorf("SetBoot again = %q, removed %q, %v, want %q", again, removed, err, name)
 			}
 			check()
 			if after := fingerprint(t, v); after != before {
@@ -137,6 +145,91 @@ func fingerprint(t *testing.T, v Vars) string {
 	return b.String()
 }
 
+// captured reads a variable's entry as efibootmgr 17 wrote it.
+func captured(t *testing.T, file string) Option {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := parseOption(raw[4:])
+	if err != nil || o.partition == nil {
+		t.Fatalf("%s: %+v, %v", file, o, err)
+	}
+	return o
+}
+
+// Of all entries of a machine, those of the erased disk's partitions go.
+func TestStale(t *testing.T) {
+	all, err := Vars{"testdata/efivars"}.options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	debian, flatcar := captured(t, "efibootmgr-debian"), captured(t, "efibootmgr-mbr")
+	onGPT, onMBR := debian.partition.Signature, flatcar.partition.Signature
+	// Some vendors write the way from the PCI bus to the partition before it (section 10.3.2.1).
+	pci := node(1, 1, []byte{0, 0x1f})
+	long := newOption("Red Hat Enterprise Linux", gone, `\EFI\redhat\shimx64.efi`)
+	at := 6 + 2*(len(long.Label)+1)
+	raw := slices.Insert(slices.Clone(long.raw), at, pci...)
+	binary.LittleEndian.PutUint16(raw[4:], binary.LittleEndian.Uint16(raw[4:])+uint16(len(pci)))
+	if long, err = parseOption(raw); err != nil {
+		t.Fatal(err)
+	}
+	const (
+		gpt     = 0x10
+		mbr     = 0x11
+		vendor  = 0x12
+		noDisk  = 0x13
+		noTable = 0x14
+	)
+	all[gpt], all[mbr], all[vendor] = debian, flatcar, long
+	all[noDisk] = newOption("Windows Boot Manager", Partition{Number: 1, Signature: [16]byte{9}}, `\EFI\Microsoft\Boot\bootmgfw.efi`)
+	all[noTable] = newOption("a stick without a signature", Partition{Number: 1, MBR: true}, loader)
+	for _, tt := range []struct {
+		name  string
+		gone  [][16]byte
+		alive [][16]byte
+		want  []uint16
+	}{
+		{name: "nothing erased"},
+		{name: "a disk with a GPT", gone: [][16]byte{onGPT, {77}}, want: []uint16{gpt}},
+		{name: "a disk with an MBR", gone: [][16]byte{onMBR}, want: []uint16{mbr}},
+		{name: "a vendor's long path", gone: [][16]byte{gone.Signature}, want: []uint16{vendor}},
+		{name: "all of them", gone: [][16]byte{gone.Signature, onMBR, onGPT}, want: []uint16{gpt, mbr, vendor}},
+		{name: "a copy is on another disk", gone: [][16]byte{onGPT, onMBR}, alive: [][16]byte{onGPT}, want: []uint16{mbr}},
+		{name: "overwritten with the same image", gone: [][16]byte{onGPT}, alive: [][16]byte{onGPT}},
+		{name: "an MBR without a signature", gone: [][16]byte{{}}},
+	} {
+		got := stale(all, tt.gone, func(s [16]byte) bool { return slices.Contains(tt.alive, s) })
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: stale = %04X, want %04X", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestForget(t *testing.T) {
+	debian := captured(t, "efibootmgr-debian")
+	windows := newOption("Windows Boot Manager", Partition{Number: 1, Signature: [16]byte{9}}, `\EFI\Microsoft\Boot\bootmgfw.efi`)
+	v := firmware(t, []uint16{pxe, 6, 7, disk, shell}, map[uint16]Option{6: debian, 7: windows})
+	none := func([16]byte) bool { return false }
+	removed, err := v.Forget([][16]byte{debian.partition.Signature}, none)
+	if diff := cmp.Diff([]string{"Boot0006 debian"}, removed); diff != "" || err != nil {
+		t.Errorf("Forget: %v (-want +got):\n%s", err, diff)
+	}
+	if order, err := v.order(); err != nil || !slices.Equal(order, []uint16{pxe, 7, disk, shell}) {
+		t.Errorf("BootOrder = %04X, %v", order, err)
+	}
+	all, err := v.options()
+	if _, there := all[6]; err != nil || there || len(all) != 6 {
+		t.Errorf("entries = %+v, %v, want all but Boot0006", all, err)
+	}
+	before := fingerprint(t, v)
+	if removed, err := v.Forget([][16]byte{debian.partition.Signature}, none); err != nil || len(removed) > 0 || fingerprint(t, v) != before {
+		t.Errorf("the second time removed %q, %v", removed, err)
+	}
+}
+
 func TestAbsent(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), "/nonexistent"} {
 		if (Vars{dir}).Present() {
@@ -158,7 +251,7 @@ func TestImmutable(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = exec.Command("chattr", "-i", v.path(name)).Run() })
 	}
-	if _, err := v.SetBoot("mini", here, loader, alive); err != nil {
+	if _, _, err := v.SetBoot("mini", here, loader, alive); err != nil {
 		t.Error(err)
 	}
 	if order, err := v.order(); err != nil || !slices.Equal(order, []uint16{5, menu}) {

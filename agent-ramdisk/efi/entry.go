@@ -3,8 +3,10 @@ package efi
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,24 +14,75 @@ import (
 // prefix is what labels of our entries begin with.
 const prefix = "pxectl:"
 
-// SetBoot makes an entry "pxectl:NAME" that starts a file of a partition, and returns how the firmware's menu calls it. Entries of
-// ours go whose partition is this one, or on none of the machine's disks any more (alive says so): some firmware waits half a minute for
-// each. Doing it again changes nothing.
-//
-// The entry stands behind the network entries at the head of BootOrder, and before every system on a disk and
-// the firmware's shell: a machine that asks the network first goes on doing so.
-func (v Vars) SetBoot(name string, p Partition, file string, alive func(signature [16]byte) bool) (string, error) {
+// Forget removes the entries, whoever made them, that start something from partitions that were on a disk before it was erased or overwritten
+// (gone) and are on no disk now (alive): some firmware waits half a minute for each. It returns how the firmware's menu called them.
+func (v Vars) Forget(gone [][16]byte, alive func(signature [16]byte) bool) (removed []string, err error) {
 	all, err := v.options()
 	if err != nil {
-		return "", fmt.Errorf("EFI boot entries: %w", err)
+		return nil, fmt.Errorf("EFI boot entries: %w", err)
+	}
+	numbers := stale(all, gone, alive)
+	if len(numbers) == 0 {
+		return nil, nil
 	}
 	order, err := v.order()
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	for _, n := range numbers {
+		if err := v.remove(optionName(n)); err != nil {
+			return removed, err
+		}
+		removed = append(removed, menuName(n, all[n]))
+	}
+	return removed, v.setOrder(slices.DeleteFunc(order, func(n uint16) bool { return slices.Contains(numbers, n) }))
+}
+
+// stale decides which entries go. One that names no partition stays: a network card, what is built into the firmware, a whole disk. So
+// does one that names a partition that was never seen: its disk may be out for a day.
+func stale(all map[uint16]Option, gone [][16]byte, alive func([16]byte) bool) (numbers []uint16) {
+	for n, o := range all {
+		p := o.partition
+		if p == nil || p.Signature == [16]byte{} || alive(p.Signature) || !slices.Contains(gone, p.Signature) {
+			continue
+		}
+		numbers = append(numbers, n)
+	}
+	slices.Sort(numbers)
+	return numbers
+}
+
+// menuName is how people see an entry. Labels of others hold whatever they like.
+func menuName(n uint16, o Option) string {
+	const most = 64
+	label := []rune(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, o.Label))
+	return optionName(n) + " " + string(label[:min(len(label), most)])
+}
+
+// SetBoot makes an entry "pxectl:NAME" that starts a file of a partition, and returns how the firmware's menu calls it, and those that it
+// removed: entries of ours go whose partition is this one, or on none of the machine's disks any more (alive says so), whatever is
+// remembered of it. Doing it again changes nothing.
+//
+// The entry stands behind the network entries at the head of BootOrder, and before every system on a disk and
+// the firmware's shell: a machine that asks the network first goes on doing so.
+func (v Vars) SetBoot(name string, p Partition, file string, alive func(signature [16]byte) bool) (entry string, removed []string, err error) {
+	all, err := v.options()
+	if err != nil {
+		return "", nil, fmt.Errorf("EFI boot entries: %w", err)
+	}
+	order, err := v.order()
+	if err != nil {
+		return "", removed, err
 	}
 	ours := newOption(prefix+name, p, file)
 	number, found := uint16(0), false
-	for n, o := range all {
+	for _, n := range slices.Sorted(maps.Keys(all)) {
+		o := all[n]
 		switch {
 		case !strings.HasPrefix(o.Label, prefix):
 			continue
@@ -40,8 +93,9 @@ func (v Vars) SetBoot(name string, p Partition, file string, alive func(signatur
 			continue // the system on another disk
 		}
 		if err := v.remove(optionName(n)); err != nil {
-			return "", err
+			return "", removed, err
 		}
+		removed = append(removed, menuName(n, o))
 		delete(all, n)
 		order = slices.DeleteFunc(order, func(in uint16) bool { return in == n })
 	}
@@ -51,20 +105,20 @@ func (v Vars) SetBoot(name string, p Partition, file string, alive func(signatur
 				break
 			}
 			if number == 0xffff {
-				return "", errors.New("EFI boot entries: all numbers are used")
+				return "", removed, errors.New("EFI boot entries: all numbers are used")
 			}
 		}
 		if err := v.write(optionName(number), ours.raw); err != nil {
 			if errors.Is(err, unix.ENOSPC) {
 				err = fmt.Errorf("%w: the firmware's memory is full; remove old boot entries in its setup", err)
 			}
-			return "", err
+			return "", removed, err
 		}
 	}
 	if err := v.setOrder(place(order, all, number)); err != nil {
-		return "", err
+		return "", removed, err
 	}
-	return fmt.Sprintf("%s %s", optionName(number), ours.Label), nil
+	return menuName(number, ours), removed, nil
 }
 
 // place puts an entry into the order.
