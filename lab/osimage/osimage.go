@@ -17,10 +17,11 @@ import (
 type Kind string
 
 const (
-	Debian12 Kind = "debian-12" // virtio and NVMe disks; Debian's cloud kernel has no AHCI and no e1000
+	Debian12 Kind = "debian-12" // virtio and NVMe disks, virtio NICs; Debian's cloud kernel has no AHCI and no e1000
 	Mini     Kind = "mini"      // every disk and NIC that the rack has
 	// MiniVirtio is Mini on the cloud kernel: it boots 3 to 4 s of processor time sooner, because
-	// that kernel is LZ4 and not XZ, on the hardware that Debian12 has.
+	// that kernel is LZ4 and not XZ, on virtio and NVMe disks and with virtio NICs. With an e1000 it
+	// starts and cannot phone home; its console says why.
 	MiniVirtio Kind = "mini-virtio"
 )
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -42,7 +44,7 @@ func network(ctx context.Context, c *console, want []Interface) error {
 		}()
 	}
 	if started == 0 {
-		return fmt.Errorf("network: none of the %d interfaces is one that the seed names", len(links))
+		return fmt.Errorf("network: none of the %d interfaces is one that the seed names%s", len(links), driverless(os.DirFS("/sys/bus/pci/devices")))
 	}
 	c.logf("network: %s, up %s", <-up, uptime())
 	return nil
@@ -113,6 +115,25 @@ func configure(ctx context.Context, c *console, l netlink.Link, i Interface, up 
 		time.Sleep(valid / 2)                 // T1, RFC 2131 section 4.4.5
 		lease, err = client.Renew(ctx, lease) // and anew when the server refuses
 	}
+}
+
+// driverless names the network cards that this kernel has no driver for, to end a sentence.
+func driverless(pci fs.FS) string {
+	said := ""
+	devices, _ := fs.ReadDir(pci, ".")
+	for _, d := range devices {
+		attr := func(name string) string {
+			text, _ := fs.ReadFile(pci, path.Join(d.Name(), name))
+			return strings.TrimPrefix(strings.TrimSpace(string(text)), "0x")
+		}
+		if !strings.HasPrefix(attr("class"), "02") { // network controllers: PCI Code and ID Assignment, section 1.3
+			continue
+		}
+		if _, err := fs.Stat(pci, path.Join(d.Name(), "driver")); err != nil {
+			said += fmt.Sprintf("; this image's kernel has no driver for the card %s [%s:%s]", d.Name(), attr("vendor"), attr("device"))
+		}
+	}
+	return said
 }
 
 func tell(up chan<- string, text string) {

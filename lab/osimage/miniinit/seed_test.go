@@ -72,6 +72,36 @@ func TestSeedErrors(t *testing.T) {
 	}
 }
 
+func TestDriverless(t *testing.T) {
+	card := func(class, id string) fstest.MapFS {
+		vendor, device, _ := strings.Cut(id, ":")
+		return fstest.MapFS{"class": {Data: []byte(class + "\n")}, "vendor": {Data: []byte("0x" + vendor + "\n")}, "device": {Data: []byte("0x" + device + "\n")}}
+	}
+	for _, tt := range []struct {
+		name    string
+		devices map[string]fstest.MapFS
+		driven  string
+		want    string
+	}{
+		{"none", nil, "", ""},
+		{"a card with its driver, and a disk without", map[string]fstest.MapFS{"0000:00:02.0": card("0x020000", "1af4:1000"), "0000:00:03.0": card("0x010802", "1b36:0010")}, "0000:00:02.0", ""},
+		{"a card without one", map[string]fstest.MapFS{"0000:00:02.0": card("0x020000", "8086:100e")}, "", "; this image's kernel has no driver for the card 0000:00:02.0 [8086:100e]"},
+	} {
+		pci := fstest.MapFS{}
+		for name, files := range tt.devices {
+			for file, f := range files {
+				pci[name+"/"+file] = f
+			}
+		}
+		if tt.driven != "" {
+			pci[tt.driven+"/driver/uevent"] = &fstest.MapFile{}
+		}
+		if got := driverless(pci); got != tt.want {
+			t.Errorf("%s: driverless = %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 func FuzzSeed(f *testing.F) {
 	f.Add(meta, "#cloud-config\nphone_home: {url: 'http://x/', post: all, tries: x}\n", "", "version: 2\nethernets: {a: {dhcp4: true}}\n")
 	f.Fuzz(func(t *testing.T, meta, user, vendor, network string) {
