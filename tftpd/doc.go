@@ -9,5 +9,6 @@
 // The protocol engine is pin/tftp in its many-port mode. That library has no
 // windowsize (RFC 7440) and ignores the timeout option, so a client that asks for those
 // gets a slower transfer, not a failed one; docs/decisions/0002-tftp-windowsize.md has what
-// that costs. A client whose transfer stalls gets smaller blocks at its next try.
+// that costs. A client whose transfer stalls gets smaller blocks at its next try, and one
+// that floods the port is not heard for a minute (sieve.go).
 package tftpd

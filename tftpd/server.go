@@ -59,6 +59,7 @@ var (
 	errNotFound = errors.New("file not found")
 	errBusy     = errors.New("server busy")
 	errInternal = errors.New("server error")
+	errReadOnly = errors.New("server does not support write requests")
 )
 
 // A Request is one read request.
@@ -107,6 +108,7 @@ type Server struct {
 	waiting atomic.Int64
 	stats   statistics
 	stalls  *stalls
+	sieve   *sieve
 }
 
 // Listen opens the socket, so that a port that is taken is an error here.
@@ -145,20 +147,24 @@ func Listen(cfg Config) (*Server, error) {
 		conn.Close()
 		return nil, fmt.Errorf("tftp: ask for the destination address of requests: %w", err)
 	}
-	if err := enlarge(conn); err != nil {
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = enlarge(raw)
+	}
+	var dam *sieve
+	if err == nil {
+		dam, err = newSieve(raw, cfg.Log)
+	}
+	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("tftp: %w", err)
 	}
-	return &Server{cfg: cfg, conn: conn, slots: make(chan struct{}, cfg.MaxTransfers), stalls: newStalls(time.Now)}, nil
+	return &Server{cfg: cfg, conn: conn, slots: make(chan struct{}, cfg.MaxTransfers), stalls: newStalls(time.Now), sieve: dam}, nil
 }
 
 // enlarge gives the socket its receive buffer. Without CAP_NET_ADMIN net.core.rmem_max
 // bounds it; less is no error.
-func enlarge(conn *net.UDPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
+func enlarge(raw syscall.RawConn) error {
 	return raw.Control(func(fd uintptr) {
 		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
@@ -174,7 +180,7 @@ func (s *Server) Close() error { return s.conn.Close() }
 
 // Run serves until the context ends.
 func (s *Server) Run(ctx context.Context) error {
-	srv := tftp.NewServer(func(raw string, rf io.ReaderFrom) error { return s.read(ctx, raw, rf) }, nil)
+	srv := tftp.NewServer(func(raw string, rf io.ReaderFrom) error { return s.read(ctx, raw, rf) }, s.write)
 	srv.SetTimeout(ackTimeout)
 	srv.SetRetries(retries)
 	srv.SetBackoff(func(int) time.Duration { return 0 }) // the timeout is the pause
@@ -204,6 +210,9 @@ func (s *Server) read(ctx context.Context, raw string, rf io.ReaderFrom) (reply 
 	start := time.Now()
 	peer := rf.(tftp.OutgoingTransfer).RemoteAddr()
 	t := Transfer{Request: Request{Name: Normalise(raw), Raw: raw, Client: unmapped(peer.AddrPort())}}
+	if !s.sieve.admits(t.Client.Addr(), start) {
+		return errBusy
+	}
 	if local, ok := netip.AddrFromSlice(rf.(tftp.RequestPacketInfo).LocalIP()); ok {
 		t.Server = local.Unmap()
 	}
@@ -251,6 +260,13 @@ func (s *Server) read(ctx context.Context, raw string, rf io.ReaderFrom) (reply 
 	}
 	t.Err = err
 	return err
+}
+
+// write refuses a write request.
+func (s *Server) write(_ string, wt io.WriterTo) error {
+	peer := wt.(tftp.IncomingTransfer).RemoteAddr()
+	s.sieve.admits(unmapped(peer.AddrPort()).Addr(), time.Now()) // it counts like any other
+	return errReadOnly
 }
 
 // client is the key under which a client is remembered.

@@ -1,0 +1,136 @@
+package tftpd
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// A request costs a tenth of a millisecond or more before anybody looks at it (the library asks the kernel for the interface's MTU and opens
+// a socket), so one client that sends as fast as it can would leave no room for others. What the kernel drops costs nearly nothing.
+
+const (
+	// A machine sends two to five while it boots; a router that hides a hundred machines is far below this, too.
+	floodRequests = 1000 // in a second, from one address
+	shutFor       = time.Minute
+	maxShut       = 32
+	maxCounted    = 4096 // addresses: a flood of made-up ones starts the count anew
+)
+
+// A sieve lets through to the socket what is a request, and not from a client that floods.
+type sieve struct {
+	conn syscall.RawConn
+	log  *slog.Logger
+	most int // requests in a second from one address
+
+	mu     sync.Mutex
+	second int64 // Unix time of the counts
+	counts map[netip.Addr]int
+	shut   []netip.Addr // the longest shut first
+}
+
+func newSieve(conn syscall.RawConn, log *slog.Logger) (*sieve, error) {
+	s := &sieve{conn: conn, log: log, most: floodRequests, counts: map[netip.Addr]int{}}
+	return s, s.attachLocked()
+}
+
+// admits counts a request; false means that the client is shut out.
+func (s *sieve) admits(client netip.Addr, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Contains(s.shut, client) {
+		return false // it was in the queue already
+	}
+	if sec := now.Unix(); sec != s.second || len(s.counts) >= maxCounted {
+		s.second = sec
+		clear(s.counts)
+	}
+	if s.counts[client]++; s.counts[client] <= s.most {
+		return true
+	}
+	if len(s.shut) == maxShut {
+		s.shut = s.shut[1:]
+	}
+	s.shut = append(s.shut, client)
+	s.log.Warn("tftp: a client floods us with requests and is not heard for a while", "client", client, "in_a_second", s.most, "for", shutFor)
+	s.reattachLocked()
+	time.AfterFunc(shutFor, func() { s.readmit(client) })
+	return false
+}
+
+func (s *sieve) readmit(client netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := slices.Index(s.shut, client); at >= 0 {
+		s.shut = slices.Delete(s.shut, at, at+1)
+		s.reattachLocked()
+	}
+}
+
+func (s *sieve) reattachLocked() {
+	if err := s.attachLocked(); err != nil {
+		s.log.Debug("tftp: packet filter", "err", err) // the socket is closed
+	}
+}
+
+// attachLocked gives the socket the filter that goes with who is shut out.
+func (s *sieve) attachLocked() error {
+	ops, err := bpf.Assemble(filter(s.shut))
+	if err != nil {
+		return fmt.Errorf("packet filter: %w", err)
+	}
+	code := make([]unix.SockFilter, len(ops))
+	for i, op := range ops {
+		code[i] = unix.SockFilter{Code: op.Op, Jt: op.Jt, Jf: op.Jf, K: op.K}
+	}
+	var set error
+	err = s.conn.Control(func(fd uintptr) {
+		set = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
+	})
+	if err != nil {
+		return err
+	}
+	if set != nil {
+		return fmt.Errorf("packet filter: %w", set)
+	}
+	return nil
+}
+
+// filter passes read and write requests (RFC 1350 section 5: opcodes 1 and 2, ending with a NUL), but not from some addresses. The library
+// takes apart whatever has a NUL in it, so what passes comes to us and is counted. Offsets count from the UDP header, of 8
+// bytes; negative ones (SKF_NET_OFF of linux/filter.h) from the IP header, whose source is at 12.
+func filter(shut []netip.Addr) []bpf.Instruction {
+	const (
+		udpHeader = 8
+		ipSource  = 0xfff00000 + 12
+	)
+	drop, pass := bpf.RetConstant{Val: 0}, bpf.RetConstant{Val: 1 << 16}
+	ops := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: udpHeader, Size: 2}, // a packet that is too short for a load is dropped
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 1, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 2, SkipTrue: 1},
+		drop,
+		bpf.LoadExtension{Num: bpf.ExtLen},
+		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: udpHeader + 4, SkipTrue: 1},
+		drop,
+		bpf.ALUOpConstant{Op: bpf.ALUOpSub, Val: 1},
+		bpf.TAX{},
+		bpf.LoadIndirect{Off: 0, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
+		drop,
+		bpf.LoadAbsolute{Off: ipSource, Size: 4},
+	}
+	for _, a := range shut {
+		b := a.As4()
+		ops = append(ops, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(b[:]), SkipTrue: 1}, drop)
+	}
+	return append(ops, pass)
+}

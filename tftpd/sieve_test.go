@@ -1,0 +1,151 @@
+package tftpd
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/bpf"
+)
+
+func TestFilter(t *testing.T) {
+	ops := filter(nil)
+	vm, err := bpf.NewVM(append(ops[:12:12], ops[len(ops)-1])) // the machine in Go knows no offsets from the IP header
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, payload string
+		pass          bool
+	}{
+		{"a request", "\x00\x01snponly.efi\x00octet\x00", true},
+		{"with options", "\x00\x01snponly.efi\x00octet\x00blksize\x001468\x00", true},
+		{"a write request", "\x00\x02x\x00octet\x00", true},
+		{"without an end", "\x00\x01snponly.efi\x00octet", false},
+		{"an acknowledgement", "\x00\x04\x00\x00", false},
+		{"data", "\x00\x03\x00\x01\x00", false},
+		{"another opcode", "\x01\x01x\x00octet\x00", false},
+		{"nothing", "", false},
+		{"too short", "\x00\x01\x00", false},
+		{"half an opcode", "\x00", false},
+	} {
+		packet := append(make([]byte, 8), c.payload...)
+		if n, err := vm.Run(packet); err != nil || (n > 0) != c.pass {
+			t.Errorf("%s: %q: %d, %v, want it passed: %v", c.name, c.payload, n, err, c.pass)
+		}
+	}
+}
+
+// A client that floods is not heard until its time is over; its neighbour is.
+func TestFloodingClientIsShutOut(t *testing.T) {
+	s, err := Listen(Config{Addr: "127.0.0.1:0", Open: openBoot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.sieve.most = 50
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		<-ran
+	}()
+	from := func(ip string) net.Conn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(ip)}}
+		c, err := d.Dial("udp4", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	hostile := netip.MustParseAddr("127.0.0.2")
+	shut := func() bool {
+		s.sieve.mu.Lock()
+		defer s.sieve.mu.Unlock()
+		return len(s.sieve.shut) == 1 && s.sieve.shut[0] == hostile
+	}
+	c := from(hostile.String())
+	for end := time.Now().Add(10 * time.Second); !shut(); {
+		if time.Now().After(end) {
+			t.Fatal("it floods and is not shut out")
+		}
+		_, _ = c.Write(rrq("nope.efi"))
+	}
+	// answered asks from a socket that hears answers from any port.
+	answered := func(ip string) bool {
+		t.Helper()
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		buf := make([]byte, 1000)
+		for range 20 {
+			if _, err := c.WriteToUDPAddrPort(rrq("tiny"), s.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			if n, _, err := c.ReadFromUDPAddrPort(buf); err == nil && bytes.Contains(buf[:n], boot["tiny"]) {
+				return true
+			} else if err == nil && !strings.Contains(string(buf[:n]), "busy") {
+				t.Fatalf("answer %q", buf[:n])
+			}
+		}
+		return false
+	}
+	if !answered("127.0.0.3") {
+		t.Error("its neighbour gets no answer")
+	}
+	if answered(hostile.String()) {
+		t.Error("it is answered, want nothing")
+	}
+	s.sieve.readmit(hostile)
+	if !answered(hostile.String()) {
+		t.Error("its time is over, and it gets no answer")
+	}
+}
+
+func TestSieveIsBounded(t *testing.T) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSieve(raw, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.most = 2
+	now := time.Unix(1000, 0)
+	for i := range 3 * maxCounted {
+		s.admits(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), now)
+	}
+	if len(s.counts) > maxCounted || len(s.shut) != 0 {
+		t.Errorf("%d addresses counted and %d shut out, want at most %d and none", len(s.counts), len(s.shut), maxCounted)
+	}
+	for i := range 2 * maxShut {
+		a := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
+		for n, want := range []bool{true, true, false, false} {
+			if got := s.admits(a, now); got != want {
+				t.Errorf("request %d of %v admitted: %v, want %v", n, a, got, want)
+			}
+		}
+	}
+	if len(s.shut) != maxShut {
+		t.Errorf("%d are shut out, want the last %d", len(s.shut), maxShut)
+	}
+	if !s.admits(netip.MustParseAddr("10.2.0.1"), now) || !s.admits(netip.MustParseAddr("10.2.0.1"), now.Add(time.Second)) {
+		t.Error("another client is not admitted")
+	}
+}
