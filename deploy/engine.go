@@ -202,6 +202,17 @@ func (e *Engine) Machine(ref string) (inventory.Machine, error) {
 	return w.snap.Load().m, nil
 }
 
+// MachineAt finds one by its MAC, for those who ask about every packet.
+func (e *Engine) MachineAt(mac inventory.MAC) (m inventory.Machine, ok bool) {
+	e.mu.RLock()
+	w := e.byMAC[mac]
+	e.mu.RUnlock()
+	if w == nil {
+		return inventory.Machine{}, false
+	}
+	return w.snap.Load().m, true
+}
+
 // Deployments lists all, newest first.
 func (e *Engine) Deployments() []inventory.Deployment {
 	var out []inventory.Deployment

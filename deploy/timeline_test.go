@@ -184,3 +184,90 @@ func TestAFloodOfStrangersIsBounded(t *testing.T) {
 		t.Errorf("noted %d bytes of text and %d of data, want at most %d and %d", len(got.Text), len(got.Data["path"]), maxText, maxDatum)
 	}
 }
+
+// stranger is a packet of a MAC that is no machine's.
+func stranger(i int, text string) inventory.Event {
+	return packet(inventory.MAC(fmt.Sprintf("52:54:02:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, text)
+}
+
+// What a flood of strangers says is written once a second, as much of it as the store keeps, and it displaces no machine's packet.
+func TestAFloodOfStrangersWaits(t *testing.T) {
+	tl, store := newRecorder(t)
+	tl.wrote = time.Now()
+	const n = 3 * boltdb.Unowned
+	for i := range n {
+		tl.note(stranger(i, fmt.Sprint("DISCOVER ", i)))
+	}
+	for i := range timelineBatch {
+		tl.note(packet(testMAC, i, fmt.Sprint("REQUEST ", i)))
+	}
+	commit(t, tl)
+	if got := strings.Split(story(t, store), "; "); len(got) != timelineBatch || got[0] != "REQUEST 0" {
+		t.Errorf("at the first tick %d events are in the store, beginning with %q; want the %d of the machine", len(got), got[0], timelineBatch)
+	}
+	tl.wrote = tl.wrote.Add(-strangersEvery)
+	commit(t, tl)
+	got := strings.Split(story(t, store), "; ")[timelineBatch:]
+	if first := fmt.Sprint("DISCOVER ", n-boltdb.Unowned); len(got) != boltdb.Unowned || got[0] != first {
+		t.Errorf("a second later %d events of strangers are in the store, beginning with %q; want %d from %q on", len(got), got[0], boltdb.Unowned, first)
+	}
+	if n := tl.dropped.Load(); n != 0 {
+		t.Errorf("%d events were dropped, want none", n)
+	}
+}
+
+func TestOneStrangerPushesNobodyOut(t *testing.T) {
+	tl, store := newRecorder(t)
+	tl.wrote = time.Now()
+	tl.note(stranger(1, "DISCOVER"))
+	for range 2 * boltdb.Unowned {
+		tl.note(stranger(2, "DISCOVER"))
+	}
+	tl.note(stranger(2, "REQUEST"))
+	commit(t, tl)
+	if got, want := story(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST", 2*boltdb.Unowned); got != want {
+		t.Errorf("the store tells %q, want %q", got, want)
+	}
+}
+
+// A stranger that becomes a machine in the middle of a flood has its packets in their order.
+func TestAStrangerThatBecomesAMachine(t *testing.T) {
+	tl, store := newRecorder(t)
+	owner := tl.owner
+	tl.owner = func(inventory.MAC) inventory.MachineID { return "" }
+	tl.wrote = time.Now()
+	tl.note(packet(testMAC, 0, "DISCOVER"))
+	for i := range 2 * fewStrangers {
+		tl.note(stranger(i, "DISCOVER of a stranger"))
+	}
+	commit(t, tl)
+	tl.owner = owner
+	tl.note(packet(testMAC, 1, "REQUEST"))
+	commit(t, tl)
+	if got, want := story(t, store), "DISCOVER; REQUEST"; got != want {
+		t.Errorf("the store tells %q, want %q", got, want)
+	}
+}
+
+func BenchmarkStrangers(b *testing.B) {
+	store, err := boltdb.Open(filepath.Join(b.TempDir(), "db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	tl := newTimeline(store, slog.New(slog.DiscardHandler), 0, func(inventory.MAC) inventory.MachineID { return "" })
+	b.ReportAllocs()
+	for i := range b.N { // 20,000 packets a second
+		e := stranger(i, "DISCOVER from other on port 67: OFFER 10.90.64.1")
+		e.Data = map[string]string{"type": "DISCOVER", "class": "other", "port": "67", "interface": "eth0", "answer": "OFFER"}
+		tl.note(e)
+		if i%4000 == 3999 {
+			if i%20000 == 19999 {
+				tl.wrote = time.Time{}
+			}
+			if err := tl.commit(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
