@@ -33,11 +33,11 @@ const autoexec = "autoexec.ipxe"
 
 // dhcp decides what a DHCP client boots.
 func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
-	mac, err := inventory.ParseMAC(c.MAC.String())
-	if err != nil {
+	mac, ok := machineMAC(c.MAC)
+	if !ok {
 		return dhcpd.Boot{}, false
 	}
-	rules := p.ruleBook.about(mac, ipxe.Params{}, p.engine.Machine)
+	rules := p.ruleBook.about(mac, ipxe.Params{}, p.engine.MachineAt)
 	if a := p.engine.BootOf(mac); !a.Agent && (!a.Local || rules.Local == ipxe.Silence) {
 		return dhcpd.Boot{}, false
 	}
@@ -72,7 +72,7 @@ func (p bootPlane) script(_ context.Context, params ipxe.Params, server netip.Ad
 	if err != nil {
 		return ipxe.Boot{Action: ipxe.Local, Reason: "not a machine's MAC"}
 	}
-	return p.ruleBook.apply(p.usual(mac, params, server), p.ruleBook.about(mac, params, p.engine.Machine))
+	return p.ruleBook.apply(p.usual(mac, params, server), p.ruleBook.about(mac, params, p.engine.MachineAt))
 }
 
 // usual is script without the rules.

@@ -30,8 +30,12 @@ func listenDHCP(cfg Config, plane bootPlane, log *slog.Logger) (*dhcpd.Server, e
 
 // known says whether a DHCP client is a machine that somebody has let in.
 func (p bootPlane) known(c dhcpd.Client) bool {
-	m, err := p.engine.Machine(c.MAC.String())
-	return err == nil && m.State != inventory.Discovered
+	mac, ok := machineMAC(c.MAC)
+	if !ok {
+		return false
+	}
+	m, ok := p.engine.MachineAt(mac)
+	return ok && m.State != inventory.Discovered
 }
 
 // leaseBook is the leases as the API shows them.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,10 +54,15 @@ func ip(a netip.Addr) string {
 	return a.String()
 }
 
+// machineMAC is the MAC of a DHCP client, which dhcpd has looked at.
+func machineMAC(hw net.HardwareAddr) (inventory.MAC, bool) {
+	return inventory.MAC(hw.String()), hw != nil
+}
+
 // sawDHCP notes a client's packet and what we said to it.
 func (p bootPlane) sawDHCP(s dhcpd.Seen) {
-	mac, err := inventory.ParseMAC(s.MAC.String())
-	if err != nil {
+	mac, ok := machineMAC(s.MAC)
+	if !ok {
 		return
 	}
 	if s.Class != dhcpd.ClassOther && s.Type.String() == "REQUEST" && s.Addr.IsValid() {
@@ -67,7 +73,7 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 		answer = s.Answer.String()
 	}
 	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: "dhcp", Text: s.Text, Data: facts(
-		"type", s.Type.String(), "class", string(s.Class), "port", fmt.Sprint(s.Port), "interface", s.Interface,
+		"type", s.Type.String(), "class", string(s.Class), "port", strconv.Itoa(s.Port), "interface", s.Interface,
 		"answer", answer, "boot", s.Boot, "selected", ip(s.Selected), "unconfigured", yes(!s.Server.IsValid()),
 		"unserved", yes(s.Class == dhcpd.ClassOther && (strings.HasPrefix(s.Vendor, "PXEClient") || strings.HasPrefix(s.Vendor, "HTTPClient"))),
 	)})

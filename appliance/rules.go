@@ -54,12 +54,12 @@ func (c Config) ruleBook() (ruleBook, error) {
 
 // about collects what the rules say of a machine. find looks up its record, which knows more than a DHCP packet; params is what its
 // iPXE says, the zero Params before there is one.
-func (b ruleBook) about(mac inventory.MAC, params ipxe.Params, find func(ref string) (inventory.Machine, error)) ipxe.Choice {
+func (b ruleBook) about(mac inventory.MAC, params ipxe.Params, find func(inventory.MAC) (inventory.Machine, bool)) ipxe.Choice {
 	if len(b.rules) == 0 {
 		return ipxe.Choice{}
 	}
 	s := ipxe.Subject{Names: []string{string(mac)}, Vendor: params.Manufacturer, Model: params.Product}
-	if m, err := find(string(mac)); err == nil {
+	if m, ok := find(mac); ok {
 		s.Names = append(s.Names, m.Name)
 		if m.Report != nil {
 			s.Vendor, s.Model = m.Report.System.Manufacturer, m.Report.System.Product

@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,9 +68,9 @@ func TestRuleBook(t *testing.T) {
 		scripts: map[string]*ipxe.Template{"x.ipxe": script},
 	}
 	const mac = inventory.MAC("52:54:00:00:00:01")
-	unknown := func(string) (inventory.Machine, error) { return inventory.Machine{}, errors.New("no such machine") }
-	known := func(string) (inventory.Machine, error) {
-		return inventory.Machine{Name: "web-1", Report: &inventory.Report{System: inventory.System{Manufacturer: "Dell Inc.", Product: "R640"}}}, nil
+	unknown := func(inventory.MAC) (inventory.Machine, bool) { return inventory.Machine{}, false }
+	known := func(inventory.MAC) (inventory.Machine, bool) {
+		return inventory.Machine{Name: "web-1", Report: &inventory.Report{System: inventory.System{Manufacturer: "Dell Inc.", Product: "R640"}}}, true
 	}
 	if diff := cmp.Diff(ipxe.Choice{}, book.about(mac, ipxe.Params{}, unknown)); diff != "" {
 		t.Errorf("of a stranger's DHCP packet (-want +got):\n%s", diff)

@@ -382,5 +382,8 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		checkAnswer(t, p, c, r)
+		if got, want := max(size(r), 300), len(r.ToBytes()); got != want { // the codec pads to 300: RFC 951
+			t.Errorf("size() = %d, want %d", got, want)
+		}
 	})
 }

@@ -157,7 +157,7 @@ func fit(r *dhcpv4.DHCPv4, limit int, spare ...dhcpv4.OptionCode) (*dhcpv4.DHCPv
 	}
 	redundant = append(redundant, spare...)
 	for {
-		size := len(r.ToBytes())
+		size := size(r)
 		switch {
 		case size <= limit:
 			return r, nil
@@ -167,6 +167,16 @@ func fit(r *dhcpv4.DHCPv4, limit int, spare ...dhcpv4.OptionCode) (*dhcpv4.DHCPv
 		r.Options.Del(redundant[0])
 		redundant = redundant[1:]
 	}
+}
+
+// size is how many bytes the codec makes of an answer, but for padding. Encoding each answer once more for that took
+// a tenth of the time of an exchange (BenchmarkExchange).
+func size(r *dhcpv4.DHCPv4) int {
+	n := 240 + 1 // the fixed fields with the magic cookie, and the end option
+	for _, v := range r.Options {
+		n += len(v) + 2*max(1, (len(v)+254)/255) // RFC 3396: longer values are split
+	}
+	return n
 }
 
 // destination is where an answer goes. src is where the packet came from.
