@@ -72,7 +72,7 @@ func (d Disk) Unfit() string {
 	return ""
 }
 
-// Candidates are the disks that may be written to. Two that have one WWN are two paths to one disk: neither is it alone.
+// Candidates are the disks that may be written to. Several paths to one disk are none of them the disk alone.
 func Candidates(disks []Disk) []Disk {
 	return slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return d.unfitAmong(disks) != "" })
 }
@@ -82,11 +82,23 @@ func (d Disk) unfitAmong(disks []Disk) string {
 		return why
 	}
 	for _, o := range disks {
-		if d.WWN != "" && o.WWN == d.WWN && o.Name != d.Name {
+		if o.Name != d.Name && sameDisk(d, o) {
 			return "a path of several to one disk"
 		}
 	}
 	return ""
+}
+
+// sameDisk says whether two entries are paths to one disk: by WWN, or on a bus where there can be such by all else that the disk says
+// of itself and its LUN. Where each disk has its own cable, a serial that two share is the maker's carelessness.
+func sameDisk(a, b Disk) bool {
+	if a.WWN != "" || b.WWN != "" {
+		return a.WWN == b.WWN
+	}
+	shared := func(d Disk) bool { return d.Transport == "sas" || d.Transport == "scsi" }
+	lun := func(d Disk) string { return d.HCTL[strings.LastIndexByte(d.HCTL, ':')+1:] }
+	return a.Serial != "" && a.Serial == b.Serial && a.Vendor == b.Vendor && a.Model == b.Model && a.Bytes == b.Bytes &&
+		shared(a) && shared(b) && lun(a) == lun(b)
 }
 
 // ChooseDisk picks the disk that an image of the given size goes to: the one that the hint names, or the only

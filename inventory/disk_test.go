@@ -15,6 +15,19 @@ func TestChooseDisk(t *testing.T) {
 	ilo := Disk{Name: "sdg", Transport: "scsi", Vendor: "HP iLO", Model: "LUN 00 Media 0", Bytes: 1e9}
 	gadget := Disk{Name: "sdh", Transport: "scsi", Vendor: "Linux", Model: "File-Stor Gadget", Bytes: 1e9}
 	vmware := Disk{Name: "sdd", Transport: "scsi", Vendor: "VMware", Model: "Virtual disk", Bytes: 8e9}
+	hyperv := Disk{Name: "sdd", Transport: "scsi", Vendor: "Msft", Model: "Virtual Disk", Bytes: 8e9}
+	perc := Disk{Name: "sdd", Transport: "scsi", Vendor: "Dell", Model: "VIRTUAL DISK", Bytes: 8e9}
+	parallels := Disk{Name: "sdd", Transport: "sata", Model: "Virtual HDD [0]", Bytes: 8e9}
+	supermicro := Disk{Name: "sdk", Transport: "scsi", Vendor: "ATEN", Model: "Virtual CDROM YS0J", Bytes: 1e9}
+	hpe := Disk{Name: "sdl", Transport: "scsi", Model: "LUN 01 Media 0", Bytes: 1e9}
+	lunA := Disk{Name: "sdm", Transport: "sas", Vendor: "DGC", Model: "VRAID", Serial: "N", HCTL: "1:0:0:0", Bytes: 8e9}
+	lunB, lun2, dualActuator := lunA, lunA, lunA
+	lunB.Name, lunB.HCTL = "sdn", "2:0:0:0"
+	lun2.Name, lun2.HCTL, lun2.Bytes = "sdo", "1:0:0:1", 4e9
+	dualActuator.Name, dualActuator.HCTL = "sdp", "1:0:0:1"
+	cheapA := Disk{Name: "sdq", Transport: "sata", Model: "SSD", Serial: "AA0001", HCTL: "3:0:0:0", Bytes: 8e9}
+	cheapB := cheapA
+	cheapB.Name, cheapB.HCTL = "sdr", "4:0:0:0"
 	pathA := Disk{Name: "sdi", Transport: "sas", Serial: "M", WWN: "0x5000c5", Bytes: 8e9}
 	pathB := Disk{Name: "sdj", Transport: "sas", Serial: "M", WWN: "0x5000c5", Bytes: 8e9}
 	for _, c := range []struct {
@@ -32,10 +45,17 @@ func TestChooseDisk(t *testing.T) {
 		{"two with a hint", []Disk{vda, sda}, &DiskHint{Serial: "B"}, 1e9, "sda"},
 		{"hint by model, other case", []Disk{vda, sda}, &DiskHint{Model: "qemu harddisk"}, 1e9, "sda"},
 		{"hint that matches nothing", []Disk{vda}, &DiskHint{Serial: "Z"}, 1e9, "no disk matches serial=Z (have: vda"},
-		{"a BMC's virtual media are no candidates", []Disk{idrac, ami, ilo, gadget, vda}, nil, 1e9, "vda"},
-		{"a hypervisor's virtual disk is one", []Disk{vmware}, nil, 1e9, "sdd"},
+		{"a BMC's virtual media are no candidates", []Disk{idrac, ami, ilo, gadget, supermicro, hpe, vda}, nil, 1e9, "vda"},
+		{"VMware's virtual disk is one", []Disk{vmware}, nil, 1e9, "sdd"},
+		{"Hyper-V's", []Disk{hyperv}, nil, 1e9, "sdd"},
+		{"a RAID controller's", []Disk{perc}, nil, 1e9, "sdd"},
+		{"Parallels'", []Disk{parallels}, nil, 1e9, "sdd"},
 		{"two paths to one disk", []Disk{pathA, pathB, vda}, nil, 1e9, "vda"},
 		{"two paths to one disk, and nothing else", []Disk{pathA, pathB}, nil, 1e9, "no disk to write to (have: sdi sas 8.0 GB serial=M (a path of several to one disk); sdj"},
+		{"two paths to one disk without a WWN", []Disk{lunA, lunB, vda}, nil, 1e9, "vda"},
+		{"two LUNs of one array", []Disk{lunA, lun2}, nil, 1e9, "2 disks and no hint"},
+		{"two halves of one drive", []Disk{lunA, dualActuator}, nil, 1e9, "2 disks and no hint"},
+		{"two cheap disks of one serial", []Disk{cheapA, cheapB}, nil, 1e9, "2 disks and no hint"},
 		{"a hint does not make a disk fit", []Disk{vda, ro}, &DiskHint{Name: "sdc"}, 1e9, "no disk matches name=sdc (have: vda virtio 4.0 GB serial=A; sdc sata 16.0 GB (read-only))"},
 		{"too small", []Disk{vda}, nil, 5e9, "disk vda holds 4000000000 bytes, the image needs 5000000000"},
 	} {
