@@ -14,10 +14,8 @@ import (
 // notDisks are block devices that no system is installed on.
 var notDisks = regexp.MustCompile(`^(loop|ram|zram|dm-|md|sr|fd|nbd)|^mmcblk\d+(boot\d|rpmb)`)
 
-// virtualMedia are drives that a BMC pretends: their contents are somebody else's.
-var virtualMedia = regexp.MustCompile(`(?i)^(virtual|LUN \d+ media)|virtual (cd|floppy|media)`)
-
-// Disks lists the whole disks of the machine.
+// Disks lists the whole disks of the machine, also those that nothing is to be written to. Of a disk with several paths that the kernel joins
+// by itself, NVMe's, it lists the one that there is to open.
 func (m Machine) Disks() ([]inventory.Disk, error) {
 	entries, err := os.ReadDir(m.path("sys/block"))
 	if err != nil {
@@ -25,12 +23,10 @@ func (m Machine) Disks() ([]inventory.Disk, error) {
 	}
 	var disks []inventory.Disk
 	for _, e := range entries {
-		if notDisks.MatchString(e.Name()) {
+		if notDisks.MatchString(e.Name()) || m.number("sys/block/"+e.Name()+"/hidden") == 1 {
 			continue
 		}
-		if d := m.disk(e.Name()); !virtualMedia.MatchString(d.Model) {
-			disks = append(disks, d)
-		}
+		disks = append(disks, m.disk(e.Name()))
 	}
 	slices.SortFunc(disks, func(a, b inventory.Disk) int { return strings.Compare(a.Name, b.Name) })
 	return disks, nil
@@ -53,11 +49,7 @@ func (m Machine) disk(name string) inventory.Disk {
 	if strings.HasPrefix(d.Vendor, "0x") {
 		d.Vendor = "" // virtio's is a PCI number
 	}
-	// Resolved within the tree of the test or of the machine: the link is relative.
-	place, err := filepath.EvalSymlinks(m.path("sys/block/" + name))
-	if err != nil {
-		place = ""
-	}
+	place := m.place(name)
 	d.ByPath, d.Transport = byPath(place)
 	if d.Transport == "sata" {
 		d.ByPath += "-" + m.ataPort(place)
@@ -80,6 +72,27 @@ func (m Machine) disk(name string) inventory.Disk {
 		}
 	}
 	return d
+}
+
+// place is where a disk is plugged in, as a path below /sys/devices. One that the kernel joins from several paths is at no place, and
+// one that it joins from a single path (the drive says that it could have more) is where that is.
+func (m Machine) place(name string) string {
+	if ns := nvmeName.FindStringSubmatch(name); ns != nil {
+		paths, _ := filepath.Glob(m.path("sys/block/" + ns[1] + "c*" + ns[2])) // nvme0c1n1 is a hidden path of nvme0n1
+		switch len(paths) {
+		case 0:
+		case 1:
+			name = filepath.Base(paths[0])
+		default:
+			return "/" + name
+		}
+	}
+	// Resolved within the tree of the test or of the machine: the link is relative.
+	place, err := filepath.EvalSymlinks(m.path("sys/block/" + name))
+	if err != nil {
+		return ""
+	}
+	return place
 }
 
 // ataPort is the port on the controller: ata5's port_no, which counts from 1 on every controller.
@@ -117,6 +130,8 @@ var (
 	hctl       = regexp.MustCompile(`^\d+:\d+:\d+:\d+$`)
 	usbPort    = regexp.MustCompile(`^\d+-([0-9.]+)(:[0-9.]+)?$`)
 	ataPort    = regexp.MustCompile(`^ata\d+$`)
+	nvmePart   = regexp.MustCompile(`^nvme\d+(?:c\d+)?n(\d+)$`)
+	nvmeName   = regexp.MustCompile(`^(nvme\d+)(n\d+)$`)
 )
 
 // byPath says where a disk is plugged in, in the words of udev's by-path names, and by which transport, from its
@@ -138,10 +153,8 @@ func byPath(place string) (path, transport string) {
 			virtio = true
 		case strings.HasPrefix(part, "end_device-"):
 			sas = true
-		case strings.HasPrefix(part, "nvme") && part != "nvme":
-			if _, ns, ok := strings.Cut(strings.TrimPrefix(part, "nvme"), "n"); ok {
-				nvme = ns
-			}
+		case nvmePart.MatchString(part):
+			nvme = nvmePart.FindStringSubmatch(part)[1]
 		}
 	}
 	// Host numbers are given in order of discovery; channel, target and LUN are wiring.
@@ -149,6 +162,8 @@ func byPath(place string) (path, transport string) {
 	switch {
 	case usb != "":
 		return pci + "-usb-" + usb, "usb"
+	case nvme != "" && pci == "":
+		return "", "nvme"
 	case nvme != "":
 		return pci + "-nvme-" + nvme, "nvme"
 	case ata:
