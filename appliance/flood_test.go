@@ -2,13 +2,17 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +21,10 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/internal/testnet"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
 // flood starts a hostile client on a host, which goes on until the returned function is called; that says what it has done.
@@ -69,6 +76,9 @@ func TestFlooder(t *testing.T) {
 	var all sync.WaitGroup
 	var sent [4]atomic.Int64
 	for i, kind := range []string{"67", "4011", "69", "http"} {
+		if kind == "67" && kinds == "strangers" {
+			all.Go(func() { strangers(ctx, t, &sent[0]) })
+		}
 		if !strings.Contains(kinds, kind) {
 			continue
 		}
@@ -179,4 +189,193 @@ func TestFloodLeavesOthersUnharmed(t *testing.T) {
 	if took[2] > 4*time.Second { // which is what EDK2 waits before it asks again
 		t.Errorf("boots within the flood took %v, want most of them without the firmware noticing", took)
 	}
+}
+
+// strangers plays machines that nobody has seen, each once: it asks for an address, takes what it is offered, and gives most of that back, so
+// that there is more to take.
+func strangers(ctx context.Context, t *testing.T, sent *atomic.Int64) {
+	lc := net.ListenConfig{}
+	conn, err := lc.ListenPacket(ctx, "udp4", ":68")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	us := &net.UDPAddr{IP: net.IPv4(10, 77, 0, 1), Port: 67}
+	say := func(kind dhcpv4.MessageType, mac net.HardwareAddr, more ...dhcpv4.Modifier) {
+		p, err := dhcpv4.New(append(more, dhcpv4.WithHwAddr(mac), dhcpv4.WithMessageType(kind))...)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := conn.WriteTo(p.ToBytes(), us); err == nil {
+			sent.Add(1)
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	go func() {
+		buf := make([]byte, 2000)
+		for ctx.Err() == nil {
+			n, _, err := conn.ReadFrom(buf)
+			if err != nil {
+				continue
+			}
+			r, err := dhcpv4.FromBytes(buf[:n])
+			switch ours := dhcpv4.WithOption(dhcpv4.OptServerIdentifier(us.IP)); {
+			case err != nil || r.ClientHWAddr[0] != 2:
+			case r.MessageType() == dhcpv4.MessageTypeOffer:
+				say(dhcpv4.MessageTypeRequest, r.ClientHWAddr, ours, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(r.YourIPAddr)))
+			case r.MessageType() == dhcpv4.MessageTypeAck && rand.IntN(10) > 0:
+				say(dhcpv4.MessageTypeRelease, r.ClientHWAddr, ours, dhcpv4.WithClientIP(r.YourIPAddr))
+			}
+		}
+	}()
+	for ctx.Err() == nil {
+		for i := range 50 {
+			mac := net.HardwareAddr{2, byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())}
+			if i%2 == 0 {
+				say(dhcpv4.MessageTypeDiscover, mac)
+				continue
+			}
+			say(dhcpv4.MessageTypeDiscover, mac, dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")),
+				dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 7})))
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// What strangers without end may cost: the figures are measured ones, twice or more.
+const (
+	strangersFor    = 10 * time.Second
+	strangersMemory = 128 << 20
+	strangersLeases = 3 << 20
+	strangersStore  = 24 << 20
+)
+
+// Hundreds of thousands of machines that were never seen before ask a DHCP server for addresses, by real sockets: memory, lease file
+// and database stay small, and a machine that is known boots. A million goes through the table alone in dhcpd/leases.
+func TestStrangersWithoutEnd(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t, "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.199]}]}}\n")
+	h := client(t)
+	hostile := testnet.NewHost(t, "hostile", "10.77.0.66/24", "52:54:00:66:00:01")
+	if _, err := s.engine.AddMachine(t.Context(), "test", deploy.NewMachine{Name: "m1", MACs: []inventory.MAC{clientMAC}}); err != nil {
+		t.Fatal(err)
+	}
+	debug.FreeOSMemory()
+	before, peak := resident(t), 0
+	stop := flood(t, hostile, "strangers")
+	machine := chain{MAC: clientMAC, Address: netip.MustParseAddr("10.77.0.60"), For: 30 * time.Second}
+	var boots []time.Duration
+	for end := time.Now().Add(strangersFor); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		got := machine.boots(t, h)
+		got.from(t, "a known machine within the flood", netip.MustParseAddr("10.77.0.1"))
+		if got.Address.IsUnspecified() {
+			t.Fatal("a known machine is offered no address")
+		}
+		boots = append(boots, got.Took.Round(time.Millisecond))
+		peak = max(peak, resident(t))
+	}
+	sent := stop()
+	slices.Sort(boots)
+	size := func(name string) int64 {
+		t.Helper()
+		st, err := os.Stat(filepath.Join(s.data, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Size()
+	}
+	leases, store := size("leases"), size("pxectl.db")
+	t.Logf("strangers sent %s; a known machine booted %d times, at most %v; memory +%d MiB, leases %d KiB, database %d KiB",
+		sent, len(boots), boots[len(boots)-1], (peak-before)>>20, leases>>10, store>>10)
+	if peak-before > strangersMemory {
+		t.Errorf("memory grew from %d to %d MiB, want at most %d MiB more", before>>20, peak>>20, strangersMemory>>20)
+	}
+	if leases > strangersLeases || store > strangersStore {
+		t.Errorf("the lease file has %d bytes and the database %d, want at most %d and %d", leases, store, strangersLeases, strangersStore)
+	}
+	events, err := s.engine.Events(0, "", 100_000)
+	if err != nil || len(events) > boltdb.Unowned+boltdb.PerMachine {
+		t.Errorf("%d events, %v, want at most those that are kept of strangers and of one machine", len(events), err)
+	}
+}
+
+// resident is how much memory this process has.
+func resident(t *testing.T) int {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(raw))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
+}
+
+// A connection that does not get to the end of its header is closed after ten seconds, whatever it sends; one that loads slowly is not.
+func TestHeaderTimeout(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t)
+	const large = 256 << 20 // more than sockets hold
+	file := filepath.Join(s.data, "ramdisk", "arm64", "vmlinuz")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o644), os.Truncate(file, large)); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, c := range []struct {
+		name, port, first, more string
+	}{
+		{"silence", "8080", "", ""},
+		{"half a header", "8080", "GET /boot.ipxe HTTP/1.1\r\nX-Slow: ", ""},
+		{"a header without end", "8080", "GET /boot.ipxe HTTP/1.1\r\nX-Slow: ", "x"},
+		{"silence to TLS", "8443", "", ""},
+		{"half a handshake", "8443", "\x16\x03\x01\x02\x00\x01", ""},
+	} {
+		all.Go(func() {
+			conn, err := net.Dial("tcp4", "10.77.0.1:"+c.port)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			start := time.Now()
+			_, _ = io.WriteString(conn, c.first)
+			buf := make([]byte, 512)
+			for time.Since(start) < 20*time.Second {
+				_ = conn.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
+				if _, err = conn.Read(buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+					break
+				}
+				_, _ = io.WriteString(conn, c.more)
+			}
+			if took := time.Since(start); took < 9*time.Second || took > 15*time.Second {
+				t.Errorf("%s on port %s was closed after %v (%v), want 10 s", c.name, c.port, took.Round(time.Millisecond), err)
+			}
+		})
+	}
+	all.Go(func() {
+		conn, err := net.Dial("tcp4", "10.77.0.1:8080")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		start := time.Now()
+		_, _ = io.WriteString(conn, "GET /ramdisk/arm64/vmlinuz HTTP/1.0\r\n\r\n")
+		var got int
+		for buf := make([]byte, 1<<20); err == nil; {
+			var n int
+			if n, err = conn.Read(buf); time.Since(start) < 12*time.Second {
+				time.Sleep(250 * time.Millisecond)
+			}
+			got += n
+		}
+		if took := time.Since(start); got < large || took < 12*time.Second {
+			t.Errorf("a slow download ended after %v with %d bytes (%v), want all %d", took, got, err, large)
+		}
+	})
+	all.Wait()
 }

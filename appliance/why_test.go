@@ -35,6 +35,7 @@ func TestMain(m *testing.M) { testnet.Main(m) }
 // so that nobody has to wait until a silence is long.
 type site struct {
 	engine *deploy.Engine
+	data   string // directory
 	socket string
 	bmc    *powertest.BMC
 	ahead  atomic.Int64 // of the engine's clock
@@ -81,7 +82,7 @@ func newSite(t *testing.T, config ...string) *site {
 		t.Fatal(err)
 	}
 	nics := cfg.follow(log)
-	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket}
+	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket, data: dir}
 	s.engine, err = deploy.New(deploy.Config{
 		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal, Policy: deploy.PolicyApprove, Server: nics.serverFor, Log: log,
 		OpenBMC: func(power.Target) (power.BMC, error) { return s.bmc, nil }, Pace: powertest.Fast,
