@@ -209,31 +209,61 @@ func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mi
 			mistakes = append(mistakes, fmt.Sprintf("%s.name: no such interface %q (have: %s)", key, in.Name, strings.Join(names, ", ")))
 			continue
 		}
+		if before := slices.IndexFunc(c.Provisioning.Interfaces[:i], func(o Interface) bool { return o.Name == in.Name }); before >= 0 {
+			mistakes = append(mistakes, fmt.Sprintf("%s.name: %s is provisioning.interfaces[%d] too: an interface is served at one address", key, in.Name, before))
+			continue
+		}
 		addr, err := addressOf(have[at], in.Address)
 		if err != nil {
 			mistakes = append(mistakes, key+".address: "+err.Error())
+		} else if c.DHCP.Mode == "server" {
+			mistakes = append(mistakes, c.checkWire(in.Name, addr, ipv4Of(have[at]))...)
 		}
 		in.Fixed, in.Address = in.Address.IsValid(), addr
 	}
 	return mistakes
 }
 
-// addressOf is the wanted IPv4 address of an interface, or its first one.
-func addressOf(in net.Interface, want netip.Addr) (netip.Addr, error) {
-	addrs, err := in.Addrs()
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	var have []string
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil || !p.Addr().Is4() {
+// checkWire finds a subnet whose pools would never be used, since machines on a wire get addresses of one subnet: the one that our
+// own address there lies in.
+func (c *Config) checkWire(name string, ours netip.Addr, all []netip.Addr) (mistakes []string) {
+	served := slices.IndexFunc(c.DHCP.Server.Subnets, func(s dhcpd.Subnet) bool { return s.Subnet.Contains(ours) })
+	for _, a := range all {
+		at := slices.IndexFunc(c.DHCP.Server.Subnets, func(s dhcpd.Subnet) bool { return s.Subnet.Contains(a) })
+		if at < 0 || at == served {
 			continue
 		}
-		if !want.IsValid() || want == p.Addr() {
-			return p.Addr(), nil
+		key, subnet := fmt.Sprintf("dhcp.server.subnets[%d].subnet", at), c.DHCP.Server.Subnets[at].Subnet
+		if served < 0 {
+			mistakes = append(mistakes, fmt.Sprintf("%s: %v is the network of %v on %s, which is served at %v: set its provisioning.interfaces[].address to %v", key, subnet, a, name, ours, a))
+			continue
 		}
-		have = append(have, p.Addr().String())
+		mistakes = append(mistakes, fmt.Sprintf("%s: %v is a second network on the wire of %s (%v beside %v), where machines get addresses of %v alone: "+
+			"make one subnet of both (a shorter prefix, several pools), or give the second an interface of its own (a VLAN); when it is behind a relay, take %v off %s",
+			key, subnet, name, a, ours, c.DHCP.Server.Subnets[served].Subnet, a, name))
+	}
+	return mistakes
+}
+
+// ipv4Of are the IPv4 addresses of an interface.
+func ipv4Of(in net.Interface) (all []netip.Addr) {
+	addrs, _ := in.Addrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			all = append(all, p.Addr())
+		}
+	}
+	return all
+}
+
+// addressOf is the wanted IPv4 address of an interface, or its first one.
+func addressOf(in net.Interface, want netip.Addr) (netip.Addr, error) {
+	var have []string
+	for _, a := range ipv4Of(in) {
+		if !want.IsValid() || want == a {
+			return a, nil
+		}
+		have = append(have, a.String())
 	}
 	if !want.IsValid() {
 		return netip.Addr{}, errors.New("interface " + in.Name + " has no IPv4 address; give it one first")

@@ -3,10 +3,13 @@ package appliance
 import (
 	"net"
 	"os"
+	"os/exec"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 // loopback is the one interface that every machine has.
@@ -66,7 +69,8 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 				"dhcp.server.reservations[0].address: 10.9.0.1 lies outside of every subnet",
 			},
 		},
-		"same port twice": {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
+		"an interface twice": {"provisioning: {interfaces: [{name: lo}, {name: lo, address: 127.0.0.1}]}", []string{"provisioning.interfaces[1].name: lo is provisioning.interfaces[0] too"}},
+		"same port twice":    {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
 	} {
 		_, err := Parse("a.yaml", []byte(c.yaml), loopback)
 		if err == nil {
@@ -139,4 +143,44 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("Parse(%q) accepts a configuration without an interface", s)
 		}
 	})
+}
+
+// Machines on a wire get addresses of one subnet; whoever configures two is told before anything starts.
+func TestTwoSubnetsOnOneWire(t *testing.T) {
+	testnet.Need(t, "ip")
+	testnet.Bridge(t, "10.77.0.1/24")
+	ip := func(args ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	const plan = "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.109]}, {subnet: 10.78.0.0/24, pools: [10.78.0.100-10.78.0.109]}]}}\n"
+	parse := func(text string) string {
+		_, err := Parse("a.yaml", []byte(text), net.Interfaces)
+		if err == nil {
+			return ""
+		}
+		return err.Error()
+	}
+	wire := "provisioning: {interfaces: [{name: br0}]}\n"
+	if got := parse(wire + plan); got != "" {
+		t.Errorf("the second subnet is behind a relay: %s, want no mistake", got)
+	}
+	ip("addr", "add", "10.78.0.1/24", "dev", "br0")
+	want := "dhcp.server.subnets[1].subnet: 10.78.0.0/24 is a second network on the wire of br0 (10.78.0.1 beside 10.77.0.1), where machines get addresses of 10.77.0.0/24 alone: make one subnet of both"
+	if got := parse(wire + plan); !strings.Contains(got, want) {
+		t.Errorf("two subnets on br0: %q, want %q", got, want)
+	}
+	if got := parse(wire + strings.Replace(plan, "mode: server", "mode: proxy", 1)); got != "" {
+		t.Errorf("in mode proxy: %s, want no mistake", got)
+	}
+	if got := parse(wire + strings.Replace(strings.Replace(plan, "10.77.0.0/24", "10.76.0.0/14", 1), ", {subnet: 10.78.0.0/24, pools: [10.78.0.100-10.78.0.109]}", "", 1)); got != "" {
+		t.Errorf("one wider subnet: %s, want no mistake", got)
+	}
+	ip("addr", "add", "192.0.2.1/24", "dev", "br0")
+	want = "dhcp.server.subnets[0].subnet: 10.77.0.0/24 is the network of 10.77.0.1 on br0, which is served at 192.0.2.1: set its provisioning.interfaces[].address to 10.77.0.1"
+	if got := parse(strings.Replace(wire, "br0", "br0, address: 192.0.2.1", 1) + plan); !strings.Contains(got, want) {
+		t.Errorf("served at an address of no subnet: %q, want %q", got, want)
+	}
 }

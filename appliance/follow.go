@@ -123,12 +123,7 @@ func look(name string, ours netip.Addr) (c condition, addrs []netip.Addr) {
 	if err != nil {
 		return condition{}, nil
 	}
-	all, _ := nic.Addrs()
-	for _, a := range all {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
-			addrs = append(addrs, p.Addr())
-		}
-	}
+	addrs = ipv4Of(*nic)
 	return condition{nic.Index, nic.Flags&net.FlagUp != 0, nic.Flags&net.FlagRunning != 0, slices.Contains(addrs, ours)}, addrs
 }
 
