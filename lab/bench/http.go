@@ -36,18 +36,8 @@ func httpDownload(b *bench) (ours, peer func() []float64) {
 	}
 	appliance := b.appliance(net.ours)
 
-	config := filepath.Join(b.dir, "nginx.conf")
-	// As Debian's nginx.conf has it, without the log of requests.
-	text := fmt.Sprintf(`daemon off; user root; worker_processes auto; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err;
-events { worker_connections 768; }
-http { sendfile on; tcp_nopush on; access_log off; server { listen %[2]s:%[3]d; root %[4]s; } }
-`, b.dir, peerIP, httpPort, ramdisk)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		b.Fatal(err)
-	}
-	nginx := b.spawn(net.peer.Command("nginx", "-c", config))
+	web := nginx(b, net, ramdisk, "initrd")
 	peerURL := fmt.Sprintf("http://%s:%d/initrd", peerIP, httpPort)
-	b.await(nginx, "nginx", func() bool { return net.client.Command("curl", "-sI", "-o", "/dev/null", peerURL).Run() == nil })
 
 	side := func(s server, url string) func() []float64 {
 		return func() []float64 {
@@ -56,7 +46,24 @@ http { sendfile on; tcp_nopush on; access_log off; server { listen %[2]s:%[3]d; 
 			return []float64{speed, (s.cpu() - before).Seconds()}
 		}
 	}
-	return side(appliance, fmt.Sprintf("http://%s:%d/ramdisk/amd64/initrd", oursIP, httpPort)), side(nginx, peerURL)
+	return side(appliance, fmt.Sprintf("http://%s:%d/ramdisk/amd64/initrd", oursIP, httpPort)), side(web, peerURL)
+}
+
+// nginx serves a directory, as the peer; file is one in it.
+func nginx(b *bench, net hosts, root, file string) server {
+	config := filepath.Join(b.dir, "nginx.conf")
+	// As Debian's nginx.conf has it, without the log of requests.
+	text := fmt.Sprintf(`daemon off; user root; worker_processes auto; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err;
+events { worker_connections 768; }
+http { sendfile on; tcp_nopush on; access_log off; server { listen %[2]s:%[3]d; root %[4]s; } }
+`, b.dir, peerIP, httpPort, root)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	s := b.spawn(net.peer.Command("nginx", "-c", config))
+	url := fmt.Sprintf("http://%s:%d/%s", peerIP, httpPort, file)
+	b.await(s, "nginx", func() bool { return net.client.Command("curl", "-sI", "-o", "/dev/null", url).Run() == nil })
+	return s
 }
 
 // download is the speed of a whole download in MB/s.
