@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -27,26 +28,34 @@ const (
 	aboutFirmware subject = "firmware"
 )
 
-// What stands in the lines. The first that fits counts, so the graver ones come first.
+// What stands in the lines: one of some words, and where these are not enough, an expression. The first that fits counts, so the
+// graver ones come first. The words are looked for first, since all that a console says is held against this.
 var complaints = []struct {
 	about subject
-	has   string         // anywhere in the line
-	is    *regexp.Regexp // where that is not enough
+	words []string
+	is    *regexp.Regexp
 }{
-	{about: aboutPanic, has: "Kernel panic - not syncing"}, // kernel/panic.c
-	{about: aboutMemory, is: regexp.MustCompile(`^Initramfs unpacking failed: (write error|.*[Nn]o space|.*[Oo]ut of memory)`)},
-	{about: aboutMemory, is: regexp.MustCompile(`\b([Oo]ut of memory: [Kk]ill|invoked oom-killer)`)},
-	{about: aboutRamdisk, has: "Initramfs unpacking failed"}, // init/initramfs.c
-	{about: aboutRamdisk, has: "Unable to mount root"},       // init/do_mounts.c
-	{about: aboutRamdisk, has: "VFS: Cannot open root device"},
-	{about: aboutRamdisk, is: regexp.MustCompile(`^(Failed to execute /|Requested init .* failed|rdinit=.* failed|check access for rdinit=.* failed)`)}, // init/main.c
-	{about: aboutHardware, is: regexp.MustCompile(`\[Hardware Error\]:|^mce: CPU|severity=Uncorrected`)},
-	{about: aboutKernel, is: regexp.MustCompile(`^(watchdog: )?BUG: |^kernel BUG at |^Oops: |^general protection fault|^Unable to handle kernel|^Internal error: |self-detected stall on CPU`)},
-	{about: aboutAgent, is: regexp.MustCompile(`^pxagent: (error|warn): `)},
-	{about: aboutSecure, is: regexp.MustCompile(`Security Violation|Secure Boot Violation|[Bb]ad shim signature|^BdsDxe: .*: Access Denied`)},
-	{about: aboutIPXE, is: regexp.MustCompile(`\(https?://ipxe\.org/[0-9a-f]{8}\)`)}, // src/include/errno.h
-	{about: aboutGRUB, is: regexp.MustCompile(`^error: (no such (device|partition|disk)|unknown filesystem|(file|symbol|disk) .*not found|you need to load the kernel first|out of memory|attempt to read or write outside)|^Entering rescue mode|Minimal BASH-like line editing`)},
-	{about: aboutFirmware, is: regexp.MustCompile(`^BdsDxe: (failed to|No bootable)|^No bootable device|^UEFI Interactive Shell|\bPXE-[EM][0-9A-F]{2}: |^Boot failed: |[Oo]perating [Ss]ystem not found|^Missing operating system|[Nn]o boot device|Reboot and Select proper Boot device`)},
+	// kernel/panic.c, mm/oom_kill.c, init/initramfs.c, init/do_mounts.c, init/main.c
+	{about: aboutPanic, words: []string{"Kernel panic - not syncing"}},
+	{aboutMemory, []string{"Initramfs unpacking failed"}, regexp.MustCompile(`failed: (write error|.*[Nn]o space|.*[Oo]ut of memory)`)},
+	{about: aboutMemory, words: []string{"invoked oom-killer", "ut of memory: Kill", "ut of memory: kill"}},
+	{about: aboutRamdisk, words: []string{"Initramfs unpacking failed", "Unable to mount root", "VFS: Cannot open root device"}},
+	{aboutRamdisk, []string{"Failed to execute /", "init"}, regexp.MustCompile(`^(Failed to execute /|Requested init .* failed|check access for rdinit=.* failed)`)},
+	{about: aboutHardware, words: []string{"[Hardware Error]:", "severity=Uncorrected"}},
+	{aboutKernel, []string{"BUG", "Oops: ", "general protection fault", "nable to handle kernel", "Internal error: ", "self-detected stall on CPU"}, regexp.MustCompile(
+		`^(watchdog: )?BUG: |^kernel BUG at |^Oops: |^general protection fault|^Unable to handle kernel|^Internal error: |self-detected stall on CPU`)},
+
+	{about: aboutAgent, words: []string{"pxagent: error: ", "pxagent: warn: "}},
+
+	// Firmware, and what it loads. The numbers of iPXE's errors: src/include/errno.h.
+	{about: aboutSecure, words: []string{"Security Violation", "Secure Boot Violation", "ad shim signature"}},
+	{aboutSecure, []string{"Access Denied"}, regexp.MustCompile(`^BdsDxe: `)},
+	{aboutIPXE, []string{"ipxe.org/"}, regexp.MustCompile(`\(https?://ipxe\.org/[0-9a-f]{8}\)`)},
+	{about: aboutGRUB, words: []string{"Entering rescue mode", "Minimal BASH-like line editing"}},
+	{aboutGRUB, []string{"error: "}, regexp.MustCompile(
+		`^error: (no such (device|partition|disk)|unknown filesystem|(file|symbol|disk) .*not found|you need to load the kernel first|out of memory|attempt to read or write outside)`)},
+	{about: aboutFirmware, words: []string{"BdsDxe: failed to", "BdsDxe: No bootable", "No bootable device", "UEFI Interactive Shell", "Missing operating system", "Reboot and Select proper Boot device"}},
+	{aboutFirmware, []string{"PXE-", "Boot failed: ", "not found", "oot device"}, regexp.MustCompile(`\bPXE-[EM][0-9A-F]{2}: |^Boot failed: |^[Oo]perating [Ss]ystem not found|^[Nn]o boot device`)},
 }
 
 // stamped is what a kernel puts before its lines: the time since its start, and the task or the processor.
@@ -54,28 +63,27 @@ var stamped = regexp.MustCompile(`^(<\d{1,2}>)?\[ *\d+\.\d{6}\](\[ *[TC]\d+\])? 
 
 // complaintIn says what a line of a console complains of, if it does.
 func complaintIn(line string) (complaint, bool) {
-	line = strings.TrimSpace(stamped.ReplaceAllString(line, ""))
+	if strings.HasPrefix(line, "[") || strings.HasPrefix(line, "<") {
+		line = strings.TrimSpace(stamped.ReplaceAllString(line, ""))
+	}
 	if strings.HasPrefix(line, "---[ ") { // the end of a panic, which repeats its beginning
 		return complaint{}, false
 	}
 	for _, c := range complaints {
-		if c.has != "" && strings.Contains(line, c.has) || c.is != nil && c.is.MatchString(line) {
+		if containsAny(line, c.words) && (c.is == nil || c.is.MatchString(line)) {
 			return complaint{c.about, line}, true
 		}
 	}
 	return complaint{}, false
 }
 
+func containsAny(line string, words []string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(line, w) })
+}
+
 // next is the move that fits a complaint; "" when it says nothing that the place where the boot stopped does not say.
 func (c complaint) next() string {
-	has := func(words ...string) bool {
-		for _, w := range words {
-			if strings.Contains(c.quote, w) {
-				return true
-			}
-		}
-		return false
-	}
+	has := func(words ...string) bool { return containsAny(c.quote, words) }
 	const (
 		memory   = "give the machine more memory, or leave drivers and firmware out of the ramdisk (`pxectl ramdisk build`)"
 		rebuild  = "the ramdisk is damaged, or not one for this kernel: build it again with `pxectl ramdisk build`"

@@ -75,6 +75,7 @@ func TestWhatAConsoleSays(t *testing.T) {
 				{aboutPanic, "Kernel panic - not syncing: Fatal exception"},
 			},
 		},
+		"debugging": {"[    5.000001] usb: DEBUG: BUG-like words, initialized, not found\r\n", nil},
 		"a processor that is stuck": {"[   48.000001] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:1:41]\r\n", []complaint{
 			{aboutKernel, "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:1:41]"},
 		}},

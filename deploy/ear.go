@@ -91,7 +91,6 @@ func (e *ear) Write(p []byte) (int, error) {
 	if e.note == nil {
 		return len(p), nil
 	}
-	e.deaf = ""
 	e.text.add(p, func(line string) {
 		if c, ok := complaintIn(line); ok && (e.left > 0 || c.about == aboutPanic && e.left > -maxComplain) {
 			e.left--
@@ -149,7 +148,11 @@ func (e *ear) listen(ctx context.Context, open func() (power.BMC, error)) {
 		if hopeless {
 			return
 		}
-		sleep(ctx, listenAgain)
+		if failed == 1 {
+			sleep(ctx, time.Second)
+		} else {
+			sleep(ctx, listenAgain)
+		}
 	}
 }
 

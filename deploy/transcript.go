@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -26,6 +27,7 @@ type transcript struct {
 	escape  byte   // what sequence we are in: 0 none, ESC, '[' or ']'
 	escaped int    // its bytes so far
 	cr      bool   // the last byte was a carriage return
+	wraps   bool   // it fills the screen's width, and may go on in the next line
 }
 
 const esc = 0x1b
@@ -51,7 +53,7 @@ func (t *transcript) byte(c byte, heard func(string)) {
 	case c == esc:
 		t.escape, t.escaped = esc, 0
 	case c == '\n':
-		if !t.wrapped() {
+		if t.wraps = !t.wraps && t.wrapped(); !t.wraps {
 			t.end(heard, true)
 		}
 	case c == '\r':
@@ -70,9 +72,10 @@ func (t *transcript) byte(c byte, heard func(string)) {
 }
 
 func (t *transcript) put(c byte, heard func(string)) {
-	if len(t.line) >= lineBytes {
+	if len(t.line) >= lineBytes || t.wraps && c == '[' { // a kernel's line does not go on what firmware said
 		t.end(heard, true)
 	}
+	t.wraps = false
 	t.line = append(t.line, c)
 }
 
@@ -121,7 +124,7 @@ func (t *transcript) inEscape(c byte, heard func(string)) {
 // end ends a line.
 func (t *transcript) end(heard func(string), keep bool) {
 	line := plain(t.line)
-	t.line, t.cr = t.line[:0], false
+	t.line, t.cr, t.wraps = t.line[:0], false, false
 	if line == "" {
 		return
 	}
@@ -149,12 +152,19 @@ func (t *transcript) last(n int) []string {
 	return lines[max(0, len(lines)-n):]
 }
 
-// plain leaves only what can be printed.
+// nonceSaid is the nonce in the kernel's arguments, which a kernel that is not told to be quiet prints.
+var nonceSaid = regexp.MustCompile(`(pxectl\.nonce=)\S+`)
+
+// plain leaves only what can be printed, and no secret.
 func plain(line []byte) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
+	text := strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
 	}, string(line)))
+	if strings.Contains(text, "pxectl.nonce=") {
+		text = nonceSaid.ReplaceAllString(text, "$1*")
+	}
+	return text
 }

@@ -110,7 +110,7 @@ type Event struct {
 	At      time.Time         `json:"at"`
 	Machine MachineID         `json:"machine,omitempty"`
 	MAC     MAC               `json:"mac,omitempty"` // for packets of machines not yet known
-	Kind    string            `json:"kind"`          // "state", "step", "dhcp", "tftp", "http", "agent", "bmc", "os", …
+	Kind    string            `json:"kind"`          // "state", "step", "dhcp", "tftp", "http", "agent", "bmc", "console", "os", …
 	Text    string            `json:"text"`          // one line for people
 	Actor   string            `json:"actor,omitempty"`
 	Data    map[string]string `json:"data,omitempty"`
