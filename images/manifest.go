@@ -1,14 +1,12 @@
 package images
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 )
 
@@ -30,7 +28,7 @@ const (
 	MaxName = 128
 )
 
-// A Manifest describes one image. Manifests are immutable: Parse checks one and fills the
+// A Manifest describes one image. Manifests are immutable: Read checks one and fills the
 // fields of its chunks that are not written down.
 type Manifest struct {
 	Format     int      `json:"format"`
@@ -125,128 +123,6 @@ func (m *Manifest) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("image manifest: %w", err)
 	}
 	return append(data, '\n'), nil
-}
-
-// Parse reads a manifest that may come from anybody. Its cost is bounded by its length, and what it
-// returns can be relied on: the chunks cover the raw image exactly, in order, and their frames
-// follow one another inside the data.
-func Parse(data []byte) (*Manifest, error) {
-	if len(data) > MaxManifest {
-		return nil, fmt.Errorf("image manifest: %d bytes, at most %d", len(data), MaxManifest)
-	}
-	// The version first: what a newer one holds is not for us to judge.
-	var head struct {
-		Format *int `json:"format"`
-	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, fmt.Errorf("image manifest: %w", err)
-	}
-	if head.Format == nil {
-		return nil, errors.New("image manifest: no format version; this is not an image manifest")
-	}
-	if *head.Format != Format {
-		return nil, fmt.Errorf("image manifest: format %d, this version reads %d; import the image again", *head.Format, Format)
-	}
-	m := new(Manifest)
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(m); err != nil {
-		return nil, fmt.Errorf("image manifest: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("image manifest: something follows the JSON object")
-	}
-	if err := m.check(); err != nil {
-		return nil, err
-	}
-	return m, nil
-}
-
-// UnmarshalJSON checks chunks as they are read, so that a list of millions of empty chunks ends
-// at the first one and not when memory does.
-func (cs *Chunks) UnmarshalJSON(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
-		return errors.New("chunks: not a list")
-	}
-	*cs = nil
-	var end int64
-	for dec.More() {
-		var c Chunk
-		if err := dec.Decode(&c); err != nil {
-			return fmt.Errorf("chunk %d: %w", len(*cs), err)
-		}
-		if err := c.follows(end); err != nil {
-			return fmt.Errorf("chunk %d: %w", len(*cs), err)
-		}
-		end = c.Offset + c.Length
-		*cs = append(*cs, c)
-		if len(*cs) > MaxRawSize/ChunkSize {
-			return fmt.Errorf("more than %d chunks", MaxRawSize/ChunkSize)
-		}
-	}
-	return nil
-}
-
-// follows checks the frame's place: right behind the one that ends at end.
-func (c Chunk) follows(end int64) error {
-	switch {
-	case c.Offset != end:
-		return fmt.Errorf("offset %d, want %d where the frame before it ends", c.Offset, end)
-	case c.Length <= 0 || c.Length > maxFrame:
-		return fmt.Errorf("length %d, want 1 to %d", c.Length, maxFrame)
-	case c.Sum == Hash{}:
-		return errors.New("sum is missing")
-	case c.Hash == Hash{}:
-		return errors.New("hash is missing")
-	}
-	return nil
-}
-
-func (m *Manifest) check() error {
-	if m.Format != Format {
-		return fmt.Errorf("image manifest: format %d, want %d", m.Format, Format)
-	}
-	if err := CheckName(m.Name); err != nil {
-		return fmt.Errorf("image manifest: %w", err)
-	}
-	bad := func(field string, value any, want string) error {
-		return fmt.Errorf("image manifest of %s: %s %v, want %s", m.Name, field, value, want)
-	}
-	chunks := (m.RawSize + ChunkSize - 1) / ChunkSize
-	switch {
-	case m.RawSize <= 0 || m.RawSize > MaxRawSize || m.RawSize%512 != 0:
-		return bad("raw_size", m.RawSize, fmt.Sprintf("a multiple of 512, at most %d", int64(MaxRawSize)))
-	case m.SectorSize != 512 && m.SectorSize != 4096:
-		return bad("sector_size", m.SectorSize, "512 or 4096")
-	case m.ChunkSize != ChunkSize:
-		return bad("chunk_size", m.ChunkSize, fmt.Sprint(ChunkSize))
-	case m.HashName != HashName:
-		return bad("chunk_hash", fmt.Sprintf("%.40q", m.HashName), HashName)
-	case int64(len(m.Chunks)) != chunks:
-		return bad("chunks", len(m.Chunks), fmt.Sprintf("%d for %d bytes", chunks, m.RawSize))
-	case m.Contents.PartitionTable != "" && m.Contents.PartitionTable != "gpt" && m.Contents.PartitionTable != "mbr":
-		return bad("partition_table", fmt.Sprintf("%.40q", m.Contents.PartitionTable), "gpt, mbr or nothing")
-	}
-	var end int64
-	for i := range m.Chunks {
-		c := &m.Chunks[i]
-		if err := c.follows(end); err != nil {
-			return fmt.Errorf("image manifest of %s: chunk %d: %w", m.Name, i, err)
-		}
-		end = c.Offset + c.Length
-		c.Index = i
-		c.RawOffset = int64(i) * ChunkSize
-		c.RawLength = min(ChunkSize, m.RawSize-c.RawOffset)
-		if c.Zero && c.Hash != zeroHash(c.RawLength) {
-			return fmt.Errorf("image manifest of %s: chunk %d: said to be zero, but its hash is not that of zeros", m.Name, i)
-		}
-	}
-	if want := end + seekTableSize(len(m.Chunks)); m.DataSize != want {
-		return bad("data_size", m.DataSize, fmt.Sprintf("%d (the frames and their seek table)", want))
-	}
-	return nil
 }
 
 // RawHash is the same for two images exactly when their disks are the same, however they were packed: the hash of

@@ -126,7 +126,7 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("%s: Parse = nil error, want one", name)
 		}
 	}
-	if _, err := Parse(make([]byte, MaxManifest+1)); err == nil || !strings.Contains(err.Error(), "at most") {
+	if _, err := Parse(make([]byte, MaxManifest+1)); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("Parse of too many bytes = %v, want an error that says so", err)
 	}
 }

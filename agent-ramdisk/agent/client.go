@@ -78,12 +78,22 @@ func (c *Client) call(ctx context.Context, path string, in, out any) error {
 	})
 }
 
-// manifest fetches an image's manifest, as it is stored.
-func (c *Client) manifest(ctx context.Context, id string) (data []byte, err error) {
-	return data, c.do(ctx, http.MethodGet, "/agent/v1/images/"+id+"/manifest", nil, func(r io.Reader) (err error) {
-		data, err = io.ReadAll(io.LimitReader(r, images.MaxManifest+1))
-		return err
+// manifest fetches an image's manifest and holds it against the image's id. A refusal of what came whole is final, and returned
+// beside an error that asking again may mend.
+func (c *Client) manifest(ctx context.Context, id string) (m *images.Manifest, refused, err error) {
+	err = c.do(ctx, http.MethodGet, "/agent/v1/images/"+id+"/manifest", nil, func(r io.Reader) error {
+		var got string
+		m, got, refused = images.Read(r)
+		switch got {
+		case "":
+			return refused
+		case id:
+		default:
+			refused = fmt.Errorf("its sha256 is %s", got)
+		}
+		return nil
 	})
+	return m, refused, err
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body []byte, read func(io.Reader) error) error {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -201,18 +202,16 @@ func (a *Agent) writeImage(ctx context.Context, dev *disk.Device, order inventor
 
 // manifest fetches an image's manifest and checks it against the image's id.
 func (a *Agent) manifest(ctx context.Context, id string) (*images.Manifest, error) {
-	var data []byte
+	var m *images.Manifest
+	var refused error
 	err := a.insist(ctx, "fetch the manifest", func() (err error) {
-		data, err = a.Client.manifest(ctx, id)
+		m, refused, err = a.Client.manifest(ctx, id)
 		return err
 	})
-	if err != nil {
+	if err := cmp.Or(err, refused); err != nil {
 		return nil, fmt.Errorf("manifest of image %s: %w", id, err)
 	}
-	if got := images.ID(data); got != id {
-		return nil, fmt.Errorf("manifest of image %s: its sha256 is %s", id, got)
-	}
-	return images.Parse(data)
+	return m, nil
 }
 
 // plainHTTP fetches chunks. No Timeout: the Fetcher watches for stalls.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
+	"unsafe"
 
 	"github.com/pxectl/pxectl/images"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,18 @@ type hands struct {
 	raw, frame []byte
 	memory     []byte
 	decoder    *images.Decoder
+}
+
+// workers is how many fetch, decode and write at once. It is more than there are cores: while one waits for the disk or the
+// network, another has work. All together stay within 64 MiB: the manifest of an image of 1 TiB takes half of that by itself.
+func workers(chunks int) int {
+	const (
+		most, least = 6, 2
+		room        = 56 << 20
+		perChunk    = int(unsafe.Sizeof(images.Chunk{})) + 16
+		perHands    = images.ChunkSize + frameSize
+	)
+	return min(max((room-chunks*perChunk)/perHands, least), most, chunks)
 }
 
 // takeUp makes n pairs of hands.

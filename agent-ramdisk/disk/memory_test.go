@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,8 +15,8 @@ import (
 	"github.com/pxectl/pxectl/images"
 )
 
-// TestMemory writes an image of 128 GiB, with chunks that cannot be compressed, in a process of its own, and
-// looks at the most that it ever had in memory.
+// TestMemory reads the manifest of the largest image that there may be, and writes it, with chunks that cannot be compressed, in a process
+// of its own, and looks at the most that it ever had in memory.
 func TestMemory(t *testing.T) {
 	if dir := os.Getenv("PXECTL_MEMORY_TEST"); dir != "" {
 		writeLarge(t, dir)
@@ -45,11 +46,11 @@ func TestMemory(t *testing.T) {
 func makeLarge(t *testing.T, dir string) {
 	t.Helper()
 	m, data := pack(t, append(noise(images.ChunkSize), make([]byte, images.ChunkSize)...))
-	chunks := make(images.Chunks, 128<<30/images.ChunkSize)
+	chunks := make(images.Chunks, images.MaxRawSize/images.ChunkSize)
 	var offset int64
 	for i := range chunks {
 		chunks[i] = m.Chunks[1]
-		if i%256 < 2 {
+		if i%1024 == 0 {
 			chunks[i] = m.Chunks[0]
 		}
 		chunks[i].Offset = offset
@@ -84,8 +85,14 @@ func writeLarge(t *testing.T, dir string) {
 		}
 		return b
 	}
+	debug.SetMemoryLimit(48 << 20) // as the agent does
 	before := peak(t)
-	m, err := images.Parse(read("manifest"))
+	f, err := os.Open(filepath.Join(dir, "manifest"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, _, err := images.Read(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +109,7 @@ func writeLarge(t *testing.T, dir string) {
 		}
 		panic("no such frame")
 	}})
-	if err != nil || w.Fetched != len(m.Chunks)/128 {
+	if err != nil || w.Fetched != len(m.Chunks)/1024 {
 		t.Fatalf("Write = %+v, %v", w, err)
 	}
 	t.Logf("grew by %d KiB", peak(t)-before)

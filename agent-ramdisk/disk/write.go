@@ -29,10 +29,6 @@ type Write struct {
 	Progress func(inventory.Progress)
 }
 
-// workers fetch, decode and write at once. It is more than there are cores: while one waits for the disk or the
-// network, another has work.
-const workers = 6
-
 // job is one run of a Write.
 type job struct {
 	Write
@@ -72,7 +68,7 @@ func (d *Device) Write(ctx context.Context, w Write) (_ *inventory.Written, err 
 	chunks := w.Manifest.Chunks
 	j := &job{Write: w, d: d, kept: make([]bool, len(chunks)), sums: make([]uint64, len(chunks))}
 	defer j.letGo()
-	if err := j.takeUp(min(workers, len(chunks))); err != nil {
+	if err := j.takeUp(workers(len(chunks))); err != nil {
 		return nil, err
 	}
 	if err := d.WipeLabels(); err != nil {
