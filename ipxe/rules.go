@@ -84,17 +84,18 @@ func (r Rule) matches(s Subject) bool {
 
 // matches takes * for any text and ? for any character, whatever the case.
 func matches(pattern, text string) bool {
-	// A slash is a character like any other here, and path.Match stops at it.
-	plain := strings.NewReplacer("/", "\x00").Replace
-	ok, err := path.Match(plain(strings.ToLower(pattern)), plain(strings.ToLower(text)))
+	ok, err := path.Match(plain(pattern), plain(text))
 	return ok && err == nil
 }
+
+// plain makes a slash a character like any other: path.Match stops at it.
+func plain(s string) string { return strings.ReplaceAll(strings.ToLower(s), "/", "\x00") }
 
 // Check says all that is wrong with a rule but for its script, which CheckScript reads.
 func (r Rule) Check() error {
 	var errs []error
 	for key, pattern := range map[string]string{"machine": r.Machine, "vendor": r.Vendor, "model": r.Model} {
-		if _, err := path.Match(pattern, ""); err != nil {
+		if _, err := path.Match(plain(pattern), ""); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %q is no pattern: * is any text, ? any character, [ab] one of these", key, pattern))
 		}
 	}
