@@ -229,6 +229,9 @@ func (e *Engine) OrderResult(ctx context.Context, nonce, order string, r invento
 	what := "an order that no longer stands"
 	if s := w.snap.Load(); s.record() != nil && orderID(s.d, s.record()) == order {
 		what = string(s.record().Step)
+		if r.Disk != nil {
+			what += " of " + r.Disk.Name
+		}
 	} else if strings.HasPrefix(order, "inspect-") {
 		what = inventory.DoInspect
 	}

@@ -66,11 +66,7 @@ func (b *orderBox) wait(ctx context.Context, d time.Duration) *inventory.Order {
 
 // orderID names an order so that the same step gives the same order after a restart, and another attempt another one.
 func orderID(d *inventory.Deployment, r *inventory.StepRecord) string {
-	id := fmt.Sprintf("%s-%s-%d", d.ID, r.Step, r.Attempt)
-	if r.Step == inventory.EraseDisks {
-		id += fmt.Sprintf("-%d", len(d.Erased)) // one for each disk
-	}
-	return id
+	return fmt.Sprintf("%s-%s-%d", d.ID, r.Step, r.Attempt)
 }
 
 // order lays the agent's part of a step.
@@ -158,8 +154,8 @@ func (w *worker) take(id string, r inventory.Result) error {
 		return w.endStep("", cause)
 	}
 	switch {
-	case rec.Step == inventory.EraseDisks && r.Erased != nil:
-		return w.erased(*r.Erased)
+	case rec.Step == inventory.EraseDisks && r.Erased != nil && r.Disk != nil:
+		return w.erased(*r.Disk, *r.Erased)
 	case rec.Step == inventory.PrepareDisk:
 		return w.endStep("disk "+s.d.Disk.Name+" is cleared", nil)
 	case rec.Step == inventory.WriteImage && r.Written != nil:

@@ -222,24 +222,32 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 		if o.Do == inventory.DoWait {
 			continue
 		}
-		r.mu.Lock()
-		onOrder, answer := r.onOrder, r.answer
-		r.mu.Unlock()
-		if onOrder != nil {
-			onOrder(o)
-		}
-		res := goodResult(o, r.has(), r.noBMC)
-		if res.Report != nil {
-			res.Report.PCI = r.pci
-		}
-		if answer != nil {
-			if bad := answer(o); bad.Error != "" {
-				res = bad
+		parts := []inventory.Order{o}
+		if o.Do == inventory.DoErase {
+			parts = nil
+			for i := range o.Targets { // each disk has a result of its own
+				part := o
+				part.Target = &o.Targets[i]
+				parts = append(parts, part)
 			}
 		}
-		res.BootID = bootID
-		_ = r.now().OrderProgress(ctx, nonce, o.ID, inventory.Progress{BootID: bootID, Phase: "write", Done: 1, Total: 2})
-		if !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, nonce, o.ID, res) }) {
+		var failed []inventory.Result // after what went well
+		for _, o := range parts {
+			res := r.obey(o)
+			res.BootID = bootID
+			if o.Do == inventory.DoErase {
+				res.Disk = o.Target
+				if res.Error != "" {
+					failed = append(failed, res)
+					continue
+				}
+			}
+			_ = r.now().OrderProgress(ctx, nonce, o.ID, inventory.Progress{BootID: bootID, Phase: "write", Done: 1, Total: 2})
+			if !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, nonce, o.ID, res) }) {
+				return
+			}
+		}
+		if len(failed) > 0 && !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, nonce, o.ID, failed[0]) }) {
 			return
 		}
 		switch o.Do {
@@ -251,6 +259,26 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 			return
 		}
 	}
+}
+
+// obey does an order, or what the test wants.
+func (r *rack) obey(o inventory.Order) inventory.Result {
+	r.mu.Lock()
+	onOrder, answer := r.onOrder, r.answer
+	r.mu.Unlock()
+	if onOrder != nil {
+		onOrder(o)
+	}
+	res := goodResult(o, r.has(), r.noBMC)
+	if res.Report != nil {
+		res.Report.PCI = r.pci
+	}
+	if answer != nil {
+		if bad := answer(o); bad.Error != "" {
+			res = bad
+		}
+	}
+	return res
 }
 
 // has are the disks that are in the machine now.

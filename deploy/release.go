@@ -107,7 +107,7 @@ func eraseTargets(disks []inventory.Disk) ([]inventory.DiskIdentity, error) {
 	return targets, nil
 }
 
-// orderErase lays the order for the next disk. Which disks there are, the agent has just reported.
+// orderErase lays the order for the disks that are not erased yet. Which disks there are, the agent has just reported.
 func (w *worker) orderErase(o *inventory.Order) error {
 	s := w.snap.Load()
 	if len(s.d.Targets) == 0 {
@@ -123,19 +123,29 @@ func (w *worker) orderErase(o *inventory.Order) error {
 		}
 		s = w.snap.Load()
 	}
-	w.progress.Store(nil)
-	w.moved.Store(w.now().UnixNano())
-	o.Do, o.Target, o.Quick = inventory.DoErase, &s.d.Targets[len(s.d.Erased)], s.d.Erase.Quick
+	o.Do, o.Targets, o.Quick = inventory.DoErase, toErase(s.d), s.d.Erase.Quick
 	w.orders.set(o)
 	return nil
 }
 
-// erased records one disk, and ends the step with the last.
-func (w *worker) erased(proof inventory.Erased) error {
+// toErase are the targets of a release that have no record yet.
+func toErase(d *inventory.Deployment) []inventory.DiskIdentity {
+	return slices.DeleteFunc(slices.Clone(d.Targets), func(t inventory.DiskIdentity) bool {
+		return slices.ContainsFunc(d.Erased, func(r inventory.Erasure) bool { return r.Disk == t })
+	})
+}
+
+// erased records one disk, and ends the step with the last. The agent repeats what it does not know to have arrived.
+func (w *worker) erased(disk inventory.DiskIdentity, proof inventory.Erased) error {
 	s := w.snap.Load()
+	left := toErase(s.d)
+	if !slices.Contains(left, disk) {
+		w.log().Info("an erase of a disk that is recorded already, or was not ordered", "disk", disk.Name)
+		return nil
+	}
 	w.noteRemoved(proof.Removed)
 	rec := inventory.Erasure{
-		At: w.now(), Machine: w.id, MachineName: s.m.Name, Run: s.d.ID, Actor: s.d.Actor, Disk: s.d.Targets[len(s.d.Erased)], Erased: proof,
+		At: w.now(), Machine: w.id, MachineName: s.m.Name, Run: s.d.ID, Actor: s.d.Actor, Disk: disk, Erased: proof,
 	}
 	for _, d := range s.m.Report.Disks {
 		if rec.Disk.Is(d) {
@@ -146,7 +156,7 @@ func (w *worker) erased(proof inventory.Erased) error {
 		d.Erased = append(slices.Clone(d.Erased), rec)
 		m.Report = without(*m.Report, rec.Disk)
 	}
-	if len(s.d.Erased)+1 < len(s.d.Targets) {
+	if len(left) > 1 {
 		return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 			add(m, d)
 			return []inventory.Event{{Kind: "step", Text: string(inventory.EraseDisks) + ": " + eraseWords(rec), Data: map[string]string{"step": string(inventory.EraseDisks)}}}

@@ -113,11 +113,44 @@ func TestAReleaseSurvivesCrashes(t *testing.T) {
 	}
 }
 
+// What is erased is not ordered again, and a result that comes twice makes one record.
+func TestARepeatedErasure(t *testing.T) {
+	r := deployed(t)
+	w, err := r.now().find("m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	r.setOnOrder(func(o inventory.Order) {
+		if o.Do != inventory.DoErase || o.Target.Serial != "D2" {
+			return
+		}
+		once.Do(func() { // D1's result has been acknowledged
+			_, err := call(context.Background(), w, func() (struct{}, error) {
+				return struct{}{}, w.erased(threeDisks[0].Identity(), inventory.Erased{Method: "discard"})
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			w.orders.mu.Lock()
+			defer w.orders.mu.Unlock()
+			if o := w.orders.order; o == nil || len(o.Targets) != 1 || o.Targets[0].Serial != "D2" {
+				t.Errorf("the order that stands is %+v, want D2 alone", o)
+			}
+		})
+	})
+	r.release(inventory.EraseRequest{})
+	r.until(inventory.Available)
+	if all := r.erasures(); len(all) != 2 || all[0].Disk.Serial != "D1" || all[1].Disk.Serial != "D2" {
+		t.Errorf("records: %+v, want D1 and D2 once each", all)
+	}
+}
+
 func TestAReleaseThatFailsSaysWhy(t *testing.T) {
 	r := deployed(t)
 	r.setAnswer(func(o inventory.Order) inventory.Result {
-		if o.Do == inventory.DoErase && o.Target.Serial == "D2" {
-			return inventory.Result{Error: "vdb: ATA secure erase: the firmware has frozen the drive", Hint: "pull the drive"}
+		if o.Do == inventory.DoErase && o.Target.Serial == "D1" {
+			return inventory.Result{Error: "vda: ATA secure erase: the firmware has frozen the drive", Hint: "pull the drive"}
 		}
 		return inventory.Result{}
 	})
@@ -129,8 +162,8 @@ func TestAReleaseThatFailsSaysWhy(t *testing.T) {
 	if r.now().BootOf(testMAC).Local {
 		t.Error("a machine whose erase failed in the middle boots its disk")
 	}
-	if all := r.erasures(); len(all) != 1 || all[0].Disk.Serial != "D1" {
-		t.Errorf("records: %+v, want D1 alone", all)
+	if all := r.erasures(); len(all) != 1 || all[0].Disk.Serial != "D2" {
+		t.Errorf("records: %+v, want D2, which went well, alone", all)
 	}
 	r.setAnswer(nil)
 	r.release(inventory.EraseRequest{})

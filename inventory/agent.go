@@ -71,7 +71,9 @@ type Order struct {
 	Mode   string        `json:"mode,omitempty"`
 	Verify string        `json:"verify,omitempty"`
 	Seed   *Seed         `json:"seed,omitempty"`
-	Quick  bool          `json:"quick,omitempty"`
+	// Targets are the disks of an erase. Each has a result of its own, that of one which failed after all others.
+	Targets []DiskIdentity `json:"targets,omitempty"`
+	Quick   bool           `json:"quick,omitempty"`
 }
 
 // OrderImage names an image and where its bytes are. The manifest comes over TLS and is
@@ -99,7 +101,7 @@ type Progress struct {
 	Sent   uint64 `json:"sent"` // bytes that came over the network so far
 }
 
-// Result ends an order.
+// Result ends an order, or the part of an erase that is one disk.
 type Result struct {
 	BootID   string    `json:"boot_id"`
 	Error    string    `json:"error,omitempty"` // "" when it was done
@@ -109,6 +111,8 @@ type Result struct {
 	Written  *Written  `json:"written,omitempty"`
 	Finished *Finished `json:"finished,omitempty"`
 	Erased   *Erased   `json:"erased,omitempty"`
+	// Disk is the one of the order's Targets that was erased.
+	Disk *DiskIdentity `json:"disk,omitempty"`
 }
 
 // Written is the proof of write-image.

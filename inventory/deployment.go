@@ -81,7 +81,7 @@ type Deployment struct {
 
 	Erase   *EraseRequest  `json:"erase,omitempty"`
 	Targets []DiskIdentity `json:"targets,omitempty"` // of an erase
-	Erased  []Erasure      `json:"erased,omitempty"`  // the first ones of Targets
+	Erased  []Erasure      `json:"erased,omitempty"`  // those of Targets that are done
 
 	Step    Step          `json:"step"` // the one that is being done
 	Disk    *DiskIdentity `json:"disk,omitempty"`

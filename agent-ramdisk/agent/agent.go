@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
@@ -37,6 +38,7 @@ type Agent struct {
 	// Backoff is the first wait after a failed call, doubled up to 10 s; 0 is 500 ms.
 	Backoff time.Duration
 
+	mu      sync.Mutex                  // disks are erased side by side
 	results map[string]inventory.Result // of this boot, by order: doing an order twice is work for nothing
 	zeros   map[string]bool             // disks, by name, that are known to read zeros
 	were    map[string][][16]byte       // partitions, as boot entries name them, that were on a disk before it was cleared
@@ -119,6 +121,9 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 func (a *Agent) obey(ctx context.Context, order inventory.Order) error {
+	if order.Do == inventory.DoErase {
+		return a.eraseDisks(ctx, order)
+	}
 	result, again := a.results[order.ID]
 	if again {
 		a.Log.Info("order repeated, its result is known", "id", order.ID, "do", order.Do)
@@ -147,13 +152,21 @@ func (a *Agent) obey(ctx context.Context, order inventory.Order) error {
 	return nil
 }
 
-// perform does an order and never panics: an agent that is gone can tell nobody why.
-func (a *Agent) perform(ctx context.Context, order inventory.Order) (result inventory.Result) {
-	done := func(error) {}
+// perform does an order.
+func (a *Agent) perform(ctx context.Context, order inventory.Order) inventory.Result {
+	if order.Do == inventory.DoReboot || order.Do == inventory.DoPowerOff {
+		return inventory.Result{BootID: a.Registration.BootID} // the result first: nobody hears us afterwards
+	}
+	return a.attempt(order.Do, func(result *inventory.Result) error { return a.carryOut(ctx, order, result) })
+}
+
+// attempt does work and never panics: an agent that is gone can tell nobody why.
+func (a *Agent) attempt(what string, work func(*inventory.Result) error) (result inventory.Result) {
+	done := Phase(a.Log, what)
 	defer func() {
 		if p := recover(); p != nil {
-			a.Log.Error("panic", "in", order.Do, "value", p, "stack", string(debug.Stack()))
-			result = inventory.Result{Error: fmt.Sprintf("%s: the agent met a bug: %v", order.Do, p)}
+			a.Log.Error("panic", "in", what, "value", p, "stack", string(debug.Stack()))
+			result = inventory.Result{Error: fmt.Sprintf("%s: the agent met a bug: %v", what, p)}
 			done(errors.New(result.Error))
 		}
 		result.BootID = a.Registration.BootID
@@ -161,11 +174,7 @@ func (a *Agent) perform(ctx context.Context, order inventory.Order) (result inve
 			result.Log = a.Console.Tail()
 		}
 	}()
-	if order.Do == inventory.DoReboot || order.Do == inventory.DoPowerOff {
-		return result // the result first: nobody hears us afterwards
-	}
-	done = Phase(a.Log, order.Do)
-	err := a.carryOut(ctx, order, &result)
+	err := work(&result)
 	done(err)
 	if err != nil {
 		result.Error = err.Error()

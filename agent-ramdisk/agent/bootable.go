@@ -101,7 +101,10 @@ func (a *Agent) vars() efi.Vars { return efi.Vars{Dir: filepath.Join(a.EFI, "efi
 
 // remember keeps which partitions a disk has that is about to be cleared, for the boot entries that name them.
 func (a *Agent) remember(dev *disk.Device) {
-	for _, s := range disk.ReadSigns(dev, dev.Size, dev.Sector, runtime.GOARCH).Signatures {
+	signs := disk.ReadSigns(dev, dev.Size, dev.Sector, runtime.GOARCH)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range signs.Signatures {
 		if !slices.Contains(a.were[dev.Name], s) {
 			a.were[dev.Name] = append(a.were[dev.Name], s)
 		}
@@ -110,6 +113,8 @@ func (a *Agent) remember(dev *disk.Device) {
 
 // forget removes the boot entries of what was on a disk that is cleared now.
 func (a *Agent) forget(name string) ([]string, error) {
+	a.mu.Lock() // also for the firmware's variables
+	defer a.mu.Unlock()
 	vars := a.vars()
 	if len(a.were[name]) == 0 || !vars.Present() {
 		return nil, nil

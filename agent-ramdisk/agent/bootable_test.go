@@ -230,6 +230,9 @@ func TestEntriesOfTheOldSystem(t *testing.T) {
 			}
 			order := tt.order
 			order.ID, order.Target = "o", &id
+			if order.Do == inventory.DoErase {
+				order.Target, order.Targets = nil, []inventory.DiskIdentity{id}
+			}
 			a.orders = []inventory.Order{order}
 			if tt.next != "" {
 				a.orders = append(a.orders, inventory.Order{ID: "f", Do: inventory.DoFinishDisk, Target: &id, Seed: &inventory.Seed{MetaData: "instance-id: 1\n"}})

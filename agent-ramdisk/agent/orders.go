@@ -28,9 +28,6 @@ func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inv
 		return nil
 	}
 	switch order.Do {
-	case inventory.DoErase:
-		result.Erased, err = a.eraseDisk(ctx, order)
-		return err
 	case inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk:
 	default:
 		return tooOld(fmt.Errorf("unknown order %q", order.Do))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -176,8 +177,12 @@ func (d *disk) overwrite(ctx context.Context) error {
 	return d.writeZeros(ctx, 0, d.size, func(done int64) { d.progress("overwrite with zeros", uint64(done), uint64(d.size)) })
 }
 
+// zeros is what is written everywhere, one for all disks that are erased side by side.
+var zeros = sync.OnceValue(func() []byte { return aligned(4 << 20) })
+
 func (d *disk) writeZeros(ctx context.Context, off, length int64, tell func(done int64)) error {
-	buf := aligned(int(min(length, 4<<20)))
+	buf := zeros()
+	buf = buf[:min(length, int64(len(buf)))]
 	for done := int64(0); done < length; {
 		if ctx.Err() != nil {
 			return ctx.Err()
