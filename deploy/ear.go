@@ -18,7 +18,8 @@ import (
 const (
 	// A machine that is no deployment's boots into the agent within this time after it was switched on or got its script.
 	bootsWithin = 15 * time.Minute
-	listenAgain = 5 * time.Second // after a BMC that hung up, or whose console another session has
+	listenSoon  = 2 * time.Second // after a BMC hung up; whoever freed the console for himself is faster
+	listenAgain = 5 * time.Second // while it cannot be had
 	maxComplain = 16              // events of one boot: a kernel can complain for ever
 	lastWords   = 3               // lines of the console's end, in the text of the event that tells it
 )
@@ -149,7 +150,7 @@ func (e *ear) listen(ctx context.Context, open func() (power.BMC, error)) {
 			return
 		}
 		if failed == 1 {
-			sleep(ctx, time.Second)
+			sleep(ctx, listenSoon)
 		} else {
 			sleep(ctx, listenAgain)
 		}

@@ -352,6 +352,24 @@ func TestListenGivesWay(t *testing.T) {
 	poll(t, "the payload to be deactivated", func() bool { return r.bmc.SOL.ActiveSessionID(1) == 0 })
 }
 
+// Whoever wants the console must not wait for a listener that a silent BMC keeps waiting.
+func TestListenToASilentBMCEndsWithCtx(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		d := &Driver{} // with the timing of a real one
+		done <- open(t, d, power.Target{Address: nobody(t), User: admin, Password: powertest.Password}).(power.Console).Listen(ctx, io.Discard)
+	}()
+	time.AfterFunc(20*time.Millisecond, cancel)
+	began := time.Now()
+	if err := <-done; err != nil {
+		t.Errorf("Listen() when ctx ends = %v, want nil", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("Listen() ended %s after ctx, want within one answer's time", took)
+	}
+}
+
 func TestListenToABMCWithoutSOL(t *testing.T) {
 	r := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) {
 		reg.RegisterFunc(types.CommandActivatePayload, func(context.Context, *handlers.HandlerContext, []byte) ([]byte, types.CompletionCode, error) {
