@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +24,7 @@ type repeats struct {
 // A row is what one owner (a machine, or the MAC of a stranger) said since something else happened to it.
 type row struct {
 	bar  uint64 // number of the worker's last event
-	said map[string]repeat
+	said map[saying]repeat
 }
 
 type repeat struct {
@@ -48,9 +47,11 @@ func owned(e *inventory.Event) string {
 	return string(e.MAC)
 }
 
-// saying is what two events have in common when one repeats the other.
-func saying(e *inventory.Event) string {
-	return strings.Join([]string{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data["interface"], e.Data["client"], e.Data["order"]}, "\x00")
+// A saying is what two events have in common when one repeats the other.
+type saying struct{ kind, mac, actor, text, iface, client, order string }
+
+func sayingOf(e *inventory.Event) saying {
+	return saying{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data["interface"], e.Data["client"], e.Data["order"]}
 }
 
 func (r *repeats) find(e *inventory.Event) (repeat, bool) {
@@ -60,7 +61,7 @@ func (r *repeats) find(e *inventory.Event) (repeat, bool) {
 	if o == nil {
 		return repeat{}, false
 	}
-	before, ok := o.said[saying(e)]
+	before, ok := o.said[sayingOf(e)]
 	return before, ok && before.seq > o.bar
 }
 
@@ -70,13 +71,13 @@ func (r *repeats) keep(e *inventory.Event) {
 	defer r.mu.Unlock()
 	o := r.rowLocked(owned(e))
 	if len(o.said) >= maxRepeatKeys || o.said == nil {
-		o.said = map[string]repeat{}
+		o.said = map[saying]repeat{}
 	}
 	since := e.Since
 	if since.IsZero() {
 		since = e.At
 	}
-	o.said[saying(e)] = repeat{e.Seq, max(e.Count, 1), since}
+	o.said[sayingOf(e)] = repeat{e.Seq, max(e.Count, 1), since}
 }
 
 // bar ends the owner's row.
@@ -101,12 +102,15 @@ func (r *repeats) rowLocked(owner string) *row {
 
 // together makes one of those events of a batch that repeat each other; it stands where the last of them stood.
 func together(batch []inventory.Event) []inventory.Event {
-	type saidBy struct{ owner, saying string }
-	at := map[saidBy]int{}
+	type saidBy struct {
+		owner string
+		saying
+	}
+	at := make(map[saidBy]int, len(batch))
 	gone := make([]bool, len(batch))
 	for i := range batch {
 		e := &batch[i]
-		k := saidBy{owned(e), saying(e)}
+		k := saidBy{owned(e), sayingOf(e)}
 		if j, ok := at[k]; ok {
 			b := batch[j]
 			*e = repeat{count: max(b.Count, 1), since: first(b)}.and(*e)

@@ -22,7 +22,8 @@ func ownedKey(owner string, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(append([]byte(owner), 0), seq)
 }
 
-// AppendEvent gives e the next sequence number and writes it, dropping the owner's oldest events past the bound.
+// AppendEvent gives e the next sequence number and writes it. The owner's oldest events past the bound are dropped when the
+// transaction ends.
 func (tx *Tx) AppendEvent(e *inventory.Event) error {
 	events := tx.tx.Bucket(bucketEvents)
 	seq, err := events.NextSequence()
@@ -41,18 +42,42 @@ func (tx *Tx) AppendEvent(e *inventory.Event) error {
 	if err := tx.tx.Bucket(bucketOwned).Put(ownedKey(owner, seq), nil); err != nil {
 		return err
 	}
-	n := tx.count(owner) + 1
-	if err := tx.tx.Bucket(bucketCounts).Put(countKey(owner), seqKey(n)); err != nil {
-		return err
-	}
-	limit := uint64(PerMachine)
-	if owner == "" {
-		limit = Unowned
-	}
-	if n > limit {
-		return tx.trim(owner, limit)
+	tx.counted(owner, tx.count(owner)+1)
+	return nil
+}
+
+// settle writes what the transaction has counted, once for each owner and not for each event.
+func (tx *Tx) settle() error {
+	for owner, n := range tx.counts {
+		limit := uint64(PerMachine)
+		if owner == "" {
+			limit = Unowned
+		}
+		if n > limit {
+			if err := tx.trim(owner, limit); err != nil {
+				return err
+			}
+			n = tx.counts[owner]
+		}
+		var err error
+		if n == 0 {
+			err = tx.tx.Bucket(bucketCounts).Delete(countKey(owner))
+		} else {
+			err = tx.tx.Bucket(bucketCounts).Put(countKey(owner), seqKey(n))
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// counted notes how many events an owner has, for settle.
+func (tx *Tx) counted(owner string, n uint64) {
+	if tx.counts == nil {
+		tx.counts = map[string]uint64{}
+	}
+	tx.counts[owner] = n
 }
 
 // RepeatEvent writes e in the place of the event with that number, which says the same of the same owner: it is taken
@@ -67,9 +92,7 @@ func (tx *Tx) RepeatEvent(seq uint64, e *inventory.Event) error {
 		if err := tx.tx.Bucket(bucketEvents).Delete(seqKey(seq)); err != nil {
 			return err
 		}
-		if err := tx.tx.Bucket(bucketCounts).Put(countKey(owner), seqKey(tx.count(owner)-1)); err != nil {
-			return err
-		}
+		tx.counted(owner, tx.count(owner)-1)
 	}
 	return tx.AppendEvent(e)
 }
@@ -78,6 +101,9 @@ func (tx *Tx) RepeatEvent(seq uint64, e *inventory.Event) error {
 func countKey(owner string) []byte { return append([]byte{'#'}, owner...) }
 
 func (tx *Tx) count(owner string) uint64 {
+	if n, ok := tx.counts[owner]; ok {
+		return n
+	}
 	if raw := tx.tx.Bucket(bucketCounts).Get(countKey(owner)); len(raw) == 8 {
 		return binary.BigEndian.Uint64(raw)
 	}
@@ -103,10 +129,8 @@ func (tx *Tx) trim(owner string, keep uint64) error {
 			return err
 		}
 	}
-	if n == 0 {
-		return tx.tx.Bucket(bucketCounts).Delete(countKey(owner))
-	}
-	return tx.tx.Bucket(bucketCounts).Put(countKey(owner), seqKey(n))
+	tx.counted(owner, n)
+	return nil
 }
 
 // Events lists up to limit events with Seq > after, oldest first.

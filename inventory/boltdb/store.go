@@ -97,16 +97,25 @@ func (s *Store) Close() error { return s.db.Close() }
 
 // Update runs fn in a transaction that is on disk when Update returns nil.
 func (s *Store) Update(fn func(*Tx) error) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return fn(&Tx{tx}) })
+	return s.db.Update(func(tx *bolt.Tx) error {
+		t := &Tx{tx: tx}
+		if err := fn(t); err != nil {
+			return err
+		}
+		return t.settle()
+	})
 }
 
 // View runs fn on an unchanging picture of the store.
 func (s *Store) View(fn func(*Tx) error) error {
-	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx}) })
+	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx}) })
 }
 
 // A Tx is one transaction.
-type Tx struct{ tx *bolt.Tx }
+type Tx struct {
+	tx     *bolt.Tx
+	counts map[string]uint64 // events by owner, as far as this transaction changed them
+}
 
 // ErrNotFound is what every look-up returns for a key that is not there.
 var ErrNotFound = errors.New("not found")
