@@ -38,7 +38,7 @@ func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
 		return dhcpd.Boot{}, false
 	}
 	rules := p.ruleBook.about(mac, ipxe.Params{}, p.engine.MachineAt)
-	if a := p.engine.BootOf(mac); !a.Agent && (!a.Local || rules.Local == ipxe.Silence) {
+	if a := p.engine.Boots(mac); !a.Agent && (!a.Local || rules.Local == ipxe.Silence) {
 		return dhcpd.Boot{}, false
 	}
 	server := netip.AddrPortFrom(c.Server, p.http)

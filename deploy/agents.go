@@ -298,6 +298,15 @@ type BootAnswer struct {
 
 // BootOf decides what a machine boots. It reads snapshots only, so it always has an answer at once.
 func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
+	a := e.Boots(mac)
+	if a.Agent {
+		a.Nonce = e.cfg.Key.IssueNonce(mac, e.cfg.Now())
+	}
+	return a
+}
+
+// Boots is BootOf without a nonce: a DHCP packet has no use for one.
+func (e *Engine) Boots(mac inventory.MAC) BootAnswer {
 	e.mu.RLock()
 	w := e.byMAC[mac]
 	e.mu.RUnlock()
@@ -315,7 +324,6 @@ func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
 			return BootAnswer{Local: true, Name: s.m.Name}
 		}
 	}
-	agent.Nonce = e.cfg.Key.IssueNonce(mac, e.cfg.Now())
 	return agent
 }
 
