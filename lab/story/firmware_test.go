@@ -18,6 +18,12 @@ import (
 // stories, and here what is marked always.
 const allFirmwares = "PXECTL_FIRMWARE"
 
+func onlyWithAllFirmwares(t *testing.T) {
+	if os.Getenv(allFirmwares) != "all" {
+		t.Skipf("SKIPPED %s: %s=all is not set; run it with `make test-firmware`", t.Name(), allFirmwares)
+	}
+}
+
 // The rows of docs/firmware.md.
 var firmwares = []struct {
 	name     string
@@ -29,7 +35,7 @@ var firmwares = []struct {
 	arch     string
 }{
 	{
-		name: "SeaBIOS, iPXE ROM, e1000", machine: "m1:bios::e1000", beside: []string{lab.Dnsmasq},
+		name: "SeaBIOS, iPXE ROM, e1000", machine: "m1:bios::e1000", beside: []string{lab.Dnsmasq, lab.NoDHCP},
 		chain: []string{"ipxe", "script"}, firmware: "bios", arch: "amd64",
 	},
 	{
@@ -64,8 +70,8 @@ func TestFirmware(t *testing.T) {
 	for _, tt := range firmwares {
 		for i, dhcp := range tt.beside {
 			t.Run(tt.name+"/"+dhcp, func(t *testing.T) {
-				if os.Getenv(allFirmwares) != "all" && (!tt.always || i > 0) {
-					t.Skipf("SKIPPED %s: %s=all is not set; run it with `make test-firmware`", t.Name(), allFirmwares)
+				if !tt.always || i > 0 {
+					onlyWithAllFirmwares(t)
 				}
 				r := newRackBeside(t, dhcp, tt.machine, path.Join(ramdisk, tt.arch, "vmlinuz"))
 				on := time.Now()

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 
 	"github.com/pxectl/pxectl/ipxe"
+	"github.com/pxectl/pxectl/lab"
 	"github.com/pxectl/pxectl/lab/proof"
 )
 
@@ -33,6 +35,7 @@ const playROM = "PXECTL_STORY_ROM"
 const (
 	plainROM     = "plain"     // believes option 43 and loads the boot file of the offer, in blocks of 512 bytes
 	insistingROM = "insisting" // asks port 4011 all the same, then for the file's size, then for blocks of 1456 bytes
+	noBzImageROM = "nobzimage" // is an iPXE that cannot load a kernel, as VirtualBox has it: takes its file from the offer's URL
 )
 
 const romMAC = "52:54:00:77:0f:01"
@@ -40,7 +43,7 @@ const romMAC = "52:54:00:77:0f:01"
 // TestMain lets the test binary be the ROM.
 func TestMain(m *testing.M) {
 	if how := os.Getenv(playROM); how != "" {
-		got, err := (&rom{insists: how == insistingROM}).boot()
+		got, err := (&rom{how: how}).boot()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "rom:", err)
 			os.Exit(1)
@@ -60,61 +63,91 @@ type romBoot struct {
 	Script  string // that the program was given
 }
 
+// It comes to the script beside each of the site's DHCP servers, and with ours alone.
 func TestROMThatIsNotIPXE(t *testing.T) {
-	r := newRack(t, "m1:bios")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	for i, dhcp := range []string{lab.Dnsmasq, lab.Kea, lab.NoDHCP} {
+		t.Run(dhcp, func(t *testing.T) {
+			if i > 0 {
+				onlyWithAllFirmwares(t)
+			}
+			r := newRackBeside(t, dhcp, "m1:bios")
+			r.plugInROM()
+			for _, how := range []string{plainROM, insistingROM, noBzImageROM} {
+				t.Run(how, func(t *testing.T) {
+					began := time.Now()
+					got := r.playROM(t, how)
+					want := ipxe.BIOS
+					if how == noBzImageROM {
+						want = ipxe.Native
+					}
+					if got.File != want || got.Server != netip.MustParseAddr("10.77.0.1") || !netip.MustParsePrefix("10.77.0.0/24").Contains(got.Address) {
+						t.Errorf("the ROM got address %s and %q from %s, want %q from 10.77.0.1", got.Address, got.File, got.Server, want)
+					}
+					if program, _ := ipxe.NBP(want); !bytes.Equal(got.Program, program) {
+						t.Errorf("the ROM loaded %d bytes, want the %d of %s", len(got.Program), len(program), want)
+					}
+					if !strings.Contains(got.Script, "\nkernel http://10.77.0.1:8080/ramdisk/amd64/vmlinuz ") {
+						t.Errorf("the program was given the script\n%s", got.Script)
+					}
+					if dhcp == lab.NoDHCP {
+						if leases := r.pxectl("lease", "list"); !strings.Contains(leases, romMAC) || !strings.Contains(leases, got.Address.String()) {
+							t.Errorf("the ROM has %s, and the leases are\n%s", got.Address, leases)
+						}
+					}
+					t.Logf("the script was there after %.1f s", time.Since(began).Seconds())
+				})
+			}
+			if dhcp == lab.NoDHCP {
+				return
+			}
+			// The capture is written a second behind the wire.
+			r.until(5*time.Second, "the capture shows both servers", func() bool {
+				w, err := proof.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))
+				return err == nil && w.OurBootFiles >= 7
+			})
+			r.proveWire()
+		})
 	}
+}
+
+// plugInROM gives the ROM a host of its own in the rack.
+func (r *rack) plugInROM() {
+	r.t.Helper()
 	for _, args := range []string{
 		"netns add rom", "link add rom0 type veth peer name eth0 netns rom", "link set rom0 master br0 up",
 		"-n rom link set eth0 address " + romMAC, "-n rom link set eth0 up",
 	} {
-		if _, err := r.Exec(t.Context(), "ip", strings.Fields(args)...); err != nil {
-			t.Fatal(err)
+		if _, err := r.Exec(r.t.Context(), "ip", strings.Fields(args)...); err != nil {
+			r.t.Fatal(err)
 		}
 	}
-	want, _ := ipxe.NBP(ipxe.BIOS)
-	for _, how := range []string{plainROM, insistingROM} {
-		t.Run(how, func(t *testing.T) {
-			began := time.Now()
-			cmd := r.Command(t.Context(), "ip", "netns", "exec", "rom", self)
-			cmd.Env = append(os.Environ(), playROM+"="+how)
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
-			out, err := cmd.Output()
-			if err != nil {
-				t.Fatalf("%v: %s", err, stderr.String())
-			}
-			var got romBoot
-			if err := json.Unmarshal(out, &got); err != nil {
-				t.Fatal(err)
-			}
-			if got.File != ipxe.BIOS || got.Server != netip.MustParseAddr("10.77.0.1") || !netip.MustParsePrefix("10.77.0.0/24").Contains(got.Address) {
-				t.Errorf("the ROM got address %s and %q from %s, want %q from 10.77.0.1", got.Address, got.File, got.Server, ipxe.BIOS)
-			}
-			if !bytes.Equal(got.Program, want) {
-				t.Errorf("the ROM loaded %d bytes, want the %d of %s", len(got.Program), len(want), ipxe.BIOS)
-			}
-			if !strings.Contains(got.Script, "\nkernel http://10.77.0.1:8080/ramdisk/amd64/vmlinuz ") {
-				t.Errorf("the program was given the script\n%s", got.Script)
-			}
-			t.Logf("the script was there after %.1f s", time.Since(began).Seconds())
-		})
+}
+
+// playROM switches it on.
+func (r *rack) playROM(t *testing.T, how string) (got romBoot) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
-	// The capture is written a second behind the wire.
-	r.until(5*time.Second, "the capture shows both servers", func() bool {
-		w, err := proof.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))
-		return err == nil && w.OurBootFiles >= 5
-	})
-	r.proveWire()
+	cmd := r.Command(t.Context(), "ip", "netns", "exec", "rom", self)
+	cmd.Env = append(os.Environ(), playROM+"="+how)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	return got
 }
 
 // A rom plays on eth0, which has no address yet.
 type rom struct {
-	insists bool
-	mac     net.HardwareAddr
-	raw     net.PacketConn
+	how string
+	mac net.HardwareAddr
 }
 
 // The options of a ROM: PXE 2.1 table 2-1.
@@ -131,10 +164,12 @@ var romOptions = []dhcpv4.Modifier{
 	),
 }
 
-// What iPXE adds when it asks: its user class, and that it was built with HTTP (19), bzImage (24).
-var ipxeOptions = []dhcpv4.Modifier{
-	dhcpv4.WithGeneric(dhcpv4.OptionUserClassInformation, []byte("iPXE")),
-	dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(175), []byte{19, 1, 1, 24, 1, 1}),
+// iPXE adds its user class, and what it was built with: HTTP (19), bzImage (24).
+func ipxeOptions(features ...byte) []dhcpv4.Modifier {
+	return append(slices.Clone(romOptions),
+		dhcpv4.WithGeneric(dhcpv4.OptionUserClassInformation, []byte("iPXE")),
+		dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(175), features),
+	)
 }
 
 func (r *rom) boot() (got romBoot, err error) {
@@ -143,37 +178,43 @@ func (r *rom) boot() (got romBoot, err error) {
 		return got, err
 	}
 	r.mac = card.HardwareAddr
-	if r.raw, err = nclient4.NewRawUDPConn(card.Name, nclient4.ClientPort); err != nil {
+	options := romOptions
+	if r.how == noBzImageROM {
+		options = ipxeOptions(19, 1, 1)
+	}
+	var boot *dhcpv4.DHCPv4
+	if got.Address, boot, err = r.dhcp(options...); err != nil {
 		return got, err
 	}
-	address, proxy, err := r.offers(romOptions...)
-	if err != nil {
-		return got, err
-	}
-	if got.Address, err = r.take(address); err != nil {
-		return got, err
-	}
-	// PXE 2.1 table 2-1, tag 6: bit 3 says that the boot file of this offer is the one to load.
+	// PXE 2.1 table 2-1, tag 6: bit 3 says that the boot file of this offer is the one to load. To iPXE, that there is one says it.
 	control := dhcpv4.Options{}
-	if err := control.FromBytes(proxy.GetOneOption(dhcpv4.OptionVendorSpecificInformation)); err != nil {
+	if err := control.FromBytes(boot.GetOneOption(dhcpv4.OptionVendorSpecificInformation)); err != nil {
 		return got, fmt.Errorf("option 43 of the offer: %w", err)
 	}
 	direct := len(control.Get(dhcpv4.GenericOptionCode(6))) == 1 && control.Get(dhcpv4.GenericOptionCode(6))[0]&8 != 0
-	if !direct || r.insists {
-		if proxy, err = r.ask4011(got.Address, proxy); err != nil {
+	if r.how == insistingROM || r.how == plainROM && !direct {
+		if boot, err = r.ask4011(got.Address, boot); err != nil {
 			return got, err
 		}
 	}
-	got.File = proxy.BootFileName
-	if got.Server, err = toAddr(proxy.ServerIPAddr); err != nil {
+	got.File = boot.BootFileName
+	if got.Server, err = toAddr(boot.ServerIPAddr); err != nil {
 		return got, fmt.Errorf("next server: %w", err)
 	}
-	if r.insists {
+	switch r.how {
+	case noBzImageROM:
+		host := "tftp://" + got.Server.String() + "/"
+		if !strings.HasPrefix(got.File, host) {
+			return got, fmt.Errorf("boot file %q, want one below %s", got.File, host)
+		}
+		got.File = strings.TrimPrefix(got.File, host)
+		got.Program, err = tftp(got.Server, got.File, 1432, false)
+	case insistingROM:
 		if _, err := tftp(got.Server, got.File, 1456, true); err != nil {
 			return got, fmt.Errorf("ask for the size: %w", err)
 		}
 		got.Program, err = tftp(got.Server, got.File, 1456, false)
-	} else {
+	default:
 		got.Program, err = tftp(got.Server, got.File, 0, false)
 	}
 	if err != nil {
@@ -183,14 +224,14 @@ func (r *rom) boot() (got romBoot, err error) {
 	return got, err
 }
 
-// program is what undionly.kpxe does: DHCP once more, as iPXE, and the script.
+// program is what undionly.kpxe and ipxe.pxe do: DHCP once more, as iPXE, and the script.
 func (r *rom) program() (string, error) {
-	_, proxy, err := r.offers(append(append([]dhcpv4.Modifier(nil), romOptions...), ipxeOptions...)...)
+	_, boot, err := r.dhcp(ipxeOptions(19, 1, 1, 24, 1, 1)...)
 	if err != nil {
 		return "", fmt.Errorf("iPXE: %w", err)
 	}
 	// iPXE fills in its settings; the ones that this one does not have are left out.
-	text := proxy.BootFileNameOption()
+	text := boot.BootFileNameOption()
 	for _, setting := range []struct{ name, value string }{{"netX/mac:hexhyp", strings.ReplaceAll(r.mac.String(), ":", "-")}, {"buildarch", "i386"}, {"platform", "pcbios"}} {
 		text = strings.ReplaceAll(text, "${"+setting.name+"}", setting.value)
 	}
@@ -217,59 +258,70 @@ func (r *rom) program() (string, error) {
 	return string(body), err
 }
 
-// offers sends a DISCOVER and collects the site's offer, which has an address, and the proxy's, which has none.
-func (r *rom) offers(options ...dhcpv4.Modifier) (address, proxy *dhcpv4.DHCPv4, err error) {
+// dhcp gets an address, which becomes eth0's, and the packet that says what to boot: a proxy's offer, or the acknowledgement of
+// a server that is both.
+func (r *rom) dhcp(options ...dhcpv4.Modifier) (netip.Addr, *dhcpv4.DHCPv4, error) {
 	ask, err := dhcpv4.NewDiscovery(r.mac, options...)
 	if err != nil {
-		return nil, nil, err
+		return netip.Addr{}, nil, err
 	}
-	err = r.exchange(ask, func(p *dhcpv4.DHCPv4) bool {
-		switch {
-		case p.MessageType() != dhcpv4.MessageTypeOffer:
-		case !p.YourIPAddr.IsUnspecified():
-			address = p
-		case strings.HasPrefix(p.ClassIdentifier(), "PXEClient"):
-			proxy = p
-		}
-		return address != nil && proxy != nil
-	})
-	return address, proxy, err
-}
-
-// take requests the offered address and gives it to eth0.
-func (r *rom) take(offer *dhcpv4.DHCPv4) (netip.Addr, error) {
-	ask, err := dhcpv4.NewRequestFromOffer(offer, romOptions...)
+	// For this exchange alone: it hears the TFTP transfers, too, and what nobody reads fills its buffer.
+	raw, err := nclient4.NewRawUDPConn("eth0", nclient4.ClientPort)
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, nil, err
+	}
+	defer raw.Close()
+	var offer, boot *dhcpv4.DHCPv4
+	err = exchange(raw, ask, func(p *dhcpv4.DHCPv4) bool {
+		if p.MessageType() != dhcpv4.MessageTypeOffer {
+			return false
+		}
+		if !p.YourIPAddr.IsUnspecified() {
+			offer = p
+		}
+		if strings.HasPrefix(p.ClassIdentifier(), "PXEClient") {
+			boot = p
+		}
+		return offer != nil && boot != nil
+	})
+	if err != nil {
+		return netip.Addr{}, nil, err
+	}
+	if ask, err = dhcpv4.NewRequestFromOffer(offer, options...); err != nil {
+		return netip.Addr{}, nil, err
 	}
 	var ack *dhcpv4.DHCPv4
-	if err := r.exchange(ask, func(p *dhcpv4.DHCPv4) bool {
+	if err := exchange(raw, ask, func(p *dhcpv4.DHCPv4) bool {
 		if p.MessageType() == dhcpv4.MessageTypeAck {
 			ack = p
 		}
 		return ack != nil
 	}); err != nil {
-		return netip.Addr{}, err
+		return netip.Addr{}, nil, err
+	}
+	if boot == offer {
+		boot = ack
 	}
 	if out, err := exec.Command("ip", "addr", "replace", ack.YourIPAddr.String()+"/24", "dev", "eth0").CombinedOutput(); err != nil {
-		return netip.Addr{}, fmt.Errorf("%w: %s", err, out)
+		return netip.Addr{}, nil, fmt.Errorf("%w: %s", err, out)
 	}
-	return toAddr(ack.YourIPAddr)
+	address, err := toAddr(ack.YourIPAddr)
+	return address, boot, err
 }
 
 // romPatience is the ROM's timeout for its first DISCOVER, PXE 2.1 section 2.2.5.
 const romPatience = 4 * time.Second
 
-func (r *rom) exchange(ask *dhcpv4.DHCPv4, done func(*dhcpv4.DHCPv4) bool) error {
-	if _, err := r.raw.WriteTo(ask.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: 67}); err != nil {
+func exchange(raw net.PacketConn, ask *dhcpv4.DHCPv4, done func(*dhcpv4.DHCPv4) bool) error {
+	if _, err := raw.WriteTo(ask.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: 67}); err != nil {
 		return err
 	}
-	if err := r.raw.SetReadDeadline(time.Now().Add(romPatience)); err != nil {
+	if err := raw.SetReadDeadline(time.Now().Add(romPatience)); err != nil {
 		return err
 	}
 	buf := make([]byte, 1500)
 	for {
-		n, _, err := r.raw.ReadFrom(buf)
+		n, _, err := raw.ReadFrom(buf)
 		if err != nil {
 			return fmt.Errorf("%s on port 67: not all answers in %s: %w", ask.MessageType(), romPatience, err)
 		}
