@@ -68,6 +68,16 @@ func (e *ear) end(inVain bool) {
 	e.note = nil
 }
 
+// shows is what the console of a boot that is under way ends with now.
+func (e *ear) shows() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.note == nil {
+		return nil
+	}
+	return e.text.last(lastWords)
+}
+
 func quoted(lines []string) string {
 	var q []string
 	for _, l := range lines {
@@ -109,7 +119,7 @@ func (e *ear) noteDeaf(why string) {
 	defer e.mu.Unlock()
 	if e.note != nil && e.deaf != why {
 		e.deaf = why
-		e.note("no console: "+why, nil)
+		e.note("no console: "+why, map[string]string{"none": why})
 	}
 }
 

@@ -77,6 +77,7 @@ const thePanic = `the console says "Kernel panic - not syncing: VFS: Unable to m
 
 // A machine's kernel panics while it is booted for a deployment: `why` quotes it, and listening ends with the boot.
 func TestAPanicIsQuoted(t *testing.T) {
+	t.Parallel()
 	r := cold(t)
 	r.available()
 	r.off()
@@ -118,13 +119,19 @@ func TestAPanicIsQuoted(t *testing.T) {
 
 // Each walk that ends in vain leaves the last words of its console, with the lines before them.
 func TestLastWordsOfABootInVain(t *testing.T) {
+	t.Parallel()
 	r := cold(t)
-	r.dead.BootAgent = 600 * time.Millisecond
+	r.dead.BootAgent = 1500 * time.Millisecond
 	r.available()
 	r.off()
 	r.deploy(inventory.DeployRequest{})
 	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
 	r.line.Say("Loading drivers\r\nprobing eth0\r\n\x1b[31mstuck\x1b[0m\r\nhere")
+	r.soon("why shows the console as it is", func() bool {
+		why, _ := r.now().Why("m1")
+		n := len(why.Evidence)
+		return n > 0 && why.Evidence[n-1].Text == `its console shows "probing eth0", "stuck", "here"`
+	})
 	r.until(inventory.Failed)
 	r.soon("the last words", func() bool { return r.saw(`its console ends with "probing eth0", "stuck", "here"`) })
 	r.soon("a console without words", func() bool { return r.saw("its console said nothing") })
@@ -153,12 +160,14 @@ func TestNoConsole(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := cold(t)
 			c.prepare(r)
 			r.available()
 			r.off()
 			r.deploy(inventory.DeployRequest{})
 			r.soon(c.want, func() bool { return r.saw(c.want) })
+			r.acted(inventory.BootAgent)
 			r.mute.Store(false)
 			r.powerOn(power.Boot{Device: power.DevicePXE})
 			r.until(inventory.Deployed)
@@ -179,6 +188,7 @@ func (b blocks) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, io.EOF }
 
 // An operator's console has the line at once and for as long as it is open. What is said meanwhile is heard all the same.
 func TestAnOperatorsConsoleComesFirst(t *testing.T) {
+	t.Parallel()
 	r := cold(t)
 	r.available()
 	r.off()
@@ -232,6 +242,7 @@ func (l *locked) String() string {
 
 // An announced machine that an operator switches on is listened to, before it gave any sign.
 func TestAnEnrolledMachineIsHeard(t *testing.T) {
+	t.Parallel()
 	r := cold(t)
 	r.mute.Store(true)
 	e := r.start()
@@ -249,6 +260,7 @@ func TestAnEnrolledMachineIsHeard(t *testing.T) {
 
 // The appliance is killed while a machine boots: the next one listens.
 func TestListeningGoesOnAfterACrash(t *testing.T) {
+	t.Parallel()
 	r := cold(t)
 	r.available()
 	r.off()

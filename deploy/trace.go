@@ -17,7 +17,7 @@ import (
 //	dhcp   of another server: server, type, address, boot, next, interface
 //	tftp   file, result (sent, size, missing, stalled, failed), bytes, retransmits, blksize
 //	http   path, status, bytes, cut and want; of a boot script action, reason and nic (PCI vendor and device)
-//	console complaint (a subject) and quote, the line that it was heard in
+//	console complaint (a subject) and quote, the line that it was heard in; or none, why there is no console
 type trace struct {
 	last time.Time // of the client's own signs
 
@@ -39,6 +39,7 @@ type trace struct {
 	agent   *inventory.Event
 	refused *inventory.Event
 	said    []*inventory.Event // complaints on its console
+	deaf    *inventory.Event   // there was no console to listen to
 }
 
 // traces splits what was seen since a moment into boots, oldest first. There is always one, perhaps an empty one.
@@ -91,8 +92,11 @@ func (t *trace) add(e *inventory.Event) {
 			t.agent, t.refused = nil, e
 		}
 	case "console":
-		if e.Data["complaint"] != "" {
+		switch {
+		case e.Data["complaint"] != "":
 			t.said = append(t.said, e)
+		case e.Data["none"] != "":
+			t.deaf = e
 		}
 		return // not a sign on the wire
 	default:

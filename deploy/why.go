@@ -26,7 +26,11 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 		}); err != nil {
 			return Diagnosis{}, err
 		}
-		return diagnose(*s, inOrder(events), now), nil
+		d := diagnose(*s, inOrder(events), now)
+		if shows := w.ear.shows(); len(shows) > 0 {
+			d.Evidence = append(d.Evidence, inventory.Event{Machine: w.id, At: now.UTC(), Kind: "console", Text: "its console shows " + quoted(shows)})
+		}
+		return d, nil
 	}
 	mac, perr := inventory.ParseMAC(ref)
 	if perr != nil {

@@ -159,6 +159,11 @@ func TestWhyABootStopped(t *testing.T) {
 			events: upTo(6, says(9, aboutSecure, `BdsDxe: failed to load Boot0003 "UEFI PXEv4": Access Denied`)),
 			stage:  "it fetched snponly.efi whole, and that never asked for its script; its console says", next: "switch Secure Boot off in its firmware", decisive: "the console says",
 		},
+		"no agent, and no console either": {
+			m:      inventory.Machine{BMC: inventory.BMC{Address: "192.0.2.51"}},
+			events: append([]inventory.Event{sign(0, "console", "no console: serial over LAN is switched off", "none", "serial over LAN is switched off")}, upTo(9)...),
+			stage:  "it has the kernel and fetched no ramdisk", next: "look at its console: `pxectl console m1` (when pxectl listened: serial over LAN is switched off)", decisive: "GET /ramdisk/amd64/vmlinuz",
+		},
 		"a kernel with an address and no agent": {events: upTo(11), stage: "it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called", next: "let the agents' port (TCP 8443) in", decisive: "DISCOVER from other"},
 		"a nonce that is refused":               {events: upTo(11, sign(25, "agent", "registration from 10.77.0.120 refused: the nonce is another boot's")), stage: "registration from 10.77.0.120 refused", next: "boot it from the network again", decisive: "registration"},
 		"the agent called":                      {events: way, stage: "its agent called", next: "wait", decisive: "the agent registered"},

@@ -72,7 +72,11 @@ func (b boot) where(t *trace) breakdown {
 	if t.agent != nil || t.refused != nil {
 		return br
 	}
-	return b.complained(t, br)
+	br = b.complained(t, br)
+	if t.deaf != nil && strings.Contains(br.next, "`pxectl console ") {
+		br.next += " (when pxectl listened: " + t.deaf.Data["none"] + ")"
+	}
+	return br
 }
 
 // link tells how far one boot came on the wire, from its end to its beginning: the last link that held decides.
