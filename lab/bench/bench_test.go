@@ -30,6 +30,28 @@ func TestGoals(t *testing.T) {
 	}
 }
 
+// The highest rate is found to 3 %, wherever the search begins, and not beyond what the generator can ask.
+func TestMostLeases(t *testing.T) {
+	for _, c := range []struct{ near, server, generator, low, high float64 }{
+		{4000, 10000, 1e6, 9700, 10000},
+		{4000, 9537, 1e6, 9250, 9537},
+		{4000, 9536, 1e6, 9249, 9536},
+		{9900, 10000, 1e6, 9700, 10000},
+		{20000, 10000, 1e6, 9700, 10000},
+		{200, 305, 1e6, 296, 305},
+		{4000, 50000, 12000, 12000, 15000},
+	} {
+		asks := 0
+		got := mostLeases(&bench{}, c.near, func(rate float64) rush {
+			asks++
+			return rush{asked: rate, ok: rate <= c.server, limited: rate > c.generator}
+		})
+		if got.asked < c.low || got.asked > c.high || got.limited != (c.generator < c.server) || asks > 15 {
+			t.Errorf("from %v, of a server that answers %v and a generator that asks %v: %+v after %d tries, want %v to %v", c.near, c.server, c.generator, got, asks, c.low, c.high)
+		}
+	}
+}
+
 func figures(v ...float64) func() []float64 {
 	return func() []float64 {
 		f := v[0]

@@ -66,7 +66,7 @@ func init() {
 					return func() []float64 {
 						s := start()
 						defer s.stop()
-						best := mostLeases(b, s, net.client, ip, rate)
+						best := mostLeases(b, rate, func(rate float64) rush { return exchanges(b, s, net.client, ip, rate) })
 						if best.limited && ip == peerIP { // ours would be a lower bound, and so would be the ratio
 							b.Fatalf("perfdhcp can ask no more than %.0f times a second, and %s answers that", best.done, c.peer)
 						}
@@ -145,28 +145,24 @@ type rush struct {
 	limited bool // perfdhcp could ask no more, and the server may be able to answer more
 }
 
-// mostLeases is the highest rate of exchanges that the server keeps up with.
-func mostLeases(b *bench, s server, client testnet.Host, ip string, rate float64) rush {
-	best := exchanges(b, s, client, ip, rate)
-	for ; !best.ok; best = exchanges(b, s, client, ip, rate) {
-		if rate /= leaseRaise; rate < 1 {
-			b.Fatalf("%s loses packets at one exchange a second", ip)
+// mostLeases is the highest rate that the server keeps up with, beginning near one; ask asks at a rate.
+func mostLeases(b *bench, near float64, ask func(rate float64) rush) rush {
+	best := ask(near)
+	for ; !best.ok; best = ask(near) {
+		if near /= leaseRaise; near < 1 {
+			b.Fatal("it loses packets at one exchange a second")
 		}
 	}
 	step := leaseRaise
-	for halves := 0; halves <= leaseHalves; {
-		next := exchanges(b, s, client, ip, best.asked*step)
+	for halves := 0; halves <= leaseHalves && !best.limited; {
+		next := ask(best.asked * step)
 		if next.ok {
 			best = next
-			if best.limited {
-				break
-			}
-			if halves == 0 {
-				continue
-			}
 		}
-		halves++
-		step = math.Sqrt(step)
+		if !next.ok || halves > 0 {
+			step = math.Sqrt(step)
+			halves++
+		}
 	}
 	return best
 }
