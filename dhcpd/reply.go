@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"strings"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -118,6 +119,8 @@ func bootFile(c Client, b Boot) (string, error) {
 		return u, checkURL(u)
 	case len(b.File) > fileLen:
 		return "", fmt.Errorf("boot file name %q: %d bytes, at most %d fit", b.File, len(b.File), fileLen)
+	case strings.ContainsRune(b.File, 0):
+		return "", fmt.Errorf("boot file name %q: it would end at its NUL", b.File)
 	}
 	return b.File, nil
 }
