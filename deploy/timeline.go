@@ -36,6 +36,7 @@ type timeline struct {
 	store     *boltdb.Store
 	log       *slog.Logger
 	owner     func(inventory.MAC) inventory.MachineID
+	now       func() time.Time
 	queue     chan inventory.Event // of machines
 	strangers chan inventory.Event // of nobody's; apart, so that a flood of them drops no machine's
 	lost      atomic.Uint64        // since the last commit that said so
@@ -56,7 +57,7 @@ type timeline struct {
 
 func newTimeline(store *boltdb.Store, log *slog.Logger, last uint64, owner func(inventory.MAC) inventory.MachineID) *timeline {
 	return &timeline{
-		store: store, log: log, owner: owner, last: last, more: make(chan struct{}),
+		store: store, log: log, owner: owner, now: time.Now, last: last, more: make(chan struct{}),
 		queue: make(chan inventory.Event, timelineQueue), strangers: make(chan inventory.Event, strangersQueue),
 	}
 }
@@ -147,9 +148,9 @@ func (t *timeline) next() []inventory.Event {
 		t.waiting = together(t.waiting)
 		t.waiting = slices.Delete(t.waiting, 0, max(0, len(t.waiting)-boltdb.Unowned))
 	}
-	due := len(t.waiting) <= fewStrangers || time.Since(t.wrote) >= strangersEvery
+	due := len(t.waiting) <= fewStrangers || t.now().Sub(t.wrote) >= strangersEvery
 	if due {
-		t.wrote = time.Now()
+		t.wrote = t.now()
 	}
 	t.waiting = slices.DeleteFunc(t.waiting, func(e inventory.Event) bool {
 		goes := due || t.ownerOf(e) != "" // by now

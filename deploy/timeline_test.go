@@ -193,7 +193,8 @@ func stranger(i int, text string) inventory.Event {
 // What a flood of strangers says is written once a second, as much of it as the store keeps, and it displaces no machine's packet.
 func TestAFloodOfStrangersWaits(t *testing.T) {
 	tl, store := newRecorder(t)
-	tl.wrote = time.Now()
+	tl.now = func() time.Time { return noon }
+	tl.wrote = noon
 	const n = 3 * boltdb.Unowned
 	for i := range n {
 		tl.note(stranger(i, fmt.Sprint("DISCOVER ", i)))
@@ -205,7 +206,7 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 	if got := strings.Split(story(t, store), "; "); len(got) != timelineBatch || got[0] != "REQUEST 0" {
 		t.Errorf("at the first tick %d events are in the store, beginning with %q; want the %d of the machine", len(got), got[0], timelineBatch)
 	}
-	tl.wrote = tl.wrote.Add(-strangersEvery)
+	tl.now = func() time.Time { return noon.Add(strangersEvery) }
 	commit(t, tl)
 	got := strings.Split(story(t, store), "; ")[timelineBatch:]
 	if first := fmt.Sprint("DISCOVER ", n-boltdb.Unowned); len(got) != boltdb.Unowned || got[0] != first {
@@ -218,7 +219,8 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 
 func TestOneStrangerPushesNobodyOut(t *testing.T) {
 	tl, store := newRecorder(t)
-	tl.wrote = time.Now()
+	tl.now = func() time.Time { return noon }
+	tl.wrote = noon
 	tl.note(stranger(1, "DISCOVER"))
 	for range 2 * boltdb.Unowned {
 		tl.note(stranger(2, "DISCOVER"))
@@ -235,7 +237,8 @@ func TestAStrangerThatBecomesAMachine(t *testing.T) {
 	tl, store := newRecorder(t)
 	owner := tl.owner
 	tl.owner = func(inventory.MAC) inventory.MachineID { return "" }
-	tl.wrote = time.Now()
+	tl.now = func() time.Time { return noon }
+	tl.wrote = noon
 	tl.note(packet(testMAC, 0, "DISCOVER"))
 	for i := range 2 * fewStrangers {
 		tl.note(stranger(i, "DISCOVER of a stranger"))
