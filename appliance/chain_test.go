@@ -40,6 +40,7 @@ type chainEnd struct {
 	File    string     // as port 4011 said
 	Script  string     // what the script chains to, or all of a short one
 	Took    time.Duration
+	Steps   []time.Duration // of it, when each answer was whole
 	Err     string
 }
 
@@ -89,6 +90,8 @@ func TestChain(t *testing.T) {
 }
 
 func (c chain) run(ctx context.Context, end *chainEnd) error {
+	start := time.Now()
+	done := func() { end.Steps = append(end.Steps, time.Since(start).Round(time.Millisecond)) }
 	mac, err := net.ParseMAC(string(c.MAC))
 	if err != nil {
 		return err
@@ -103,6 +106,7 @@ func (c chain) run(ctx context.Context, end *chainEnd) error {
 	if err != nil {
 		return fmt.Errorf("DISCOVER: %w", err)
 	}
+	done()
 	end.Server, _ = netip.AddrFromSlice(offer.ServerIdentifier().To4())
 	end.Address, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
 	if next, _ := netip.AddrFromSlice(offer.ServerIPAddr.To4()); next != end.Server {
@@ -114,6 +118,7 @@ func (c chain) run(ctx context.Context, end *chainEnd) error {
 	if err != nil {
 		return fmt.Errorf("REQUEST to port 4011: %w", err)
 	}
+	done()
 	end.File = ack.BootFileNameOption()
 	want, ok := ipxe.NBP(end.File)
 	if !ok {
@@ -122,6 +127,7 @@ func (c chain) run(ctx context.Context, end *chainEnd) error {
 	if err := fetchTFTP(ack.ServerIPAddr.String(), end.File, want); err != nil {
 		return fmt.Errorf("%s by TFTP: %w", end.File, err)
 	}
+	done()
 	u := fmt.Sprintf("http://%s:8080/boot.ipxe?mac=%s&arch=x86_64&platform=efi", ack.ServerIPAddr, c.MAC)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
@@ -136,6 +142,7 @@ func (c chain) run(ctx context.Context, end *chainEnd) error {
 	if err != nil || resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("boot script: %s, %w", resp.Status, err)
 	}
+	done()
 	end.Script = string(script)
 	return nil
 }

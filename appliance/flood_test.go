@@ -183,6 +183,7 @@ func TestFloodLeavesOthersUnharmed(t *testing.T) {
 		end := machine.boots(t, h)
 		end.from(t, fmt.Sprintf("boot %d within the flood", i), us)
 		took = append(took, end.Took.Round(time.Millisecond))
+		t.Logf("boot %d within the flood: offer, port 4011, TFTP and script after %v", i, end.Steps)
 	}
 	slices.Sort(took)
 	t.Logf("before: %v; within the flood: %v; the hostile client sent %s", quiet.Took.Round(time.Millisecond), took, stop())

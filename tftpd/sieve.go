@@ -18,8 +18,10 @@ import (
 // a socket), so one client that sends as fast as it can would leave no room for others. What the kernel drops costs nearly nothing.
 
 const (
-	// A machine sends two to five while it boots; a router that hides a hundred machines is far below this, too.
-	floodRequests = 1000 // in a second, from one address
+	// A machine sends two to five while it boots, so that a router which hides a hundred machines is far below this, too. Over ten seconds,
+	// since a slow host that is flooded gets round to a few hundred requests in one.
+	floodRequests = 2000 // from one address
+	floodWindow   = 10 * time.Second
 	shutFor       = time.Minute
 	maxShut       = 32
 	maxCounted    = 4096 // addresses: a flood of made-up ones starts the count anew
@@ -29,10 +31,10 @@ const (
 type sieve struct {
 	conn syscall.RawConn
 	log  *slog.Logger
-	most int // requests in a second from one address
+	most int // requests within a window from one address
 
 	mu     sync.Mutex
-	second int64 // Unix time of the counts
+	began  time.Time // of the window
 	counts map[netip.Addr]int
 	shut   []netip.Addr // the longest shut first
 }
@@ -49,8 +51,8 @@ func (s *sieve) admits(client netip.Addr, now time.Time) bool {
 	if slices.Contains(s.shut, client) {
 		return false // it was in the queue already
 	}
-	if sec := now.Unix(); sec != s.second || len(s.counts) >= maxCounted {
-		s.second = sec
+	if now.Sub(s.began) >= floodWindow || len(s.counts) >= maxCounted {
+		s.began = now
 		clear(s.counts)
 	}
 	if s.counts[client]++; s.counts[client] <= s.most {
@@ -60,8 +62,9 @@ func (s *sieve) admits(client netip.Addr, now time.Time) bool {
 		s.shut = s.shut[1:]
 	}
 	s.shut = append(s.shut, client)
-	s.log.Warn("tftp: a client floods us with requests and is not heard for a while", "client", client, "in_a_second", s.most, "for", shutFor)
+	s.log.Warn("tftp: a client floods us with requests and is not heard for a while", "client", client, "requests", s.most, "within", floodWindow, "for", shutFor)
 	s.reattachLocked()
+	s.empty()
 	time.AfterFunc(shutFor, func() { s.readmit(client) })
 	return false
 }
@@ -71,8 +74,21 @@ func (s *sieve) readmit(client netip.Addr) {
 	defer s.mu.Unlock()
 	if at := slices.Index(s.shut, client); at >= 0 {
 		s.shut = slices.Delete(s.shut, at, at+1)
+		delete(s.counts, client)
 		s.reattachLocked()
 	}
+}
+
+// empty throws away what is in the queue, nearly all of which is the flood's: a slow host would have seconds of work with it. Firmware asks again.
+func (s *sieve) empty() {
+	_ = s.conn.Control(func(fd uintptr) {
+		buf := make([]byte, 1)
+		for range receiveBuffer / 512 { // each takes more than that of the buffer
+			if _, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT); err != nil {
+				return
+			}
+		}
+	})
 }
 
 func (s *sieve) reattachLocked() {
