@@ -66,14 +66,14 @@ func system(img store.Info) contents.Software {
 	return *img.System
 }
 
-// bootsBy says which firmware finds something to boot. An EFI system partition that is known to have no
-// loader where firmware looks for one does not count.
+// bootsBy says which firmware finds something to boot once the image is deployed. An EFI system partition that is known to have no
+// loader, neither where firmware looks for one nor a distribution's, does not count.
 func bootsBy(img store.Info) string {
 	var by []string
 	if img.Contents.BIOS {
 		by = append(by, "bios")
 	}
-	if found := system(img).Loaders; img.Contents.UEFI && (found == nil || len(found) > 0) {
+	if sys := system(img); img.Contents.UEFI && (sys.Loaders == nil || len(sys.Loaders) > 0 || sys.Vendor != "") {
 		by = append(by, "uefi")
 	}
 	return strings.Join(by, ", ")
@@ -81,11 +81,14 @@ func bootsBy(img store.Info) string {
 
 // loadersOf says what firmware finds on the EFI system partition.
 func loadersOf(img store.Info) string {
-	switch found := system(img).Loaders; {
+	sys := system(img)
+	switch found := sys.Loaders; {
 	case found == nil:
 		return ""
+	case len(found) == 0 && sys.Vendor != "":
+		return sys.Vendor + ", which a deployment copies to EFI/BOOT"
 	case len(found) == 0:
-		return "none in EFI/BOOT: UEFI firmware needs a boot entry"
+		return "none in EFI/BOOT, and none of a distribution that is known"
 	default:
 		return "EFI/BOOT/" + strings.Join(found, ", EFI/BOOT/")
 	}

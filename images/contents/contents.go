@@ -22,6 +22,9 @@ type Software struct {
 	// Loaders are those in EFI/BOOT of the EFI system partition, which firmware finds without a boot
 	// entry: "BOOTX64.EFI". nil: no such partition was read; empty: there are none.
 	Loaders []string `json:"loaders,omitzero"`
+	// Vendor is, where there are none, the one of a distribution in a directory of its own, in short names:
+	// "EFI/DEBIAN/SHIMX64.EFI". A deployment copies it to EFI/BOOT.
+	Vendor string `json:"vendor_loader,omitempty"`
 }
 
 // maxPartitions is how many partitions are looked into.
@@ -45,7 +48,7 @@ func Read(disk io.ReaderAt, size int64, t Table) (s Software) {
 		}
 		switch {
 		case kind == "vfat" && p.ESP && s.Loaders == nil:
-			s.Loaders, loaderArch = readLoaders(part)
+			s.Loaders, s.Vendor, loaderArch = readLoaders(part)
 		case kind == "ext4" && s.CloudInit == nil:
 			s.readRoot(part)
 		}
@@ -89,14 +92,14 @@ var loaders = []struct{ name, arch string }{
 	{"BOOTX64.EFI", "amd64"}, {"BOOTAA64.EFI", "arm64"}, {"BOOTIA32.EFI", "386"}, {"BOOTARM.EFI", "arm"},
 }
 
-func readLoaders(part io.ReaderAt) (found []string, arch string) {
+func readLoaders(part io.ReaderAt) (found []string, vendor, arch string) {
 	fat, err := openFAT(part)
 	if err != nil {
-		return nil, ""
+		return nil, "", ""
 	}
 	names, err := fat.list("EFI", "BOOT")
 	if err != nil && !errors.Is(err, errNotThere) {
-		return nil, ""
+		return nil, "", ""
 	}
 	found = []string{}
 	for _, l := range loaders {
@@ -107,7 +110,35 @@ func readLoaders(part io.ReaderAt) (found []string, arch string) {
 			}
 		}
 	}
-	return found, arch
+	if len(found) == 0 {
+		vendor, arch = readVendor(fat)
+	}
+	return found, vendor, arch
+}
+
+// maxVendors bounds how many directories are looked into.
+const maxVendors = 32
+
+// readVendor looks for shim and GRUB where distributions install them.
+func readVendor(fat *fat) (vendor, arch string) {
+	dirs, _ := fat.list("EFI")
+	slices.Sort(dirs)
+	dirs = dirs[:min(len(dirs), maxVendors)]
+	for _, program := range []string{"SHIM", "GRUB"} {
+		for _, dir := range dirs {
+			dir, ok := strings.CutSuffix(dir, "/")
+			if !ok || strings.HasPrefix(dir, ".") {
+				continue
+			}
+			names, _ := fat.list("EFI", dir)
+			for _, l := range loaders[:2] { // those that a ramdisk is made for
+				if name := program + strings.TrimPrefix(l.name, "BOOT"); slices.Contains(names, name) {
+					return "EFI/" + printable(dir) + "/" + name, l.arch
+				}
+			}
+		}
+	}
+	return "", ""
 }
 
 // readRoot looks at a file system that may be the root.
