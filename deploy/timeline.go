@@ -22,7 +22,7 @@ const (
 	timelineTick  = 200 * time.Millisecond
 
 	// What many strangers say is written once a second, since the store soon forgets it: of 20,000 packets a second three
-	// quarters are never written, which took the recorder from a fifth of the appliance's CPU time to a twentieth.
+	// quarters are never written. For each exchange of four packets that is 12 µs of CPU time instead of 24.
 	strangersQueue = 4 * timelineQueue
 	fewStrangers   = 512
 	strangersEvery = time.Second
@@ -124,6 +124,7 @@ func (t *timeline) commit() error {
 	if n := t.lost.Swap(0); n > 0 {
 		t.log.Warn("timeline: more events than can be written; some were dropped", "dropped", n)
 	}
+	t.gather()
 	for {
 		if len(t.pending) == 0 {
 			t.pending = t.next()
@@ -138,9 +139,8 @@ func (t *timeline) commit() error {
 	}
 }
 
-// next takes what is to be written now, in the order in which it was seen.
-func (t *timeline) next() []inventory.Event {
-	batch := t.take()
+// gather takes over what strangers said, as much as the store would keep of it.
+func (t *timeline) gather() {
 	for range len(t.strangers) {
 		t.waiting = append(t.waiting, <-t.strangers)
 	}
@@ -148,6 +148,12 @@ func (t *timeline) next() []inventory.Event {
 		t.waiting = together(t.waiting)
 		t.waiting = slices.Delete(t.waiting, 0, max(0, len(t.waiting)-boltdb.Unowned))
 	}
+}
+
+// next takes what is to be written now, in the order in which it was seen.
+func (t *timeline) next() []inventory.Event {
+	batch := t.take()
+	t.gather() // after that: who is a machine by now was a stranger before
 	due := len(t.waiting) <= fewStrangers || t.now().Sub(t.wrote) >= strangersEvery
 	if due {
 		t.wrote = t.now()

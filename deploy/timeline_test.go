@@ -217,6 +217,36 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 	}
 }
 
+// A store that cannot be written drops nothing that it would have kept of strangers.
+func TestStrangersOutliveABrokenStore(t *testing.T) {
+	tl, store := newRecorder(t)
+	broken, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := broken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tl.store = broken
+	tl.note(packet(testMAC, 0, "REQUEST"))
+	for i := range 2 * strangersQueue {
+		tl.note(stranger(i, fmt.Sprint("DISCOVER ", i)))
+		if i%strangersQueue == strangersQueue/2 {
+			if err := tl.commit(); err == nil {
+				t.Fatal("commit() to a closed store = nil, want an error")
+			}
+		}
+	}
+	tl.store = store
+	commit(t, tl)
+	tl.wrote = time.Time{} // a second later
+	commit(t, tl)
+	got := strings.Split(story(t, store), "; ")
+	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+boltdb.Unowned || got[0] != "REQUEST" || got[len(got)-1] != last || tl.dropped.Load() != 0 {
+		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and the last %d up to %q", len(got), got[0], got[len(got)-1], tl.dropped.Load(), boltdb.Unowned, last)
+	}
+}
+
 func TestOneStrangerPushesNobodyOut(t *testing.T) {
 	tl, store := newRecorder(t)
 	tl.now = func() time.Time { return noon }
