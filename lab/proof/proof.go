@@ -22,14 +22,7 @@ import (
 // changes on purpose; and that of the image, which is what sha256sum prints of the raw file that was imported. store is
 // the appliance's image directory.
 func Disk(path, store, imageID string, but []inventory.Range) (sum, want images.Hash, err error) {
-	raw, err := os.ReadFile(filepath.Join(store, imageID, "manifest.json"))
-	if err != nil {
-		return sum, want, err
-	}
-	if id := images.ID(raw); id != imageID {
-		return sum, want, fmt.Errorf("manifest of image %s has id %s", imageID, id)
-	}
-	m, err := images.Parse(raw)
+	m, err := manifest(store, imageID)
 	if err != nil {
 		return sum, want, err
 	}
@@ -73,6 +66,18 @@ func Disk(path, store, imageID string, but []inventory.Range) (sum, want images.
 		ofImage.Write(image)
 	}
 	return images.Hash(onDisk.Sum(nil)), images.Hash(ofImage.Sum(nil)), nil
+}
+
+// manifest reads that of an image in the appliance's directory.
+func manifest(store, imageID string) (*images.Manifest, error) {
+	raw, err := os.ReadFile(filepath.Join(store, imageID, "manifest.json"))
+	if err != nil {
+		return nil, err
+	}
+	if id := images.ID(raw); id != imageID {
+		return nil, fmt.Errorf("manifest of image %s has id %s", imageID, id)
+	}
+	return images.Parse(raw)
 }
 
 // Wire says what a capture of the provisioning network shows of DHCP.
