@@ -65,9 +65,9 @@ test: deps build ramdisk images ## run all tests, also those that need root, oth
 	PXECTL_TEST=all go run $(GOTESTSUM) --format standard-quiet -- -count=1 -p 2 -timeout 10m $$(go list ./... | grep -vE '/lab(/story)?$$')
 	PXECTL_TEST=all go run $(GOTESTSUM) --format standard-quiet -- -count=1 -p 1 -timeout 20m ./lab ./lab/story
 
-test-firmware: deps ramdisk-arm64 ramdisk .cache/images/mini.raw build ## boot every firmware there is (docs/firmware.md), also arm64 and beside Kea: ten minutes
+test-firmware: deps ramdisk-arm64 ramdisk .cache/images/mini.raw build ## boot every firmware there is (docs/firmware.md), also arm64 and beside Kea, deploy to every kind of disk: a quarter of an hour
 	packaging/deps firmware
-	PXECTL_TEST=all PXECTL_FIRMWARE=all go run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 40m -run 'TestFirmware|TestROM|TestRules' ./lab/story
+	PXECTL_TEST=all PXECTL_FIRMWARE=all go run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 40m -run 'TestFirmware|TestROM|TestRules|TestTargets' ./lab/story
 
 check: ## formatting, linters, tidy modules, and a build for arm64
 	@unformatted=$$(go run $(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then \
