@@ -7,49 +7,153 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/ipxe"
+	"github.com/pxectl/pxectl/lab"
 )
 
-// A deployed UEFI machine whose firmware has the network first comes to its own disk, by the way and with the script that a rule
-// gives its vendor. docs/firmware.md has the seconds.
+// Two deployed machines whose firmware has the network first come to their own disks, by the way and with the script that a rule gives
+// their vendor. docs/firmware.md has the seconds.
 func TestRulesAboutTheWayToTheDisk(t *testing.T) {
-	if os.Getenv(allFirmwares) != "all" {
-		t.Skipf("SKIPPED %s: %s=all is not set; run it with `make test-firmware`", t.Name(), allFirmwares)
-	}
-	r := newRack(t, "m1:uefi", mini)
+	onlyWithAllFirmwares(t)
+	macs := map[string]string{"m1": mac1, "m2": mac2}
+	r := newRack(t, "m1:uefi,m2:bios", mini)
 	r.pxectl("image", "import", mini, "--name", "mini")
-	r.powerOn("m1")
-	r.until(60*time.Second, "m1 has reported", func() bool { return r.machine(mac1).Report != nil })
-	r.enroll("m1", mac1)
-	r.pxectl("deploy", "m1", "--image", "mini", "--wait", "--timeout", "8m")
-	if m := r.machine("m1"); m.State != inventory.Deployed {
-		t.Fatalf("m1 is %s", m.State)
+	for name := range macs {
+		r.powerOn(name)
 	}
-	for _, how := range []string{"sanboot", "exit"} {
-		r.rule("boot:\n  - vendor: PXECTL\n    local: "+how+"\n    script: said.ipxe\n", "#!ipxe\necho a rule says "+how+" to {{.Product}}\n{{.Script}}")
-		prompts := func() int { return strings.Count(r.console("m1"), "m1 login:") }
-		before := prompts()
-		r.pxectl("bootdev", "pxe", "m1")
+	for name, mac := range macs {
+		r.until(60*time.Second, name+" has reported", func() bool { return r.machine(mac).Report != nil })
+		r.enroll(name, mac)
+		r.pxectl("deploy", name, "--image", "mini")
+	}
+	for name := range macs {
+		r.until(120*time.Second, name+" is deployed", func() bool { return r.machine(name).State == inventory.Deployed })
+	}
+	prompts := func(name string) int { return strings.Count(r.console(name), name+" login:") }
+	for _, way := range []struct {
+		how      string
+		machines []string
+	}{
+		{ipxe.SANBoot, []string{"m1", "m2"}},
+		{ipxe.Exit, []string{"m1", "m2"}},
+		{ipxe.Silence, []string{"m2"}}, // OVMF waits minutes for each network entry; docs/firmware.md
+	} {
+		how := way.how
+		r.rules("boot:\n  - vendor: PXECTL\n    local: "+how+"\n    script: said.ipxe\n", "said.ipxe", "#!ipxe\necho a rule says "+how+" to {{.Product}}\n{{.Script}}")
+		before := map[string]int{}
 		on := time.Now()
-		if err := r.Power(t.Context(), "m1", "cycle"); err != nil {
-			t.Fatal(err)
+		for _, name := range way.machines {
+			before[name] = prompts(name)
+			r.pxectl("bootdev", "pxe", name)
+			if err := r.Power(t.Context(), name, "cycle"); err != nil {
+				t.Fatal(err)
+			}
 		}
-		r.until(120*time.Second, "m1 has booted its own system by "+how, func() bool { return prompts() > before })
-		t.Logf("%s: from the power cycle, network first, to the prompt of its own system in %.1f s", how, time.Since(on).Seconds())
-		if want := "a rule says " + how + " to Virtual Rack Machine"; !strings.Contains(r.console("m1"), want) {
-			t.Errorf("the console does not say %q", want)
+		there := map[string]float64{}
+		r.until(120*time.Second, strings.Join(way.machines, " and ")+" have booted their own systems by "+how, func() bool {
+			for _, name := range way.machines {
+				if there[name] == 0 && prompts(name) > before[name] {
+					there[name] = time.Since(on).Seconds()
+				}
+			}
+			return len(there) == len(way.machines)
+		})
+		for _, name := range way.machines {
+			asked, answered := r.bootAnswers(macs[name], on)
+			t.Logf("%s: %s came from the power cycle, network first, to the prompt of its own system in %.1f s; it asked %d times what to boot and had %d answers",
+				how, name, there[name], asked, answered)
+			said := strings.Contains(r.console(name), "a rule says "+how+" to Virtual Rack Machine")
+			if want := how != ipxe.Silence; said != want || (answered > 0) != want {
+				t.Errorf("%s: %s had %d answers, and its script on the console: %v; want them: %v", how, name, answered, said, want)
+			}
+			if asked == 0 {
+				t.Errorf("%s: %s did not ask the network what to boot", how, name)
+			}
 		}
 	}
 }
 
-// rule gives the appliance rules and the script that they name, and starts it again.
-func (r *rack) rule(boot, script string) {
+// bootAnswers counts on the wire how often a machine's firmware asked what to boot, and how often the appliance answered the machine.
+func (r *rack) bootAnswers(mac string, since time.Time) (asked, answered int) {
+	r.t.Helper()
+	packets, err := lab.ReadDHCP(r.Capture())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, p := range packets {
+		switch d := p.DHCP; {
+		case p.At.Before(since) || d.ClientHWAddr.String() != mac:
+		case d.OpCode == dhcpv4.OpcodeBootRequest && d.MessageType() == dhcpv4.MessageTypeDiscover && strings.HasPrefix(d.ClassIdentifier(), "PXEClient"):
+			asked++
+		case d.OpCode == dhcpv4.OpcodeBootReply && p.Src.Addr().String() == "10.77.0.1":
+			answered++
+		}
+	}
+	return asked, answered
+}
+
+// A rule's boot program is loaded, and its kernel arguments are the kernel's. Another rule's script has an iPXE ROM load ipxe.pxe, as one
+// does that cannot load a kernel itself: on top of that ROM it drives the card and comes to the script.
+func TestRulesAboutWhatIsLoaded(t *testing.T) {
+	onlyWithAllFirmwares(t)
+	r := newRack(t, "m1:uefi,m2:bios::e1000,m3:bios")
+	// The ROMs of QEMU are of another version than ours.
+	r.rules(`boot:
+  - machine: "`+mac1+`"
+    nbp: ipxe-amd64.efi
+  - machine: "52:54:00:77:00:0[23]"
+    script: native.ipxe
+  - args: ["console=ttyS0,115200n8", "rack.rule=told"]
+`, "native.ipxe", `#!ipxe
+iseq ${version} 1.21.1+git20250501.dad20602+dfsg-1 || chain --autofree tftp://10.77.0.1/ipxe.pxe
+echo ${version} on ${netX/chip} goes on
+{{.Script}}`)
+	const mac3 = "52:54:00:77:00:03"
+	for _, m := range []struct{ name, mac, program string }{{"m1", mac1, ipxe.NativeX64}, {"m2", mac2, ipxe.Native}, {"m3", mac3, ipxe.Native}} {
+		on := time.Now()
+		r.powerOn(m.name)
+		r.until(60*time.Second, m.name+" has reported", func() bool { return r.machine(m.mac).Report != nil })
+		t.Logf("%s has registered %.1f s after power-on", m.name, r.machine(m.mac).Boot.RegisteredAt.Sub(on).Seconds())
+		if loaded := r.loaded(m.mac); len(loaded) == 0 || loaded[0] != m.program {
+			t.Errorf("%s loaded %q, want %s first", m.name, loaded, m.program)
+		}
+		_, line, _ := strings.Cut(r.console(m.name), "Kernel command line: ")
+		if line, _, _ = strings.Cut(line, "\n"); !strings.Contains(line, " rack.rule=told") {
+			t.Errorf("the kernel of %s was told %q, want rack.rule=told", m.name, line)
+		}
+		if want := "1.21.1+git20250501.dad20602+dfsg-1 on "; m.program == ipxe.Native && !strings.Contains(r.console(m.name), want) {
+			t.Errorf("the console of %s does not say %q", m.name, want)
+		}
+	}
+}
+
+// loaded lists what a machine has loaded by TFTP.
+func (r *rack) loaded(mac string) (files []string) {
+	r.t.Helper()
+	err := r.client.Events(r.t.Context(), api.EventQuery{Machine: mac}, func(e inventory.Event) error {
+		if e.Kind == "tftp" && e.Data["result"] == "sent" {
+			files = append(files, e.Data["file"])
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return files
+}
+
+// rules gives the appliance rules and a script that they name, and starts it again.
+func (r *rack) rules(boot, name, script string) {
 	r.t.Helper()
 	dir := filepath.Join(r.dir, "data", "scripts")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		r.t.Fatal(err)
 	}
-	write(r.t, filepath.Join(dir, "said.ipxe"), script)
+	write(r.t, filepath.Join(dir, name), script)
 	config := filepath.Join(r.dir, "appliance.yaml")
 	raw, err := os.ReadFile(config)
 	if err != nil {
@@ -57,8 +161,16 @@ func (r *rack) rule(boot, script string) {
 	}
 	plain, _, _ := strings.Cut(string(raw), "boot:\n")
 	write(r.t, config, plain+boot)
-	if _, err := r.Exec(r.t.Context(), "kill", "-9", r.appliance()); err != nil {
+	before := r.appliance()
+	if _, err := r.Exec(r.t.Context(), "kill", "-9", before); err != nil {
 		r.t.Fatal(err)
 	}
-	r.until(15*time.Second, "another appliance answers", func() bool { return r.machine("m1").Name == "m1" })
+	r.until(15*time.Second, "another appliance answers", func() bool {
+		out, err := r.Exec(r.t.Context(), "pgrep", "-x", "-f", binary+" serve .*")
+		if err != nil || strings.TrimSpace(out) == before {
+			return false
+		}
+		_, err = r.try("machine", "list")
+		return err == nil
+	})
 }
