@@ -133,6 +133,9 @@ func TestPowerCutWhileChunksAreWritten(t *testing.T) {
 	}
 	unlabelled(t, disk)
 
+	// An agent that is back less than half a minute after the last call of the one before is refused, since it may be another
+	// machine's; then it takes the appliance a minute more to boot it.
+	time.Sleep(time.Until(cut.Add(25 * time.Second)))
 	if err := r.Power(t.Context(), "m1", "on"); err != nil {
 		t.Fatal(err)
 	}
@@ -144,8 +147,6 @@ func TestPowerCutWhileChunksAreWritten(t *testing.T) {
 	r.proveDelta(d, want)
 	r.proveDisk("m1")
 	t.Logf("%d of %d chunks were missing after the power cut; deployed %.1f s after it", want.Differ, want.Chunks, time.Since(cut).Seconds())
-
-	r.proveErase("m1", "sata")
 }
 
 // A disk with sectors of 4096 bytes cannot take an image whose partition table counts sectors of 512.
