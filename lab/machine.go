@@ -338,6 +338,11 @@ func (m *machine) stopped() {
 	m.on, m.pid = false, 0
 }
 
+// QEMU writes a serial port byte by byte, and each byte takes as much of the socket's buffer as 768 would in one piece: by
+// default it is full after 278 bytes. Then the UART is busy, and Linux gives a byte up after 10 ms (wait_for_xmitr), which
+// a busy host does not keep. This is room for 40,000, the whole of what a kernel says at its start.
+const childBuffer = 16 << 20
+
 // socketPair is a connection between us and a child: no path, so no stale socket and no
 // limit on the length of the rack's directory.
 func socketPair() (net.Conn, *os.File, error) {
@@ -345,6 +350,7 @@ func socketPair() (net.Conn, *os.File, error) {
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
+	_ = syscall.SetsockoptInt(fds[1], syscall.SOL_SOCKET, syscall.SO_SNDBUFFORCE, childBuffer) // a rack is root's
 	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
 	conn, err := net.FileConn(ours)
 	ours.Close()
