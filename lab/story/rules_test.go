@@ -96,10 +96,11 @@ func (r *rack) bootAnswers(mac string, since time.Time) (asked, answered int) {
 	return asked, answered
 }
 
-// A rule's boot program is loaded, and its kernel arguments are the kernel's. Another rule's script has an iPXE ROM load ipxe.pxe, as one
-// does that cannot load a kernel itself: on top of that ROM it drives the card and comes to the script.
+// A rule's boot program is loaded, and its kernel arguments are the kernel's. Another rule's script has iPXE ROMs load ipxe.pxe, as one
+// does that cannot load a kernel itself, and undionly.kpxe: on top of that ROM each drives the card and comes to the script.
 func TestRulesAboutWhatIsLoaded(t *testing.T) {
 	onlyWithAllFirmwares(t)
+	const mac3 = "52:54:00:77:00:03"
 	r := newRack(t, "m1:uefi,m2:bios::e1000,m3:bios")
 	// The ROMs of QEMU are of another version than ours.
 	r.rules(`boot:
@@ -109,11 +110,10 @@ func TestRulesAboutWhatIsLoaded(t *testing.T) {
     script: native.ipxe
   - args: ["console=ttyS0,115200n8", "rack.rule=told"]
 `, "native.ipxe", `#!ipxe
-iseq ${version} 1.21.1+git20250501.dad20602+dfsg-1 || chain --autofree tftp://10.77.0.1/ipxe.pxe
+iseq ${version} 1.21.1+git20250501.dad20602+dfsg-1 || chain --autofree tftp://10.77.0.1/{{if eq .MAC "`+mac3+`"}}undionly.kpxe{{else}}ipxe.pxe{{end}}
 echo ${version} on ${netX/chip} goes on
 {{.Script}}`)
-	const mac3 = "52:54:00:77:00:03"
-	for _, m := range []struct{ name, mac, program string }{{"m1", mac1, ipxe.NativeX64}, {"m2", mac2, ipxe.Native}, {"m3", mac3, ipxe.Native}} {
+	for _, m := range []struct{ name, mac, program string }{{"m1", mac1, ipxe.NativeX64}, {"m2", mac2, ipxe.Native}, {"m3", mac3, ipxe.BIOS}} {
 		on := time.Now()
 		r.powerOn(m.name)
 		r.until(60*time.Second, m.name+" has reported", func() bool { return r.machine(m.mac).Report != nil })
@@ -125,7 +125,7 @@ echo ${version} on ${netX/chip} goes on
 		if line, _, _ = strings.Cut(line, "\n"); !strings.Contains(line, " rack.rule=told") {
 			t.Errorf("the kernel of %s was told %q, want rack.rule=told", m.name, line)
 		}
-		if want := "1.21.1+git20250501.dad20602+dfsg-1 on "; m.program == ipxe.Native && !strings.Contains(r.console(m.name), want) {
+		if want := "1.21.1+git20250501.dad20602+dfsg-1 on "; m.program != ipxe.NativeX64 && !strings.Contains(r.console(m.name), want) {
 			t.Errorf("the console of %s does not say %q", m.name, want)
 		}
 	}
