@@ -222,7 +222,7 @@ const (
 )
 
 // proxyMain stands for a relay and asks as UEFI firmware does, for one machine after another, as fast as answers come. It
-// prints how many came. perfdhcp needs 35 µs of its core for each offer, and knows no option 93; this needs a few.
+// prints how many came. perfdhcp needs 35 µs of its core for each offer, so that it could ask for no more than 28,000 a second.
 func proxyMain() error {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(clientIP), Port: 67})
 	if err != nil {
