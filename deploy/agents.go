@@ -79,7 +79,11 @@ func admits(m inventory.Machine, n Nonce, bootID string, atWork bool, now time.T
 	case m.Boot != nil && m.Boot.NonceID == n.ID:
 		return refused("the nonce is another boot's: it was used at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP, again+"; if that was not this machine, somebody on the wire replays its boot script")
 	case m.Boot != nil && atWork:
-		return refused("another agent is at work on this machine, from "+m.Boot.IP, "if the machine rebooted by itself, it is let in half a minute after that agent's last call")
+		// Not a refusal for good: an agent whose machine lost power a moment ago asks again until its predecessor counts as gone.
+		return &inventory.Problem{
+			Code: inventory.CodeConflict, Detail: "another agent is at work on this machine, from " + m.Boot.IP,
+			Hint: "if the machine rebooted by itself, it is let in half a minute after that agent's last call",
+		}
 	case n.IssuedAt.Before(m.NonceFloor.Truncate(time.Millisecond)):
 		return refused("the nonce is of a boot that has ended: the machine was powered off at "+m.NonceFloor.Format(time.TimeOnly), again)
 	case m.Boot != nil && n.IssuedAt.Before(m.Boot.NonceAt):

@@ -390,8 +390,9 @@ func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 		}
 	}
 	_, err := r.now().Register(context.Background(), r.now().BootOf(testMAC).Nonce, "192.0.2.66", inventory.Registration{MAC: testMAC, BootID: "thief"})
-	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeRefused || !strings.Contains(p.Detail, "another agent is at work") {
-		t.Errorf("registration beside an agent at work: %v, want a refusal", err)
+	// A conflict is what an agent asks again after; a refusal is for good.
+	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "another agent is at work") {
+		t.Errorf("registration beside an agent at work: %v, want a conflict", err)
 	}
 	close(hold)
 	r.until(inventory.Deployed)

@@ -232,6 +232,26 @@ func TestDeadNonce(t *testing.T) {
 	}
 }
 
+// An agent whose machine lost power in mid-work comes back while its predecessor still counts as being at work.
+func TestRegistersWhenItsPredecessorIsGone(t *testing.T) {
+	a := newAppliance(t)
+	a.orders = []inventory.Order{inspect, reboot}
+	tries := 0
+	a.fail = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		if r.URL.Path != "/agent/v1/register" {
+			return false
+		}
+		if tries++; tries <= 3 {
+			w.WriteHeader(http.StatusConflict)
+			writeJSON(w, map[string]string{"code": "conflict", "detail": "another agent is at work on this machine"})
+		}
+		return tries <= 3
+	}
+	if err := runAgent(t, newAgent(t, a)); err != nil || tries != 4 {
+		t.Errorf("Run = %v after %d tries to register, want it let in at the fourth", err, tries)
+	}
+}
+
 func TestUnwantedResult(t *testing.T) {
 	a := newAppliance(t)
 	a.orders = []inventory.Order{inspect, reboot}
