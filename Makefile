@@ -67,7 +67,7 @@ test: deps build ramdisk images ## run all tests, also those that need root, oth
 
 test-firmware: deps ramdisk-arm64 ramdisk .cache/images/mini.raw build ## boot every firmware there is (docs/firmware.md), also arm64 and beside Kea, deploy to every kind of disk: a quarter of an hour
 	packaging/deps firmware
-	PXECTL_TEST=all PXECTL_FIRMWARE=all go run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 40m -run 'TestFirmware|TestROM|TestRules|TestTargets' ./lab/story
+	PXECTL_TEST=all PXECTL_FIRMWARE=all go run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 60m -run 'TestFirmware|TestROM|TestRules|TestTargets' ./lab/story
 
 check: ## formatting, linters, tidy modules, and a build for arm64
 	@unformatted=$$(go run $(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then \
