@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -45,6 +46,7 @@ type machine struct {
 	offers chan *dhcpv4.DHCPv4
 	wire   *wire
 	again  *atomic.Int64
+	port   int // of its last TFTP transfer
 }
 
 // stormMain boots all machines at once and prints the figures.
@@ -62,6 +64,7 @@ func stormMain() error {
 			mac:    net.HardwareAddr{0x52, 0x54, 0x00, 0x91, byte(i >> 8), byte(i)},
 			addr:   netip.AddrFrom4([4]byte{10, 91, byte(1 + i/250), byte(1 + i%250)}),
 			offers: make(chan *dhcpv4.DHCPv4, 4), wire: w, again: &again,
+			port: 10000 + rand.IntN(50000),
 		}
 		machines[i], w.byMAC[m.mac.String()] = m, m.offers
 	}
@@ -200,7 +203,10 @@ func (m *machine) request(ctx context.Context, server netip.Addr) (string, error
 
 // load reads a file in lock-step (RFC 1350), or asks for its size and hangs up.
 func (m *machine) load(ctx context.Context, server netip.Addr, name string, sizeOnly bool) ([]byte, error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: m.addr.AsSlice()})
+	// Each transfer from the port after the last one's, as EDK2 has it (Udp4Dxe): a late packet of the size's transfer is not taken for
+	// one of the file's.
+	m.port++
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: m.addr.AsSlice(), Port: m.port})
 	if err != nil {
 		return nil, err
 	}
