@@ -329,16 +329,28 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 	})
 }
 
-// deployable says why a machine cannot be deployed now, and what to do about it.
-func deployable(s *snapshot, r inventory.DeployRequest) error {
-	no := func(why, hint string) error {
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: s.m.Name + " " + why, Hint: hint}
-	}
+// cannot is the error for an operator who wants of a machine what is not possible now.
+func (s *snapshot) cannot(why, hint string) error {
+	return &inventory.Problem{Code: inventory.CodeConflict, Detail: s.m.Name + " " + why, Hint: hint}
+}
+
+// free says why nothing new can begin on a machine, whatever it is.
+func (s *snapshot) free() error {
 	switch {
 	case s.running():
-		return no(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
+		return s.cannot(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
 	case s.m.Maintenance != nil:
-		return no("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
+		return s.cannot("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
+	}
+	return nil
+}
+
+// deployable says why a machine cannot be deployed now, and what to do about it.
+func deployable(s *snapshot, r inventory.DeployRequest) error {
+	if err := s.free(); err != nil {
+		return err
+	}
+	switch no := s.cannot; {
 	case s.m.State == inventory.Discovered:
 		return no("is not approved", "approve it with `pxectl machine approve "+s.m.Name+"`")
 	case s.m.Report == nil:

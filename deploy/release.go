@@ -60,14 +60,10 @@ func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.E
 
 // erasable says why a machine cannot be released or cleaned now, and what to do about it.
 func erasable(s *snapshot, verb string, from []inventory.State) error {
-	no := func(why, hint string) error {
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: s.m.Name + " " + why, Hint: hint}
+	if err := s.free(); err != nil {
+		return err
 	}
-	switch {
-	case s.running():
-		return no(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
-	case s.m.Maintenance != nil:
-		return no("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
+	switch no := s.cannot; {
 	case slices.Contains(from, s.m.State) && s.m.Report == nil:
 		return no("was never inspected, so its disks are not known", "boot it from the network once")
 	case slices.Contains(from, s.m.State):
@@ -77,7 +73,7 @@ func erasable(s *snapshot, verb string, from []inventory.State) error {
 	case verb == "clean" && s.m.State == inventory.Deployed:
 		return no("has a deployed system", "`pxectl release "+s.m.Name+"` takes it away and erases the disks")
 	}
-	return no("is "+string(s.m.State), "wait until it is available or deployed")
+	return s.cannot("is "+string(s.m.State), "wait until it is available or deployed")
 }
 
 // validateErase checks what an erase needs, and touches nothing.
