@@ -70,14 +70,16 @@ func Disk(path, store, imageID string, but []inventory.Range) (sum, want images.
 
 // manifest reads that of an image in the appliance's directory.
 func manifest(store, imageID string) (*images.Manifest, error) {
-	raw, err := os.ReadFile(filepath.Join(store, imageID, "manifest.json"))
+	f, err := os.Open(filepath.Join(store, imageID, "manifest.json"))
 	if err != nil {
 		return nil, err
 	}
-	if id := images.ID(raw); id != imageID {
+	defer f.Close()
+	m, id, err := images.Read(f)
+	if err == nil && id != imageID {
 		return nil, fmt.Errorf("manifest of image %s has id %s", imageID, id)
 	}
-	return images.Parse(raw)
+	return m, err
 }
 
 // Wire says what a capture of the provisioning network shows of DHCP.
