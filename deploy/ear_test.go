@@ -20,6 +20,16 @@ func cold(t *testing.T) *rack {
 	return r
 }
 
+// listenedTo is when the machine boots for a deployment and its console has our ear.
+func (r *rack) listenedTo() {
+	r.t.Helper()
+	r.available()
+	r.off()
+	r.deploy(inventory.DeployRequest{})
+	r.acted(inventory.BootAgent)
+	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+}
+
 // off ends the agent, so that the next deployment has to boot it.
 func (r *rack) off() {
 	r.t.Helper()
@@ -79,11 +89,7 @@ const thePanic = `the console says "Kernel panic - not syncing: VFS: Unable to m
 func TestAPanicIsQuoted(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
-	r.available()
-	r.off()
-	r.deploy(inventory.DeployRequest{})
-	r.acted(inventory.BootAgent)
-	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+	r.listenedTo()
 	r.loaded()
 	r.soon("the ramdisk is on the timeline", func() bool {
 		events, _ := r.now().Events(0, "", 1000)
@@ -262,11 +268,7 @@ func TestAnEnrolledMachineIsHeard(t *testing.T) {
 func TestListeningGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
-	r.available()
-	r.off()
-	r.deploy(inventory.DeployRequest{})
-	r.acted(inventory.BootAgent)
-	r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+	r.listenedTo()
 	r.crash()
 	r.soon("the console is listened to again", func() bool { return r.line.Holder() == "listener" })
 	r.line.Say(panicked)
