@@ -28,10 +28,16 @@ func (d *Device) Prepare(keep int64) (Prepared, error) {
 		return Prepared{}, fmt.Errorf("%s holds %d bytes: too small for any system", d.Name, d.Size)
 	}
 	_, parts := partitions(d, d.Size, d.Sector)
-	for _, p := range parts {
-		// A RAID member's superblock can lie at its end.
+	for _, p := range append(parts, extent{length: d.Size}) {
 		end := p.offset + p.length
-		for _, r := range [2][2]int64{{p.offset, min(p.offset+edge, end)}, {max(p.offset, end-128<<10), end}} {
+		// ZFS, LVM and RAID keep copies at the end, too.
+		places := [][2]int64{{p.offset, min(p.offset+edge, end)}, {max(p.offset, end-tail), end}}
+		for _, off := range farCopies {
+			if at := p.offset + off; at+4096 <= end {
+				places = append(places, [2]int64{at, at + 4096})
+			}
+		}
+		for _, r := range places {
 			if from := max(r[0], keep); from < r[1] {
 				if err := d.clear(from, r[1]-from); err != nil {
 					return Prepared{}, err

@@ -8,6 +8,11 @@ import (
 	"strings"
 )
 
+const (
+	luks2Second    = "SKUL\xba\xbe"
+	bluestoreLabel = "bluestore block device"
+)
+
 // magics are signatures at fixed places, as libblkid knows them.
 var magics = []struct {
 	name   string
@@ -16,13 +21,32 @@ var magics = []struct {
 }{
 	{"xfs", 0, "XFSB"},
 	{"luks", 0, "LUKS\xba\xbe"},
+	{"luks", 0x4000, luks2Second}, // LUKS2's second header lies behind a first one of one of nine sizes
+	{"luks", 0x8000, luks2Second},
+	{"luks", 0x10000, luks2Second},
+	{"luks", 0x20000, luks2Second},
+	{"luks", 0x40000, luks2Second},
+	{"luks", 0x80000, luks2Second},
+	{"luks", 0x100000, luks2Second},
+	{"luks", 0x200000, luks2Second},
+	{"luks", 0x400000, luks2Second},
 	{"ntfs", 3, "NTFS    "},
 	{"bitlocker", 3, "-FVE-FS-"},
 	{"exfat", 3, "EXFAT   "},
 	{"squashfs", 0, "hsqs"},
-	{"bluestore", 0, "bluestore block device"},
-	{"swap", 4086, "SWAPSPACE2"},
+	{"bluestore", 0, bluestoreLabel},
+	{"bluestore", 1 << 30, bluestoreLabel}, // Ceph Squid keeps four copies
+	{"bluestore", 10 << 30, bluestoreLabel},
+	{"bluestore", 100 << 30, bluestoreLabel},
+	{"bluestore", 1000 << 30, bluestoreLabel},
+	{"swap", 4<<10 - 10, "SWAPSPACE2"}, // at the end of a page, of the size that the machine had
+	{"swap", 8<<10 - 10, "SWAPSPACE2"},
+	{"swap", 16<<10 - 10, "SWAPSPACE2"},
+	{"swap", 32<<10 - 10, "SWAPSPACE2"},
+	{"swap", 64<<10 - 10, "SWAPSPACE2"},
 	{"btrfs", 0x10040, "_BHRfS_M"},
+	{"btrfs", 64<<20 + 0x40, "_BHRfS_M"}, // the mirrors of the superblock
+	{"btrfs", 256<<30 + 0x40, "_BHRfS_M"},
 	{"iso9660", 0x8001, "CD001"},
 	{"gfs2", 0x10000, "\x01\x16\x19\x70"},
 	{"vmfs", 0x100000, "\x0d\xd0\x01\xc0"},
@@ -35,6 +59,17 @@ var magics = []struct {
 	{"md", 0, "\xfc\x4e\x2b\xa9"},    // metadata 1.1
 	{"md", 4096, "\xfc\x4e\x2b\xa9"}, // metadata 1.2
 }
+
+// farCopies are where magics lie that clearing the edges does not reach, each within a block of 4096 bytes. A copy is
+// enough for a tool that repairs, and for some for a system to be found.
+var farCopies = func() (offsets []int64) {
+	for _, m := range magics {
+		if block := m.offset / 4096 * 4096; block >= edge && !slices.Contains(offsets, block) {
+			offsets = append(offsets, block)
+		}
+	}
+	return offsets
+}()
 
 // probe names the signatures of what starts at offset and is size bytes long: a disk or a partition.
 func probe(r io.ReaderAt, offset, size int64) []string {

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -100,4 +101,76 @@ func FuzzProbe(f *testing.F) {
 		Probe(bytes.NewReader(data), int64(len(data)), 512)
 		Probe(bytes.NewReader(data), 1<<30, 4096)
 	})
+}
+
+// TestPrepareClearsCopies: a signature has copies, which a tool that repairs finds it by. The places are those of the programs that
+// write them: cryptsetup's docs/on-disk-format-luks2, btrfs_sb_offset, bdev_label_positions of Ceph, md_p.h, mkswap.
+func TestPrepareClearsCopies(t *testing.T) {
+	const disk = 1001 << 30
+	const part = 600 << 30 // of the partition that the disk has
+	for _, tt := range []struct {
+		name  string
+		magic string
+		at    []int64 // from the start; from the end where negative
+	}{
+		{"luks", "SKUL\xba\xbe", []int64{0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000, 0x400000}},
+		{"btrfs", "_BHRfS_M", []int64{0x10040, 64<<20 + 0x40, 256<<30 + 0x40}},
+		{"bluestore", "bluestore block device", []int64{0, 1 << 30, 10 << 30, 100 << 30, 1000 << 30}},
+		{"md", "\xfc\x4e\x2b\xa9", []int64{0, 4096, -65536, -8192}},
+		{"swap", "SWAPSPACE2", []int64{4096 - 10, 8192 - 10, 16384 - 10, 32768 - 10, 65536 - 10}},
+		{"vmfs", "\x0d\xd0\x01\xc0", []int64{0x100000, 0x200000}},
+	} {
+		for _, where := range []struct {
+			name        string
+			start, size int64
+		}{{"disk", 0, disk}, {"partition", 1 << 20, part}} {
+			t.Run(tt.name+" of the "+where.name, func(t *testing.T) {
+				d := open(t, sparse(t, disk))
+				if where.start > 0 {
+					writeTable(t, d, where.start, where.size)
+				}
+				var places []int64
+				for _, at := range tt.at {
+					if at < 0 {
+						at += where.size
+					}
+					if at+4096 <= where.size {
+						places = append(places, where.start+at)
+					}
+				}
+				write := func(what string, at int64) {
+					t.Helper()
+					if _, err := d.WriteAt([]byte(what), at); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, at := range places {
+					write(tt.magic, at)
+					if found := Probe(d, d.Size, d.Sector); !slices.Contains(found, tt.name) {
+						t.Errorf("Probe with the signature at %d alone = %v, want %s in it", at, found, tt.name)
+					}
+					write(strings.Repeat("\x00", len(tt.magic)), at)
+				}
+				for _, at := range places {
+					write(tt.magic, at)
+				}
+				if _, err := d.Prepare(0); err != nil {
+					t.Fatal(err)
+				}
+				for _, at := range places {
+					got := make([]byte, len(tt.magic))
+					if _, err := d.ReadAt(got, at); err != nil || string(got) == tt.magic {
+						t.Errorf("Prepare left the signature at %d (%v)", at, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// writeTable gives the disk a GPT with one partition.
+func writeTable(t *testing.T, d *Device, start, size int64) {
+	t.Helper()
+	need(t, "sgdisk")
+	run(t, "sgdisk", "-a", "1", "-n", fmt.Sprintf("1:%d:%d", start/512, (start+size)/512-1), d.file.Name())
 }
