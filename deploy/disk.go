@@ -20,10 +20,8 @@ func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inve
 		hint = m.RootDisk
 	}
 	if hint == nil && m.Disk != nil {
-		for _, d := range inventory.Candidates(disks) {
-			if m.Disk.Is(d) {
-				disks = []inventory.Disk{d}
-			}
+		if found := m.Disk.Find(disks); len(found) == 1 && (found[0].Special() != "" || len(inventory.Candidates(found)) == 1) {
+			hint = &inventory.DiskHint{Name: found[0].Name} // it was named, or chosen, when it was deployed to
 		}
 	}
 	disk, err := inventory.ChooseDisk(disks, hint, img.RawSize)

@@ -15,6 +15,12 @@ func TestChooseDisk(t *testing.T) {
 	}
 	a, b := disk("sda", "A"), disk("sdb", "B")
 	was := a.Identity()
+	twinA, twinB := disk("sdc", "T"), disk("sdd", "T")
+	twinA.ByPath, twinB.ByPath = "pci-0000:00:1f.2-ata-3.0", "pci-0000:00:1f.2-ata-4.0"
+	twin := twinB.Identity()
+	pmem := disk("pmem0", "")
+	pmem.Transport = "virtual"
+	pmemWas := pmem.Identity()
 	img := Image{ID: "img1", Name: "debian-12", RawSize: 1 << 30, SectorSize: 512}
 	for _, c := range []struct {
 		name  string
@@ -29,6 +35,8 @@ func TestChooseDisk(t *testing.T) {
 		{name: "the machine's hint", m: inventory.Machine{RootDisk: &inventory.DiskHint{Serial: "B"}}, disks: []inventory.Disk{a, b}, want: "sdb"},
 		{name: "what is asked goes before the machine's hint", m: inventory.Machine{RootDisk: &inventory.DiskHint{Serial: "B"}}, disks: []inventory.Disk{a, b}, hint: &inventory.DiskHint{Serial: "A"}, want: "sda"},
 		{name: "two, and one was deployed to before", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{b, a}, want: "sda"},
+		{name: "one of two equal disks was deployed to before", m: inventory.Machine{Disk: &twin}, disks: []inventory.Disk{twinA, twinB}, want: "sdd"},
+		{name: "a named device was deployed to before", m: inventory.Machine{Disk: &pmemWas}, disks: []inventory.Disk{a, pmem}, want: "pmem0"},
 		{name: "the disk was replaced", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{b}, want: "disk sdb (serial=B, 4294967296 bytes) is not the one that m1 was deployed to before (serial=A", next: "--disk serial=B"},
 		{name: "another one by a hint that names none", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{a, b}, hint: &inventory.DiskHint{Name: "sdb"}, want: "is not the one", next: "--disk serial=B"},
 		{name: "another one by its serial", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{a, b}, hint: &inventory.DiskHint{Serial: "B"}, want: "sdb"},

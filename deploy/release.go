@@ -78,7 +78,7 @@ func erasable(s *snapshot, verb string, from []inventory.State) error {
 
 // validateErase checks what an erase needs, and touches nothing.
 func (w *worker) validateErase(ctx context.Context, s *snapshot) outcome {
-	if _, err := eraseTargets(s.m.Report.Disks); err != nil {
+	if _, err := eraseTargets(s.m); err != nil {
 		return outcome{err: err}
 	}
 	said, err := w.bmcAnswers(ctx, s.m)
@@ -88,11 +88,20 @@ func (w *worker) validateErase(ctx context.Context, s *snapshot) outcome {
 	return outcome{proof: "disks " + inventory.ListDisks(s.m.Report.Disks) + said}
 }
 
-// eraseTargets are the disks that are erased: all that a deployment could have written to.
-func eraseTargets(disks []inventory.Disk) ([]inventory.DiskIdentity, error) {
+// eraseTargets are the disks that are erased: all that a deployment could have written to without being told, and the one that
+// it was told.
+func eraseTargets(m inventory.Machine) ([]inventory.DiskIdentity, error) {
+	disks := m.Report.Disks
 	var targets []inventory.DiskIdentity
 	for _, d := range inventory.Candidates(disks) {
 		targets = append(targets, d.Identity())
+	}
+	if m.Disk != nil {
+		for _, d := range m.Disk.Find(disks) {
+			if d.Special() != "" && d.Unfit() == "" {
+				targets = append(targets, d.Identity())
+			}
+		}
 	}
 	if len(targets) == 0 {
 		return nil, &inventory.Problem{
@@ -107,7 +116,7 @@ func eraseTargets(disks []inventory.Disk) ([]inventory.DiskIdentity, error) {
 func (w *worker) orderErase(o *inventory.Order) error {
 	s := w.snap.Load()
 	if len(s.d.Targets) == 0 {
-		targets, err := eraseTargets(s.m.Report.Disks)
+		targets, err := eraseTargets(s.m)
 		if err != nil {
 			return w.endStep("", err)
 		}

@@ -28,13 +28,26 @@ func (id DiskIdentity) Is(d Disk) bool {
 	switch {
 	case id.Bytes != d.Bytes:
 		return false
-	case id.WWN != "" || id.Serial != "":
-		return id.WWN == d.WWN && id.Serial == d.Serial
+	case WorldwideName(id.WWN) != "" || id.Serial != "":
+		return WorldwideName(id.WWN) == WorldwideName(d.WWN) && id.Serial == d.Serial
 	case id.ByPath != "":
 		return id.ByPath == d.ByPath
 	default:
 		return id.Name == d.Name
 	}
+}
+
+// Find lists the disks that may be the chosen one. Of several that say the same of themselves, as cheap ones do, it is the
+// one that is plugged in where the chosen one was.
+func (id DiskIdentity) Find(disks []Disk) []Disk {
+	found := slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return !id.Is(d) })
+	if len(found) < 2 || id.ByPath == "" {
+		return found
+	}
+	if i := slices.IndexFunc(found, func(d Disk) bool { return d.ByPath == id.ByPath }); i >= 0 {
+		return found[i : i+1]
+	}
+	return found
 }
 
 // Said is how an operator names the disk with --disk.
@@ -72,9 +85,34 @@ func (d Disk) Unfit() string {
 	return ""
 }
 
-// Candidates are the disks that may be written to. Several paths to one disk are none of them the disk alone.
+// special are block devices that hold a system only where somebody planned it, by the kernel's names for them.
+var special = []struct {
+	name *regexp.Regexp
+	what string
+}{
+	{regexp.MustCompile(`^mtdblock\d`), "flash memory (MTD)"},
+	{regexp.MustCompile(`^pmem\d`), "persistent memory"},
+	{regexp.MustCompile(`^zd\d`), "a ZFS volume"},
+	{regexp.MustCompile(`^rbd\d`), "a Ceph image (RBD)"},
+	{regexp.MustCompile(`^bcache\d`), "a bcache device"},
+	{regexp.MustCompile(`^drbd\d`), "a DRBD device"},
+	{regexp.MustCompile(`^(ublkb|nullb)\d`), "a device of a program"},
+}
+
+// Special says what kind of device it is that is written to only when it is named, or "" for an ordinary disk.
+func (d Disk) Special() string {
+	for _, s := range special {
+		if s.name.MatchString(d.Name) {
+			return s.what
+		}
+	}
+	return ""
+}
+
+// Candidates are the disks that may be written to without being named. Several paths to one disk are none of them the disk
+// alone.
 func Candidates(disks []Disk) []Disk {
-	return slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return d.unfitAmong(disks) != "" })
+	return slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return d.unfitAmong(disks) != "" || d.Special() != "" })
 }
 
 func (d Disk) unfitAmong(disks []Disk) string {
@@ -89,16 +127,45 @@ func (d Disk) unfitAmong(disks []Disk) string {
 	return ""
 }
 
-// sameDisk says whether two entries are paths to one disk: by WWN, or on a bus where there can be such by all else that the disk says
-// of itself and its LUN. Where each disk has its own cable, a serial that two share is the maker's carelessness.
+// sameDisk says whether two entries are paths to one disk. Only a fabric has such: a SATA disk and an NVMe disk on PCI Express have a
+// cable each, and what two of them share is the maker's carelessness. So is a WWN that disks of different serials share.
 func sameDisk(a, b Disk) bool {
-	if a.WWN != "" || b.WWN != "" {
-		return a.WWN == b.WWN
+	switch {
+	case !a.onFabric() || !b.onFabric():
+		return false
+	case a.Serial != "" && b.Serial != "" && a.Serial != b.Serial:
+		return false
+	case WorldwideName(a.WWN) != "" || WorldwideName(b.WWN) != "":
+		return WorldwideName(a.WWN) == WorldwideName(b.WWN)
 	}
-	shared := func(d Disk) bool { return d.Transport == "sas" || d.Transport == "scsi" }
 	lun := func(d Disk) string { return d.HCTL[strings.LastIndexByte(d.HCTL, ':')+1:] }
 	return a.Serial != "" && a.Serial == b.Serial && a.Vendor == b.Vendor && a.Model == b.Model && a.Bytes == b.Bytes &&
-		shared(a) && shared(b) && lun(a) == lun(b)
+		a.Transport != "nvme" && b.Transport != "nvme" && lun(a) == lun(b)
+}
+
+// onFabric says that several paths may lead to the disk.
+func (d Disk) onFabric() bool {
+	switch d.Transport {
+	case "sas", "scsi", "fc":
+		return true
+	case "nvme":
+		return !strings.HasPrefix(d.ByPath, "pci-")
+	}
+	return false
+}
+
+// WorldwideName is a worldwide name, or "" for what makers put where they assigned none: zeros, one digit all over, or
+// zeros but for a digit or two. A real one has the 24 bits of its maker (SPC-4 section 7.8.6) and a number.
+func WorldwideName(wwn string) string {
+	digits := wwn
+	for _, prefix := range []string{"0x", "naa.", "eui.", "uuid."} {
+		digits = strings.TrimPrefix(digits, prefix)
+	}
+	digits = strings.ReplaceAll(digits, "-", "")
+	if digits == "" || len(strings.ReplaceAll(digits, "0", "")) < 3 || strings.Trim(strings.ToLower(digits), strings.ToLower(digits[:1])) == "" {
+		return ""
+	}
+	return wwn
 }
 
 // ChooseDisk picks the disk that an image of the given size goes to: the one that the hint names, or the only
@@ -106,7 +173,9 @@ func sameDisk(a, b Disk) bool {
 func ChooseDisk(disks []Disk, hint *DiskHint, need uint64) (Disk, error) {
 	candidates := Candidates(disks)
 	if hint != nil {
-		candidates = slices.DeleteFunc(candidates, func(d Disk) bool { return !hint.Matches(d) })
+		candidates = slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool {
+			return d.unfitAmong(disks) != "" || !hint.Matches(d) || d.Special() != "" && !hint.tellsApart()
+		})
 	}
 	switch {
 	case len(candidates) == 0 && hint != nil:
@@ -148,6 +217,8 @@ func ListDisks(disks []Disk) string {
 		}
 		if why := d.unfitAmong(disks); why != "" {
 			parts[i] += " (" + why + ")"
+		} else if what := d.Special(); what != "" {
+			parts[i] += " (" + what + ": name it to write to it)"
 		}
 	}
 	return strings.Join(parts, "; ")

@@ -30,6 +30,27 @@ func TestChooseDisk(t *testing.T) {
 	cheapB.Name, cheapB.HCTL = "sdr", "4:0:0:0"
 	pathA := Disk{Name: "sdi", Transport: "sas", Serial: "M", WWN: "0x5000c5", Bytes: 8e9}
 	pathB := Disk{Name: "sdj", Transport: "sas", Serial: "M", WWN: "0x5000c5", Bytes: 8e9}
+	twinA := Disk{Name: "sds", Transport: "sata", Serial: "T1", WWN: "0x5000000123456789", Bytes: 8e9}
+	twinB := twinA
+	twinB.Name, twinB.Serial = "sdt", "T2"
+	nvmeA := Disk{Name: "nvme0n1", Transport: "nvme", ByPath: "pci-0000:01:00.0-nvme-1", WWN: "eui.1122334455667788", Bytes: 8e9}
+	nvmeB := nvmeA
+	nvmeB.Name, nvmeB.ByPath = "nvme1n1", "pci-0000:02:00.0-nvme-1"
+	farA := Disk{Name: "nvme2n1", Transport: "nvme", Serial: "F", WWN: "eui.1122334455667788", Bytes: 8e9}
+	farB := farA
+	farB.Name = "nvme3n1"
+	zeroA := Disk{Name: "sdu", Transport: "sas", WWN: "0x0000000000000000", Bytes: 8e9, Serial: "Z1"}
+	zeroB := zeroA
+	zeroB.Name, zeroB.Serial = "sdv", "Z2"
+	liarA := Disk{Name: "sdw", Transport: "sas", Serial: "L1", WWN: "0x5000c500a1b2c3d4", Bytes: 8e9}
+	liarB := liarA
+	liarB.Name, liarB.Serial = "sdx", "L2"
+	pmem := Disk{Name: "pmem0", Transport: "virtual", Bytes: 8e9}
+	mtd := Disk{Name: "mtdblock0", Transport: "virtual", Bytes: 8e9}
+	zvol := Disk{Name: "zd16", Transport: "virtual", Bytes: 8e9}
+	rbd := Disk{Name: "rbd0", Transport: "virtual", Bytes: 8e9}
+	bcache := Disk{Name: "bcache0", Transport: "virtual", Bytes: 8e9}
+	drbd := Disk{Name: "drbd1", Transport: "virtual", Bytes: 8e9}
 	for _, c := range []struct {
 		name  string
 		disks []Disk
@@ -56,6 +77,16 @@ func TestChooseDisk(t *testing.T) {
 		{"two LUNs of one array", []Disk{lunA, lun2}, nil, 1e9, "2 disks and no hint"},
 		{"two halves of one drive", []Disk{lunA, dualActuator}, nil, 1e9, "2 disks and no hint"},
 		{"two cheap disks of one serial", []Disk{cheapA, cheapB}, nil, 1e9, "2 disks and no hint"},
+		{"two SATA disks of one WWN, and a hint", []Disk{twinA, twinB}, &DiskHint{Serial: "T2"}, 1e9, "sdt"},
+		{"two SATA disks of one WWN", []Disk{twinA, twinB}, nil, 1e9, "2 disks and no hint"},
+		{"two NVMe disks of one WWN, each in its slot", []Disk{nvmeA, nvmeB}, &DiskHint{ByPath: "pci-0000:02:00.0-nvme-1"}, 1e9, "nvme1n1"},
+		{"two paths to one NVMe disk over a network", []Disk{farA, farB}, nil, 1e9, "no disk to write to"},
+		{"zeros are no WWN", []Disk{zeroA, zeroB}, &DiskHint{Serial: "Z1"}, 1e9, "sdu"},
+		{"one WWN and two serials are two disks", []Disk{liarA, liarB}, &DiskHint{Serial: "L1"}, 1e9, "sdw"},
+		{"special devices are no candidates", []Disk{pmem, mtd, zvol, rbd, bcache, drbd, vda}, nil, 1e9, "vda"},
+		{"nor does a hint of a kind make them so", []Disk{pmem, vda}, &DiskHint{Size: ">= 1GB"}, 1e9, "vda"},
+		{"special devices can be named", []Disk{pmem, vda}, &DiskHint{Name: "pmem0"}, 1e9, "pmem0"},
+		{"only special devices", []Disk{zvol}, nil, 1e9, "no disk to write to (have: zd16 virtual 8.0 GB (a ZFS volume: name it to write to it))"},
 		{"a hint does not make a disk fit", []Disk{vda, ro}, &DiskHint{Name: "sdc"}, 1e9, "no disk matches name=sdc (have: vda virtio 4.0 GB serial=A; sdc sata 16.0 GB (read-only))"},
 		{"too small", []Disk{vda}, nil, 5e9, "disk vda holds 4000000000 bytes, the image needs 5000000000"},
 	} {
@@ -203,6 +234,63 @@ func TestForeign(t *testing.T) {
 	}{{nil, 0}, {[]string{"gpt"}, 0}, {[]string{"mbr"}, 0}, {[]string{"gpt", "vmfs"}, 1}, {[]string{"ext4", "gpt", "vfat"}, 2}, {[]string{"lvm2"}, 1}} {
 		if got := (Disk{Content: c.content}).Foreign(); len(got) != c.want {
 			t.Errorf("Foreign(%v) = %v, want %d", c.content, got, c.want)
+		}
+	}
+}
+
+func TestDiskIdentityFind(t *testing.T) {
+	a := Disk{Name: "sda", Serial: "S", WWN: "0x5000c500a1b2c3d4", ByPath: "pci-0000:00:1f.2-ata-1.0", Bytes: 8e9}
+	b := a
+	b.Name, b.ByPath = "sdb", "pci-0000:00:1f.2-ata-2.0"
+	id := b.Identity()
+	if found := id.Find([]Disk{a, b}); len(found) != 1 || found[0].Name != "sdb" {
+		t.Errorf("Find = %v, want the one of two equal disks that is where the chosen one was", found)
+	}
+	a.ByPath, b.ByPath = "pci-0000:00:1f.2-ata-3.0", "pci-0000:00:1f.2-ata-4.0"
+	if found := id.Find([]Disk{a, b}); len(found) != 2 {
+		t.Errorf("Find = %v, want both: neither is where the chosen one was", found)
+	}
+	zero := Disk{Name: "sda", Serial: "S", WWN: "eui.0000000000000000", Bytes: 8e9}
+	if zero.WWN = ""; !(DiskIdentity{Serial: "S", WWN: "eui.0000000000000000", Bytes: 8e9}).Is(zero) {
+		t.Error("a disk whose WWN of zeros is not told any more is another one")
+	}
+}
+
+// Hints as Ironic's operators wrote them down, from udev's properties of such disks.
+func TestIronicHints(t *testing.T) {
+	lun := Disk{Name: "sda", WWN: "0x600508b400105df70000e00000d80000", ByPath: "pci-0000:03:00.0-scsi-0:2:0:0", Transport: "scsi"}
+	ata := Disk{Name: "sdb", WWN: "0x5001517387d61905", ByPath: "pci-0000:00:1f.2-ata-2.0", Transport: "sata"}
+	nvme := Disk{Name: "nvme0n1", WWN: "eui.01000000010000005cd2e4a4b6c85051", ByPath: "pci-0000:01:00.0-nvme-1", Transport: "nvme"}
+	virtio := Disk{Name: "vda", ByPath: "pci-0000:00:05.0", Transport: "virtio"}
+	for _, c := range []struct {
+		hint DiskHint
+		disk Disk
+		want bool
+	}{
+		{DiskHint{WWN: "0x600508b400105df7"}, lun, true},
+		{DiskHint{WWN: "0x600508b400105df70000e00000d80000"}, lun, true},
+		{DiskHint{WWN: "600508B400105DF7"}, lun, true},
+		{DiskHint{WWN: "0x600508b400105df8"}, lun, false},
+		{DiskHint{WWN: "s!= 0x600508b400105df7"}, lun, false},
+		{DiskHint{WWN: "s!= 0x600508b400105df8"}, lun, true},
+		{DiskHint{WWN: "<or> 0x1 <or> 0x600508b400105df7"}, lun, true},
+		{DiskHint{WWNWithExtension: "0x600508b400105df70000e00000d80000"}, lun, true},
+		{DiskHint{WWNWithExtension: "0x600508b400105df7"}, lun, false},
+		{DiskHint{WWNVendorExtension: "0x0000e00000d80000"}, lun, true},
+		{DiskHint{WWNVendorExtension: "0x0000e00000db0000"}, lun, false},
+		{DiskHint{WWN: "0x5001517387d61905"}, ata, true},
+		{DiskHint{WWNWithExtension: "0x5001517387d61905"}, ata, true},
+		{DiskHint{WWN: "eui.01000000010000005cd2e4a4b6c85051"}, nvme, true},
+		{DiskHint{WWN: "eui.0100000001000000"}, nvme, false},
+		{DiskHint{ByPath: "/dev/disk/by-path/pci-0000:00:1f.2-ata-2.0"}, ata, true},
+		{DiskHint{ByPath: "/dev/disk/by-path/pci-0000:00:1f.2-ata-2"}, ata, true},
+		{DiskHint{ByPath: "pci-0000:00:1f.2-ata-1"}, ata, false},
+		{DiskHint{ByPath: "pci-0000:03:00.0-scsi-0:2:0:0"}, lun, true},
+		{DiskHint{ByPath: "virtio-pci-0000:00:05.0"}, virtio, true},
+		{DiskHint{ByPath: "pci-0000:00:05.0"}, virtio, true},
+	} {
+		if got := c.hint.Matches(c.disk); got != c.want {
+			t.Errorf("hint %s and disk %s: Matches = %v, want %v", c.hint, c.disk.Name, got, c.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package inventory
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,17 +23,22 @@ import (
 // Size is compared with ==, !=, >=, <=, > and <; it has a unit (MB, GB, TB, MiB, GiB, TiB), and is in GiB without
 // one, as in Ironic. "== 480GB" is any disk that is 480 when rounded to as many digits. Rotational is true or false.
 // Ironic's "=", which means >= there, is refused.
+//
+// A disk with an extended WWN (32 digits) is found by the first 16 of them, too, as udev and Ironic name it in "wwn"; its
+// whole WWN is "wwn_with_extension", the rest "wwn_vendor_extension". "by_path" takes every name that udev gives a disk.
 type DiskHint struct {
-	Name       string `json:"name,omitempty"`
-	Serial     string `json:"serial,omitempty"`
-	WWN        string `json:"wwn,omitempty"`
-	ByPath     string `json:"by_path,omitempty"`
-	Model      string `json:"model,omitempty"`
-	Vendor     string `json:"vendor,omitempty"`
-	Size       string `json:"size,omitempty"`
-	HCTL       string `json:"hctl,omitempty"`
-	Rotational string `json:"rotational,omitempty"`
-	Transport  string `json:"transport,omitempty"`
+	Name               string `json:"name,omitempty"`
+	Serial             string `json:"serial,omitempty"`
+	WWN                string `json:"wwn,omitempty"`
+	WWNWithExtension   string `json:"wwn_with_extension,omitempty"`
+	WWNVendorExtension string `json:"wwn_vendor_extension,omitempty"`
+	ByPath             string `json:"by_path,omitempty"`
+	Model              string `json:"model,omitempty"`
+	Vendor             string `json:"vendor,omitempty"`
+	Size               string `json:"size,omitempty"`
+	HCTL               string `json:"hctl,omitempty"`
+	Rotational         string `json:"rotational,omitempty"`
+	Transport          string `json:"transport,omitempty"`
 }
 
 // A hintField is one key of a hint, and what a disk has to compare with it.
@@ -47,11 +53,23 @@ func (h *DiskHint) fields() []hintField {
 	text := func(tidy func(string) string, have func(Disk) string) func(string, Disk) (bool, error) {
 		return func(want string, d Disk) (bool, error) { return matchText(want, have(d), tidy) }
 	}
+	anyOf := func(tidy func(string) string, have func(Disk) []string) func(string, Disk) (bool, error) {
+		return func(want string, d Disk) (bool, error) { return matchAny(want, have(d), tidy) }
+	}
+	digits := cutPrefix("0x")
 	return []hintField{
 		{"name", &h.Name, text(cutPrefix("/dev/"), func(d Disk) string { return d.Name })},
 		{"serial", &h.Serial, text(same, func(d Disk) string { return d.Serial })},
-		{"wwn", &h.WWN, text(cutPrefix("0x"), func(d Disk) string { return strings.TrimPrefix(d.WWN, "0x") })},
-		{"by_path", &h.ByPath, text(cutPrefix("/dev/disk/by-path/"), func(d Disk) string { return d.ByPath })},
+		{"wwn", &h.WWN, anyOf(digits, func(d Disk) []string {
+			name, _ := d.extension()
+			return []string{digits(d.WWN), name}
+		})},
+		{"wwn_with_extension", &h.WWNWithExtension, text(digits, func(d Disk) string { return digits(d.WWN) })},
+		{"wwn_vendor_extension", &h.WWNVendorExtension, text(digits, func(d Disk) string {
+			_, extension := d.extension()
+			return extension
+		})},
+		{"by_path", &h.ByPath, anyOf(cutPrefix("/dev/disk/by-path/"), Disk.paths)},
 		{"model", &h.Model, text(same, func(d Disk) string { return d.Model })},
 		{"vendor", &h.Vendor, text(same, func(d Disk) string { return d.Vendor })},
 		{"size", &h.Size, func(want string, d Disk) (bool, error) { return matchSize(want, d.Bytes) }},
@@ -149,7 +167,38 @@ func (h DiskHint) Names(d Disk) bool {
 	if d.Serial == "" && d.WWN == "" {
 		return (h.ByPath != "" || h.Name != "") && h.Matches(d)
 	}
-	return (h.Serial != "" || h.WWN != "") && h.Matches(d)
+	return (h.Serial != "" || h.WWN != "" || h.WWNWithExtension != "") && h.Matches(d)
+}
+
+// tellsApart says that the hint is of one disk, and not of a kind.
+func (h DiskHint) tellsApart() bool {
+	return h.Name != "" || h.Serial != "" || h.WWN != "" || h.WWNWithExtension != "" || h.ByPath != ""
+}
+
+// extension cuts the WWN of 32 digits (NAA 6, SPC-4 section 7.8.6.5.4) in two, as udev does: the name, and what the vendor adds
+// to it.
+func (d Disk) extension() (name, extension string) {
+	digits := strings.TrimPrefix(d.WWN, "0x")
+	if len(digits) != 32 || !strings.HasPrefix(d.WWN, "0x") {
+		return digits, ""
+	}
+	return digits[:16], digits[16:]
+}
+
+// ataTarget ends udev's newer names of ATA disks: the drive on the port, or behind a port multiplier.
+var ataTarget = regexp.MustCompile(`(-ata-\d+)\.\d+(\.0)?$`)
+
+// paths are all names that udev gives the place of a disk: beside today's the older ones, which it keeps for who wrote them
+// down.
+func (d Disk) paths() []string {
+	paths := []string{d.ByPath}
+	switch {
+	case ataTarget.MatchString(d.ByPath):
+		paths = append(paths, ataTarget.ReplaceAllString(d.ByPath, "$1"))
+	case d.Transport == "virtio":
+		paths = append(paths, "virtio-"+d.ByPath)
+	}
+	return paths
 }
 
 // operators, the longer ones before those that they begin with.
@@ -162,6 +211,22 @@ func cutOperator(s string) (op, value string) {
 		}
 	}
 	return "", s
+}
+
+// matchAny matches one of several names of the same thing. That it is none of them holds only when it is not any.
+func matchAny(want string, have []string, tidy func(string) string) (bool, error) {
+	op, _ := cutOperator(want)
+	not := strings.HasSuffix(op, "!=")
+	for _, name := range have {
+		ok, err := matchText(want, name, tidy)
+		if err != nil {
+			return false, err
+		}
+		if ok != not {
+			return ok, nil
+		}
+	}
+	return not, nil
 }
 
 func matchText(want, have string, tidy func(string) string) (bool, error) {

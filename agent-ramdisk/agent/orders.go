@@ -59,11 +59,7 @@ func (a *Agent) find(ctx context.Context, id inventory.DiskIdentity) (found, all
 		if all, err = a.Disks(); err != nil {
 			return nil, nil, err
 		}
-		for _, d := range all {
-			if id.Is(d) {
-				found = append(found, d)
-			}
-		}
+		found = id.Find(all)
 		if len(found) > 0 || time.Now().After(deadline) {
 			return found, all, nil
 		}

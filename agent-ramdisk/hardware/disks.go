@@ -50,10 +50,7 @@ func (m Machine) disk(name string) inventory.Disk {
 		d.Vendor = "" // virtio's is a PCI number
 	}
 	place := m.place(name)
-	d.ByPath, d.Transport = byPath(place)
-	if d.Transport == "sata" {
-		d.ByPath += "-" + m.ataPort(place)
-	}
+	d.ByPath, d.Transport = m.byPath(place)
 	switch {
 	case strings.HasPrefix(name, "vd"):
 		d.Serial = m.text(dir + "serial")
@@ -95,16 +92,6 @@ func (m Machine) place(name string) string {
 	return place
 }
 
-// ataPort is the port on the controller: ata5's port_no, which counts from 1 on every controller.
-func (m Machine) ataPort(place string) string {
-	for part := range strings.SplitSeq(place, "/") {
-		if ataPort.MatchString(part) {
-			return m.text("sys/class/ata_port/" + part + "/port_no")
-		}
-	}
-	return ""
-}
-
 // vpd reads the serial out of VPD page 80h: four bytes of header, then text (SPC-4 section 7.8.15).
 func vpd(path string) string {
 	data, err := os.ReadFile(path)
@@ -114,66 +101,13 @@ func vpd(path string) string {
 	return strings.Trim(string(data[4:]), " \x00\n")
 }
 
-// wwn keeps what is a worldwide name; "t10." and "nvme." are vendor, model and serial in other words.
+// wwn keeps what is a worldwide name; "t10." and "nvme." are vendor, model and serial in other words, and zeros are none.
 func wwn(id string) string {
 	switch {
 	case strings.HasPrefix(id, "naa."):
-		return "0x" + strings.TrimPrefix(id, "naa.")
+		return inventory.WorldwideName("0x" + strings.TrimPrefix(id, "naa."))
 	case strings.HasPrefix(id, "eui."), strings.HasPrefix(id, "uuid."):
-		return id
+		return inventory.WorldwideName(id)
 	}
 	return ""
-}
-
-var (
-	pciAddress = regexp.MustCompile(`^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
-	hctl       = regexp.MustCompile(`^\d+:\d+:\d+:\d+$`)
-	usbPort    = regexp.MustCompile(`^\d+-([0-9.]+)(:[0-9.]+)?$`)
-	ataPort    = regexp.MustCompile(`^ata\d+$`)
-	nvmePart   = regexp.MustCompile(`^nvme\d+(?:c\d+)?n(\d+)$`)
-	nvmeName   = regexp.MustCompile(`^(nvme\d+)(n\d+)$`)
-)
-
-// byPath says where a disk is plugged in, in the words of udev's by-path names, and by which transport, from its
-// place in /sys/devices. Numbers that depend on the order of discovery (host3, ata5) stay out of it.
-func byPath(place string) (path, transport string) {
-	var pci, usb, scsi, nvme string
-	var ata, virtio, sas bool
-	for part := range strings.SplitSeq(place, "/") {
-		switch {
-		case pciAddress.MatchString(part):
-			pci = "pci-" + part // the last one: the controller, not the bridges before it
-		case hctl.MatchString(part):
-			scsi = part
-		case usbPort.MatchString(part):
-			usb = usbPort.FindStringSubmatch(part)[1]
-		case ataPort.MatchString(part):
-			ata = true
-		case strings.HasPrefix(part, "virtio"):
-			virtio = true
-		case strings.HasPrefix(part, "end_device-"):
-			sas = true
-		case nvmePart.MatchString(part):
-			nvme = nvmePart.FindStringSubmatch(part)[1]
-		}
-	}
-	// Host numbers are given in order of discovery; channel, target and LUN are wiring.
-	_, lun, _ := strings.Cut(scsi, ":")
-	switch {
-	case usb != "":
-		return pci + "-usb-" + usb, "usb"
-	case nvme != "" && pci == "":
-		return "", "nvme"
-	case nvme != "":
-		return pci + "-nvme-" + nvme, "nvme"
-	case ata:
-		return pci + "-ata", "sata" // the caller knows the port
-	case sas:
-		return pci + "-sas-" + lun, "sas"
-	case scsi != "":
-		return pci + "-scsi-" + lun, "scsi"
-	case virtio:
-		return pci, "virtio"
-	}
-	return pci, "scsi"
 }

@@ -19,7 +19,7 @@ type machineFlags struct {
 }
 
 // diskHelp says what a disk hint is; docs/machine-life.md has the operators.
-const diskHelp = "a name, or name, serial, wwn, by_path, model, vendor, hctl or transport=…, size>=…, rotational=false, several with commas"
+const diskHelp = "a name, or name, serial, wwn, wwn_with_extension, by_path, model, vendor, hctl or transport=…, size>=…, rotational=false, several with commas"
 
 func (f *machineFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.bmc, "bmc", "", "address of the BMC, with :PORT if it is not 623")
