@@ -81,8 +81,8 @@ func (c *Client) DeleteMachine(ctx context.Context, ref string) error {
 	return err
 }
 
-func (c *Client) Approve(ctx context.Context, ref string) (inventory.Machine, error) {
-	return call[inventory.Machine](ctx, c, http.MethodPost, machinePath(ref)+"/approve", nil)
+func (c *Client) Approve(ctx context.Context, ref string, a deploy.Approval) (inventory.Machine, error) {
+	return call[inventory.Machine](ctx, c, http.MethodPost, machinePath(ref)+"/approve", a)
 }
 
 func (c *Client) Why(ctx context.Context, ref string) (deploy.Diagnosis, error) {

@@ -51,8 +51,16 @@ func (s *Server) addMachines(rest huma.API) {
 	handle(rest, http.MethodDelete, "/v1/machines/{ref}", "Forget a machine", func(ctx context.Context, in *RefParam) (*struct{}, error) {
 		return nil, s.fleet.DeleteMachine(ctx, actorOf(ctx), in.Ref)
 	})
-	handle(rest, http.MethodPost, "/v1/machines/{ref}/approve", "Approve a discovered machine", func(ctx context.Context, in *RefParam) (*body[inventory.Machine], error) {
-		return machineAnswer(s.fleet.Approve(ctx, actorOf(ctx), in.Ref))
+	type approve struct {
+		RefParam
+		Body *deploy.Approval
+	}
+	handle(rest, http.MethodPost, "/v1/machines/{ref}/approve", "Approve a discovered machine, with the BMC that it reports", func(ctx context.Context, in *approve) (*body[inventory.Machine], error) {
+		var a deploy.Approval
+		if in.Body != nil {
+			a = *in.Body
+		}
+		return machineAnswer(s.fleet.Approve(ctx, actorOf(ctx), in.Ref, a))
 	})
 	handle(rest, http.MethodGet, "/v1/machines/{ref}/why", "How far a machine came, and why not further", func(_ context.Context, in *RefParam) (*body[deploy.Diagnosis], error) {
 		d, err := s.fleet.Why(in.Ref)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/api/apitest"
+	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
@@ -139,7 +140,7 @@ func TestProblems(t *testing.T) {
 			if ct := header.Get("Content-Type"); ct != "application/problem+json" {
 				t.Errorf("Content-Type = %q, want application/problem+json", ct)
 			}
-			_, err := c.Approve(t.Context(), "m1")
+			_, err := c.Approve(t.Context(), "m1", deploy.Approval{})
 			p, ok := errors.AsType[*inventory.Problem](err)
 			if !ok || p.Code != tt.code || p.Detail != tt.detail || p.Hint != tt.hint {
 				t.Errorf("client's error = %#v, want the same problem", err)

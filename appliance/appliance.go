@@ -61,14 +61,7 @@ func Run(ctx context.Context, configPath, version string) error {
 	}
 	defer pictures.Close()
 	nics := cfg.follow(log)
-	engine, err := deploy.New(deploy.Config{
-		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal,
-		OpenBMC: (&ipmi.Driver{Log: log}).Open, BMC: power.Target{User: cfg.BMC.User, Password: cfg.BMC.Password},
-		Image:  func(ref string) (deploy.Image, error) { return findImage(pictures, ref) },
-		Server: nics.serverFor, Policy: deploy.Policy(cfg.Discovery.Policy),
-		Deadlines: deploy.Deadlines{BootAgent: cfg.Deploy.BootAgent, WriteImage: cfg.Deploy.WriteImage, VerifyOS: cfg.Deploy.VerifyOS},
-		Log:       log,
-	})
+	engine, err := deploy.New(engineConfig(cfg, db, secrets, pictures, nics, log))
 	if err != nil {
 		return err
 	}
@@ -87,6 +80,19 @@ func Run(ctx context.Context, configPath, version string) error {
 	}
 	log.Info("pxectl serves", "version", version, "config", configPath, "data", cfg.DataDir, "socket", cfg.API.Socket)
 	return group.Wait()
+}
+
+// engineConfig is what the configuration means to the engine.
+func engineConfig(cfg Config, db *boltdb.Store, secrets keys, pictures *store.Store, nics *followed, log *slog.Logger) deploy.Config {
+	return deploy.Config{
+		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal,
+		OpenBMC: (&ipmi.Driver{Log: log}).Open, BMC: power.Target{User: cfg.BMC.User, Password: cfg.BMC.Password},
+		Image:  func(ref string) (deploy.Image, error) { return findImage(pictures, ref) },
+		Server: nics.serverFor, Policy: deploy.Policy(cfg.Discovery.Policy),
+		TrustReportedBMC: cfg.BMC.TrustReported, Interfaces: func() []netip.Prefix { return ownAddresses(log) },
+		Deadlines: deploy.Deadlines{BootAgent: cfg.Deploy.BootAgent, WriteImage: cfg.Deploy.WriteImage, VerifyOS: cfg.Deploy.VerifyOS},
+		Log:       log,
+	}
 }
 
 // listen opens every socket. Services that were opened before one that could not be are left to the end of the process.
@@ -174,6 +180,20 @@ func listenHTTP(key string, at netip.AddrPort, secure *tls.Config, h http.Handle
 		l = tls.NewListener(l, secure)
 	}
 	return func(ctx context.Context) error { return api.Serve(ctx, l, h, log) }, nil
+}
+
+// ownAddresses are those of this host on all its interfaces, as they are now.
+func ownAddresses(log *slog.Logger) (all []netip.Prefix) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		log.Error("list our own addresses", "err", err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 func newLog(c Log) *slog.Logger {

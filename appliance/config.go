@@ -69,11 +69,13 @@ type Discovery struct {
 	Policy string `yaml:"policy"`
 }
 
-// BMC is who we are to BMCs that have no credentials of their own.
+// BMC is who we are to BMCs that have no credentials of their own, and which of them we believe in.
 type BMC struct {
 	User         string `yaml:"user"`
 	Password     string `yaml:"password"`
 	PasswordFile string `yaml:"password_file"`
+	// TrustReported accepts what agents of approved machines say of where their BMC is.
+	TrustReported bool `yaml:"trust_reported"`
 }
 
 // Deploy bounds the waiting steps of a deployment.

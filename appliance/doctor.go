@@ -216,8 +216,9 @@ func (d doctor) bmcs(ctx context.Context) []api.Check {
 	all := slices.DeleteFunc(d.engine.Machines(), func(m inventory.Machine) bool {
 		return m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil
 	})
+	checks := unacceptedBMCs(d.engine.Machines())
 	if len(all) == 0 {
-		return []api.Check{pass(subject, "none of an approved machine is known")}
+		return append(checks, pass(subject, "none of an approved machine is known"))
 	}
 	ctx, cancel := context.WithTimeout(ctx, bmcsAll)
 	defer cancel()
@@ -239,7 +240,6 @@ func (d doctor) bmcs(ctx context.Context) []api.Check {
 		})
 	}
 	asked.Wait()
-	var checks []api.Check
 	good := 0
 	for i, m := range all {
 		if errs[i] == nil {
@@ -260,6 +260,25 @@ func (d doctor) bmcs(ctx context.Context) []api.Check {
 		checks = append([]api.Check{pass(subject, "%d of %d answer", good, len(all))}, checks...)
 	}
 	return checks
+}
+
+// unacceptedBMCs are of machines that were let in; a stranger's is accepted with it.
+func unacceptedBMCs(all []inventory.Machine) (checks []api.Check) {
+	const shown = 8
+	var names []string
+	for _, m := range all {
+		if m.BMC.Proposed != nil && m.State != inventory.Discovered {
+			names = append(names, m.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("%d reported by agents and not accepted: ", len(names)) + strings.Join(names[:min(shown, len(names))], ", ")
+	if len(names) > shown {
+		text += ", …"
+	}
+	return []api.Check{warn("reported BMCs", text, "`pxectl machine list` shows them with ?; those that are right: `pxectl machine edit NAME --accept-bmc`")}
 }
 
 func (d doctor) recorder() api.Check {

@@ -83,12 +83,12 @@ func newSite(t *testing.T, config ...string) *site {
 	}
 	nics := cfg.follow(log)
 	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket, data: dir}
-	s.engine, err = deploy.New(deploy.Config{
-		Store: db, Key: secrets.sign, Seal: secrets.seal, Unseal: secrets.unseal, Policy: deploy.PolicyApprove, Server: nics.serverFor, Log: log,
-		OpenBMC: func(power.Target) (power.BMC, error) { return s.bmc, nil }, Pace: powertest.Fast,
-		Image: func(ref string) (deploy.Image, error) { return findImage(pictures, ref) },
-		Now:   func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) },
-	})
+	made := engineConfig(cfg, db, secrets, pictures, nics, log)
+	if made.BMC.Password == "" { // else the real driver is meant
+		made.OpenBMC = func(power.Target) (power.BMC, error) { return s.bmc, nil }
+	}
+	made.Pace, made.Now = powertest.Fast, func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+	s.engine, err = deploy.New(made)
 	if err != nil {
 		t.Fatal(err)
 	}

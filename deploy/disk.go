@@ -126,7 +126,7 @@ func (e *Engine) Plan(ref string, r inventory.DeployRequest) (Plan, error) {
 // checkRequest says what is wrong with a request, whatever the machine is.
 func checkRequest(r inventory.DeployRequest) error {
 	if r.Hostname != "" {
-		if err := checkName("hostname", r.Hostname); err != nil {
+		if err := inventory.CheckHostname(r.Hostname); err != nil {
 			return err
 		}
 	}

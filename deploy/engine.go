@@ -41,21 +41,24 @@ type Image struct {
 	Stored     uint64 // compressed, as it travels
 }
 
-// Config is what the engine is made of. Everything is required but Now.
+// Config is what the engine is made of. Everything is required but Now and Interfaces.
 type Config struct {
-	Store     *boltdb.Store
-	Key       Key
-	Seal      func(plain []byte) (inventory.Sealed, error)
-	Unseal    func(inventory.Sealed) ([]byte, error)
-	OpenBMC   power.Opener
-	BMC       power.Target // user and password for machines that have none of their own
-	Pace      power.Pace
-	Image     func(ref string) (Image, error)
-	Server    func(machine netip.Addr) netip.AddrPort // where a machine with that address reaches the boot plane
-	Policy    Policy
-	Deadlines Deadlines
-	Now       func() time.Time
-	Log       *slog.Logger
+	Store   *boltdb.Store
+	Key     Key
+	Seal    func(plain []byte) (inventory.Sealed, error)
+	Unseal  func(inventory.Sealed) ([]byte, error)
+	OpenBMC power.Opener
+	BMC     power.Target // user and password for machines that have none of their own
+	Pace    power.Pace
+	Image   func(ref string) (Image, error)
+	Server  func(machine netip.Addr) netip.AddrPort // where a machine with that address reaches the boot plane
+	Policy  Policy
+	// TrustReportedBMC accepts the BMC addresses that agents of approved machines report, without an operator.
+	TrustReportedBMC bool
+	Interfaces       func() []netip.Prefix // our own addresses and their networks, where no BMC is; nil: none
+	Deadlines        Deadlines
+	Now              func() time.Time
+	Log              *slog.Logger
 }
 
 // An Engine runs the lives of all machines.
@@ -102,6 +105,21 @@ func New(cfg Config) (*Engine, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	changed := tidyBMCs(machines)
+	err = cfg.Store.Update(func(tx *boltdb.Tx) error {
+		if err := tx.IndexBMCs(machines); err != nil {
+			return err
+		}
+		for _, m := range changed {
+			if err := tx.PutMachine(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("index the BMCs: %w", err)
 	}
 	e.timeline = newTimeline(cfg.Store, cfg.Log, last, e.owner)
 	for _, m := range machines {
@@ -157,22 +175,23 @@ func (e *Engine) owner(mac inventory.MAC) inventory.MachineID {
 	return ""
 }
 
-// find resolves a name, an id or a MAC.
+// find resolves an id, a MAC or a name.
 func (e *Engine) find(ref string) (*worker, error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if w := e.workers[inventory.MachineID(ref)]; w != nil {
+	w, ok := inventory.Resolve(ref,
+		func(id inventory.MachineID) (*worker, bool) { w, ok := e.workers[id]; return w, ok },
+		func(mac inventory.MAC) (*worker, bool) { w, ok := e.byMAC[mac]; return w, ok },
+		func(name string) (*worker, bool) {
+			for _, w := range e.workers {
+				if w.snap.Load().m.Name == name {
+					return w, true
+				}
+			}
+			return nil, false
+		})
+	if ok {
 		return w, nil
-	}
-	if mac, err := inventory.ParseMAC(ref); err == nil {
-		if w := e.byMAC[mac]; w != nil {
-			return w, nil
-		}
-	}
-	for _, w := range e.workers {
-		if w.snap.Load().m.Name == ref {
-			return w, nil
-		}
 	}
 	hint := "`pxectl machine list` shows the machines there are"
 	if len(e.workers) == 0 {
@@ -262,20 +281,11 @@ func (e *Engine) ImageInUse(id string) (machine string, ok bool) {
 	return "", false
 }
 
-// machineWithBMC names another machine that has a BMC at that address.
-func (e *Engine) machineWithBMC(address string, but inventory.MachineID) string {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	for id, w := range e.workers {
-		if m := w.snap.Load().m; id != but && m.BMC.Address == address {
-			return m.Name
-		}
-	}
-	return ""
-}
-
 // bmc opens a machine's BMC. All callers of one target share one, and take turns.
 func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
+	if m.BMC.Address == "" && m.BMC.Proposed != nil {
+		return nil, &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + Unaccepted(m), Hint: "if that is right: `" + AcceptCommand(m) + "`"}
+	}
 	if m.BMC.Address == "" {
 		return nil, &inventory.Problem{
 			Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",

@@ -7,27 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
-
-// A machine's name is also its hostname unless told otherwise, so it is a DNS label (RFC 1123 section 2.1).
-var label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-func checkName(what, name string) error {
-	if label.MatchString(name) {
-		return nil
-	}
-	return &inventory.Problem{
-		Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s %q: want a DNS label", what, name),
-		Hint: "use lower-case letters, digits and hyphens, 63 at most",
-	}
-}
 
 func newID(prefix string) string {
 	var b [4]byte
@@ -89,34 +73,16 @@ func (e *Engine) christen(m inventory.Machine) (inventory.MachineID, string) {
 
 // taken makes the store's refusal a problem for people.
 func taken(name string, err error) error {
-	if errors.Is(err, boltdb.ErrTaken) {
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("machine %s: %v", name, err), Hint: "`pxectl machine list` shows which machine has it", Err: err}
+	if t, ok := errors.AsType[*boltdb.Taken](err); ok {
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("machine %s: %v", name, t), Hint: "`pxectl machine show " + t.By + "` shows that machine", Err: err}
 	}
 	return err
 }
 
 // AddMachine records a machine before it ever booted. It is enrolled, since somebody vouches for it.
 func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inventory.Machine, error) {
-	m := inventory.Machine{Name: n.Name, State: inventory.Enrolled, UUID: strings.ToLower(n.UUID), Labels: n.Labels, RootDisk: n.RootDisk}
-	if n.Name != "" {
-		if err := checkName("name", n.Name); err != nil {
-			return m, err
-		}
-	}
-	for _, mac := range n.MACs {
-		parsed, err := inventory.ParseMAC(string(mac))
-		if err != nil {
-			return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error()}
-		}
-		m.MACs = append(m.MACs, parsed)
-	}
-	if len(m.MACs) == 0 && m.UUID == "" {
-		return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "a machine needs a MAC or a UUID to be recognized by", Hint: "give --mac or --uuid"}
-	}
-	if err := checkHint(n.RootDisk); err != nil {
-		return m, err
-	}
-	if err := e.editBMC(&m, n.BMC); err != nil {
+	m, err := n.Machine(e.cfg.Seal)
+	if err != nil {
 		return m, err
 	}
 	w, err := e.add(m, actor, inventory.Event{Kind: "state", Text: "added: enrolled"})
@@ -126,96 +92,28 @@ func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inve
 	return w.snap.Load().m, nil
 }
 
-func (e *Engine) editBMC(m *inventory.Machine, b BMCEdit) error {
-	if b.Address != nil {
-		m.BMC.Address, m.BMC.Discovered, m.BMC.Error = *b.Address, false, ""
-	}
-	if b.User != nil {
-		m.BMC.User = *b.User
-	}
-	if b.Password != nil {
-		m.BMC.Password = nil
-		if *b.Password != "" {
-			sealed, err := e.cfg.Seal([]byte(*b.Password))
-			if err != nil {
-				return fmt.Errorf("seal the BMC password: %w", err)
-			}
-			m.BMC.Password = sealed
-		}
-	}
-	return nil
-}
-
 // EditMachine changes what the operator decides of a machine.
 func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) (inventory.Machine, error) {
 	w, err := e.find(ref)
 	if err != nil {
 		return inventory.Machine{}, err
 	}
-	if edit.Name != nil {
-		if err := checkName("name", *edit.Name); err != nil {
-			return inventory.Machine{}, err
-		}
-	}
-	if err := checkHint(edit.RootDisk); err != nil {
-		return inventory.Machine{}, err
-	}
 	return call(ctx, w, func() (inventory.Machine, error) {
-		// Sealed before the transaction, since it can fail.
-		bmc := w.snap.Load().m
-		if err := e.editBMC(&bmc, edit.BMC); err != nil {
-			return bmc, err
+		next := w.snap.Load().m
+		if edit.AcceptBMC != nil {
+			if err := w.acceptable(next, *edit.AcceptBMC); err != nil {
+				return next, err
+			}
+		}
+		if err := edit.Apply(&next, actor, w.now(), e.cfg.Seal); err != nil {
+			return next, err
 		}
 		err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-			m.BMC = bmc.BMC
-			if edit.Name != nil {
-				m.Name = *edit.Name
-			}
-			if edit.Labels != nil {
-				labels := maps.Clone(m.Labels)
-				if labels == nil {
-					labels = map[string]string{}
-				}
-				for k, v := range edit.Labels {
-					if v == nil {
-						delete(labels, k)
-					} else {
-						labels[k] = *v
-					}
-				}
-				m.Labels = labels
-			}
-			if edit.RootDisk != nil {
-				m.RootDisk = edit.RootDisk
-				if *edit.RootDisk == (inventory.DiskHint{}) {
-					m.RootDisk = nil
-				}
-			}
-			if edit.Maintenance != nil {
-				m.Maintenance = nil
-				if *edit.Maintenance != "" {
-					m.Maintenance = &inventory.Maintenance{Reason: *edit.Maintenance, Since: w.now(), Actor: actor}
-				}
-			}
-			return []inventory.Event{{Kind: "edit", Actor: actor, Text: "edited: " + edited(edit)}}
+			*m = next
+			return []inventory.Event{{Kind: "edit", Actor: actor, Text: "edited: " + edit.touches()}}
 		})
 		return w.snap.Load().m, taken(w.snap.Load().m.Name, err)
 	})
-}
-
-// edited names what an edit touches; never the values, one of which is a password.
-func edited(e Edit) string {
-	var parts []string
-	for what, did := range map[string]bool{
-		"name": e.Name != nil, "labels": e.Labels != nil, "root disk": e.RootDisk != nil, "maintenance": e.Maintenance != nil,
-		"BMC address": e.BMC.Address != nil, "BMC user": e.BMC.User != nil, "BMC password": e.BMC.Password != nil,
-	} {
-		if did {
-			parts = append(parts, what)
-		}
-	}
-	slices.Sort(parts)
-	return strings.Join(parts, ", ")
 }
 
 // DeleteMachine forgets a machine, whatever its state and whether its BMC lives or not.
@@ -254,21 +152,33 @@ func (e *Engine) DeleteMachine(ctx context.Context, actor, ref string) error {
 	return err
 }
 
-// Approve lets a discovered machine in.
-func (e *Engine) Approve(ctx context.Context, actor, ref string) (inventory.Machine, error) {
+// Approve lets a discovered machine in, with the BMC that its agent reports.
+func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (inventory.Machine, error) {
 	w, err := e.find(ref)
 	if err != nil {
 		return inventory.Machine{}, err
 	}
 	return call(ctx, w, func() (inventory.Machine, error) {
-		if m := w.snap.Load().m; m.State != inventory.Discovered {
+		m := w.snap.Load().m
+		if m.State != inventory.Discovered {
 			return m, nil // approved already: twice is no mistake
+		}
+		bmc := a.Accepts(m)
+		if bmc != "" {
+			if err := w.acceptable(m, bmc); err != nil {
+				return m, err
+			}
 		}
 		err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 			m.State = inventory.Enrolled
-			return []inventory.Event{{Kind: "approve", Actor: actor, Text: "approved"}}
+			text := "approved"
+			if bmc != "" && m.BMC.Proposed != nil {
+				acceptBMC(&m.BMC, bmc)
+				text += ", with its BMC at " + bmc
+			}
+			return []inventory.Event{{Kind: "approve", Actor: actor, Text: text}}
 		})
-		return w.snap.Load().m, err
+		return w.snap.Load().m, taken(m.Name, err)
 	})
 }
 

@@ -215,15 +215,10 @@ func (w *worker) inspected(r inventory.Result) error {
 			m.UUID = rep.System.UUID
 		}
 		events := []inventory.Event{{Kind: "agent", Text: "inspected: " + summary(rep)}}
-		if b := rep.BMC; b != nil && b.Address != "" && (m.BMC.Address == "" || m.BMC.Discovered && m.BMC.Address != b.Address) {
-			text := "the agent found the BMC at " + b.Address
-			if other := w.e.machineWithBMC(b.Address, w.id); other != "" {
-				// Believing it would let one machine have another one's power switched.
-				text = "the agent claims the BMC at " + b.Address + ", which is " + other + "'s; set it with --bmc if that is right"
-			} else {
-				m.BMC.Address, m.BMC.Discovered = b.Address, true
-			}
-			events = append(events, inventory.Event{Kind: "bmc", Text: text})
+		if rep.BMC != nil {
+			bmc := parsedBMC(*rep.BMC)
+			events = append(events, w.claimed(m, &bmc)...)
+			rep.BMC = &bmc
 		}
 		for _, p := range rep.Problems {
 			events = append(events, inventory.Event{Kind: "agent", Text: "inspect: " + p})

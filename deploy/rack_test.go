@@ -35,6 +35,10 @@ type rack struct {
 	disks   []inventory.Disk
 	pci     []inventory.PCIDevice
 	noBMC   bool
+	at      string                                 // where the agent reports its BMC
+	trust   bool                                   // bmc.trust_reported
+	own     []netip.Prefix                         // the appliance's addresses
+	open    power.Opener                           // instead of bmc
 	mute    atomic.Bool                            // the agent boots and never calls
 	noHome  atomic.Bool                            // the system runs and never phones home
 	answer  func(inventory.Order) inventory.Result // instead of the agent's good answer
@@ -52,7 +56,7 @@ type rack struct {
 
 func newRack(t *testing.T) *rack {
 	r := &rack{
-		t: t, path: filepath.Join(t.TempDir(), "db"), policy: PolicyApprove,
+		t: t, at: testBMC, path: filepath.Join(t.TempDir(), "db"), policy: PolicyApprove,
 		disks: []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512}},
 		dead:  Deadlines{BootAgent: 10 * time.Second, WriteImage: 10 * time.Second, VerifyOS: 10 * time.Second},
 	}
@@ -93,6 +97,9 @@ func (r *rack) start() *Engine {
 	e, err := New(Config{
 		Store: store, Key: testKey, Seal: seal, Unseal: unseal,
 		OpenBMC: func(t power.Target) (power.BMC, error) {
+			if r.open != nil {
+				return r.open(t)
+			}
 			if r.line != nil {
 				return powertest.WithConsole{BMC: r.bmc, Line: r.line}, nil
 			}
@@ -108,7 +115,10 @@ func (r *rack) start() *Engine {
 		Server:    func(netip.Addr) netip.AddrPort { return netip.MustParseAddrPort("192.0.2.1:8080") },
 		Policy:    r.policy,
 		Deadlines: r.dead,
-		Log:       slog.New(slog.DiscardHandler),
+
+		TrustReportedBMC: r.trust,
+		Interfaces:       func() []netip.Prefix { return r.own },
+		Log:              slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -269,7 +279,7 @@ func (r *rack) obey(o inventory.Order) inventory.Result {
 	if onOrder != nil {
 		onOrder(o)
 	}
-	res := goodResult(o, r.has(), r.noBMC)
+	res := goodResult(o, r.has(), r.reports())
 	if res.Report != nil {
 		res.Report.PCI = r.pci
 	}
@@ -307,14 +317,30 @@ func (r *rack) replaceDisks(disks ...inventory.Disk) {
 	r.disks = disks
 }
 
-func goodResult(o inventory.Order, disks []inventory.Disk, noBMC bool) inventory.Result {
+// reports is where the agent says that the BMC is; "" when it finds none.
+func (r *rack) reports() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.noBMC {
+		return ""
+	}
+	return r.at
+}
+
+func (r *rack) moveBMC(address string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.at = address
+}
+
+func goodResult(o inventory.Order, disks []inventory.Disk, bmc string) inventory.Result {
 	if o.Target != nil && !slices.ContainsFunc(disks, o.Target.Is) {
 		return inventory.Result{Error: "disk " + o.Target.Name + " is not there any more"}
 	}
 	switch o.Do {
 	case inventory.DoInspect:
-		rep := &inventory.Report{Firmware: "uefi", Disks: disks, BMC: &inventory.BMCReport{Address: testBMC}}
-		if noBMC {
+		rep := &inventory.Report{Firmware: "uefi", Disks: disks, BMC: &inventory.BMCReport{Address: bmc}}
+		if bmc == "" {
 			rep.BMC = nil
 		}
 		return inventory.Result{Report: rep}
@@ -374,7 +400,7 @@ func (r *rack) available() {
 	r.powerOn(power.Boot{Device: power.DevicePXE})
 	r.until(inventory.Discovered)
 	r.reported()
-	if _, err := r.now().Approve(context.Background(), "test", string(testMAC)); err != nil {
+	if _, err := r.now().Approve(context.Background(), "test", string(testMAC), Approval{}); err != nil {
 		r.t.Fatal(err)
 	}
 	name := "m1"

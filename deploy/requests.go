@@ -17,6 +17,7 @@ type Edit struct {
 	Name        *string             `json:"name,omitempty"`
 	Labels      map[string]*string  `json:"labels,omitempty"` // null removes one
 	BMC         BMCEdit             `json:"bmc,omitzero"`
+	AcceptBMC   *string             `json:"accept_bmc,omitempty" doc:"the reported address of the BMC that is accepted, as it was shown"`
 	RootDisk    *inventory.DiskHint `json:"root_disk,omitempty"`   // empty clears it
 	Maintenance *string             `json:"maintenance,omitempty"` // the reason; "" ends it
 }
@@ -26,6 +27,11 @@ type BMCEdit struct {
 	Address  *string `json:"address,omitempty"`
 	User     *string `json:"user,omitempty"`
 	Password *string `json:"password,omitempty"`
+}
+
+// Approval lets a machine in.
+type Approval struct {
+	BMC *string `json:"bmc,omitempty" doc:"the reported address of the BMC that is accepted with the machine, as it was shown; empty: none is accepted; without it, whatever is reported now"`
 }
 
 // A Diagnosis says how far a machine came, why not further, and what to do next.

@@ -118,6 +118,9 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 // bmcAnswers makes sure that the BMC can be had, and says so for a proof.
 func (w *worker) bmcAnswers(ctx context.Context, m inventory.Machine) (string, error) {
 	if m.BMC.Address == "" {
+		if m.BMC.Proposed != nil {
+			return ", no BMC (" + Unaccepted(m) + ")", nil
+		}
 		return ", no BMC", nil
 	}
 	on, err := w.readPower(ctx, m)
@@ -170,7 +173,11 @@ func (e *Engine) bmcProblem(m inventory.Machine, err error) error {
 // bootAgent walks the machine into the agent: off, boot device PXE, read back, on.
 func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
 	if s.m.BMC.Address == "" {
-		return outcome{acted: "no BMC: waiting for somebody to reboot " + s.m.Name + " into network boot"}
+		acted := "no BMC: waiting for somebody to reboot " + s.m.Name + " into network boot"
+		if s.m.BMC.Proposed != nil {
+			acted += "; " + Unaccepted(s.m) + ": `" + AcceptCommand(s.m) + "`"
+		}
+		return outcome{acted: acted}
 	}
 	b, err := w.e.bmc(s.m)
 	if err != nil {

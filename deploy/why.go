@@ -71,6 +71,8 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 		return say(m.Failure.Hint, "failed at %s: %s.", m.Failure.Step, m.Failure.Reason)
 	case s.running():
 		return whyDeploying(s, events, now, say, saw)
+	case m.State == inventory.Discovered && m.BMC.Proposed != nil && m.BMC.Address == "":
+		return say("`pxectl machine approve "+m.Name+"`, if it is yours; that accepts this BMC", "registered itself %s ago and waits for approval; its agent reports the BMC at %s.", since(m.CreatedAt), m.BMC.Proposed.Address)
 	case m.State == inventory.Discovered:
 		return say("`pxectl machine approve "+m.Name+"`, if it is yours", "registered itself %s ago and waits for approval.", since(m.CreatedAt))
 	case m.State == inventory.Enrolled:
@@ -81,6 +83,10 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 		return say("wait; it takes seconds", "is being inspected since %s.", since(m.ChangedAt))
 	case m.State == inventory.Available && undriven != "" && noDisk(m.Report):
 		return say(buildWith, "is available and has no disk to deploy to: the agent has no driver for %s.", undriven)
+	case m.BMC.Proposed != nil && m.BMC.Error != "":
+		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, but its BMC is in trouble: %s; and %s.", m.State, m.BMC.Error, Unaccepted(m))
+	case m.BMC.Proposed != nil:
+		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, and %s: nothing is sent there.", m.State, Unaccepted(m))
 	case m.BMC.Error != "":
 		return say("`pxectl power status "+m.Name+"` asks again", "is %s, but its BMC is in trouble: %s.", m.State, m.BMC.Error)
 	case m.State == inventory.Deployed && m.Unverified:
@@ -104,6 +110,10 @@ func whyDeploying(s snapshot, events []inventory.Event, now time.Time, say func(
 		}
 		b := boot{m: s.m, now: now, started: r.ActedAt}.stopped(events, r.BeganAt)
 		saw(b)
+		if s.m.BMC.Address == "" && s.m.BMC.Proposed != nil {
+			b.stage += "; " + Unaccepted(s.m)
+			b.next = "reboot it into network boot, or let its BMC do that: `" + AcceptCommand(s.m) + "`, and deploy it again"
+		}
 		return say(b.next, "is being booted into the agent since %s (walk %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, MaxBoots, b.stage, left)
 	case inventory.VerifyOS:
 		if now.Sub(r.BeganAt) < systemStarts {

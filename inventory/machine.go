@@ -77,11 +77,24 @@ type Power struct {
 // BMC is how a machine's management controller is reached. Empty user and password mean
 // the appliance's defaults.
 type BMC struct {
-	Address    string `json:"address,omitempty"` // IP literal, or IP:port
+	// Address is an IP address, or IP:port when the port is not 623. A person or a rule has accepted it: nothing is sent
+	// to any other. No two machines have the same.
+	Address    string `json:"address,omitempty"`
 	User       string `json:"user,omitempty"`
 	Password   Sealed `json:"password,omitempty"`
 	Discovered bool   `json:"discovered,omitempty"` // the agent found the address in-band
-	Error      string `json:"error,omitempty"`      // what the last command met, "" when it went well
+	// Proposed is what the agent reports and nobody has accepted.
+	Proposed *BMCProposal `json:"proposed,omitempty"`
+	// Declined is a reported address that an operator replaced by another one: it is not proposed again.
+	Declined string `json:"declined,omitempty"`
+	Error    string `json:"error,omitempty"` // what the last command met, "" when it went well
+}
+
+// A BMCProposal is a machine's claim where its BMC is.
+type BMCProposal struct {
+	Address string    `json:"address"`        // an IP address
+	At      time.Time `json:"at"`             // of the first report that said so
+	From    string    `json:"from,omitempty"` // where the agent called from
 }
 
 // Sealed is a secret encrypted to the appliance's key file; the plain text is never stored.

@@ -48,7 +48,9 @@ func makeNetwork(c *children, machines int) error {
 		"link set %[1]s address 52:54:00:77:ff:01 up\n"+
 		"addr add %[2]s/24 dev %[1]s\n", bridge, applianceAddress)
 	for n := range machines {
-		fmt.Fprintf(&b, "addr add %s/24 dev %s\n", bmcAddress(n+1), bridge)
+		// A BMC is no address of the appliance, although both live in this namespace: it is answered and can be
+		// bound by its route alone, and no interface has it.
+		fmt.Fprintf(&b, "route add local %s dev lo\n", bmcAddress(n+1))
 		fmt.Fprintf(&b, "tuntap add dev %[1]s mode tap\nlink set %[1]s master %[2]s up\n", tapName(n+1), bridge)
 	}
 	fmt.Fprintf(&b, "netns add %[1]s\nlink add %[1]s0 type veth peer name eth0 netns %[1]s\nlink set %[1]s0 master %[2]s up\n", siteNS, bridge)

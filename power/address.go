@@ -28,8 +28,27 @@ func ParseAddress(s string) (netip.AddrPort, error) {
 	switch ip := ap.Addr(); {
 	case ap.Port() == 0:
 		return netip.AddrPort{}, fmt.Errorf("BMC address %q: port 0", s)
-	case ip.IsUnspecified(), ip.IsMulticast(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case ip.IsUnspecified(), ip.IsMulticast(), thisNetwork.Contains(ip), reserved.Contains(ip):
 		return netip.AddrPort{}, fmt.Errorf("BMC address %q: not the address of one controller", s)
 	}
 	return ap, nil
+}
+
+// Addresses that no host has: RFC 1122 section 3.2.1.3 (a) and RFC 1112 section 4. The second holds the broadcast address.
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+	reserved    = netip.MustParsePrefix("240.0.0.0/4")
+)
+
+// Canonical is the one form in which an address is kept and compared: ::ffff:192.0.2.7, 192.0.2.7:623 and 192.0.2.7 are
+// one BMC. The port stands there only when it is not the usual one.
+func Canonical(s string) (string, error) {
+	ap, err := ParseAddress(s)
+	switch {
+	case err != nil:
+		return "", err
+	case ap.Port() == Port:
+		return ap.Addr().String(), nil
+	}
+	return ap.String(), nil
 }

@@ -223,6 +223,8 @@ func TestParseAddress(t *testing.T) {
 		{"0.0.0.0", ""},
 		{"255.255.255.255", ""},
 		{"239.1.2.3", ""},
+		{"0.1.2.3", ""},
+		{"240.0.0.1", ""},
 		{"192.0.2.7/24", ""},
 		{" 192.0.2.7", ""},
 	} {
@@ -230,6 +232,24 @@ func TestParseAddress(t *testing.T) {
 		if s := got.String(); err == nil && s != c.want || (err != nil) != (c.want == "") {
 			t.Errorf("ParseAddress(%q) = %s, %v, want %q", c.in, s, err, c.want)
 		}
+	}
+}
+
+func TestCanonical(t *testing.T) {
+	for want, forms := range map[string][]string{
+		"192.0.2.7":          {"192.0.2.7", "192.0.2.7:623", "::ffff:192.0.2.7", "[::ffff:192.0.2.7]", "[::ffff:192.0.2.7]:623", "::ffff:c000:207"},
+		"192.0.2.7:6230":     {"192.0.2.7:6230", "[::ffff:192.0.2.7]:6230"},
+		"2001:db8::7":        {"2001:db8::7", "2001:DB8:0:0::7", "[2001:db8::7]", "[2001:db8::7]:623"},
+		"[2001:db8::7]:6230": {"[2001:db8:0::7]:6230"},
+	} {
+		for _, form := range forms {
+			if got, err := power.Canonical(form); err != nil || got != want {
+				t.Errorf("Canonical(%q) = %q, %v, want %q", form, got, err, want)
+			}
+		}
+	}
+	if got, err := power.Canonical("bmc.example"); err == nil {
+		t.Errorf("Canonical of a name = %q, want an error", got)
 	}
 }
 

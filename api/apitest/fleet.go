@@ -24,6 +24,7 @@ var Epoch = time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
 type Fleet struct {
 	mu          sync.Mutex
 	machines    []inventory.Machine
+	added       int                    // machines so far, also those that are gone
 	deployments []inventory.Deployment // oldest first
 	requests    map[inventory.DeploymentID]inventory.DeployRequest
 	boot        map[inventory.MachineID]power.Boot
@@ -52,6 +53,7 @@ func New(machines ...inventory.Machine) *Fleet {
 			m.CreatedAt, m.ChangedAt = Epoch, Epoch
 		}
 		f.machines = append(f.machines, m)
+		f.added++
 	}
 	return f
 }
@@ -112,12 +114,8 @@ func (f *Fleet) findLocked(method, ref string) (*inventory.Machine, error) {
 	if err := f.errs[method]; err != nil {
 		return nil, err
 	}
-	mac, _ := inventory.ParseMAC(ref)
-	for i := range f.machines {
-		m := &f.machines[i]
-		if m.Name == ref || string(m.ID) == ref || mac != "" && slices.Contains(m.MACs, mac) {
-			return m, nil
-		}
+	if i, ok := inventory.Find(f.machines, ref); ok {
+		return &f.machines[i], nil
 	}
 	return nil, &inventory.Problem{
 		Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", ref), Hint: "run `pxectl machine list`",
@@ -161,54 +159,78 @@ func (f *Fleet) AddMachine(_ context.Context, actor string, n deploy.NewMachine)
 		return inventory.Machine{}, err
 	}
 	f.actors = append(f.actors, actor)
-	m := inventory.Machine{
-		ID: inventory.MachineID(fmt.Sprintf("m-%08x", len(f.machines)+1)), Name: n.Name, State: inventory.Enrolled, MACs: n.MACs, UUID: n.UUID,
-		Labels: n.Labels, RootDisk: n.RootDisk, CreatedAt: Epoch, ChangedAt: Epoch,
+	m, err := n.Machine(seal)
+	if err != nil {
+		return m, err
 	}
-	editBMC(&m, n.BMC)
+	f.added++
+	m.ID, m.CreatedAt, m.ChangedAt = inventory.MachineID(fmt.Sprintf("m-%08x", f.added)), Epoch, Epoch
+	if m.Name == "" {
+		m.Name = string(m.ID)
+	}
+	if err := f.freeLocked(m); err != nil {
+		return m, err
+	}
 	f.machines = append(f.machines, m)
 	return m, nil
 }
 
-func (f *Fleet) EditMachine(_ context.Context, actor, ref string, e deploy.Edit) (inventory.Machine, error) {
-	return f.change("EditMachine", actor, ref, func(m *inventory.Machine) error {
-		if e.Name != nil {
-			m.Name = *e.Name
-		}
-		for k, v := range e.Labels {
-			if m.Labels == nil {
-				m.Labels = map[string]string{}
-			}
-			if v == nil {
-				delete(m.Labels, k)
-			} else {
-				m.Labels[k] = *v
-			}
-		}
-		if e.RootDisk != nil {
-			m.RootDisk = e.RootDisk
-		}
-		if e.Maintenance != nil {
-			m.Maintenance = nil
-			if *e.Maintenance != "" {
-				m.Maintenance = &inventory.Maintenance{Reason: *e.Maintenance, Since: Epoch, Actor: actor}
-			}
-		}
-		editBMC(m, e.BMC)
-		return nil
-	})
+// seal is no secret's: it is only not the plain text.
+func seal(plain []byte) (inventory.Sealed, error) {
+	return append(inventory.Sealed("sealed "), plain...), nil
 }
 
-func editBMC(m *inventory.Machine, e deploy.BMCEdit) {
-	if e.Address != nil {
-		m.BMC.Address = *e.Address
+// freeLocked says which name, MAC or BMC of a machine is another one's.
+func (f *Fleet) freeLocked(m inventory.Machine) error {
+	for _, other := range f.machines {
+		if other.ID == m.ID {
+			continue
+		}
+		taken := ""
+		switch mac := slices.IndexFunc(m.MACs, func(a inventory.MAC) bool { return slices.Contains(other.MACs, a) }); {
+		case other.Name == m.Name:
+			taken = fmt.Sprintf("name %q", m.Name)
+		case mac >= 0:
+			taken = "MAC " + string(m.MACs[mac])
+		case m.BMC.Address != "" && m.BMC.Address == other.BMC.Address:
+			taken = "BMC " + m.BMC.Address
+		default:
+			continue
+		}
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("machine %s: %s is %s's", m.Name, taken, other.Name), Hint: "run `pxectl machine show " + other.Name + "`"}
 	}
-	if e.User != nil {
-		m.BMC.User = *e.User
+	return nil
+}
+
+// proposes says whether the machine's agent reports the BMC at that address, and nobody has accepted it.
+func proposes(m inventory.Machine, address string) error {
+	p := m.BMC.Proposed
+	if p == nil && m.BMC.Address == address && address != "" {
+		return nil
 	}
-	if e.Password != nil {
-		m.BMC.Password = inventory.Sealed("sealed " + *e.Password)
+	if p == nil || p.Address != address {
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s: BMC %q does not wait to be accepted", m.Name, address), Hint: "run `pxectl machine show " + m.Name + "`"}
 	}
+	return nil
+}
+
+func (f *Fleet) EditMachine(_ context.Context, actor, ref string, e deploy.Edit) (inventory.Machine, error) {
+	return f.change("EditMachine", actor, ref, func(m *inventory.Machine) error {
+		if e.AcceptBMC != nil {
+			if err := proposes(*m, *e.AcceptBMC); err != nil {
+				return err
+			}
+		}
+		next := *m
+		if err := e.Apply(&next, actor, Epoch, seal); err != nil {
+			return err
+		}
+		if err := f.freeLocked(next); err != nil {
+			return err
+		}
+		*m = next
+		return nil
+	})
 }
 
 func (f *Fleet) DeleteMachine(_ context.Context, actor, ref string) error {
@@ -220,14 +242,50 @@ func (f *Fleet) DeleteMachine(_ context.Context, actor, ref string) error {
 	return err
 }
 
-func (f *Fleet) Approve(_ context.Context, actor, ref string) (inventory.Machine, error) {
+func (f *Fleet) Approve(_ context.Context, actor, ref string, a deploy.Approval) (inventory.Machine, error) {
 	return f.change("Approve", actor, ref, func(m *inventory.Machine) error {
 		if m.State != inventory.Discovered {
-			return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("approve %s: it is %s, not discovered", m.Name, m.State)}
+			return nil
 		}
-		m.State = inventory.Available
+		next := *m
+		next.State = inventory.Enrolled
+		if m.Report != nil {
+			next.State = inventory.Available // its agent is there and has reported
+		}
+		if bmc := a.Accepts(*m); bmc != "" {
+			if err := proposes(*m, bmc); err != nil {
+				return err
+			}
+			next.BMC.Address, next.BMC.Discovered, next.BMC.Proposed = bmc, true, nil
+		}
+		if err := f.freeLocked(next); err != nil {
+			return err
+		}
+		*m = next
 		return nil
 	})
+}
+
+// Discover makes a machine register itself, which reports its BMC at that address.
+func (f *Fleet) Discover(mac inventory.MAC, bmc string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.added++
+	m := inventory.Machine{ID: inventory.MachineID(fmt.Sprintf("m-%08x", f.added)), State: inventory.Discovered, MACs: []inventory.MAC{mac}, CreatedAt: Epoch, ChangedAt: Epoch}
+	m.Name = "m" + strings.ReplaceAll(string(mac), ":", "")[6:]
+	if bmc != "" {
+		m.BMC.Proposed = &inventory.BMCProposal{Address: bmc, At: Epoch}
+	}
+	f.machines = append(f.machines, m)
+}
+
+// Report makes a machine's agent report a BMC that nobody has accepted.
+func (f *Fleet) Report(ref string, bmc inventory.BMCProposal) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i, ok := inventory.Find(f.machines, ref); ok {
+		f.machines[i].BMC.Proposed = &bmc
+	}
 }
 
 func (f *Fleet) Power(_ context.Context, actor, ref string, a power.Action) (inventory.Power, error) {

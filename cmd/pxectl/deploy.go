@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -213,6 +214,7 @@ func onlyImage(ctx context.Context, client *api.Client) (string, error) {
 
 // deploy starts a deployment of each machine and, with --wait, sees them through.
 func (c *cli) deploy(ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest, f deployFlags) error {
+	c.noteUnaccepted(machines)
 	var started []api.Deployment
 	var errs []error
 	for _, m := range machines { // in order, and so with ids in order
@@ -228,6 +230,15 @@ func (c *cli) deploy(ctx context.Context, client *api.Client, machines []invento
 		started = append(started, d)
 	}
 	return c.seeThrough(ctx, client, started, severally(errs), f.wait, f.timeout)
+}
+
+// noteUnaccepted says whose BMC waits to be accepted: without it, somebody has to reboot the machine.
+func (c *cli) noteUnaccepted(machines []inventory.Machine) {
+	for _, m := range machines {
+		if m.BMC.Proposed != nil && m.State != inventory.Discovered {
+			fmt.Fprintln(c.err, clean(fmt.Sprintf("%s: %s: `%s`", m.Name, deploy.Unaccepted(m), deploy.AcceptCommand(m))))
+		}
+	}
 }
 
 // seeThrough shows what was started and, with wait, sees it to its end. refused is the error of what was not.

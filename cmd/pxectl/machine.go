@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +25,7 @@ func (c *cli) machineList() *cobra.Command {
 	var states []string
 	cmd := &cobra.Command{
 		Use: "list [MACHINE...]", Aliases: []string{"ls"}, Short: "List machines",
+		Long:              "List machines. A BMC address with ? behind it was reported by the machine and not accepted: nothing is sent there.",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, s := range states {
@@ -66,7 +69,7 @@ func (c *cli) machineList() *cobra.Command {
 					if m.State == inventory.Deployed || m.State == inventory.Deploying {
 						image = images[m.Deployment]
 					}
-					t.row(m.Name, stateWords(m), powerWord(m.Power), image, firstMAC(m), m.BMC.Address, hardware(m.Report), c.age(m.ChangedAt))
+					t.row(m.Name, stateWords(m), powerWord(m.Power), image, firstMAC(m), bmcWord(m.BMC), hardware(m.Report), c.age(m.ChangedAt))
 				}
 			})
 		},
@@ -109,6 +112,14 @@ func powerWord(p inventory.Power) string {
 	return "off"
 }
 
+// bmcWord is the accepted address of a BMC, and the reported one that is not.
+func bmcWord(b inventory.BMC) string {
+	if b.Proposed == nil {
+		return b.Address
+	}
+	return strings.Join(words(b.Address, b.Proposed.Address+"?"), ", ")
+}
+
 func firstMAC(m inventory.Machine) string {
 	if m.Boot != nil {
 		return string(m.Boot.MAC)
@@ -139,9 +150,12 @@ func hardware(r *inventory.Report) string {
 
 func (c *cli) machineApprove() *cobra.Command {
 	var labels string
-	var all bool
+	var all, noBMC bool
 	cmd := &cobra.Command{
-		Use: "approve MACHINE... | --all", Short: "Let discovered machines in", ValidArgsFunction: c.completeMachines,
+		Use: "approve MACHINE... | --all", Short: "Let discovered machines in, with their BMCs",
+		Long: "Let discovered machines in. The address that a machine has reported of its BMC is accepted with it: from then on, commands go\n" +
+			"there. `pxectl machine list` shows the address, with ? behind it. If it changes meanwhile, the machine is not let in.",
+		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -164,24 +178,61 @@ func (c *cli) machineApprove() *cobra.Command {
 			} else if machines, err = c.pickSome(cmd.Context(), client, args, labels); err != nil {
 				return err
 			}
-			return c.changeEach(machines, func(m inventory.Machine) (inventory.Machine, error) {
-				return client.Approve(cmd.Context(), string(m.ID))
+			err = c.changeEach(machines, func(m inventory.Machine) (inventory.Machine, error) {
+				bmc := ""
+				if !noBMC {
+					bmc = deploy.Approval{}.Accepts(m)
+				}
+				return client.Approve(cmd.Context(), string(m.ID), deploy.Approval{BMC: &bmc})
+			}, func(before, after inventory.Machine) string {
+				if before.State == inventory.Discovered && before.BMC.Proposed != nil && after.BMC.Address == before.BMC.Proposed.Address {
+					return fmt.Sprintf("%s: its BMC at %s is accepted, %s", after.Name, after.BMC.Address, c.reported(*before.BMC.Proposed))
+				}
+				return ""
 			})
+			return err
 		},
 	}
+	cmd.Flags().BoolVar(&noBMC, "no-bmc", false, "accept no BMC with the machines")
 	selectorFlag(cmd, &labels)
 	cmd.Flags().BoolVar(&all, "all", false, "every machine that waits for approval")
 	return cmd
 }
 
-// changeEach changes every machine and shows those that were changed.
-func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error)) error {
-	changed, err := gather(machines, change)
+// reported says when an agent reported the address of its BMC, and from where.
+func (c *cli) reported(p inventory.BMCProposal) string {
+	s := "reported " + c.ago(p.At)
+	if p.From != "" {
+		s += " from " + p.From
+	}
+	return s
+}
+
+// changeEach changes every machine and shows those that were changed, and what remarks say of each before and after.
+func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error), remarks ...func(before, after inventory.Machine) string) error {
+	notes := make(map[inventory.MachineID]string)
+	var mu sync.Mutex
+	changed, err := gather(machines, func(m inventory.Machine) (inventory.Machine, error) {
+		after, err := change(m)
+		for _, remark := range remarks {
+			if note := remark(m, after); err == nil && note != "" {
+				mu.Lock()
+				notes[after.ID] = note
+				mu.Unlock()
+			}
+		}
+		return after, err
+	})
+	for _, m := range changed {
+		if note := notes[m.ID]; note != "" {
+			fmt.Fprintln(c.err, clean(note))
+		}
+	}
 	if len(changed) > 0 {
 		if printed := c.print(changed, machineNames(changed), func(t *table) {
 			t.row("NAME", "STATE", "POWER", "MAC", "BMC", "LABELS")
 			for _, m := range changed {
-				t.row(m.Name, stateWords(m), powerWord(m.Power), firstMAC(m), m.BMC.Address, labelWords(m.Labels))
+				t.row(m.Name, stateWords(m), powerWord(m.Power), firstMAC(m), bmcWord(m.BMC), labelWords(m.Labels))
 			}
 		}); printed != nil {
 			return printed
@@ -216,8 +267,8 @@ func (c *cli) machineAdd() *cobra.Command {
 				}
 				n.MACs = append(n.MACs, mac)
 			}
-			if len(macs) == 0 && n.UUID == "" && f.bmc == "" {
-				return usagef("%s: give at least one of --mac, --uuid, --bmc to know it by", n.Name)
+			if len(macs) == 0 && n.UUID == "" {
+				return usagef("%s: give --mac or --uuid, to know it by when it boots", n.Name)
 			}
 			set, err := labelEdits(labels, false)
 			if err != nil {
@@ -251,13 +302,14 @@ func (c *cli) machineAdd() *cobra.Command {
 func (c *cli) machineEdit() *cobra.Command {
 	var name, maintenance, selected string
 	var labels []string
-	var over bool
+	var over, acceptBMC bool
 	var f machineFlags
 	cmd := &cobra.Command{
 		Use: "edit MACHINE...", Short: "Change names, labels, BMC, disk or maintenance of machines",
 		Example: "  pxectl machine edit m1 --name web1 --label rack=a --label old-\n" +
 			"  pxectl machine edit 'web*' --maintenance 'new power supplies'\n" +
-			"  pxectl machine edit db1 --disk serial=S4EVNF0M",
+			"  pxectl machine edit db1 --disk serial=S4EVNF0M\n" +
+			"  pxectl machine edit 'web*' --accept-bmc",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().NFlag() == 0 || cmd.Flags().NFlag() == 1 && selected != "" {
@@ -273,6 +325,8 @@ func (c *cli) machineEdit() *cobra.Command {
 				e.Name = &name
 			}
 			switch {
+			case acceptBMC && changed("bmc"):
+				return usagef("either --bmc or --accept-bmc")
 			case changed("maintenance") && over:
 				return usagef("either --maintenance or --no-maintenance")
 			case changed("maintenance") && maintenance == "":
@@ -290,11 +344,21 @@ func (c *cli) machineEdit() *cobra.Command {
 			if e.Name != nil && len(machines) > 1 {
 				return usagef("--name is for one machine, these are %d: %s", len(machines), nameList(machines))
 			}
+			if acceptBMC && reflect.DeepEqual(e, deploy.Edit{}) {
+				if machines, err = proposing(machines); err != nil {
+					return err
+				}
+			}
 			return c.changeEach(machines, func(m inventory.Machine) (inventory.Machine, error) {
+				e := e
+				if acceptBMC && m.BMC.Proposed != nil {
+					e.AcceptBMC = &m.BMC.Proposed.Address
+				}
 				return client.EditMachine(cmd.Context(), string(m.ID), e)
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&acceptBMC, "accept-bmc", false, "accept the BMC address that the machine has reported: from then on, commands go there")
 	cmd.Flags().StringVar(&name, "name", "", "new name")
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value, or key- to remove it; can be repeated")
 	cmd.Flags().StringVar(&maintenance, "maintenance", "", "keep automation away, for this `reason`")
@@ -302,6 +366,18 @@ func (c *cli) machineEdit() *cobra.Command {
 	selectorFlag(cmd, &selected)
 	f.add(cmd)
 	return cmd
+}
+
+// proposing are the machines that have reported a BMC which nobody has accepted.
+func proposing(machines []inventory.Machine) ([]inventory.Machine, error) {
+	those := slices.DeleteFunc(slices.Clone(machines), func(m inventory.Machine) bool { return m.BMC.Proposed == nil })
+	if len(those) == 0 {
+		return nil, &inventory.Problem{
+			Code: inventory.CodeConflict, Detail: "no reported BMC address waits to be accepted: " + nameList(machines),
+			Hint: "`pxectl machine list` shows a ? behind one that does",
+		}
+	}
+	return those, nil
 }
 
 // labelEdits reads key=value, and key- where labels can be removed.

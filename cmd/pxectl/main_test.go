@@ -109,7 +109,7 @@ func serveFleet(env *testscript.Env, dir, socket string, fleet *apitest.Fleet) e
 // fleetNamed makes the fleets that the scripts ask for.
 func fleetNamed(name string) (*apitest.Fleet, error) {
 	switch name {
-	case "rack", "failing", "halted":
+	case "rack", "failing", "halted", "moved":
 	default:
 		return nil, fmt.Errorf("no fleet %q", name)
 	}
@@ -142,6 +142,10 @@ func fleetNamed(name string) (*apitest.Fleet, error) {
 		fleet.Fail("PowerStatus", &inventory.Problem{Code: inventory.CodeTimeout, Detail: "power status: no answer in 30s"})
 	case "halted":
 		fleet.Halt()
+	case "moved":
+		for machine, address := range map[string]string{"web1": "192.0.2.66", "web10": "192.0.2.13", "db1": "192.0.2.14"} {
+			fleet.Report(machine, inventory.BMCProposal{Address: address, At: apitest.Epoch.Add(50 * time.Minute), From: "192.0.2.113"})
+		}
 	}
 	return fleet, nil
 }

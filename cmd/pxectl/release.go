@@ -46,6 +46,7 @@ func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.C
 		if err != nil {
 			return err
 		}
+		c.noteUnaccepted(machines)
 		started, refused := gather(machines, func(m inventory.Machine) (api.Deployment, error) {
 			return begin(client, cmd.Context(), string(m.ID), r)
 		})

@@ -132,17 +132,10 @@ func named(all []inventory.Machine, args []string) ([]inventory.Machine, error) 
 	return picked, nil
 }
 
-// meant lists the machines that one argument means. A name goes before an id, an id before a MAC, a MAC before a pattern.
+// meant lists the machines that one argument means: the one that the appliance would find by it, or those that a pattern matches.
 func meant(all []inventory.Machine, arg string) ([]inventory.Machine, error) {
-	mac, _ := inventory.ParseMAC(arg)
-	for _, is := range []func(inventory.Machine) bool{
-		func(m inventory.Machine) bool { return m.Name == arg },
-		func(m inventory.Machine) bool { return string(m.ID) == arg },
-		func(m inventory.Machine) bool { return mac != "" && slices.Contains(m.MACs, mac) },
-	} {
-		if i := slices.IndexFunc(all, is); i >= 0 {
-			return all[i : i+1], nil
-		}
+	if i, ok := inventory.Find(all, arg); ok {
+		return all[i : i+1], nil
 	}
 	if !strings.ContainsAny(arg, "*?[") {
 		return nil, nil

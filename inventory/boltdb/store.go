@@ -24,6 +24,7 @@ var (
 	bucketMachines    = []byte("machines")     // id → Machine
 	bucketMACs        = []byte("macs")         // MAC → id
 	bucketNames       = []byte("names")        // name → id
+	bucketBMCs        = []byte("bmcs")         // accepted address of a BMC → id; IndexBMCs makes it anew
 	bucketDeployments = []byte("deployments")  // id → Deployment
 	bucketEvents      = []byte("events")       // seq → Event
 	bucketOwned       = []byte("events-owned") // owner, 0, seq → nothing: the timeline of one owner
@@ -57,7 +58,7 @@ func Open(path string) (s *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err), db.Close())
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures} {
+		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketBMCs, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -120,8 +121,17 @@ type Tx struct {
 // ErrNotFound is what every look-up returns for a key that is not there.
 var ErrNotFound = errors.New("not found")
 
-// ErrTaken says that a name or a MAC already belongs to another machine.
+// ErrTaken says that a name, a MAC or a BMC already belongs to another machine; the error is a *Taken.
 var ErrTaken = errors.New("taken")
+
+// Taken names what belongs to another machine, and to which.
+type Taken struct {
+	What string // `name "web1"`, "MAC 52:54:00:12:34:56", "BMC 192.0.2.7"
+	By   string // that machine's name
+}
+
+func (t *Taken) Error() string        { return t.What + " is " + t.By + "'s" }
+func (t *Taken) Is(target error) bool { return target == ErrTaken }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -186,17 +196,20 @@ func (tx *Tx) Machines() ([]inventory.Machine, error) {
 	return all[inventory.Machine](tx, bucketMachines)
 }
 
-// PutMachine writes m and keeps the indices of names and MACs right. A name or MAC that is
+// PutMachine writes m and keeps the indices of names, MACs and BMCs right. A name, MAC or BMC that is
 // another machine's is ErrTaken.
 func (tx *Tx) PutMachine(m inventory.Machine) error {
-	names, macs := tx.tx.Bucket(bucketNames), tx.tx.Bucket(bucketMACs)
-	if owner := names.Get([]byte(m.Name)); owner != nil && string(owner) != string(m.ID) {
-		return fmt.Errorf("name %q belongs to %s: %w", m.Name, owner, ErrTaken)
+	names, macs, bmcs := tx.tx.Bucket(bucketNames), tx.tx.Bucket(bucketMACs), tx.tx.Bucket(bucketBMCs)
+	if err := tx.free(names, m.Name, m.ID, fmt.Sprintf("name %q", m.Name)); err != nil {
+		return err
 	}
 	for _, mac := range m.MACs {
-		if owner := macs.Get([]byte(mac)); owner != nil && string(owner) != string(m.ID) {
-			return fmt.Errorf("MAC %s belongs to %s: %w", mac, owner, ErrTaken)
+		if err := tx.free(macs, string(mac), m.ID, "MAC "+string(mac)); err != nil {
+			return err
 		}
+	}
+	if err := tx.free(bmcs, m.BMC.Address, m.ID, "BMC "+m.BMC.Address); err != nil {
+		return err
 	}
 	if err := tx.unindex(m.ID); err != nil {
 		return err
@@ -209,7 +222,45 @@ func (tx *Tx) PutMachine(m inventory.Machine) error {
 			return err
 		}
 	}
+	if m.BMC.Address != "" {
+		if err := bmcs.Put([]byte(m.BMC.Address), []byte(m.ID)); err != nil {
+			return err
+		}
+	}
 	return put(tx, bucketMachines, string(m.ID), m)
+}
+
+// free says whether a key of an index is nobody's or the machine's own.
+func (tx *Tx) free(index *bolt.Bucket, key string, id inventory.MachineID, what string) error {
+	owner := inventory.MachineID(index.Get([]byte(key)))
+	if owner == "" || owner == id {
+		return nil
+	}
+	name := string(owner)
+	if other, err := tx.Machine(owner); err == nil {
+		name = other.Name
+	}
+	return &Taken{What: what, By: name}
+}
+
+// IndexBMCs makes the index of BMCs anew from the machines that there are: files of older releases have none.
+// Of two machines with one BMC the first has it.
+func (tx *Tx) IndexBMCs(machines []inventory.Machine) error {
+	if err := tx.tx.DeleteBucket(bucketBMCs); err != nil {
+		return err
+	}
+	bmcs, err := tx.tx.CreateBucket(bucketBMCs)
+	if err != nil {
+		return err
+	}
+	for _, m := range machines {
+		if key := []byte(m.BMC.Address); len(key) > 0 && bmcs.Get(key) == nil {
+			if err := bmcs.Put(key, []byte(m.ID)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // DeleteMachine forgets a machine with its deployments and its timeline.
@@ -234,7 +285,7 @@ func (tx *Tx) DeleteMachine(id inventory.MachineID) error {
 	return tx.tx.Bucket(bucketMachines).Delete([]byte(id))
 }
 
-// unindex removes the names and MACs under which the stored machine is known.
+// unindex removes the name, MACs and BMC under which the stored machine is known.
 func (tx *Tx) unindex(id inventory.MachineID) error {
 	old, err := tx.Machine(id)
 	if errors.Is(err, ErrNotFound) {
@@ -245,6 +296,12 @@ func (tx *Tx) unindex(id inventory.MachineID) error {
 	}
 	for _, mac := range old.MACs {
 		if err := tx.tx.Bucket(bucketMACs).Delete([]byte(mac)); err != nil {
+			return err
+		}
+	}
+	bmcs, address := tx.tx.Bucket(bucketBMCs), []byte(old.BMC.Address)
+	if string(bmcs.Get(address)) == string(id) {
+		if err := bmcs.Delete(address); err != nil {
 			return err
 		}
 	}

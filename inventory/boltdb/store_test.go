@@ -73,6 +73,49 @@ func TestNamesAndMACsBelongToOneMachine(t *testing.T) {
 	update(t, s, func(tx *Tx) error { return tx.PutMachine(machine("m-3", "one", "52:54:00:00:00:01")) })
 }
 
+func TestABMCIsOneMachines(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	at := func(id inventory.MachineID, name, address string) inventory.Machine {
+		m := machine(string(id), name)
+		m.BMC.Address = address
+		return m
+	}
+	put := func(m inventory.Machine) error { return s.Update(func(tx *Tx) error { return tx.PutMachine(m) }) }
+	for _, m := range []inventory.Machine{at("m-1", "one", "192.0.2.7"), at("m-1", "one", "192.0.2.7"), at("m-2", "two", "192.0.2.7:6230"), at("m-3", "three", ""), at("m-4", "four", "")} {
+		if err := put(m); err != nil {
+			t.Fatalf("put %s with BMC %q: %v", m.Name, m.BMC.Address, err)
+		}
+	}
+	err := put(at("m-2", "two", "192.0.2.7"))
+	if taken, ok := errors.AsType[*Taken](err); !ok || !errors.Is(err, ErrTaken) || taken.By != "one" || taken.What != "BMC 192.0.2.7" {
+		t.Errorf("put with a taken BMC: %v, want that it is one's", err)
+	}
+	// One that was given up is free again, and so is one of a machine that is gone.
+	for _, m := range []inventory.Machine{at("m-1", "one", "192.0.2.8"), at("m-2", "two", "192.0.2.7")} {
+		if err := put(m); err != nil {
+			t.Error(err)
+		}
+	}
+	update(t, s, func(tx *Tx) error { return tx.DeleteMachine("m-2") })
+	if err := put(at("m-3", "three", "192.0.2.7")); err != nil {
+		t.Error(err)
+	}
+	// A file whose index is not there, or old, gets a new one.
+	update(t, s, func(tx *Tx) error {
+		if err := tx.IndexBMCs(nil); err != nil {
+			return err
+		}
+		all, err := tx.Machines()
+		if err != nil {
+			return err
+		}
+		return tx.IndexBMCs(all)
+	})
+	if err := put(at("m-4", "four", "192.0.2.8")); !errors.Is(err, ErrTaken) {
+		t.Errorf("put with a taken BMC, from a new index: %v, want ErrTaken", err)
+	}
+}
+
 func TestAFailedUpdateLeavesNothing(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "db"))
 	boom := errors.New("boom")

@@ -202,7 +202,11 @@ func (d *demo) registered(ctx context.Context) error {
 				all = false
 			} else if !seen[m.mac+"report"] {
 				seen[m.mac+"report"] = true
-				fmt.Printf("  %5.1f s  %s is inspected; its BMC answers at %s\n", now.ReportedAt.Sub(on).Seconds(), m.mac, now.BMC.Address)
+				bmc := "no BMC was found"
+				if now.BMC.Proposed != nil {
+					bmc = "its agent reports the BMC at " + now.BMC.Proposed.Address
+				}
+				fmt.Printf("  %5.1f s  %s is inspected; %s\n", now.ReportedAt.Sub(on).Seconds(), m.mac, bmc)
 			}
 		}
 		return all

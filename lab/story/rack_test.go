@@ -174,7 +174,7 @@ func (r *rack) powerOn(name string) {
 func (r *rack) enroll(name, mac string) {
 	r.t.Helper()
 	r.pxectl("machine", "edit", mac, "--name", name)
-	r.pxectl("machine", "approve", name)
+	r.pxectl("machine", "approve", name) // which accepts the BMC that it has reported
 	r.until(30*time.Second, name+" is available", func() bool { return r.machine(name).State == inventory.Available })
 }
 

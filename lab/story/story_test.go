@@ -32,8 +32,8 @@ func TestFromPowerOnToProvedSystems(t *testing.T) {
 		if m.State != inventory.Discovered {
 			t.Errorf("%s is %s before anybody approved it", name, m.State)
 		}
-		if want := map[string]string{"m1": "10.77.0.51", "m2": "10.77.0.52"}[name]; m.BMC.Address != want || !m.BMC.Discovered {
-			t.Errorf("%s: BMC found in-band = %+v, want %s", name, m.BMC, want)
+		if want := map[string]string{"m1": "10.77.0.51", "m2": "10.77.0.52"}[name]; m.BMC.Proposed == nil || m.BMC.Proposed.Address != want || m.BMC.Address != "" {
+			t.Errorf("%s: BMC found in-band = %+v, want %s proposed", name, m.BMC, want)
 		}
 		if want := map[string]string{"m1": "bios", "m2": "uefi"}[name]; m.Report.Firmware != want {
 			t.Errorf("%s reports firmware %q, want %q", name, m.Report.Firmware, want)

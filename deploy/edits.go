@@ -1,0 +1,161 @@
+package deploy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// A Sealer encrypts what is stored of a secret.
+type Sealer func(plain []byte) (inventory.Sealed, error)
+
+// Machine is the machine that an operator announces. It is enrolled, since somebody vouches for it. An error is about what was told;
+// whether name, MACs and BMC are free is not known here.
+func (n NewMachine) Machine(seal Sealer) (inventory.Machine, error) {
+	m := inventory.Machine{Name: n.Name, State: inventory.Enrolled, UUID: strings.ToLower(n.UUID), Labels: n.Labels, RootDisk: n.RootDisk}
+	if n.Name != "" {
+		if err := inventory.CheckName(n.Name); err != nil {
+			return m, err
+		}
+	}
+	for _, mac := range n.MACs {
+		parsed, err := inventory.ParseMAC(string(mac))
+		if err != nil {
+			return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error()}
+		}
+		m.MACs = append(m.MACs, parsed)
+	}
+	if len(m.MACs) == 0 && m.UUID == "" {
+		return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "a machine needs a MAC or a UUID to be recognized by", Hint: "give --mac or --uuid"}
+	}
+	if err := checkHint(n.RootDisk); err != nil {
+		return m, err
+	}
+	return m, n.BMC.apply(&m.BMC, seal)
+}
+
+// Apply makes the change. It checks what it can without other machines: whether a reported BMC is still the one that AcceptBMC
+// names and may be accepted, and whether name and BMC are free, the caller has to see to.
+func (e Edit) Apply(m *inventory.Machine, actor string, at time.Time, seal Sealer) error {
+	if e.Name != nil && *e.Name != m.Name {
+		if err := inventory.CheckName(*e.Name); err != nil {
+			return err
+		}
+		m.Name = *e.Name
+	}
+	if err := checkHint(e.RootDisk); err != nil {
+		return err
+	}
+	if e.AcceptBMC != nil && e.BMC.Address != nil {
+		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: "the BMC's address is both accepted and given", Hint: "give --bmc or --accept-bmc"}
+	}
+	if e.AcceptBMC != nil && m.BMC.Proposed != nil {
+		acceptBMC(&m.BMC, *e.AcceptBMC)
+	}
+	if err := e.BMC.apply(&m.BMC, seal); err != nil {
+		return err
+	}
+	if e.Labels != nil {
+		labels := maps.Clone(m.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		for k, v := range e.Labels {
+			if v == nil {
+				delete(labels, k)
+			} else {
+				labels[k] = *v
+			}
+		}
+		m.Labels = labels
+	}
+	if e.RootDisk != nil {
+		m.RootDisk = e.RootDisk
+		if *e.RootDisk == (inventory.DiskHint{}) {
+			m.RootDisk = nil
+		}
+	}
+	if e.Maintenance != nil {
+		m.Maintenance = nil
+		if *e.Maintenance != "" {
+			m.Maintenance = &inventory.Maintenance{Reason: *e.Maintenance, Since: at, Actor: actor}
+		}
+	}
+	return nil
+}
+
+func (b BMCEdit) apply(to *inventory.BMC, seal Sealer) error {
+	if b.Address != nil {
+		if err := setBMC(to, *b.Address); err != nil {
+			return err
+		}
+	}
+	if b.User != nil {
+		to.User = *b.User
+	}
+	if b.Password != nil {
+		to.Password = nil
+		if *b.Password != "" {
+			sealed, err := seal([]byte(*b.Password))
+			if err != nil {
+				return fmt.Errorf("seal the BMC password: %w", err)
+			}
+			to.Password = sealed
+		}
+	}
+	return nil
+}
+
+// setBMC takes an operator's address. What the agent reports instead is then declined; without an address, nothing is.
+func setBMC(b *inventory.BMC, s string) error {
+	if s == "" {
+		b.Address, b.Discovered, b.Declined, b.Error = "", false, "", ""
+		return nil
+	}
+	address, err := power.Canonical(s)
+	if err != nil {
+		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error()}
+	}
+	switch {
+	case b.Proposed != nil && b.Proposed.Address != address:
+		b.Declined = b.Proposed.Address
+	case b.Discovered && b.Address != address:
+		b.Declined = b.Address
+	}
+	b.Address, b.Discovered, b.Proposed, b.Error = address, false, nil, ""
+	return nil
+}
+
+// touches names what an edit touches; never the values, one of which is a password.
+func (e Edit) touches() string {
+	var parts []string
+	for what, did := range map[string]bool{
+		"name": e.Name != nil, "labels": e.Labels != nil, "root disk": e.RootDisk != nil, "maintenance": e.Maintenance != nil,
+		"BMC address": e.BMC.Address != nil, "BMC user": e.BMC.User != nil, "BMC password": e.BMC.Password != nil,
+	} {
+		if did {
+			parts = append(parts, what)
+		}
+	}
+	if e.AcceptBMC != nil {
+		parts = append(parts, "BMC address "+*e.AcceptBMC+" accepted")
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
+
+// Accepts is the reported BMC that an approval of the machine accepts; "" when it accepts none.
+func (a Approval) Accepts(m inventory.Machine) string {
+	switch {
+	case a.BMC != nil:
+		return *a.BMC
+	case m.BMC.Proposed != nil && m.BMC.Address == "": // else the operator has set another one
+		return m.BMC.Proposed.Address
+	}
+	return ""
+}

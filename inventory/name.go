@@ -1,0 +1,77 @@
+package inventory
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+)
+
+var (
+	// A DNS label: RFC 1123 section 2.1.
+	label = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	// The ids of machines, deployments and erasures.
+	idLike = regexp.MustCompile(`^[mde]-[0-9a-f]{8}$`)
+)
+
+// CheckHostname says what is wrong with a hostname.
+func CheckHostname(name string) error { return checkLabel("hostname", name) }
+
+// CheckName says what is wrong with a machine's name. It is the machine's hostname unless told otherwise, so it is a DNS label;
+// and what reads as an id or a MAC would not be taken for a name.
+func CheckName(name string) error {
+	if err := checkLabel("name", name); err != nil {
+		return err
+	}
+	like := ""
+	if idLike.MatchString(name) {
+		like = "an id"
+	} else if _, err := ParseMAC(name); err == nil {
+		like = "a MAC address"
+	}
+	if like == "" {
+		return nil
+	}
+	return &Problem{Code: CodeInvalid, Detail: fmt.Sprintf("name %q looks like %s", name, like), Hint: "choose a name that cannot be mistaken for one"}
+}
+
+func checkLabel(what, name string) error {
+	if label.MatchString(name) {
+		return nil
+	}
+	return &Problem{
+		Code: CodeInvalid, Detail: fmt.Sprintf("%s %q: want a DNS label", what, name),
+		Hint: "use lower-case letters, digits and hyphens, 63 at most",
+	}
+}
+
+// Resolve finds what a person means by ref: an id, else a MAC, else a name. The order matters only for names that older
+// releases let pass and that read as an id or a MAC.
+func Resolve[T any](ref string, byID func(MachineID) (T, bool), byMAC func(MAC) (T, bool), byName func(string) (T, bool)) (T, bool) {
+	if found, ok := byID(MachineID(ref)); ok {
+		return found, true
+	}
+	if mac, err := ParseMAC(ref); err == nil {
+		if found, ok := byMAC(mac); ok {
+			return found, true
+		}
+	}
+	return byName(ref)
+}
+
+// Find is Resolve in a list.
+func Find(machines []Machine, ref string) (at int, ok bool) {
+	first := func(is func(*Machine) bool) (int, bool) {
+		for i := range machines {
+			if is(&machines[i]) {
+				return i, true
+			}
+		}
+		return 0, false
+	}
+	return Resolve(ref,
+		func(id MachineID) (int, bool) { return first(func(m *Machine) bool { return m.ID == id }) },
+		func(mac MAC) (int, bool) {
+			return first(func(m *Machine) bool { return slices.Contains(m.MACs, mac) })
+		},
+		func(name string) (int, bool) { return first(func(m *Machine) bool { return m.Name == name }) })
+}
