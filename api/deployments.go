@@ -27,6 +27,9 @@ type Erasures struct {
 	Erasures []inventory.Erasure `json:"erasures"`
 }
 
+// withUserData makes room for the largest user-data there may be, and all else of a request.
+func withUserData(op *huma.Operation) { op.MaxBodyBytes = 2 << 20 }
+
 func (s *Server) addDeployments(rest huma.API) {
 	type ask struct {
 		RefParam
@@ -34,11 +37,11 @@ func (s *Server) addDeployments(rest huma.API) {
 	}
 	handle(rest, http.MethodPost, "/v1/machines/{ref}/deploy", "Write an image to a machine", func(ctx context.Context, in *ask) (*body[Deployment], error) {
 		return s.deploymentAnswer(s.fleet.Deploy(ctx, actorOf(ctx), in.Ref, in.Body))
-	})
+	}, withUserData)
 	handle(rest, http.MethodPost, "/v1/machines/{ref}/plan", "What a deployment would do; nothing is touched", func(_ context.Context, in *ask) (*body[deploy.Plan], error) {
 		p, err := s.fleet.Plan(in.Ref, in.Body)
 		return &body[deploy.Plan]{p}, err
-	})
+	}, withUserData)
 	type release struct {
 		RefParam
 		Body inventory.EraseRequest

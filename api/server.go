@@ -116,13 +116,16 @@ type body[T any] struct{ Body T }
 
 // handle registers one JSON operation. Every error of do becomes a problem; those that are our own
 // fault are logged too, because the caller cannot do anything about them.
-func handle[I, O any](rest huma.API, method, path, summary string, do func(context.Context, *I) (*O, error)) {
+func handle[I, O any](rest huma.API, method, path, summary string, do func(context.Context, *I) (*O, error), change ...func(*huma.Operation)) {
 	op := huma.Operation{
 		Method: method, Path: path, Summary: summary,
 		OperationID: huma.GenerateOperationID(method, path, (*O)(nil)),
 	}
 	if method == http.MethodDelete {
 		op.DefaultStatus = http.StatusNoContent
+	}
+	for _, f := range change {
+		f(&op)
 	}
 	huma.Register(rest, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := do(ctx, in)

@@ -164,7 +164,8 @@ func TestBadRequests(t *testing.T) {
 		{"image missing", "POST", "/v1/machines/m1/deploy", `{}`, 422, "image"},
 		{"no JSON", "POST", "/v1/machines/m1/power", `action=on`, 400, `"code":"invalid"`},
 		{"no body", "POST", "/v1/machines/m1/power", "", 400, `"code":"invalid"`},
-		{"body too large", "POST", "/v1/machines/m1/deploy", `{"image":"` + strings.Repeat("x", 1<<20) + `"}`, 413, `"code":"invalid"`},
+		{"body too large", "PATCH", "/v1/machines/m1", `{"name":"` + strings.Repeat("x", 1<<20) + `"}`, 413, `"code":"invalid"`},
+		{"body too large for a deployment", "POST", "/v1/machines/m1/deploy", `{"image":"` + strings.Repeat("x", 2<<20) + `"}`, 413, `"code":"invalid"`},
 		{"unknown query", "GET", "/v1/machines?stat=failed", "", 422, "stat"},
 		{"boot device other", "PUT", "/v1/machines/m1/boot", `{"device":"other"}`, 422, "can only be read"},
 		{"events after a word", "GET", "/v1/events?after=x", "", 422, `after \"x\"`},
@@ -190,7 +191,7 @@ func TestBadRequests(t *testing.T) {
 func TestSecretsStay(t *testing.T) {
 	fleet := apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7", User: "admin", Password: inventory.Sealed("sealed words")}})
 	_, socket := serve(t, fleet)
-	ask(t, socket, "POST", "/v1/machines/m1/deploy", `{"image":"debian-12","user_data":"#!secret"}`)
+	ask(t, socket, "POST", "/v1/machines/m1/deploy", `{"image":"debian-12","user_data":"IyFzZWNyZXQ="}`)
 	for _, path := range []string{"/v1/machines", "/v1/machines/m1", "/v1/deployments", "/v1/deployments/m1"} {
 		status, _, answer := ask(t, socket, "GET", path, "")
 		if status != 200 || strings.Contains(answer, "password") || strings.Contains(answer, `"secret"`) || strings.Contains(answer, "#!secret") {

@@ -1,10 +1,12 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/pxectl/pxectl/deploy/nocloud"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -141,7 +143,28 @@ func checkRequest(r inventory.DeployRequest) error {
 			return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s %q: have %s", f.key, f.value, strings.Join(f.have, ", "))}
 		}
 	}
+	if err := checkSeed(r); err != nil {
+		return err
+	}
 	return checkHint(r.Disk)
+}
+
+// checkSeed says what is too large to arrive, and what cloud-init would ignore: once the disk is written it is too late.
+func checkSeed(r inventory.DeployRequest) error {
+	if err := nocloud.CheckSizes(r.UserData, r.Network, r.SSHKeys); err != nil {
+		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Err: err}
+	}
+	if r.AsIs {
+		return nil
+	}
+	err := cmp.Or(nocloud.CheckUserData(r.UserData), nocloud.CheckNetwork(r.Network), nocloud.CheckKeys(r.SSHKeys))
+	if err != nil {
+		return &inventory.Problem{
+			Code: inventory.CodeInvalid, Detail: err.Error(), Err: err,
+			Hint: "if the image reads it by another program than cloud-init, say so with --as-is",
+		}
+	}
+	return nil
 }
 
 func checkHint(h *inventory.DiskHint) error {

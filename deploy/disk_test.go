@@ -167,3 +167,29 @@ func TestOrdersSayHowToWrite(t *testing.T) {
 		t.Errorf("write-image = %+v, want delta, hash", o)
 	}
 }
+
+func TestUserDataIsCheckedFirst(t *testing.T) {
+	r := newRack(t)
+	r.available()
+	for _, c := range []struct {
+		name string
+		ask  inventory.DeployRequest
+		want string
+	}{
+		{"no header", inventory.DeployRequest{UserData: []byte("users: []\n")}, "cloud-init does not know it"},
+		{"garbage for a network", inventory.DeployRequest{Network: "lorem ipsum"}, "network-config is not a list"},
+		{"no key", inventory.DeployRequest{SSHKeys: []string{"hello"}}, "no public key"},
+		{"too large, whoever reads it", inventory.DeployRequest{UserData: make([]byte, 2<<20), AsIs: true}, "at most 1048576"},
+	} {
+		c.ask.Image = "debian-12"
+		for what, ask := range map[string]func() error{
+			"Deploy": func() error { _, err := r.engine.Deploy(t.Context(), "me", "m1", c.ask); return err },
+			"Plan":   func() error { _, err := r.engine.Plan("m1", c.ask); return err },
+		} {
+			p := inventory.AsProblem(ask())
+			if p == nil || p.Code != inventory.CodeInvalid || !strings.Contains(p.Detail, c.want) {
+				t.Errorf("%s: %s = %v, want %s", c.name, what, p, c.want)
+			}
+		}
+	}
+}

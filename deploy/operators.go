@@ -184,7 +184,7 @@ func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (in
 
 // secret is what only the deployed machine may see.
 type secret struct {
-	UserData string   `json:"user_data,omitempty"`
+	UserData []byte   `json:"user_data,omitempty"`
 	SSHKeys  []string `json:"ssh_keys,omitempty"`
 	Network  string   `json:"network,omitempty"`
 }

@@ -84,10 +84,10 @@ type OrderImage struct {
 	URL  string `json:"url"`            // of disk.zst on the boot plane: http, Range
 }
 
-// Seed is the NoCloud seed (label cidata): the four files of it, verbatim.
+// Seed is the NoCloud seed (label cidata): the four files of it, verbatim. User-data may be any bytes: gzip, too.
 type Seed struct {
 	MetaData      string `json:"meta_data"`
-	UserData      string `json:"user_data"`
+	UserData      []byte `json:"user_data"`
 	VendorData    string `json:"vendor_data"`
 	NetworkConfig string `json:"network_config,omitempty"`
 }

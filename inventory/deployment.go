@@ -29,12 +29,15 @@ var (
 
 // A DeployRequest is what the operator asked for.
 type DeployRequest struct {
-	Image    string    `json:"image"` // name or id
-	Hostname string    `json:"hostname,omitempty"`
-	UserData string    `json:"user_data,omitempty"` // sealed at rest
-	SSHKeys  []string  `json:"ssh_keys,omitempty"`
-	Network  string    `json:"network,omitempty"` // cloud-init network-config, verbatim
-	Disk     *DiskHint `json:"disk,omitempty"`
+	Image    string   `json:"image"` // name or id
+	Hostname string   `json:"hostname,omitempty"`
+	UserData []byte   `json:"user_data,omitempty"` // any bytes, in JSON as base64; sealed at rest
+	SSHKeys  []string `json:"ssh_keys,omitempty"`
+	Network  string   `json:"network,omitempty"` // cloud-init network-config, verbatim
+	// AsIs says that user-data, network and keys are for a program that reads them otherwise than cloud-init: what that would
+	// ignore is no mistake then.
+	AsIs bool      `json:"as_is,omitempty"`
+	Disk *DiskHint `json:"disk,omitempty"`
 	// Redeploy says that the system on a deployed machine may be overwritten.
 	Redeploy bool `json:"redeploy,omitempty"`
 	// Overwrite says the same of data on the disk that no deployment put there.

@@ -126,7 +126,7 @@ func open(t *testing.T, path string) *Device {
 	return d
 }
 
-var seed = inventory.Seed{MetaData: "instance-id: 1\n", UserData: "#cloud-config\n", VendorData: "#cloud-config\n{}\n", NetworkConfig: "version: 2\n"}
+var seed = inventory.Seed{MetaData: "instance-id: 1\n", UserData: []byte("#cloud-config\n"), VendorData: "#cloud-config\n{}\n", NetworkConfig: "version: 2\n"}
 
 // loopDevice attaches a file as a loop device with the given sector size.
 func loopDevice(t *testing.T, path string, sector int) string {
@@ -231,7 +231,7 @@ func checkSeed(t *testing.T, path string, f *inventory.Finished) {
 	if !strings.Contains(out, `LABEL="cidata"`) {
 		t.Errorf("blkid of the seed: %s", out)
 	}
-	for name, want := range map[string]string{"meta-data": seed.MetaData, "user-data": seed.UserData, "vendor-data": seed.VendorData, "network-config": seed.NetworkConfig} {
+	for name, want := range map[string]string{"meta-data": seed.MetaData, "user-data": string(seed.UserData), "vendor-data": seed.VendorData, "network-config": seed.NetworkConfig} {
 		if got := run(t, "mcopy", "-i", fmt.Sprintf("%s@@%d", path, s.Offset), "::"+name, "-"); got != want {
 			t.Errorf("%s = %q, want %q", name, got, want)
 		}

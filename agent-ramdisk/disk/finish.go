@@ -185,7 +185,7 @@ func growMBR(mbr []byte, sectors uint64) {
 func (d *Device) writeSeed(place extent, seed inventory.Seed) error {
 	files := []fat.File{
 		{Name: "meta-data", Data: []byte(seed.MetaData)},
-		{Name: "user-data", Data: []byte(seed.UserData)},
+		{Name: "user-data", Data: seed.UserData},
 		{Name: "vendor-data", Data: []byte(seed.VendorData)},
 	}
 	if seed.NetworkConfig != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/deploy/nocloud"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -26,6 +28,7 @@ type deployFlags struct {
 	userData, network, disk string
 	mode, verify            string
 	redeploy, overwrite     bool
+	asIs                    bool
 	plan, wait              bool
 	timeout                 time.Duration
 }
@@ -74,7 +77,8 @@ func (c *cli) deployCommand() *cobra.Command {
 	fl.BoolVar(&f.redeploy, "redeploy", false, "overwrite the system of a machine that is deployed")
 	fl.StringVar(&f.hostname, "hostname", "", "host name of the new system, for a single machine (default: the machine's name)")
 	fl.StringArrayVar(&f.keyFiles, "ssh-key", nil, "`file` of public keys for the image's default user; can be repeated")
-	fl.StringVar(&f.userData, "user-data", "", "`file` with cloud-init user-data")
+	fl.StringVar(&f.userData, "user-data", "", "`file` with cloud-init user-data, plain or in gzip")
+	fl.BoolVar(&f.asIs, "as-is", false, "user-data, network and keys are for another program than cloud-init: do not check them")
 	fl.StringVar(&f.network, "network", "", "`file` with cloud-init network configuration")
 	fl.StringVar(&f.disk, "disk", "", "`disk` to write to: "+diskHelp)
 	fl.StringVar(&f.mode, "mode", "", "full writes every chunk, delta those that differ from the disk, auto sees (default auto)")
@@ -103,7 +107,7 @@ func (f deployFlags) request() (inventory.DeployRequest, error) {
 		r.Disk = &hint
 	}
 	for _, file := range f.keyFiles {
-		data, err := os.ReadFile(file)
+		data, err := readSmall(file, nocloud.MaxKeys)
 		if err != nil {
 			return r, fmt.Errorf("--ssh-key: %w", err)
 		}
@@ -115,18 +119,37 @@ func (f deployFlags) request() (inventory.DeployRequest, error) {
 	}
 	for _, part := range []struct {
 		flag, file string
-		to         *string
-	}{{"--user-data", f.userData, &r.UserData}, {"--network", f.network, &r.Network}} {
+		most       int64
+		to         func([]byte)
+	}{
+		{"--user-data", f.userData, nocloud.MaxUserData, func(b []byte) { r.UserData = b }},
+		{"--network", f.network, nocloud.MaxNetwork, func(b []byte) { r.Network = string(b) }},
+	} {
 		if part.file == "" {
 			continue
 		}
-		data, err := os.ReadFile(part.file)
+		data, err := readSmall(part.file, part.most)
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", part.flag, err)
 		}
-		*part.to = string(data)
+		part.to(data)
 	}
+	r.AsIs = f.asIs
 	return r, nil
+}
+
+// readSmall reads a file of at most so many bytes.
+func readSmall(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s: more than %d bytes", path, most)
+	}
+	return data, err
 }
 
 // publicKeys lists the keys of an authorized_keys or .pub file.

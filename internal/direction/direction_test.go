@@ -39,13 +39,14 @@ var allowed = map[string][]string{
 	"power/powertest":  {"power"},
 	"tftpd":            {},
 
-	"deploy":      {"inventory", "inventory/boltdb", "power"},
-	"api":         {"deploy", "images", "images/store", "inventory", "power"},
-	"api/apitest": {"api", "deploy", "images", "images/store", "inventory", "power"},
-	"appliance":   append([]string{"api", "deploy"}, leaves...),
-	"lab/...":     append([]string{"lab/...", "appliance", "api", "deploy", "agent-ramdisk/modules"}, leaves...),
-	"lab/bench":   append([]string{"agent-ramdisk/disk"}, leaves...),
-	"cmd/pxectl":  append([]string{"lab", "appliance", "api", "deploy", "agent-ramdisk/initramfs"}, leaves...),
+	"deploy":         {"deploy/nocloud", "inventory", "inventory/boltdb", "power"},
+	"deploy/nocloud": {"inventory"},
+	"api":            {"deploy", "images", "images/store", "inventory", "power"},
+	"api/apitest":    {"api", "deploy", "images", "images/store", "inventory", "power"},
+	"appliance":      append([]string{"api", "deploy"}, leaves...),
+	"lab/...":        append([]string{"lab/...", "appliance", "api", "deploy", "agent-ramdisk/modules"}, leaves...),
+	"lab/bench":      append([]string{"agent-ramdisk/disk"}, leaves...),
+	"cmd/pxectl":     append([]string{"lab", "appliance", "api", "deploy", "deploy/nocloud", "agent-ramdisk/initramfs"}, leaves...),
 
 	// What runs in the ramdisk, and what builds it.
 	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "agent-ramdisk/fat", "images", "inventory"},
