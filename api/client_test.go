@@ -68,6 +68,7 @@ func TestMachineRoundTrip(t *testing.T) {
 	if b, err := c.Boot(ctx, "m1"); err != nil || b.Device != power.DevicePXE {
 		t.Errorf("Boot = %+v, %v, want pxe", b, err)
 	}
+	fleet.Inspect("m1", inventory.Report{Firmware: "uefi"})
 	d, err := c.Deploy(ctx, "m1", inventory.DeployRequest{Image: "debian-12", Hostname: "web1"})
 	if err != nil || d.MachineName != "m1" || d.Outcome != inventory.Running {
 		t.Fatalf("Deploy = %+v, %v, want a running deployment of m1", d, err)
@@ -119,7 +120,7 @@ func TestBootDeviceFollowsTheFirmware(t *testing.T) {
 		{"bios, asked otherwise", "bios", &yes, true},
 		{"uefi, asked otherwise", "uefi", &no, false},
 	} {
-		c, _ := serve(t, apitest.New(inventory.Machine{Name: "m1", Report: &inventory.Report{Firmware: tt.firmware}}))
+		c, _ := serve(t, apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}, Report: &inventory.Report{Firmware: tt.firmware}}))
 		b, err := c.SetBoot(t.Context(), "m1", api.BootDevice{Device: power.DeviceDisk, EFI: tt.asked})
 		if err != nil || *b.EFI != tt.want {
 			t.Errorf("%s: SetBoot = %+v, %v, want efi %v", tt.name, b, err, tt.want)

@@ -12,7 +12,7 @@ import (
 )
 
 func TestConsole(t *testing.T) {
-	c, _ := serve(t, apitest.New(inventory.Machine{Name: "m1"}))
+	c, _ := serve(t, apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}}))
 	conn, err := c.Console(t.Context(), "m1")
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func TestConsole(t *testing.T) {
 }
 
 func TestConsoleErrors(t *testing.T) {
-	fleet := apitest.New(inventory.Machine{Name: "m1"})
+	fleet := apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}})
 	c, _ := serve(t, fleet)
 	if _, err := c.Console(t.Context(), "m9"); problemCode(err) != inventory.CodeNotFound {
 		t.Errorf("Console of an unknown machine = %v, want not-found", err)
@@ -58,7 +58,7 @@ func TestConsoleErrors(t *testing.T) {
 
 // TestConsoleEndsWithTheServer: a person who looks at a quiet console does not hold up a stop.
 func TestConsoleEndsWithTheServer(t *testing.T) {
-	fleet := apitest.New(inventory.Machine{Name: "m1"})
+	fleet := apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}})
 	socket := shortDir(t) + "/s"
 	stop := start(t, socket, newHandler(fleet))
 	c := newClient(t, socket)

@@ -283,14 +283,8 @@ func (e *Engine) ImageInUse(id string) (machine string, ok bool) {
 
 // bmc opens a machine's BMC. All callers of one target share one, and take turns.
 func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
-	if m.BMC.Address == "" && m.BMC.Proposed != nil {
-		return nil, &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + Unaccepted(m), Hint: "if that is right: `" + AcceptCommand(m) + "`"}
-	}
-	if m.BMC.Address == "" {
-		return nil, &inventory.Problem{
-			Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",
-			Hint: "set it with `pxectl machine edit " + m.Name + " --bmc IP`, or let the agent find it in-band",
-		}
+	if err := MayPower(m); err != nil {
+		return nil, err
 	}
 	target := power.Target{Address: m.BMC.Address, User: m.BMC.User, Password: ""}
 	if target.User == "" {

@@ -14,17 +14,23 @@ import (
 // eraseBudget is for all disks of a machine: a large one that can only be overwritten takes a day and more.
 const eraseBudget = 7 * 24 * time.Hour
 
+// The states that a machine can be released and cleaned from.
+var (
+	releasedFrom = []inventory.State{inventory.Deployed, inventory.Failed}
+	cleanedFrom  = []inventory.State{inventory.Available}
+)
+
 // Release takes a machine's system away: its disks are erased, and then it is available. It returns at once.
 func (e *Engine) Release(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
-	return e.eraseFrom(ctx, actor, ref, r, "release", inventory.Deployed, inventory.Failed)
+	return e.eraseFrom(ctx, actor, ref, r, "release", releasedFrom)
 }
 
 // Clean erases the disks of a machine that is available.
 func (e *Engine) Clean(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
-	return e.eraseFrom(ctx, actor, ref, r, "clean", inventory.Available)
+	return e.eraseFrom(ctx, actor, ref, r, "clean", cleanedFrom)
 }
 
-func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.EraseRequest, verb string, from ...inventory.State) (inventory.Deployment, error) {
+func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.EraseRequest, verb string, from []inventory.State) (inventory.Deployment, error) {
 	var none inventory.Deployment
 	w, err := e.find(ref)
 	if err != nil {

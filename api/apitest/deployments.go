@@ -19,17 +19,17 @@ const ImageBytes = 2 << 30
 func (f *Fleet) Deploy(_ context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error) {
 	var d inventory.Deployment
 	_, err := f.change("Deploy", actor, ref, func(m *inventory.Machine) error {
-		if m.State == inventory.Deploying {
-			return &inventory.Problem{
-				Code: inventory.CodeConflict, Detail: fmt.Sprintf("deploy %s: it is being deployed (%s)", m.Name, m.Deployment),
-				Hint: "run `pxectl deployment cancel " + string(m.Deployment) + "` first",
-			}
+		if err := deploy.MayDeploy(inspected(*m), f.lastLocked(*m), r); err != nil {
+			return err
 		}
 		d = inventory.Deployment{
 			ID: inventory.DeploymentID(fmt.Sprintf("d-%08x", len(f.deployments)+1)), Machine: m.ID, Actor: actor,
 			ImageID: "0123456789abcdef", ImageName: r.Image, Hostname: r.Hostname, Secret: inventory.Sealed("a secret"), DiskHint: r.Disk,
-			CreatedAt: Epoch, Outcome: inventory.Running, Step: inventory.Validate,
+			CreatedAt: Epoch, Outcome: inventory.Running, Step: inventory.Validate, From: m.State,
 			History: []inventory.StepRecord{{Step: inventory.Validate, Attempt: 1, BeganAt: Epoch, Deadline: Epoch.Add(time.Hour)}},
+		}
+		if d.Hostname == "" {
+			d.Hostname = m.Name
 		}
 		m.State, m.Deployment = inventory.Deploying, d.ID
 		f.deployments = append(f.deployments, d)
@@ -51,31 +51,34 @@ func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
 	if m.Report != nil && len(m.Report.Disks) > 0 {
 		p.Disk, p.Untouched = &m.Report.Disks[0], m.Report.Disks[1:]
 	}
-	if m.State == inventory.Deployed && !r.Redeploy {
+	if m.State == inventory.Deployed {
 		p.Holds = m.Deployment
-		p.Refused = &deploy.Refusal{Code: inventory.CodeConflict, Detail: m.Name + " has a deployed system", Hint: "say so with --redeploy"}
+	}
+	if err := deploy.MayDeploy(inspected(*m), f.lastLocked(*m), r); err != nil {
+		refused := inventory.AsProblem(err)
+		p.Refused = &deploy.Refusal{Code: refused.Code, Detail: refused.Detail, Hint: refused.Hint}
 	}
 	return p, nil
 }
 
 // Release erases one disk, when its run has walked through.
 func (f *Fleet) Release(_ context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
-	return f.erase("Release", actor, ref, r, inventory.Deployed)
+	return f.erase("Release", actor, ref, r, deploy.MayRelease)
 }
 
 func (f *Fleet) Clean(_ context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
-	return f.erase("Clean", actor, ref, r, inventory.Available)
+	return f.erase("Clean", actor, ref, r, deploy.MayClean)
 }
 
-func (f *Fleet) erase(method, actor, ref string, r inventory.EraseRequest, from inventory.State) (inventory.Deployment, error) {
+func (f *Fleet) erase(method, actor, ref string, r inventory.EraseRequest, may func(inventory.Machine, *inventory.Deployment) error) (inventory.Deployment, error) {
 	var d inventory.Deployment
 	_, err := f.change(method, actor, ref, func(m *inventory.Machine) error {
-		if m.State != from {
-			return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s is %s", m.Name, m.State), Hint: "wait until it is " + string(from)}
+		if err := may(inspected(*m), f.lastLocked(*m)); err != nil {
+			return err
 		}
 		d = inventory.Deployment{
 			ID: inventory.DeploymentID(fmt.Sprintf("e-%08x", len(f.deployments)+1)), Machine: m.ID, Actor: actor, Erase: &r, Hostname: m.Name,
-			CreatedAt: Epoch, Outcome: inventory.Running, Step: inventory.Validate,
+			CreatedAt: Epoch, Outcome: inventory.Running, Step: inventory.Validate, From: m.State,
 			History: []inventory.StepRecord{{Step: inventory.Validate, Attempt: 1, BeganAt: Epoch, Deadline: Epoch.Add(time.Hour)}},
 		}
 		m.State, m.Deployment = inventory.Cleaning, d.ID
@@ -188,7 +191,31 @@ func (f *Fleet) CancelDeployment(_ context.Context, actor string, id inventory.D
 		}
 	}
 	d.Outcome, d.EndedAt = inventory.Cancelled, Epoch.Add(stepTime)
+	if m, err := f.findLocked("", string(d.Machine)); err == nil {
+		m.State = d.From
+		if d.Touched() {
+			m.State = inventory.Failed
+		}
+	}
 	return *d, nil
+}
+
+// lastLocked is a machine's current or last run.
+func (f *Fleet) lastLocked(m inventory.Machine) *inventory.Deployment {
+	for i := range f.deployments {
+		if f.deployments[i].ID == m.Deployment {
+			return &f.deployments[i]
+		}
+	}
+	return nil
+}
+
+// inspected is the machine with the report that it must have sent to be in its state: a fleet need not be given one.
+func inspected(m inventory.Machine) inventory.Machine {
+	if m.Report == nil && m.State != inventory.Discovered && m.State != inventory.Enrolled {
+		m.Report = &inventory.Report{}
+	}
+	return m
 }
 
 // Progress is half of write-image.

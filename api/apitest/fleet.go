@@ -49,6 +49,9 @@ func New(machines ...inventory.Machine) *Fleet {
 		if m.MACs == nil {
 			m.MACs = []inventory.MAC{inventory.MAC(fmt.Sprintf("52:54:00:00:00:%02x", i+1))}
 		}
+		if m.State == "" {
+			m.State = inventory.Available
+		}
 		if m.CreatedAt.IsZero() {
 			m.CreatedAt, m.ChangedAt = Epoch, Epoch
 		}
@@ -139,7 +142,9 @@ func (f *Fleet) change(method, actor, ref string, do func(*inventory.Machine) er
 func (f *Fleet) Machines() []inventory.Machine {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.machines)
+	out := slices.Clone(f.machines)
+	slices.SortFunc(out, func(a, b inventory.Machine) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }
 
 func (f *Fleet) Machine(ref string) (inventory.Machine, error) {
@@ -236,6 +241,7 @@ func (f *Fleet) EditMachine(_ context.Context, actor, ref string, e deploy.Edit)
 func (f *Fleet) DeleteMachine(_ context.Context, actor, ref string) error {
 	_, err := f.change("DeleteMachine", actor, ref, func(m *inventory.Machine) error {
 		id := m.ID
+		f.deployments = slices.DeleteFunc(f.deployments, func(d inventory.Deployment) bool { return d.Machine == id })
 		f.machines = slices.DeleteFunc(f.machines, func(m inventory.Machine) bool { return m.ID == id })
 		return nil
 	})
@@ -273,10 +279,20 @@ func (f *Fleet) Discover(mac inventory.MAC, bmc string) {
 	f.added++
 	m := inventory.Machine{ID: inventory.MachineID(fmt.Sprintf("m-%08x", f.added)), State: inventory.Discovered, MACs: []inventory.MAC{mac}, CreatedAt: Epoch, ChangedAt: Epoch}
 	m.Name = "m" + strings.ReplaceAll(string(mac), ":", "")[6:]
+	m.Report, m.ReportedAt = &inventory.Report{Firmware: "uefi"}, Epoch
 	if bmc != "" {
 		m.BMC.Proposed = &inventory.BMCProposal{Address: bmc, At: Epoch}
 	}
 	f.machines = append(f.machines, m)
+}
+
+// Inspect makes an enrolled machine's agent report.
+func (f *Fleet) Inspect(ref string, r inventory.Report) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i, ok := inventory.Find(f.machines, ref); ok {
+		f.machines[i].State, f.machines[i].Report, f.machines[i].ReportedAt = inventory.Available, &r, Epoch
+	}
 }
 
 // Report makes a machine's agent report a BMC that nobody has accepted.
@@ -290,6 +306,15 @@ func (f *Fleet) Report(ref string, bmc inventory.BMCProposal) {
 
 func (f *Fleet) Power(_ context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
 	m, err := f.change("Power", actor, ref, func(m *inventory.Machine) error {
+		if err := deploy.MayPower(*m); err != nil {
+			return err
+		}
+		if m.State == inventory.Deploying || m.State == inventory.Cleaning {
+			return &inventory.Problem{
+				Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s is being deployed (%s), and its power with it", m.Name, m.Deployment),
+				Hint: "run `pxectl deployment cancel " + string(m.Deployment) + "` first",
+			}
+		}
 		m.Power = inventory.Power{Known: true, On: a != power.ActOff && a != power.ActSoft, ObservedAt: Epoch}
 		return nil
 	})
@@ -303,7 +328,7 @@ func (f *Fleet) PowerStatus(_ context.Context, ref string) (inventory.Power, err
 	if err != nil {
 		return inventory.Power{}, err
 	}
-	return m.Power, nil
+	return m.Power, deploy.MayPower(*m)
 }
 
 func (f *Fleet) Boot(_ context.Context, ref string) (power.Boot, error) {
@@ -311,6 +336,9 @@ func (f *Fleet) Boot(_ context.Context, ref string) (power.Boot, error) {
 	defer f.mu.Unlock()
 	m, err := f.findLocked("Boot", ref)
 	if err != nil {
+		return power.Boot{}, err
+	}
+	if err := deploy.MayPower(*m); err != nil {
 		return power.Boot{}, err
 	}
 	b, ok := f.boot[m.ID]
@@ -322,6 +350,9 @@ func (f *Fleet) Boot(_ context.Context, ref string) (power.Boot, error) {
 
 func (f *Fleet) SetBoot(_ context.Context, actor, ref string, b power.Boot) (power.Boot, error) {
 	_, err := f.change("SetBoot", actor, ref, func(m *inventory.Machine) error {
+		if err := deploy.MayPower(*m); err != nil {
+			return err
+		}
 		f.boot[m.ID] = b
 		return nil
 	})
@@ -330,7 +361,7 @@ func (f *Fleet) SetBoot(_ context.Context, actor, ref string, b power.Boot) (pow
 
 // Console greets and then sends back what it gets, in upper case. "logout" ends it.
 func (f *Fleet) Console(_ context.Context, actor, ref string, in io.Reader, out io.Writer) error {
-	m, err := f.change("Console", actor, ref, func(*inventory.Machine) error { return nil })
+	m, err := f.change("Console", actor, ref, func(m *inventory.Machine) error { return deploy.MayPower(*m) })
 	if err != nil {
 		return err
 	}
@@ -357,6 +388,9 @@ func (f *Fleet) Events(after uint64, machine inventory.MachineID, limit int) ([]
 	defer f.mu.Unlock()
 	if err := f.errs["Events"]; err != nil {
 		return nil, err
+	}
+	if machine != "" && !slices.ContainsFunc(f.machines, func(m inventory.Machine) bool { return m.ID == machine }) {
+		return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", machine)}
 	}
 	var out []inventory.Event
 	for _, e := range f.events {

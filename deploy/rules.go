@@ -1,0 +1,35 @@
+package deploy
+
+import "github.com/pxectl/pxectl/inventory"
+
+// MayDeploy says why a machine cannot be deployed now; nil when it can. last is its current or last run, if it had one.
+func MayDeploy(m inventory.Machine, last *inventory.Deployment, r inventory.DeployRequest) error {
+	if err := checkRequest(r); err != nil {
+		return err
+	}
+	return deployable(&snapshot{m, last}, r)
+}
+
+// MayRelease says why a machine cannot be released now.
+func MayRelease(m inventory.Machine, last *inventory.Deployment) error {
+	return erasable(&snapshot{m, last}, "release", releasedFrom)
+}
+
+// MayClean says why a machine cannot be cleaned now.
+func MayClean(m inventory.Machine, last *inventory.Deployment) error {
+	return erasable(&snapshot{m, last}, "clean", cleanedFrom)
+}
+
+// MayPower says why a machine's BMC cannot be asked; nil when its address is accepted.
+func MayPower(m inventory.Machine) error {
+	switch {
+	case m.BMC.Address != "":
+		return nil
+	case m.BMC.Proposed != nil:
+		return &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + Unaccepted(m), Hint: "if that is right: `" + AcceptCommand(m) + "`"}
+	}
+	return &inventory.Problem{
+		Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",
+		Hint: "set it with `pxectl machine edit " + m.Name + " --bmc IP`, or let the agent find it in-band",
+	}
+}
