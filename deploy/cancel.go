@@ -2,9 +2,11 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
 // CancelDeployment ends a running deployment. The machine keeps what was done to it so far.
@@ -26,35 +28,43 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 		w.orders.set(nil)
 		var earlier *inventory.Deployment
 		if !s.d.Touched() && s.d.Previous != "" {
-			if was, err := e.Deployment(string(s.d.Previous)); err == nil {
+			was, err := e.stored(s.d.Previous)
+			if err != nil && !errors.Is(err, boltdb.ErrNotFound) {
+				return d, fmt.Errorf("cancel %s: %w", d.ID, err)
+			}
+			if err == nil {
 				earlier = &was
 			}
 		}
-		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		var ended inventory.Deployment
+		err := w.saveAfter(func(m *inventory.Machine, d *inventory.Deployment) (events []inventory.Event) {
 			m.State = d.From
 			if d.Touched() {
-				// Nobody should take it for a machine that is as it was.
-				m.State = inventory.Failed
-				again := "deploy it again"
-				if d.Erase != nil {
-					again = "release it again"
-				}
+				m.State = inventory.Failed // nobody should take it for a machine that is as it was
+			}
+			again := "deploy it again"
+			if d.Erase != nil {
+				again = "release it again"
+			}
+			if m.State == inventory.Failed {
 				m.Failure = &inventory.Failure{Step: string(d.Step), Reason: "cancelled by " + actor, Hint: again, At: w.now()}
 			}
 			d.Outcome, d.EndedAt, d.Secret = inventory.Cancelled, w.now(), nil
-			return []inventory.Event{{Kind: "deploy", Actor: actor, Text: fmt.Sprintf("deployment %s cancelled at %s", d.ID, d.Step)}}
-		})
+			ended = *d
+			events = append(events, inventory.Event{Kind: "deploy", Actor: actor, Text: fmt.Sprintf("deployment %s cancelled at %s", d.ID, d.Step)})
+			if earlier != nil {
+				// What the machine runs is still the system of the deployment before, as it was.
+				m.Deployment, *d = earlier.ID, *earlier
+				if m.Failure = nil; m.State == inventory.Failed {
+					m.Failure = earlier.Failure
+				}
+				m.Unverified = m.State == inventory.Deployed && earlier.PhonedHomeAt.IsZero()
+			}
+			return events
+		}, func(tx *boltdb.Tx) error { return tx.PutDeployment(ended) })
 		if err != nil {
 			return d, err
 		}
-		cancelled := *w.snap.Load().d
-		if earlier == nil {
-			return cancelled, nil
-		}
-		// The system of the deployment before is what the machine still runs.
-		return cancelled, w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-			m.Deployment, *d = earlier.ID, *earlier
-			return nil
-		})
+		return ended, nil
 	})
 }

@@ -246,13 +246,17 @@ func (e *Engine) Deployments() []inventory.Deployment {
 	return out
 }
 
-// Deployment finds one by its id, or the current or last one of a machine.
-func (e *Engine) Deployment(ref string) (inventory.Deployment, error) {
-	var d inventory.Deployment
-	err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
-		d, err = tx.Deployment(inventory.DeploymentID(ref))
+func (e *Engine) stored(id inventory.DeploymentID) (d inventory.Deployment, err error) {
+	err = e.cfg.Store.View(func(tx *boltdb.Tx) error {
+		d, err = tx.Deployment(id)
 		return err
 	})
+	return d, err
+}
+
+// Deployment finds one by its id, or the current or last one of a machine.
+func (e *Engine) Deployment(ref string) (inventory.Deployment, error) {
+	d, err := e.stored(inventory.DeploymentID(ref))
 	switch {
 	case err == nil:
 		return d, nil

@@ -221,7 +221,7 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 			*d = inventory.Deployment{
 				ID: inventory.DeploymentID(newID("d-")), Machine: m.ID, Actor: actor, ImageID: img.ID, ImageName: img.Name,
 				Hostname: r.Hostname, Secret: sealed, DiskHint: r.Disk, Overwrite: r.Overwrite, Mode: r.Mode, Verify: r.Verify, CreatedAt: w.now(),
-				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: m.Deployment,
+				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: s.before(),
 			}
 			if s.intact() {
 				d.From = inventory.Deployed

@@ -45,7 +45,7 @@ func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.E
 		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 			*d = inventory.Deployment{
 				ID: inventory.DeploymentID(newID("e-")), Machine: m.ID, Actor: actor, Erase: &r, Hostname: m.Name, CreatedAt: w.now(),
-				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: m.Deployment,
+				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: s.before(),
 			}
 			if s.intact() {
 				d.From = inventory.Deployed

@@ -85,6 +85,14 @@ func (s *snapshot) intact() bool {
 		s.m.State == inventory.Failed && s.d != nil && s.d.From == inventory.Deployed && !s.d.Touched()
 }
 
+// before is the deployment that a new one goes back to when it is cancelled: the one whose system the machine runs, or the last.
+func (s *snapshot) before() inventory.DeploymentID {
+	if s.m.State == inventory.Failed && s.intact() {
+		return s.d.Previous
+	}
+	return s.m.Deployment
+}
+
 // record is the record of the current step of a running deployment, or nil.
 func (s *snapshot) record() *inventory.StepRecord {
 	if !s.running() || len(s.d.History) == 0 {
@@ -197,7 +205,10 @@ func errGone(w *worker) error {
 type change func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event
 
 // save runs a change and writes machine, deployment and events in one transaction. Only then do others see it.
-func (w *worker) save(f change) error {
+func (w *worker) save(f change) error { return w.saveAfter(f, func(*boltdb.Tx) error { return nil }) }
+
+// saveAfter is save with what the same transaction writes before: of deployments, a change sees the machine's last alone.
+func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	old := w.snap.Load()
 	next := snapshot{m: old.m}
 	d := inventory.Deployment{}
@@ -215,6 +226,9 @@ func (w *worker) save(f change) error {
 	}
 	var last uint64
 	err := w.e.cfg.Store.Update(func(tx *boltdb.Tx) error {
+		if err := before(tx); err != nil {
+			return err
+		}
 		if err := tx.PutMachine(next.m); err != nil {
 			return err
 		}
