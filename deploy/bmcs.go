@@ -62,11 +62,8 @@ func (e *Engine) PowerStatus(ctx context.Context, ref string) (inventory.Power, 
 func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
 	var p inventory.Power
 	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
-		if s := w.snap.Load(); s.running() {
-			return &inventory.Problem{
-				Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s is %s (%s, at %s), and its power with it", s.m.Name, s.doing(), s.d.ID, s.d.Step),
-				Hint: "end it with `pxectl deployment cancel " + string(s.d.ID) + "` first",
-			}
+		if err := w.snap.Load().leaves("its power"); err != nil {
+			return err
 		}
 		switch a {
 		case power.ActOn, power.ActCycle, power.ActReset:
@@ -135,6 +132,9 @@ func (e *Engine) Boot(ctx context.Context, ref string) (power.Boot, error) {
 func (e *Engine) SetBoot(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
 	var stands power.Boot
 	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) (err error) {
+		if err := w.snap.Load().leaves("its boot device"); err != nil {
+			return err
+		}
 		if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
 			e.Note(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "boot device " + stands.String()})
 		}

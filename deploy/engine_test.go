@@ -280,6 +280,8 @@ func TestRefusals(t *testing.T) {
 	problem("a second deploy", err, inventory.CodeConflict, "is being deployed already ("+string(d.ID), "deployment cancel "+string(d.ID))
 	_, err = e.Power(ctx, "test", "m1", power.ActOff)
 	problem("power in the middle", err, inventory.CodeConflict, "is being deployed", "cancel")
+	_, err = e.SetBoot(ctx, "test", "m1", power.Boot{Device: power.DeviceDisk})
+	problem("boot device in the middle", err, inventory.CodeConflict, "is being deployed ("+string(d.ID), "deployment cancel "+string(d.ID))
 	if d, err := e.CancelDeployment(ctx, "test", d.ID); err != nil || d.Outcome != inventory.Cancelled {
 		t.Errorf("cancel = %+v, %v", d, err)
 	}

@@ -255,6 +255,14 @@ func (s *snapshot) free() error {
 	return nil
 }
 
+// leaves says why an operator cannot have what a deployment or a release is using: "its power".
+func (s *snapshot) leaves(what string) error {
+	if !s.running() {
+		return nil
+	}
+	return s.cannot(fmt.Sprintf("is %s (%s, at %s), and %s with it", s.doing(), s.d.ID, s.d.Step, what), "end it with `pxectl deployment cancel "+string(s.d.ID)+"` first")
+}
+
 // deployable says why a machine cannot be deployed now, and what to do about it.
 func deployable(s *snapshot, r inventory.DeployRequest) error {
 	if err := s.free(); err != nil {
