@@ -79,7 +79,8 @@ func Run(ctx context.Context, configPath, version string) error {
 		})
 	}
 	log.Info("pxectl serves", "version", version, "config", configPath, "data", cfg.DataDir, "socket", cfg.API.Socket)
-	return group.Wait()
+	// The engine may stop before those who still answer machines: what they note then is written last.
+	return errors.Join(group.Wait(), engine.Drain())
 }
 
 // engineConfig is what the configuration means to the engine.

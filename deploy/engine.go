@@ -132,7 +132,10 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// Run lets the workers work until ctx ends.
+// workersGrace is how long workers may take to stop: what they meet on the way is still noted.
+const workersGrace = 2 * time.Second
+
+// Run lets the workers work until ctx ends. What is noted until it returns is on disk then.
 func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.ctx = ctx
@@ -140,10 +143,22 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.startLocked(w)
 	}
 	e.mu.Unlock()
-	err := e.timeline.run(ctx)
-	e.wg.Wait()
-	return err
+	e.timeline.run(ctx)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		e.wg.Wait()
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(workersGrace):
+		e.cfg.Log.Warn("stop: a worker is still busy; what it meets from now on is not on the timeline", "waited", workersGrace)
+	}
+	return e.Drain()
 }
+
+// Drain writes what was noted since Run returned: by those who serve machines and stop after it.
+func (e *Engine) Drain() error { return e.timeline.drain() }
 
 func (e *Engine) startLocked(w *worker) {
 	ctx, cancel := context.WithCancel(e.ctx)

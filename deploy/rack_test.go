@@ -48,6 +48,8 @@ type rack struct {
 	mu     sync.Mutex
 	engine *Engine
 	stop   func()             // ends the engine, as a crash does
+	end    context.CancelFunc // tells it to end
+	ended  chan struct{}      // closed when it has
 	cancel context.CancelFunc // ends what the machine runs
 	boots  int
 	wg     sync.WaitGroup
@@ -137,6 +139,7 @@ func (r *rack) start() *Engine {
 	}
 	r.mu.Lock()
 	r.engine = e
+	r.end, r.ended = cancel, done
 	r.stop = sync.OnceFunc(func() { cancel(); <-done; store.Close() })
 	r.mu.Unlock()
 	return e

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -42,7 +43,7 @@ type timeline struct {
 	lost      atomic.Uint64        // since the last commit that said so
 	dropped   atomic.Uint64        // since the start
 
-	// Of run alone.
+	// Of run and drain alone.
 	pending []inventory.Event // taken from the queue and not yet on disk
 	waiting []inventory.Event // of strangers, the newest that the store would keep
 	wrote   time.Time         // when strangers were written last
@@ -100,15 +101,14 @@ func clip(s string, n int) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
-// run commits what is noted until ctx ends, and then what is left.
-func (t *timeline) run(ctx context.Context) error {
+// run commits what is noted until ctx ends.
+func (t *timeline) run(ctx context.Context) {
 	tick := time.NewTicker(timelineTick)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			t.wrote = time.Time{} // strangers, too
-			return t.commit()
+			return
 		case <-tick.C:
 			err := t.commit()
 			if err != nil && !t.failing { // once, and not five times a second
@@ -117,6 +117,15 @@ func (t *timeline) run(ctx context.Context) error {
 			t.failing = err != nil
 		}
 	}
+}
+
+// drain commits all that is noted, after run.
+func (t *timeline) drain() error {
+	t.wrote = time.Time{} // strangers, too
+	if err := t.commit(); err != nil {
+		return fmt.Errorf("write the timeline: %w", err)
+	}
+	return nil
 }
 
 // commit writes what is noted. What could not be written stays pending, and the queue fills up behind it.
