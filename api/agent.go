@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,10 +17,9 @@ import (
 
 // How much an agent may send, and how long it may take to send it.
 const (
-	maxRegistration = 64 << 10
+	maxRegistration = 4 << 10
 	maxAsk          = 4 << 10
-	maxProgress     = 64 << 10
-	maxResult       = 8 << 20 // a report of a large machine, and the last lines of a log
+	maxProgress     = 4 << 10
 	agentBodyTime   = 30 * time.Second
 	maxNonce        = 512
 )
@@ -35,7 +35,7 @@ func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log 
 	mux.HandleFunc("POST /agent/v1/orders/{id}/result", a.call(a.result))
 	mux.HandleFunc("GET /agent/v1/images/{id}/manifest", a.call(a.manifest))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, problemOf(&inventory.Problem{Code: inventory.CodeNotFound, Detail: "no such call: " + r.Method + " " + r.URL.Path}))
+		writeProblem(w, problemOf(&inventory.Problem{Code: inventory.CodeNotFound, Detail: "no such call: " + inventory.Text(r.Method+" "+r.URL.Path, inventory.MaxWord)}))
 	})
 	return mux
 }
@@ -123,8 +123,12 @@ func (a agentSide) progress(ctx context.Context, nonce string, w http.ResponseWr
 }
 
 func (a agentSide) result(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+	limit, err := a.agents.ResultLimit(nonce) // before anything is read: who has no boot here sends nothing
+	if err != nil {
+		return err
+	}
 	var in inventory.Result
-	if err := readJSON(w, r, maxResult, &in); err != nil {
+	if err := readJSON(w, r, limit, &in); err != nil {
 		return err
 	}
 	if err := a.agents.OrderResult(ctx, nonce, r.PathValue("id"), in); err != nil {
@@ -196,7 +200,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &Problem{
 			Title: http.StatusText(http.StatusRequestEntityTooLarge), Status: http.StatusRequestEntityTooLarge, Code: inventory.CodeInvalid,
-			Detail: invalid("body: more than %d bytes", tooLarge.Limit).Detail,
+			Detail: fmt.Sprintf("body: more than %d bytes", tooLarge.Limit),
 		}
 	}
 	return invalid("body: %v", err)

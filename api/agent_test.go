@@ -67,6 +67,11 @@ func (a *agentLog) OrderResult(_ context.Context, nonce, order string, r invento
 	return a.check(nonce)
 }
 
+func (a *agentLog) ResultLimit(nonce string) (int64, error) {
+	err := a.check(nonce)
+	return 4 << 10, err
+}
+
 func (a *agentLog) MayRead(_ context.Context, nonce, image string) error {
 	switch err := a.check(nonce); {
 	case err != nil:
@@ -105,14 +110,16 @@ func TestAgentCalls(t *testing.T) {
 		{"two values", good, "POST", "/register", register + register, 422, "more than one"},
 		{"cut", good, "POST", "/register", register[:20], 422, "body"},
 		{"a number for a word", good, "POST", "/register", `{"boot_id":7}`, 422, "boot_id"},
-		{"huge registration", good, "POST", "/register", `{"version":"` + strings.Repeat("x", 70<<10) + `"}`, 413, "65536"},
+		{"huge registration", good, "POST", "/register", `{"version":"` + strings.Repeat("x", 5<<10) + `"}`, 413, "4096"},
 		{"next", good, "POST", "/next", `{"boot_id":"b"}`, 200, `{"id":"o-1","do":"inspect"}`},
 		{"next with a wrong nonce", []string{"Bearer bad"}, "POST", "/next", `{"boot_id":"b"}`, 401, "another boot"},
 		{"progress", good, "POST", "/orders/o-1/progress", `{"phase":"write","done":1,"total":2}`, 204, ""},
 		{"progress of an old order", good, "POST", "/orders/o-old/progress", `{"phase":"write"}`, 410, "no longer wanted"},
 		{"result", good, "POST", "/orders/o-1/result", `{"boot_id":"b","error":"disk broke"}`, 204, ""},
-		{"large result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 7<<20) + `"}`, 204, ""},
-		{"huge result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 8<<20) + `"}`, 413, "8388608"},
+		{"large result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 3<<10) + `"}`, 204, ""},
+		{"huge result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 4<<10) + `"}`, 413, "more than 4096 bytes"},
+		{"huge result of nobody", []string{"Bearer bad"}, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 4<<10) + `"}`, 401, "another boot"},
+		{"progress in many words", good, "POST", "/orders/o-1/progress", `{"phase":"` + strings.Repeat("x", 4<<10) + `"}`, 413, "more than 4096 bytes"},
 		{"our own fault stays ours", good, "POST", "/orders/o-broken/result", `{}`, 500, "log says more"},
 		{"manifest", good, "GET", "/images/i-mine/manifest", "", 200, `{"manifest of":"i-mine"}`},
 		{"manifest of another's image", good, "GET", "/images/i-other/manifest", "", 404, "not-found"},

@@ -64,6 +64,8 @@ type Agents interface {
 	// CodeNotFound; the agent gets 410 and gives the order up.
 	OrderProgress(ctx context.Context, nonce, order string, p inventory.Progress) error
 	OrderResult(ctx context.Context, nonce, order string, r inventory.Result) error
+	// ResultLimit is how many bytes a result may have: a stranger's fewer than an approved machine's.
+	ResultLimit(nonce string) (int64, error)
 	// MayRead says whether the machine with this nonce may have the manifest of the image.
 	MayRead(ctx context.Context, nonce, imageID string) error
 }

@@ -73,7 +73,7 @@ func NewServer(c Config) *Server {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(&inventory.Problem{
-			Code: inventory.CodeNotFound, Detail: "no such path: " + r.Method + " " + r.URL.Path, Hint: "GET /openapi.json lists them",
+			Code: inventory.CodeNotFound, Detail: "no such path: " + inventory.Text(r.Method+" "+r.URL.Path, inventory.MaxWord), Hint: "GET /openapi.json lists them",
 		}))
 	})
 	s.handler = s.known(mux)

@@ -230,6 +230,7 @@ func (e *Engine) OrderResult(ctx context.Context, nonce, order string, r invento
 	if err != nil {
 		return err
 	}
+	r = r.Bounded()
 	what := "an order that no longer stands"
 	if s := w.snap.Load(); s.record() != nil && orderID(s.d, s.record()) == order {
 		what = string(s.record().Step)

@@ -208,7 +208,7 @@ func (w *worker) inspected(r inventory.Result) error {
 		}
 		r.Report = &inventory.Report{Problems: []string{reason}}
 	}
-	rep := *r.Report
+	rep := w.kept(*r.Report)
 	return w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 		m.Report, m.ReportedAt = &rep, w.now()
 		if m.UUID == "" {

@@ -287,8 +287,8 @@ func (r *rack) obey(o inventory.Order) inventory.Result {
 		res.Report.PCI = r.pci
 	}
 	if answer != nil {
-		if bad := answer(o); bad.Error != "" {
-			res = bad
+		if other := answer(o); other.Error != "" || other.Report != nil {
+			res = other
 		}
 	}
 	return res

@@ -14,11 +14,13 @@ import (
 const (
 	maxRepeatOwners = 4096 // a flood of invented MACs; past it, rows begin anew
 	maxRepeatKeys   = 64   // of one owner: more than a boot has
+	maxRepeatsAll   = 32 << 10
 )
 
 type repeats struct {
 	mu     sync.Mutex
 	owners map[string]*row
+	all    int // sayings of all owners
 }
 
 // A row is what one owner (a machine, or the MAC of a stranger) said since something else happened to it.
@@ -69,15 +71,25 @@ func (r *repeats) find(e *inventory.Event) (repeat, bool) {
 func (r *repeats) keep(e *inventory.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o := r.rowLocked(owned(e))
-	if len(o.said) >= maxRepeatKeys || o.said == nil {
+	if r.all >= maxRepeatsAll {
+		r.owners, r.all = nil, 0
+	}
+	o, said := r.rowLocked(owned(e)), sayingOf(e)
+	if len(o.said) >= maxRepeatKeys {
+		r.forgetLocked(o)
+	}
+	if o.said == nil {
 		o.said = map[saying]repeat{}
 	}
-	since := e.Since
-	if since.IsZero() {
-		since = e.At
+	if _, again := o.said[said]; !again {
+		r.all++
 	}
-	o.said[sayingOf(e)] = repeat{e.Seq, max(e.Count, 1), since}
+	o.said[said] = repeat{e.Seq, max(e.Count, 1), first(*e)}
+}
+
+func (r *repeats) forgetLocked(o *row) {
+	r.all -= len(o.said)
+	o.said = nil
 }
 
 // bar ends the owner's row.
@@ -85,14 +97,15 @@ func (r *repeats) bar(owner string, seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.rowLocked(owner)
-	o.bar, o.said = max(o.bar, seq), nil
+	o.bar = max(o.bar, seq)
+	r.forgetLocked(o)
 }
 
 func (r *repeats) rowLocked(owner string) *row {
 	o := r.owners[owner]
 	if o == nil {
 		if r.owners == nil || len(r.owners) >= maxRepeatOwners {
-			r.owners = map[string]*row{}
+			r.owners, r.all = map[string]*row{}, 0
 		}
 		o = &row{}
 		r.owners[owner] = o

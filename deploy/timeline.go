@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -28,10 +27,19 @@ const (
 	fewStrangers   = 512
 	strangersEvery = time.Second
 
-	// What strangers send ends up in events; these bound one of them. The log of a failed order is the longest.
+	// What strangers send ends up in events; these bound one of them: its text, a datum, and those that are some lines long, the
+	// log of a failed order and what a console said.
 	maxText  = 1 << 10
-	maxDatum = 5 << 10
+	maxDatum = 512
+	maxLines = 5 << 10
 )
+
+func maxDatumOf(key string) int {
+	if key == "log" || key == "console" {
+		return maxLines
+	}
+	return maxDatum
+}
 
 type timeline struct {
 	store     *boltdb.Store
@@ -64,13 +72,7 @@ func newTimeline(store *boltdb.Store, log *slog.Logger, last uint64, owner func(
 }
 
 func (t *timeline) note(e inventory.Event) {
-	e.Text = clip(e.Text, maxText)
-	for k, v := range e.Data {
-		if len(v) > maxDatum {
-			e.Data = maps.Clone(e.Data)
-			e.Data[k] = clip(v, maxDatum)
-		}
-	}
+	e = bounded(e)
 	queue := t.queue
 	if t.ownerOf(e) == "" {
 		queue = t.strangers

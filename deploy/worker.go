@@ -46,7 +46,9 @@ type worker struct {
 	progress atomic.Pointer[inventory.Progress]
 	orders   orderBox
 	readings readings // of the BMC
-	ear      ear
+
+	reportSize atomic.Int64 // bytes of the report, as it is stored
+	ear        ear
 
 	// Of the loop alone.
 	ctx     context.Context
@@ -107,6 +109,7 @@ func (s *snapshot) record() *inventory.StepRecord {
 func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {
 	w := &worker{e: e, id: m.ID, mail: make(chan func()), gone: make(chan struct{})}
 	w.snap.Store(&snapshot{m, d})
+	w.reportSize.Store(int64(m.Report.Size()))
 	w.orders.changed = make(chan struct{})
 	// After a restart an agent that was here gets its full time to call again.
 	w.touch()
@@ -216,7 +219,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		d = *old.d
 		d.History = slices.Clone(d.History)
 	}
-	events := f(&next.m, &d)
+	events := atMost(perTransaction-1, f(&next.m, &d))
 	if d.ID != "" {
 		next.d = &d
 	}
@@ -243,6 +246,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 			}
 		}
 		for i := range events {
+			events[i] = bounded(events[i])
 			events[i].Machine, events[i].At = w.id, w.now()
 			if err := tx.AppendEvent(&events[i]); err != nil {
 				return err
@@ -255,6 +259,9 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		return fmt.Errorf("%s: write the store: %w", old.m.Name, err)
 	}
 	w.snap.Store(&next)
+	if next.m.Report != old.m.Report {
+		w.reportSize.Store(int64(next.m.Report.Size()))
+	}
 	if last > 0 {
 		w.e.timeline.happened(w.id, last)
 	}
@@ -370,7 +377,8 @@ func (w *worker) do(move Move) (again bool, err error) {
 			return nil
 		})
 	case Inspect:
-		w.orders.set(&inventory.Order{ID: "inspect-" + w.snap.Load().m.Boot.NonceID, Do: inventory.DoInspect})
+		m := w.snap.Load().m
+		w.orders.set(&inventory.Order{ID: "inspect-" + m.Boot.NonceID, Do: inventory.DoInspect, MaxReport: maxReport(m)})
 		return false, nil
 	case Begin:
 		return true, w.begin(move.Step)

@@ -74,6 +74,8 @@ type Order struct {
 	// Targets are the disks of an erase. Each has a result of its own, that of one which failed after all others.
 	Targets []DiskIdentity `json:"targets,omitempty"`
 	Quick   bool           `json:"quick,omitempty"`
+	// MaxReport is how many bytes the JSON of an inspection's report may have; 0: StrangerReport.
+	MaxReport int `json:"max_report,omitempty"`
 }
 
 // OrderImage names an image and where its bytes are. The manifest comes over TLS and is

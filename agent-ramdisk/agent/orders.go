@@ -21,7 +21,8 @@ import (
 func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inventory.Result) (err error) {
 	a.Settle(ctx)
 	if order.Do == inventory.DoInspect {
-		result.Report = a.Report()
+		report := a.Report().Bounded(cmp.Or(order.MaxReport, inventory.StrangerReport))
+		result.Report = &report
 		for _, p := range result.Report.Problems {
 			a.Log.Warn("inspect", "problem", p)
 		}

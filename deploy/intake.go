@@ -1,0 +1,83 @@
+package deploy
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// What agents say is bounded before it is kept: a report by inventory.Report.Bounded, the reports of all strangers together by
+// strangersReports, and what a transaction puts on the timeline by perTransaction.
+const (
+	// envelope is what a result may have beside its report.
+	envelope = 4 << 10
+	// strangersReports is what the reports of all machines that wait for approval may take. Each of them has its place in memory, too.
+	strangersReports = 32 << 20
+	// perTransaction is how many events are written at once: who else wants to write waits no longer than they take.
+	perTransaction = 50
+)
+
+// maxReport is how long the report of a machine may be: anybody can be a stranger, and many.
+func maxReport(m inventory.Machine) int {
+	if m.State == inventory.Discovered {
+		return inventory.StrangerReport
+	}
+	return inventory.KnownReport
+}
+
+// ResultLimit is how many bytes a result of the agent with this nonce may have. It is asked before the result is read.
+func (e *Engine) ResultLimit(nonce string) (int64, error) {
+	w, err := e.agent(nonce, "")
+	if err != nil {
+		return 0, err
+	}
+	return int64(maxReport(w.snap.Load().m)) + envelope, nil
+}
+
+// kept is the report as it is stored.
+func (w *worker) kept(r inventory.Report) inventory.Report {
+	m := w.snap.Load().m
+	r = r.Bounded(maxReport(m))
+	if m.State != inventory.Discovered {
+		return r
+	}
+	if others := w.e.strangersHold(w); others+int64(r.Size()) > strangersReports {
+		return r.Brief(fmt.Sprintf("the reports of machines that wait for approval take %d MiB together, and this one would be too much: "+
+			"approve the machine and boot it again, or delete strangers with `pxectl machine delete --discovered`", strangersReports>>20))
+	}
+	return r
+}
+
+// strangersHold is how many bytes the reports of machines that wait for approval have, without one of them.
+func (e *Engine) strangersHold(but *worker) (n int64) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, w := range e.workers {
+		if w != but && w.snap.Load().m.State == inventory.Discovered {
+			n += w.reportSize.Load()
+		}
+	}
+	return n
+}
+
+// bounded is an event within the bounds of one.
+func bounded(e inventory.Event) inventory.Event {
+	e.Text = clip(e.Text, maxText)
+	for k, v := range e.Data {
+		if most := maxDatumOf(k); len(v) > most {
+			e.Data = maps.Clone(e.Data)
+			e.Data[k] = clip(v, most)
+		}
+	}
+	return e
+}
+
+// atMost keeps the first n events of one change, and says how many there were.
+func atMost(n int, events []inventory.Event) []inventory.Event {
+	if len(events) <= n {
+		return events
+	}
+	more := inventory.Event{Kind: events[n-1].Kind, Text: fmt.Sprintf("… and %d more that are not kept", len(events)-n+1)}
+	return append(events[:n-1:n-1], more)
+}

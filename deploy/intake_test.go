@@ -1,0 +1,108 @@
+package deploy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// A stranger's report with 300,000 problems is one short transaction, and what is kept of it says so.
+func TestAReportWithoutEnd(t *testing.T) {
+	r := newRack(t)
+	r.setAnswer(func(o inventory.Order) inventory.Result {
+		res := goodResult(o, r.has(), "")
+		if o.Do == inventory.DoInspect {
+			res.Report.Problems = make([]string, 300_000)
+			for i := range res.Report.Problems {
+				res.Report.Problems[i] = fmt.Sprint("problem ", i)
+			}
+			res.Report.System.Serial = strings.Repeat("s", 1<<20)
+			res.Report.PCI = make([]inventory.PCIDevice, 100_000)
+		}
+		return res
+	})
+	r.start()
+	r.powerOn(power.Boot{Device: power.DevicePXE})
+	m := r.until(inventory.Discovered)
+	r.reported()
+	m = r.machine()
+	if got := m.Report.Size(); got > inventory.StrangerReport || len(m.Report.System.Serial) > inventory.MaxWord {
+		t.Errorf("a stranger's report takes %d bytes, its serial number %d", got, len(m.Report.System.Serial))
+	}
+	if said := strings.Join(m.Report.Problems, "\n"); !strings.Contains(said, "300000 problems are reported") || !strings.Contains(said, "problem 0") {
+		t.Errorf("problems %q, want that there were more", said)
+	}
+	events, err := r.now().Events(0, m.ID, 1000)
+	if err != nil || len(events) > 2*perTransaction {
+		t.Errorf("%d events, %v, want at most %d of one transaction", len(events), err, perTransaction)
+	}
+}
+
+func TestEventsOfATransaction(t *testing.T) {
+	many := make([]inventory.Event, 300)
+	for i := range many {
+		many[i] = inventory.Event{Kind: "agent", Text: fmt.Sprint(i)}
+	}
+	for _, c := range []struct {
+		n    int
+		last string
+		want int
+	}{
+		{0, "", 0},
+		{1, "0", 1},
+		{perTransaction, "49", perTransaction},
+		{perTransaction + 1, "… and 2 more that are not kept", perTransaction},
+		{300, "… and 251 more that are not kept", perTransaction},
+	} {
+		got := atMost(perTransaction, many[:c.n])
+		if len(got) != c.want || len(got) > 0 && got[len(got)-1].Text != c.last {
+			t.Errorf("atMost(%d events) = %d, the last %q; want %d and %q", c.n, len(got), got[len(got)-1].Text, c.want, c.last)
+		}
+	}
+	if many[perTransaction-1].Text != "49" {
+		t.Error("atMost wrote into what it was given")
+	}
+}
+
+// Strangers' reports have a bound together; approved machines are not in it.
+func TestReportsOfAllStrangers(t *testing.T) {
+	r := newRack(t)
+	e := r.start()
+	r.powerOn(power.Boot{Device: power.DevicePXE})
+	r.until(inventory.Discovered)
+	r.reported()
+	e.mu.Lock()
+	w := e.byMAC[testMAC]
+	other := newWorker(e, inventory.Machine{ID: "m-other", Name: "other", State: inventory.Discovered}, nil)
+	e.workers[other.id] = other
+	e.mu.Unlock()
+	full := inventory.Report{Disks: r.has(), System: inventory.System{Serial: "S1"}}
+	other.reportSize.Store(strangersReports - int64(full.Size()))
+	if got := w.kept(full); len(got.Disks) == 0 {
+		t.Errorf("a report that fits is kept as %+v", got)
+	}
+	other.reportSize.Add(1)
+	if got := w.kept(full); len(got.Disks) != 0 || got.System.Serial != "S1" || !strings.Contains(got.Problems[0], "32 MiB together") {
+		t.Errorf("a report too much is kept as %+v, want who it is and why no more", got)
+	}
+	other.snap.Store(&snapshot{m: inventory.Machine{ID: "m-other", State: inventory.Available}})
+	if got := w.kept(full); len(got.Disks) == 0 {
+		t.Errorf("beside an approved machine it is kept as %+v", got)
+	}
+	limit, err := e.ResultLimit("no nonce")
+	if err == nil {
+		t.Errorf("ResultLimit of nobody = %d, want an error", limit)
+	}
+	r.mu.Lock()
+	nonce := testKey.IssueNonce(testMAC, e.cfg.Now())
+	r.mu.Unlock()
+	if _, err := e.ResultLimit(nonce); err == nil {
+		t.Error("ResultLimit of a boot that never registered: want an error")
+	}
+	e.mu.Lock()
+	delete(e.workers, other.id)
+	e.mu.Unlock()
+}
