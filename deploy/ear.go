@@ -270,15 +270,16 @@ func (w *worker) hear(f Facts) {
 }
 
 // booting names the boot that is under way, from the moment when the machine is to be switched on until its agent calls; "" when there is none.
+// With another BMC it is another one: nothing more is sent to an address that has been replaced.
 func (w *worker) booting(f Facts) string {
 	s := w.snap.Load()
 	switch {
 	case s.m.BMC.Address == "" || f.Maintenance || f.AgentHere:
 		return ""
 	case f.Deploying && f.Step == inventory.BootAgent && f.Began && !f.Overdue && !f.Proved && !f.Erred:
-		return orderID(s.d, s.record())
+		return orderID(s.d, s.record()) + " by " + s.m.BMC.Address
 	case f.State == inventory.Enrolled && w.now().Sub(time.Unix(0, max(w.asked.Load(), w.switched.Load()))) < bootsWithin:
-		return string(inventory.Enrolled)
+		return string(inventory.Enrolled) + " by " + s.m.BMC.Address
 	}
 	return ""
 }

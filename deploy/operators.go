@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
@@ -99,7 +100,8 @@ func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) 
 		return inventory.Machine{}, err
 	}
 	return call(ctx, w, func() (inventory.Machine, error) {
-		next := w.snap.Load().m
+		s := w.snap.Load()
+		next := s.m
 		if edit.AcceptBMC != nil {
 			if err := w.acceptable(next, *edit.AcceptBMC); err != nil {
 				return next, err
@@ -108,10 +110,16 @@ func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) 
 		if err := edit.Apply(&next, actor, w.now(), e.cfg.Seal); err != nil {
 			return next, err
 		}
-		err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 			*m = next
+			if r := s.record(); r != nil && r.Step == inventory.BootAgent && s.m.BMC.Address == "" && next.BMC.Address != "" {
+				d.History[len(d.History)-1].ActedAt = time.Time{} // nobody has to reboot it by hand any more
+			}
 			return []inventory.Event{{Kind: "edit", Actor: actor, Text: "edited: " + edit.touches()}}
 		})
+		if err == nil && reached(next.BMC) != reached(s.m.BMC) {
+			w.stopWork() // what is in flight would go on with the old one; it is done again
+		}
 		return w.snap.Load().m, taken(w.snap.Load().m.Name, err)
 	})
 }

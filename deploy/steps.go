@@ -41,6 +41,9 @@ func (w *worker) act(step inventory.Step) {
 			if r := now.record(); r == nil || now.d.ID != s.d.ID || r.Step != step || !r.BeganAt.Equal(began) {
 				return struct{}{}, nil
 			}
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return struct{}{}, nil // stopped, to be done again: its deadline would be another error
+			}
 			w.working = nil
 			w.settle(out)
 			return struct{}{}, nil

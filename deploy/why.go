@@ -112,7 +112,7 @@ func whyDeploying(s snapshot, events []inventory.Event, now time.Time, say func(
 		saw(b)
 		if s.m.BMC.Address == "" && s.m.BMC.Proposed != nil {
 			b.stage += "; " + Unaccepted(s.m)
-			b.next = "reboot it into network boot, or let its BMC do that: `" + AcceptCommand(s.m) + "`, and deploy it again"
+			b.next = "reboot it into network boot, or let its BMC do that, if the address is right: `" + AcceptCommand(s.m) + "`"
 		}
 		return say(b.next, "is being booted into the agent since %s (walk %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, MaxBoots, b.stage, left)
 	case inventory.VerifyOS:

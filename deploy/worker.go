@@ -345,11 +345,16 @@ func (w *worker) advance() time.Duration {
 	return 30 * time.Second
 }
 
+// reached is all that decides where commands go, and as whom.
+func reached(b inventory.BMC) string {
+	return b.Address + "\x00" + b.User + "\x00" + string(b.Password)
+}
+
 // syncPower looks now and then at the power of a machine that is left alone, and at once when its BMC has become known. What
 // the BMC says, and that it says nothing, is recorded on the machine.
 func (w *worker) syncPower() {
 	m := w.snap.Load().m
-	how := m.BMC.Address + "\x00" + m.BMC.User + "\x00" + string(m.BMC.Password)
+	how := reached(m.BMC)
 	// Not of a stranger: who it is that says so has not been approved, and we would send our password there.
 	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil || w.synced == how && w.now().Before(w.syncAt) {
 		return
