@@ -87,9 +87,9 @@ func script(t *testing.T) (hook, out string) {
 	t.Helper()
 	dir := t.TempDir()
 	hook, out = filepath.Join(dir, "hook"), filepath.Join(dir, "out")
-	text := "#!/bin/sh\nenv >> " + out + "\n" +
-		"[ \"$1\" = bound ] && ip addr add $ip/24 dev $interface\n" +
-		"case $reason in BOUND|REBOOT) ip addr add $new_ip_address/24 dev $interface;; esac\nexit 0\n"
+	// It tells last: what is in out has been done.
+	text := "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/24 dev $interface\n" +
+		"case $reason in BOUND|REBOOT) ip addr add $new_ip_address/24 dev $interface;; esac\nenv >> " + out + "\nexit 0\n"
 	if err := os.WriteFile(hook, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -151,25 +151,41 @@ func TestDhclient(t *testing.T) {
 	h := testnet.NewHost(t, "dhclient", "", alice)
 	hook, out := script(t)
 	dir := t.TempDir()
-	args := []string{"-1", "-v", "-sf", hook, "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "-cf", "/dev/null"}
-	h.Run(t, "dhclient", append(args, "eth0")...)
+	args := []string{"-1", "-v", "-sf", hook, "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "-cf", "/dev/null", "eth0"}
+	// In the foreground, as a child of ours: its end is an event, and its pid is not to be read from a file.
+	begin := func(reason string) *exec.Cmd {
+		t.Helper()
+		cmd := h.Command("dhclient", append([]string{"-d"}, args...)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		until(t, "dhclient told its hook "+reason, func() bool {
+			told, _ := os.ReadFile(out)
+			return strings.Contains(string(told), "reason="+reason+"\n")
+		})
+		return cmd
+	}
+	first := begin("BOUND")
 	r.saw(t, "ACK 10.77.0.100")
-	pid, err := os.ReadFile(filepath.Join(dir, "pid"))
-	if err != nil {
+	until(t, "dhclient has written its lease", func() bool { // only after it told its hook
+		kept, _ := os.ReadFile(filepath.Join(dir, "leases"))
+		return strings.Contains(string(kept), "fixed-address 10.77.0.100;") && strings.HasSuffix(string(kept), "}\n")
+	})
+	if err := first.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	h.Run(t, "kill", strings.TrimSpace(string(pid)))
+	_ = first.Wait()
 	r.mu.Lock()
 	before := len(r.seen)
 	r.mu.Unlock()
-	until(t, "dhclient ended", func() bool { return exec.Command("kill", "-0", strings.TrimSpace(string(pid))).Run() != nil })
-	h.Run(t, "dhclient", append(args, "eth0")...)
+	begin("REBOOT")
 	r.mu.Lock()
 	if got := r.seen[before:]; len(got) != 1 || !strings.Contains(got[0], "REQUEST from other") || !strings.Contains(got[0], "ACK 10.77.0.100") {
 		t.Errorf("after a restart, dhclient's packets were %q, want one REQUEST", got)
 	}
 	r.mu.Unlock()
-	h.Run(t, "dhclient", append([]string{"-r"}, append(args, "eth0")...)...)
+	h.Run(t, "dhclient", append([]string{"-r"}, args...)...)
 	r.saw(t, "10.77.0.100 given back")
 	told, _ := os.ReadFile(out)
 	for _, want := range []string{"new_ip_address=10.77.0.100", "new_subnet_mask=255.255.255.0", "new_routers=10.77.0.254", "new_domain_name=rack.example", "new_dhcp_lease_time=60"} {
