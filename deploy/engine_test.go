@@ -158,11 +158,11 @@ func TestDeploymentsThatFailSayWhy(t *testing.T) {
 			step:    "validate", reason: "disk vda has sectors of 4096 bytes, the partition table of image debian-12 is made for 512", hint: "image made for such disks",
 		},
 		"a BMC that refuses the password": {
-			late: func(r *rack) { r.bmc.Quirks.Refuses = true },
+			late: func(r *rack) { r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true }) },
 			step: "validate", reason: "user or password rejected", hint: "--bmc-password-file",
 		},
 		"a BMC that is silent": {
-			late: func(r *rack) { r.bmc.Quirks.Silent = true },
+			late: func(r *rack) { r.bmc.Misbehave(func(q *powertest.Quirks) { q.Silent = true }) },
 			step: "validate", reason: "no answer", hint: "cable",
 		},
 		"a wrong checksum": {
@@ -288,7 +288,7 @@ func TestRefusals(t *testing.T) {
 	if m, _ := e.Machine("m1"); m.State != inventory.Available {
 		t.Errorf("after a cancel before its disk was touched, the machine is %s, want available", m.State)
 	}
-	r.bmc.Quirks.Silent = true
+	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Silent = true })
 	if err := e.DeleteMachine(ctx, "test", "m1"); err != nil {
 		t.Errorf("delete with a dead BMC: %v", err)
 	}
@@ -365,7 +365,7 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 		t.Errorf("deploy after the cancel: %v, want the guard still up", err)
 	}
 	// A redeployment that fails before it touches the disk leaves the guard up, too.
-	r.bmc.Quirks.Refuses = true
+	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true })
 	r.deploy(inventory.DeployRequest{Redeploy: true})
 	r.until(inventory.Failed)
 	_, err = r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})

@@ -36,7 +36,7 @@ func TestOffAndOn(t *testing.T) {
 			if err := power.On(ctx, b, quick); err != nil || !b.On() {
 				t.Fatalf("On() = %v with the machine on = %v, want nil, true", err, b.On())
 			}
-			b.Quirks.Loses = c.quirks.Loses
+			b.Misbehave(func(q *powertest.Quirks) { q.Loses = c.quirks.Loses })
 			if err := power.Off(ctx, b, quick); err != nil || b.On() {
 				t.Fatalf("Off() = %v with the machine on = %v, want nil, false", err, b.On())
 			}

@@ -42,6 +42,7 @@ var (
 
 // BMC is a management controller and its machine. The zero value is obedient and its machine is off.
 type BMC struct {
+	// Quirks are those that it begins with; [BMC.Misbehave] changes them once it is in use.
 	Quirks Quirks
 	// Booted, when set, hears of every start and restart of the machine, with the
 	// override that the firmware found (and took, when it was for once). It runs inside the call
@@ -60,6 +61,13 @@ type BMC struct {
 }
 
 var _ power.BMC = (*BMC)(nil)
+
+// Misbehave changes the quirks of a BMC that is in use.
+func (b *BMC) Misbehave(change func(*Quirks)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change(&b.Quirks)
+}
 
 // Calls is what was asked so far: "power", "off", "boot", "set boot pxe once efi", …
 func (b *BMC) Calls() []string {
