@@ -16,9 +16,10 @@ import (
 // response per connection.
 
 type request struct {
-	Do      string `json:"do"` // status, power, down
-	Machine string `json:"machine,omitempty"`
-	Action  string `json:"action,omitempty"`
+	Do      string    `json:"do"` // status, power, slow-disk, down
+	Machine string    `json:"machine,omitempty"`
+	Action  string    `json:"action,omitempty"`
+	Slow    *SlowDisk `json:"slow,omitempty"` // nil: as fast as it can
 }
 
 type response struct {
@@ -78,11 +79,13 @@ func (s *supervisor) answer(req request) (resp response) {
 			resp.Machines = append(resp.Machines, m.status())
 		}
 	case "power":
-		err = s.powerOf(req.Machine, req.Action)
+		err = s.order(req.Machine, func(m *machine) (<-chan error, error) { return m.power(req.Action) })
+	case "slow-disk":
+		err = s.order(req.Machine, func(m *machine) (<-chan error, error) { return m.slowDisk(req.Slow), nil })
 	case "down":
 		s.down()
 	default:
-		err = fmt.Errorf("request %q: have status, power, down", req.Do)
+		err = fmt.Errorf("request %q: have status, power, slow-disk, down", req.Do)
 	}
 	if err != nil {
 		resp.Error = err.Error()
@@ -90,13 +93,14 @@ func (s *supervisor) answer(req request) (resp response) {
 	return resp
 }
 
-func (s *supervisor) powerOf(name, action string) error {
+// order gives an order to a machine and waits until it is done.
+func (s *supervisor) order(name string, give func(*machine) (<-chan error, error)) error {
 	names := make([]string, len(s.machines))
 	for i, m := range s.machines {
 		if names[i] = m.Name; m.Name != name {
 			continue
 		}
-		done, err := m.power(action)
+		done, err := give(m)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -104,7 +108,7 @@ func (s *supervisor) powerOf(name, action string) error {
 		case err := <-done:
 			return err
 		case <-time.After(controlTimeout / 2):
-			return fmt.Errorf("%s: power %s: not done in %s", name, action, controlTimeout/2)
+			return fmt.Errorf("%s: not done in %s", name, controlTimeout/2)
 		}
 	}
 	return fmt.Errorf("no machine %q in this rack (have: %s)", name, strings.Join(names, ", "))

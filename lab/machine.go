@@ -36,14 +36,16 @@ type machine struct {
 	running *qemu            // nil when off
 	settled <-chan time.Time // fires when the boot that has begun has read its order; nil when it has
 	began   int              // wishes at its beginning
+	slow    *SlowDisk        // nil: the disk takes what it can
 }
 
 // A qemu is one run of QEMU.
 type qemu struct {
-	cmd    *exec.Cmd
-	qmp    *qmp
-	index  int           // bootindex of the NIC
-	exited chan struct{} // closed when the process was reaped
+	cmd     *exec.Cmd
+	qmp     *qmp
+	index   int           // bootindex of the NIC
+	limited bool          // disk0 is slow
+	exited  chan struct{} // closed when the process was reaped
 }
 
 func newMachine(m Machine, number int, rack *supervisor) (*machine, error) {
@@ -231,6 +233,10 @@ func (m *machine) startQEMU() error {
 		return fmt.Errorf("%w; QEMU: %s: %s", err, cmd.ProcessState, tail(logPath))
 	}
 	m.running = q
+	if err := m.limitDisk(); err != nil {
+		m.cutPower()
+		return err
+	}
 	m.mu.Lock()
 	m.on, m.pid = true, cmd.Process.Pid
 	m.mu.Unlock()

@@ -217,6 +217,13 @@ func (r *Rack) Power(ctx context.Context, machine, action string) error {
 	return err
 }
 
+// SlowDisk makes a machine's first disk slow to write to, from now on and over power cycles, or with nil fast again. It holds
+// open what would be over before anybody looks: a deployment in the middle of its writing.
+func (r *Rack) SlowDisk(ctx context.Context, machine string, slow *SlowDisk) error {
+	_, err := ask(ctx, r.Dir, request{Do: "slow-disk", Machine: machine, Slow: slow})
+	return err
+}
+
 // Console is the file that holds all that a machine wrote to its serial port since Up.
 func (r *Rack) Console(machine string) string {
 	return filepath.Join(machineDir(r.Dir, machine), "console.log")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/lab"
 )
 
 const (
@@ -106,11 +107,10 @@ func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 	r.enroll("m1", mac1)
 	r.pxectl("deploy", "m1", "--image", "mini", "--wait", "--timeout", "4m")
 
+	// Five chunks of 4 MiB differ from what the first system left. The disk takes one of them, and the others when this test says so.
+	r.slowDisk("m1", &lab.SlowDisk{Burst: 8 << 20, PerSecond: 64 << 10})
 	r.pxectl("deploy", "m1", "--image", "mini", "--redeploy", "--hostname", "again")
-	r.until(60*time.Second, "chunks are being written", func() bool {
-		d, err := r.client.Deployment(t.Context(), "m1")
-		return err == nil && d.Step == inventory.WriteImage && d.Progress != nil && d.Progress.Phase == "write" && d.Progress.Done > 0
-	})
+	r.writing("m1")
 	before := r.appliance()
 	if _, err := r.Exec(t.Context(), "kill", "-9", before); err != nil {
 		t.Fatal(err)
@@ -123,6 +123,7 @@ func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 	if m := r.machine("m1"); m.State != inventory.Deploying {
 		t.Errorf("m1 is %s after the kill, want deploying", m.State)
 	}
+	r.slowDisk("m1", nil)
 	r.until(60*time.Second, "m1 is deployed", func() bool { return r.machine("m1").State != inventory.Deploying })
 	d := r.deployment("m1")
 	if d.Outcome != inventory.Succeeded || d.Hostname != "again" {
@@ -142,6 +143,23 @@ func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 	}
 	r.until(5*time.Second, "the console shows again login:", func() bool { return strings.Contains(r.console("m1"), "again login:") })
 	r.proveDisk("m1")
+}
+
+// slowDisk makes a machine's disk slow, or with nil fast again.
+func (r *rack) slowDisk(name string, slow *lab.SlowDisk) {
+	r.t.Helper()
+	if err := r.SlowDisk(r.t.Context(), name, slow); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// writing waits until chunks of a machine's image are being written. A slow disk holds that open.
+func (r *rack) writing(name string) {
+	r.t.Helper()
+	r.until(60*time.Second, "chunks are being written", func() bool {
+		d, err := r.client.Deployment(r.t.Context(), name)
+		return err == nil && d.Step == inventory.WriteImage && d.Progress != nil && d.Progress.Phase == "write" && d.Progress.Done > 0
+	})
 }
 
 // appliance is the pid of `pxectl serve`, inside the rack.
