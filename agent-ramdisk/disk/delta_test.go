@@ -12,6 +12,8 @@ import (
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/parttable"
 )
 
 // plainImage is an image without a partition table: of these chunks, the ones whose letter is '.' are zero.
@@ -181,15 +183,15 @@ func TestPrepareKeeps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, parts := partitions(d, d.Size, d.Sector)
-	if _, err := d.WriteAt([]byte("XFSB"), parts[1].offset); err != nil {
+	parts := parttable.Read(d, d.Size, d.Sector).Partitions
+	if _, err := d.WriteAt([]byte("XFSB"), parts[1].Offset); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Prepare(32 << 20); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, 4)
-	for off, want := range map[int64]string{20 << 20: "XFSB", 50<<20 + 900<<10: "\x00\x00\x00\x00", parts[1].offset: "\x00\x00\x00\x00"} {
+	for off, want := range map[int64]string{20 << 20: "XFSB", 50<<20 + 900<<10: "\x00\x00\x00\x00", parts[1].Offset: "\x00\x00\x00\x00"} {
 		if _, err := d.ReadAt(got, off); err != nil || string(got) != want {
 			t.Errorf("at %d MiB: %q, %v; want %q", off>>20, got, err, want)
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pxectl/pxectl/internal/parttable"
 )
 
 // sfdisk partitions a disk as its script says.
@@ -30,9 +32,8 @@ func byPartx(t *testing.T, path string) (parts []string) {
 }
 
 func byUs(d *Device) (parts []string) {
-	_, list := partitions(d, d.Size, d.Sector)
-	for _, p := range list {
-		parts = append(parts, fmt.Sprintf("%d %d %d", p.number, p.offset/512, p.length/512))
+	for _, p := range parttable.Read(d, d.Size, d.Sector).Partitions {
+		parts = append(parts, fmt.Sprintf("%d %d %d", p.Number, p.Offset/512, p.Length/512))
 	}
 	return parts
 }
@@ -97,21 +98,60 @@ func TestMBR(t *testing.T) {
 	}
 }
 
-// FuzzPartitions: no disk makes the reading of its table fail, take long, or find partitions outside of it.
-func FuzzPartitions(f *testing.F) {
-	boot := make([]byte, 64<<10)
-	copy(boot[446:], "\x80\x00\x00\x00\x83\x00\x00\x00\x01\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x10\x00\x00\x00\x20\x00\x00\x00")
-	boot[510], boot[511] = 0x55, 0xaa
-	copy(boot[16*512:], boot[:512])
-	f.Add(boot)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		disk := make([]byte, 64<<10)
-		copy(disk, data)
-		_, parts := partitions(strings.NewReader(string(disk)), int64(len(disk)), 512)
-		for _, p := range parts {
-			if p.offset < 0 || p.length <= 0 || p.offset+p.length > int64(len(disk)) {
-				t.Errorf("partition %+v on a disk of %d bytes", p, len(disk))
+// TestTablesAsTheKernelReadsThem: a GPT counts where the MBR says so, and one that nothing else contradicts is given an MBR that does.
+func TestTablesAsTheKernelReadsThem(t *testing.T) {
+	need(t, "sgdisk", "sfdisk", "partx")
+	const size = 70 << 20
+	for _, tt := range []struct {
+		name  string
+		spoil func(t *testing.T, path string) // a disk with a GPT of one partition of 20 MiB
+		kind  string
+		want  []string // of partx before the seed is added
+	}{
+		{"MBR written over a GPT", func(t *testing.T, path string) {
+			cmd := exec.Command("sfdisk", "--quiet", "--no-reread", "--wipe", "never", path)
+			cmd.Stdin = strings.NewReader("label: dos\n4096,20480,83,*\n")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("sfdisk: %v\n%s", err, out)
 			}
-		}
-	})
+		}, "mbr", []string{"1 4096 20480"}},
+		{"GPT without an MBR", func(t *testing.T, path string) {
+			if _, err := open(t, path).WriteAt(make([]byte, 512), 0); err != nil {
+				t.Fatal(err)
+			}
+		}, "gpt", nil},
+		{"GPT with boot code and an empty MBR", func(t *testing.T, path string) {
+			sector := make([]byte, 512)
+			copy(sector, "boot code")
+			sector[510], sector[511] = 0x55, 0xaa
+			if _, err := open(t, path).WriteAt(sector, 0); err != nil {
+				t.Fatal(err)
+			}
+		}, "gpt", nil},
+		{"hybrid MBR", func(t *testing.T, path string) { run(t, "sgdisk", "--hybrid", "1", path) }, "gpt", []string{"1 2048 40960"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := sparse(t, size)
+			run(t, "sgdisk", "-n", "1:2048:+20M", path)
+			tt.spoil(t, path)
+			d := open(t, path)
+			if err := d.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if tt.want != nil {
+				if got := byPartx(t, path); !slices.Equal(got, tt.want) {
+					t.Fatalf("partx sees %q, want %q", got, tt.want)
+				}
+			}
+			if got := parttable.Read(d, d.Size, d.Sector); got.Kind != tt.kind || got.Fault != nil {
+				t.Errorf("Read = %q, %v, want %q", got.Kind, got.Fault, tt.kind)
+			}
+			if _, err := d.Finish(seed); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := byUs(d), byPartx(t, path); !slices.Equal(got, want) || len(got) != 2 {
+				t.Errorf("with the seed: %q, partx sees %q; want two partitions", got, want)
+			}
+		})
+	}
 }

@@ -3,6 +3,8 @@ package disk
 import (
 	"errors"
 	"fmt"
+
+	"github.com/pxectl/pxectl/internal/parttable"
 )
 
 // Prepared is what is known of a disk after Prepare.
@@ -27,13 +29,12 @@ func (d *Device) Prepare(keep int64) (Prepared, error) {
 	if d.Size < 2*edge {
 		return Prepared{}, fmt.Errorf("%s holds %d bytes: too small for any system", d.Name, d.Size)
 	}
-	_, parts := partitions(d, d.Size, d.Sector)
-	for _, p := range append(parts, extent{length: d.Size}) {
-		end := p.offset + p.length
+	for _, p := range append(parttable.All(d, d.Size, d.Sector), parttable.Extent{Length: d.Size}) {
+		end := p.Offset + p.Length
 		// ZFS, LVM and RAID keep copies at the end, too.
-		places := [][2]int64{{p.offset, min(p.offset+edge, end)}, {max(p.offset, end-tail), end}}
+		places := [][2]int64{{p.Offset, min(p.Offset+edge, end)}, {max(p.Offset, end-tail), end}}
 		for _, off := range farCopies {
-			if at := p.offset + off; at+4096 <= end {
+			if at := p.Offset + off; at+4096 <= end {
 				places = append(places, [2]int64{at, at + 4096})
 			}
 		}

@@ -1,11 +1,11 @@
 package disk
 
 import (
-	"bytes"
 	"encoding/binary"
 	"io"
 	"slices"
-	"strings"
+
+	"github.com/pxectl/pxectl/internal/parttable"
 )
 
 const (
@@ -98,14 +98,10 @@ func probe(r io.ReaderAt, offset, size int64) []string {
 	if sb := at(1024, 256); le.Uint16(sb[0x38:]) == 0xef53 {
 		add(extVersion(le.Uint32(sb[0x5c:]), le.Uint32(sb[0x60:])))
 	}
-	boot := at(0, 512)
-	if label, ok := fatLabel(boot); ok {
+	if _, ok := parttable.FATLabel(at(0, 512)); ok {
 		add("vfat")
-		add(seedLabel(label))
 	}
-	if slices.Contains(found, "iso9660") {
-		add(seedLabel(string(at(0x8028, 32))))
-	}
+	add(parttable.SeedLabel(io.NewSectionReader(r, offset, size), 0))
 	// md 1.0 lies 8 to 12 KiB before the end, 0.90 in the last whole 64 KiB.
 	if string(at((size/512-16)&^7*512, 4)) == "\xfc\x4e\x2b\xa9" || string(at(size&^0xffff-0x10000, 4)) == "\xfc\x4e\x2b\xa9" {
 		add("md")
@@ -139,39 +135,16 @@ func extVersion(compat, incompat uint32) string {
 	}
 }
 
-// fatLabel reads the label of a FAT boot sector. ok is false when it is none.
-func fatLabel(boot []byte) (label string, ok bool) {
-	if boot[510] != 0x55 || boot[511] != 0xaa {
-		return "", false
-	}
-	switch {
-	case bytes.HasPrefix(boot[54:], []byte("FAT1")):
-		return strings.TrimRight(string(boot[43:54]), " \x00"), true
-	case bytes.HasPrefix(boot[82:], []byte("FAT32")):
-		return strings.TrimRight(string(boot[71:82]), " \x00"), true
-	}
-	return "", false
-}
-
-// seedLabel is the label when it is one that cloud-init looks for, and nothing otherwise.
-func seedLabel(label string) string {
-	switch l := strings.ToLower(strings.TrimRight(label, " \x00")); l {
-	case "cidata", "config-2":
-		return l
-	}
-	return ""
-}
-
 // Probe names what lies on a disk: its partition table, and the signatures of the disk and of
 // every partition. It reads a few hundred small places.
 func Probe(r io.ReaderAt, size int64, sector int) []string {
 	found := probe(r, 0, size)
-	table, parts := partitions(r, size, sector)
+	table := parttable.Read(r, size, sector).Kind
 	if table != "" && !(table == "mbr" && len(found) > 0) { // a file system's boot sector looks like an MBR
 		found = append(found, table)
 	}
-	for _, p := range parts {
-		for _, name := range probe(r, p.offset, p.length) {
+	for _, p := range parttable.All(r, size, sector) {
+		for _, name := range probe(r, p.Offset, p.Length) {
 			if !slices.Contains(found, name) {
 				found = append(found, name)
 			}
@@ -179,50 +152,4 @@ func Probe(r io.ReaderAt, size int64, sector int) []string {
 	}
 	slices.Sort(found)
 	return found
-}
-
-// An extent is where a partition lies, in bytes, and what its table says of it.
-type extent struct {
-	offset, length int64
-	number         int
-	name           string   // in a GPT
-	kind, unique   [16]byte // in a GPT
-	mbr            byte     // its type in an MBR
-}
-
-// esp says whether a partition is an EFI system partition.
-func (e extent) esp() bool { return e.kind == efiSystem || e.mbr == mbrEFI }
-
-// efiSystem is the type of EFI system partitions, table 5-7.
-var efiSystem = guid("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
-
-// partitions lists partitions of a disk by whichever table it has: the GPT, its backup when
-// the first is damaged, or the MBR.
-func partitions(r io.ReaderAt, size int64, sector int) (table string, parts []extent) {
-	sectors := uint64(size) / uint64(sector)
-	if sectors < 4 {
-		return "", nil
-	}
-	for _, lba := range []uint64{1, sectors - 1} {
-		g, err := readGPT(r, sector, lba)
-		if err != nil {
-			continue
-		}
-		list, err := g.partitions(sectors)
-		if err != nil {
-			continue
-		}
-		for _, p := range list {
-			parts = append(parts, extent{
-				offset: int64(p.First) * int64(sector), length: int64(p.Last-p.First+1) * int64(sector),
-				number: p.Number, name: p.Name, kind: p.Type, unique: p.Unique,
-			})
-		}
-		return "gpt", parts
-	}
-	mbr, ok := readMBR(r, 0)
-	if !ok {
-		return "", nil
-	}
-	return "mbr", mbr.partitions(r, sectors, sector)
 }

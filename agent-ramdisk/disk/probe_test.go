@@ -78,21 +78,6 @@ func smallGPT(f *testing.F) []byte {
 	return raw[:34*512]
 }
 
-func FuzzReadGPT(f *testing.F) {
-	f.Add(smallGPT(f))
-	f.Add([]byte("EFI PART"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		g, err := readGPT(bytes.NewReader(data), 512, 1)
-		if err != nil {
-			return
-		}
-		if _, err := readGPT(bytes.NewReader(slices.Concat(make([]byte, 512), g.encode(), data[min(len(data), 1024):])), 512, 1); err != nil {
-			t.Errorf("what encode wrote does not read: %v", err)
-		}
-		_, _ = g.partitions(1 << 30)
-	})
-}
-
 func FuzzProbe(f *testing.F) {
 	f.Add(smallGPT(f))
 	f.Add([]byte("XFSB"))

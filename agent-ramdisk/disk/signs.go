@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pxectl/pxectl/agent-ramdisk/fat"
+	"github.com/pxectl/pxectl/internal/parttable"
 )
 
 // Signs are what firmware, kernel and cloud-init go by when they look for a system to start.
@@ -48,27 +49,27 @@ func ReadSigns(r io.ReaderAt, size int64, sector int, arch string) Signs {
 	first := make([]byte, 512)
 	_, _ = r.ReadAt(first, 0) // a disk that cannot be read has no signs
 	s.BootCode = first[510] == 0x55 && first[511] == 0xaa && slices.ContainsFunc(first[:440], func(b byte) bool { return b != 0 })
-	_, parts := partitions(r, size, sector)
-	for _, p := range append(parts, extent{length: size}) {
-		kind, id, label := filesystem(r, p.offset)
+	parts := parttable.Read(r, size, sector).Partitions
+	for _, p := range append(parts, parttable.Extent{Length: size}) {
+		kind, id, label := filesystem(r, p.Offset)
 		if id != "" {
 			s.ids = append(s.ids, kind+" "+id)
 		}
 		if label != "" {
 			s.Labels = append(s.Labels, label)
 		}
-		if p.unique != [16]byte{} {
-			s.Signatures = append(s.Signatures, p.unique)
-			s.ids = append(s.ids, "partition "+guidText(p.unique))
+		if p.Unique != [16]byte{} {
+			s.Signatures = append(s.Signatures, p.Unique)
+			s.ids = append(s.ids, "partition "+guidText(p.Unique))
 		}
-		if p.esp() {
-			e := ESP{Number: p.number, First: uint64(p.offset) / uint64(sector), Sectors: uint64(p.length) / uint64(sector), Signature: p.unique}
-			if p.kind != efiSystem {
+		if p.ESP() {
+			e := ESP{Number: p.Number, First: uint64(p.Offset) / uint64(sector), Sectors: uint64(p.Length) / uint64(sector), Signature: p.Unique}
+			if p.MBR == parttable.EFI {
 				e.MBR = true
 				copy(e.Signature[:], first[440:444])
 				s.Signatures = append(s.Signatures, e.Signature)
 			}
-			e.Fallback, e.Loader = loader(io.NewSectionReader(r, p.offset, p.length), arch)
+			e.Fallback, e.Loader = loader(io.NewSectionReader(r, p.Offset, p.Length), arch)
 			s.ESPs = append(s.ESPs, e)
 		}
 	}
@@ -112,14 +113,14 @@ func filesystem(r io.ReaderAt, off int64) (kind, id, label string) {
 	case string(b[0x10040:0x10048]) == "_BHRfS_M":
 		return "btrfs", fmt.Sprintf("%x", b[0x10020:0x10030]), ""
 	case string(b[0x8001:0x8006]) == "CD001":
-		return "iso9660", "", seedLabel(string(b[0x8028:0x8048]))
+		return "iso9660", "", parttable.SeedLabel(r, off)
 	}
-	if l, ok := fatLabel(b[:512]); ok {
+	if _, ok := parttable.FATLabel(b[:512]); ok {
 		id := b[39:43] // FAT12 and 16
 		if string(b[82:87]) == "FAT32" {
 			id = b[67:71]
 		}
-		return "vfat", fmt.Sprintf("%x", id), seedLabel(l)
+		return "vfat", fmt.Sprintf("%x", id), parttable.SeedLabel(r, off)
 	}
 	return "", "", ""
 }

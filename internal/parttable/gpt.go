@@ -1,4 +1,4 @@
-package disk
+package parttable
 
 import (
 	"bytes"
@@ -19,11 +19,11 @@ const (
 	maxTable      = 1 << 20
 )
 
-// errNoGPT says that there is no GPT, good or bad.
-var errNoGPT = errors.New("no GPT")
+// ErrNoGPT says that there is no GPT, good or bad.
+var ErrNoGPT = errors.New("no GPT")
 
-// A gptHeader is the table of section 5.3.2.
-type gptHeader struct {
+// A GPTHeader is the table of section 5.3.2 of the UEFI specification.
+type GPTHeader struct {
 	Signature    [8]byte
 	Revision     uint32
 	HeaderSize   uint32
@@ -40,16 +40,16 @@ type gptHeader struct {
 	EntriesCRC   uint32
 }
 
-// A gpt is a header and its entries.
-type gpt struct {
-	header gptHeader
+// A GPT is a header and its entries.
+type GPT struct {
+	Header GPTHeader
+	Table  []byte
 	rest   []byte // of the header behind what is defined, kept
-	table  []byte
 	sector int64
 }
 
-// A partition is a used entry.
-type partition struct {
+// A GPTPartition is a used entry.
+type GPTPartition struct {
 	Number      int // from 1
 	Type        [16]byte
 	Unique      [16]byte
@@ -57,20 +57,20 @@ type partition struct {
 	Name        string
 }
 
-// readGPT reads the header at lba and its entries, and checks both CRCs.
-func readGPT(r io.ReaderAt, sector int, lba uint64) (*gpt, error) {
+// ReadGPT reads the header at lba and its entries, and checks both CRCs.
+func ReadGPT(r io.ReaderAt, sector int, lba uint64) (*GPT, error) {
 	block := make([]byte, sector)
 	if _, err := r.ReadAt(block, int64(lba)*int64(sector)); err != nil {
 		return nil, fmt.Errorf("GPT at LBA %d: %w", lba, err)
 	}
 	if string(block[:8]) != gptSignature {
-		return nil, errNoGPT
+		return nil, ErrNoGPT
 	}
-	g := &gpt{sector: int64(sector)}
-	if _, err := binary.Decode(block, binary.LittleEndian, &g.header); err != nil {
+	g := &GPT{sector: int64(sector)}
+	if _, err := binary.Decode(block, binary.LittleEndian, &g.Header); err != nil {
 		return nil, err
 	}
-	h := &g.header
+	h := &g.Header
 	switch {
 	case h.HeaderSize < gptHeaderSize || int(h.HeaderSize) > sector:
 		return nil, fmt.Errorf("GPT at LBA %d: header of %d bytes", lba, h.HeaderSize)
@@ -84,11 +84,11 @@ func readGPT(r io.ReaderAt, sector int, lba uint64) (*gpt, error) {
 		return nil, fmt.Errorf("GPT at LBA %d: usable from %d to %d, entries at %d", lba, h.FirstUsable, h.LastUsable, h.EntriesLBA)
 	}
 	g.rest = bytes.Clone(block[gptHeaderSize:h.HeaderSize])
-	g.table = make([]byte, h.Entries*h.EntrySize)
-	if _, err := r.ReadAt(g.table, int64(h.EntriesLBA)*g.sector); err != nil {
+	g.Table = make([]byte, h.Entries*h.EntrySize)
+	if _, err := r.ReadAt(g.Table, int64(h.EntriesLBA)*g.sector); err != nil {
 		return nil, fmt.Errorf("GPT at LBA %d: entries at LBA %d: %w", lba, h.EntriesLBA, err)
 	}
-	if crc32.ChecksumIEEE(g.table) != h.EntriesCRC {
+	if crc32.ChecksumIEEE(g.Table) != h.EntriesCRC {
 		return nil, fmt.Errorf("GPT at LBA %d: the entries' checksum is wrong", lba)
 	}
 	return g, nil
@@ -101,10 +101,10 @@ func headerCRC(header []byte) uint32 {
 	return crc32.ChecksumIEEE(b)
 }
 
-// encode gives the header's sector with both checksums.
-func (g *gpt) encode() []byte {
-	h := &g.header
-	h.EntriesCRC = crc32.ChecksumIEEE(g.table)
+// Encode gives the header's sector with both checksums.
+func (g *GPT) Encode() []byte {
+	h := &g.Header
+	h.EntriesCRC = crc32.ChecksumIEEE(g.Table)
 	block := make([]byte, g.sector)
 	if _, err := binary.Encode(block, binary.LittleEndian, h); err != nil {
 		panic(err) // fixed size, larger block
@@ -115,17 +115,17 @@ func (g *gpt) encode() []byte {
 	return block
 }
 
-// tableSectors is how many sectors the entries take.
-func (g *gpt) tableSectors() uint64 {
-	return uint64((int64(len(g.table)) + g.sector - 1) / g.sector)
+// TableSectors is how many sectors the entries take.
+func (g *GPT) TableSectors() uint64 {
+	return uint64((int64(len(g.Table)) + g.sector - 1) / g.sector)
 }
 
-// partitions lists the used entries, and refuses those that lie outside of limit sectors.
-func (g *gpt) partitions(limit uint64) ([]partition, error) {
-	var parts []partition
-	for i := range int(g.header.Entries) {
+// Partitions lists the used entries, and refuses those that lie outside of limit sectors.
+func (g *GPT) Partitions(limit uint64) ([]GPTPartition, error) {
+	var parts []GPTPartition
+	for i := range int(g.Header.Entries) {
 		e := g.entry(i)
-		p := partition{Number: i + 1, First: binary.LittleEndian.Uint64(e[32:]), Last: binary.LittleEndian.Uint64(e[40:])}
+		p := GPTPartition{Number: i + 1, First: binary.LittleEndian.Uint64(e[32:]), Last: binary.LittleEndian.Uint64(e[40:])}
 		copy(p.Type[:], e)
 		if p.Type == [16]byte{} {
 			continue
@@ -140,8 +140,8 @@ func (g *gpt) partitions(limit uint64) ([]partition, error) {
 	return parts, nil
 }
 
-func (g *gpt) entry(i int) []byte {
-	return g.table[i*int(g.header.EntrySize) : (i+1)*int(g.header.EntrySize)]
+func (g *GPT) entry(i int) []byte {
+	return g.Table[i*int(g.Header.EntrySize) : (i+1)*int(g.Header.EntrySize)]
 }
 
 func partitionName(b []byte) string {
@@ -156,31 +156,39 @@ func partitionName(b []byte) string {
 	return string(utf16.Decode(chars))
 }
 
-// add puts a partition into the first free entry and returns its number.
-func (g *gpt) add(typeGUID, unique [16]byte, first, last uint64, name string) (int, error) {
-	for i := range int(g.header.Entries) {
-		e := g.entry(i)
-		if [16]byte(e) != [16]byte{} {
-			continue
-		}
-		clear(e)
-		copy(e, typeGUID[:])
-		copy(e[16:], unique[:])
-		binary.LittleEndian.PutUint64(e[32:], first)
-		binary.LittleEndian.PutUint64(e[40:], last)
-		for n, c := range utf16.Encode([]rune(name)) {
-			binary.LittleEndian.PutUint16(e[56+2*n:], c)
-		}
-		return i + 1, nil
+// Add puts a partition into the first free entry and returns its number.
+func (g *GPT) Add(typeGUID, unique [16]byte, first, last uint64, name string) (int, error) {
+	i := g.free()
+	if i < 0 {
+		return 0, fmt.Errorf("GPT: all %d entries are used", g.Header.Entries)
 	}
-	return 0, fmt.Errorf("GPT: all %d entries are used", g.header.Entries)
+	e := g.entry(i)
+	clear(e)
+	copy(e, typeGUID[:])
+	copy(e[16:], unique[:])
+	binary.LittleEndian.PutUint64(e[32:], first)
+	binary.LittleEndian.PutUint64(e[40:], last)
+	for n, c := range utf16.Encode([]rune(name)) {
+		binary.LittleEndian.PutUint16(e[56+2*n:], c)
+	}
+	return i + 1, nil
 }
 
-// guid reads the text form; its first three fields lie little-endian on disk (appendix A).
-func guid(text string) [16]byte {
+// free is the first entry that is not used, or -1.
+func (g *GPT) free() int {
+	for i := range int(g.Header.Entries) {
+		if [16]byte(g.entry(i)) == [16]byte{} {
+			return i
+		}
+	}
+	return -1
+}
+
+// GUID reads the text form; its first three fields lie little-endian on disk (appendix A).
+func GUID(text string) [16]byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(text, "-", ""))
 	if err != nil || len(b) != 16 {
-		panic("disk: GUID " + text)
+		panic("parttable: GUID " + text)
 	}
 	return [16]byte{b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]}
 }
