@@ -142,6 +142,9 @@ func (c *Client) Import(ctx context.Context, src io.Reader, opt store.ImportOpti
 	if opt.SHA512 != "" {
 		v.Set("sha512", opt.SHA512)
 	}
+	if opt.Force {
+		v.Set("force", "true")
+	}
 	if opt.Size > 0 {
 		v.Set("size", strconv.FormatInt(opt.Size, 10))
 	}

@@ -138,7 +138,8 @@ func TestImport(t *testing.T) {
 	sum := sha256.Sum256(raw)
 	var phases []string
 	img, err := c.Import(ctx, bytes.NewReader(raw), store.ImportOptions{
-		Name: "small", SHA256: hex.EncodeToString(sum[:]), Size: int64(len(raw)),
+		Force: true,
+		Name:  "small", SHA256: hex.EncodeToString(sum[:]), Size: int64(len(raw)),
 		Progress: func(p store.Progress) { phases = append(phases, p.Phase) },
 	})
 	if err != nil {
@@ -159,10 +160,10 @@ func TestImport(t *testing.T) {
 		code inventory.Code
 		says string
 	}{
-		{"checksum differs, known at the end", bytes.NewReader(raw), store.ImportOptions{Name: "x", SHA256: strings.Repeat("0", 64)}, inventory.CodeInvalid, "sha256"},
-		{"refused by the first bytes of many", io.MultiReader(strings.NewReader("KDMV"), bytes.NewReader(raw)), store.ImportOptions{Name: "x"}, inventory.CodeInvalid, "VMDK"},
-		{"bad name", bytes.NewReader(raw), store.ImportOptions{Name: "../x"}, inventory.CodeInvalid, "name"},
-		{"the source breaks", io.MultiReader(bytes.NewReader(raw[:6<<20]), brokenReader{}), store.ImportOptions{Name: "x"}, "", "read the image: bad sector"},
+		{"checksum differs, known at the end", bytes.NewReader(raw), store.ImportOptions{Force: true, Name: "x", SHA256: strings.Repeat("0", 64)}, inventory.CodeInvalid, "sha256"},
+		{"refused by the first bytes of many", io.MultiReader(strings.NewReader("KDMV"), bytes.NewReader(raw)), store.ImportOptions{Force: true, Name: "x"}, inventory.CodeInvalid, "VMDK"},
+		{"bad name", bytes.NewReader(raw), store.ImportOptions{Force: true, Name: "../x"}, inventory.CodeInvalid, "name"},
+		{"the source breaks", io.MultiReader(bytes.NewReader(raw[:6<<20]), brokenReader{}), store.ImportOptions{Force: true, Name: "x"}, "", "read the image: bad sector"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := c.Import(ctx, tt.src, tt.opt)

@@ -57,6 +57,7 @@ var importOperation = &huma.Operation{
 		queryParam("format", "auto (the default, told by the content), raw or qcow2; compression is always told by the content", huma.TypeString),
 		queryParam("sha256", "of the body; the import fails if it differs", huma.TypeString),
 		queryParam("sha512", "the same", huma.TypeString),
+		queryParam("force", "keep also what no machine could start from", huma.TypeBoolean),
 		queryParam("size", "of the body in bytes, when Content-Length cannot say it", huma.TypeInteger),
 	},
 	RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {}}},
@@ -106,7 +107,7 @@ func queryParam(name, doc, typ string) *huma.Param {
 
 func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
-	opt := store.ImportOptions{Name: q.Get("name"), Format: q.Get("format"), SHA256: q.Get("sha256"), SHA512: q.Get("sha512"), Size: max(r.ContentLength, 0)}
+	opt := store.ImportOptions{Name: q.Get("name"), Format: q.Get("format"), SHA256: q.Get("sha256"), SHA512: q.Get("sha512"), Force: q.Get("force") == "true", Size: max(r.ContentLength, 0)}
 	if opt.Name == "" {
 		return invalid("name is missing: an image needs a name in the catalogue")
 	}
@@ -151,6 +152,11 @@ func importProblem(err error) error {
 		}
 	case ours:
 		return err
+	case errors.Is(err, store.ErrUnfit):
+		return &inventory.Problem{
+			Code: inventory.CodeInvalid, Detail: err.Error(), Err: err,
+			Hint: "import the image of a whole disk; `pxectl image import --force` keeps this one all the same, but nothing is deployed from it",
+		}
 	}
 	return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Err: err}
 }

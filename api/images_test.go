@@ -44,7 +44,7 @@ func TestInterruptedImport(t *testing.T) {
 		interrupt()
 		w.CloseWithError(context.Canceled)
 	}()
-	if _, err := newClient(t, socket).Import(ctx, source, store.ImportOptions{Name: "x"}); !errors.Is(err, context.Canceled) {
+	if _, err := newClient(t, socket).Import(ctx, source, store.ImportOptions{Force: true, Name: "x"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Import = %v, want context.Canceled", err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); left() > 0; time.Sleep(time.Millisecond) {

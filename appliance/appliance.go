@@ -227,7 +227,11 @@ func findImage(s *store.Store, ref string) (deploy.Image, error) {
 	if _, _, err := s.Manifest(info.ID); err != nil {
 		return deploy.Image{}, imageProblem(ref, err)
 	}
-	return deploy.Image{ID: info.ID, Name: info.Name, RawSize: uint64(info.RawSize), SectorSize: info.SectorSize, Stored: uint64(info.DataSize)}, nil
+	img := deploy.Image{ID: info.ID, Name: info.Name, RawSize: uint64(info.RawSize), SectorSize: info.SectorSize, Stored: uint64(info.DataSize)}
+	if info.System != nil {
+		img.Smallest, img.Fault = uint64(info.System.Smallest), info.System.Fault
+	}
+	return img, nil
 }
 
 func imageProblem(ref string, err error) error {

@@ -17,6 +17,9 @@ func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inve
 		err := fmt.Errorf(format, args...)
 		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Hint: hint, Err: err}
 	}
+	if img.Fault != "" {
+		return inventory.Disk{}, no("import another one; `pxectl image show "+img.Name+"` tells more", "image %s: %s", img.Name, img.Fault)
+	}
 	hint, disks := asked, m.Report.Disks
 	if hint == nil {
 		hint = m.RootDisk
@@ -26,7 +29,7 @@ func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inve
 			hint = &inventory.DiskHint{Name: found[0].Name} // it was named, or chosen, when it was deployed to
 		}
 	}
-	disk, err := inventory.ChooseDisk(disks, hint, img.RawSize)
+	disk, err := inventory.ChooseDisk(disks, hint, max(img.RawSize, img.Smallest))
 	if err != nil {
 		return disk, no("name the disk: `pxectl deploy "+m.Name+" --image "+img.Name+" --disk serial=…`", "%w", err)
 	}

@@ -193,3 +193,26 @@ func TestUserDataIsCheckedFirst(t *testing.T) {
 		}
 	}
 }
+
+func TestImagesThatDoNotFit(t *testing.T) {
+	disk := inventory.Disk{Name: "sda", Serial: "A", Transport: "sata", Bytes: 4 << 30}
+	m := inventory.Machine{Name: "m1", Report: &inventory.Report{Disks: []inventory.Disk{disk}}}
+	for _, c := range []struct {
+		name string
+		img  Image
+		want string
+	}{
+		{"fits to the byte", Image{RawSize: 1 << 30, Smallest: 4 << 30}, ""},
+		{"no room for the seed", Image{RawSize: 1 << 30, Smallest: 4<<30 + 1}, "the image needs 4294967297"},
+		{"smallest is not known", Image{RawSize: 4 << 30}, ""},
+		{"kept by force", Image{Name: "junk", RawSize: 1 << 30, Fault: "it has no partition table"}, "image junk: it has no partition table"},
+	} {
+		got := ""
+		if _, err := chooseDisk(m, nil, c.img); err != nil {
+			got = err.Error()
+		}
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: chooseDisk = %q, want %q", c.name, got, c.want)
+		}
+	}
+}

@@ -37,6 +37,8 @@ type Image struct {
 	ID         string
 	Name       string
 	RawSize    uint64
+	Smallest   uint64 // how many bytes a disk has at least, with room for the seed; 0 when not known
+	Fault      string // why nothing can be deployed from it
 	SectorSize int    // of its partition table; 0 when it has none
 	Stored     uint64 // compressed, as it travels
 }

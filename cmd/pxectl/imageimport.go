@@ -73,6 +73,7 @@ func (c *cli) imageImport() *cobra.Command {
 	f.StringVar(&opt.Name, "name", "", "name in the catalogue (default: the file's, without its endings)")
 	f.StringVar(&opt.SHA256, "sha256", "", "sha256 of the file as it is given; the import fails if it differs")
 	f.StringVar(&opt.SHA512, "sha512", "", "sha512 of it, likewise")
+	f.BoolVar(&opt.Force, "force", false, "keep also what no machine could start from")
 	f.StringVar(&opt.Format, "format", "", "raw or qcow2 (default: told by the content)")
 	return cmd
 }

@@ -25,6 +25,11 @@ type Software struct {
 	// Vendor is, where there are none, the one of a distribution in a directory of its own, in short names:
 	// "EFI/DEBIAN/SHIMX64.EFI". A deployment copies it to EFI/BOOT.
 	Vendor string `json:"vendor_loader,omitempty"`
+
+	// Smallest is how many bytes a disk has at least that the image is deployed to, with the seed; 0 when it is not known.
+	Smallest int64 `json:"smallest_disk,omitempty"`
+	// Fault says why nothing can be deployed from the image. One that has a fault was imported all the same.
+	Fault string `json:"fault,omitempty"`
 }
 
 // maxPartitions is how many partitions are looked into.
@@ -56,6 +61,7 @@ func Read(disk io.ReaderAt, size int64, t Table) (s Software) {
 	if s.Architecture == "" {
 		s.Architecture = loaderArch
 	}
+	s.Smallest, s.Fault = t.Smallest, Judge(disk, t, s)
 	return s
 }
 

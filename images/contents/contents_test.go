@@ -2,7 +2,6 @@ package contents
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,14 +36,14 @@ func example(t testing.TB) []byte {
 }
 
 func look(disk []byte) Software {
-	return Read(bytes.NewReader(disk), int64(len(disk)), ReadTable(disk))
+	return Read(bytes.NewReader(disk), int64(len(disk)), ReadTable(bytes.NewReader(disk), int64(len(disk))))
 }
 
 func TestRead(t *testing.T) {
 	yes := true
 	want := Software{
 		Architecture: "arm64", OS: "example", Version: "7.1", Name: "Example Linux 7 (seven)", CloudInit: &yes,
-		Filesystems: []string{"vfat", "ext4"}, Loaders: []string{"BOOTAA64.EFI"},
+		Filesystems: []string{"vfat", "ext4"}, Loaders: []string{"BOOTAA64.EFI"}, Smallest: 5259776,
 	}
 	disk := example(t)
 	if diff := cmp.Diff(want, look(disk)); diff != "" {
@@ -75,7 +74,7 @@ func TestRead(t *testing.T) {
 	if got := look(esp[:5000]); got.Loaders != nil {
 		t.Errorf("a cut file system has the loaders %q, want unknown", got.Loaders)
 	}
-	if got := look(make([]byte, 1<<20)); !cmp.Equal(got, Software{}) {
+	if got := look(make([]byte, 1<<20)); !cmp.Equal(got, Software{Fault: got.Fault}) || !strings.HasSuffix(got.Fault, "an empty disk") {
 		t.Errorf("an empty disk holds %+v", got)
 	}
 }
@@ -143,47 +142,66 @@ func TestFilesystems(t *testing.T) {
 	}
 }
 
-func TestReadTable(t *testing.T) {
-	le := binary.LittleEndian
-	gpt := func(sector int) []byte {
-		b := make([]byte, 64<<10)
-		b[0], b[510], b[511] = 0xeb, 0x55, 0xaa
-		copy(b[sector:], "EFI PART")
-		le.PutUint64(b[sector+72:], 2)
-		le.PutUint32(b[sector+80:], 128)
-		le.PutUint32(b[sector+84:], 128)
-		copy(b[2*sector:], bytes.Repeat([]byte{7}, 16))
-		le.PutUint64(b[2*sector+32:], 100)
-		le.PutUint64(b[2*sector+40:], 109)
-		copy(b[2*sector+128:], espType)
-		le.PutUint64(b[2*sector+128+32:], 1<<63) // nonsense
-		le.PutUint64(b[2*sector+128+40:], 1<<63)
-		return b
-	}
-	mbr := make([]byte, 4096)
-	mbr[510], mbr[511] = 0x55, 0xaa
-	mbr[446], mbr[446+4] = 0x80, 0xef
-	le.PutUint32(mbr[446+8:], 64)
-	le.PutUint32(mbr[446+12:], 2048)
-	hostile := gpt(512)
-	le.PutUint64(hostile[512+72:], 1<<63)
-	tests := []struct {
+// A disk is made by the programs that make disks, and judged.
+func TestJudge(t *testing.T) {
+	const size = 64 << 20
+	for _, c := range []struct {
 		name string
-		head []byte
-		want Table
+		make string // by sh, with the disk as $D
+		want string // a part of the judgement
 	}{
-		{"GPT", gpt(512), Table{"gpt", 512, true, []Partition{{51200, 5120, false}, {ESP: true}}}},
-		{"GPT in sectors of 4096", gpt(4096), Table{"gpt", 4096, true, []Partition{{409600, 40960, false}, {ESP: true}}}},
-		{"GPT cut", gpt(512)[:1024+128], Table{"gpt", 512, true, []Partition{{51200, 5120, false}}}},
-		{"GPT that points away", hostile, Table{"gpt", 512, true, nil}},
-		{"MBR", mbr, Table{"mbr", 512, false, []Partition{{32768, 1 << 20, true}}}},
-		{"nothing", make([]byte, 4096), Table{SectorSize: 512}},
-		{"short", []byte{1}, Table{SectorSize: 512}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, ReadTable(tt.head)); diff != "" {
-				t.Errorf("-want +got:\n%s", diff)
+		{"GPT with an ESP", `sgdisk -n 1:2048:+20M -t 1:ef00 $D`, ""},
+		{"GPT with boot code", `sgdisk -n 1:2048:+20M $D; printf '\353\143' | dd of=$D conv=notrunc`, ""},
+		{"MBR with boot code", `echo '2048,,83,*' | sfdisk $D; printf '\353\143' | dd of=$D conv=notrunc`, ""},
+		{"GPT without boot code and ESP", `sgdisk -n 1:2048:+20M $D`, "no boot code in its first sector, and no EFI system partition"},
+		{"empty GPT", `sgdisk -o $D`, "partition table is empty"},
+		{"cut in its last partition", `sgdisk -n 1:2048:+20M -t 1:ef00 -n 2:0:0 $D; truncate -s 40M $D`, "partition 2 from LBA 43008 to 131038 lies outside of the disk's 81920 sectors, or the image was cut off"},
+		{"a damaged primary", `sgdisk -n 1:2048:+20M -t 1:ef00 $D; printf x | dd of=$D bs=1 seek=560 conv=notrunc`, "checksum is wrong"},
+		{"all entries used", `sgdisk -n 1:2048:4095 -t 1:ef00 $D; for i in $(seq 2 128); do set -- $@ -n $i:0:+8K; done; sgdisk -a 1 $@ $D`, "all 128 entries of the GPT are used"},
+		{"all four entries used", `printf '2048,2048,ef,*\n,2048\n,2048\n,2048\n' | sfdisk $D`, "all four entries of the MBR are used"},
+		{"ext4", `mkfs.ext4 -q $D`, "an ext2, ext3 or ext4 file system"},
+		{"FAT", `mkfs.vfat $D`, "a FAT file system"},
+		{"text", `cat /etc/passwd > $D`, "a text file"},
+		{"random bytes", `head -c 1M /dev/urandom > $D`, "compressed, encrypted or random bytes"},
+		{"cpio", `cd /etc; echo passwd | cpio -o -H newc > $D`, "a cpio archive"},
+		{"zeros", `:`, "an empty disk"},
+		{"an ELF program", `cp /bin/true $D`, "an ELF program"},
+		{"firmware", `cp /usr/share/OVMF/OVMF_CODE_4M.fd $D`, "a UEFI firmware volume"},
+		{"a squashfs", `printf hsqs | dd of=$D conv=notrunc`, "a squashfs file system"},
+		{"a plain ISO", `printf 'xCD001' | dd of=$D bs=1 seek=32768 conv=notrunc`, "an ISO 9660 image"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, program := range []string{"sgdisk", "sfdisk", "mkfs.ext4", "mkfs.vfat", "cpio"} {
+				if _, err := exec.LookPath(program); err != nil {
+					t.Skipf("SKIPPED %s: needs the program %s", t.Name(), program)
+				}
+			}
+			path := filepath.Join(t.TempDir(), "disk")
+			if err := os.WriteFile(path, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(path, size); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sh", "-c", c.make)
+			cmd.Env = append(os.Environ(), "D="+path)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				if strings.Contains(c.make, "OVMF") {
+					t.Skipf("SKIPPED %s: needs the package ovmf", t.Name())
+				}
+				t.Fatalf("%v\n%s", err, out)
+			}
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw = append(raw, make([]byte, -len(raw)&511)...)
+			got := look(raw)
+			if (got.Fault == "") != (c.want == "") || !strings.Contains(got.Fault, c.want) {
+				t.Errorf("fault = %q, want %q", got.Fault, c.want)
+			}
+			if c.want == "" && got.Smallest < int64(len(raw)) {
+				t.Errorf("smallest disk = %d bytes, the image has %d", got.Smallest, len(raw))
 			}
 		})
 	}

@@ -21,14 +21,28 @@ func layout(t contents.Table) images.Contents {
 	return images.Contents{PartitionTable: t.Kind, Partitions: len(t.Partitions), BIOS: t.BootCode && t.Kind != "", UEFI: t.HasESP()}
 }
 
-// readSystem looks into the packed image. What goes wrong costs the knowledge and nothing else.
-func readSystem(data io.ReaderAt, p packed, t contents.Table) (s contents.Software, err error) {
-	defer recovered("contents", &err)
+// look reads what can be known of the packed image. That a look fails costs the knowledge of the software and nothing else.
+func look(data io.ReaderAt, p packed) (t contents.Table, s contents.Software, err error) {
 	r, err := newUnpacked(data, p)
 	if err != nil {
-		return s, err
+		return t, s, err
 	}
-	return contents.Read(r, p.rawSize, t), nil
+	t, err = readTable(r, p.rawSize)
+	if err != nil {
+		return t, s, err
+	}
+	s, err = readSoftware(r, p.rawSize, t)
+	return t, s, err
+}
+
+func readTable(r io.ReaderAt, size int64) (t contents.Table, err error) {
+	defer recovered("partition table", &err)
+	return contents.ReadTable(r, size), nil
+}
+
+func readSoftware(r io.ReaderAt, size int64, t contents.Table) (s contents.Software, err error) {
+	defer recovered("contents", &err)
+	return contents.Read(r, size, t), nil
 }
 
 // unpacked reads the raw bytes of a packed image here and there.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func lz4ed(t testing.TB, b []byte, options ...lz4.Option) []byte {
 func refused(t *testing.T, src []byte, want ...string) {
 	t.Helper()
 	s := open(t, t.TempDir())
-	_, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Name: "x"})
+	_, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Force: true, Name: "x"})
 	for _, w := range want {
 		if err == nil || !strings.Contains(err.Error(), w) {
 			t.Errorf("Import = %v, want an error with %q", err, w)
@@ -299,7 +300,7 @@ const importInto = "PXECTL_TEST_IMPORT_INTO"
 func TestKilledImport(t *testing.T) {
 	if dir := os.Getenv(importInto); dir != "" {
 		s := open(t, dir)
-		_, err := s.Import(t.Context(), os.Stdin, ImportOptions{Name: "x"})
+		_, err := s.Import(t.Context(), os.Stdin, ImportOptions{Force: true, Name: "x"})
 		t.Fatalf("the import ended: %v", err)
 	}
 	dir := t.TempDir()
@@ -340,5 +341,118 @@ func TestKilledImport(t *testing.T) {
 	s := open(t, dir)
 	if got := visible(t, s); len(got) != 0 || len(s.List()) != 0 {
 		t.Errorf("opened again the store holds %v, want nothing", got)
+	}
+}
+
+// TestBehindTheStream: what stands behind a compressed image is padding, a signature, or named.
+func TestBehindTheStream(t *testing.T) {
+	testnet.Need(t, "xz", "bzip2")
+	src := disk(images.ChunkSize+512, 1)
+	pack := func(program string) []byte {
+		t.Helper()
+		cmd := exec.Command(program, "-c")
+		cmd.Stdin = bytes.NewReader(src)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for name, packed := range map[string][]byte{"gzip": gzipped(t, src), "xz": pack("xz"), "bzip2": pack("bzip2")} {
+		t.Run(name, func(t *testing.T) {
+			takes := func(what string, source []byte) {
+				t.Helper()
+				s := open(t, t.TempDir())
+				if got := readBack(t, s, add(t, s, "x", source).ID); !bytes.Equal(got, src) {
+					t.Errorf("%s: reads back as %d bytes that differ from the %d imported", what, len(got), len(src))
+				}
+			}
+			takes("zeros", slices.Concat(packed, make([]byte, 100_000)))
+			takes("a signature", slices.Concat(packed, []byte("signature of somebody"), []byte("FWx0"), make([]byte, 12)))
+			refused(t, slices.Concat(packed, []byte("something else")), name+" stream: it is whole, but 14 bytes that are not part of it", "head -c -14")
+			refused(t, slices.Concat(packed, bytes.Repeat([]byte("x"), 200_000)), "200000 bytes that are not part of it")
+			two := open(t, t.TempDir())
+			if got := readBack(t, two, add(t, two, "x", slices.Concat(packed, packed)).ID); !bytes.Equal(got, slices.Concat(src, src)) {
+				t.Errorf("two streams read back as %d bytes, want both images", len(got))
+			}
+			refused(t, packed[:len(packed)-3], name+" stream: cut off")
+		})
+	}
+}
+
+func TestSkippableFrames(t *testing.T) {
+	src := disk(images.ChunkSize+512, 1)
+	for nibble := range byte(16) {
+		frame := []byte{0x50 | nibble, 0x2a, 0x4d, 0x18, 5, 0, 0, 0, 1, 2, 3, 4, 5}
+		for name, packed := range map[string][]byte{"zstd": zstded(t, src), "lz4": lz4ed(t, src)} {
+			s := open(t, t.TempDir())
+			if got := readBack(t, s, add(t, s, "x", slices.Concat(frame, frame, packed)).ID); !bytes.Equal(got, src) {
+				t.Errorf("%s behind a frame %#x reads back as %d bytes that differ from the %d imported", name, frame[0], len(got), len(src))
+			}
+		}
+	}
+	refused(t, []byte{0x50, 0x2a, 0x4d, 0x18, 255, 255, 255, 255, 1}, "skippable frame: cut off")
+}
+
+func TestFixedVHD(t *testing.T) {
+	testnet.Need(t, "qemu-img")
+	for _, size := range []int{images.ChunkSize - 512, images.ChunkSize, 2*images.ChunkSize + 1024} {
+		dir := t.TempDir()
+		src := disk(size, 1)
+		if err := os.WriteFile(filepath.Join(dir, "raw"), src, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "subformat=fixed,force_size=on", filepath.Join(dir, "raw"), filepath.Join(dir, "vhd"))
+		if out, err := run.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		vhd, err := os.ReadFile(filepath.Join(dir, "vhd"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := open(t, t.TempDir())
+		if got := readBack(t, s, add(t, s, "x", vhd).ID); !bytes.Equal(got, src) {
+			t.Errorf("a VHD of %d bytes reads back as %d bytes, want the %d of the disk", len(vhd), len(got), len(src))
+		}
+		vhd[len(vhd)-footerSize+100] ^= 1 // its checksum is wrong now: it is data
+		if got := readBack(t, s, add(t, s, "y", vhd).ID); !bytes.Equal(got, vhd) {
+			t.Errorf("what only looks like a footer was dropped: %d bytes, want %d", len(got), len(vhd))
+		}
+	}
+}
+
+// TestNotDiskImages: what is told by its first bytes is called by its name, with the way to an image.
+func TestNotDiskImages(t *testing.T) {
+	testnet.Need(t, "qemu-img", "tar", "xz", "zstd")
+	dir := t.TempDir()
+	src := disk(images.ChunkSize, 1)
+	raw := filepath.Join(dir, "raw")
+	if err := os.WriteFile(raw, src, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, make, want string }{
+		{"qcow 1", "qemu-img convert -f raw -O qcow $R out", "qcow image of version 1"},
+		{"QED", "qemu-img convert -f raw -O qed $R out", "QED image"},
+		{"Parallels", "qemu-img convert -f raw -O parallels $R out", "Parallels image"},
+		{"growing VHD", "qemu-img convert -f raw -O vpc $R out", "VHD image"},
+		{"OVA", "echo x > a.ovf; cp $R a-disk1.vmdk; tar --format=ustar -cf out a.ovf a-disk1.vmdk", "OVA"},
+		{"tar", "cp $R disk.raw; tar --format=ustar -cf out disk.raw", "tar archive"},
+		{"lzma", "xz --format=lzma -c $R > out", "an lzma file"},
+		{"a window too large", "cat $R | zstd -q -1 --long=31 -c > out", "zstd -d --long=31"},
+		{"a dictionary too large", "xz --lzma2=dict=128MiB -c $R > out", "xz -d"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			work := t.TempDir()
+			cmd := exec.Command("sh", "-ec", c.make)
+			cmd.Dir, cmd.Env = work, append(os.Environ(), "R="+raw)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			source, err := os.ReadFile(filepath.Join(work, "out"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused(t, source, c.want)
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -28,7 +29,7 @@ func flipped(t *testing.T, packed []byte, want images.Hash) {
 		at := i * len(packed) / flips
 		changed := bytes.Clone(packed)
 		changed[at] ^= 1 << (i % 8)
-		info, err := s.Import(t.Context(), bytes.NewReader(changed), ImportOptions{Name: "x", Format: "raw"})
+		info, err := s.Import(t.Context(), bytes.NewReader(changed), ImportOptions{Force: true, Name: "x", Format: "raw"})
 		switch {
 		case err != nil:
 			refused++
@@ -92,7 +93,7 @@ func TestFlippedBitsOfPrograms(t *testing.T) {
 			}
 			changed := bytes.Clone(packed)
 			changed[at] ^= 1 << (i % 8)
-			_, _ = s.Import(t.Context(), bytes.NewReader(changed), ImportOptions{Name: "x", Format: "qcow2"})
+			_, _ = s.Import(t.Context(), bytes.NewReader(changed), ImportOptions{Force: true, Name: "x", Format: "qcow2"})
 		}
 		for _, name := range visible(t, s) {
 			if strings.HasPrefix(name, tempPrefix) {
@@ -136,7 +137,7 @@ func TestBombs(t *testing.T) {
 	// A sparse file of 16 TiB is refused by its announced size, without being read.
 	s := open(t, t.TempDir())
 	src := &zeros{}
-	_, err := s.Import(t.Context(), src, ImportOptions{Name: "x", Size: 16 << 40})
+	_, err := s.Import(t.Context(), src, ImportOptions{Force: true, Name: "x", Size: 16 << 40})
 	if err == nil || !strings.Contains(err.Error(), "the source is of 17592186044416 bytes") || src.n > 16<<20 {
 		t.Errorf("Import(16 TiB) = %v after %d bytes, want a refusal at once", err, src.n)
 	}
@@ -144,7 +145,7 @@ func TestBombs(t *testing.T) {
 	// One that announces nothing is stopped on the way.
 	in := &intake{}
 	in.read.Store(300 << 10) // as zstd can make of 9 GiB
-	next, buf, total := streamed(&zeros{}, in), make([]byte, images.ChunkSize), 0
+	next, buf, total := streamed(bufio.NewReader(&zeros{}), in), make([]byte, images.ChunkSize), 0
 	for err = nil; err == nil && total < 9<<30; total += len(buf) {
 		_, _, err = next(buf)
 	}
@@ -178,7 +179,7 @@ func TestFullDisk(t *testing.T) {
 	kept := add(t, s, "kept", disk(2*images.ChunkSize, 1))
 	noise := disk(64<<20, 2)[:16<<20] // all of it random
 	for name, src := range map[string][]byte{"raw": bytes.Repeat(noise, 3), "qcow2": bigQcow2(30 << 20)} {
-		_, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Name: name})
+		_, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Force: true, Name: name})
 		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(fmt.Sprint(err), "nothing was kept") {
 			t.Errorf("%s: Import = %v, want that the disk is full and nothing was kept", name, err)
 		}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/images"
-	"github.com/pxectl/pxectl/images/contents"
 )
 
 // ImportOptions say what Import is given. Only Name is needed.
@@ -22,6 +22,7 @@ type ImportOptions struct {
 	Format string // "raw", "qcow2", or "auto" (also ""): told by the content
 	SHA256 string // of the source as it is given, compressed or not, in hex
 	SHA512 string // the same
+	Force  bool   // keep also what no machine could start from
 	Size   int64  // of the source, for Progress.Total; 0 when unknown. A hint, never believed
 
 	// Progress is called a few times a second and at the end, from one goroutine at a time.
@@ -36,6 +37,9 @@ type Progress struct {
 	Raw   int64  `json:"raw"`   // bytes of raw image packed
 	Data  int64  `json:"data"`  // bytes that they take in the store
 }
+
+// ErrUnfit says that no machine could start from what was imported.
+var ErrUnfit = errors.New("this is no image that can be deployed")
 
 // Import reads an image from src and adds it to the store, whole or not at all. A raw image is
 // packed as it streams by; a qcow2 is first written down, as its pieces lie in any order.
@@ -87,11 +91,15 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 		Format: images.Format, Name: opt.Name, RawSize: p.rawSize, ChunkSize: images.ChunkSize,
 		HashName: images.HashName, DataSize: p.dataSize, Chunks: p.chunks,
 	}
-	table := contents.ReadTable(p.head)
-	m.Contents, m.SectorSize = layout(table), table.SectorSize
-	system, err := readSystem(data, p, table)
+	table, system, err := look(data, p)
 	if err != nil {
 		s.log.Warn("the image's contents are not known", "name", opt.Name, "err", err)
+	}
+	if system.Fault != "" && !opt.Force {
+		return Info{}, fmt.Errorf("%w: %s", ErrUnfit, system.Fault)
+	}
+	if m.Contents, m.SectorSize = layout(table), table.SectorSize; m.SectorSize == 0 {
+		m.SectorSize = 512
 	}
 	if err := writeSystem(temp, system); err != nil {
 		return Info{}, err
@@ -207,7 +215,7 @@ func tooLarge(what string, size int64) error {
 }
 
 // streamed reads a raw image that flows by; in is where it comes from, still packed.
-func streamed(r io.Reader, in *intake) rawSource {
+func streamed(r *bufio.Reader, in *intake) rawSource {
 	var total int64
 	return func(buf []byte) (int, filler, error) {
 		n, err := io.ReadFull(r, buf)
@@ -215,10 +223,16 @@ func streamed(r io.Reader, in *intake) rawSource {
 		if err := checkRatio(total, in.read.Load()); err != nil {
 			return 0, nil, err
 		}
+		if _, next := r.Peek(1); next == io.EOF && isFooter(buf[max(0, n-footerSize):n], total-footerSize) {
+			n -= footerSize
+		}
 		// The bare value is ReadFull's word for an end within buf. A stream that was cut says so in an
 		// error of intake or unpacking, which wraps it.
 		if err == io.ErrUnexpectedEOF {
 			err = nil
+		}
+		if n == 0 && err == nil {
+			err = io.EOF
 		}
 		return n, nil, err
 	}

@@ -28,7 +28,6 @@ type packed struct {
 	chunks   images.Chunks
 	rawSize  int64
 	dataSize int64
-	head     []byte // the first headSize raw bytes
 }
 
 // A piece is one chunk on its way: read by one goroutine, packed by any, written by one.
@@ -52,9 +51,6 @@ const (
 	// window is how far back the encoder looks. That of a whole chunk would make images 0.6 % smaller and
 	// each encoder 6 MiB larger.
 	window = 1 << 20
-
-	// headSize is enough for any partition table: 128 entries in sectors of 4096 end at 24 KiB.
-	headSize = 1 << 20
 )
 
 // A steadyFile has the kernel write to the medium while we go on, so that the sync at the end is short, and the
@@ -214,10 +210,6 @@ func writePieces(ctx context.Context, order <-chan *piece, free chan<- *piece, w
 		case <-p.done:
 		case <-ctx.Done():
 			return packed{}, context.Cause(ctx)
-		}
-		if len(out.chunks) == 0 {
-			out.head = make([]byte, min(p.size, headSize))
-			copy(out.head, p.raw)
 		}
 		if _, err := w.Write(p.frame); err != nil {
 			return packed{}, err

@@ -3,12 +3,12 @@ package store
 import (
 	"bufio"
 	"bytes"
-	"compress/bzip2"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/therootcompany/xz"
 )
@@ -21,30 +21,28 @@ const peekSize = 512
 type compression struct {
 	name  string
 	magic string
-	open  func(io.Reader) (io.Reader, func(), error)
+	open  func(*bufio.Reader) (io.Reader, func(), error)
 }
 
 var compressions = []compression{
-	{"gzip", "\x1f\x8b", func(r io.Reader) (io.Reader, func(), error) {
-		z, err := gzip.NewReader(r)
-		return z, func() {}, err
-	}},
-	{"xz", "\xfd7zXZ\x00", func(r io.Reader) (io.Reader, func(), error) {
-		// xz -9 asks for 64 MiB of dictionary, which is also the most that this reader gives.
-		z, err := xz.NewReader(r, xz.DefaultDictMax)
-		return z, func() {}, err
-	}},
+	{"gzip", "\x1f\x8b", openGzip},
+	{"xz", "\xfd7zXZ\x00", openXZ},
 	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
-	// A skippable frame may come first, as pzstd writes them (RFC 8878 section 3.1.2).
-	{"zstd", "\x50\x2a\x4d\x18", openZstd},
-	{"bzip2", "BZh", func(r io.Reader) (io.Reader, func(), error) {
-		return bzip2.NewReader(r), func() {}, nil
-	}},
-	{"lz4", "\x04\x22\x4d\x18", openLZ4},
-	{"lz4", "\x02\x21\x4c\x18", openLZ4}, // the legacy format: refused with a word on what to do
+	{"bzip2", "BZh", openBzip2},
+	{"lz4", "\x04\x22\x4d\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }},
+	{"lz4", "\x02\x21\x4c\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }}, // the legacy format: refused with a word on what to do
 }
 
-func openZstd(r io.Reader) (io.Reader, func(), error) {
+// skippable is how many bytes the frame at the beginning of head takes that says nothing of the image, or 0. zstd and lz4 share the
+// form of such frames (RFC 8878 section 3.1.2), so what follows tells which it is; pzstd begins with one.
+func skippable(head []byte) int64 {
+	if len(head) < 8 || head[0]&0xf0 != 0x50 || string(head[1:4]) != "\x2a\x4d\x18" {
+		return 0
+	}
+	return 8 + int64(binary.LittleEndian.Uint32(head[4:]))
+}
+
+func openZstd(r *bufio.Reader) (io.Reader, func(), error) {
 	// 2 GiB of window would be allowed by the format; 128 MiB is what `zstd --long` (27) asks for and
 	// what the zstd program itself accepts unless told otherwise.
 	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(128<<20))
@@ -69,6 +67,12 @@ func decompress(src io.Reader) (r *bufio.Reader, done func(), err error) {
 	defer recovered("source", &err)
 	in := bufio.NewReaderSize(src, 1<<20)
 	head, err := in.Peek(peekSize)
+	for n := skippable(head); n > 0; n = skippable(head) {
+		if _, err := io.CopyN(io.Discard, in, n); err != nil {
+			return nil, nil, fmt.Errorf("skippable frame: %w", cut(err))
+		}
+		head, err = in.Peek(peekSize)
+	}
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
 		return nil, nil, err
@@ -116,6 +120,12 @@ func (u *unpacking) Read(p []byte) (int, error) {
 
 // cut says in plain words that a stream ended too early.
 func cut(err error) error {
+	switch {
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return errors.New("its window is larger than the 128 MiB that zstd itself takes without being told; unpack it with `zstd -d --long=31` and import the result")
+	case errors.Is(err, xz.ErrMemlimit):
+		return errors.New("its dictionary is larger than the 64 MiB of xz -9; unpack it with `xz -d` and import the result")
+	}
 	// xz.ErrBuf is its word for more bytes wanted than there are.
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, xz.ErrBuf) {
 		return fmt.Errorf("cut off before its end, or damaged (%w); fetch the file again", io.ErrUnexpectedEOF)
@@ -134,8 +144,14 @@ func formatOf(head []byte) (string, error) {
 		return fmt.Errorf("the source is a %s image; convert it with `qemu-img convert -O qcow2 IN OUT` and import that", what)
 	}
 	switch {
+	case at(0, "QFI\xfb\x00\x00\x00\x01"):
+		return "", errors.New("the source is a qcow image of version 1; convert it with `qemu-img convert -f qcow -O qcow2 IN OUT` and import that")
 	case at(0, "QFI\xfb"):
 		return "qcow2", nil
+	case at(0, "QED\x00"):
+		return "", convert("QED")
+	case at(0, "WithoutFreeSpace"), at(0, "WithouFreSpacExt"):
+		return "", convert("Parallels")
 	case at(0, "KDMV"), bytes.HasPrefix(lower, []byte("# disk descriptorfile")):
 		return "", convert("VMDK")
 	case at(0, "vhdxfile"):
@@ -144,8 +160,18 @@ func formatOf(head []byte) (string, error) {
 		return "", convert("VHD")
 	case at(0x40, "\x7f\x10\xda\xbe"):
 		return "", convert("VDI")
+	case at(257, "ustar") && strings.HasSuffix(string(bytes.TrimRight(head[:100], "\x00")), ".ovf"):
+		return "", errors.New("the source is an OVA, an archive with a disk in it; extract the disk with `tar xf FILE`, convert it with `qemu-img convert -O qcow2 NAME-disk1.vmdk OUT` and import that")
 	case at(257, "ustar"):
 		return "", errors.New("the source is a tar archive, not a disk image; extract the image (disk.raw, *.img, *.qcow2) and import that")
+	case at(0, "7z\xbc\xaf\x27\x1c"), at(0, "Rar!\x1a\x07"):
+		return "", errors.New("the source is a 7z or RAR archive, not a disk image; extract the image and import that")
+	case at(0, "\x5d\x00\x00") && len(head) > 13 && (head[12] == 0 || head[12] == 0xff):
+		return "", errors.New("the source is an lzma file; unpack it with `xz -d --format=lzma` and import the result")
+	case at(0, "\x1f\x9d"):
+		return "", errors.New("the source is compressed by the old compress; unpack it with `gzip -d` and import the result")
+	case at(0, "\x89LZO\x00"):
+		return "", errors.New("the source is an lzop file; unpack it with `lzop -d` and import the result")
 	case at(0, "PK\x03\x04"):
 		return "", errors.New("the source is a zip archive, not a disk image; extract the image and import that")
 	case bytes.HasPrefix(lower, []byte("<!doctype")), bytes.HasPrefix(lower, []byte("<html")), bytes.HasPrefix(lower, []byte("<?xml")):

@@ -45,7 +45,7 @@ func disk(n int, seed byte) []byte {
 
 func add(t testing.TB, s *Store, name string, src []byte) Info {
 	t.Helper()
-	info, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Name: name})
+	info, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Force: true, Name: name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,20 +214,20 @@ func TestImportRefuses(t *testing.T) {
 		opt  ImportOptions
 		want string
 	}{
-		{"empty", strings.NewReader(""), ImportOptions{Name: "x"}, "the source is empty"},
-		{"wrong checksum", bytes.NewReader(raw), ImportOptions{Name: "x", SHA256: strings.Repeat("ab", 32)}, "want abababab"},
-		{"checksum that is none", bytes.NewReader(raw), ImportOptions{Name: "x", SHA256: "abc"}, "want 64 hex digits"},
+		{"empty", strings.NewReader(""), ImportOptions{Force: true, Name: "x"}, "the source is empty"},
+		{"wrong checksum", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", SHA256: strings.Repeat("ab", 32)}, "want abababab"},
+		{"checksum that is none", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", SHA256: "abc"}, "want 64 hex digits"},
 		{"no name", bytes.NewReader(raw), ImportOptions{}, "image name: empty"},
-		{"bad name", bytes.NewReader(raw), ImportOptions{Name: "../../etc"}, "image name"},
-		{"unknown format", bytes.NewReader(raw), ImportOptions{Name: "x", Format: "vmdk"}, "format \"vmdk\""},
-		{"no qcow2", bytes.NewReader(raw), ImportOptions{Name: "x", Format: "qcow2"}, "qcow2: no header"},
-		{"VMDK", strings.NewReader("KDMV" + strings.Repeat("\x00", 600)), ImportOptions{Name: "x"}, "qemu-img convert"},
-		{"tar", strings.NewReader(strings.Repeat("\x00", 257) + "ustar" + strings.Repeat("\x00", 600)), ImportOptions{Name: "x"}, "tar archive"},
-		{"web page", strings.NewReader("\n<!DOCTYPE html><html>404"), ImportOptions{Name: "x"}, "web page"},
-		{"source fails", io.MultiReader(bytes.NewReader(raw), failing{}), ImportOptions{Name: "x"}, "at byte 4199304: connection reset"},
-		{"source is cut", io.MultiReader(bytes.NewReader(raw), cutting{}), ImportOptions{Name: "x"}, "unexpected EOF"},
-		{"source ends in an error that wraps EOF", io.MultiReader(bytes.NewReader(raw), wrapping{}), ImportOptions{Name: "x"}, "proxy: EOF"},
-		{"source panics", io.MultiReader(bytes.NewReader(raw), panicking{}), ImportOptions{Name: "x"}, "gave up"},
+		{"bad name", bytes.NewReader(raw), ImportOptions{Force: true, Name: "../../etc"}, "image name"},
+		{"unknown format", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", Format: "vmdk"}, "format \"vmdk\""},
+		{"no qcow2", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", Format: "qcow2"}, "qcow2: no header"},
+		{"VMDK", strings.NewReader("KDMV" + strings.Repeat("\x00", 600)), ImportOptions{Force: true, Name: "x"}, "qemu-img convert"},
+		{"tar", strings.NewReader(strings.Repeat("\x00", 257) + "ustar" + strings.Repeat("\x00", 600)), ImportOptions{Force: true, Name: "x"}, "tar archive"},
+		{"web page", strings.NewReader("\n<!DOCTYPE html><html>404"), ImportOptions{Force: true, Name: "x"}, "web page"},
+		{"source fails", io.MultiReader(bytes.NewReader(raw), failing{}), ImportOptions{Force: true, Name: "x"}, "at byte 4199304: connection reset"},
+		{"source is cut", io.MultiReader(bytes.NewReader(raw), cutting{}), ImportOptions{Force: true, Name: "x"}, "unexpected EOF"},
+		{"source ends in an error that wraps EOF", io.MultiReader(bytes.NewReader(raw), wrapping{}), ImportOptions{Force: true, Name: "x"}, "proxy: EOF"},
+		{"source panics", io.MultiReader(bytes.NewReader(raw), panicking{}), ImportOptions{Force: true, Name: "x"}, "gave up"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -266,7 +266,8 @@ func TestImportChecksTheSource(t *testing.T) {
 	sum := sha256.Sum256(src)
 	var last Progress
 	info, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{
-		Name: "x", SHA256: " " + strings.ToUpper(hex.EncodeToString(sum[:])) + "\n", Size: 5000, Progress: func(p Progress) { last = p },
+		Force: true,
+		Name:  "x", SHA256: " " + strings.ToUpper(hex.EncodeToString(sum[:])) + "\n", Size: 5000, Progress: func(p Progress) { last = p },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -293,7 +294,7 @@ func (e *endless) Read(p []byte) (int, error) {
 func TestCancelLeavesNothing(t *testing.T) {
 	s := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := s.Import(ctx, &endless{rand.NewChaCha8([32]byte{}), 20 << 20, cancel}, ImportOptions{Name: "x"})
+	_, err := s.Import(ctx, &endless{rand.NewChaCha8([32]byte{}), 20 << 20, cancel}, ImportOptions{Force: true, Name: "x"})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Import = %v, want context.Canceled", err)
 	}

@@ -70,7 +70,7 @@ func newFleet(b *bench, hosts hosts) *fleet {
 	defer s.Close()
 	r, out := io.Pipe()
 	go func() { out.CloseWithError(makeFleetImage(out)) }()
-	info, err := s.Import(context.Background(), r, store.ImportOptions{Name: "fleet", Format: "raw"})
+	info, err := s.Import(context.Background(), r, store.ImportOptions{Force: true, Name: "fleet", Format: "raw"})
 	if err != nil {
 		b.Fatal(err)
 	}

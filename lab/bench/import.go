@@ -81,7 +81,7 @@ func importAsAppliance(string) {
 			return err
 		}
 		defer f.Close()
-		_, err = s.Import(context.Background(), f, store.ImportOptions{Name: "os", Format: "raw"})
+		_, err = s.Import(context.Background(), f, store.ImportOptions{Force: true, Name: "os", Format: "raw"})
 		return err
 	}()
 	if err != nil {

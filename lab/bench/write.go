@@ -140,7 +140,7 @@ func (w *writeBench) add(name string, changed int) storedImage {
 	defer s.Close()
 	r, out := io.Pipe()
 	go func() { out.CloseWithError(makeImage(out, changed)) }()
-	info, err := s.Import(context.Background(), r, store.ImportOptions{Name: name, Format: "raw"})
+	info, err := s.Import(context.Background(), r, store.ImportOptions{Force: true, Name: name, Format: "raw"})
 	if err != nil {
 		w.Fatal(err)
 	}
