@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -137,9 +138,20 @@ func (c *Client) Erasures(ctx context.Context, of string) ([]inventory.Erasure, 
 	return l.Erasures, err
 }
 
-func (c *Client) Deployments(ctx context.Context) ([]Deployment, error) {
-	l, err := get[Deployments](ctx, c, "/v1/deployments")
-	return l.Deployments, err
+// Deployments are newest first. more says that there are older ones.
+func (c *Client) Deployments(ctx context.Context, q deploy.DeploymentQuery) (list []Deployment, more bool, err error) {
+	v := url.Values{"limit": {strconv.Itoa(q.Limit)}}
+	if q.Machine != "" {
+		v.Set("machine", q.Machine)
+	}
+	if q.Running {
+		v.Set("running", "true")
+	}
+	if q.Before != "" {
+		v.Set("before", string(q.Before))
+	}
+	l, err := get[Deployments](ctx, c, "/v1/deployments?"+v.Encode())
+	return l.Deployments, l.More, err
 }
 
 // Deployment takes a deployment's id, or a machine's ref for its last one.

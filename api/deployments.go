@@ -20,6 +20,7 @@ type Deployment struct {
 // Deployments is the answer to a list, newest first.
 type Deployments struct {
 	Deployments []Deployment `json:"deployments"`
+	More        bool         `json:"more,omitempty" doc:"there are older ones: ask again with before, which is the id of the last"`
 }
 
 // Erasures is the answer to a list of them.
@@ -62,16 +63,26 @@ func (s *Server) addDeployments(rest huma.API) {
 		}
 		return &body[Erasures]{Erasures{all}}, err
 	})
-	handle(rest, http.MethodGet, "/v1/deployments", "List deployments, newest first", func(context.Context, *struct{}) (*body[Deployments], error) {
+	type list struct {
+		Machine string                 `query:"machine" doc:"only of this machine (name, id or MAC)"`
+		Running bool                   `query:"running" doc:"only those that have not ended"`
+		Before  inventory.DeploymentID `query:"before" doc:"only those that come after this one in the list"`
+		Limit   int                    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"how many at most"`
+	}
+	handle(rest, http.MethodGet, "/v1/deployments", "List deployments and releases, newest first; of each machine the last 20 are kept", func(_ context.Context, in *list) (*body[Deployments], error) {
+		found, more, err := s.fleet.Deployments(deploy.DeploymentQuery{Machine: in.Machine, Running: in.Running, Before: in.Before, Limit: in.Limit})
+		if err != nil {
+			return nil, err
+		}
 		names := map[inventory.MachineID]string{}
 		for _, m := range s.fleet.Machines() {
 			names[m.ID] = m.Name
 		}
-		out := []Deployment{}
-		for _, d := range s.fleet.Deployments() {
-			out = append(out, s.presentedDeployment(d, names[d.Machine]))
+		out := Deployments{Deployments: []Deployment{}, More: more}
+		for _, d := range found {
+			out.Deployments = append(out.Deployments, s.presentedDeployment(d, names[d.Machine]))
 		}
-		return &body[Deployments]{Deployments{out}}, nil
+		return &body[Deployments]{out}, nil
 	})
 	type ref struct {
 		Ref string `path:"ref" doc:"a deployment's id, or a machine's name, id or MAC for its last one"`

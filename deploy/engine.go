@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,19 +92,28 @@ func New(cfg Config) (*Engine, error) {
 		bmcs:    map[power.Target]power.BMC{},
 	}
 	var machines []inventory.Machine
-	deployments := map[inventory.DeploymentID]inventory.Deployment{}
+	runs := map[inventory.MachineID]*inventory.Deployment{} // the current or last of each
 	var last uint64
 	err := cfg.Store.View(func(tx *boltdb.Tx) error {
 		var err error
 		if machines, err = tx.Machines(); err != nil {
 			return err
 		}
-		all, err := tx.Deployments()
-		for _, d := range all {
-			deployments[d.ID] = d
+		for _, m := range machines {
+			if m.Deployment == "" {
+				continue
+			}
+			d, err := tx.Deployment(m.Deployment)
+			if errors.Is(err, boltdb.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("machine %s: %w", m.Name, err)
+			}
+			runs[m.ID] = &d
 		}
 		last = tx.LastSeq()
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the store: %w", err)
@@ -125,11 +135,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.timeline = newTimeline(cfg.Store, cfg.Log, last, e.owner)
 	for _, m := range machines {
-		var d *inventory.Deployment
-		if found, ok := deployments[m.Deployment]; ok {
-			d = &found
-		}
-		e.index(newWorker(e, m, d))
+		e.index(newWorker(e, m, runs[m.ID]))
 	}
 	return e, nil
 }
@@ -223,7 +229,7 @@ func (e *Engine) Machines() []inventory.Machine {
 	defer e.mu.RUnlock()
 	out := make([]inventory.Machine, 0, len(e.workers))
 	for _, w := range e.workers {
-		out = append(out, w.snap.Load().m)
+		out = append(out, w.snap.Load().shown())
 	}
 	slices.SortFunc(out, func(a, b inventory.Machine) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -235,7 +241,7 @@ func (e *Engine) Machine(ref string) (inventory.Machine, error) {
 	if err != nil {
 		return inventory.Machine{}, err
 	}
-	return w.snap.Load().m, nil
+	return w.snap.Load().shown(), nil
 }
 
 // MachineAt finds one by its MAC, for those who ask about every packet.
@@ -249,18 +255,55 @@ func (e *Engine) MachineAt(mac inventory.MAC) (m inventory.Machine, ok bool) {
 	return w.snap.Load().m, true
 }
 
-// Deployments lists all, newest first.
-func (e *Engine) Deployments() []inventory.Deployment {
-	var out []inventory.Deployment
-	err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
-		out, err = tx.Deployments()
-		return err
-	})
-	if err != nil {
-		e.cfg.Log.Error("list deployments", "err", err)
+// Deployments lists those that are asked for, newest first. more says that there are older ones.
+func (e *Engine) Deployments(q DeploymentQuery) (list []inventory.Deployment, more bool, err error) {
+	if err := q.Check(); err != nil {
+		return nil, false, err
 	}
-	slices.SortFunc(out, func(a, b inventory.Deployment) int { return b.CreatedAt.Compare(a.CreatedAt) })
-	return out
+	var of inventory.MachineID
+	if q.Machine != "" {
+		w, err := e.find(q.Machine)
+		if err != nil {
+			return nil, false, err
+		}
+		of = w.id
+	}
+	if q.Running {
+		list = e.running(of)
+		if i := slices.IndexFunc(list, func(d inventory.Deployment) bool { return d.ID == q.Before }); i >= 0 {
+			list = list[i+1:]
+		}
+	} else {
+		err = e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+			list, err = tx.Deployments(of, q.Before, q.Limit+1)
+			return err
+		})
+		if errors.Is(err, boltdb.ErrNotFound) {
+			return nil, false, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no deployment %q", q.Before), Hint: "list them from the beginning", Err: err}
+		}
+		if err != nil {
+			return nil, false, fmt.Errorf("list deployments: %w", err)
+		}
+	}
+	if len(list) > q.Limit {
+		return list[:q.Limit], true, nil
+	}
+	return list, false, nil
+}
+
+// running are the runs that have not ended, newest first: of one machine, or of all when it is "".
+func (e *Engine) running(of inventory.MachineID) (list []inventory.Deployment) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for id, w := range e.workers {
+		if s := w.snap.Load(); s.running() && (of == "" || of == id) {
+			list = append(list, *s.d)
+		}
+	}
+	slices.SortFunc(list, func(a, b inventory.Deployment) int {
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(b.ID, a.ID))
+	})
+	return list
 }
 
 func (e *Engine) stored(id inventory.DeploymentID) (d inventory.Deployment, err error) {

@@ -488,3 +488,13 @@ func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 	close(hold)
 	r.until(inventory.Deployed)
 }
+
+// A store that cannot be read is an error, and not an empty list.
+func TestAStoreThatCannotBeReadIsAnError(t *testing.T) {
+	r := newRack(t)
+	e := r.start()
+	r.stop()
+	if list, _, err := e.Deployments(DeploymentQuery{Limit: 10}); err == nil || !strings.Contains(err.Error(), "list deployments") {
+		t.Errorf("Deployments() of a closed store = %v, %v, want an error", list, err)
+	}
+}

@@ -90,7 +90,7 @@ func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inve
 	if err != nil {
 		return m, err
 	}
-	return w.snap.Load().m, nil
+	return w.snap.Load().shown(), nil
 }
 
 // EditMachine changes what the operator decides of a machine.
@@ -120,7 +120,7 @@ func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) 
 		if err == nil && reached(next.BMC) != reached(s.m.BMC) {
 			w.stopWork() // what is in flight would go on with the old one; it is done again
 		}
-		return w.snap.Load().m, taken(w.snap.Load().m.Name, err)
+		return w.snap.Load().shown(), taken(w.snap.Load().m.Name, err)
 	})
 }
 
@@ -169,7 +169,7 @@ func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (in
 	return call(ctx, w, func() (inventory.Machine, error) {
 		m := w.snap.Load().m
 		if m.State != inventory.Discovered {
-			return m, nil // approved already: twice is no mistake
+			return w.snap.Load().shown(), nil // approved already: twice is no mistake
 		}
 		bmc := a.Accepts(m)
 		if bmc != "" {
@@ -186,7 +186,7 @@ func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (in
 			}
 			return []inventory.Event{{Kind: "approve", Actor: actor, Text: text}}
 		})
-		return w.snap.Load().m, taken(m.Name, err)
+		return w.snap.Load().shown(), taken(m.Name, err)
 	})
 }
 

@@ -1,6 +1,10 @@
 package deploy
 
-import "github.com/pxectl/pxectl/inventory"
+import (
+	"fmt"
+
+	"github.com/pxectl/pxectl/inventory"
+)
 
 // NewMachine is what an operator tells of a machine before it ever booted.
 type NewMachine struct {
@@ -40,4 +44,23 @@ type Diagnosis struct {
 	Sentence string              `json:"sentence"`
 	Next     string              `json:"next"`
 	Evidence []inventory.Event   `json:"evidence"` // oldest first
+}
+
+// A DeploymentQuery says which deployments and releases are listed.
+type DeploymentQuery struct {
+	Machine string                 // a machine's name, id or MAC; "" for those of all
+	Running bool                   // only those that have not ended
+	Before  inventory.DeploymentID // only those after this one in the list, which is the last of the page before
+	Limit   int                    // from 1 to MaxDeployments
+}
+
+// MaxDeployments is how many deployments a page of a list has at most.
+const MaxDeployments = 500
+
+// Check refuses a limit out of its range.
+func (q DeploymentQuery) Check() error {
+	if q.Limit < 1 || q.Limit > MaxDeployments {
+		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("limit %d: want 1 to %d", q.Limit, MaxDeployments)}
+	}
+	return nil
 }

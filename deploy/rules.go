@@ -2,6 +2,14 @@ package deploy
 
 import "github.com/pxectl/pxectl/inventory"
 
+// Shown is a machine as those who ask see it: with the image that its current or last run has put on it.
+func Shown(m inventory.Machine, last *inventory.Deployment) inventory.Machine {
+	if last != nil && (m.State == inventory.Deployed || m.State == inventory.Deploying) {
+		m.Image = last.ImageName
+	}
+	return m
+}
+
 // MayDeploy says why a machine cannot be deployed now; nil when it can. last is its current or last run, if it had one.
 func MayDeploy(m inventory.Machine, last *inventory.Deployment, r inventory.DeployRequest) error {
 	if err := checkRequest(r); err != nil {

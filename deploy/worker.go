@@ -72,6 +72,9 @@ func (s *snapshot) running() bool {
 	return (s.m.State == inventory.Deploying || s.m.State == inventory.Cleaning) && s.d != nil && s.d.Outcome == inventory.Running
 }
 
+// shown is the machine for those who ask.
+func (s *snapshot) shown() inventory.Machine { return Shown(s.m, s.d) }
+
 // doing is what is under way, in words.
 func (s *snapshot) doing() string {
 	if s.d.Erase != nil {

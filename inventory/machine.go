@@ -50,8 +50,11 @@ type Machine struct {
 	NonceFloor  time.Time     `json:"nonce_floor,omitzero"`
 
 	Deployment DeploymentID `json:"deployment,omitempty"` // the current or the last one
-	Failure    *Failure     `json:"failure,omitempty"`
-	LastProof  string       `json:"last_proof,omitempty"` // the event that ended the last waiting step
+	// Image is the name of the one that Deployment writes or wrote, while the machine is being deployed or deployed. It is filled in
+	// for those who ask, and not stored.
+	Image     string   `json:"image,omitempty"`
+	Failure   *Failure `json:"failure,omitempty"`
+	LastProof string   `json:"last_proof,omitempty"` // the event that ended the last waiting step
 }
 
 // Boot is one network boot of a machine whose agent has registered. Its nonce was in

@@ -103,12 +103,41 @@ func (f *Fleet) Erasures(of string) ([]inventory.Erasure, error) {
 	return out, nil
 }
 
-func (f *Fleet) Deployments() []inventory.Deployment {
+func (f *Fleet) Deployments(q deploy.DeploymentQuery) (list []inventory.Deployment, more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := slices.Clone(f.deployments)
-	slices.Reverse(out)
-	return out
+	if err := q.Check(); err != nil {
+		return nil, false, err
+	}
+	var of inventory.MachineID
+	if q.Machine != "" {
+		m, err := f.findLocked("Deployments", q.Machine)
+		if err != nil {
+			return nil, false, err
+		}
+		of = m.ID
+	} else if err := f.errs["Deployments"]; err != nil {
+		return nil, false, err
+	}
+	newest := slices.Clone(f.deployments)
+	slices.Reverse(newest)
+	if q.Before != "" {
+		i := slices.IndexFunc(newest, func(d inventory.Deployment) bool { return d.ID == q.Before })
+		if i < 0 {
+			return nil, false, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no deployment %q", q.Before), Hint: "list them from the beginning"}
+		}
+		newest = newest[i+1:]
+	}
+	for _, d := range newest {
+		if of != "" && d.Machine != of || q.Running && d.Outcome != inventory.Running {
+			continue
+		}
+		if len(list) == q.Limit {
+			return list, true, nil
+		}
+		list = append(list, d)
+	}
+	return list, false, nil
 }
 
 // Deployment walks a running deployment one step on, unless the fleet is halted, and returns it.

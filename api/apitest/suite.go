@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -445,9 +446,40 @@ func suiteDeploy(t *testing.T, s Subject) {
 	if d, err = s.Deploy(ctx, "suite", m.Name, request); err != nil {
 		t.Fatal(err)
 	}
-	if all := s.Deployments(); len(all) != 2 || all[0].ID != d.ID {
-		t.Errorf("Deployments() = %v, want two, the newest first", all)
+	if m, err := s.Machine(m.Name); err != nil || m.Image != image {
+		t.Errorf("the image of a machine that is being deployed: %q, %v, want %q", m.Image, err, image)
 	}
+	all, more, err := s.Deployments(deploy.DeploymentQuery{Limit: 10})
+	if err != nil || more || len(all) != 2 || all[0].ID != d.ID {
+		t.Fatalf("Deployments() = %v, %v, %v, want two, the newest first, and no more", all, more, err)
+	}
+	for what, c := range map[string]struct {
+		q    deploy.DeploymentQuery
+		want []inventory.DeploymentID
+		more bool
+	}{
+		"a page":              {deploy.DeploymentQuery{Limit: 1}, []inventory.DeploymentID{d.ID}, true},
+		"the next page":       {deploy.DeploymentQuery{Limit: 1, Before: d.ID}, []inventory.DeploymentID{all[1].ID}, false},
+		"of the machine":      {deploy.DeploymentQuery{Limit: 9, Machine: string(suiteMAC)}, []inventory.DeploymentID{d.ID, all[1].ID}, false},
+		"of another":          {deploy.DeploymentQuery{Limit: 9, Machine: "web1"}, nil, false},
+		"those that run":      {deploy.DeploymentQuery{Limit: 9, Running: true}, []inventory.DeploymentID{d.ID}, false},
+		"older ones that run": {deploy.DeploymentQuery{Limit: 9, Running: true, Before: d.ID}, nil, false},
+	} {
+		list, more, err := s.Deployments(c.q)
+		var ids []inventory.DeploymentID
+		for _, d := range list {
+			ids = append(ids, d.ID)
+		}
+		if err != nil || more != c.more || !slices.Equal(ids, c.want) {
+			t.Errorf("%s: %v, more %v, %v; want %v, more %v", what, ids, more, err, c.want, c.more)
+		}
+	}
+	_, _, err = s.Deployments(deploy.DeploymentQuery{Limit: 9, Before: "d-none"})
+	fails(t, "a page after one that is not there", err, inventory.CodeNotFound, "d-none")
+	_, _, err = s.Deployments(deploy.DeploymentQuery{Limit: 9, Machine: "nobody"})
+	fails(t, "the deployments of no machine", err, inventory.CodeNotFound, "nobody")
+	_, _, err = s.Deployments(deploy.DeploymentQuery{Limit: 501})
+	fails(t, "a page too long", err, inventory.CodeInvalid, "501")
 	if err := s.DeleteMachine(context.WithoutCancel(ctx), "suite", m.Name); err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -18,34 +18,65 @@ func (c *cli) deploymentCommand() *cobra.Command {
 }
 
 func (c *cli) deploymentList() *cobra.Command {
-	var running bool
+	var q deploy.DeploymentQuery
+	var limit int
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List deployments, newest first", Args: cobra.NoArgs,
+		Use: "list", Aliases: []string{"ls"}, Short: "List deployments and releases, newest first", Args: cobra.NoArgs,
+		Long: "List deployments and releases, newest first. Of each machine the last 20 are kept; its timeline (`pxectl events -m MACHINE`)\n" +
+			"and what was erased (`pxectl machine erasures`) are kept apart from them.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return usagef("--limit %d: want a number, or 0 for all", limit)
+			}
 			client, err := c.client()
 			if err != nil {
 				return err
 			}
-			deployments, err := client.Deployments(cmd.Context())
+			deployments, more, err := pages(cmd.Context(), client, q, limit)
 			if err != nil {
 				return err
 			}
-			if running {
-				deployments = slices.DeleteFunc(deployments, func(d api.Deployment) bool { return d.Outcome != inventory.Running })
-			}
 			if len(deployments) == 0 && c.output == "table" {
-				if running {
+				switch {
+				case q.Running:
 					fmt.Fprintln(c.out, "no deployment is running")
-				} else {
+				case q.Machine != "":
+					fmt.Fprintf(c.out, "no deployments of %s yet: start one with `pxectl deploy %s --image NAME`\n", q.Machine, q.Machine)
+				default:
 					fmt.Fprintln(c.out, "no deployments yet: start one with `pxectl deploy MACHINE --image NAME`")
 				}
 				return nil
 			}
-			return c.print(deployments, deploymentIDs(deployments), func(t *table) { c.deploymentRows(t, deployments) })
+			err = c.print(deployments, deploymentIDs(deployments), func(t *table) { c.deploymentRows(t, deployments) })
+			if more {
+				fmt.Fprintf(c.err, "these are the last %d; --limit 0 lists all\n", limit)
+			}
+			return err
 		},
 	}
-	cmd.Flags().BoolVar(&running, "running", false, "only those that are running")
+	cmd.Flags().BoolVar(&q.Running, "running", false, "only those that are running")
+	cmd.Flags().StringVarP(&q.Machine, "machine", "m", "", "only those of this `machine` (name, id or MAC)")
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most; 0: all")
 	return cmd
+}
+
+// pages lists as many as limit says, or all when it is 0, a page at a time. more says that there are older ones.
+func pages(ctx context.Context, client *api.Client, q deploy.DeploymentQuery, limit int) (all []api.Deployment, more bool, err error) {
+	for {
+		q.Limit = deploy.MaxDeployments
+		if limit > 0 {
+			q.Limit = min(q.Limit, limit-len(all))
+		}
+		page, more, err := client.Deployments(ctx, q)
+		if err != nil {
+			return nil, false, err
+		}
+		all = append(all, page...)
+		if !more || len(page) == 0 || len(all) == limit {
+			return all, more, nil
+		}
+		q.Before = page[len(page)-1].ID
+	}
 }
 
 func deploymentIDs(deployments []api.Deployment) []string {

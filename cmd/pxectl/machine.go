@@ -52,24 +52,10 @@ func (c *cli) machineList() *cobra.Command {
 				}
 				return nil
 			}
-			images := map[inventory.DeploymentID]string{}
-			if c.output == "table" {
-				deployments, err := client.Deployments(cmd.Context())
-				if err != nil {
-					return err
-				}
-				for _, d := range deployments {
-					images[d.ID] = d.ImageName
-				}
-			}
 			return c.print(machines, machineNames(machines), func(t *table) {
 				t.row("NAME", "STATE", "POWER", "IMAGE", "MAC", "BMC", "HARDWARE", "SINCE")
 				for _, m := range machines {
-					image := ""
-					if m.State == inventory.Deployed || m.State == inventory.Deploying {
-						image = images[m.Deployment]
-					}
-					t.row(m.Name, stateWords(m), powerWord(m.Power), image, firstMAC(m), bmcWord(m.BMC), hardware(m.Report), c.age(m.ChangedAt))
+					t.row(m.Name, stateWords(m), powerWord(m.Power), m.Image, firstMAC(m), bmcWord(m.BMC), hardware(m.Report), c.age(m.ChangedAt))
 				}
 			})
 		},

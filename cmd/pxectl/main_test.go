@@ -144,6 +144,7 @@ func fleetNamed(name string) (*apitest.Fleet, error) {
 			Step: string(inventory.WriteImage), Reason: "chunk 17 differs from the manifest after 3 attempts", Hint: "check the disk sda, then deploy again",
 		})
 		fleet.Fail("Power", &inventory.Problem{Code: inventory.CodeBMC, Detail: "power off 192.0.2.11:623: no answer", Hint: "ping 192.0.2.11"})
+		fleet.Fail("Deployments", errors.New("list deployments: record \"d-1\": checksum does not match"))
 		fleet.Fail("PowerStatus", &inventory.Problem{Code: inventory.CodeTimeout, Detail: "power status: no answer in 30s"})
 	case "halted":
 		fleet.Halt()

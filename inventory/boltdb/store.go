@@ -21,15 +21,16 @@ const schema = "1"
 
 var (
 	bucketMeta        = []byte("meta")
-	bucketMachines    = []byte("machines")     // id → Machine
-	bucketMACs        = []byte("macs")         // MAC → id
-	bucketNames       = []byte("names")        // name → id
-	bucketBMCs        = []byte("bmcs")         // accepted address of a BMC → id; IndexBMCs makes it anew
-	bucketDeployments = []byte("deployments")  // id → Deployment
-	bucketEvents      = []byte("events")       // seq → Event
-	bucketOwned       = []byte("events-owned") // owner, 0, seq → nothing: the timeline of one owner
-	bucketCounts      = []byte("events-count") // owner → how many
-	bucketErasures    = []byte("erasures")     // seq → Erasure; nobody deletes them
+	bucketMachines    = []byte("machines")          // id → Machine
+	bucketMACs        = []byte("macs")              // MAC → id
+	bucketNames       = []byte("names")             // name → id
+	bucketBMCs        = []byte("bmcs")              // accepted address of a BMC → id; IndexBMCs makes it anew
+	bucketDeployments = []byte("deployments")       // id → Deployment
+	bucketOrder       = []byte("deployments-order") // when it began, id → machine's id
+	bucketEvents      = []byte("events")            // seq → Event
+	bucketOwned       = []byte("events-owned")      // owner, 0, seq → nothing: the timeline of one owner
+	bucketCounts      = []byte("events-count")      // owner → how many
+	bucketErasures    = []byte("erasures")          // seq → Erasure; nobody deletes them
 )
 
 // A Store is an open database file. One process may hold it.
@@ -60,6 +61,11 @@ func Open(path string) (s *Store, err error) {
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketBMCs, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		if tx.Bucket(bucketOrder) == nil {
+			if err := orderDeployments(tx); err != nil {
 				return err
 			}
 		}
@@ -227,6 +233,7 @@ func (tx *Tx) PutMachine(m inventory.Machine) error {
 			return err
 		}
 	}
+	m.Image = ""
 	return put(tx, bucketMachines, string(m.ID), m)
 }
 
@@ -268,16 +275,8 @@ func (tx *Tx) DeleteMachine(id inventory.MachineID) error {
 	if err := tx.unindex(id); err != nil {
 		return err
 	}
-	deployments, err := tx.Deployments()
-	if err != nil {
+	if err := tx.dropDeployments(id, 0, nil); err != nil {
 		return err
-	}
-	for _, d := range deployments {
-		if d.Machine == id {
-			if err := tx.tx.Bucket(bucketDeployments).Delete([]byte(d.ID)); err != nil {
-				return err
-			}
-		}
 	}
 	if err := tx.trim(string(id), 0); err != nil {
 		return err
@@ -306,21 +305,6 @@ func (tx *Tx) unindex(id inventory.MachineID) error {
 		}
 	}
 	return tx.tx.Bucket(bucketNames).Delete([]byte(old.Name))
-}
-
-// Deployment finds one by its id.
-func (tx *Tx) Deployment(id inventory.DeploymentID) (inventory.Deployment, error) {
-	return get[inventory.Deployment](tx, bucketDeployments, string(id))
-}
-
-// Deployments lists all, in the order of their ids.
-func (tx *Tx) Deployments() ([]inventory.Deployment, error) {
-	return all[inventory.Deployment](tx, bucketDeployments)
-}
-
-// PutDeployment writes d.
-func (tx *Tx) PutDeployment(d inventory.Deployment) error {
-	return put(tx, bucketDeployments, string(d.ID), d)
 }
 
 // AppendErasure records that a disk was erased.
