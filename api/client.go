@@ -163,6 +163,11 @@ func (c *Client) CancelDeployment(ctx context.Context, ref string) (Deployment, 
 	return call[Deployment](ctx, c, http.MethodPost, "/v1/deployments/"+url.PathEscape(ref)+"/cancel", nil)
 }
 
+// RetryDeployment takes a failed deployment's id, or its machine's ref.
+func (c *Client) RetryDeployment(ctx context.Context, ref string) (Deployment, error) {
+	return call[Deployment](ctx, c, http.MethodPost, "/v1/deployments/"+url.PathEscape(ref)+"/retry", nil)
+}
+
 func (c *Client) Images(ctx context.Context) ([]store.Info, error) {
 	l, err := get[ImageList](ctx, c, "/v1/images")
 	return l.Images, err

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -15,6 +16,7 @@ type Deployment struct {
 	inventory.Deployment
 	MachineName string              `json:"machine_name,omitempty"`
 	Progress    *inventory.Progress `json:"progress,omitempty" doc:"of the order that is being done"`
+	RetryUntil  time.Time           `json:"retry_until,omitzero" doc:"of a failed deployment: how long what it was given is kept for a retry"`
 }
 
 // Deployments is the answer to a list, newest first.
@@ -97,6 +99,9 @@ func (s *Server) addDeployments(rest huma.API) {
 		}
 		return s.deploymentAnswer(s.fleet.CancelDeployment(ctx, actorOf(ctx), d.ID))
 	})
+	handle(rest, http.MethodPost, "/v1/deployments/{ref}/retry", "Start a failed deployment or release again, with all that was asked for", func(ctx context.Context, in *ref) (*body[Deployment], error) {
+		return s.deploymentAnswer(s.fleet.Retry(ctx, actorOf(ctx), in.Ref))
+	})
 }
 
 func (s *Server) deploymentAnswer(d inventory.Deployment, err error) (*body[Deployment], error) {
@@ -111,8 +116,8 @@ func (s *Server) deploymentAnswer(d inventory.Deployment, err error) (*body[Depl
 }
 
 func (s *Server) presentedDeployment(d inventory.Deployment, name string) Deployment {
-	d.Secret = nil
-	out := Deployment{Deployment: d, MachineName: name}
+	out := Deployment{Deployment: d, MachineName: name, RetryUntil: deploy.RetryUntil(d)}
+	out.Secret = nil
 	if d.Outcome == inventory.Running {
 		if p, ok := s.fleet.Progress(d.Machine); ok {
 			out.Progress = &p

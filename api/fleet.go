@@ -31,6 +31,8 @@ type Fleet interface {
 	// Erasures is of a machine, also one that is gone, or of a disk's serial or WWN; "" means all.
 	Erasures(of string) ([]inventory.Erasure, error)
 	CancelDeployment(ctx context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error)
+	// Retry starts a failed deployment or release again; ref is its id, or its machine.
+	Retry(ctx context.Context, actor, ref string) (inventory.Deployment, error)
 	// Deployments are newest first; more says that there are older ones, to be had with Before.
 	Deployments(q deploy.DeploymentQuery) (list []inventory.Deployment, more bool, err error)
 	// Deployment takes a deployment's id, or a machine's ref for its current or last one.

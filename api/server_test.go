@@ -250,7 +250,7 @@ func TestOpenAPI(t *testing.T) {
 		"/v1/machines": {"get", "post"}, "/v1/machines/{ref}": {"get", "patch", "delete"}, "/v1/machines/{ref}/approve": {"post"},
 		"/v1/machines/{ref}/power": {"get", "post"}, "/v1/machines/{ref}/boot": {"get", "put"}, "/v1/machines/{ref}/deploy": {"post"},
 		"/v1/machines/{ref}/why": {"get"}, "/v1/machines/{ref}/console": {"get"}, "/v1/deployments": {"get"}, "/v1/deployments/{ref}": {"get"},
-		"/v1/deployments/{ref}/cancel": {"post"}, "/v1/images": {"get", "post"}, "/v1/images/{ref}": {"get", "delete"}, "/v1/images/{ref}/verify": {"post"}, "/v1/events": {"get"}, "/v1/version": {"get"},
+		"/v1/deployments/{ref}/cancel": {"post"}, "/v1/deployments/{ref}/retry": {"post"}, "/v1/images": {"get", "post"}, "/v1/images/{ref}": {"get", "delete"}, "/v1/images/{ref}/verify": {"post"}, "/v1/events": {"get"}, "/v1/version": {"get"},
 	} {
 		for _, m := range methods {
 			if doc.Paths[path][m] == nil {

@@ -42,18 +42,25 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 			if d.Touched() {
 				m.State = inventory.Failed // nobody should take it for a machine that is as it was
 			}
-			again := "deploy it again"
+			again := "`pxectl deploy " + m.Name + " --image " + d.ImageName + "` deploys it"
 			if d.Erase != nil {
-				again = "release it again"
+				again = "`pxectl release " + m.Name + "` releases it"
 			}
 			if m.State == inventory.Failed {
 				m.Failure = &inventory.Failure{Step: string(d.Step), Reason: "cancelled by " + actor, Hint: again, At: w.now()}
 			}
-			d.Outcome, d.EndedAt, d.Secret = inventory.Cancelled, w.now(), nil
+			d.Outcome, d.EndedAt = inventory.Cancelled, w.now()
 			ended = *d
+			ended.Secret = nil
+			if earlier == nil {
+				d.Secret = nil
+			}
 			events = append(events, inventory.Event{Kind: "deploy", Actor: actor, Text: fmt.Sprintf("deployment %s cancelled at %s", d.ID, d.Step)})
 			if earlier != nil {
 				// What the machine runs is still the system of the deployment before, as it was.
+				if d.RetryOf == earlier.ID {
+					earlier.Secret = d.Secret // it can be retried again
+				}
 				m.Deployment, *d = earlier.ID, *earlier
 				if m.Failure = nil; m.State == inventory.Failed {
 					m.Failure = earlier.Failure

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -224,26 +225,11 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 		if err := deployable(s, r); err != nil {
 			return none, err
 		}
-		w.orders.set(nil)
-		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-			*d = inventory.Deployment{
-				ID: inventory.DeploymentID(newID("d-")), Machine: m.ID, Actor: actor, ImageID: img.ID, ImageName: img.Name,
-				Hostname: r.Hostname, Secret: sealed, DiskHint: r.Disk, Overwrite: r.Overwrite, Mode: r.Mode, Verify: r.Verify, CreatedAt: w.now(),
-				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: s.before(),
-			}
-			if s.intact() {
-				d.From = inventory.Deployed
-			}
-			if d.Hostname == "" {
-				d.Hostname = m.Name
-			}
-			m.State, m.Deployment, m.Failure, m.Unverified = inventory.Deploying, d.ID, nil, false
-			return []inventory.Event{{Kind: "deploy", Actor: actor, Text: fmt.Sprintf("deployment %s of image %s as %s", d.ID, img.Name, d.Hostname)}}
-		})
-		if err != nil {
-			return none, err
+		d := inventory.Deployment{
+			ID: inventory.DeploymentID(newID("d-")), Actor: actor, ImageID: img.ID, ImageName: img.Name, Hostname: cmp.Or(r.Hostname, s.m.Name),
+			Secret: sealed, DiskHint: r.Disk, Overwrite: r.Overwrite, Mode: r.Mode, Verify: r.Verify,
 		}
-		return *w.snap.Load().d, nil
+		return w.launch(d, fmt.Sprintf("deployment %s of image %s as %s", d.ID, img.Name, d.Hostname))
 	})
 }
 

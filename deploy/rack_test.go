@@ -44,6 +44,7 @@ type rack struct {
 	answer  func(inventory.Order) inventory.Result // instead of the agent's good answer
 	onOrder func(inventory.Order)                  // before the agent answers
 	dead    Deadlines
+	ahead   atomic.Int64 // nanoseconds, of the engine's clock
 
 	mu     sync.Mutex
 	engine *Engine
@@ -116,6 +117,7 @@ func (r *rack) start() *Engine {
 		},
 		Server:    func(netip.Addr) netip.AddrPort { return netip.MustParseAddrPort("192.0.2.1:8080") },
 		Policy:    r.policy,
+		Now:       func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) },
 		Deadlines: r.dead,
 
 		TrustReportedBMC: r.trust,

@@ -79,17 +79,13 @@ func (w *worker) fail(step inventory.Step, why string) error {
 			f = m.Failure
 		}
 		if f.Hint == "" {
-			again := "pxectl deploy " + m.Name + " --image " + d.ImageName
-			if d.Erase != nil {
-				again = "pxectl release " + m.Name
-			}
-			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `" + again + "` tries again"
+			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `pxectl deployment retry " + m.Name + "` tries again"
 		}
 		if n := len(d.History); n > 0 && d.History[n-1].EndedAt.IsZero() {
 			d.History[n-1].EndedAt, d.History[n-1].Error = w.now(), f.Reason
 		}
 		m.State, m.Failure = inventory.Failed, f
-		d.Outcome, d.Failure, d.EndedAt, d.Secret = inventory.FailedOut, f, w.now(), nil
+		d.Outcome, d.Failure, d.EndedAt = inventory.FailedOut, f, w.now() // its secret is kept for a retry
 		return []inventory.Event{{Kind: "failure", Text: fmt.Sprintf("%s: %s", step, f.Reason)}}
 	})
 }

@@ -41,26 +41,12 @@ func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.E
 		if err := erasable(s, verb, from); err != nil {
 			return none, err
 		}
-		w.orders.set(nil)
-		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-			*d = inventory.Deployment{
-				ID: inventory.DeploymentID(newID("e-")), Machine: m.ID, Actor: actor, Erase: &r, Hostname: m.Name, CreatedAt: w.now(),
-				Outcome: inventory.Running, Step: inventory.Validate, From: m.State, Previous: s.before(),
-			}
-			if s.intact() {
-				d.From = inventory.Deployed
-			}
-			m.State, m.Deployment, m.Failure, m.Unverified = inventory.Cleaning, d.ID, nil, false
-			how := ""
-			if r.Quick {
-				how = ", quick: labels only"
-			}
-			return []inventory.Event{{Kind: "deploy", Actor: actor, Text: fmt.Sprintf("%s %s%s", verb, d.ID, how)}}
-		})
-		if err != nil {
-			return none, err
+		how := ""
+		if r.Quick {
+			how = ", quick: labels only"
 		}
-		return *w.snap.Load().d, nil
+		run := inventory.Deployment{ID: inventory.DeploymentID(newID("e-")), Actor: actor, Erase: &r, Hostname: s.m.Name}
+		return w.launch(run, fmt.Sprintf("%s %s%s", verb, run.ID, how))
 	})
 }
 

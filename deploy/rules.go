@@ -1,6 +1,10 @@
 package deploy
 
-import "github.com/pxectl/pxectl/inventory"
+import (
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
 
 // Shown is a machine as those who ask see it: with the image that its current or last run has put on it.
 func Shown(m inventory.Machine, last *inventory.Deployment) inventory.Machine {
@@ -40,4 +44,9 @@ func MayPower(m inventory.Machine) error {
 		Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",
 		Hint: "set it with `pxectl machine edit " + m.Name + " --bmc IP`, or let the agent find it in-band",
 	}
+}
+
+// MayRetry says why a deployment cannot be retried now. last is the machine's.
+func MayRetry(m inventory.Machine, last *inventory.Deployment, d inventory.Deployment, now time.Time) error {
+	return retryable(&snapshot{m, last}, d, now)
 }

@@ -344,6 +344,10 @@ func (w *worker) advance() time.Duration {
 	if s := w.snap.Load(); s.running() || s.m.State == inventory.Inspecting {
 		return time.Second
 	}
+	if err := w.forgetSecret(); err != nil {
+		w.log().Error("drop the secret of a failed deployment", "err", err)
+		return storeRetry
+	}
 	w.syncPower()
 	return 30 * time.Second
 }

@@ -68,10 +68,11 @@ type Deployment struct {
 	// nothing has been touched.
 	From      State        `json:"from"`
 	Previous  DeploymentID `json:"previous,omitempty"`
+	RetryOf   DeploymentID `json:"retry_of,omitempty"` // the failed one that it repeats
 	ImageID   string       `json:"image_id"`
 	ImageName string       `json:"image_name"`
 	Hostname  string       `json:"hostname"`
-	// Secret holds what only the machine may see (user-data, keys, network, the phone-home nonce), sealed.
+	// Secret holds what only the machine may see (user-data, keys, network), sealed. A failed deployment keeps it for a while, for a retry.
 	Secret    Sealed    `json:"secret,omitempty"`
 	DiskHint  *DiskHint `json:"disk_hint,omitempty"`
 	Overwrite bool      `json:"overwrite,omitempty"`

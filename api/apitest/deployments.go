@@ -39,6 +39,31 @@ func (f *Fleet) Deploy(_ context.Context, actor, ref string, r inventory.DeployR
 	return d, err
 }
 
+// Retry starts a failed deployment again.
+func (f *Fleet) Retry(ctx context.Context, actor, ref string) (inventory.Deployment, error) {
+	f.mu.Lock()
+	d, err := f.deploymentLocked(ref)
+	if err != nil {
+		f.mu.Unlock()
+		return inventory.Deployment{}, err
+	}
+	failed, r := *d, f.requests[d.ID]
+	if failed.Erase != nil && failed.Outcome == inventory.FailedOut {
+		f.mu.Unlock()
+		return f.Release(ctx, actor, string(failed.Machine), *failed.Erase)
+	}
+	if m, err := f.findLocked("Retry", string(failed.Machine)); err != nil {
+		f.mu.Unlock()
+		return inventory.Deployment{}, err
+	} else if err := deploy.MayRetry(inspected(*m), f.lastLocked(*m), failed, Epoch); err != nil {
+		f.mu.Unlock()
+		return inventory.Deployment{}, err
+	}
+	d.Secret = nil
+	f.mu.Unlock()
+	return f.Deploy(ctx, actor, string(failed.Machine), r)
+}
+
 // Plan takes the first disk that the machine has. A deployed machine needs Redeploy.
 func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error) {
 	f.mu.Lock()

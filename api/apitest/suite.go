@@ -442,6 +442,11 @@ func suiteDeploy(t *testing.T, s Subject) {
 	_, err = s.CancelDeployment(ctx, "suite", d.ID)
 	fails(t, "cancel twice", err, inventory.CodeConflict, string(d.ID))
 
+	_, err = s.Retry(ctx, "suite", string(d.ID))
+	fails(t, "retry of a cancelled one", err, inventory.CodeConflict, string(d.ID)+", which was cancelled")
+	_, err = s.Retry(ctx, "suite", "d-none")
+	fails(t, "retry of none", err, inventory.CodeNotFound, "d-none")
+
 	// Deleting works in the middle, and takes the deployments along.
 	if d, err = s.Deploy(ctx, "suite", m.Name, request); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +13,7 @@ import (
 )
 
 func (c *cli) deploymentCommand() *cobra.Command {
-	cmd := group("deployment", "List, show and cancel deployments", c.deploymentList(), c.deploymentShow(), c.deploymentCancel())
+	cmd := group("deployment", "List, show, retry and cancel deployments", c.deploymentList(), c.deploymentShow(), c.deploymentRetry(), c.deploymentCancel())
 	cmd.Aliases = []string{"deployments"}
 	return cmd
 }
@@ -171,6 +172,9 @@ func (c *cli) showDeployment(d api.Deployment) error {
 		t.field("reason", f.Step+": "+f.Reason)
 		t.field("hint", f.Hint)
 	}
+	if !d.RetryUntil.IsZero() {
+		t.field("retry", "`pxectl deployment retry "+machineOf(d)+"`, until "+stamp(d.RetryUntil))
+	}
 	if d.Disk != nil {
 		t.field("disk", fmt.Sprintf("%s, %s%s", d.Disk.Name, decimal(d.Disk.Bytes), prefixed(", serial ", d.Disk.Serial)))
 	}
@@ -211,6 +215,42 @@ func prefixed(prefix, s string) string {
 		return ""
 	}
 	return prefix + s
+}
+
+func (c *cli) deploymentRetry() *cobra.Command {
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use: "retry DEPLOYMENT|MACHINE...", Short: "Start failed deployments again, with all that was asked for", Args: cobra.MinimumNArgs(1),
+		Long: "Start failed deployments again, with all that was asked for: image, host name, disk, user-data, keys and network. What only the\n" +
+			"machine may see is kept, sealed, for 7 days after the failure, or until the machine is deployed, released or deleted. A failed\n" +
+			"release is started again, too. What was cancelled has to be asked for anew.",
+		Example:           "  pxectl deployment retry web1 --wait",
+		ValidArgsFunction: c.completeMachines,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if timeout != 0 && !wait {
+				return usagef("--timeout is of --wait")
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			var started []api.Deployment
+			var errs []error
+			for _, ref := range args {
+				d, err := client.RetryDeployment(cmd.Context(), ref)
+				if err != nil {
+					errs = append(errs, about(ref, err))
+					continue
+				}
+				started = append(started, d)
+			}
+			return c.seeThrough(cmd.Context(), client, started, severally(errs), wait, timeout)
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the proof that the new systems run")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "with --wait: how long at most; the deployments go on")
+	return cmd
 }
 
 func (c *cli) deploymentCancel() *cobra.Command {

@@ -41,10 +41,11 @@ func TestDeploymentsOfAMachineAreBounded(t *testing.T) {
 	update(t, s, func(tx *Tx) error { return tx.PutDeployment(deployment("m-2", 0)) })
 	for n := range 100 {
 		d := deployment("m-1", n)
-		switch m.Deployment = d.ID; n {
-		case 3:
+		m.Deployment = d.ID
+		if n == 3 {
 			m.Holds = d.ID // what lies on the disk
-		case 99:
+		}
+		if n > 7 {
 			d.Previous = deployment("m-1", 7).ID // what a cancel goes back to
 		}
 		update(t, s, func(tx *Tx) error { return errors.Join(tx.PutMachine(m), tx.PutDeployment(d)) })
@@ -52,17 +53,13 @@ func TestDeploymentsOfAMachineAreBounded(t *testing.T) {
 			d.Step = inventory.WriteImage
 			return tx.PutDeployment(d)
 		})
-		if n == 7 {
-			m.Holds = deployment("m-1", 3).ID
-		}
 	}
-	// Between its writes, 7 was dropped: nobody referred to it then.
 	got := listed(t, s, "m-1", "", 1000)
 	want := []inventory.DeploymentID{}
 	for n := 99; n > 99-DeploymentsPerMachine; n-- {
 		want = append(want, deployment("m-1", n).ID)
 	}
-	if want = append(want, deployment("m-1", 3).ID); !slices.Equal(got, want) {
+	if want = append(want, deployment("m-1", 7).ID, deployment("m-1", 3).ID); !slices.Equal(got, want) {
 		t.Errorf("kept: %v\nwant %v", got, want)
 	}
 	if got := listed(t, s, "m-2", "", 1000); len(got) != 1 {

@@ -1,0 +1,126 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+)
+
+// SecretKept is how long a failed deployment keeps what only its machine may see, sealed, so that it can be retried. A retry, another
+// deployment, a release and the deletion of the machine end that at once.
+const SecretKept = 7 * 24 * time.Hour
+
+// RetryUntil says until when a deployment can be retried; zero when it cannot. A release needs no secret.
+func RetryUntil(d inventory.Deployment) time.Time {
+	if d.Outcome != inventory.FailedOut || len(d.Secret) == 0 {
+		return time.Time{}
+	}
+	return d.EndedAt.Add(SecretKept)
+}
+
+// launch starts a deployment or a release, of which the caller has said what is wanted. It runs in the worker's loop.
+func (w *worker) launch(run inventory.Deployment, said string) (inventory.Deployment, error) {
+	s := w.snap.Load()
+	w.orders.set(nil)
+	run.Machine, run.CreatedAt, run.Outcome, run.Step = w.id, w.now(), inventory.Running, inventory.Validate
+	run.From, run.Previous = s.m.State, s.before()
+	if s.intact() {
+		run.From = inventory.Deployed
+	}
+	state, ended := inventory.Deploying, inventory.Deployment{}
+	if run.Erase != nil {
+		state = inventory.Cleaning
+	}
+	if s.d != nil && len(s.d.Secret) > 0 {
+		ended = *s.d
+		ended.Secret = nil
+	}
+	err := w.saveAfter(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		*d = run
+		m.State, m.Deployment, m.Failure, m.Unverified = state, run.ID, nil, false
+		return []inventory.Event{{Kind: "deploy", Actor: run.Actor, Text: said}}
+	}, func(tx *boltdb.Tx) error {
+		if ended.ID == "" {
+			return nil
+		}
+		return tx.PutDeployment(ended)
+	})
+	if err != nil {
+		return inventory.Deployment{}, err
+	}
+	return *w.snap.Load().d, nil
+}
+
+// Retry starts a failed deployment again with all that was asked for: image, host name, disk, user-data, keys and network. A failed
+// release is started again, too. ref is the deployment's id, or its machine.
+func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deployment, error) {
+	failed, err := e.Deployment(ref)
+	if err != nil {
+		return failed, err
+	}
+	if failed.Erase != nil && failed.Outcome == inventory.FailedOut {
+		return e.eraseFrom(ctx, actor, string(failed.Machine), *failed.Erase, "release", releasedFrom)
+	}
+	w, err := e.find(string(failed.Machine))
+	if err != nil {
+		return inventory.Deployment{}, err
+	}
+	return call(ctx, w, func() (inventory.Deployment, error) {
+		var none inventory.Deployment
+		s := w.snap.Load()
+		if s.d != nil && s.d.ID == failed.ID {
+			failed = *s.d // as it is now
+		}
+		if err := retryable(s, failed, w.now()); err != nil {
+			return none, err
+		}
+		img, err := e.cfg.Image(failed.ImageID)
+		if err != nil {
+			return none, err
+		}
+		d := inventory.Deployment{
+			ID: inventory.DeploymentID(newID("d-")), Actor: actor, RetryOf: failed.ID, ImageID: img.ID, ImageName: img.Name, Hostname: failed.Hostname,
+			Secret: failed.Secret, DiskHint: failed.DiskHint, Overwrite: failed.Overwrite, Mode: failed.Mode, Verify: failed.Verify,
+		}
+		return w.launch(d, fmt.Sprintf("deployment %s of image %s as %s, a retry of %s", d.ID, img.Name, d.Hostname, failed.ID))
+	})
+}
+
+// retryable says why a deployment cannot be retried now, and what to do about it.
+func retryable(s *snapshot, d inventory.Deployment, now time.Time) error {
+	anew := "`pxectl deploy " + s.m.Name + " --image " + d.ImageName + "`, with its user-data and keys"
+	which := fmt.Sprintf("has deployment %s, which ", d.ID)
+	switch {
+	case d.Outcome == inventory.Running:
+		return s.free()
+	case d.Outcome == inventory.Succeeded && d.Erase != nil:
+		return s.cannot("has release "+string(d.ID)+", which succeeded", "`pxectl machine clean "+s.m.Name+"` erases again")
+	case d.Outcome == inventory.Succeeded:
+		return s.cannot(which+"succeeded", anew+" and --redeploy, writes it again")
+	case d.Outcome == inventory.Cancelled && d.Erase != nil:
+		return s.cannot("has release "+string(d.ID)+", which was cancelled", "`pxectl release "+s.m.Name+"`, or `pxectl machine clean "+s.m.Name+"`")
+	case d.Outcome == inventory.Cancelled:
+		return s.cannot(which+"was cancelled: what it was given is not kept", anew)
+	case s.d == nil || s.d.ID != d.ID:
+		return s.cannot(fmt.Sprintf("has been deployed or released since (%s)", s.m.Deployment), anew)
+	case !now.Before(RetryUntil(d)):
+		return s.cannot(which+fmt.Sprintf("failed, and what it was given is not kept any more (%d days)", int(SecretKept.Hours())/24), anew)
+	}
+	// Whoever asked for it has said that the system there may go.
+	return deployable(s, inventory.DeployRequest{Redeploy: d.From == inventory.Deployed})
+}
+
+// forgetSecret drops what a failed deployment has kept for its retry, when its time is over.
+func (w *worker) forgetSecret() error {
+	s := w.snap.Load()
+	if s.running() || s.d == nil || len(s.d.Secret) == 0 || w.now().Before(RetryUntil(*s.d)) {
+		return nil
+	}
+	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		d.Secret = nil
+		return nil
+	})
+}
