@@ -42,7 +42,7 @@ func Run(ctx context.Context, configPath, version string) error {
 	if err != nil {
 		return err
 	}
-	log := newLog(cfg.Log)
+	log := newLog(cfg.Log, os.Stderr)
 	if err := os.MkdirAll(cfg.DataDir, 0o750); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
@@ -103,13 +103,13 @@ func listen(cfg Config, version string, nics *followed, engine *deploy.Engine, p
 	if plane.ruleBook, err = cfg.ruleBook(); err != nil {
 		return nil, err
 	}
-	plane.neighbours = &neighbours{log: log, note: engine.Note, off: cfg.DHCP.Mode == "off"}
+	plane.neighbours = &neighbours{log: log, note: engine.NoteOwn, off: cfg.DHCP.Mode == "off"}
 	services := plane.overhear(cfg, log)
 
 	if err := nics.listen(); err != nil {
 		return nil, err
 	}
-	nics.note = engine.Note
+	nics.note = engine.NoteOwn
 	services = append(services, service{"interfaces", nics.run})
 	dhcp, err := listenDHCP(cfg, plane, log)
 	switch {
@@ -195,14 +195,6 @@ func ownAddresses(log *slog.Logger) (all []netip.Prefix) {
 		}
 	}
 	return all
-}
-
-func newLog(c Log) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.Level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }
 
 func inNetworkOf(nic *net.Interface, ours, machine netip.Addr) bool {

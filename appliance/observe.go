@@ -54,6 +54,9 @@ func ip(a netip.Addr) string {
 	return a.String()
 }
 
+// shown is a path, or a file's name, as it is noted: anybody chooses it.
+func shown(s string) string { return inventory.Text(s, inventory.MaxWord) }
+
 // machineMAC is the MAC of a DHCP client, which dhcpd has looked at.
 func machineMAC(hw net.HardwareAddr) (inventory.MAC, bool) {
 	return inventory.MAC(hw.String()), hw != nil
@@ -81,6 +84,7 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 
 // sawTFTP notes a transfer that has ended.
 func (p bootPlane) sawTFTP(t tftpd.Transfer) {
+	t.Name = shown(t.Name)
 	ev := inventory.Event{MAC: p.engine.MACAt(t.Client.Addr()), Kind: "tftp", Data: facts(
 		"file", t.Name, "client", ip(t.Client.Addr()), "bytes", number(t.Bytes), "took", t.Took.Round(time.Millisecond).String(), "retransmits", number(t.Retransmits),
 		"blksize", number(t.BlockSize),
@@ -103,6 +107,7 @@ func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 
 // sawHTTP notes an answered request of the boot plane.
 func (p bootPlane) sawHTTP(r ipxe.Request) {
+	r.Path, r.Method = shown(r.Path), shown(r.Method)
 	ev := inventory.Event{At: r.At.UTC(), Kind: "http", Data: facts(
 		"path", r.Path, "status", number(r.Status), "client", ip(r.Remote.Addr()), "bytes", number(r.Sent), "took", r.Took.Round(time.Millisecond).String(),
 	)}
@@ -150,12 +155,13 @@ func (p bootPlane) recorded(images http.Handler) http.Handler {
 		if err != nil {
 			return
 		}
-		text := fmt.Sprintf("%s %s: %d", r.Method, r.URL.Path, cw.status)
+		method, path := shown(r.Method), shown(r.URL.Path)
+		text := fmt.Sprintf("%s %s: %d", method, path, cw.status)
 		if cw.status == http.StatusPartialContent {
-			text = fmt.Sprintf("%s %s: a range", r.Method, r.URL.Path)
+			text = fmt.Sprintf("%s %s: a range", method, path)
 		}
 		p.engine.Note(inventory.Event{MAC: p.engine.MACAt(remote.Addr()), Kind: "http", Text: text, Data: facts(
-			"path", r.URL.Path, "status", number(cw.status), "client", ip(remote.Addr().Unmap()), "took", time.Since(began).Round(time.Millisecond).String(),
+			"path", path, "status", number(cw.status), "client", ip(remote.Addr().Unmap()), "took", time.Since(began).Round(time.Millisecond).String(),
 		)})
 	})
 }

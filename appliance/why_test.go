@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -39,6 +38,7 @@ type site struct {
 	socket string
 	bmc    *powertest.BMC
 	ahead  atomic.Int64 // of the engine's clock
+	log    lockedBuffer
 }
 
 // newSite runs a boot plane with what is configured, by default beside another DHCP server on br0.
@@ -68,7 +68,8 @@ func newSite(t *testing.T, config ...string) *site {
 			t.Fatal(err)
 		}
 	}
-	log := slog.New(slog.DiscardHandler)
+	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket, data: dir}
+	log := newLog(Log{Format: "json"}, &s.log)
 	db, err := boltdb.Open(filepath.Join(dir, "pxectl.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +83,6 @@ func newSite(t *testing.T, config ...string) *site {
 		t.Fatal(err)
 	}
 	nics := cfg.follow(log)
-	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket, data: dir}
 	made := engineConfig(cfg, db, secrets, pictures, nics, log)
 	if made.BMC.Password == "" { // else the real driver is meant
 		made.OpenBMC = func(power.Target) (power.BMC, error) { return s.bmc, nil }

@@ -22,7 +22,7 @@ func (e *Engine) recordedLocked(id inventory.MachineID, b power.BMC) power.BMC {
 			ev.Text += ": " + err.Error()
 			ev.Data = map[string]string{"error": err.Error()}
 		}
-		e.Note(ev)
+		e.NoteOwn(ev)
 	}}
 	if c, ok := b.(power.Console); ok {
 		return recordedConsole{r, c}

@@ -136,7 +136,7 @@ func (e *Engine) SetBoot(ctx context.Context, actor, ref string, want power.Boot
 			return err
 		}
 		if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
-			e.Note(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "boot device " + stands.String()})
+			e.NoteOwn(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "boot device " + stands.String()})
 		}
 		return err
 	})
@@ -150,7 +150,7 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 		if !ok {
 			return &inventory.Problem{Code: inventory.CodeBMC, Detail: w.snap.Load().m.Name + ": its BMC has no serial console"}
 		}
-		e.Note(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "console opened"})
+		e.NoteOwn(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "console opened"})
 		back := w.ear.giveWay(ctx)
 		defer back()
 		return c.Console(ctx, in, w.ear.overheard(out))

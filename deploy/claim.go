@@ -117,7 +117,7 @@ func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inven
 	v, address, why := c.judge()
 	rep.Address = address
 	said := func(format string, args ...any) []inventory.Event {
-		return []inventory.Event{{Kind: "bmc", Text: fmt.Sprintf(format, args...), Data: map[string]string{"verdict": string(v), "reported": address}}}
+		return []inventory.Event{{Kind: "bmc", Wire: true, Text: fmt.Sprintf(format, args...), Data: map[string]string{"verdict": string(v), "reported": address}}}
 	}
 	switch v {
 	case claimSame:

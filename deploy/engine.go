@@ -141,7 +141,7 @@ func New(cfg Config) (*Engine, error) {
 }
 
 // workersGrace is how long workers may take to stop: what they meet on the way is still noted.
-const workersGrace = 2 * time.Second
+const workersGrace = time.Second
 
 // Run lets the workers work until ctx ends. What is noted until it returns is on disk then.
 func (e *Engine) Run(ctx context.Context) error {
@@ -376,8 +376,21 @@ func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
 	return e.recordedLocked(m.ID, b), nil
 }
 
-// Note puts what the boot plane saw on a timeline. It never blocks: past a full buffer, events are dropped and counted.
+// Note puts on a timeline what somebody on the provisioning network did or said. It never blocks: past a full buffer, events are
+// dropped and counted.
 func (e *Engine) Note(ev inventory.Event) {
+	ev.Wire = true
+	e.note(ev)
+}
+
+// NoteOwn is Note for what the appliance itself did or found out: nobody on the network can write it as often as they like, so no
+// flood pushes it out.
+func (e *Engine) NoteOwn(ev inventory.Event) {
+	ev.Wire = false
+	e.note(ev)
+}
+
+func (e *Engine) note(ev inventory.Event) {
 	if ev.At.IsZero() {
 		ev.At = e.cfg.Now().UTC()
 	}

@@ -50,10 +50,13 @@ func owned(e *inventory.Event) string {
 }
 
 // A saying is what two events have in common when one repeats the other.
-type saying struct{ kind, mac, actor, text, iface, client, order string }
+type saying struct {
+	kind, mac, actor, text, iface, client, order string
+	wire                                         bool // the stored ones have quotas apart
+}
 
 func sayingOf(e *inventory.Event) saying {
-	return saying{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data["interface"], e.Data["client"], e.Data["order"]}
+	return saying{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data["interface"], e.Data["client"], e.Data["order"], e.Wire}
 }
 
 func (r *repeats) find(e *inventory.Event) (repeat, bool) {

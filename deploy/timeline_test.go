@@ -32,7 +32,7 @@ func newRecorder(t *testing.T) (*timeline, *boltdb.Store) {
 
 func commit(t *testing.T, tl *timeline) {
 	t.Helper()
-	if err := tl.commit(); err != nil {
+	if err := tl.commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -61,7 +61,7 @@ func story(t *testing.T, store *boltdb.Store) string {
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 func packet(mac inventory.MAC, second int, text string) inventory.Event {
-	return inventory.Event{At: noon.Add(time.Duration(second) * time.Second), MAC: mac, Kind: "dhcp", Text: text}
+	return inventory.Event{At: noon.Add(time.Duration(second) * time.Second), MAC: mac, Kind: "dhcp", Text: text, Wire: true}
 }
 
 func TestRepeatsAreCountedAndNotKept(t *testing.T) {
@@ -151,7 +151,7 @@ func TestACommitThatFailsLosesNothing(t *testing.T) {
 	tl.store = broken
 	for i := range 5 {
 		tl.note(packet(testMAC, 1+i, []string{"DISCOVER", "REQUEST"}[i%2]))
-		if err := tl.commit(); err == nil {
+		if err := tl.commit(t.Context()); err == nil {
 			t.Fatal("commit() to a closed store = nil, want an error")
 		}
 	}
@@ -192,12 +192,12 @@ func stranger(i int, text string) inventory.Event {
 	return packet(inventory.MAC(fmt.Sprintf("52:54:02:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, text)
 }
 
-// What a flood of strangers says is written once a second, as much of it as the store keeps, and it displaces no machine's packet.
+// What a flood of strangers says is written once a second, the newest of it, and it displaces no machine's packet.
 func TestAFloodOfStrangersWaits(t *testing.T) {
 	tl, store := newRecorder(t)
 	tl.now = func() time.Time { return noon }
 	tl.wrote = noon
-	const n = 3 * boltdb.Unowned
+	const n = 3 * strangersKept
 	for i := range n {
 		tl.note(stranger(i, fmt.Sprint("DISCOVER ", i)))
 	}
@@ -211,15 +211,15 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 	tl.now = func() time.Time { return noon.Add(strangersEvery) }
 	commit(t, tl)
 	got := strings.Split(story(t, store), "; ")[timelineBatch:]
-	if first := fmt.Sprint("DISCOVER ", n-boltdb.Unowned); len(got) != boltdb.Unowned || got[0] != first {
-		t.Errorf("a second later %d events of strangers are in the store, beginning with %q; want %d from %q on", len(got), got[0], boltdb.Unowned, first)
+	if first := fmt.Sprint("DISCOVER ", n-strangersKept); len(got) != strangersKept || got[0] != first {
+		t.Errorf("a second later %d events of strangers are in the store, beginning with %q; want %d from %q on", len(got), got[0], strangersKept, first)
 	}
 	if n := tl.dropped.Load(); n != 0 {
 		t.Errorf("%d events were dropped, want none", n)
 	}
 }
 
-// A store that cannot be written drops nothing that it would have kept of strangers.
+// A store that cannot be written costs no stranger that would have been written.
 func TestStrangersOutliveABrokenStore(t *testing.T) {
 	tl, store := newRecorder(t)
 	broken, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
@@ -234,7 +234,7 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 	for i := range 2 * strangersQueue {
 		tl.note(stranger(i, fmt.Sprint("DISCOVER ", i)))
 		if i%strangersQueue == strangersQueue/2 {
-			if err := tl.commit(); err == nil {
+			if err := tl.commit(t.Context()); err == nil {
 				t.Fatal("commit() to a closed store = nil, want an error")
 			}
 		}
@@ -244,8 +244,9 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 	tl.wrote = time.Time{} // a second later
 	commit(t, tl)
 	got := strings.Split(story(t, store), "; ")
-	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+boltdb.Unowned || got[0] != "REQUEST" || got[len(got)-1] != last || tl.dropped.Load() != 0 {
-		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and the last %d up to %q", len(got), got[0], got[len(got)-1], tl.dropped.Load(), boltdb.Unowned, last)
+	// What was being written when it broke, and the newest since.
+	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+2*strangersKept || got[0] != "REQUEST" || got[len(got)-1] != last || tl.dropped.Load() != 0 {
+		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and %d up to %q", len(got), got[0], got[len(got)-1], tl.dropped.Load(), 2*strangersKept, last)
 	}
 }
 
@@ -254,12 +255,12 @@ func TestOneStrangerPushesNobodyOut(t *testing.T) {
 	tl.now = func() time.Time { return noon }
 	tl.wrote = noon
 	tl.note(stranger(1, "DISCOVER"))
-	for range 2 * boltdb.Unowned {
+	for range 2 * strangersKept {
 		tl.note(stranger(2, "DISCOVER"))
 	}
 	tl.note(stranger(2, "REQUEST"))
 	commit(t, tl)
-	if got, want := story(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST", 2*boltdb.Unowned); got != want {
+	if got, want := story(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST", 2*strangersKept); got != want {
 		t.Errorf("the store tells %q, want %q", got, want)
 	}
 }
@@ -300,7 +301,7 @@ func BenchmarkStrangers(b *testing.B) {
 			if i%20000 == 19999 {
 				tl.wrote = time.Time{}
 			}
-			if err := tl.commit(); err != nil {
+			if err := tl.commit(context.Background()); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -251,6 +251,8 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		for i := range events {
 			events[i] = bounded(events[i])
 			events[i].Machine, events[i].At = w.id, w.now()
+			// What an agent says, whoever shows a nonce can say, and as often: a nonce is told to whoever asks for a script.
+			events[i].Wire = events[i].Wire || events[i].Kind == "agent"
 			if err := tx.AppendEvent(&events[i]); err != nil {
 				return err
 			}

@@ -122,4 +122,7 @@ type Event struct {
 	// it was seen and when first.
 	Count int       `json:"count,omitempty"` // 0: once
 	Since time.Time `json:"since,omitzero"`
+	// Wire says, until the event is stored, that anybody on the provisioning network can cause it: such events have a quota
+	// of their own, and push out only their like.
+	Wire bool `json:"-"`
 }

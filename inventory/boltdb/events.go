@@ -7,22 +7,59 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A timeline is bounded: a machine that boots in a loop for a year costs what a good one costs.
+// A timeline is bounded: a machine that boots in a loop for a year costs what a good one costs. What comes from the wire and what
+// workers and operators write have quotas of their own, so that forged packets push out no approval.
 const (
-	// PerMachine is how many events of one machine are kept; a deployment writes about 60.
+	// PerMachine is how many events from the wire are kept of one machine.
 	PerMachine = 2000
 	// Unowned is how many events of packets that no known machine sent are kept, all together: a flood of
 	// invented MACs pushes out only its like.
 	Unowned = 5000
+	// Told is how many events of workers and operators are kept: of each machine, and of those that are no machine's. A
+	// deployment writes about 30.
+	Told = 1000
 )
+
+// A share is whose events have a quota together: a machine's, or nobody's ("").
+type share struct {
+	owner string
+	wire  bool
+}
+
+// shareOf says in whose quota an event is.
+func shareOf(e *inventory.Event) share { return share{string(e.Machine), e.Wire} }
+
+func (s share) quota() uint64 {
+	switch {
+	case !s.wire:
+		return Told
+	case s.owner == "":
+		return Unowned
+	}
+	return PerMachine
+}
+
+// prefix begins the keys of the share in bucketOwned. No id has bytes below ' '.
+func (s share) prefix() []byte {
+	if s.wire {
+		return append([]byte(s.owner), 1)
+	}
+	return append([]byte(s.owner), 0)
+}
+
+func (s share) key(seq uint64) []byte { return binary.BigEndian.AppendUint64(s.prefix(), seq) }
+
+// countKey is never empty: bbolt refuses empty keys, and unowned events have the owner "".
+func (s share) countKey() []byte {
+	if s.wire {
+		return append([]byte{'~'}, s.owner...)
+	}
+	return append([]byte{'#'}, s.owner...)
+}
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-func ownedKey(owner string, seq uint64) []byte {
-	return binary.BigEndian.AppendUint64(append([]byte(owner), 0), seq)
-}
-
-// AppendEvent gives e the next sequence number and writes it. The owner's oldest events past the bound are dropped when the
+// AppendEvent gives e the next sequence number and writes it. The oldest events of its share past the quota are dropped when the
 // transaction ends.
 func (tx *Tx) AppendEvent(e *inventory.Event) error {
 	events := tx.tx.Bucket(bucketEvents)
@@ -38,32 +75,28 @@ func (tx *Tx) AppendEvent(e *inventory.Event) error {
 	if err := events.Put(seqKey(seq), raw); err != nil {
 		return err
 	}
-	owner := string(e.Machine)
-	if err := tx.tx.Bucket(bucketOwned).Put(ownedKey(owner, seq), nil); err != nil {
+	of := shareOf(e)
+	if err := tx.tx.Bucket(bucketOwned).Put(of.key(seq), nil); err != nil {
 		return err
 	}
-	tx.counted(owner, tx.count(owner)+1)
+	tx.counted(of, tx.count(of)+1)
 	return nil
 }
 
-// settle writes what the transaction has counted, once for each owner and not for each event.
+// settle writes what the transaction has counted, once for each share and not for each event.
 func (tx *Tx) settle() error {
-	for owner, n := range tx.counts {
-		limit := uint64(PerMachine)
-		if owner == "" {
-			limit = Unowned
-		}
-		if n > limit {
-			if err := tx.trim(owner, limit); err != nil {
+	for of, n := range tx.counts {
+		if quota := of.quota(); n > quota {
+			if err := tx.trim(of, quota); err != nil {
 				return err
 			}
-			n = tx.counts[owner]
+			n = tx.counts[of]
 		}
 		var err error
 		if n == 0 {
-			err = tx.tx.Bucket(bucketCounts).Delete(countKey(owner))
+			err = tx.tx.Bucket(bucketCounts).Delete(of.countKey())
 		} else {
-			err = tx.tx.Bucket(bucketCounts).Put(countKey(owner), seqKey(n))
+			err = tx.tx.Bucket(bucketCounts).Put(of.countKey(), seqKey(n))
 		}
 		if err != nil {
 			return err
@@ -72,19 +105,19 @@ func (tx *Tx) settle() error {
 	return nil
 }
 
-// counted notes how many events an owner has, for settle.
-func (tx *Tx) counted(owner string, n uint64) {
+// counted notes how many events a share has, for settle.
+func (tx *Tx) counted(of share, n uint64) {
 	if tx.counts == nil {
-		tx.counts = map[string]uint64{}
+		tx.counts = map[share]uint64{}
 	}
-	tx.counts[owner] = n
+	tx.counts[of] = n
 }
 
-// RepeatEvent writes e in the place of the event with that number, which says the same of the same owner: it is taken
+// RepeatEvent writes e in the place of the event with that number, which says the same and is of the same share: it is taken
 // away, if it is still there, and e becomes the newest.
 func (tx *Tx) RepeatEvent(seq uint64, e *inventory.Event) error {
-	owner := string(e.Machine)
-	owned, key := tx.tx.Bucket(bucketOwned), ownedKey(owner, seq)
+	of := shareOf(e)
+	owned, key := tx.tx.Bucket(bucketOwned), of.key(seq)
 	if k, _ := owned.Cursor().Seek(key); bytes.Equal(k, key) {
 		if err := owned.Delete(key); err != nil {
 			return err
@@ -92,29 +125,26 @@ func (tx *Tx) RepeatEvent(seq uint64, e *inventory.Event) error {
 		if err := tx.tx.Bucket(bucketEvents).Delete(seqKey(seq)); err != nil {
 			return err
 		}
-		tx.counted(owner, tx.count(owner)-1)
+		tx.counted(of, tx.count(of)-1)
 	}
 	return tx.AppendEvent(e)
 }
 
-// countKey is never empty: bbolt refuses empty keys, and unowned events have the owner "".
-func countKey(owner string) []byte { return append([]byte{'#'}, owner...) }
-
-func (tx *Tx) count(owner string) uint64 {
-	if n, ok := tx.counts[owner]; ok {
+func (tx *Tx) count(of share) uint64 {
+	if n, ok := tx.counts[of]; ok {
 		return n
 	}
-	if raw := tx.tx.Bucket(bucketCounts).Get(countKey(owner)); len(raw) == 8 {
+	if raw := tx.tx.Bucket(bucketCounts).Get(of.countKey()); len(raw) == 8 {
 		return binary.BigEndian.Uint64(raw)
 	}
 	return 0
 }
 
-// trim drops the oldest events of an owner until keep are left.
-func (tx *Tx) trim(owner string, keep uint64) error {
-	n := tx.count(owner)
+// trim drops the oldest events of a share until keep are left.
+func (tx *Tx) trim(of share, keep uint64) error {
+	n := tx.count(of)
 	owned, events := tx.tx.Bucket(bucketOwned), tx.tx.Bucket(bucketEvents)
-	prefix := append([]byte(owner), 0)
+	prefix := of.prefix()
 	var drop [][]byte
 	c := owned.Cursor()
 	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix) && n > keep; k, _ = c.Next() {
@@ -129,7 +159,7 @@ func (tx *Tx) trim(owner string, keep uint64) error {
 			return err
 		}
 	}
-	tx.counted(owner, n)
+	tx.counted(of, n)
 	return nil
 }
 
@@ -154,63 +184,64 @@ func (tx *Tx) Timeline(m inventory.Machine, after uint64, limit int) ([]inventor
 	for _, mac := range m.MACs {
 		macs[mac] = true
 	}
-	// Two runs in order of sequence, merged: the machine's own and the unowned ones of its MACs.
-	own, stranger := tx.run(string(m.ID), after), tx.run("", after)
+	of := func(e *inventory.Event) bool { return macs[e.MAC] }
+	// Runs in order of sequence, merged: the machine's own and the unowned ones of its MACs.
+	runs := []*run{
+		tx.run(share{string(m.ID), false}, after, nil), tx.run(share{string(m.ID), true}, after, nil),
+		tx.run(share{"", false}, after, of), tx.run(share{"", true}, after, of),
+	}
 	var out []inventory.Event
 	for len(out) < limit {
-		e, err := own.peek(nil)
-		if err != nil {
-			return nil, err
+		var oldest *run
+		for _, r := range runs {
+			if err := r.peek(); err != nil {
+				return nil, err
+			}
+			if r.next != nil && (oldest == nil || r.next.Seq < oldest.next.Seq) {
+				oldest = r
+			}
 		}
-		s, err := stranger.peek(func(e *inventory.Event) bool { return macs[e.MAC] })
-		if err != nil {
-			return nil, err
+		if oldest == nil {
+			break
 		}
-		switch {
-		case e == nil && s == nil:
-			return out, nil
-		case s == nil || (e != nil && e.Seq < s.Seq):
-			out = append(out, *e)
-			own.next = nil
-		default:
-			out = append(out, *s)
-			stranger.next = nil
-		}
+		out = append(out, *oldest.next)
+		oldest.next = nil
 	}
 	return out, nil
 }
 
-// A run walks one owner's events.
+// A run walks the events of a share that want accepts.
 type run struct {
 	tx     *Tx
+	want   func(*inventory.Event) bool // nil: all
 	prefix []byte
 	seek   []byte
-	next   *inventory.Event
+	next   *inventory.Event // nil: not looked for yet, or none
 }
 
-func (tx *Tx) run(owner string, after uint64) *run {
-	return &run{tx: tx, prefix: append([]byte(owner), 0), seek: ownedKey(owner, after+1)}
+func (tx *Tx) run(of share, after uint64, want func(*inventory.Event) bool) *run {
+	return &run{tx: tx, want: want, prefix: of.prefix(), seek: of.key(after + 1)}
 }
 
-// peek returns the next event that want accepts, or nil at the end, and keeps returning it until next is cleared.
-func (r *run) peek(want func(*inventory.Event) bool) (*inventory.Event, error) {
+// peek finds the next event, unless it is there; next stays nil at the end.
+func (r *run) peek() error {
 	c := r.tx.tx.Bucket(bucketOwned).Cursor()
 	for r.next == nil {
 		k, _ := c.Seek(r.seek)
 		if !bytes.HasPrefix(k, r.prefix) || len(k) != len(r.prefix)+8 {
-			return nil, nil
+			return nil
 		}
 		seq := k[len(r.prefix):]
 		r.seek = append(bytes.Clone(r.prefix), seqKey(binary.BigEndian.Uint64(seq)+1)...)
 		var e inventory.Event
 		if err := unseal(seq, r.tx.tx.Bucket(bucketEvents).Get(seq), &e); err != nil {
-			return nil, err
+			return err
 		}
-		if want == nil || want(&e) {
+		if r.want == nil || r.want(&e) {
 			r.next = &e
 		}
 	}
-	return r.next, nil
+	return nil
 }
 
 // LastSeq is the number of the newest event ever written.

@@ -28,8 +28,8 @@ var (
 	bucketDeployments = []byte("deployments")       // id → Deployment
 	bucketOrder       = []byte("deployments-order") // when it began, id → machine's id
 	bucketEvents      = []byte("events")            // seq → Event
-	bucketOwned       = []byte("events-owned")      // owner, 0, seq → nothing: the timeline of one owner
-	bucketCounts      = []byte("events-count")      // owner → how many
+	bucketOwned       = []byte("events-owned")      // owner, 0 or 1, seq → nothing: the timeline of a share
+	bucketCounts      = []byte("events-count")      // share → how many
 	bucketErasures    = []byte("erasures")          // seq → Erasure; nobody deletes them
 )
 
@@ -121,7 +121,7 @@ func (s *Store) View(fn func(*Tx) error) error {
 // A Tx is one transaction.
 type Tx struct {
 	tx     *bolt.Tx
-	counts map[string]uint64 // events by owner, as far as this transaction changed them
+	counts map[share]uint64 // events by share, as far as this transaction changed them
 }
 
 // ErrNotFound is what every look-up returns for a key that is not there.
@@ -278,8 +278,10 @@ func (tx *Tx) DeleteMachine(id inventory.MachineID) error {
 	if err := tx.dropDeployments(id, 0, nil); err != nil {
 		return err
 	}
-	if err := tx.trim(string(id), 0); err != nil {
-		return err
+	for _, wire := range []bool{false, true} {
+		if err := tx.trim(share{string(id), wire}, 0); err != nil {
+			return err
+		}
 	}
 	return tx.tx.Bucket(bucketMachines).Delete([]byte(id))
 }

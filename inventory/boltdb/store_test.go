@@ -134,12 +134,12 @@ func TestAFailedUpdateLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestTimelineMergesOwnAndEarlierEventsAndIsBounded(t *testing.T) {
+func TestTimelineMergesOwnAndEarlierEvents(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "db"))
 	m := machine("m-1", "m1", "52:54:00:00:00:01")
 	add := func(owner inventory.MachineID, mac inventory.MAC, text string) {
 		update(t, s, func(tx *Tx) error {
-			return tx.AppendEvent(&inventory.Event{Machine: owner, MAC: mac, Text: text})
+			return tx.AppendEvent(&inventory.Event{Machine: owner, MAC: mac, Text: text, Wire: strings.Contains(text, "r")})
 		})
 	}
 	add("", "52:54:00:00:00:01", "discover")
@@ -167,22 +167,75 @@ func TestTimelineMergesOwnAndEarlierEventsAndIsBounded(t *testing.T) {
 	if got, want := texts(3, 1), "5 request"; got != want {
 		t.Errorf("timeline after 3, one = %q, want %q", got, want)
 	}
+}
 
-	update(t, s, func(tx *Tx) error {
-		for i := range PerMachine + 50 {
-			if err := tx.AppendEvent(&inventory.Event{Machine: "m-1", Text: fmt.Sprint(i)}); err != nil {
-				return err
+// What comes from the wire pushes out what came from the wire: a machine's events and those that are no machine's.
+func TestForgedPacketsPushOutNoApproval(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "db"))
+	for _, owner := range []inventory.MachineID{"m-1", ""} {
+		many := func(n int, wire bool, what string) {
+			update(t, s, func(tx *Tx) error {
+				for i := range n {
+					if err := tx.AppendEvent(&inventory.Event{Machine: owner, MAC: "52:54:00:00:00:01", Text: fmt.Sprint(what, i), Wire: wire}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		many(1, false, "approved")
+		many(2300, true, "a packet")
+		many(2*Unowned, true, "another packet")
+		many(Told+50, false, "told")
+		many(3, true, "the last packet")
+	}
+	count := map[string]int{}
+	last := map[inventory.MachineID]string{}
+	firstTold := map[inventory.MachineID]string{}
+	if err := s.View(func(tx *Tx) error {
+		events, err := tx.Events(0, 1<<20)
+		for _, e := range events {
+			told := strings.HasPrefix(e.Text, "told") || strings.HasPrefix(e.Text, "approved")
+			count[fmt.Sprint(e.Machine, told)]++
+			if told && firstTold[e.Machine] == "" {
+				firstTold[e.Machine] = e.Text
+			}
+			last[e.Machine] = e.Text
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]int{"m-1true": Told, "m-1false": PerMachine, "true": Told, "false": Unowned} {
+		if count[key] != want {
+			t.Errorf("%d events of %q, want %d", count[key], key, want)
+		}
+	}
+	for _, owner := range []inventory.MachineID{"m-1", ""} {
+		if last[owner] != "the last packet2" || firstTold[owner] != "told50" {
+			t.Errorf("of %q the first told and the last event are %q and %q, want those of the quotas' ends", owner, firstTold[owner], last[owner])
+		}
+	}
+	// The machine's timeline has both, in order, and what was told of its MAC before.
+	if err := s.View(func(tx *Tx) error {
+		events, err := tx.Timeline(machine("m-1", "m1", "52:54:00:00:00:01"), 0, 1<<20)
+		if want := 2*Told + PerMachine + Unowned; len(events) != want {
+			t.Errorf("the timeline has %d events, want %d", len(events), want)
+		}
+		for i := 1; i < len(events); i++ {
+			if events[i].Seq <= events[i-1].Seq {
+				t.Fatalf("event %d comes before %d", events[i-1].Seq, events[i].Seq)
 			}
 		}
-		return nil
-	})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	update(t, s, func(tx *Tx) error { return tx.DeleteMachine("m-1") })
 	if err := s.View(func(tx *Tx) error {
-		events, err := tx.Timeline(machine("m-1", "m1"), 0, 1<<20)
-		if len(events) != PerMachine {
-			t.Errorf("%d events kept, want %d", len(events), PerMachine)
-		}
-		if last := events[len(events)-1].Text; last != fmt.Sprint(PerMachine+49) {
-			t.Errorf("newest event = %q", last)
+		events, err := tx.Events(0, 1<<20)
+		if len(events) != Told+Unowned {
+			t.Errorf("%d events are left after the machine, want those that are nobody's", len(events))
 		}
 		return err
 	}); err != nil {

@@ -1,0 +1,173 @@
+package appliance
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/internal/testnet"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// A wireClient speaks to the appliance at 10.77.0.1 from an address: each of 127.0.0.0/8 is one.
+type wireClient struct {
+	t     *testing.T
+	http  *http.Client
+	nonce string
+}
+
+func from(t *testing.T, address string) *wireClient {
+	dialer := &net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	transport := &http.Transport{
+		DialContext:     func(ctx context.Context, _, at string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp4", at) },
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}, // the pin is the agent's matter
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &wireClient{t: t, http: &http.Client{Transport: transport, Timeout: time.Minute}}
+}
+
+func (c *wireClient) do(method, url, body string) (status int, answer string) {
+	c.t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if strings.HasPrefix(url, "https:") {
+		req.Header.Set("Authorization", "Bearer "+c.nonce)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		c.t.Fatalf("%s %.100s: %v", method, url, err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return resp.StatusCode, string(raw)
+}
+
+func (c *wireClient) get(path string) (int, string) {
+	return c.do("GET", "http://10.77.0.1:8080"+path, "")
+}
+
+// agent calls /agent/v1.
+func (c *wireClient) agent(path string, in any) (int, string) {
+	c.t.Helper()
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(in); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.do("POST", "https://10.77.0.1:8443/agent/v1"+path, body.String())
+}
+
+var nonceInScript = regexp.MustCompile(`pxectl\.nonce=(\S+)`)
+
+// boots asks for the script of a machine and registers with what is in it.
+func (c *wireClient) boots(mac inventory.MAC) (status int, answer string) {
+	c.t.Helper()
+	_, script := c.get("/boot.ipxe?mac=" + mac.Hyphens())
+	m := nonceInScript.FindStringSubmatch(script)
+	if m == nil {
+		c.t.Fatalf("the script of %s has no nonce: %s", mac, script)
+	}
+	c.nonce = m[1]
+	return c.agent("/register", inventory.Registration{MAC: mac, BootID: "boot of " + string(mac)})
+}
+
+func strangerMAC(i int) inventory.MAC {
+	return inventory.MAC(fmt.Sprintf("52:54:77:%02x:%02x:%02x", i>>16&255, i>>8&255, i&255))
+}
+
+// eventually waits for what others are about to do.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+// Thousands of requests in a machine's name push its approval off no timeline.
+func TestForgedRequestsPushOutNoApproval(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t)
+	m, err := s.engine.AddMachine(t.Context(), "unix:uid=0", deploy.NewMachine{Name: "m1", MACs: []inventory.MAC{clientMAC}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := from(t, "127.0.0.66")
+	c.get("/boot.ipxe?mac=" + clientMAC.Hyphens()) // its requests are the machine's from now on
+	const forged = 2300
+	for i := range forged {
+		c.get(fmt.Sprintf("/no-such-file-%d-%s", i, strings.Repeat("x", 1000)))
+	}
+	var events []inventory.Event
+	last := fmt.Sprintf("/no-such-file-%d-", forged-1)
+	eventually(t, "the last request is on the timeline", func() bool {
+		if events, err = s.engine.Events(0, m.ID, 10_000); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(events[len(events)-1].Text, last)
+	})
+	if events[0].Actor != "unix:uid=0" || len(events) > 2000+10 {
+		t.Errorf("the oldest of %d events is %+v, want that the machine was added", len(events), events[0])
+	}
+	for _, e := range events {
+		if len(e.Text) > 256 || len(e.Data["path"]) > 256 {
+			t.Fatalf("an event has %d bytes of text and %d of path", len(e.Text), len(e.Data["path"]))
+		}
+	}
+}
+
+// A path of 30 KB, a thousand times, is a few short lines of the log.
+func TestLongPathsAreNotLogged(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t)
+	c := from(t, "127.0.0.66")
+	c.nonce = "not-one-of-ours"
+	const times = 1000
+	for range times {
+		if status, answer := c.agent("/orders/"+strings.Repeat("x", 30<<10)+"/result", nil); status != 401 || len(answer) > 1<<10 {
+			t.Fatalf("a wrong nonce is answered with %d and %d bytes", status, len(answer))
+		}
+		if status, answer := c.get("/" + strings.Repeat("y", 30<<10)); status != 404 || len(answer) > 1<<10 {
+			t.Fatalf("a path that is none is answered with %d and %d bytes", status, len(answer))
+		}
+	}
+	log := s.log.String()
+	if n := strings.Count(log, "\n"); n > 2*logPerSource || len(log) > 32<<10 || !strings.Contains(log, "agent call refused") {
+		t.Errorf("%d refusals are %d lines with %d bytes in the log: %.1000s", 2*times, n, len(log), log)
+	}
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all.String()
+}

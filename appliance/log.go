@@ -1,0 +1,199 @@
+package appliance
+
+import (
+	"context"
+	"encoding"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// What a log line may hold. Values are what others said: names, paths, vendors. Messages and errors are sentences of ours that quote some of that.
+const (
+	logValue    = 128
+	logSentence = 512
+	logStack    = 8 << 10 // of our own faults
+)
+
+// How often the wire may cause lines of one kind (what a message begins with, before its first colon): one address or MAC, and all
+// together, which is what a rack of 500 machines causes that boots at once. The rest is counted, and said once a minute.
+const (
+	logWindow    = time.Minute
+	logPerSource = 30
+	logPerKind   = 6000
+	logSources   = 8192 // remembered at once; those beyond are counted together
+)
+
+func newLog(c Log, w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Level}
+	var h slog.Handler = slog.NewTextHandler(w, options)
+	if c.Format == "json" {
+		h = slog.NewJSONHandler(w, options)
+	}
+	return slog.New(boundedLog{Handler: h, flood: &logFlood{now: time.Now, out: h}})
+}
+
+// A boundedLog cuts what is logged, takes control characters out of it, and thins out what one source or a flood of them causes.
+type boundedLog struct {
+	slog.Handler
+	flood  *logFlood
+	source string // of the attributes that all lines have
+}
+
+func (b boundedLog) Handle(ctx context.Context, r slog.Record) error {
+	short := slog.NewRecord(r.Time, r.Level, inventory.Text(r.Message, logSentence), r.PC)
+	source := b.source
+	r.Attrs(func(a slog.Attr) bool {
+		a = shortened(a)
+		short.AddAttrs(a)
+		if source == "" {
+			source = sourceIn(a)
+		}
+		return true
+	})
+	if source != "" && r.Level >= slog.LevelInfo && !b.flood.admits(short.Message, source) {
+		return nil
+	}
+	return b.Handler.Handle(ctx, short)
+}
+
+func (b boundedLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	all := make([]slog.Attr, len(attrs))
+	for i, a := range attrs {
+		all[i] = shortened(a)
+		if b.source == "" {
+			b.source = sourceIn(all[i])
+		}
+	}
+	b.Handler = b.Handler.WithAttrs(all)
+	return b
+}
+
+func (b boundedLog) WithGroup(name string) slog.Handler {
+	b.Handler = b.Handler.WithGroup(name)
+	return b
+}
+
+func shortened(a slog.Attr) slog.Attr {
+	a.Value = a.Value.Resolve()
+	text, limit := "", logValue
+	switch a.Value.Kind() {
+	case slog.KindString:
+		text = a.Value.String()
+	case slog.KindGroup:
+		group := a.Value.Group()
+		all := make([]slog.Attr, len(group))
+		for i, g := range group {
+			all[i] = shortened(g)
+		}
+		a.Value = slog.GroupValue(all...)
+		return a
+	case slog.KindAny:
+		switch v := a.Value.Any().(type) {
+		case error:
+			text, limit = v.Error(), logSentence
+		case encoding.TextMarshaler: // addresses
+			return a
+		default:
+			if text = fmt.Sprintf("%+v", v); text == inventory.Text(text, logValue) {
+				return a // as the handler writes it
+			}
+		}
+	default:
+		return a
+	}
+	if a.Key == "stack" || a.Key == "packet" {
+		a.Value = slog.StringValue(text[:min(len(text), logStack)])
+		return a
+	}
+	a.Value = slog.StringValue(inventory.Text(text, limit))
+	return a
+}
+
+// sourceIn is the address, or the MAC, of who on the wire caused a line; "" when the attribute is none.
+func sourceIn(a slog.Attr) string {
+	switch a.Key {
+	case "ip", "remote", "client", "from", "mac":
+	default:
+		return ""
+	}
+	s := a.Value.String()
+	if at, err := netip.ParseAddrPort(s); err == nil {
+		return at.Addr().String()
+	}
+	return s
+}
+
+// logFlood counts the lines of each kind and source within a window.
+type logFlood struct {
+	now func() time.Time
+	out slog.Handler
+
+	mu    sync.Mutex
+	until time.Time
+	kinds map[string]*logKind
+}
+
+type logKind struct {
+	lines   int
+	sources map[string]int
+	hidden  int // lines that were not written
+}
+
+func (f *logFlood) admits(message, source string) bool {
+	kind, _, _ := strings.Cut(message, ":")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := f.now(); now.After(f.until) {
+		f.sayLocked()
+		f.kinds, f.until = map[string]*logKind{}, now.Add(logWindow)
+	}
+	k := f.kinds[kind]
+	if k == nil {
+		k = &logKind{sources: map[string]int{}}
+		f.kinds[kind] = k
+	}
+	if _, known := k.sources[source]; !known && len(k.sources) >= logSources {
+		source = "" // all others
+	}
+	if k.sources[source]++; k.sources[source] > logPerSource || k.lines >= logPerKind {
+		if k.hidden++; k.hidden == 1 {
+			// The flood may end with the last line that is hidden: it is said then, too.
+			time.AfterFunc(logWindow+time.Second, func() {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				if f.now().After(f.until) {
+					f.sayLocked()
+				}
+			})
+		}
+		return false
+	}
+	k.lines++
+	return true
+}
+
+// sayLocked tells what was not written.
+func (f *logFlood) sayLocked() {
+	for kind, k := range f.kinds {
+		if k.hidden == 0 {
+			continue
+		}
+		noisy := ""
+		for source, n := range k.sources {
+			if n > k.sources[noisy] {
+				noisy = source
+			}
+		}
+		r := slog.NewRecord(f.now(), slog.LevelWarn, "log: too many lines of one kind; the rest was not written", 0)
+		r.AddAttrs(slog.String("kind", kind), slog.Int("not_written", k.hidden), slog.Int("sources", len(k.sources)), slog.String("most_from", noisy), slog.Int("of_it", k.sources[noisy]))
+		_ = f.out.Handle(context.Background(), r)
+		k.hidden = 0
+	}
+}

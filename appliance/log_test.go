@@ -1,0 +1,81 @@
+package appliance
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+)
+
+func TestLogLinesAreBounded(t *testing.T) {
+	long := strings.Repeat("x", 30<<10)
+	for _, format := range []string{"text", "json"} {
+		var out bytes.Buffer
+		log := newLog(Log{Format: format}, &out)
+		log.With("path", long).Info(long, "name", "a\x1b[2J\u009b31m\nb", "err", errors.New(long), "many", []string{long, long}, "macs", []string{"a", "b"}, "in", slog.GroupValue(slog.String("it", long)), "at", netip.MustParseAddr("192.0.2.1"), "n", 7)
+		line := out.String()
+		if n := len(line); n > 2<<10 || strings.Count(line, "\n") != 1 {
+			t.Errorf("%s: a line of %d bytes in %d lines", format, n, strings.Count(line, "\n"))
+		}
+		if i := strings.IndexFunc(strings.TrimSuffix(line, "\n"), unicode.IsControl); i >= 0 {
+			t.Errorf("%s: a control character at %d: %q", format, i, line)
+		}
+		for _, want := range []string{"a [2J 31m b", "192.0.2.1", "7"} {
+			if !strings.Contains(line, want) {
+				t.Errorf("%s: %q is missing in %s", format, want, line)
+			}
+		}
+		if format == "json" {
+			var fields map[string]any
+			if err := json.Unmarshal(out.Bytes(), &fields); err != nil || len(fields["path"].(string)) > logValue || len(fields["err"].(string)) > logSentence || len(fields["macs"].([]any)) != 2 {
+				t.Errorf("fields %v, %v", fields, err)
+			}
+		}
+	}
+}
+
+func TestTheLogOfAFlood(t *testing.T) {
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	inner := slog.NewTextHandler(&out, nil)
+	log := slog.New(boundedLog{Handler: inner, flood: &logFlood{now: func() time.Time { return now }, out: inner}})
+	lines := func() int {
+		defer out.Reset()
+		return strings.Count(out.String(), "\n")
+	}
+	for i := range 10_000 {
+		log.Info("agent call refused", "ip", "192.0.2.66", "call", i)
+	}
+	if got := lines(); got != logPerSource {
+		t.Errorf("10,000 refusals of one address are %d lines, want %d", got, logPerSource)
+	}
+	log.Info("agent call refused", "ip", "192.0.2.7")
+	log.Info("tftp: not sent", "client", netip.MustParseAddrPort("192.0.2.66:4000"))
+	for i := range 1000 {
+		log.With("machine", "m1").Info("state", "n", i)
+	}
+	if got := lines(); got != 1002 {
+		t.Errorf("what another address, another kind and the appliance itself cause is %d lines, want all 1002", got)
+	}
+	for i := range 3 * logPerKind { // from ports, and from addresses, that change
+		log.Info(fmt.Sprint("dhcp: DISCOVER ", i), "mac", fmt.Sprint("52:54:00:", i))
+		log.Info("tftp: not sent", "client", fmt.Sprint("192.0.2.66:", 1024+i))
+	}
+	if got := lines(); got != logPerKind+logPerSource-1 {
+		t.Errorf("a flood from many sources is %d lines, want %d", got, logPerKind+logPerSource-1)
+	}
+	now = now.Add(logWindow + time.Second)
+	log.Info("agent call refused", "ip", "192.0.2.66")
+	said := out.String()
+	for _, want := range []string{`kind="agent call refused" not_written=9970`, "most_from=192.0.2.66 of_it=10000", "kind=dhcp not_written=12000", "msg=\"agent call refused\" ip=192.0.2.66"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("a minute later the log says %s, want %q", said, want)
+		}
+	}
+}
