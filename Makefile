@@ -9,6 +9,11 @@ FUZZTIME ?= 30s
 
 export CGO_ENABLED := 0
 
+toolchain := $(shell packaging/toolchain)
+ifneq ($(toolchain),)
+export PATH := $(toolchain):$(PATH)
+endif
+
 base    := agent-ramdisk/initramfs/base
 ramdisk := .cache/ramdisk/amd64
 arm64   := .cache/ramdisk/arm64
@@ -23,7 +28,7 @@ osimage    := $(filter-out %/mini.go,$(call go,lab/osimage lab/osimage/mkimage))
 miniosimage := lab/osimage/mini.go $(call go,lab/osimage/miniinit agent-ramdisk/modules)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build ramdisk ramdisk-arm64 images demo test test-firmware check fuzz bench clean
+.PHONY: help deps build ramdisk ramdisk-arm64 images demo quick test race summary test-firmware check fuzz bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -60,10 +65,33 @@ images: $(images) ## build .cache/images, the OS images that the virtual rack de
 demo: deps build ramdisk images ## a virtual rack, deployed before your eyes; KEEP=1 leaves it up
 	go run ./lab/demo -pxectl bin/pxectl -ramdisk .cache/ramdisk -image .cache/images/debian-12.raw $(if $(KEEP),-keep)
 
+# A phase of tests keeps what happened in results. One that fails keeps none from running: the summary of all fails then, last.
+results := .cache/tests
+phase    = go run $(GOTESTSUM) --format pkgname-and-test-fails --hide-summary=all --jsonfile $(results)/$(1).json
+summary  = go run ./packaging/testsummary $(patsubst %,$(results)/%.json,$(1))
+others   = $$(go list ./... | grep -vE '/lab(/story)?$$')
+
+quick: | $(results) ## run the tests that need no root, no other program and no minutes, and name those that were left out
+	-$(call phase,quick) -- ./...
+	@$(call summary,quick)
+
 # The stories boot machines and measure time, so they run alone and after the rest.
-test: deps build ramdisk images ## run all tests, also those that need root, other programs and minutes
-	PXECTL_TEST=all go run $(GOTESTSUM) --format standard-quiet -- -count=1 -p 2 -timeout 10m $$(go list ./... | grep -vE '/lab(/story)?$$')
-	PXECTL_TEST=all go run $(GOTESTSUM) --format standard-quiet -- -count=1 -p 1 -timeout 20m ./lab ./lab/story
+test: deps build ramdisk images | $(results) ## run all tests, also those that need root, other programs and minutes
+	@rm -f $(results)/test-*.json
+	-PXECTL_TEST=all $(call phase,test-parts) -- -count=1 -p 2 -timeout 10m $(others)
+	-PXECTL_TEST=all $(call phase,test-lab) -- -count=1 -p 1 -timeout 20m ./lab ./lab/story
+	@$(call summary,test-parts test-lab)
+
+race: deps | $(results) ## run the tests with the race detector, which needs a C compiler
+	@rm -f $(results)/race.json
+	-$(call phase,race) --raw-command -- env CGO_ENABLED=1 go test -json -race -count=1 -p 2 -timeout 20m $(others)
+	@$(call summary,race)
+
+summary: # of the last make test and make race together
+	@$(call summary,test-parts test-lab race)
+
+$(results):
+	@mkdir -p $@
 
 test-firmware: deps ramdisk-arm64 ramdisk .cache/images/mini.raw build ## boot every firmware there is (docs/firmware.md), also arm64 and beside Kea, deploy to every kind of disk: a quarter of an hour
 	packaging/deps firmware

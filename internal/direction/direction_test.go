@@ -47,6 +47,7 @@ var allowed = map[string][]string{
 	"lab/...":        append([]string{"lab/...", "appliance", "api", "deploy", "agent-ramdisk/modules"}, leaves...),
 	"lab/bench":      append([]string{"agent-ramdisk/disk"}, leaves...),
 	"cmd/pxectl":     append([]string{"lab", "appliance", "api", "deploy", "deploy/nocloud", "agent-ramdisk/initramfs"}, leaves...),
+	"packaging/...":  {},
 
 	// What runs in the ramdisk, and what builds it.
 	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "agent-ramdisk/fat", "images", "inventory"},
