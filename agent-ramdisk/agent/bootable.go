@@ -9,6 +9,7 @@ import (
 
 	"github.com/pxectl/pxectl/agent-ramdisk/disk"
 	"github.com/pxectl/pxectl/agent-ramdisk/efi"
+	"github.com/pxectl/pxectl/internal/efiloader"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -26,7 +27,7 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	if done.Removed, err = a.forget(dev.Name); err != nil {
 		a.warn(done, fmt.Sprintf("boot entries of the system that was on disk %s before are left: %v", dev.Name, err))
 	}
-	fallback := disk.FallbackLoader(runtime.GOARCH)
+	fallback := efiloader.Fallback(runtime.GOARCH)
 	i := slices.IndexFunc(signs.ESPs, func(e disk.ESP) bool { return e.Loader != "" })
 	switch {
 	case len(signs.ESPs) == 0:

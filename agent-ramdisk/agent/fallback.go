@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"github.com/pxectl/pxectl/agent-ramdisk/disk"
-	"github.com/pxectl/pxectl/agent-ramdisk/fat"
+	"github.com/pxectl/pxectl/internal/efiloader"
+	"github.com/pxectl/pxectl/internal/fat"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -33,7 +34,7 @@ func (a *Agent) copyFallback(dev *disk.Device, esp disk.ESP, done *inventory.Fin
 	at := inventory.Range{Name: "EFI system partition", Offset: esp.First * uint64(dev.Sector), Length: esp.Sectors * uint64(dev.Sector)}
 	var files []loaderFile
 	err := a.onESP(dev.Name, at, func(v *fat.Volume) (err error) {
-		files, err = loaderFiles(v, esp.Loader, disk.FallbackLoader(runtime.GOARCH))
+		files, err = loaderFiles(v, esp.Loader, efiloader.Fallback(runtime.GOARCH))
 		return err
 	})
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pxectl/pxectl/agent-ramdisk/boot"
-	"github.com/pxectl/pxectl/agent-ramdisk/disk"
-	"github.com/pxectl/pxectl/agent-ramdisk/fat"
+	"github.com/pxectl/pxectl/internal/efiloader"
+	"github.com/pxectl/pxectl/internal/fat"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -114,7 +114,7 @@ func TestFallbackOnALoopDevice(t *testing.T) {
 	if known, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(known), "\tvfat\n") {
 		t.Skipf("SKIPPED %s: needs a kernel with vfat; this one has none, or has not loaded it (modprobe vfat)", t.Name())
 	}
-	shim, grub, fallback := "EFI/debian/shim"+suffix()+".efi", "EFI/debian/grub"+suffix()+".efi", disk.FallbackLoader(runtime.GOARCH)
+	shim, grub, fallback := "EFI/debian/shim"+suffix()+".efi", "EFI/debian/grub"+suffix()+".efi", efiloader.Fallback(runtime.GOARCH)
 	file := filepath.Join(t.TempDir(), "disk")
 	bootableDisk(t, file, shim, grub)
 	out, err := exec.Command("losetup", "--find", "--show", "--partscan", file).Output()

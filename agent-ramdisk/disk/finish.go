@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/pxectl/pxectl/agent-ramdisk/fat"
+	"github.com/pxectl/pxectl/internal/fat"
 	"github.com/pxectl/pxectl/internal/parttable"
 	"github.com/pxectl/pxectl/inventory"
 )

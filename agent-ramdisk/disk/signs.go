@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
-	"github.com/pxectl/pxectl/agent-ramdisk/fat"
+	"github.com/pxectl/pxectl/internal/efiloader"
+	"github.com/pxectl/pxectl/internal/fat"
 	"github.com/pxectl/pxectl/internal/parttable"
 )
 
@@ -31,16 +31,6 @@ type ESP struct {
 	// the UEFI specification). Loader is that one, or another one that is there, or "".
 	Fallback bool
 	Loader   string
-}
-
-// FallbackLoader is the name of it on a machine of this architecture ("amd64", "arm64").
-func FallbackLoader(arch string) string { return `\EFI\BOOT\BOOT` + efiArch(arch) + `.EFI` }
-
-func efiArch(arch string) string {
-	if arch == "arm64" {
-		return "AA64"
-	}
-	return "X64"
 }
 
 // ReadSigns reads them from a disk.
@@ -69,35 +59,13 @@ func ReadSigns(r io.ReaderAt, size int64, sector int, arch string) Signs {
 				copy(e.Signature[:], first[440:444])
 				s.Signatures = append(s.Signatures, e.Signature)
 			}
-			e.Fallback, e.Loader = loader(io.NewSectionReader(r, p.Offset, p.Length), arch)
+			if v, err := fat.Open(io.NewSectionReader(r, p.Offset, p.Length)); err == nil {
+				e.Fallback, e.Loader = efiloader.Find(v, arch)
+			}
 			s.ESPs = append(s.ESPs, e)
 		}
 	}
 	return s
-}
-
-// loader looks for the fallback loader, then for what distributions install.
-func loader(r io.ReaderAt, arch string) (fallback bool, file string) {
-	v, err := fat.Open(r)
-	if err != nil {
-		return false, ""
-	}
-	if file := FallbackLoader(arch); v.Has(file) {
-		return true, file
-	}
-	vendors, err := v.List("EFI")
-	if err != nil {
-		return false, ""
-	}
-	suffix := strings.ToLower(efiArch(arch)) + ".efi"
-	for _, name := range []string{"shim", "grub", "systemd-boot"} {
-		for _, vendor := range vendors {
-			if file := `\EFI\` + vendor.Name + `\` + name + suffix; vendor.Dir && v.Has(file) {
-				return false, file
-			}
-		}
-	}
-	return false, ""
 }
 
 // filesystem reads the UUID of the filesystem at a place, and its label if cloud-init looks for it.

@@ -82,16 +82,20 @@ func bootsBy(img store.Info) string {
 // loadersOf says what firmware finds on the EFI system partition.
 func loadersOf(img store.Info) string {
 	sys := system(img)
-	switch found := sys.Loaders; {
-	case found == nil:
+	switch {
+	case sys.Loaders == nil:
 		return ""
-	case len(found) == 0 && sys.Vendor != "":
-		return sys.Vendor + ", which a deployment copies to EFI/BOOT"
-	case len(found) == 0:
+	case len(sys.Loaders) == 0 && sys.Vendor == "":
 		return "none in EFI/BOOT, and none of a distribution that is known"
-	default:
-		return "EFI/BOOT/" + strings.Join(found, ", EFI/BOOT/")
 	}
+	var all []string
+	for _, name := range sys.Loaders {
+		all = append(all, "EFI/BOOT/"+name)
+	}
+	if sys.Vendor != "" {
+		all = append(all, sys.Vendor+", which a deployment copies to EFI/BOOT")
+	}
+	return strings.Join(all, ", ")
 }
 
 func cloudInit(img store.Info) string {

@@ -3,12 +3,16 @@ package contents
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
-	"slices"
+	"io/fs"
 	"strings"
 	"unicode"
+
+	"github.com/pxectl/pxectl/internal/efiloader"
+	"github.com/pxectl/pxectl/internal/fat"
 )
 
 // Software is what could be read of an image. Everything in it comes from the image and may lie.
@@ -22,8 +26,8 @@ type Software struct {
 	// Loaders are those in EFI/BOOT of the EFI system partition, which firmware finds without a boot
 	// entry: "BOOTX64.EFI". nil: no such partition was read; empty: there are none.
 	Loaders []string `json:"loaders,omitzero"`
-	// Vendor is, where there are none, the one of a distribution in a directory of its own, in short names:
-	// "EFI/DEBIAN/SHIMX64.EFI". A deployment copies it to EFI/BOOT.
+	// Vendor is, where there is none for a machine, the one of a distribution in a directory of its own:
+	// "EFI/debian/shimx64.efi". A deployment copies it to EFI/BOOT.
 	Vendor string `json:"vendor_loader,omitempty"`
 
 	// Smallest is how many bytes a disk has at least that the image is deployed to, with the seed; 0 when it is not known.
@@ -52,7 +56,7 @@ func Read(disk io.ReaderAt, size int64, t Table) (s Software) {
 			s.Filesystems = append(s.Filesystems, kind)
 		}
 		switch {
-		case kind == "vfat" && p.ESP && s.Loaders == nil:
+		case kind == "vfat" && p.ESP && len(s.Loaders) == 0 && s.Vendor == "": // the first that has one, as the agent takes it
 			s.Loaders, s.Vendor, loaderArch = readLoaders(part)
 		case kind == "ext4" && s.CloudInit == nil:
 			s.readRoot(part)
@@ -99,52 +103,25 @@ var loaders = []struct{ name, arch string }{
 }
 
 func readLoaders(part io.ReaderAt) (found []string, vendor, arch string) {
-	fat, err := openFAT(part)
+	v, err := fat.Open(part)
 	if err != nil {
 		return nil, "", ""
 	}
-	names, err := fat.list("EFI", "BOOT")
-	if err != nil && !errors.Is(err, errNotThere) {
+	if _, err := v.List("EFI"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", ""
 	}
 	found = []string{}
 	for _, l := range loaders {
-		if slices.Contains(names, l.name) {
-			found = append(found, l.name)
-			if arch == "" {
-				arch = l.arch
-			}
+		if v.Has(`\EFI\BOOT\` + l.name) {
+			found, arch = append(found, l.name), cmp.Or(arch, l.arch)
 		}
 	}
-	if len(found) == 0 {
-		vendor, arch = readVendor(fat)
+	for _, l := range loaders[:2] { // those that a ramdisk is made for
+		if fallback, path := efiloader.Find(v, l.arch); !fallback && path != "" && vendor == "" {
+			vendor, arch = printable(strings.ReplaceAll(path[1:], `\`, "/")), cmp.Or(arch, l.arch)
+		}
 	}
 	return found, vendor, arch
-}
-
-// maxVendors bounds how many directories are looked into.
-const maxVendors = 32
-
-// readVendor looks for shim and GRUB where distributions install them.
-func readVendor(fat *fat) (vendor, arch string) {
-	dirs, _ := fat.list("EFI")
-	slices.Sort(dirs)
-	dirs = dirs[:min(len(dirs), maxVendors)]
-	for _, program := range []string{"SHIM", "GRUB"} {
-		for _, dir := range dirs {
-			dir, ok := strings.CutSuffix(dir, "/")
-			if !ok || strings.HasPrefix(dir, ".") {
-				continue
-			}
-			names, _ := fat.list("EFI", dir)
-			for _, l := range loaders[:2] { // those that a ramdisk is made for
-				if name := program + strings.TrimPrefix(l.name, "BOOT"); slices.Contains(names, name) {
-					return "EFI/" + printable(dir) + "/" + name, l.arch
-				}
-			}
-		}
-	}
-	return "", ""
 }
 
 // readRoot looks at a file system that may be the root.

@@ -114,7 +114,10 @@ func TestFilesystems(t *testing.T) {
 		{"truncate -s 400M FILE && mkfs.xfs -q FILE", Software{Filesystems: []string{"xfs"}}},
 		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/efi ::/efi/boot && mcopy -i FILE root/etc/os-release ::/efi/boot/bootx64.efi", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTX64.EFI"}}},
 		{"truncate -s 40M FILE && mkfs.vfat -F 32 -s 1 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT", Software{Filesystems: []string{"vfat"}, Loaders: []string{}}},
-		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubaa64.efi && mcopy -i FILE root/etc/os-release ::/EFI/debian/shimaa64.efi", Software{Architecture: "arm64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/DEBIAN/SHIMAA64.EFI"}},
+		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubaa64.efi && mcopy -i FILE root/etc/os-release ::/EFI/debian/shimaa64.efi", Software{Architecture: "arm64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/DEBIAN/shimaa64.efi"}},
+		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/systemd && mcopy -i FILE root/etc/os-release ::/EFI/systemd/systemd-bootx64.efi", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/SYSTEMD/systemd-bootx64.efi"}},
+		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI '::/EFI/A distribution of ours' && mcopy -i FILE root/etc/os-release '::/EFI/A distribution of ours/grubx64.efi'", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/A distribution of ours/grubx64.efi"}},
+		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/BOOT/BOOTIA32.EFI && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubx64.efi", Software{Architecture: "386", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTIA32.EFI"}, Vendor: "EFI/DEBIAN/grubx64.efi"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.make, func(t *testing.T) {

@@ -21,6 +21,9 @@ type ext4 struct {
 	steps     int // reads that may still be made: a damaged tree does not lead us in circles
 }
 
+// errNotThere says that a path leads nowhere; any other error that it could not be followed.
+var errNotThere = errors.New("no such file")
+
 const (
 	maxSteps   = 5000
 	maxSymlink = 4096

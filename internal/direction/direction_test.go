@@ -50,13 +50,12 @@ var allowed = map[string][]string{
 	"packaging/...":  {},
 
 	// What runs in the ramdisk, and what builds it.
-	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "agent-ramdisk/fat", "images", "inventory"},
+	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "images", "inventory"},
 	"agent-ramdisk/boot":             {},
 	"agent-ramdisk/cmd/pxagent":      {"agent-ramdisk/...", "images", "inventory"},
-	"agent-ramdisk/disk":             {"agent-ramdisk/fat", "images", "inventory"},
+	"agent-ramdisk/disk":             {"images", "inventory"},
 	"agent-ramdisk/erase":            {"inventory"},
 	"agent-ramdisk/efi":              {},
-	"agent-ramdisk/fat":              {},
 	"agent-ramdisk/hardware":         {"inventory"},
 	"agent-ramdisk/initramfs":        {"agent-ramdisk/modules"},
 	"agent-ramdisk/initramfs/mkbase": {},

@@ -1,0 +1,53 @@
+// Package efiloader is the rule by which a deployment finds the boot loader of an image on its EFI system partition. The appliance
+// says with it what a deployment will do, and the agent does it. It follows section 3.5.1.1 of the UEFI specification for the
+// name that firmware starts without a boot entry, and what distributions install for the others.
+package efiloader
+
+import (
+	"strings"
+
+	"github.com/pxectl/pxectl/internal/fat"
+)
+
+// maxVendors bounds how many directories are looked into; a partition with two systems has four.
+const maxVendors = 32
+
+// programs are what distributions install, in the order in which one is chosen: shim starts GRUB, and is what Secure Boot trusts.
+var programs = []string{"shim", "grub", "systemd-boot"}
+
+// Fallback is the path of the loader that firmware starts without an entry of its own, on a machine of this architecture
+// ("amd64", "arm64").
+func Fallback(arch string) string { return `\EFI\BOOT\BOOT` + suffix(arch) + `.EFI` }
+
+func suffix(arch string) string {
+	if arch == "arm64" {
+		return "AA64"
+	}
+	return "X64"
+}
+
+// Find looks for the fallback loader, then for one of a distribution, which a deployment copies to the fallback's place. path is "" when
+// there is neither.
+func Find(v *fat.Volume, arch string) (fallback bool, path string) {
+	if path := Fallback(arch); v.Has(path) {
+		return true, path
+	}
+	entries, err := v.List("EFI")
+	if err != nil {
+		return false, ""
+	}
+	var vendors []string
+	for _, e := range entries {
+		if e.Dir && !strings.HasPrefix(e.Name, ".") && len(vendors) < maxVendors {
+			vendors = append(vendors, e.Name)
+		}
+	}
+	for _, program := range programs {
+		for _, vendor := range vendors {
+			if path := `\EFI\` + vendor + `\` + program + strings.ToLower(suffix(arch)) + ".efi"; v.Has(path) {
+				return false, path
+			}
+		}
+	}
+	return false, ""
+}
