@@ -2,6 +2,10 @@ package api
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +29,7 @@ const (
 )
 
 // AgentHandler serves /agent/v1/ as inventory/agent.go documents it. manifests gives the manifest of
-// an image as it is stored. It must be served over TLS: the nonce is all that an agent has.
+// an image as it is stored. It must be served with AgentTLS: an agent is known by the key that its connection proves.
 func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log *slog.Logger) http.Handler {
 	a := agentSide{agents: agents, manifests: manifests, log: log}
 	mux := http.NewServeMux()
@@ -40,20 +44,48 @@ func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log 
 	return mux
 }
 
+// AgentTLS is how the agents' port speaks: an agent shows the certificate of a key that it made itself, and proves by the handshake
+// that it holds the key (RFC 8446 section 4.4.3). There is no chain to check. Without session tickets each connection proves it
+// anew.
+func AgentTLS(server tls.Certificate) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{server}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
+		ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 {
+				return nil // a call over it is refused, with what to do
+			}
+			if _, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey); !ok || len(s.PeerCertificates) > 1 {
+				return errors.New("want one certificate, of an Ed25519 key")
+			}
+			return nil
+		},
+	}
+}
+
+// keyOf is the hash of the public key that a connection proved to hold, or "".
+func keyOf(s *tls.ConnectionState) string {
+	if s == nil || len(s.PeerCertificates) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256(s.PeerCertificates[0].RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
 type agentSide struct {
 	agents    Agents
 	manifests func(id string) ([]byte, error)
 	log       *slog.Logger
 }
 
-type agentCall func(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error
+type agentCall func(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error
 
 // call does what all of an agent's calls share: the nonce first, and problems as they look to an agent.
 func (a agentSide) call(do agentCall) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		nonce, err := bearer(r.Header)
 		if err == nil {
-			err = do(r.Context(), nonce, w, r)
+			err = do(r.Context(), inventory.Caller{Nonce: nonce, Key: keyOf(r.TLS), IP: remoteIP(r)}, w, r)
 		}
 		if err == nil || r.Context().Err() != nil {
 			return
@@ -74,26 +106,26 @@ func (a agentSide) call(do agentCall) http.HandlerFunc {
 	}
 }
 
-func (a agentSide) register(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+func (a agentSide) register(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
 	var in inventory.Registration
 	if err := readJSON(w, r, maxRegistration, &in); err != nil {
 		return err
 	}
-	out, err := a.agents.Register(ctx, nonce, remoteIP(r), in)
+	out, err := a.agents.Register(ctx, c, in)
 	if err == nil {
 		writeJSON(w, out)
 	}
 	return err
 }
 
-func (a agentSide) next(_ context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+func (a agentSide) next(_ context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
 	var in inventory.Ask
 	if err := readJSON(w, r, maxAsk, &in); err != nil {
 		return err
 	}
 	ctx, cancel := whileServing(r)
 	defer cancel()
-	order, err := a.agents.Next(ctx, nonce, in)
+	order, err := a.agents.Next(ctx, c, in)
 	if err != nil && ctx.Err() != nil {
 		// Nobody waits any more, or we are stopping: the agent asks again and finds our successor.
 		order, err = inventory.Order{Do: inventory.DoWait}, nil
@@ -104,12 +136,12 @@ func (a agentSide) next(_ context.Context, nonce string, w http.ResponseWriter, 
 	return err
 }
 
-func (a agentSide) progress(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+func (a agentSide) progress(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
 	var in inventory.Progress
 	if err := readJSON(w, r, maxProgress, &in); err != nil {
 		return err
 	}
-	err := a.agents.OrderProgress(ctx, nonce, r.PathValue("id"), in)
+	err := a.agents.OrderProgress(ctx, c, r.PathValue("id"), in)
 	if err != nil {
 		p := *problemOf(err)
 		if p.Code == inventory.CodeConflict || p.Code == inventory.CodeNotFound {
@@ -122,8 +154,8 @@ func (a agentSide) progress(ctx context.Context, nonce string, w http.ResponseWr
 	return nil
 }
 
-func (a agentSide) result(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
-	limit, err := a.agents.ResultLimit(nonce) // before anything is read: who has no boot here sends nothing
+func (a agentSide) result(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
+	limit, err := a.agents.ResultLimit(c) // before anything is read: who has no boot here sends nothing
 	if err != nil {
 		return err
 	}
@@ -131,16 +163,16 @@ func (a agentSide) result(ctx context.Context, nonce string, w http.ResponseWrit
 	if err := readJSON(w, r, limit, &in); err != nil {
 		return err
 	}
-	if err := a.agents.OrderResult(ctx, nonce, r.PathValue("id"), in); err != nil {
+	if err := a.agents.OrderResult(ctx, c, r.PathValue("id"), in); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (a agentSide) manifest(ctx context.Context, nonce string, w http.ResponseWriter, r *http.Request) error {
+func (a agentSide) manifest(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	if err := a.agents.MayRead(ctx, nonce, id); err != nil {
+	if err := a.agents.MayRead(ctx, c, id); err != nil {
 		return err
 	}
 	data, err := a.manifests(id)

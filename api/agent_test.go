@@ -18,26 +18,26 @@ import (
 // agentLog is the engine's side of agents: it knows one nonce and one order.
 type agentLog struct {
 	registered inventory.Registration
-	ip         string
+	caller     inventory.Caller
 	result     inventory.Result
 	held       chan struct{} // closed when a Next is held
 	released   chan error    // what ended it
 }
 
-func (a *agentLog) check(nonce string) error {
-	if nonce != "good-nonce" {
+func (a *agentLog) check(c inventory.Caller) error {
+	if c.Nonce != "good-nonce" {
 		return &inventory.Problem{Code: inventory.CodeRefused, Detail: "nonce of another boot"}
 	}
 	return nil
 }
 
-func (a *agentLog) Register(_ context.Context, nonce, ip string, r inventory.Registration) (inventory.Registered, error) {
-	a.registered, a.ip = r, ip
-	return inventory.Registered{Machine: "m-00000001", Name: "m1", Time: time.Unix(0, 0).UTC()}, a.check(nonce)
+func (a *agentLog) Register(_ context.Context, c inventory.Caller, r inventory.Registration) (inventory.Registered, error) {
+	a.registered, a.caller = r, c
+	return inventory.Registered{Machine: "m-00000001", Name: "m1", Time: time.Unix(0, 0).UTC()}, a.check(c)
 }
 
-func (a *agentLog) Next(ctx context.Context, nonce string, ask inventory.Ask) (inventory.Order, error) {
-	if err := a.check(nonce); err != nil {
+func (a *agentLog) Next(ctx context.Context, c inventory.Caller, ask inventory.Ask) (inventory.Order, error) {
+	if err := a.check(c); err != nil {
 		return inventory.Order{}, err
 	}
 	if ask.BootID != "hold" {
@@ -49,8 +49,8 @@ func (a *agentLog) Next(ctx context.Context, nonce string, ask inventory.Ask) (i
 	return inventory.Order{}, ctx.Err()
 }
 
-func (a *agentLog) OrderProgress(_ context.Context, nonce, order string, _ inventory.Progress) error {
-	switch err := a.check(nonce); {
+func (a *agentLog) OrderProgress(_ context.Context, c inventory.Caller, order string, _ inventory.Progress) error {
+	switch err := a.check(c); {
 	case err != nil:
 		return err
 	case order == "o-old":
@@ -59,21 +59,21 @@ func (a *agentLog) OrderProgress(_ context.Context, nonce, order string, _ inven
 	return nil
 }
 
-func (a *agentLog) OrderResult(_ context.Context, nonce, order string, r inventory.Result) error {
+func (a *agentLog) OrderResult(_ context.Context, c inventory.Caller, order string, r inventory.Result) error {
 	a.result = r
 	if order == "o-broken" {
 		return errors.New("store /secret/path: input/output error")
 	}
-	return a.check(nonce)
+	return a.check(c)
 }
 
-func (a *agentLog) ResultLimit(nonce string) (int64, error) {
-	err := a.check(nonce)
+func (a *agentLog) ResultLimit(c inventory.Caller) (int64, error) {
+	err := a.check(c)
 	return 4 << 10, err
 }
 
-func (a *agentLog) MayRead(_ context.Context, nonce, image string) error {
-	switch err := a.check(nonce); {
+func (a *agentLog) MayRead(_ context.Context, c inventory.Caller, image string) error {
+	switch err := a.check(c); {
 	case err != nil:
 		return err
 	case image != "i-mine":
@@ -152,8 +152,8 @@ func TestAgentRegistration(t *testing.T) {
 	r.RemoteAddr = "[::ffff:192.0.2.9]:40000" // as a dual-stack socket shows an IPv4 peer
 	api.AgentHandler(engine, manifests, quiet).ServeHTTP(httptest.NewRecorder(), r)
 	want := inventory.Registration{MAC: "52:54:00:12:34:56", BootID: "b", Version: "1", Uptime: 5}
-	if diff := cmp.Diff(want, engine.registered); diff != "" || engine.ip != "192.0.2.9" {
-		t.Errorf("registered from %q (-want +got):\n%s", engine.ip, diff)
+	if diff := cmp.Diff(want, engine.registered); diff != "" || engine.caller != (inventory.Caller{Nonce: "good-nonce", IP: "192.0.2.9"}) {
+		t.Errorf("registered by %+v (-want +got):\n%s", engine.caller, diff)
 	}
 }
 

@@ -60,17 +60,17 @@ type Fleet interface {
 // Agents is the side of the engine that the agents in the ramdisk call. A wrong, dead or replayed
 // nonce is a Problem with inventory.CodeRefused.
 type Agents interface {
-	Register(ctx context.Context, nonce, remoteIP string, r inventory.Registration) (inventory.Registered, error)
+	Register(ctx context.Context, c inventory.Caller, r inventory.Registration) (inventory.Registered, error)
 	// Next holds the call until there is an order, for 20 s at most.
-	Next(ctx context.Context, nonce string, a inventory.Ask) (inventory.Order, error)
+	Next(ctx context.Context, c inventory.Caller, a inventory.Ask) (inventory.Order, error)
 	// OrderProgress of an order that is no longer wanted is a Problem with CodeConflict or
 	// CodeNotFound; the agent gets 410 and gives the order up.
-	OrderProgress(ctx context.Context, nonce, order string, p inventory.Progress) error
-	OrderResult(ctx context.Context, nonce, order string, r inventory.Result) error
+	OrderProgress(ctx context.Context, c inventory.Caller, order string, p inventory.Progress) error
+	OrderResult(ctx context.Context, c inventory.Caller, order string, r inventory.Result) error
 	// ResultLimit is how many bytes a result may have: a stranger's fewer than an approved machine's.
-	ResultLimit(nonce string) (int64, error)
-	// MayRead says whether the machine with this nonce may have the manifest of the image.
-	MayRead(ctx context.Context, nonce, imageID string) error
+	ResultLimit(c inventory.Caller) (int64, error)
+	// MayRead says whether the caller may have the manifest of the image.
+	MayRead(ctx context.Context, c inventory.Caller, imageID string) error
 }
 
 // Images is the store of OS images, as *store.Store. ref is an image's name, id or the beginning

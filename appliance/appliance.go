@@ -127,7 +127,7 @@ func listen(cfg Config, version string, nics *followed, engine *deploy.Engine, p
 		raw, _, err := pictures.Manifest(id)
 		return raw, imageProblem(id, err)
 	}, log)
-	tlsConfig := &tls.Config{Certificates: []tls.Certificate{secrets.tls}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}
+	tlsConfig := api.AgentTLS(secrets.tls)
 	for _, in := range cfg.Provisioning.Interfaces {
 		for _, stand := range []struct {
 			what string

@@ -68,11 +68,11 @@ func (b *deafBMC) hears(t *testing.T, what string, n int64) {
 // boots lets an agent register and report its BMC there.
 func (s *site) boots(t *testing.T, bmc string) inventory.Machine {
 	t.Helper()
-	var nonce string
-	bootID := fmt.Sprintf("boot-%d", time.Now().UnixNano())
+	me := inventory.Caller{Key: "key of the agent", IP: "10.77.0.60"}
+	bootID := fmt.Sprintf("%08x-0000-4000-8000-000000000000", uint32(time.Now().UnixNano()))
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		nonce = s.engine.BootOf(clientMAC).Nonce
-		_, err := s.engine.Register(t.Context(), nonce, "10.77.0.60", inventory.Registration{MAC: clientMAC, BootID: bootID})
+		me.Nonce = s.engine.BootOf(clientMAC).Nonce
+		_, err := s.engine.Register(t.Context(), me, inventory.Registration{MAC: clientMAC, BootID: bootID})
 		if err == nil {
 			break
 		}
@@ -80,13 +80,13 @@ func (s *site) boots(t *testing.T, bmc string) inventory.Machine {
 			t.Fatal(err)
 		}
 	}
-	order, err := s.engine.Next(t.Context(), nonce, inventory.Ask{BootID: bootID})
+	order, err := s.engine.Next(t.Context(), me, inventory.Ask{BootID: bootID})
 	if err != nil || order.Do != inventory.DoInspect {
 		t.Fatalf("the agent is told to %q, %v, want to inspect", order.Do, err)
 	}
 	disks := []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512}}
 	report := &inventory.Report{Firmware: "uefi", Disks: disks, BMC: &inventory.BMCReport{Address: bmc}}
-	if err := s.engine.OrderResult(t.Context(), nonce, order.ID, inventory.Result{BootID: bootID, Report: report}); err != nil {
+	if err := s.engine.OrderResult(t.Context(), me, order.ID, inventory.Result{BootID: bootID, Report: report}); err != nil {
 		t.Fatal(err)
 	}
 	m, err := s.engine.Machine(string(clientMAC))

@@ -23,47 +23,56 @@ func refused(detail, hint string) error {
 	return &inventory.Problem{Code: inventory.CodeRefused, Detail: detail, Hint: hint}
 }
 
-// Register is an agent's first call of a boot. Whoever shows a nonce first owns it.
-func (e *Engine) Register(ctx context.Context, nonce, remoteIP string, r inventory.Registration) (inventory.Registered, error) {
-	n, err := e.cfg.Key.VerifyNonce(nonce)
+// Register is an agent's first call of a boot. Whoever shows a nonce first spends it, and owns the boot with the key that its
+// connection proved.
+func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.Registration) (inventory.Registered, error) {
+	none := inventory.Registered{}
+	r, err := r.Parsed()
 	if err != nil {
-		e.Note(inventory.Event{MAC: r.MAC, Kind: "agent", Text: "registration from " + remoteIP + " refused: " + err.Error()})
-		return inventory.Registered{}, refused(err.Error(), "boot the machine from the network again: the boot script carries a fresh one")
+		return none, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "registration: " + err.Error(), Err: err}
 	}
-	mac, err := inventory.ParseMAC(string(r.MAC))
+	n, err := e.cfg.Key.VerifyNonce(c.Nonce)
+	if err != nil {
+		e.Note(inventory.Event{MAC: r.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + err.Error()})
+		return none, refused(err.Error(), "boot the machine from the network again: the boot script carries a fresh one")
+	}
 	switch {
-	case err != nil:
-		return inventory.Registered{}, &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error()}
-	case mac != n.MAC:
-		e.Note(inventory.Event{MAC: n.MAC, Kind: "agent", Text: fmt.Sprintf("registration as %s refused: the nonce was issued to %s", mac, n.MAC)})
-		return inventory.Registered{}, refused(fmt.Sprintf("the nonce was issued to %s, not to %s", n.MAC, mac), "boot the machine from the network again")
-	case r.BootID == "":
-		return inventory.Registered{}, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "registration: boot_id is missing"}
+	case r.MAC != n.MAC:
+		e.Note(inventory.Event{MAC: n.MAC, Kind: "agent", Text: fmt.Sprintf("registration as %s refused: the nonce was issued to %s", r.MAC, n.MAC)})
+		return none, refused(fmt.Sprintf("the nonce was issued to %s, not to %s", n.MAC, r.MAC), "boot the machine from the network again")
+	case c.Key == "":
+		const old = "the agent shows no key of its own: its ramdisk is older than this pxectl"
+		e.Note(inventory.Event{MAC: n.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + old})
+		return none, refused(old, "build it again with `pxectl ramdisk build`, and boot the machine from the network again")
 	}
-	w, err := e.machineOf(ctx, mac, r)
+	w, err := e.machineOf(ctx, r.MAC, r)
 	if err != nil {
-		return inventory.Registered{}, err
+		return none, err
 	}
 	return call(ctx, w, func() (inventory.Registered, error) {
 		m := w.snap.Load().m
 		// In a deployment the agent that is at work is not displaced by whoever has a younger nonce: anybody on the wire can
 		// ask for one. A machine that really rebooted has been silent for longer, or tries again.
 		atWork := w.snap.Load().running() && w.silence() < displace
-		if err := admits(m, n, r.BootID, atWork, w.now()); err != nil {
-			e.Note(inventory.Event{Machine: w.id, MAC: mac, Kind: "agent", Text: "registration from " + remoteIP + " refused: " + err.Error()})
-			return inventory.Registered{}, err
+		if err := admits(m, n, c.Key, r.BootID, atWork, w.now()); err != nil {
+			ev := inventory.Event{Machine: w.id, MAC: r.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + err.Error()}
+			if m.Boot != nil && m.Boot.NonceID == n.ID {
+				ev.Data = map[string]string{inventory.DataIntruder: c.IP}
+			}
+			e.Note(ev)
+			return none, err
 		}
 		w.touch()
 		if m.Boot == nil || m.Boot.NonceID != n.ID {
 			err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-				m.Boot = &inventory.Boot{NonceID: n.ID, NonceAt: n.IssuedAt, BootID: r.BootID, MAC: mac, IP: remoteIP, RegisteredAt: w.now()}
+				m.Boot = &inventory.Boot{NonceID: n.ID, NonceAt: n.IssuedAt, BootID: r.BootID, Key: c.Key, MAC: r.MAC, IP: c.IP, RegisteredAt: w.now()}
 				if m.UUID == "" {
 					m.UUID = r.UUID
 				}
-				return []inventory.Event{{Kind: "agent", MAC: mac, Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", remoteIP, float64(r.Uptime)/1000)}}
+				return []inventory.Event{{Kind: "agent", MAC: r.MAC, Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", c.IP, float64(r.Uptime)/1000)}}
 			})
 			if err != nil {
-				return inventory.Registered{}, err
+				return none, err
 			}
 		}
 		return inventory.Registered{Machine: w.id, Name: m.Name, Time: w.now()}, nil
@@ -71,13 +80,13 @@ func (e *Engine) Register(ctx context.Context, nonce, remoteIP string, r invento
 }
 
 // admits says whether an agent that shows the nonce may speak for the machine.
-func admits(m inventory.Machine, n Nonce, bootID string, atWork bool, now time.Time) error {
+func admits(m inventory.Machine, n Nonce, key, bootID string, atWork bool, now time.Time) error {
 	const again = "boot the machine from the network again"
 	switch {
-	case m.Boot != nil && m.Boot.NonceID == n.ID && m.Boot.BootID == bootID:
+	case m.Boot != nil && m.Boot.NonceID == n.ID && m.Boot.Key == key && m.Boot.BootID == bootID:
 		return nil
 	case m.Boot != nil && m.Boot.NonceID == n.ID:
-		return refused("the nonce is another boot's: it was used at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP, again+"; if that was not this machine, somebody on the wire replays its boot script")
+		return refused("the nonce was spent at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP+", by another agent", again+"; if that was not this machine, somebody on the wire replays its boot script")
 	case m.Boot != nil && atWork:
 		// Not a refusal for good: an agent whose machine lost power a moment ago asks again until its predecessor counts as gone.
 		return &inventory.Problem{
@@ -160,11 +169,12 @@ func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error 
 	return err
 }
 
-// agent finds the worker of an agent that registered with this nonce. bootID is "" where a call does not carry it.
-func (e *Engine) agent(nonce, bootID string) (*worker, error) {
-	n, err := e.cfg.Key.VerifyNonce(nonce)
+// agent finds the worker of the agent that registered with this nonce and this key. Anybody may have overheard the nonce.
+func (e *Engine) agent(c inventory.Caller) (*worker, error) {
+	const again = "boot the machine from the network again"
+	n, err := e.cfg.Key.VerifyNonce(c.Nonce)
 	if err != nil {
-		return nil, refused(err.Error(), "boot the machine from the network again")
+		return nil, refused(err.Error(), again)
 	}
 	e.mu.RLock()
 	w := e.byMAC[n.MAC]
@@ -175,17 +185,36 @@ func (e *Engine) agent(nonce, bootID string) (*worker, error) {
 	b := w.snap.Load().m.Boot
 	switch {
 	case b == nil || b.NonceID != n.ID:
-		return nil, refused("the nonce is of a boot that has ended", "boot the machine from the network again")
-	case bootID != "" && b.BootID != bootID:
+		return nil, refused("the nonce is of a boot that has ended", again)
+	case c.Key == "" || b.Key != c.Key:
+		e.intruder(w, c, "a call from "+c.IP+" refused: it shows this boot's nonce, and not the key of its agent")
+		return nil, refused("the nonce is another agent's", again)
+	}
+	return w, nil
+}
+
+// speaks is agent for calls that name the boot that they come from.
+func (e *Engine) speaks(c inventory.Caller, bootID string) (*worker, error) {
+	w, err := e.agent(c)
+	if err != nil {
+		return nil, err
+	}
+	if b := w.snap.Load().m.Boot; b == nil || bootID == "" || b.BootID != bootID {
+		e.intruder(w, c, "a call from "+c.IP+" refused: it does not name the boot that registered")
 		return nil, refused("the nonce is another boot's", "boot the machine from the network again")
 	}
 	w.touch()
 	return w, nil
 }
 
+// intruder notes that somebody speaks for a machine who is not its agent.
+func (e *Engine) intruder(w *worker, c inventory.Caller, text string) {
+	e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: text, Data: map[string]string{inventory.DataIntruder: c.IP}})
+}
+
 // Next holds an agent's call until there is an order for it, for 20 s at most.
-func (e *Engine) Next(ctx context.Context, nonce string, a inventory.Ask) (inventory.Order, error) {
-	w, err := e.agent(nonce, a.BootID)
+func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) (inventory.Order, error) {
+	w, err := e.speaks(c, a.BootID)
 	if err != nil {
 		return inventory.Order{}, err
 	}
@@ -206,8 +235,8 @@ func (e *Engine) Next(ctx context.Context, nonce string, a inventory.Ask) (inven
 var ErrOrderGone = &inventory.Problem{Code: inventory.CodeConflict, Detail: "the order is no longer wanted"}
 
 // OrderProgress notes how far an order is. It is kept in memory alone.
-func (e *Engine) OrderProgress(_ context.Context, nonce, order string, p inventory.Progress) error {
-	w, err := e.agent(nonce, p.BootID)
+func (e *Engine) OrderProgress(_ context.Context, c inventory.Caller, order string, p inventory.Progress) error {
+	w, err := e.speaks(c, p.BootID)
 	if err != nil {
 		return err
 	}
@@ -225,8 +254,8 @@ func (e *Engine) OrderProgress(_ context.Context, nonce, order string, p invento
 }
 
 // OrderResult takes an order's result. When it returns nil, the result is on disk.
-func (e *Engine) OrderResult(ctx context.Context, nonce, order string, r inventory.Result) error {
-	w, err := e.agent(nonce, r.BootID)
+func (e *Engine) OrderResult(ctx context.Context, c inventory.Caller, order string, r inventory.Result) error {
+	w, err := e.speaks(c, r.BootID)
 	if err != nil {
 		return err
 	}
@@ -256,8 +285,8 @@ func (e *Engine) OrderResult(ctx context.Context, nonce, order string, r invento
 }
 
 // MayRead says whether the agent may have an image's manifest: any that registered may, since images hold no secrets.
-func (e *Engine) MayRead(_ context.Context, nonce, _ string) error {
-	_, err := e.agent(nonce, "")
+func (e *Engine) MayRead(_ context.Context, c inventory.Caller, _ string) error {
+	_, err := e.agent(c)
 	return err
 }
 

@@ -114,7 +114,7 @@ func TestAPanicIsQuoted(t *testing.T) {
 
 	// The agent comes after all: nobody listens any more, and there are no last words.
 	nonce := r.now().BootOf(testMAC).Nonce
-	if _, err := r.now().Register(t.Context(), nonce, "192.0.2.100", inventory.Registration{MAC: testMAC, BootID: "late"}); err != nil {
+	if _, err := r.now().Register(t.Context(), agentAt(nonce, "192.0.2.100"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("late")}); err != nil {
 		t.Fatal(err)
 	}
 	r.soon("the listener has hung up", func() bool { return r.line.Holder() == "" })

@@ -242,26 +242,26 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	good := e.BootOf(testMAC).Nonce
-	_, err := e.Register(ctx, "AAAA", "192.0.2.9", inventory.Registration{MAC: testMAC, BootID: "x"})
+	_, err := e.Register(ctx, agentAt("AAAA", "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
 	problem("wrong nonce", err, inventory.CodeRefused, "not one of this appliance's", "boot the machine from the network again")
-	_, err = e.Register(ctx, good, "192.0.2.9", inventory.Registration{MAC: "52:54:00:00:00:99", BootID: "x"})
+	_, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: "52:54:00:00:00:99", BootID: bootIDOf("x")})
 	problem("another machine's nonce", err, inventory.CodeRefused, "issued to 52:54:00:00:00:01", "again")
-	if _, err = e.Register(ctx, good, "192.0.2.9", inventory.Registration{MAC: testMAC, BootID: "first"}); err != nil {
+	if _, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")}); err != nil {
 		t.Errorf("a fresh nonce: %v", err)
 	}
-	if _, err = e.Register(ctx, good, "192.0.2.9", inventory.Registration{MAC: testMAC, BootID: "first"}); err != nil {
+	if _, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")}); err != nil {
 		t.Errorf("the same boot again, because the answer was lost: %v", err)
 	}
-	_, err = e.Register(ctx, good, "192.0.2.66", inventory.Registration{MAC: testMAC, BootID: "second"})
-	problem("replayed nonce", err, inventory.CodeRefused, "another boot's", "replays")
-	_, err = e.Next(ctx, good, inventory.Ask{BootID: "second"})
+	_, err = e.Register(ctx, agentAt(good, "192.0.2.66"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("second")})
+	problem("replayed nonce", err, inventory.CodeRefused, "by another agent", "replays")
+	_, err = e.Next(ctx, agentAt(good, "192.0.2.9"), inventory.Ask{BootID: bootIDOf("second")})
 	problem("another boot's call", err, inventory.CodeRefused, "another boot's", "again")
 	if _, err := e.Power(ctx, "test", "m1", power.ActOff); err != nil {
 		t.Fatal(err)
 	}
-	_, err = e.Register(ctx, good, "192.0.2.9", inventory.Registration{MAC: testMAC, BootID: "first"})
+	_, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")})
 	problem("nonce of a boot that ended", err, inventory.CodeRefused, "powered off", "again")
-	err = e.OrderProgress(ctx, good, "d-1", inventory.Progress{BootID: "first"})
+	err = e.OrderProgress(ctx, agentAt(good, "192.0.2.9"), "d-1", inventory.Progress{BootID: bootIDOf("first")})
 	problem("call of a boot that ended", err, inventory.CodeRefused, "has ended", "again")
 
 	_, err = e.Deploy(ctx, "test", "m9", inventory.DeployRequest{Image: "debian-12"})
@@ -339,7 +339,7 @@ func TestPolicies(t *testing.T) {
 		if a := e.BootOf(testMAC); a.Agent || a.Local {
 			t.Errorf("an unknown machine gets %+v, want nothing", a)
 		}
-		_, err := e.Register(context.Background(), testKey.IssueNonce(testMAC, time.Now()), "192.0.2.9", inventory.Registration{MAC: testMAC, BootID: "x"})
+		_, err := e.Register(context.Background(), agentAt(testKey.IssueNonce(testMAC, time.Now()), "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
 		if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeRefused || !strings.Contains(p.Hint, "machine add") {
 			t.Errorf("registration under deny: %v", err)
 		}
@@ -480,7 +480,7 @@ func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 			t.Fatal("the write never began")
 		}
 	}
-	_, err := r.now().Register(context.Background(), r.now().BootOf(testMAC).Nonce, "192.0.2.66", inventory.Registration{MAC: testMAC, BootID: "thief"})
+	_, err := r.now().Register(context.Background(), agentAt(r.now().BootOf(testMAC).Nonce, "192.0.2.66"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("thief")})
 	// A conflict is what an agent asks again after; a refusal is for good.
 	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "another agent is at work") {
 		t.Errorf("registration beside an agent at work: %v, want a conflict", err)

@@ -26,9 +26,9 @@ func maxReport(m inventory.Machine) int {
 	return inventory.KnownReport
 }
 
-// ResultLimit is how many bytes a result of the agent with this nonce may have. It is asked before the result is read.
-func (e *Engine) ResultLimit(nonce string) (int64, error) {
-	w, err := e.agent(nonce, "")
+// ResultLimit is how many bytes a result of the caller may have. It is asked before the result is read.
+func (e *Engine) ResultLimit(c inventory.Caller) (int64, error) {
+	w, err := e.agent(c)
 	if err != nil {
 		return 0, err
 	}

@@ -92,14 +92,14 @@ func TestReportsOfAllStrangers(t *testing.T) {
 	if got := w.kept(full); len(got.Disks) == 0 {
 		t.Errorf("beside an approved machine it is kept as %+v", got)
 	}
-	limit, err := e.ResultLimit("no nonce")
+	limit, err := e.ResultLimit(agentAt("no nonce", "192.0.2.9"))
 	if err == nil {
 		t.Errorf("ResultLimit of nobody = %d, want an error", limit)
 	}
 	r.mu.Lock()
 	nonce := testKey.IssueNonce(testMAC, e.cfg.Now())
 	r.mu.Unlock()
-	if _, err := e.ResultLimit(nonce); err == nil {
+	if _, err := e.ResultLimit(agentAt(nonce, "192.0.2.9")); err == nil {
 		t.Error("ResultLimit of a boot that never registered: want an error")
 	}
 	e.mu.Lock()

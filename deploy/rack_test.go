@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -199,7 +200,8 @@ func (r *rack) powerOff() {
 }
 
 // agent plays the ramdisk. Like the real one it never gives up on a dead appliance, and repeats what was not acknowledged.
-func (r *rack) agent(ctx context.Context, nonce, bootID string) {
+func (r *rack) agent(ctx context.Context, nonce, boot string) {
+	bootID, me := bootIDOf(boot), agentAt(nonce, "192.0.2.100")
 	again := func(f func(e *Engine) error) bool {
 		for ctx.Err() == nil {
 			err := f(r.now())
@@ -221,7 +223,7 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 		})
 	}
 	if !call(func(ctx context.Context, e *Engine) error {
-		_, err := e.Register(ctx, nonce, "192.0.2.100", inventory.Registration{MAC: testMAC, BootID: bootID})
+		_, err := e.Register(ctx, me, inventory.Registration{MAC: testMAC, BootID: bootID})
 		return err
 	}) {
 		return
@@ -229,7 +231,7 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 	for ctx.Err() == nil {
 		var o inventory.Order
 		if !call(func(ctx context.Context, e *Engine) (err error) {
-			o, err = e.Next(ctx, nonce, inventory.Ask{BootID: bootID})
+			o, err = e.Next(ctx, me, inventory.Ask{BootID: bootID})
 			return err
 		}) {
 			return
@@ -257,12 +259,12 @@ func (r *rack) agent(ctx context.Context, nonce, bootID string) {
 					continue
 				}
 			}
-			_ = r.now().OrderProgress(ctx, nonce, o.ID, inventory.Progress{BootID: bootID, Phase: "write", Done: 1, Total: 2})
-			if !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, nonce, o.ID, res) }) {
+			_ = r.now().OrderProgress(ctx, me, o.ID, inventory.Progress{BootID: bootID, Phase: "write", Done: 1, Total: 2})
+			if !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, me, o.ID, res) }) {
 				return
 			}
 		}
-		if len(failed) > 0 && !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, nonce, o.ID, failed[0]) }) {
+		if len(failed) > 0 && !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, me, o.ID, failed[0]) }) {
 			return
 		}
 		switch o.Do {
@@ -437,4 +439,14 @@ func (r *rack) deploy(req inventory.DeployRequest) inventory.Deployment {
 		r.t.Fatal(err)
 	}
 	return d
+}
+
+// agentAt is a call of the machine's agent. Whatever the boot, it has the same key here.
+func agentAt(nonce, ip string) inventory.Caller {
+	return inventory.Caller{Nonce: nonce, Key: "key of the agent", IP: ip}
+}
+
+// bootIDOf is a boot id as the kernel makes them.
+func bootIDOf(name string) string {
+	return fmt.Sprintf("%08x-0000-4000-8000-000000000000", crc32.ChecksumIEEE([]byte(name)))
 }

@@ -26,7 +26,7 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 		}); err != nil {
 			return Diagnosis{}, err
 		}
-		d := diagnose(*s, inOrder(events), now)
+		d := withIntruder(diagnose(*s, inOrder(events), now), s.m, events)
 		if shows := w.ear.shows(); len(shows) > 0 {
 			d.Evidence = append(d.Evidence, inventory.Event{Machine: w.id, At: now.UTC(), Kind: "console", Text: "its console shows " + quoted(shows)})
 		}
@@ -44,6 +44,31 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 		return Diagnosis{}, err
 	}
 	return diagnoseStranger(mac, inOrder(events), now), nil
+}
+
+// withIntruder adds that somebody showed this boot's nonce who is not the agent that registered: a stranger, or the machine's own
+// agent that came after one.
+func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Diagnosis {
+	if m.Boot == nil {
+		return d
+	}
+	for i := len(events) - 1; i >= 0 && !events[i].At.Before(m.Boot.RegisteredAt); i-- {
+		who, ok := events[i].Data[inventory.DataIntruder]
+		if !ok {
+			continue
+		}
+		d.Sentence += fmt.Sprintf(" Somebody at %s showed the nonce of this boot at %s, which the agent at %s had spent, and was refused.",
+			who, events[i].At.Local().Format(time.TimeOnly), m.Boot.IP)
+		move := "if " + who + " is the machine and " + m.Boot.IP + " is not, boot it from the network again; a stranger on that network replays boot scripts"
+		if d.Next == "nothing to do" {
+			d.Next = move
+		} else {
+			d.Next += "; " + move
+		}
+		d.Evidence = withDecisive(d.Evidence, &events[i])
+		return d
+	}
+	return d
 }
 
 // diagnose is about a known machine. It reads values only, so its test is a table.

@@ -2,8 +2,9 @@ package inventory
 
 import "time"
 
-// The agent's calls, all over TLS pinned to the appliance's key and all with the header
-// "Authorization: Bearer NONCE":
+// The agent's calls, all over TLS pinned to the appliance's key, all with the header "Authorization: Bearer NONCE", and all
+// over connections that show the certificate of a key which the agent made when it started. Registration binds the boot to
+// that key: a nonce that was overheard is worth nothing from then on.
 //
 //	POST /agent/v1/register           Registration → Registered
 //	POST /agent/v1/next               Ask → Order (held up to 20 s when there is nothing to do)
@@ -12,7 +13,14 @@ import "time"
 //	GET  /agent/v1/images/{id}/manifest   images.Manifest, as stored (its sha256 is the id)
 //
 // Errors are problem+json with code and detail. 401 means that the nonce is wrong, dead or
-// another boot's; the agent can only reboot then.
+// another boot's, or that the key is; the agent can only reboot then.
+
+// A Caller is who an agent's call comes from: what it shows, and what its connection proves.
+type Caller struct {
+	Nonce string
+	Key   string // hash of the public key that the connection proved to hold, in hex; "" when it showed none
+	IP    string
+}
 
 // Registration is the first call of a boot.
 type Registration struct {

@@ -23,18 +23,18 @@ func ParseMAC(s string) (MAC, error) {
 		digits = digits[2:]
 	}
 	if len(digits) != 12 {
-		return "", fmt.Errorf("MAC address %q: want six octets like 52:54:00:12:34:56", s)
+		return "", fmt.Errorf("MAC address %.40q: want six octets like 52:54:00:12:34:56", s)
 	}
 	raw, err := hex.DecodeString(digits)
 	if err != nil {
-		return "", fmt.Errorf("MAC address %q: not hexadecimal", s)
+		return "", fmt.Errorf("MAC address %.40q: not hexadecimal", s)
 	}
 	hw := [6]byte(raw)
 	switch {
 	case hw == [6]byte{}:
-		return "", fmt.Errorf("MAC address %q: all zero", s)
+		return "", fmt.Errorf("MAC address %.40q: all zero", s)
 	case hw[0]&1 == 1:
-		return "", fmt.Errorf("MAC address %q: multicast or broadcast, not a machine's own", s)
+		return "", fmt.Errorf("MAC address %.40q: multicast or broadcast, not a machine's own", s)
 	}
 	return MAC(net.HardwareAddr(hw[:]).String()), nil
 }

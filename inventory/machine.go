@@ -57,13 +57,14 @@ type Machine struct {
 	LastProof string   `json:"last_proof,omitempty"` // the event that ended the last waiting step
 }
 
-// Boot is one network boot of a machine whose agent has registered. Its nonce was in
-// the boot script; the first agent that shows it owns it, told by the kernel's boot id, so
-// that another one that shows the same nonce is a replay.
+// Boot is one network boot of a machine whose agent has registered. Its nonce was in the boot script, in the clear; the first
+// agent that shows it spends it, and binds the boot to the key that its connection proved to hold. Whoever shows the nonce
+// without that key is somebody else.
 type Boot struct {
 	NonceID      string    `json:"nonce_id"` // public part of the nonce
 	NonceAt      time.Time `json:"nonce_at"` // when it was put into the script
 	BootID       string    `json:"boot_id"`  // /proc/sys/kernel/random/boot_id
+	Key          string    `json:"key"`      // hash of the agent's public key: see Caller
 	MAC          MAC       `json:"mac"`
 	IP           string    `json:"ip"`
 	RegisteredAt time.Time `json:"registered_at"`

@@ -108,7 +108,7 @@ func newAgent(t *testing.T, a *appliance) *Agent {
 	console := new(Console)
 	console.Add("test", testWriter{t})
 	return &Agent{
-		Client: NewClient(a.params()), Console: console, Log: console.Logger(),
+		Client: newClient(t, a.params()), Console: console, Log: console.Logger(),
 		Registration: inventory.Registration{MAC: "52:54:00:00:00:01", BootID: "boot-1"},
 		Uptime:       func() time.Duration { return time.Second },
 		SetClock:     func(time.Time) error { return nil },
@@ -274,7 +274,7 @@ func TestWrongKeyGetsNothing(t *testing.T) {
 	a := newAppliance(t)
 	p := a.params()
 	p.Pin[0] ^= 1
-	_, err := NewClient(p).register(context.Background(), inventory.Registration{})
+	_, err := newClient(t, p).register(context.Background(), inventory.Registration{})
 	if err == nil || !strings.Contains(err.Error(), "not the pinned one") || len(a.calls) > 0 {
 		t.Errorf("register with a wrong pin = %v after calls %v", err, a.calls)
 	}
@@ -306,7 +306,7 @@ func TestServerRestarts(t *testing.T) {
 	_ = l.Close()
 	p := a.params()
 	p.URL = "https://" + address
-	ag.Client = NewClient(p)
+	ag.Client = newClient(t, p)
 	go func() {
 		time.Sleep(50 * time.Millisecond)
 		l, err := net.Listen("tcp", address)
@@ -320,4 +320,13 @@ func TestServerRestarts(t *testing.T) {
 	if err := runAgent(t, ag); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func newClient(t *testing.T, p Params) *Client {
+	t.Helper()
+	c, err := NewClient(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

@@ -3,12 +3,17 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"time"
@@ -33,8 +38,13 @@ type Client struct {
 	http   *http.Client
 }
 
-// NewClient makes a client that trusts the pinned key and nothing else.
-func NewClient(p Params) *Client {
+// NewClient makes a client that trusts the pinned key and nothing else, and a key of its own that ties this boot to it: it is in
+// memory alone, and ends with the boot.
+func NewClient(p Params) (*Client, error) {
+	own, err := selfSigned()
+	if err != nil {
+		return nil, fmt.Errorf("make the agent's key: %w", err)
+	}
 	return &Client{p, &http.Client{
 		Timeout: callTime,
 		Transport: &http.Transport{
@@ -47,9 +57,26 @@ func NewClient(p Params) *Client {
 				// The pin is stronger than a chain, and holds whatever this machine's clock says.
 				InsecureSkipVerify: true,
 				VerifyConnection:   pinned(p.Pin),
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					return own, nil
+				},
 			},
 		},
-	}}
+	}}, nil
+}
+
+// selfSigned makes a key and the least certificate that TLS shows it in.
+func selfSigned() (*tls.Certificate, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "pxectl agent"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, nil
 }
 
 func pinned(pin [32]byte) func(tls.ConnectionState) error {

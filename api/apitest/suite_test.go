@@ -2,10 +2,10 @@ package apitest_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -81,11 +81,12 @@ func newEngine(t *testing.T) apitest.Subject {
 // discover plays the agent of a machine that nobody has announced, up to its report.
 func discover(t *testing.T, e *deploy.Engine, mac inventory.MAC, bmc string) {
 	t.Helper()
-	nonce, bootID := e.BootOf(mac).Nonce, fmt.Sprintf("boot of %s", mac)
-	if _, err := e.Register(t.Context(), nonce, "192.0.2.100", inventory.Registration{MAC: mac, BootID: bootID}); err != nil {
+	me := inventory.Caller{Nonce: e.BootOf(mac).Nonce, Key: "key of the agent", IP: "192.0.2.100"}
+	bootID := "00000000-0000-4000-8000-" + strings.ReplaceAll(string(mac), ":", "")
+	if _, err := e.Register(t.Context(), me, inventory.Registration{MAC: mac, BootID: bootID}); err != nil {
 		t.Fatal(err)
 	}
-	order, err := e.Next(t.Context(), nonce, inventory.Ask{BootID: bootID})
+	order, err := e.Next(t.Context(), me, inventory.Ask{BootID: bootID})
 	if err != nil || order.Do != inventory.DoInspect {
 		t.Fatalf("the agent is told to %q, %v, want to inspect", order.Do, err)
 	}
@@ -93,7 +94,7 @@ func discover(t *testing.T, e *deploy.Engine, mac inventory.MAC, bmc string) {
 	if bmc != "" {
 		report.BMC = &inventory.BMCReport{Address: bmc}
 	}
-	if err := e.OrderResult(t.Context(), nonce, order.ID, inventory.Result{BootID: bootID, Report: &report}); err != nil {
+	if err := e.OrderResult(t.Context(), me, order.ID, inventory.Result{BootID: bootID, Report: &report}); err != nil {
 		t.Fatal(err)
 	}
 }

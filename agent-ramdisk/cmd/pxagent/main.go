@@ -83,10 +83,14 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 		return err
 	}
 	go func() { _ = up.Keep(ctx) }()
+	client, err := agent.NewClient(params)
+	if err != nil {
+		return err
+	}
 	settled := make(chan struct{})
 	machine := hardware.Machine{Root: "/", BootMAC: up.MAC, Version: version, Content: content, BMC: hardware.AskBMC}
 	a := &agent.Agent{
-		Client: agent.NewClient(params), Console: console, Log: log,
+		Client: client, Console: console, Log: log,
 		Registration: inventory.Registration{MAC: up.MAC, UUID: machine.UUID(), BootID: boot.ID(), Version: version},
 		Uptime:       boot.Uptime, SetClock: boot.SetClock,
 		// Not before: on one slow CPU the other drivers would delay the first call by seconds.

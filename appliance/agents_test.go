@@ -1,0 +1,160 @@
+package appliance
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"math/big"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pxectl/pxectl/internal/testnet"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// agentCertificate makes a key of the kind that signer makes, and a certificate for it.
+func agentCertificate(t *testing.T, signer func() (public, private any)) *tls.Certificate {
+	t.Helper()
+	public, private := signer()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}
+}
+
+func ed25519Key() (public, private any) {
+	p, k, _ := ed25519.GenerateKey(rand.Reader)
+	return p, k
+}
+
+func ecdsaKey() (public, private any) {
+	k, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	return &k.PublicKey, k
+}
+
+// A wireAgent calls the agents' port as an agent does, with whatever it shows.
+type wireAgent struct {
+	t     *testing.T
+	http  *http.Client
+	nonce string
+}
+
+func newWireAgent(t *testing.T, nonce string, show *tls.Certificate) wireAgent {
+	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(4)}
+	if show != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return show, nil }
+	}
+	transport := &http.Transport{TLSClientConfig: config}
+	t.Cleanup(transport.CloseIdleConnections)
+	return wireAgent{t, &http.Client{Transport: transport, Timeout: 40 * time.Second}, nonce}
+}
+
+// call gives the status, 0 when the connection was refused, and the answer.
+func (a wireAgent) call(method, path string, in any) (int, string) {
+	a.t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(a.t.Context(), method, "https://10.77.0.1:8443/agent/v1"+path, bytes.NewReader(body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+a.nonce)
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	answer, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(answer)
+}
+
+// TestOverheardNonce: who listens on the wire knows the nonce of a boot, and gets nothing by it once the machine's agent has
+// registered. What he tries is on the timeline, and why tells it.
+func TestOverheardNonce(t *testing.T) {
+	testnet.Need(t)
+	s := newSite(t)
+	const bootID = "11111111-2222-4333-8444-555555555555"
+	nonce := s.engine.BootOf(clientMAC).Nonce
+	registration := inventory.Registration{MAC: clientMAC, BootID: bootID, Version: "test"}
+	own := agentCertificate(t, ed25519Key)
+	owner := newWireAgent(t, nonce, own)
+
+	if code, answer := newWireAgent(t, nonce, nil).call("POST", "/register", registration); code != 401 || !strings.Contains(answer, "pxectl ramdisk build") {
+		t.Errorf("registration without a key = %d %s, want 401 and what to build", code, answer)
+	}
+	if code, answer := newWireAgent(t, nonce, agentCertificate(t, ecdsaKey)).call("POST", "/register", registration); code != 0 {
+		t.Errorf("registration with a key of another kind = %d %s, want no connection", code, answer)
+	}
+	if code, answer := owner.call("POST", "/register", inventory.Registration{MAC: clientMAC, BootID: strings.Repeat("x", 3000)}); code != 422 || len(answer) > 500 {
+		t.Errorf("registration with a boot id that is none = %d %s, want 422 in few words", code, answer)
+	}
+	for range 2 { // the answer may be lost
+		if code, answer := owner.call("POST", "/register", registration); code != 200 {
+			t.Fatalf("registration = %d %s", code, answer)
+		}
+	}
+	m, err := s.engine.Machine(string(clientMAC))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for name, thief := range map[string]wireAgent{
+		"with another key": newWireAgent(t, nonce, agentCertificate(t, ed25519Key)),
+		"without a key":    newWireAgent(t, nonce, nil),
+	} {
+		for _, id := range []string{"", bootID, "another"} {
+			for _, c := range []struct {
+				method, path string
+				in           any
+			}{
+				{"POST", "/next", inventory.Ask{BootID: id}},
+				{"POST", "/orders/inspect-1/progress", inventory.Progress{BootID: id}},
+				{"POST", "/orders/inspect-1/result", inventory.Result{BootID: id, Report: &inventory.Report{}}},
+				{"GET", "/images/0123/manifest", nil},
+			} {
+				if code, answer := thief.call(c.method, c.path, c.in); code != 401 || strings.Contains(answer, "inspect") {
+					t.Errorf("%s, boot id %q: %s %s = %d %s, want 401 and nothing else", name, id, c.method, c.path, code, answer)
+				}
+			}
+		}
+		if code, answer := thief.call("POST", "/register", registration); code != 401 {
+			t.Errorf("%s: second registration = %d %s, want 401", name, code, answer)
+		}
+	}
+	for _, id := range []string{"", "another"} {
+		if code, answer := owner.call("POST", "/next", inventory.Ask{BootID: id}); code != 401 {
+			t.Errorf("the agent's own key with boot id %q = %d %s, want 401", id, code, answer)
+		}
+	}
+	// The agent itself is not disturbed, also over another connection of the same key.
+	for _, agent := range []wireAgent{owner, newWireAgent(t, nonce, own)} {
+		if code, answer := agent.call("POST", "/next", inventory.Ask{BootID: bootID}); code != 200 || !strings.Contains(answer, inventory.DoInspect) {
+			t.Errorf("the agent's own call = %d %s, want its order", code, answer)
+		}
+	}
+	// The timeline is written a moment later.
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		why, err := s.engine.Why(string(m.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(why.Sentence, "showed the nonce of this boot") && strings.Contains(why.Next, "boot it from the network again") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("why = %+v, want that somebody showed the nonce", why)
+		}
+	}
+}

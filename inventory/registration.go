@@ -1,0 +1,29 @@
+package inventory
+
+import (
+	"fmt"
+	"strings"
+)
+
+// DataIntruder is the key of an event's data under which stands the address of somebody who spoke for a machine and was not its
+// agent.
+const DataIntruder = "intruder"
+
+// Parsed is the registration as it is kept: a MAC in its one form, a boot id that the kernel could have made, a UUID or none, and a
+// version that fits on a line. What is none of these is an error, so that nothing of it is noted.
+func (r Registration) Parsed() (Registration, error) {
+	mac, err := ParseMAC(string(r.MAC))
+	if err != nil {
+		return r, err
+	}
+	r.MAC = mac
+	if r.BootID = strings.ToLower(r.BootID); !systemUUID.MatchString(r.BootID) {
+		return r, fmt.Errorf("boot_id %.40q: want a UUID, as in /proc/sys/kernel/random/boot_id", r.BootID)
+	}
+	if r.UUID = strings.ToLower(r.UUID); r.UUID != "" && !systemUUID.MatchString(r.UUID) {
+		r.UUID = ""
+	}
+	r.Version = Text(r.Version, MaxWord)
+	r.Uptime = max(0, r.Uptime)
+	return r, nil
+}
