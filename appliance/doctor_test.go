@@ -295,3 +295,18 @@ func TestDoctorOfARunningAppliance(t *testing.T) {
 	}
 	until("interface br0", "fail: ")
 }
+
+// A stock dnsmasq pings an address for three seconds before it offers it: it is heard at the first run.
+func TestDoctorHearsASlowServer(t *testing.T) {
+	testnet.Need(t, "ip", "dnsmasq")
+	s := newSite(t)
+	otherServer(t, slowly)
+	remote, err := api.NewClient(s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checks, err := remote.Doctor(t.Context())
+	if got, want := of(checks, "other DHCP servers"), "pass: 10.77.0.2 on br0"; err != nil || !strings.HasPrefix(got, want) {
+		t.Errorf("beside a dnsmasq that pings first: %q, %v, want %q", got, err, want)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -212,13 +213,19 @@ func (s *site) why(t *testing.T, ref, sentence, next string) deploy.Diagnosis {
 	return d
 }
 
+// slowly is for otherServer: it pings each address before it offers it, as it does unless it is told otherwise.
+const slowly = "--log-dhcp"
+
 // otherServer is the DHCP server that we may not touch, at 10.77.0.2.
 func otherServer(t *testing.T, options ...string) {
 	t.Helper()
+	if !slices.Contains(options, slowly) {
+		options = append(options, "--no-ping")
+	}
 	lan := testnet.NewHost(t, "lan", "10.77.0.2/24", "")
 	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
 	cmd := lan.Command("dnsmasq", append([]string{
-		"--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--no-ping", "--user=root", "--dhcp-authoritative",
+		"--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root", "--dhcp-authoritative",
 		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-host=" + string(clientMAC) + ",10.77.0.60", "--dhcp-leasefile=" + filepath.Join(t.TempDir(), "leases"),
 	}, options...)...)
 	said, err := cmd.StderrPipe()

@@ -168,9 +168,14 @@ func (e *Engine) bmcProblem(m inventory.Machine, err error) error {
 		p.Hint = pe.Hint
 	}
 	if errors.Is(err, power.ErrRefused) {
-		p.Hint = "set the right ones with `pxectl machine edit " + m.Name + " --bmc-user USER --bmc-password-file FILE`"
+		p.Hint = credentials(m)
 	}
 	return p
+}
+
+// credentials is the advice for a BMC that refuses ours.
+func credentials(m inventory.Machine) string {
+	return "set its right credentials with `pxectl machine edit " + m.Name + " --bmc-user USER --bmc-password-file FILE`"
 }
 
 // bootAgent walks the machine into the agent: off, boot device PXE, read back, on.

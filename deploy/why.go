@@ -8,6 +8,7 @@ import (
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
+	"github.com/pxectl/pxectl/power"
 )
 
 // evidence is how many events stand under a diagnosis.
@@ -42,6 +43,12 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 		return err
 	}); err != nil {
 		return Diagnosis{}, err
+	}
+	if len(events) == 0 {
+		return Diagnosis{}, &inventory.Problem{
+			Code: inventory.CodeNotFound, Detail: fmt.Sprintf("%s is no machine's, and nothing was seen of it on the wire", mac),
+			Hint: "is that the MAC of the card that boots, is it on, is network boot first in its boot order, and is its cable in the provisioning network? `pxectl events` shows what was seen of others",
+		}
 	}
 	return diagnoseStranger(mac, inOrder(events), now), nil
 }
@@ -103,6 +110,9 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 	case m.State == inventory.Enrolled:
 		b := boot{m: m, now: now}.stopped(events, time.Time{})
 		saw(b)
+		if m.BMC.Error != "" {
+			return say(askBMC(m)+"; "+b.next, "is enrolled and its agent has not called yet: %s; and its BMC is in trouble: %s.", b.stage, m.BMC.Error)
+		}
 		return say(b.next, "is enrolled and its agent has not called yet: %s.", b.stage)
 	case m.State == inventory.Inspecting:
 		return say("wait; it takes seconds", "is being inspected since %s.", since(m.ChangedAt))
@@ -113,12 +123,21 @@ func diagnose(s snapshot, events []inventory.Event, now time.Time) Diagnosis {
 	case m.BMC.Proposed != nil:
 		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, and %s: nothing is sent there.", m.State, Unaccepted(m))
 	case m.BMC.Error != "":
-		return say("`pxectl power status "+m.Name+"` asks again", "is %s, but its BMC is in trouble: %s.", m.State, m.BMC.Error)
+		return say(askBMC(m), "is %s, but its BMC is in trouble: %s.", m.State, m.BMC.Error)
 	case m.State == inventory.Deployed && m.Unverified:
 		return say("look at its console: `pxectl console "+m.Name+"`; does the image run cloud-init, and did user-data replace phone_home?", "is deployed, but never phoned home (%s).", m.LastProof)
 	}
 	d.Evidence = lastOf(events, 3)
 	return say("nothing to do", "is %s, as it should be (last proof: %s).", m.State, orNone(m.LastProof))
+}
+
+// askBMC is the next move when a machine's BMC is in trouble.
+func askBMC(m inventory.Machine) string {
+	again := "`pxectl power status " + m.Name + "` asks it again"
+	if strings.Contains(m.BMC.Error, power.ErrRefused.Error()) {
+		return credentials(m) + ", then " + again
+	}
+	return again
 }
 
 func whyDeploying(s snapshot, events []inventory.Event, now time.Time, say func(string, string, ...any) Diagnosis, saw func(breakdown)) Diagnosis {

@@ -324,6 +324,16 @@ func TestDiagnose(t *testing.T) {
 			m:        inventory.Machine{State: inventory.Available, LastProof: "inspect", Report: &inventory.Report{PCI: megaraid.PCI, Disks: []inventory.Disk{{Name: "sda"}}}},
 			sentence: "m1 is available, as it should be", next: "nothing to do",
 		},
+		"enrolled, and its BMC rejects the password": {
+			m:        inventory.Machine{State: inventory.Enrolled, BMC: inventory.BMC{Address: "192.0.2.7", Error: "m1: power 192.0.2.7:623: user or password rejected"}},
+			sentence: "m1 is enrolled and its agent has not called yet: nothing was seen of it on the wire; and its BMC is in trouble: m1: power 192.0.2.7:623: user or password rejected.",
+			next:     "set its right credentials with `pxectl machine edit m1 --bmc-user USER --bmc-password-file FILE`, then `pxectl power status m1` asks it again; is it on",
+		},
+		"available, and its BMC rejects the password": {
+			m:        inventory.Machine{State: inventory.Available, BMC: inventory.BMC{Address: "192.0.2.7", Error: "m1: power 192.0.2.7:623: user or password rejected"}},
+			sentence: "m1 is available, but its BMC is in trouble: m1: power 192.0.2.7:623: user or password rejected.",
+			next:     "set its right credentials with `pxectl machine edit m1",
+		},
 		"enrolled, and on a port that is not ours": {
 			m:        inventory.Machine{State: inventory.Enrolled},
 			events:   []inventory.Event{sign(0, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "bios-pxe", "interface", "eno2", "unconfigured", "yes")},
@@ -374,5 +384,24 @@ func TestTheDecisiveEventIsEvidence(t *testing.T) {
 	got := diagnose(snapshot{m: inventory.Machine{Name: "m1", State: inventory.Enrolled}}, events, noon.Add(time.Hour))
 	if len(got.Evidence) != evidence || got.Evidence[0].Text != rival.Text {
 		t.Errorf("evidence begins with %q and has %d events, want %q and %d", got.Evidence[0].Text, len(got.Evidence), rival.Text, evidence)
+	}
+}
+
+// A MAC that is no machine's has the story of its own packets, and none when nothing was ever seen of it.
+func TestWhyOfAStranger(t *testing.T) {
+	const seen, never = inventory.MAC("52:54:00:00:00:31"), "52:54:00:00:00:33"
+	r := newRack(t)
+	e := r.start()
+	for _, mac := range []inventory.MAC{seen, "52:54:00:00:00:32"} {
+		e.Note(inventory.Event{MAC: mac, Kind: "dhcp", Text: "DISCOVER of " + string(mac), Data: map[string]string{"type": "DISCOVER", "class": "bios-pxe", "interface": "eno2", "unconfigured": "yes"}})
+	}
+	r.soon("both packets", func() bool { all, err := e.Events(0, "", 10); return err == nil && len(all) == 2 })
+	d, err := e.Why(string(seen))
+	if err != nil || len(d.Evidence) != 1 || d.Evidence[0].MAC != seen {
+		t.Errorf("why %s: %+v, %v, want its own packet alone", seen, d, err)
+	}
+	d, err = e.Why(never)
+	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeNotFound || !strings.Contains(p.Detail, "nothing was seen of it") {
+		t.Errorf("why of a MAC that was never seen: %+v, %v, want that it is not found", d, err)
 	}
 }

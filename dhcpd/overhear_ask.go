@@ -14,11 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// askFor is how long answers are waited for: servers that probe an address before they offer it take a second.
-const askFor = 2500 * time.Millisecond
+// AskFor is how long answers are waited for. Servers ping an address before they offer it: ISC dhcpd for a second, dnsmasq for three
+// (PING_WAIT in its config.h).
+const AskFor = 4500 * time.Millisecond
 
 // Ask broadcasts one DISCOVER of a UEFI machine, in the name of the interface's own card, and returns what other servers offer.
-// Nothing is taken of it. A server of this same process or host does not hear it, since packet sockets are not looped back.
+// It takes AskFor. Nothing is taken of it. A server of this same process or host does not hear it, since packet sockets are not looped back.
 func Ask(ctx context.Context, name string) ([]Overheard, error) {
 	nic, err := net.InterfaceByName(name)
 	if err != nil {
@@ -48,7 +49,7 @@ func Ask(ctx context.Context, name string) ([]Overheard, error) {
 
 // answers collects what is offered to a question.
 func answers(ctx context.Context, tap *os.File, name string, xid dhcpv4.TransactionID) ([]Overheard, error) {
-	deadline := time.Now().Add(askFor)
+	deadline := time.Now().Add(AskFor)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/appliance"
+	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -20,6 +21,9 @@ func (c *cli) doctorCommand() *cobra.Command {
 			"(" + defaultConfig + " unless FILE is given). The exit code is 1 when a check fails.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, ok := terminal(c.err); ok {
+				fmt.Fprintf(c.err, "checking; other DHCP servers have %v to answer, as some ping an address for 3s before they offer it …\n", dhcpd.AskFor)
+			}
 			var checks []api.Check
 			switch {
 			case cmd.Flags().Changed("config"):

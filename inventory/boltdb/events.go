@@ -178,7 +178,7 @@ func (tx *Tx) Events(after uint64, limit int) ([]inventory.Event, error) {
 }
 
 // Timeline lists up to limit events with Seq > after, oldest first, that are m's: its own, and those of its MACs from
-// before it was known.
+// before it was known. A machine without an id is not known, and has only those of its MACs.
 func (tx *Tx) Timeline(m inventory.Machine, after uint64, limit int) ([]inventory.Event, error) {
 	macs := map[inventory.MAC]bool{}
 	for _, mac := range m.MACs {
@@ -186,9 +186,9 @@ func (tx *Tx) Timeline(m inventory.Machine, after uint64, limit int) ([]inventor
 	}
 	of := func(e *inventory.Event) bool { return macs[e.MAC] }
 	// Runs in order of sequence, merged: the machine's own and the unowned ones of its MACs.
-	runs := []*run{
-		tx.run(share{string(m.ID), false}, after, nil), tx.run(share{string(m.ID), true}, after, nil),
-		tx.run(share{"", false}, after, of), tx.run(share{"", true}, after, of),
+	runs := []*run{tx.run(share{"", false}, after, of), tx.run(share{"", true}, after, of)}
+	if m.ID != "" {
+		runs = append(runs, tx.run(share{string(m.ID), false}, after, nil), tx.run(share{string(m.ID), true}, after, nil))
 	}
 	var out []inventory.Event
 	for len(out) < limit {
