@@ -80,24 +80,15 @@ func (w *worker) validateErase(ctx context.Context, s *snapshot) outcome {
 	return outcome{proof: "disks " + inventory.ListDisks(s.m.Report.Disks) + said}
 }
 
-// eraseTargets are the disks that are erased: all that a deployment could have written to without being told, and the one that
-// it was told.
+// eraseTargets are the disks that are erased. None is an error.
 func eraseTargets(m inventory.Machine) ([]inventory.DiskIdentity, error) {
-	disks := m.Report.Disks
 	var targets []inventory.DiskIdentity
-	for _, d := range inventory.Candidates(disks) {
+	for _, d := range Erases(m) {
 		targets = append(targets, d.Identity())
-	}
-	if m.Disk != nil {
-		for _, d := range m.Disk.Find(disks) {
-			if d.Special() != "" && d.Unfit() == "" {
-				targets = append(targets, d.Identity())
-			}
-		}
 	}
 	if len(targets) == 0 {
 		return nil, &inventory.Problem{
-			Code: inventory.CodeInvalid, Detail: "no disk to erase (have: " + inventory.ListDisks(disks) + ")",
+			Code: inventory.CodeInvalid, Detail: "no disk to erase (have: " + inventory.ListDisks(m.Report.Disks) + ")",
 			Hint: "does the ramdisk have the driver of its disk controller? `pxectl machine show` lists what is not driven",
 		}
 	}

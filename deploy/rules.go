@@ -32,6 +32,21 @@ func MayClean(m inventory.Machine, last *inventory.Deployment) error {
 	return erasable(&snapshot{m, last}, "clean", cleanedFrom)
 }
 
+// Erases are the disks that a release of a machine, or its cleaning, erases: all that a deployment could have written to without being
+// told, and the one that it was told.
+func Erases(m inventory.Machine) []inventory.Disk {
+	disks := m.Report.Disks
+	targets := inventory.Candidates(disks)
+	if m.Disk != nil {
+		for _, d := range m.Disk.Find(disks) {
+			if d.Special() != "" && d.Unfit() == "" {
+				targets = append(targets, d)
+			}
+		}
+	}
+	return targets
+}
+
 // MayPower says why a machine's BMC cannot be asked; nil when its address is accepted.
 func MayPower(m inventory.Machine) error {
 	switch {

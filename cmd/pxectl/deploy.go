@@ -38,8 +38,8 @@ func (c *cli) deployCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "deploy MACHINE... | --all", Short: "Write an image to machines and boot them from it",
 		Long: "Write an image to machines and boot them from it. What is on their disks is lost; --plan shows what that is.\n\n" +
-			"--all means every machine that is available and not under maintenance; a machine that is deployed\n" +
-			"has to be named, with --redeploy. With --wait the command ends when every machine has proved that its new system\n" +
+			"--all means every machine that is available and not under maintenance, and says which ones it leaves out; a machine\n" +
+			"that is deployed has to be named, with --redeploy. With --wait the command ends when every machine has proved that its new system\n" +
 			"runs, or has failed; without it the deployments go on by themselves.",
 		Example: "  pxectl deploy web1 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --wait\n" +
 			"  pxectl deploy 'web*' --image debian-12 --user-data web.yaml --wait --timeout 20m\n" +
@@ -188,9 +188,19 @@ func (c *cli) deployable(ctx context.Context, client *api.Client, args []string,
 	if err != nil {
 		return nil, err
 	}
-	ready := slices.DeleteFunc(slices.Clone(machines), func(m inventory.Machine) bool {
-		return m.State != inventory.Available || m.Maintenance != nil
-	})
+	var ready, left []inventory.Machine
+	for _, m := range machines {
+		if m.State == inventory.Available && m.Maintenance == nil {
+			ready = append(ready, m)
+		} else {
+			left = append(left, m)
+		}
+	}
+	if len(ready) > 0 {
+		for _, line := range leftOut(left) {
+			fmt.Fprintln(c.err, clean(line))
+		}
+	}
 	if len(ready) == 0 {
 		return nil, &inventory.Problem{
 			Code: inventory.CodeNotFound, Detail: "no machine is available (" + statesOf(machines) + ")",
@@ -198,6 +208,42 @@ func (c *cli) deployable(ctx context.Context, client *api.Client, args []string,
 		}
 	}
 	return ready, nil
+}
+
+// leftOut says which machines --all does not mean, and why, a line for each reason.
+func leftOut(machines []inventory.Machine) (lines []string) {
+	var maintained []inventory.Machine
+	of := map[inventory.State][]inventory.Machine{}
+	for _, m := range machines {
+		if m.Maintenance != nil {
+			maintained = append(maintained, m)
+		} else {
+			of[m.State] = append(of[m.State], m)
+		}
+	}
+	say := func(why string, those []inventory.Machine) {
+		if len(those) > 0 {
+			lines = append(lines, fmt.Sprintf("left out, %s: %s", why, nameList(those)))
+		}
+	}
+	for _, s := range inventory.States {
+		why := string(s)
+		switch s {
+		case inventory.Discovered:
+			why += " (`pxectl machine approve --wait` lets them in)"
+		case inventory.Enrolled:
+			why += " (their agents have not called yet)"
+		case inventory.Inspecting, inventory.Cleaning:
+			why += " (not available yet)"
+		case inventory.Deployed:
+			why += " (name them, with --redeploy)"
+		case inventory.Failed:
+			why += " (name them; `pxectl why` says what failed)"
+		}
+		say(why, of[s])
+	}
+	say("in maintenance", maintained)
+	return lines
 }
 
 // statesOf is "2 deployed, 1 failed".

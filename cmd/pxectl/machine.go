@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -136,13 +140,19 @@ func hardware(r *inventory.Report) string {
 
 func (c *cli) machineApprove() *cobra.Command {
 	var labels string
-	var all, noBMC bool
+	var all, noBMC, wait bool
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use: "approve MACHINE... | --all", Short: "Let discovered machines in, with their BMCs",
 		Long: "Let discovered machines in. The address that a machine has reported of its BMC is accepted with it: from then on, commands go\n" +
-			"there. `pxectl machine list` shows the address, with ? behind it. If it changes meanwhile, the machine is not let in.",
+			"there. `pxectl machine list` shows the address, with ? behind it. If it changes meanwhile, the machine is not let in.\n\n" +
+			"With --wait the command ends when the machines have been inspected and are available: `pxectl deploy --all` means them then.",
+		Example:           "  pxectl machine approve --all --wait --timeout 10m",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if timeout != 0 && !wait {
+				return usagef("--timeout is of --wait")
+			}
 			client, err := c.client()
 			if err != nil {
 				return err
@@ -164,7 +174,7 @@ func (c *cli) machineApprove() *cobra.Command {
 			} else if machines, err = c.pickSome(cmd.Context(), client, args, labels); err != nil {
 				return err
 			}
-			err = c.changeEach(machines, func(m inventory.Machine) (inventory.Machine, error) {
+			approved, err := c.change(machines, func(m inventory.Machine) (inventory.Machine, error) {
 				bmc := ""
 				if !noBMC {
 					bmc = deploy.Approval{}.Accepts(m)
@@ -176,9 +186,25 @@ func (c *cli) machineApprove() *cobra.Command {
 				}
 				return ""
 			})
+			if wait && len(approved) > 0 {
+				ctx := cmd.Context()
+				if timeout > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, timeout)
+					defer cancel()
+				}
+				var waited error
+				approved, waited = untilAvailable(ctx, client, approved)
+				err = severally([]error{err, waited})
+			}
+			if printed := c.showChanged(approved); printed != nil {
+				return printed
+			}
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the machines have been inspected and are available")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "with --wait: how long at most")
 	cmd.Flags().BoolVar(&noBMC, "no-bmc", false, "accept no BMC with the machines")
 	selectorFlag(cmd, &labels)
 	cmd.Flags().BoolVar(&all, "all", false, "every machine that waits for approval")
@@ -194,8 +220,63 @@ func (c *cli) reported(p inventory.BMCProposal) string {
 	return s
 }
 
-// changeEach changes every machine and shows those that were changed, and what remarks say of each before and after.
-func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error), remarks ...func(before, after inventory.Machine) string) error {
+// untilAvailable waits until machines that were approved have been inspected, or cannot be. It returns what was last seen of each.
+func untilAvailable(ctx context.Context, client *api.Client, machines []inventory.Machine) ([]inventory.Machine, error) {
+	tick := time.NewTicker(lookEvery + time.Duration(len(machines))*5*time.Millisecond)
+	defer tick.Stop()
+	for {
+		var waiting []inventory.Machine
+		for i, m := range machines {
+			switch m.State {
+			case inventory.Discovered, inventory.Enrolled, inventory.Inspecting:
+			default:
+				continue
+			}
+			now, err := client.Machine(ctx, string(m.ID))
+			if err != nil && ctx.Err() == nil {
+				return machines, err
+			}
+			if err == nil {
+				machines[i] = now
+			}
+			waiting = append(waiting, machines[i])
+		}
+		if len(waiting) == 0 {
+			break
+		}
+		select {
+		case <-tick.C:
+			continue
+		case <-ctx.Done():
+		}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return machines, &inventory.Problem{
+				Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s: not available when the time was over (%s)", nameList(waiting), statesOf(waiting)),
+				Hint: "`pxectl why " + waiting[0].Name + "` says how far it came",
+			}
+		}
+		return machines, fmt.Errorf("interrupted: %s not available yet", nameList(waiting))
+	}
+	var errs []error
+	for _, m := range machines {
+		if m.State == inventory.Failed && m.Failure != nil {
+			errs = append(errs, &inventory.Problem{Code: inventory.CodeInternal, Detail: m.Name + ": " + m.Failure.Step + ": " + m.Failure.Reason, Hint: m.Failure.Hint})
+		}
+	}
+	return machines, severally(errs)
+}
+
+// changeEach changes every machine and shows those that were changed.
+func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error)) error {
+	changed, err := c.change(machines, change)
+	if printed := c.showChanged(changed); printed != nil {
+		return printed
+	}
+	return err
+}
+
+// change changes every machine, and says what remarks have to say of each before and after.
+func (c *cli) change(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error), remarks ...func(before, after inventory.Machine) string) ([]inventory.Machine, error) {
 	notes := make(map[inventory.MachineID]string)
 	var mu sync.Mutex
 	changed, err := gather(machines, func(m inventory.Machine) (inventory.Machine, error) {
@@ -214,17 +295,19 @@ func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Mac
 			fmt.Fprintln(c.err, clean(note))
 		}
 	}
-	if len(changed) > 0 {
-		if printed := c.print(changed, machineNames(changed), func(t *table) {
-			t.row("NAME", "STATE", "POWER", "MAC", "BMC", "LABELS")
-			for _, m := range changed {
-				t.row(m.Name, stateWords(m), powerWord(m.Power), firstMAC(m), bmcWord(m.BMC), labelWords(m.Labels))
-			}
-		}); printed != nil {
-			return printed
-		}
+	return changed, err
+}
+
+func (c *cli) showChanged(changed []inventory.Machine) error {
+	if len(changed) == 0 {
+		return nil
 	}
-	return err
+	return c.print(changed, machineNames(changed), func(t *table) {
+		t.row("NAME", "STATE", "POWER", "MAC", "BMC", "LABELS")
+		for _, m := range changed {
+			t.row(m.Name, stateWords(m), powerWord(m.Power), firstMAC(m), bmcWord(m.BMC), labelWords(m.Labels))
+		}
+	})
 }
 
 func labelWords(labels map[string]string) string {

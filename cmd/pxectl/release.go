@@ -1,13 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -16,8 +21,9 @@ func (c *cli) releaseCommand() *cobra.Command {
 		Use: "release MACHINE...", Short: "Take the systems of machines away and erase their disks",
 		Long: "Take the systems of machines away and erase their disks: all of them but those that are removable, on USB or read-only.\n" +
 			"The machines are available when every disk has proved by reading back that it is erased.\n" +
-			"`pxectl machine erasures` lists what was done. --quick clears labels and partition tables only: the data stays.",
-		Example: "  pxectl release web1 --wait\n  pxectl release 'web*' --quick",
+			"`pxectl machine erasures` lists what was done. --quick clears labels and partition tables only: the data stays.\n\n" +
+			"On a terminal the disks are shown, and it asks before it begins. Scripts say --yes.",
+		Example: "  pxectl release web1 --wait\n  pxectl release 'web*' --quick --yes",
 	}, (*api.Client).Release)
 }
 
@@ -31,7 +37,7 @@ func (c *cli) machineClean() *cobra.Command {
 func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.Context, string, inventory.EraseRequest) (api.Deployment, error)) *cobra.Command {
 	var labels string
 	var r inventory.EraseRequest
-	var waiting bool
+	var waiting, yes bool
 	var timeout time.Duration
 	cmd.ValidArgsFunction = c.completeMachines
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -46,6 +52,11 @@ func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.C
 		if err != nil {
 			return err
 		}
+		if !yes {
+			if err := c.confirmErase(cmd.Context(), client, machines, r.Quick); err != nil {
+				return err
+			}
+		}
 		c.noteUnaccepted(machines)
 		started, refused := gather(machines, func(m inventory.Machine) (api.Deployment, error) {
 			return begin(client, cmd.Context(), string(m.ID), r)
@@ -57,9 +68,42 @@ func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.C
 	}
 	selectorFlag(cmd, &labels)
 	cmd.Flags().BoolVar(&r.Quick, "quick", false, "clear labels and partition tables only; the data is not erased")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask; without it, a terminal is needed to ask on")
 	cmd.Flags().BoolVar(&waiting, "wait", false, "wait until the machines are available")
 	cmd.Flags().DurationVar(&timeout, "timeout", 0, "with --wait: how long at most; the erasing goes on")
 	return cmd
+}
+
+// confirmErase shows which disks will be erased, and asks.
+func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []inventory.Machine, quick bool) error {
+	if _, ok := terminal(c.in); !ok {
+		return usageError{usagef("the disks of %s would be erased, and there is no terminal to ask on", nameList(machines)), "say --yes if that is meant"}
+	}
+	for _, m := range machines {
+		m, err := client.Machine(ctx, string(m.ID)) // with its disks
+		if err != nil {
+			return err
+		}
+		said := "its disks are not known"
+		if m.Report != nil {
+			said = inventory.ListDisks(deploy.Erases(m))
+		}
+		fmt.Fprintln(c.err, clean(fmt.Sprintf("%s (%s): %s", m.Name, stateWords(m), said)))
+	}
+	what := "These disks are erased: what is on them is gone."
+	if quick {
+		what = "The labels and partition tables of these disks are cleared."
+	}
+	fmt.Fprint(c.err, what+" Go on? [y/N] ")
+	line, err := bufio.NewReader(c.in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	}
+	return errors.New("nothing was done")
 }
 
 func (c *cli) machineErasures() *cobra.Command {

@@ -83,7 +83,7 @@ func (r *rack) proveErase(name, bus string) {
 			r.t.Fatalf("before the release the disk shows only %q: that %q is not found afterwards would prove nothing", before.Marks, mark)
 		}
 	}
-	r.pxectl("release", name, "--wait", "--timeout", "6m")
+	r.pxectl("release", name, "--yes", "--wait", "--timeout", "6m")
 	if m := r.machine(name); m.State != inventory.Available || m.Holds != "" {
 		r.t.Errorf("after the release %s is %s and holds %q", name, m.State, m.Holds)
 	}

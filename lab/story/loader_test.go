@@ -35,7 +35,7 @@ func TestAnImageWithoutAFallbackLoader(t *testing.T) {
 	}
 	r.proveDisk("m1")
 
-	r.pxectl("release", "m1", "--wait", "--timeout", "4m")
+	r.pxectl("release", "m1", "--yes", "--wait", "--timeout", "4m")
 	d := r.deployment("m1")
 	if len(d.Erased) != 2 {
 		t.Fatalf("erased: %+v, want both disks", d.Erased)
