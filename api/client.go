@@ -60,6 +60,7 @@ func (c *Client) Version(ctx context.Context) (VersionInfo, error) {
 	return get[VersionInfo](ctx, c, "/v1/version")
 }
 
+// Machines lists all, without their reports.
 func (c *Client) Machines(ctx context.Context) ([]inventory.Machine, error) {
 	l, err := get[Machines](ctx, c, "/v1/machines")
 	return l.Machines, err
@@ -80,6 +81,12 @@ func (c *Client) EditMachine(ctx context.Context, ref string, e deploy.Edit) (in
 func (c *Client) DeleteMachine(ctx context.Context, ref string) error {
 	_, err := call[struct{}](ctx, c, http.MethodDelete, machinePath(ref), nil)
 	return err
+}
+
+// DeleteDiscovered forgets all machines that wait for approval, and says how many there were.
+func (c *Client) DeleteDiscovered(ctx context.Context) (int, error) {
+	d, err := call[Deleted](ctx, c, http.MethodDelete, "/v1/machines?state=discovered", nil)
+	return d.Deleted, err
 }
 
 func (c *Client) Approve(ctx context.Context, ref string, a deploy.Approval) (inventory.Machine, error) {

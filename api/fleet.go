@@ -19,6 +19,8 @@ type Fleet interface {
 	AddMachine(ctx context.Context, actor string, m deploy.NewMachine) (inventory.Machine, error)
 	EditMachine(ctx context.Context, actor, ref string, e deploy.Edit) (inventory.Machine, error)
 	DeleteMachine(ctx context.Context, actor, ref string) error
+	// DeleteDiscovered forgets all machines that wait for approval, and says how many.
+	DeleteDiscovered(ctx context.Context, actor string) (int, error)
 	// Approve twice is no mistake. It accepts the BMC that the machine reports, as far as the Approval says.
 	Approve(ctx context.Context, actor, ref string, a deploy.Approval) (inventory.Machine, error)
 

@@ -17,8 +17,14 @@ type RefParam struct {
 }
 
 // Machines is the answer to a list.
+// The reports are left out: GET /v1/machines/{ref} has a machine's, and Hardware sums it up.
 type Machines struct {
 	Machines []inventory.Machine `json:"machines"`
+}
+
+// Deleted says how many there were.
+type Deleted struct {
+	Deleted int `json:"deleted"`
 }
 
 func (s *Server) addMachines(rest huma.API) {
@@ -27,6 +33,7 @@ func (s *Server) addMachines(rest huma.API) {
 		out := make([]inventory.Machine, len(machines))
 		for i, m := range machines {
 			out[i] = presented(m)
+			out[i].Hardware, out[i].Report = m.Report.Hardware(), nil
 		}
 		return &body[Machines]{Machines{out}}, nil
 	})
@@ -55,6 +62,13 @@ func (s *Server) addMachines(rest huma.API) {
 		RefParam
 		Body *deploy.Approval
 	}
+	type discovered struct {
+		State string `query:"state" enum:"discovered" required:"true" doc:"which machines: those that wait for approval"`
+	}
+	handle(rest, http.MethodDelete, "/v1/machines", "Forget all machines that wait for approval", func(ctx context.Context, _ *discovered) (*body[Deleted], error) {
+		n, err := s.fleet.DeleteDiscovered(ctx, actorOf(ctx))
+		return &body[Deleted]{Deleted{n}}, err
+	})
 	handle(rest, http.MethodPost, "/v1/machines/{ref}/approve", "Approve a discovered machine, with the BMC that it reports", func(ctx context.Context, in *approve) (*body[inventory.Machine], error) {
 		var a deploy.Approval
 		if in.Body != nil {

@@ -121,7 +121,7 @@ func handle[I, O any](rest huma.API, method, path, summary string, do func(conte
 		Method: method, Path: path, Summary: summary,
 		OperationID: huma.GenerateOperationID(method, path, (*O)(nil)),
 	}
-	if method == http.MethodDelete {
+	if _, silent := any((*O)(nil)).(*struct{}); silent {
 		op.DefaultStatus = http.StatusNoContent
 	}
 	for _, f := range change {

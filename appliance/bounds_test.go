@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
@@ -29,9 +30,13 @@ type wireClient struct {
 
 func from(t *testing.T, address string) *wireClient {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	key := agentCertificate(t, ed25519Key)
 	transport := &http.Transport{
-		DialContext:     func(ctx context.Context, _, at string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp4", at) },
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}, // the pin is the agent's matter
+		DialContext: func(ctx context.Context, _, at string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp4", at) },
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, // the pin is the agent's matter
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return key, nil },
+		},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &wireClient{t: t, http: &http.Client{Transport: transport, Timeout: time.Minute}}
@@ -85,7 +90,12 @@ func (c *wireClient) boots(mac inventory.MAC) (status int, answer string) {
 		c.t.Fatalf("the script of %s has no nonce: %s", mac, script)
 	}
 	c.nonce = m[1]
-	return c.agent("/register", inventory.Registration{MAC: mac, BootID: "boot of " + string(mac)})
+	return c.agent("/register", inventory.Registration{MAC: mac, BootID: bootOf(mac)})
+}
+
+// bootOf is a boot id for a machine, as the kernel makes them.
+func bootOf(mac inventory.MAC) string {
+	return "b0000000-0000-4000-8000-" + strings.ReplaceAll(string(mac), ":", "")
 }
 
 func strangerMAC(i int) inventory.MAC {
@@ -170,4 +180,106 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.all.String()
+}
+
+// A stranger's report has 64 KiB at most, and what is in it costs no more than one transaction; an approved machine's has 256 KiB.
+func TestHugeReports(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t)
+	operator, err := api.NewClient(s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := from(t, "127.0.0.66")
+	if status, answer := c.boots(clientMAC); status != 200 {
+		t.Fatalf("register: %d %s", status, answer)
+	}
+	var order inventory.Order
+	inspect := func() {
+		t.Helper()
+		status, answer := c.agent("/next", inventory.Ask{BootID: bootOf(clientMAC)})
+		if err := json.Unmarshal([]byte(answer), &order); status != 200 || err != nil || order.Do != inventory.DoInspect {
+			t.Fatalf("next: %d %s", status, answer)
+		}
+	}
+	inspect()
+	if order.MaxReport != inventory.StrangerReport {
+		t.Errorf("a stranger may report %d bytes, want %d", order.MaxReport, inventory.StrangerReport)
+	}
+	report := func(problems int) (int, string) {
+		r := inventory.Report{Problems: make([]string, problems), Disks: []inventory.Disk{{Name: "vda", Bytes: 1 << 40}}}
+		for i := range r.Problems {
+			r.Problems[i] = "x"
+		}
+		return c.agent("/orders/"+order.ID+"/result", inventory.Result{BootID: bootOf(clientMAC), Report: &r})
+	}
+	start := time.Now()
+	if status, answer := report(300_000); status != 413 || !strings.Contains(answer, "more than 69632 bytes") {
+		t.Errorf("a report with 300,000 problems is answered with %d %s", status, answer)
+	}
+	if status, answer := report(15_000); status != 204 { // 60 KB
+		t.Errorf("a report with 15,000 problems is answered with %d %s", status, answer)
+	}
+	m, err := operator.Machine(t.Context(), string(clientMAC))
+	if err != nil || len(m.Report.Problems) > 32 {
+		t.Errorf("%d problems are kept, %v", len(m.Report.Problems), err)
+	}
+	all, err := operator.Machines(t.Context())
+	if err != nil || len(all) != 1 || all[0].Report != nil || all[0].Hardware == nil || all[0].Hardware.DiskBytes != 1<<40 {
+		t.Errorf("the list has %+v, %v, want the machine without its report", all, err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("that took %v", took)
+	}
+	if _, err := operator.Approve(t.Context(), string(clientMAC), deploy.Approval{}); err != nil {
+		t.Fatal(err)
+	}
+	if status, answer := c.boots(clientMAC); status != 200 {
+		t.Fatalf("register again: %d %s", status, answer)
+	}
+	inspect()
+	if status, answer := report(20_000); status != 204 || order.MaxReport != inventory.KnownReport {
+		t.Errorf("a report of 80 KB of an approved machine, which may have %d bytes, is answered with %d %s", order.MaxReport, status, answer)
+	}
+	if status, answer := report(100_000); status != 413 {
+		t.Errorf("a report of 400 KB of an approved machine is answered with %d %s", status, answer)
+	}
+}
+
+// Thousands of invented machines lock no new one out, and are forgotten at once.
+func TestStrangersLockNobodyOut(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t)
+	hostile := from(t, "127.0.0.66")
+	for i := range deploy.StrangersPerAddress {
+		if status, answer := hostile.boots(strangerMAC(i)); status != 200 {
+			t.Fatalf("stranger %d: %d %s", i, status, answer)
+		}
+	}
+	if status, answer := hostile.boots(strangerMAC(5000)); status != 409 || !strings.Contains(answer, "registered from 127.0.0.66") {
+		t.Errorf("one too many from an address: %d %s", status, answer)
+	}
+	// The rest comes from 200 addresses; the engine's side of a registration is enough for that.
+	for i := deploy.StrangersPerAddress; i < deploy.MaxStrangers; i++ {
+		mac := strangerMAC(i)
+		c := inventory.Caller{Nonce: s.engine.BootOf(mac).Nonce, Key: "key", IP: fmt.Sprintf("127.0.1.%d", i%200)}
+		_, err := s.engine.Register(t.Context(), c, inventory.Registration{MAC: mac, BootID: bootOf(mac)})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status, answer := from(t, "127.0.0.7").boots(clientMAC); status != 200 {
+		t.Errorf("a machine that was never seen, beside %d strangers: %d %s", deploy.MaxStrangers, status, answer)
+	}
+	operator, err := api.NewClient(s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	n, err := operator.DeleteDiscovered(t.Context())
+	t.Logf("%d strangers deleted in %v", n, time.Since(start).Round(time.Millisecond))
+	all, listed := operator.Machines(t.Context())
+	if n != deploy.MaxStrangers || err != nil || len(all) != 0 || listed != nil {
+		t.Errorf("%d deleted, %v, and %d are left, %v; want all %d", n, err, len(all), listed, deploy.MaxStrangers)
+	}
 }

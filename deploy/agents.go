@@ -15,8 +15,6 @@ const (
 	nonceLife = time.Hour
 	// An agent calls at least every 20 s.
 	displace = 30 * time.Second
-	// MaxStrangers bounds what a flood of invented MACs can put into the store.
-	MaxStrangers = 2000
 )
 
 func refused(detail, hint string) error {
@@ -45,7 +43,7 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 		e.Note(inventory.Event{MAC: n.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + old})
 		return none, refused(old, "build it again with `pxectl ramdisk build`, and boot the machine from the network again")
 	}
-	w, err := e.machineOf(ctx, r.MAC, r)
+	w, err := e.machineOf(ctx, r.MAC, c.IP, r)
 	if err != nil {
 		return none, err
 	}
@@ -105,22 +103,19 @@ func admits(m inventory.Machine, n Nonce, key, bootID string, atWork bool, now t
 
 // machineOf finds the machine of a MAC, or of the UUID when the machine was announced by that or boots from another of its NICs;
 // a stranger becomes a new machine.
-func (e *Engine) machineOf(ctx context.Context, mac inventory.MAC, r inventory.Registration) (*worker, error) {
-	w, byUUID, strangers := e.recognize(mac, r.UUID)
+func (e *Engine) machineOf(ctx context.Context, mac inventory.MAC, remoteIP string, r inventory.Registration) (*worker, error) {
+	w, byUUID := e.recognize(mac, r.UUID)
 	switch {
 	case w != nil && byUUID:
 		return w, e.adopt(ctx, w, mac)
 	case w != nil:
 		return w, nil
 	}
-	switch {
-	case e.cfg.Policy == PolicyDeny:
+	if e.cfg.Policy == PolicyDeny {
 		return nil, refused(fmt.Sprintf("machine %s is not known, and discovery.policy is deny", mac), "announce it: `pxectl machine add NAME --mac "+string(mac)+"`")
-	case strangers >= MaxStrangers:
-		return nil, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines wait for approval already; %s is not recorded", strangers, mac), Hint: "approve or delete some: `pxectl machine list`"}
 	}
 	m := inventory.Machine{State: inventory.Discovered, MACs: []inventory.MAC{mac}, UUID: r.UUID}
-	w, err := e.add(m, "", inventory.Event{Kind: "state", MAC: mac, Text: "registered itself: discovered"})
+	w, err := e.admit(ctx, m, remoteIP, inventory.Event{Kind: "state", MAC: mac, Text: "registered itself: discovered"})
 	if err != nil {
 		// Two registrations of one MAC at once: the other one won.
 		e.mu.RLock()
@@ -132,24 +127,21 @@ func (e *Engine) machineOf(ctx context.Context, mac inventory.MAC, r inventory.R
 	return w, err
 }
 
-// recognize looks a machine up, and counts those that wait for approval.
-func (e *Engine) recognize(mac inventory.MAC, uuid string) (w *worker, byUUID bool, strangers int) {
+// recognize looks a machine up.
+func (e *Engine) recognize(mac inventory.MAC, uuid string) (w *worker, byUUID bool) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	if w := e.byMAC[mac]; w != nil {
-		return w, false, 0
+		return w, false
 	}
 	for _, w := range e.workers {
 		m := w.snap.Load().m
 		// Only a machine without MACs: UUIDs are cloned between boards, and said in clear by whoever boots.
 		if uuid != "" && m.UUID == uuid && len(m.MACs) == 0 {
-			return w, true, 0
-		}
-		if m.State == inventory.Discovered {
-			strangers++
+			return w, true
 		}
 	}
-	return nil, false, strangers
+	return nil, false
 }
 
 // adopt adds a MAC to a machine that was announced without one.

@@ -69,6 +69,8 @@ type Engine struct {
 	cfg      Config
 	timeline *timeline
 
+	admitting sync.Mutex // held while a stranger is let in; before adding
+
 	adding  sync.Mutex // held while a machine is added
 	mu      sync.RWMutex
 	ctx     context.Context // of Run; nil before
@@ -151,6 +153,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.startLocked(w)
 	}
 	e.mu.Unlock()
+	e.wg.Go(func() { e.expireStrangers(ctx) })
 	e.timeline.run(ctx)
 	stopped := make(chan struct{})
 	go func() {

@@ -132,31 +132,7 @@ func (e *Engine) DeleteMachine(ctx context.Context, actor, ref string) error {
 		return err
 	}
 	_, err = call(ctx, w, func() (struct{}, error) {
-		w.stopWork()
-		m := w.snap.Load().m
-		ev := inventory.Event{At: w.now(), Kind: "state", Actor: actor, Text: fmt.Sprintf("machine %s (%s) deleted", m.Name, m.ID)}
-		err := e.cfg.Store.Update(func(tx *boltdb.Tx) error {
-			if err := tx.DeleteMachine(w.id); err != nil {
-				return err
-			}
-			return tx.AppendEvent(&ev)
-		})
-		if err != nil {
-			return struct{}{}, fmt.Errorf("delete %s: %w", m.Name, err)
-		}
-		e.timeline.grown(ev.Seq)
-		w.log().Info(ev.Text, "actor", actor)
-		w.orders.set(nil)
-		w.deleted = true
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.workers, w.id)
-		for mac, other := range e.byMAC {
-			if other == w {
-				delete(e.byMAC, mac)
-			}
-		}
-		return struct{}{}, nil
+		return struct{}{}, w.remove(actor, e.cfg.Store.Update, "deleted")
 	})
 	return err
 }

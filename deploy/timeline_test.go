@@ -187,8 +187,8 @@ func TestAFloodOfStrangersIsBounded(t *testing.T) {
 	}
 }
 
-// stranger is a packet of a MAC that is no machine's.
-func stranger(i int, text string) inventory.Event {
+// strangerSays is a packet of a MAC that is no machine's.
+func strangerSays(i int, text string) inventory.Event {
 	return packet(inventory.MAC(fmt.Sprintf("52:54:02:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, text)
 }
 
@@ -199,7 +199,7 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 	tl.wrote = noon
 	const n = 3 * strangersKept
 	for i := range n {
-		tl.note(stranger(i, fmt.Sprint("DISCOVER ", i)))
+		tl.note(strangerSays(i, fmt.Sprint("DISCOVER ", i)))
 	}
 	for i := range timelineBatch {
 		tl.note(packet(testMAC, i, fmt.Sprint("REQUEST ", i)))
@@ -232,7 +232,7 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 	tl.store = broken
 	tl.note(packet(testMAC, 0, "REQUEST"))
 	for i := range 2 * strangersQueue {
-		tl.note(stranger(i, fmt.Sprint("DISCOVER ", i)))
+		tl.note(strangerSays(i, fmt.Sprint("DISCOVER ", i)))
 		if i%strangersQueue == strangersQueue/2 {
 			if err := tl.commit(t.Context()); err == nil {
 				t.Fatal("commit() to a closed store = nil, want an error")
@@ -254,11 +254,11 @@ func TestOneStrangerPushesNobodyOut(t *testing.T) {
 	tl, store := newRecorder(t)
 	tl.now = func() time.Time { return noon }
 	tl.wrote = noon
-	tl.note(stranger(1, "DISCOVER"))
+	tl.note(strangerSays(1, "DISCOVER"))
 	for range 2 * strangersKept {
-		tl.note(stranger(2, "DISCOVER"))
+		tl.note(strangerSays(2, "DISCOVER"))
 	}
-	tl.note(stranger(2, "REQUEST"))
+	tl.note(strangerSays(2, "REQUEST"))
 	commit(t, tl)
 	if got, want := story(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST", 2*strangersKept); got != want {
 		t.Errorf("the store tells %q, want %q", got, want)
@@ -274,7 +274,7 @@ func TestAStrangerThatBecomesAMachine(t *testing.T) {
 	tl.wrote = noon
 	tl.note(packet(testMAC, 0, "DISCOVER"))
 	for i := range 2 * fewStrangers {
-		tl.note(stranger(i, "DISCOVER of a stranger"))
+		tl.note(strangerSays(i, "DISCOVER of a stranger"))
 	}
 	commit(t, tl)
 	tl.owner = owner
@@ -294,7 +294,7 @@ func BenchmarkStrangers(b *testing.B) {
 	tl := newTimeline(store, slog.New(slog.DiscardHandler), 0, func(inventory.MAC) inventory.MachineID { return "" })
 	b.ReportAllocs()
 	for i := range b.N { // 20,000 packets a second
-		e := stranger(i, "DISCOVER from other on port 67: OFFER 10.90.64.1")
+		e := strangerSays(i, "DISCOVER from other on port 67: OFFER 10.90.64.1")
 		e.Data = map[string]string{"type": "DISCOVER", "class": "other", "port": "67", "interface": "eth0", "answer": "OFFER"}
 		tl.note(e)
 		if i%4000 == 3999 {

@@ -48,6 +48,7 @@ type worker struct {
 	readings readings // of the BMC
 
 	reportSize atomic.Int64 // bytes of the report, as it is stored
+	from       string       // address that a stranger registered from; Engine.admitting guards it
 	ear        ear
 
 	// Of the loop alone.

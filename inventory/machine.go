@@ -46,6 +46,7 @@ type Machine struct {
 	Maintenance *Maintenance  `json:"maintenance,omitempty"`
 	Report      *Report       `json:"report,omitempty"`
 	ReportedAt  time.Time     `json:"reported_at,omitzero"`
+	Hardware    *Hardware     `json:"hardware,omitempty"` // in lists, instead of Report; it is not stored
 	Boot        *Boot         `json:"boot,omitempty"`
 	NonceFloor  time.Time     `json:"nonce_floor,omitzero"`
 

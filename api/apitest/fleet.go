@@ -251,6 +251,18 @@ func (f *Fleet) DeleteMachine(_ context.Context, actor, ref string) error {
 	return err
 }
 
+func (f *Fleet) DeleteDiscovered(_ context.Context, actor string) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.errs["DeleteDiscovered"]; err != nil {
+		return 0, err
+	}
+	f.actors = append(f.actors, actor)
+	before := len(f.machines)
+	f.machines = slices.DeleteFunc(f.machines, func(m inventory.Machine) bool { return m.State == inventory.Discovered })
+	return before - len(f.machines), nil
+}
+
 func (f *Fleet) Approve(_ context.Context, actor, ref string, a deploy.Approval) (inventory.Machine, error) {
 	return f.change("Approve", actor, ref, func(m *inventory.Machine) error {
 		if m.State != inventory.Discovered {

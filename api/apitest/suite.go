@@ -36,7 +36,7 @@ const (
 func RunFleetSuite(t *testing.T, newFleet func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*testing.T, Subject){
 		"add": suiteAdd, "refs": suiteRefs, "unknown": suiteUnknown, "names": suiteNames, "approve": suiteApprove, "approve with a BMC": suiteApproveBMC,
-		"edit": suiteEdit, "accept a BMC": suiteAcceptBMC, "delete": suiteDelete, "BMC": suiteBMCs, "deploy": suiteDeploy,
+		"edit": suiteEdit, "accept a BMC": suiteAcceptBMC, "delete": suiteDelete, "delete all strangers": suiteDeleteDiscovered, "BMC": suiteBMCs, "deploy": suiteDeploy,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newFleet(t)) })
 	}
@@ -343,6 +343,27 @@ func suiteDelete(t *testing.T, s Subject) {
 	// Its name, MAC and BMC are free again; its id is not.
 	if again := s.add(t, deploy.NewMachine{Name: "web1", MACs: []inventory.MAC{suiteMAC}, BMC: deploy.BMCEdit{Address: &bmc}}); again.ID == m.ID {
 		t.Errorf("two machines were called %s", m.ID)
+	}
+}
+
+func suiteDeleteDiscovered(t *testing.T, s Subject) {
+	ctx := t.Context()
+	s.add(t, deploy.NewMachine{Name: "web1", MACs: []inventory.MAC{suiteMAC}})
+	strangers := []inventory.MAC{"52:54:00:00:00:21", "52:54:00:00:00:22"}
+	for _, mac := range strangers {
+		s.Discover(t, mac, "")
+	}
+	for _, want := range []int{len(strangers), 0} {
+		if n, err := s.DeleteDiscovered(ctx, "suite"); n != want || err != nil {
+			t.Errorf("DeleteDiscovered() = %d, %v, want %d", n, err, want)
+		}
+	}
+	if all := s.Machines(); len(all) != 1 || all[0].Name != "web1" {
+		t.Errorf("machines %+v are left, want web1 alone", all)
+	}
+	s.Discover(t, strangers[0], "") // it boots again
+	if _, err := s.Machine(string(strangers[0])); err != nil {
+		t.Error(err)
 	}
 }
 

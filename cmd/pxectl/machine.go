@@ -59,7 +59,7 @@ func (c *cli) machineList() *cobra.Command {
 			return c.print(machines, machineNames(machines), func(t *table) {
 				t.row("NAME", "STATE", "POWER", "IMAGE", "MAC", "BMC", "HARDWARE", "SINCE")
 				for _, m := range machines {
-					t.row(m.Name, stateWords(m), powerWord(m.Power), m.Image, firstMAC(m), bmcWord(m.BMC), hardware(m.Report), c.age(m.ChangedAt))
+					t.row(m.Name, stateWords(m), powerWord(m.Power), m.Image, firstMAC(m), bmcWord(m.BMC), hardware(m.Hardware), c.age(m.ChangedAt))
 				}
 			})
 		},
@@ -120,22 +120,18 @@ func firstMAC(m inventory.Machine) string {
 	return string(m.MACs[0])
 }
 
-func hardware(r *inventory.Report) string {
-	if r == nil {
+func hardware(h *inventory.Hardware) string {
+	if h == nil {
 		return ""
 	}
-	var disks uint64
-	for _, d := range r.Disks {
-		disks += d.Bytes
-	}
-	s := fmt.Sprintf("%d cpu, %s", r.CPU.Threads, binary(r.Memory.Bytes))
-	switch len(r.Disks) {
+	s := fmt.Sprintf("%d cpu, %s", h.Threads, binary(h.Memory))
+	switch h.Disks {
 	case 0:
 		return s + ", no disk"
 	case 1:
-		return s + ", disk " + decimal(disks)
+		return s + ", disk " + decimal(h.DiskBytes)
 	}
-	return fmt.Sprintf("%s, %s on %d disks", s, decimal(disks), len(r.Disks))
+	return fmt.Sprintf("%s, %s on %d disks", s, decimal(h.DiskBytes), h.Disks)
 }
 
 func (c *cli) machineApprove() *cobra.Command {
@@ -473,10 +469,28 @@ func labelEdits(args []string, removable bool) (map[string]*string, error) {
 
 func (c *cli) machineDelete() *cobra.Command {
 	var labels string
+	var discovered bool
 	cmd := &cobra.Command{
-		Use: "delete MACHINE...", Aliases: []string{"rm"}, Short: "Forget machines; their disks stay as they are",
+		Use: "delete MACHINE... | --discovered", Aliases: []string{"rm"}, Short: "Forget machines; their disks stay as they are",
+		Long: "Forget machines; their disks stay as they are. One that boots from the network again registers itself anew.\n" +
+			"--discovered forgets every machine that waits for approval, without listing them: after a flood of them.",
+		Example:           "  pxectl machine delete web1 'old*'\n  pxectl machine delete --discovered",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if discovered {
+				if len(args) > 0 || labels != "" {
+					return usagef("either --discovered or machines")
+				}
+				client, err := c.client()
+				if err != nil {
+					return err
+				}
+				n, err := client.DeleteDiscovered(cmd.Context())
+				if err == nil {
+					fmt.Fprintf(c.err, "%s deleted\n", count(n, "machine"))
+				}
+				return err
+			}
 			client, machines, err := c.picked(cmd.Context(), args, labels)
 			if err != nil {
 				return err
@@ -488,5 +502,6 @@ func (c *cli) machineDelete() *cobra.Command {
 		},
 	}
 	selectorFlag(cmd, &labels)
+	cmd.Flags().BoolVar(&discovered, "discovered", false, "every machine that waits for approval")
 	return cmd
 }

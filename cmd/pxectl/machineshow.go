@@ -20,6 +20,13 @@ func (c *cli) machineShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// Lists have no reports.
+			machines, err = gather(machines, func(m inventory.Machine) (inventory.Machine, error) {
+				return client.Machine(cmd.Context(), string(m.ID))
+			})
+			if err != nil {
+				return err
+			}
 			if c.output != "table" {
 				var v any = machines
 				if len(machines) == 1 {

@@ -55,6 +55,7 @@ func Open(path string) (s *Store, err error) {
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	db.MaxBatchSize = BatchSize
 	if err := checkSize(db); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err), db.Close())
 	}
@@ -102,15 +103,26 @@ func checkSize(db *bolt.DB) error {
 // Close waits for running transactions and lets go of the file.
 func (s *Store) Close() error { return s.db.Close() }
 
+// BatchSize is how many calls of Batch share a transaction at most.
+const BatchSize = 50
+
+// Batch is Update for many goroutines that each change something small: calls that come at once share a transaction. fn may run
+// more than once.
+func (s *Store) Batch(fn func(*Tx) error) error { return s.db.Batch(within(fn)) }
+
 // Update runs fn in a transaction that is on disk when Update returns nil.
 func (s *Store) Update(fn func(*Tx) error) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return s.db.Update(within(fn))
+}
+
+func within(fn func(*Tx) error) func(*bolt.Tx) error {
+	return func(tx *bolt.Tx) error {
 		t := &Tx{tx: tx}
 		if err := fn(t); err != nil {
 			return err
 		}
 		return t.settle()
-	})
+	}
 }
 
 // View runs fn on an unchanging picture of the store.

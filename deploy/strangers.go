@@ -1,0 +1,227 @@
+package deploy
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+)
+
+// A stranger is a machine that nobody announced and that waits for approval. Anybody can invent some, so they have a bound, each
+// address has a part of it, and those that fell silent make room: a flood of them locks no new machine out for ever.
+const (
+	// MaxStrangers is how many may wait for approval.
+	MaxStrangers = 2000
+	// StrangersPerAddress is how many of them may have registered from one address. Agents register from their own; behind a
+	// router that translates addresses a rack of them has one.
+	StrangersPerAddress = 64
+	// StrangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still there on Monday.
+	StrangerLife = 72 * time.Hour
+	// strangerSilent makes room for another one: an agent calls every 20 s.
+	strangerSilent = 10 * time.Minute
+	strangerSweep  = 10 * time.Minute
+)
+
+type stranger struct {
+	worker *worker
+	from   string    // address of its registration, which TCP has proved
+	heard  time.Time // its agent's last call
+}
+
+// makeRoom says which stranger goes when another one registers from an address; nil when there is room without. Silent ones go first.
+// When nobody is silent, the address that has most gives one to an address that has fewer.
+func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
+	byAddress := map[string]int{}
+	for _, s := range all {
+		byAddress[s.from]++
+	}
+	oldest := func(of func(stranger) bool) *stranger {
+		var found *stranger
+		for i, s := range all {
+			if of(s) && (found == nil || s.heard.Before(found.heard)) {
+				found = &all[i]
+			}
+		}
+		return found
+	}
+	silent := func(s stranger) bool { return now.Sub(s.heard) >= strangerSilent }
+	const hint = "approve machines, or delete all that wait: `pxectl machine delete --discovered`"
+	if byAddress[from] >= StrangersPerAddress {
+		if s := oldest(func(s stranger) bool { return s.from == from && silent(s) }); s != nil {
+			return s, nil
+		}
+		return nil, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines that registered from %s wait for approval already", byAddress[from], from), Hint: hint}
+	}
+	if len(all) < MaxStrangers {
+		return nil, nil
+	}
+	if s := oldest(silent); s != nil {
+		return s, nil
+	}
+	most := 0
+	for _, n := range byAddress {
+		most = max(most, n)
+	}
+	if most <= byAddress[from] {
+		return nil, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines wait for approval already, none of them silent", len(all)), Hint: hint}
+	}
+	return oldest(func(s stranger) bool { return byAddress[s.from] == most }), nil
+}
+
+// strangers lists the machines that wait for approval. e.admitting is held.
+func (e *Engine) strangers() []stranger {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var all []stranger
+	for _, w := range e.workers {
+		if m := w.snap.Load().m; m.State == inventory.Discovered {
+			s := stranger{worker: w, from: w.from, heard: time.Unix(0, w.seen.Load())}
+			if m.Boot != nil {
+				s.from = m.Boot.IP
+			}
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// admit records a stranger that registers from an address.
+func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, ev inventory.Event) (*worker, error) {
+	e.admitting.Lock()
+	defer e.admitting.Unlock()
+	goes, err := makeRoom(e.strangers(), from, e.cfg.Now())
+	if err != nil {
+		return nil, err
+	}
+	if goes != nil {
+		err := goes.worker.forget(ctx, "", e.cfg.Store.Update, fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s", goes.heard.UTC().Format(time.DateTime)))
+		if err != nil && inventory.AsProblem(err).Code != inventory.CodeNotFound && !errors.Is(err, errApproved) {
+			return nil, err
+		}
+	}
+	w, err := e.add(m, "", ev)
+	if err == nil {
+		w.from = from
+	}
+	return w, err
+}
+
+// expireStrangers forgets those that were silent for StrangerLife, now and then until ctx ends.
+func (e *Engine) expireStrangers(ctx context.Context) {
+	for ctx.Err() == nil {
+		e.expire(ctx)
+		sleep(ctx, strangerSweep)
+	}
+}
+
+func (e *Engine) expire(ctx context.Context) {
+	defer bug.Recover(e.cfg.Log, "forget silent strangers")
+	e.admitting.Lock()
+	all := e.strangers()
+	e.admitting.Unlock()
+	silent := slices.DeleteFunc(all, func(s stranger) bool { return e.cfg.Now().Sub(s.heard) < StrangerLife })
+	_, err := e.forgetAll(ctx, silent, "", fmt.Sprintf("not heard of for %d hours while it waited for approval: forgotten", int(StrangerLife.Hours())))
+	if err != nil && ctx.Err() == nil {
+		e.cfg.Log.Error("forget silent strangers", "err", err)
+	}
+}
+
+// DeleteDiscovered forgets every machine that waits for approval, and says how many there were.
+func (e *Engine) DeleteDiscovered(ctx context.Context, actor string) (int, error) {
+	e.admitting.Lock()
+	all := e.strangers()
+	e.admitting.Unlock()
+	n, err := e.forgetAll(ctx, all, actor, "")
+	if n > 0 {
+		ev := inventory.Event{At: e.cfg.Now().UTC(), Kind: "state", Actor: actor, Text: fmt.Sprintf("%d machines that waited for approval deleted", n)}
+		if err := e.cfg.Store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&ev) }); err != nil {
+			return n, fmt.Errorf("note that %d machines were deleted: %w", n, err)
+		}
+		e.timeline.grown(ev.Seq)
+		e.cfg.Log.Info(ev.Text, "actor", actor)
+	}
+	return n, err
+}
+
+// forgetAll forgets strangers, many in a transaction of the store; who was approved meanwhile stays.
+func (e *Engine) forgetAll(ctx context.Context, all []stranger, actor, why string) (n int, err error) {
+	slices.SortFunc(all, func(a, b stranger) int { return cmp.Compare(a.worker.id, b.worker.id) })
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, boltdb.BatchSize)
+	for _, s := range all {
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			defer bug.Recover(e.cfg.Log, "forget a stranger")
+			gone := s.worker.forget(ctx, actor, e.cfg.Store.Batch, why)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case gone == nil:
+				n++
+			case errors.Is(gone, errApproved), inventory.AsProblem(gone).Code == inventory.CodeNotFound:
+			case err == nil:
+				err = gone
+			}
+		})
+	}
+	wg.Wait()
+	return n, err
+}
+
+var errApproved = errors.New("the machine was approved meanwhile")
+
+// forget deletes a machine that still waits for approval. why is put on the timeline of its MAC; "" puts nothing there.
+func (w *worker) forget(ctx context.Context, actor string, update func(func(*boltdb.Tx) error) error, why string) error {
+	_, err := call(ctx, w, func() (struct{}, error) {
+		m := w.snap.Load().m
+		if m.State != inventory.Discovered {
+			return struct{}{}, errApproved
+		}
+		return struct{}{}, w.remove(actor, update, why)
+	})
+	return err
+}
+
+// remove deletes the machine, within its loop, which then ends.
+func (w *worker) remove(actor string, update func(func(*boltdb.Tx) error) error, why string) error {
+	w.stopWork()
+	m := w.snap.Load().m
+	ev := inventory.Event{At: w.now(), Kind: "state", Actor: actor, Text: fmt.Sprintf("machine %s (%s) %s", m.Name, m.ID, why)}
+	if len(m.MACs) > 0 {
+		ev.MAC = m.MACs[0]
+	}
+	ev.Wire = actor == "" // strangers come and go as they like
+	err := update(func(tx *boltdb.Tx) error {
+		if err := tx.DeleteMachine(w.id); err != nil || why == "" {
+			return err
+		}
+		return tx.AppendEvent(&ev)
+	})
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", m.Name, err)
+	}
+	if why != "" {
+		w.e.timeline.grown(ev.Seq)
+		w.log().Info(ev.Text, "actor", actor)
+	}
+	w.orders.set(nil)
+	w.deleted = true
+	w.e.mu.Lock()
+	defer w.e.mu.Unlock()
+	delete(w.e.workers, w.id)
+	for mac, other := range w.e.byMAC {
+		if other == w {
+			delete(w.e.byMAC, mac)
+		}
+	}
+	return nil
+}
