@@ -17,7 +17,7 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 32 << 10
-	shutdownGrace = 5 * time.Second
+	shutdownGrace = 1500 * time.Millisecond
 )
 
 // Serve answers on l until ctx ends; then streams and long polls are told to end and calls that are

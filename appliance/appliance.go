@@ -35,14 +35,19 @@ type service struct {
 	run  func(ctx context.Context) error
 }
 
-// Run builds the appliance from a configuration file and runs it until ctx ends. Every socket is open before
-// anything runs, so a port that is taken is an error and not a line in the log.
+// Run builds the appliance from a configuration file and runs it until ctx ends, and stopWithin longer at most.
 func Run(ctx context.Context, configPath, version string) error {
 	cfg, err := Load(configPath)
 	if err != nil {
 		return err
 	}
 	log := newLog(cfg.Log, os.Stderr)
+	return within(ctx, stopWithin, log, func(ctx context.Context) error { return run(ctx, cfg, configPath, version, log) })
+}
+
+// run is Run without a bound on the stop. Every socket is open before anything runs, so a port that is taken is an error and not
+// a line in the log.
+func run(ctx context.Context, cfg Config, configPath, version string, log *slog.Logger) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o750); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
@@ -72,6 +77,11 @@ func Run(ctx context.Context, configPath, version string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range append(services, service{"engine", engine.Run}) {
 		group.Go(func() error {
+			defer func() {
+				if ctx.Err() != nil {
+					log.Debug("stopped", "service", s.name)
+				}
+			}()
 			if err := s.run(ctx); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}

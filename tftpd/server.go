@@ -40,7 +40,7 @@ const (
 
 	// A running transfer ends within a block of the stop, a silent client only
 	// after its retries; nobody waits for those.
-	shutdownGrace = 2 * time.Second
+	shutdownGrace = 1500 * time.Millisecond
 
 	// A rack of 1000 machines that is switched on at once fits. A transfer costs about
 	// 12 KiB, a socket and a goroutine.

@@ -12,8 +12,8 @@ func (c *cli) serveCommand() *cobra.Command {
 	var config string
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the appliance", Args: cobra.NoArgs,
-		Long: "Run the appliance until SIGTERM or an interrupt. Its log goes to standard error. After a kill or a power\n" +
-			"cut it goes on where it was.",
+		Long: "Run the appliance until SIGTERM or an interrupt, which it obeys within 3 s. Its log goes to standard error.\n" +
+			"After a kill or a power cut it goes on where it was.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return appliance.Run(cmd.Context(), config, version)
 		},
