@@ -12,18 +12,13 @@ import (
 // A stranger's report with 300,000 problems is one short transaction, and what is kept of it says so.
 func TestAReportWithoutEnd(t *testing.T) {
 	r := newRack(t)
-	r.setAnswer(func(o inventory.Order) inventory.Result {
-		res := goodResult(o, r.has(), "")
-		if o.Do == inventory.DoInspect {
-			res.Report.Problems = make([]string, 300_000)
-			for i := range res.Report.Problems {
-				res.Report.Problems[i] = fmt.Sprint("problem ", i)
-			}
-			res.Report.System.Serial = strings.Repeat("s", 1<<20)
-			res.Report.PCI = make([]inventory.PCIDevice, 100_000)
-		}
-		return res
-	})
+	huge := inventory.Report{
+		Problems: make([]string, 300_000), System: inventory.System{Serial: strings.Repeat("s", 1<<20)},
+	}
+	for i := range huge.Problems {
+		huge.Problems[i] = "problem 0"
+	}
+	r.setAnswer(func(inventory.Order) inventory.Result { return inventory.Result{Report: &huge} })
 	r.start()
 	r.powerOn(power.Boot{Device: power.DevicePXE})
 	m := r.until(inventory.Discovered)

@@ -184,8 +184,8 @@ func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 			})
 		}
 		many(1, false, "approved")
-		many(2300, true, "a packet")
-		many(2*Unowned, true, "another packet")
+		many(300, true, "a packet")
+		many(Unowned+50, true, "another packet")
 		many(Told+50, false, "told")
 		many(3, true, "the last packet")
 	}
