@@ -35,7 +35,8 @@ var allowed = map[string][]string{
 	"inventory/boltdb": {"inventory"},
 	"ipxe":             {},
 	"power":            {},
-	"power/ipmi":       {"power"},
+	"power/ipmi":       {"power", "power/ipmi/lan"},
+	"power/ipmi/lan":   {},
 	"power/powertest":  {"power"},
 	"tftpd":            {},
 

@@ -8,7 +8,8 @@
 // Section numbers are those of the IPMI 2.0 specification, revision 1.1 with errata 7. What is sent:
 //
 //   - Get Channel Authentication Capabilities (22.13), RMCP+ Open Session and RAKP 1 to 4 (13.17 to 13.24),
-//     Set Session Privilege Level (22.18) to Operator, which is enough but for the console, Close Session (22.19).
+//     Set Session Privilege Level (22.18), Close Session (22.19). The level is Operator, which Chassis Control and the
+//     boot options want (appendix G).
 //     Cipher suite 17, then 3, and the one that worked is remembered. Suites are not asked for (22.15):
 //     outside a session some BMCs never answer that, and the weak ones are not wanted.
 //   - Get Chassis Status (28.2) and Chassis Control (28.3).
@@ -33,6 +34,8 @@
 //   - A boot flag may be dropped, or kept only when persistent: power.AssertBoot reads back and climbs.
 //   - A BMC that shares a NIC with its machine goes silent when power changes: power.Off and power.On
 //     sit that out; here it is ErrSilent after about two seconds.
+//
+// The library gets its connection from package lan, which lets through only what the BMC itself said.
 //
 // It does not do IPMI 1.5, users, sensors or the event log.
 package ipmi

@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"strconv"
+	"os"
 	"strings"
 	"time"
 
-	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/types"
 
 	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/ipmi/lan"
 )
 
 var (
@@ -45,11 +44,8 @@ func (c *controller) fail(doing string, err error) error {
 	return e
 }
 
-// rmcpStatus finds the RMCP+ status in the text of an error, where the library leaves it.
-var rmcpStatus = regexp.MustCompile(`RMCP\+ status 0x([0-9a-f]{1,2}): ([^\n]*)`)
-
-// opening explains an error of opening a session. IPMI 2.0 table 13-15 has the status codes.
-func opening(ctx context.Context, err error) error {
+// opening explains an error of opening a session, at that step.
+func opening(ctx context.Context, doing string, err error) error {
 	if ended := over(ctx); ended != nil {
 		return ended
 	}
@@ -60,26 +56,21 @@ func opening(ctx context.Context, err error) error {
 		}
 		return explain(ctx, err)
 	}
-	text := oneLine(err)
-	if strings.Contains(text, client.ErrRAKPAuthentication.Error()) {
+	if status, ok := errors.AsType[*types.RmcpStatusError](err); ok {
+		return rmcp(status.StatusCode())
+	}
+	switch {
+	case errors.Is(err, lan.ErrPassword):
 		return power.ErrRefused
-	}
-	if m := rmcpStatus.FindStringSubmatch(err.Error()); m != nil {
-		status, _ := strconv.ParseUint(m[1], 16, 8)
-		return rmcp(types.RmcpStatusCode(status), m[2])
-	}
-	if strings.Contains(text, "Open Session") && strings.Contains(text, "too short") {
-		// The answer that refuses a suite, cut off after its status (ipmi_sim): section 13.18 has 8 bytes.
-		return fmt.Errorf("%w: %w", errSuite, power.ErrUnsupported)
-	}
-	if silent(text) {
-		switch {
-		case strings.Contains(text, "Open Session"):
-			// It answers, but not to this suite: some BMCs drop what they do not know.
-			return fmt.Errorf("%w: %w to Open Session", errSuite, power.ErrSilent)
-		case strings.Contains(text, "rakp"):
-			return fmt.Errorf("%w to the login of this user: %s", power.ErrSilent, "some BMCs ignore users that they do not know")
-		}
+	case errors.Is(err, lan.ErrKey):
+		return err // not asked again: each try leaves half a session in one of the BMC's few slots
+	case errors.Is(err, lan.ErrAlgorithms):
+		return fmt.Errorf("%w: %w: %s", errSuite, power.ErrUnsupported, oneLine(err))
+	case errors.Is(err, os.ErrDeadlineExceeded) && doing == doingOpen:
+		// It answers, but not to this suite: some BMCs drop what they do not know.
+		return fmt.Errorf("%w: %w to Open Session", errSuite, power.ErrSilent)
+	case errors.Is(err, os.ErrDeadlineExceeded) && doing == doingLogin:
+		return fmt.Errorf("%w to the login of this user: %s", power.ErrSilent, "some BMCs ignore users that they do not know")
 	}
 	err = explain(ctx, err)
 	if errors.Is(err, power.ErrSilent) {
@@ -88,7 +79,9 @@ func opening(ctx context.Context, err error) error {
 	return fmt.Errorf("open session: %w", err)
 }
 
-func rmcp(status types.RmcpStatusCode, text string) error {
+// rmcp gives the status codes of table 13-15 their meaning.
+func rmcp(status types.RmcpStatusCode) error {
+	text := status.String()
 	switch status {
 	case types.RmcpStatusCodeNoResToCreateSess, types.RmcpStatusCodeNoResToCreateSessAtRole:
 		return fmt.Errorf("%w: %s", power.ErrBusy, text)
@@ -103,7 +96,6 @@ func rmcp(status types.RmcpStatusCode, text string) error {
 		types.RmcpStatusCodeNoCipherSuiteMatch, types.RmcpStatusCodeIllegalParameter:
 		return fmt.Errorf("%w: %w: %s", errSuite, power.ErrUnsupported, text)
 	}
-	// No such status: a late answer to an earlier request that was taken for this one.
 	return fmt.Errorf("%w: open session: status %#02x", errGarbled, uint8(status))
 }
 
@@ -124,7 +116,7 @@ func explain(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: nothing listens on that port", power.ErrSilent)
 	case strings.Contains(text, "no route to host"), strings.Contains(text, "network is unreachable"):
 		return fmt.Errorf("%w: no route to that address", power.ErrSilent)
-	case silent(text):
+	case silent(text), errors.Is(err, os.ErrDeadlineExceeded):
 		return power.ErrSilent
 	}
 	return fmt.Errorf("%w: %s", errGarbled, text)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/types"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/power"
 )
 
@@ -35,6 +37,8 @@ type Driver struct {
 	Timeout  time.Duration // 700 ms unless set: for one answer, which is asked for three times
 	Backoff  time.Duration // 500 ms unless set: first wait when a BMC says that it is busy
 	Log      *slog.Logger  // nil is silence
+
+	dial func(context.Context, netip.AddrPort) (net.Conn, error) // a UDP socket, but in tests
 
 	mu      sync.Mutex
 	targets map[netip.AddrPort]*target
@@ -104,7 +108,8 @@ func (d *Driver) log() *slog.Logger {
 
 // talk has one conversation: it waits for its turn, opens a session, lets f use it, and closes it. When
 // the BMC is busy, all of it is done again. The error is a *power.Error.
-func (c *controller) talk(ctx context.Context, doing string, f func(context.Context, *client.Client) error) error {
+func (c *controller) talk(ctx context.Context, doing string, f func(context.Context, *client.Client) error) (err error) {
+	defer bug.Return(c.driver.log(), doing+" "+c.addr.String(), &err)
 	select {
 	case c.target.turn <- struct{}{}:
 		defer func() { <-c.target.turn }()
@@ -112,7 +117,6 @@ func (c *controller) talk(ctx context.Context, doing string, f func(context.Cont
 		return c.fail(doing, ctx.Err())
 	}
 	start := time.Now()
-	var err error
 	for try := range busyTries {
 		wait := time.Until(c.target.last.Add(c.driver.Interval))
 		if try > 0 {
@@ -139,6 +143,7 @@ func (c *controller) talk(ctx context.Context, doing string, f func(context.Cont
 }
 
 func (c *controller) once(ctx context.Context, f func(context.Context, *client.Client) error) error {
+	// Chassis Control and the boot options are an Operator's, and nothing that we ask for is an Administrator's (appendix G).
 	session, err := c.connect(ctx, types.PrivilegeLevelOperator, 2)
 	if err != nil {
 		return err

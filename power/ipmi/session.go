@@ -5,12 +5,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/types"
 
 	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/ipmi/lan"
 )
 
 // suites in the order in which they are tried: HMAC-SHA256 with AES, then HMAC-SHA1 with AES, which every
@@ -54,30 +57,74 @@ func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, re
 	return nil, err
 }
 
+// dial logs in. It takes the library's steps one by one, and not its Connect: that drops what kind of error there was, and
+// leaves a goroutine behind that would ask the BMC in the middle of other exchanges, which the library does not stand.
 func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level types.PrivilegeLevel, retries int) (*client.Client, error) {
-	host := c.addr.Addr().String()
-	if c.addr.Addr().Is6() {
-		host = "[" + host + "]" // the library glues host and port together
-	}
-	session, err := client.NewClient(host, int(c.addr.Port()), c.user, c.password)
+	session, err := client.NewClient(c.addr.Addr().String(), int(c.addr.Port()), c.user, c.password)
 	if err != nil {
 		return nil, err
 	}
-	session.WithTimeout(c.driver.timeout()).
+	socket, err := c.driver.socket(ctx, c.addr)
+	if err != nil {
+		return nil, opening(ctx, "", err)
+	}
+	conn := lan.New(socket, c.password, c.driver.log())
+	if err := conn.Ask(ctx, level, c.driver.timeout(), retries+1); err != nil {
+		_ = conn.Close()
+		return nil, opening(ctx, "", err)
+	}
+	session.WithUDPProxy(given{conn}).
+		WithTimeout(c.driver.timeout()).
 		WithRetry(retries).
 		WithCipherSuiteID(suite).
 		WithMaxPrivilegeLevel(level)
-	if err := session.Connect(ctx); err != nil {
-		if _, half := types.IsResponseError(err); half { // there is a session, and it may not do what we need
-			c.hangUp(ctx, session)
-		} else { // nobody to say goodbye to: only the socket is closed
-			over, cancel := context.WithCancel(context.WithoutCancel(ctx))
-			cancel()
-			_ = session.Close(over)
-		}
-		return nil, opening(ctx, err)
+	doing, err := login(ctx, session, level)
+	if err == nil {
+		return session, nil
 	}
-	return session, nil
+	if _, half := types.IsResponseError(err); half { // there is a session, and it may not do what we need
+		c.hangUp(ctx, session)
+	} else { // nobody to say goodbye to: only the socket is closed
+		over, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		cancel()
+		_ = session.Close(over)
+		_ = conn.Close() // the library does not know it before its first message
+	}
+	return nil, opening(ctx, doing, err)
+}
+
+// The steps of a login that silence has a meaning of its own in.
+const (
+	doingOpen  = "Open Session"
+	doingLogin = "RAKP"
+)
+
+// login opens a session (section 13.15) and says at which step it failed.
+func login(ctx context.Context, session *client.Client, level types.PrivilegeLevel) (doing string, err error) {
+	if _, err = session.OpenSession(ctx); err != nil {
+		return doingOpen, err
+	}
+	if _, err = session.RAKPMessage1(ctx); err != nil {
+		return doingLogin, err
+	}
+	if _, err = session.RAKPMessage3(ctx); err != nil {
+		return doingLogin, err
+	}
+	_, err = session.SetSessionPrivilegeLevel(ctx, level)
+	return "", err
+}
+
+// given is a connection that is there already, in the library's words a proxy that makes one.
+type given struct{ conn net.Conn }
+
+func (g given) Dial(string, string) (net.Conn, error) { return g.conn, nil }
+
+func (d *Driver) socket(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	if d.dial != nil {
+		return d.dial(ctx, addr)
+	}
+	var udp net.Dialer
+	return udp.DialContext(ctx, "udp", addr.String())
 }
 
 // hangUp closes a session, once. It has time of its own, because ctx may be over and a session

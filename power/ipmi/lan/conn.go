@@ -1,0 +1,176 @@
+package lan
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pxectl/pxectl/internal/bug"
+)
+
+const (
+	// A datagram of a BMC fits an Ethernet frame. This is also what the library reads at once.
+	maxDatagram = 4096
+
+	// When an answer is not to be believed or ends the login, the true one is awaited for this long.
+	grace = 100 * time.Millisecond
+
+	// What a BMC may say to one message of ours. The library keeps console output in memory until its request is answered.
+	maxAnswers = 64
+)
+
+// A Conn is the connection of one login and the session that follows. It serves one exchange at a time, as go-ipmi has it.
+type Conn struct {
+	net.Conn
+	log *slog.Logger
+
+	mu       sync.Mutex
+	deadline time.Time // of Read
+	answers  int       // let through since the last Write
+	login    login
+	session  *session // nil until RAKP 4 was believed
+}
+
+// New makes a Conn of a connection on which each Read and Write is a datagram.
+func New(conn net.Conn, password string, log *slog.Logger) *Conn {
+	c := &Conn{Conn: conn, log: log}
+	c.login.password = password
+	var random [5]byte
+	_, _ = rand.Read(random[:]) // never fails
+	c.login.tag = random[4]
+	c.login.consoleID = max(1, binary.LittleEndian.Uint32(random[:]))
+	return c
+}
+
+// SetReadDeadline bounds Read, as that of net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.deadline = t
+	c.mu.Unlock()
+	return c.Conn.SetReadDeadline(t)
+}
+
+// Write sends a message of the library's. Those of the login get tags and the session id that no stranger knows.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	defer bug.Return(c.log, "send to the BMC", &err)
+	out, err := c.prepare(p)
+	if err != nil {
+		return 0, err
+	}
+	if _, err = c.Conn.Write(out); errors.Is(err, syscall.ECONNREFUSED) && c.active() {
+		// An ICMP message that came before. Anybody can send one, and the BMC may be back.
+		_, err = c.Conn.Write(out)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// prepare is what is sent in place of p, which stays as it is: the library sends it again when no answer comes.
+func (c *Conn) prepare(p []byte) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answers = 0
+	if c.session != nil {
+		return p, nil
+	}
+	if len(p) < rmcpSize+headerSize {
+		return nil, fmt.Errorf("send to the BMC: %d bytes are no message", len(p))
+	}
+	out := slices.Clone(p)
+	if out[rmcpSize] == authNone {
+		c.login.ask(out[rmcpSize:])
+		return out, nil
+	}
+	return out, c.login.send(out[rmcpSize:])
+}
+
+// Read returns the next datagram that is the BMC's and that the library can read. Its error is the deadline's, one of the
+// socket, or says why the login is over.
+func (c *Conn) Read(p []byte) (n int, err error) {
+	defer bug.Return(c.log, "read what the BMC sent", &err)
+	var refused error
+	buf := make([]byte, maxDatagram)
+	for {
+		n, err := c.Conn.Read(buf)
+		if err != nil {
+			switch {
+			case refused != nil && errors.Is(err, os.ErrDeadlineExceeded):
+				return 0, refused
+			case errors.Is(err, syscall.ECONNREFUSED) && c.active():
+				continue
+			}
+			return 0, err
+		}
+		v := c.judge(buf[:n])
+		switch {
+		case v.ok:
+			return copy(p, buf[:n]), nil
+		case v.refused != nil && refused == nil:
+			refused = v.refused
+			if err := c.Conn.SetReadDeadline(c.soon()); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+// soon is when an answer that is doubted is believed.
+func (c *Conn) soon() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := time.Now().Add(grace)
+	if !c.deadline.IsZero() && c.deadline.Before(t) {
+		return c.deadline
+	}
+	return t
+}
+
+func (c *Conn) active() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.session != nil
+}
+
+// A verdict on a datagram. The zero value drops it.
+type verdict struct {
+	ok      bool  // the library gets it
+	refused error // it ends the login, unless a better one follows
+}
+
+// RMCP header, section 13.1.3: version 1.0, and a normal message of class IPMI.
+const (
+	rmcpSize    = 4
+	rmcpVersion = 0x06
+	rmcpIPMI    = 0x07
+)
+
+func (c *Conn) judge(d []byte) verdict {
+	if len(d) <= rmcpSize || len(d) == maxDatagram || d[0] != rmcpVersion || d[3] != rmcpIPMI {
+		return verdict{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.answers >= maxAnswers {
+		return verdict{}
+	}
+	v := verdict{}
+	if c.session != nil {
+		v.ok = c.session.genuine(d[rmcpSize:])
+	} else if v = c.login.answer(d[rmcpSize:]); v.ok && c.login.done {
+		c.session = c.login.session()
+	}
+	if v.ok {
+		c.answers++
+	}
+	return v
+}

@@ -1,0 +1,71 @@
+package lan
+
+import (
+	"net"
+	"slices"
+	"testing"
+
+	"github.com/bougou/go-ipmi/pkg/rmcpplus"
+	"github.com/bougou/go-ipmi/pkg/types"
+)
+
+func TestWindow(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		comes []uint32
+		fresh []bool
+	}{
+		{"one after the other", []uint32{1, 2, 3}, []bool{true, true, true}},
+		{"again", []uint32{1, 1, 2, 1, 2}, []bool{true, false, true, false, false}},
+		{"out of order", []uint32{1, 4, 2, 3, 2, 5}, []bool{true, true, true, true, false, true}},
+		{"zero is outside of sessions", []uint32{0, 1, 0}, []bool{false, true, false}},
+		{"many lost", []uint32{1, 100_000, 100_001, 1, 2}, []bool{true, true, true, false, false}},
+		{"the window's end", []uint32{64, 1, 65, 1, 2, 66, 2, 3}, []bool{true, true, true, false, true, true, false, true}},
+		{"a jump of the whole window", []uint32{1, 65, 2, 1}, []bool{true, true, true, false}},
+		{"the last number", []uint32{1, 1<<32 - 1, 1<<32 - 1, 1<<32 - 2, 5}, []bool{true, true, false, true, false}},
+	} {
+		var w window
+		var got []bool
+		for _, n := range c.comes {
+			got = append(got, w.fresh(n))
+		}
+		if !slices.Equal(got, c.fresh) {
+			t.Errorf("%s: fresh(%d) = %v, want %v", c.name, c.comes, got, c.fresh)
+		}
+	}
+}
+
+// Suites 0 to 2 are not asked for, whatever the library is told.
+func TestUnsafeSuitesAreNotAskedFor(t *testing.T) {
+	for id := types.CipherSuiteID0; id <= types.CipherSuiteID19; id++ {
+		here, there := net.Pipe()
+		go func() {
+			buf := make([]byte, maxDatagram)
+			for {
+				if _, err := there.Read(buf); err != nil {
+					return
+				}
+			}
+		}()
+		auth, integrity, crypt, _ := types.GetCipherSuiteAlgorithms(id)
+		a, i, c := rmcpplus.NewAlgorithmPayloads(auth, integrity, crypt)
+		request := (&rmcpplus.OpenSessionRequest{AuthenticationPayload: a, IntegrityPayload: i, ConfidentialityPayload: c}).Pack()
+		header := &types.SessionHeader20{AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadTypeRmcpOpenSessionRequest, PayloadLength: uint16(len(request))}
+		_, err := New(here, "", nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), request))
+		if ok := id == types.CipherSuiteID3 || id == types.CipherSuiteID17; ok != (err == nil) {
+			t.Errorf("suite %d: Write(Open Session Request) = %v, want an error: %v", id, err, !ok)
+		}
+		_ = here.Close()
+		_ = there.Close()
+	}
+}
+
+// What is not part of a login is not sent in clear text.
+func TestNothingElseIsSentBeforeTheSession(t *testing.T) {
+	for kind := range byte(0x40) {
+		header := &types.SessionHeader20{AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadType(kind), PayloadLength: 9}
+		if _, err := New(nil, "", nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), make([]byte, 9))); err == nil {
+			t.Errorf("Write(payload type %#02x) before the session = nil, want an error", kind)
+		}
+	}
+}
