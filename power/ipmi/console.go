@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/command/transport"
 	"github.com/bougou/go-ipmi/pkg/types"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/power"
 )
 
@@ -19,6 +21,7 @@ const (
 	codePayloadActive   = 0x80
 	codePayloadDisabled = 0x81
 	codePayloadLimit    = 0x82
+	codePrivilege       = 0xD4 // of every command
 
 	solInstance = 1
 )
@@ -57,8 +60,9 @@ func (k noKeys) Read([]byte) (int, error) {
 	return 0, k.ctx.Err()
 }
 
-func (c *controller) attach(ctx context.Context, in io.Reader, out io.Writer, how attaching) error {
-	session, err := c.dialConsole(ctx, how.retries)
+func (c *controller) attach(ctx context.Context, in io.Reader, out io.Writer, how attaching) (err error) {
+	defer bug.Return(c.driver.log(), doingConsole+" "+c.addr.String(), &err)
+	session, err := c.openConsole(ctx, how)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -67,36 +71,62 @@ func (c *controller) attach(ctx context.Context, in io.Reader, out io.Writer, ho
 	}
 	defer c.hangUp(ctx, session)
 
-	if err := c.activate(ctx, session, how.takeOver); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return c.fail(doingConsole, err)
-	}
 	session.WithRetry(consoleRetries)
 	err = session.SOLStream(ctx, in, out, &client.SOLStreamOptions{PollInterval: how.poll})
 	if err != nil && ctx.Err() == nil {
 		// Not deactivated: it may be another session's by now. What is still ours ends with the session (section 24.2).
 		return c.fail(doingConsole, fmt.Errorf("the BMC hung up: %s", oneLine(err)))
 	}
-	c.deactivate(ctx, session)
+	_ = c.deactivate(ctx, session)
 	return nil
 }
 
-// dialConsole takes the target's turn for the login only. It wants more than a command does: what SOL asks
-// for is configurable and Administrator on many BMCs (section 26.3, parameter 2), so that is tried first.
-func (c *controller) dialConsole(ctx context.Context, retries int) (*client.Client, error) {
-	select {
-	case c.target.turn <- struct{}{}:
-		defer func() { <-c.target.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// levels with which a console is asked for, the lowest first. What SOL wants is configurable and Administrator on many BMCs
+// (section 26.3, parameter 2), but most give it to an Operator, and some to a User.
+var levels = []types.PrivilegeLevel{types.PrivilegeLevelUser, types.PrivilegeLevelOperator, types.PrivilegeLevelAdministrator}
+
+// openConsole opens a session with the console in it, with no more privilege than the BMC wants for that. The level that
+// worked is remembered: the next console begins with it.
+func (c *controller) openConsole(ctx context.Context, how attaching) (*client.Client, error) {
+	begin := max(0, slices.Index(levels, types.PrivilegeLevel(c.target.console.Load())))
+	var first error // what ends the first try says more than that the user has no higher level
+	for _, level := range slices.Concat(levels[begin:], levels[:begin]) {
+		session, err := c.dialConsole(ctx, level, how)
+		if err == nil {
+			c.target.console.Store(uint32(level))
+			return session, nil
+		}
+		if errors.Is(err, errSuite) || !errors.Is(err, power.ErrPrivilege) && !errors.Is(err, power.ErrUnsupported) {
+			return nil, err
+		}
+		if first == nil || errors.Is(first, power.ErrPrivilege) {
+			first = err
+		}
+		c.driver.log().Info("bmc: no console with this privilege level", "target", c.addr, "level", level, "reason", oneLine(err))
 	}
-	session, err := c.connect(ctx, types.PrivilegeLevelAdministrator, retries)
-	if errors.Is(err, power.ErrPrivilege) {
-		return c.connect(ctx, types.PrivilegeLevelOperator, retries)
+	return nil, first
+}
+
+// dialConsole takes the target's turn for the login only.
+func (c *controller) dialConsole(ctx context.Context, level types.PrivilegeLevel, how attaching) (*client.Client, error) {
+	login := func() (*client.Client, error) {
+		select {
+		case c.target.turn <- struct{}{}:
+			defer func() { <-c.target.turn }()
+			return c.connect(ctx, level, how.retries)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	return session, err
+	session, err := login()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.activate(ctx, session, how.takeOver); err != nil {
+		c.hangUp(ctx, session)
+		return nil, err
+	}
+	return session, nil
 }
 
 func (c *controller) activate(ctx context.Context, session *client.Client, takeOver bool) error {
@@ -122,7 +152,9 @@ func (c *controller) activate(ctx context.Context, session *client.Client, takeO
 				return errors.New("in use by another session, and the BMC does not let go of it")
 			}
 			c.driver.log().Info("bmc: the serial console is in use by another session; taking it over", "target", c.addr)
-			c.deactivate(ctx, session)
+			if code, answered := types.IsResponseError(c.deactivate(ctx, session)); answered && code.CompletionCode() == codePrivilege {
+				return completion(codePrivilege) // another session's is ended with a higher level only
+			}
 		case codePayloadDisabled:
 			return fmt.Errorf("serial over LAN is switched off: %w", power.ErrUnsupported)
 		default:
@@ -133,11 +165,12 @@ func (c *controller) activate(ctx context.Context, session *client.Client, takeO
 }
 
 // deactivate has time of its own, like hangUp.
-func (c *controller) deactivate(ctx context.Context, session *client.Client) {
+func (c *controller) deactivate(ctx context.Context, session *client.Client) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.driver.timeout())
 	defer cancel()
 	_, err := session.DeactivatePayload(ctx, &transport.DeactivatePayloadRequest{PayloadType: types.PayloadTypeSOL, PayloadInstance: solInstance})
 	if err != nil {
 		c.driver.log().Debug("bmc: deactivate console", "target", c.addr, "error", oneLine(err))
 	}
+	return err
 }

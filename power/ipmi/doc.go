@@ -9,7 +9,7 @@
 //
 //   - Get Channel Authentication Capabilities (22.13), RMCP+ Open Session and RAKP 1 to 4 (13.17 to 13.24),
 //     Set Session Privilege Level (22.18), Close Session (22.19). The level is Operator, which Chassis Control and the
-//     boot options want (appendix G).
+//     boot options want (appendix G). For the console it is the lowest that works of User, Operator and Administrator.
 //     Cipher suite 17, then 3, and the one that worked is remembered. Suites are not asked for (22.15):
 //     outside a session some BMCs never answer that, and the weak ones are not wanted.
 //   - Get Chassis Status (28.2) and Chassis Control (28.3).

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bougou/go-ipmi/pkg/client"
@@ -52,6 +53,8 @@ type target struct {
 	refused [sha256.Size]byte   // the credentials that were refused
 	times   int                 // how often in a row
 	since   time.Time           // the last time
+
+	console atomic.Uint32 // privilege level with which the console was had last, 0 is none; turn does not guard it
 }
 
 var shared Driver
