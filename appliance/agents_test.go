@@ -16,8 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
 )
 
 // agentCertificate makes a key of the kind that signer makes, and a certificate for it.
@@ -156,5 +158,58 @@ func TestOverheardNonce(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("why = %+v, want that somebody showed the nonce", why)
 		}
+	}
+}
+
+// TestAClockThatIsCorrected: the appliance's clock is a day ahead when a machine gets its script, and is corrected, or the other way
+// round. What was issued before a power-off stays dead, and what is issued after it is taken.
+func TestAClockThatIsCorrected(t *testing.T) {
+	testnet.Need(t)
+	for name, at := range map[string][2]time.Duration{"ahead, then right": {24 * time.Hour, 0}, "right, then ahead": {0, 24 * time.Hour}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.ahead.Store(int64(at[0]))
+			registers := func(nonce string) int {
+				code, _ := newWireAgent(t, nonce, agentCertificate(t, ed25519Key)).call("POST", "/register",
+					inventory.Registration{MAC: clientMAC, BootID: "11111111-2222-4333-8444-555555555555"})
+				return code
+			}
+			script := func() string {
+				resp, err := http.Get("http://10.77.0.1:8080/boot.ipxe?mac=" + string(clientMAC))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				text, _ := io.ReadAll(resp.Body)
+				_, rest, found := strings.Cut(string(text), "pxectl.nonce=")
+				if !found {
+					t.Fatalf("no nonce in the script: %s", text)
+				}
+				return strings.Fields(rest)[0]
+			}
+			first, unused := script(), script()
+			if code := registers(first); code != 200 {
+				t.Fatalf("registration = %d", code)
+			}
+			if _, err := s.engine.Approve(t.Context(), "test", string(clientMAC), deploy.Approval{}); err != nil {
+				t.Fatal(err)
+			}
+			bmc := "10.77.0.99"
+			if _, err := s.engine.EditMachine(t.Context(), "test", string(clientMAC), deploy.Edit{BMC: deploy.BMCEdit{Address: &bmc}}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.engine.Power(t.Context(), "test", string(clientMAC), power.ActOff); err != nil {
+				t.Fatal(err)
+			}
+			s.ahead.Store(int64(at[1]))
+			for what, nonce := range map[string]string{"spent": first, "unused": unused} {
+				if code := registers(nonce); code != 401 {
+					t.Errorf("registration with the %s nonce from before the power-off = %d, want 401", what, code)
+				}
+			}
+			if code := registers(script()); code != 200 {
+				t.Errorf("registration with a fresh nonce = %d, want 200", code)
+			}
+		})
 	}
 }

@@ -29,7 +29,7 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 	if err != nil {
 		return none, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "registration: " + err.Error(), Err: err}
 	}
-	n, err := e.cfg.Key.VerifyNonce(c.Nonce)
+	n, err := e.nonces.verify(c.Nonce)
 	if err != nil {
 		e.Note(inventory.Event{MAC: r.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + err.Error()})
 		return none, refused(err.Error(), "boot the machine from the network again: the boot script carries a fresh one")
@@ -52,18 +52,18 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 		// In a deployment the agent that is at work is not displaced by whoever has a younger nonce: anybody on the wire can
 		// ask for one. A machine that really rebooted has been silent for longer, or tries again.
 		atWork := w.snap.Load().running() && w.silence() < displace
-		if err := admits(m, n, c.Key, r.BootID, atWork, w.now()); err != nil {
+		if err := admits(m, n, c.Key, r.BootID, atWork); err != nil {
 			ev := inventory.Event{Machine: w.id, MAC: r.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + err.Error()}
-			if m.Boot != nil && m.Boot.NonceID == n.ID {
+			if m.Boot != nil && m.Boot.Nonce == n.Serial {
 				ev.Data = map[string]string{inventory.DataIntruder: c.IP}
 			}
 			e.Note(ev)
 			return none, err
 		}
 		w.touch()
-		if m.Boot == nil || m.Boot.NonceID != n.ID {
+		if m.Boot == nil || m.Boot.Nonce != n.Serial {
 			err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-				m.Boot = &inventory.Boot{NonceID: n.ID, NonceAt: n.IssuedAt, BootID: r.BootID, Key: c.Key, MAC: r.MAC, IP: c.IP, RegisteredAt: w.now()}
+				m.Boot = &inventory.Boot{Nonce: n.Serial, BootID: r.BootID, Key: c.Key, MAC: r.MAC, IP: c.IP, RegisteredAt: w.now()}
 				if m.UUID == "" {
 					m.UUID = r.UUID
 				}
@@ -78,12 +78,12 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 }
 
 // admits says whether an agent that shows the nonce may speak for the machine.
-func admits(m inventory.Machine, n Nonce, key, bootID string, atWork bool, now time.Time) error {
+func admits(m inventory.Machine, n Nonce, key, bootID string, atWork bool) error {
 	const again = "boot the machine from the network again"
 	switch {
-	case m.Boot != nil && m.Boot.NonceID == n.ID && m.Boot.Key == key && m.Boot.BootID == bootID:
+	case m.Boot != nil && m.Boot.Nonce == n.Serial && m.Boot.Key == key && m.Boot.BootID == bootID:
 		return nil
-	case m.Boot != nil && m.Boot.NonceID == n.ID:
+	case m.Boot != nil && m.Boot.Nonce == n.Serial:
 		return refused("the nonce was spent at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP+", by another agent", again+"; if that was not this machine, somebody on the wire replays its boot script")
 	case m.Boot != nil && atWork:
 		// Not a refusal for good: an agent whose machine lost power a moment ago asks again until its predecessor counts as gone.
@@ -91,12 +91,12 @@ func admits(m inventory.Machine, n Nonce, key, bootID string, atWork bool, now t
 			Code: inventory.CodeConflict, Detail: "another agent is at work on this machine, from " + m.Boot.IP,
 			Hint: "if the machine rebooted by itself, it is let in half a minute after that agent's last call",
 		}
-	case n.IssuedAt.Before(m.NonceFloor.Truncate(time.Millisecond)):
-		return refused("the nonce is of a boot that has ended: the machine was powered off at "+m.NonceFloor.Format(time.TimeOnly), again)
-	case m.Boot != nil && n.IssuedAt.Before(m.Boot.NonceAt):
+	case n.Serial.Compare(m.NoncesAfter) <= 0:
+		return refused("the nonce is of a boot that has ended: the machine was powered off since", again)
+	case m.Boot != nil && n.Serial.Compare(m.Boot.Nonce) < 0:
 		return refused("the nonce is older than the boot that registered last", again)
-	case now.Sub(n.IssuedAt) > nonceLife:
-		return refused(fmt.Sprintf("the nonce is %s old and was never used", now.Sub(n.IssuedAt).Round(time.Minute)), again)
+	case n.Age > nonceLife:
+		return refused(fmt.Sprintf("the nonce is %s old and was never used", n.Age.Round(time.Minute)), again)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error 
 // agent finds the worker of the agent that registered with this nonce and this key. Anybody may have overheard the nonce.
 func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	const again = "boot the machine from the network again"
-	n, err := e.cfg.Key.VerifyNonce(c.Nonce)
+	n, err := e.nonces.verify(c.Nonce)
 	if err != nil {
 		return nil, refused(err.Error(), again)
 	}
@@ -176,7 +176,7 @@ func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	}
 	b := w.snap.Load().m.Boot
 	switch {
-	case b == nil || b.NonceID != n.ID:
+	case b == nil || b.Nonce != n.Serial:
 		return nil, refused("the nonce is of a boot that has ended", again)
 	case c.Key == "" || b.Key != c.Key:
 		e.intruder(w, c, "a call from "+c.IP+" refused: it shows this boot's nonce, and not the key of its agent")
@@ -239,7 +239,7 @@ func (e *Engine) OrderProgress(_ context.Context, c inventory.Caller, order stri
 		}
 	}
 	if old := w.progress.Load(); old == nil || old.Done != p.Done || old.Phase != p.Phase {
-		w.moved.Store(w.now().UnixNano())
+		w.moved.start(w.e.cfg.Elapsed())
 	}
 	w.progress.Store(&p)
 	return nil
@@ -326,7 +326,7 @@ type BootAnswer struct {
 func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
 	a := e.Boots(mac)
 	if a.Agent {
-		a.Nonce = e.cfg.Key.IssueNonce(mac, e.cfg.Now())
+		a.Nonce = e.nonces.issue(mac)
 	}
 	return a
 }
@@ -343,7 +343,7 @@ func (e *Engine) Boots(mac inventory.MAC) BootAnswer {
 		}
 	} else {
 		s := w.snap.Load()
-		w.asked.Store(e.cfg.Now().UnixNano())
+		w.asked.start(e.cfg.Elapsed())
 		w.nudge()
 		agent.Name = s.m.Name
 		if bootsLocally(s) {

@@ -67,7 +67,7 @@ func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (
 		}
 		switch a {
 		case power.ActOn, power.ActCycle, power.ActReset:
-			w.switched.Store(w.now().UnixNano())
+			w.switched.start(w.e.cfg.Elapsed())
 			w.nudge()
 		}
 		if err := e.change(ctx, w, b, a); err != nil {

@@ -237,7 +237,7 @@ func (e *ear) overheard(out io.Writer) io.Writer { return io.MultiWriter(e, out)
 // hear listens to the machine's console for as long as it boots into the agent. The loop calls it before each move.
 func (w *worker) hear(f Facts) {
 	boot := w.booting(f)
-	asked := w.asked.Load()
+	asked := w.asked.at.Load()
 	if boot == w.hears {
 		if boot != "" && asked != w.asks {
 			w.ear.again()
@@ -278,7 +278,7 @@ func (w *worker) booting(f Facts) string {
 		return ""
 	case f.Deploying && f.Step == inventory.BootAgent && f.Began && !f.Overdue && !f.Proved && !f.Erred:
 		return orderID(s.d, s.record()) + " by " + s.m.BMC.Address
-	case f.State == inventory.Enrolled && w.now().Sub(time.Unix(0, max(w.asked.Load(), w.switched.Load()))) < bootsWithin:
+	case f.State == inventory.Enrolled && min(w.asked.reads(w.e.cfg.Elapsed()), w.switched.reads(w.e.cfg.Elapsed())) < bootsWithin:
 		return string(inventory.Enrolled) + " by " + s.m.BMC.Address
 	}
 	return ""

@@ -3,6 +3,7 @@ package deploy
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,7 +45,7 @@ type Image struct {
 	Stored     uint64 // compressed, as it travels
 }
 
-// Config is what the engine is made of. Everything is required but Now and Interfaces.
+// Config is what the engine is made of. Everything is required but Now, Elapsed and Interfaces.
 type Config struct {
 	Store   *boltdb.Store
 	Key     Key
@@ -60,7 +61,8 @@ type Config struct {
 	TrustReportedBMC bool
 	Interfaces       func() []netip.Prefix // our own addresses and their networks, where no BMC is; nil: none
 	Deadlines        Deadlines
-	Now              func() time.Time
+	Now              func() time.Time     // the time of day, which may be set; see clock.go
+	Elapsed          func() time.Duration // since some moment before New; nobody sets it
 	Log              *slog.Logger
 }
 
@@ -68,6 +70,7 @@ type Config struct {
 type Engine struct {
 	cfg      Config
 	timeline *timeline
+	nonces   *nonces
 
 	admitting sync.Mutex // held while a stranger is let in; before adding
 
@@ -86,6 +89,10 @@ type Engine struct {
 func New(cfg Config) (*Engine, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Elapsed == nil {
+		began := time.Now()
+		cfg.Elapsed = func() time.Duration { return time.Since(began) }
 	}
 	e := &Engine{
 		cfg:     cfg,
@@ -121,6 +128,9 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("read the store: %w", err)
 	}
 	changed := tidyBMCs(machines)
+	salt := make([]byte, 16)
+	rand.Read(salt) // never fails: crypto/rand ends the process instead
+	var starts []boltdb.Start
 	err = cfg.Store.Update(func(tx *boltdb.Tx) error {
 		if err := tx.IndexBMCs(machines); err != nil {
 			return err
@@ -130,11 +140,14 @@ func New(cfg Config) (*Engine, error) {
 				return err
 			}
 		}
-		return nil
+		var err error
+		starts, err = tx.NewStart(salt)
+		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("index the BMCs: %w", err)
+		return nil, fmt.Errorf("record the start, and index the BMCs: %w", err)
 	}
+	e.nonces = newNonces(cfg.Key, starts, cfg.Elapsed)
 	e.timeline = newTimeline(cfg.Store, cfg.Log, last, e.owner)
 	for _, m := range machines {
 		e.index(newWorker(e, m, runs[m.ID]))

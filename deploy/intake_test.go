@@ -91,9 +91,7 @@ func TestReportsOfAllStrangers(t *testing.T) {
 	if err == nil {
 		t.Errorf("ResultLimit of nobody = %d, want an error", limit)
 	}
-	r.mu.Lock()
-	nonce := testKey.IssueNonce(testMAC, e.cfg.Now())
-	r.mu.Unlock()
+	nonce := e.nonces.issue(testMAC)
 	if _, err := e.ResultLimit(agentAt(nonce, "192.0.2.9")); err == nil {
 		t.Error("ResultLimit of a boot that never registered: want an error")
 	}

@@ -2,71 +2,111 @@ package deploy
 
 import (
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
 // A nonce is the secret of one network boot of one machine. It is signed and not stored: the script handler issues
 // it without touching the store, and one that was issued just before a crash still counts after it.
 //
-// Layout before base64url: 9 random bytes, 6 bytes of Unix milliseconds, 6 bytes of MAC, then the first
-// 16 bytes of HMAC-SHA-256 over them and the word "boot". The random bytes are its public id.
+// Nonces are ordered by number and aged by the time that the appliance has run. The time of day decides nothing: a clock that was
+// ahead and is corrected would let them outlive a power-off, or refuse fresh ones.
+//
+// Layout before base64url: 4 bytes of the appliance's start, 6 bytes that count nonces since then, 6 bytes of milliseconds since
+// then, 6 bytes of MAC, then the first 16 bytes of HMAC-SHA-256 over the word "boot", them, and the salt of that start.
 const (
-	nonceRandom = 9
-	nonceBody   = nonceRandom + 6 + 6
-	nonceTag    = 16
+	nonceBody = 4 + 6 + 6 + 6
+	nonceTag  = 16
 )
 
 // A Nonce is one that was verified.
 type Nonce struct {
-	ID       string
-	MAC      inventory.MAC
-	IssuedAt time.Time
+	Serial inventory.Serial
+	MAC    inventory.MAC
+	// Age of a nonce of an earlier start is the time since this one: when the process was down is not known. So one that was
+	// issued before a crash has its full time to be shown after it.
+	Age time.Duration
 }
 
 var errNonce = errors.New("the nonce is not one of this appliance's")
 
-// Key signs nonces and phone-home tokens. It is made once and kept beside the store.
-type Key []byte
+// nonces issues and verifies them.
+type nonces struct {
+	key     Key
+	salts   map[uint32][]byte // of the starts that are remembered
+	start   uint32            // this one
+	elapsed func() time.Duration
+	count   atomic.Uint64
+}
 
-// IssueNonce makes a fresh nonce for a machine's next boot.
-func (k Key) IssueNonce(mac inventory.MAC, now time.Time) string {
-	body := make([]byte, nonceRandom, nonceBody+nonceTag)
-	rand.Read(body) // never fails: crypto/rand ends the process instead
-	body = append(body, binary.BigEndian.AppendUint64(nil, uint64(now.UnixMilli()))[2:]...)
+func newNonces(key Key, starts []boltdb.Start, elapsed func() time.Duration) *nonces {
+	n := &nonces{key: key, salts: map[uint32][]byte{}, elapsed: elapsed}
+	for _, s := range starts {
+		n.salts[s.Number], n.start = s.Salt, s.Number
+	}
+	return n
+}
+
+// issue makes a fresh nonce for a machine's next boot.
+func (n *nonces) issue(mac inventory.MAC) string {
 	hw, err := net.ParseMAC(string(mac))
 	if err != nil || len(hw) != 6 {
 		panic("nonce for a MAC that was not parsed: " + string(mac))
 	}
+	body := make([]byte, 0, nonceBody+nonceTag)
+	body = binary.BigEndian.AppendUint32(body, n.start)
+	body = append(body, six(n.count.Add(1))...)
+	body = append(body, six(uint64(n.elapsed().Milliseconds()))...)
 	body = append(body, hw...)
-	return base64.RawURLEncoding.EncodeToString(append(body, k.tag("boot", body)...))
+	return base64.RawURLEncoding.EncodeToString(append(body, n.tag(n.start, body)...))
 }
 
-// VerifyNonce tells a nonce of ours from anything else.
-func (k Key) VerifyNonce(token string) (Nonce, error) {
+// issued is the last one that was issued.
+func (n *nonces) issued() inventory.Serial {
+	return inventory.Serial{Start: n.start, Count: n.count.Load()}
+}
+
+// verify tells a nonce of ours from anything else.
+func (n *nonces) verify(token string) (Nonce, error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(raw) != nonceBody+nonceTag {
 		return Nonce{}, errNonce
 	}
 	body, tag := raw[:nonceBody], raw[nonceBody:]
-	if !hmac.Equal(tag, k.tag("boot", body)) {
+	start := binary.BigEndian.Uint32(body)
+	if n.salts[start] == nil || !hmac.Equal(tag, n.tag(start, body)) {
 		return Nonce{}, errNonce
 	}
-	ms := binary.BigEndian.Uint64(append([]byte{0, 0}, body[nonceRandom:nonceRandom+6]...))
+	age := n.elapsed()
+	if start == n.start {
+		age -= time.Duration(number(body[10:16])) * time.Millisecond
+	}
 	return Nonce{
-		ID:       hex.EncodeToString(body[:nonceRandom]),
-		MAC:      inventory.MAC(net.HardwareAddr(body[nonceRandom+6:]).String()),
-		IssuedAt: time.UnixMilli(int64(ms)).UTC(),
+		Serial: inventory.Serial{Start: start, Count: number(body[4:10])},
+		MAC:    inventory.MAC(net.HardwareAddr(body[16:]).String()),
+		Age:    age,
 	}, nil
 }
+
+func (n *nonces) tag(start uint32, body []byte) []byte {
+	return n.key.tag("boot", append(append([]byte{}, body...), n.salts[start]...))
+}
+
+// six and number are the big-endian form of 48 bits.
+func six(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v)[2:] }
+
+func number(b []byte) uint64 { return binary.BigEndian.Uint64(append([]byte{0, 0}, b...)) }
+
+// Key signs nonces and phone-home tokens. It is made once and kept beside the store.
+type Key []byte
 
 // PhoneHomeToken is the nonce of a deployment: only the deployed system is told it, and whoever shows it
 // proves that the system runs.

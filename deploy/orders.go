@@ -195,7 +195,7 @@ func bootNonce(m inventory.Machine) string {
 	if m.Boot == nil {
 		return ""
 	}
-	return m.Boot.NonceID
+	return m.Boot.Nonce.String()
 }
 
 // inspected stores what the agent found, and the BMC with it.
@@ -211,6 +211,11 @@ func (w *worker) inspected(r inventory.Result) error {
 	rep := w.kept(*r.Report)
 	return w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 		m.Report, m.ReportedAt = &rep, w.now()
+		if m.Boot != nil {
+			boot := *m.Boot
+			boot.Reported = true
+			m.Boot = &boot
+		}
 		if m.UUID == "" {
 			m.UUID = rep.System.UUID
 		}

@@ -45,7 +45,8 @@ type rack struct {
 	answer  func(inventory.Order) inventory.Result // instead of the agent's good answer
 	onOrder func(inventory.Order)                  // before the agent answers
 	dead    Deadlines
-	ahead   atomic.Int64 // nanoseconds, of the engine's clock
+	ahead   atomic.Int64 // nanoseconds that the test has let pass
+	set     atomic.Int64 // nanoseconds by which the time of day was set
 
 	mu     sync.Mutex
 	engine *Engine
@@ -98,6 +99,7 @@ func (r *rack) start() *Engine {
 		}
 		return []byte(plain), nil
 	}
+	began := time.Now()
 	e, err := New(Config{
 		Store: store, Key: testKey, Seal: seal, Unseal: unseal,
 		OpenBMC: func(t power.Target) (power.BMC, error) {
@@ -118,7 +120,8 @@ func (r *rack) start() *Engine {
 		},
 		Server:    func(netip.Addr) netip.AddrPort { return netip.MustParseAddrPort("192.0.2.1:8080") },
 		Policy:    r.policy,
-		Now:       func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) },
+		Now:       func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load() + r.set.Load())) },
+		Elapsed:   func() time.Duration { return time.Since(began) + time.Duration(r.ahead.Load()) },
 		Deadlines: r.dead,
 
 		TrustReportedBMC: r.trust,

@@ -26,12 +26,13 @@ type outcome struct {
 // act starts our own part of a step beside the loop, so that phone calls and agents are heard meanwhile.
 func (w *worker) act(step inventory.Step) {
 	s := w.snap.Load()
-	ctx, cancel := context.WithDeadline(w.ctx, s.record().Deadline)
+	r := s.record()
+	ctx, cancel := context.WithTimeout(w.ctx, w.left(orderID(s.d, r), r.BeganAt, r.Deadline))
 	if step == inventory.VerifyOS {
 		ctx, cancel = context.WithTimeout(w.ctx, time.Minute) // its deadline is what brought us here
 	}
 	w.working = cancel
-	began := s.record().BeganAt
+	began := r.BeganAt
 	w.e.wg.Go(func() {
 		defer cancel()
 		out := w.part(ctx, step, s)
@@ -276,7 +277,7 @@ func (w *worker) silentWithin(ctx context.Context, d time.Duration) bool {
 // verifyOS judges a system that did not phone home in time by what else is known of it.
 func (w *worker) verifyOS(ctx context.Context, s *snapshot) outcome {
 	proof := "no phone-home"
-	if at := w.asked.Load(); at > s.record().BeganAt.UnixNano() {
+	if w.asked.at.Load() > w.began.at.Load() {
 		proof += "; it asked for a network boot again and was sent to its disk"
 	}
 	if s.m.BMC.Address == "" {
@@ -310,7 +311,7 @@ func onOff(on bool) string {
 func (w *worker) killNonces(ctx context.Context) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-			m.NonceFloor, m.Boot = w.now(), nil
+			m.NoncesAfter, m.Boot = w.e.nonces.issued(), nil
 			m.Power = inventory.Power{On: false, Known: true, ObservedAt: w.now(), Wanted: m.Power.Wanted}
 			return nil
 		})

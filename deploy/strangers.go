@@ -32,7 +32,7 @@ const (
 type stranger struct {
 	worker *worker
 	from   string    // address of its registration, which TCP has proved
-	heard  time.Time // its agent's last call
+	heard  time.Time // its agent's last call, by the clock as it is set now
 }
 
 // makeRoom says which stranger goes when another one registers from an address; nil when there is room without. Silent ones go first.
@@ -80,9 +80,10 @@ func (e *Engine) strangers() []stranger {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	var all []stranger
+	now := e.cfg.Now()
 	for _, w := range e.workers {
 		if m := w.snap.Load().m; m.State == inventory.Discovered {
-			s := stranger{worker: w, from: w.from, heard: time.Unix(0, w.seen.Load())}
+			s := stranger{worker: w, from: w.from, heard: now.Add(-w.silence())}
 			if m.Boot != nil {
 				s.from = m.Boot.IP
 			}

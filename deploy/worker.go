@@ -39,10 +39,11 @@ type worker struct {
 	stop context.CancelFunc
 	snap atomic.Pointer[snapshot]
 
-	seen     atomic.Int64 // UnixNano of the agent's last call
-	asked    atomic.Int64 // UnixNano of the last network boot
-	switched atomic.Int64 // UnixNano of the last time that an operator switched it on
-	moved    atomic.Int64 // UnixNano when progress last moved
+	seen     stopwatch // since the agent's last call
+	asked    stopwatch // since the last network boot
+	switched stopwatch // since an operator last switched it on
+	moved    stopwatch // since progress last moved
+	began    stopwatch // since the current step began; it never ran when that was before the appliance started
 	progress atomic.Pointer[inventory.Progress]
 	orders   orderBox
 	readings readings // of the BMC
@@ -57,6 +58,7 @@ type worker struct {
 	deleted bool
 	hears   string             // the boot that is listened to
 	asks    int64              // asked, when that was looked at last
+	due     due                // of what is waited for
 	deafen  context.CancelFunc // ends listening
 	synced  string             // address and credentials with which the power was read last
 	syncAt  time.Time          // when to read it again
@@ -121,9 +123,9 @@ func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker 
 }
 
 func (w *worker) now() time.Time { return w.e.cfg.Now().UTC() }
-func (w *worker) touch()         { w.seen.Store(w.now().UnixNano()) }
+func (w *worker) touch()         { w.seen.start(w.e.cfg.Elapsed()) }
 
-func (w *worker) silence() time.Duration { return w.now().Sub(time.Unix(0, w.seen.Load())) }
+func (w *worker) silence() time.Duration { return w.seen.reads(w.e.cfg.Elapsed()) }
 
 func (w *worker) log() *slog.Logger {
 	s := w.snap.Load()
@@ -294,11 +296,11 @@ func (w *worker) facts() Facts {
 		AutoApprove: w.e.cfg.Policy == PolicyAuto,
 		AgentHere:   s.m.Boot != nil && w.silence() < agentHere,
 		AgentLost:   s.m.Boot == nil || w.silence() > agentLost,
-		Inspected:   s.m.Boot != nil && s.m.ReportedAt.After(s.m.Boot.RegisteredAt),
+		Inspected:   s.m.Boot != nil && s.m.Boot.Reported,
 	}
 	f.Uninspected = s.m.State == inventory.Failed && s.m.Failure != nil && s.m.Failure.Step == inspecting
 	if s.m.State == inventory.Inspecting {
-		f.Overdue = w.now().Sub(s.m.ChangedAt) > inspectBudget
+		f.Overdue = w.left(inspecting, s.m.ChangedAt, s.m.ChangedAt.Add(inspectBudget)) <= 0
 	}
 	if !s.running() {
 		return f
@@ -312,15 +314,14 @@ func (w *worker) facts() Facts {
 	}
 	if r := s.record(); r != nil {
 		f.Began, f.Acted, f.Proved, f.Erred = true, !r.ActedAt.IsZero(), r.Proof != "", r.Error != ""
-		f.Overdue = w.now().After(r.Deadline) || (w.orders.busy() && w.stalled())
+		f.Overdue = w.left(orderID(s.d, r), r.BeganAt, r.Deadline) <= 0 || (w.orders.busy() && w.stalled())
 	}
 	return f
 }
 
 // stalled says that an order's progress has not moved for too long, although the agent calls.
 func (w *worker) stalled() bool {
-	moved := w.moved.Load()
-	return moved != 0 && w.now().Sub(time.Unix(0, moved)) > stallBudget
+	return w.moved.ran() && w.moved.reads(w.e.cfg.Elapsed()) > stallBudget
 }
 
 // advance does moves until there is nothing to do, and returns when to look again.
@@ -393,7 +394,7 @@ func (w *worker) do(move Move) (again bool, err error) {
 		})
 	case Inspect:
 		m := w.snap.Load().m
-		w.orders.set(&inventory.Order{ID: "inspect-" + m.Boot.NonceID, Do: inventory.DoInspect, MaxReport: maxReport(m)})
+		w.orders.set(&inventory.Order{ID: "inspect-" + bootNonce(m), Do: inventory.DoInspect, MaxReport: maxReport(m)})
 		return false, nil
 	case Begin:
 		return true, w.begin(move.Step)

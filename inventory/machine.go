@@ -1,6 +1,10 @@
 package inventory
 
-import "time"
+import (
+	"cmp"
+	"fmt"
+	"time"
+)
 
 // A MachineID names a machine for ever: "m-" and eight hex digits. Names can change.
 type MachineID string
@@ -48,7 +52,8 @@ type Machine struct {
 	ReportedAt  time.Time     `json:"reported_at,omitzero"`
 	Hardware    *Hardware     `json:"hardware,omitempty"` // in lists, instead of Report; it is not stored
 	Boot        *Boot         `json:"boot,omitempty"`
-	NonceFloor  time.Time     `json:"nonce_floor,omitzero"`
+	// NoncesAfter is the last nonce of boots that have ended: pxectl switched the machine off.
+	NoncesAfter Serial `json:"nonces_after,omitzero"`
 
 	Deployment DeploymentID `json:"deployment,omitempty"` // the current or the last one
 	// Image is the name of the one that Deployment writes or wrote, while the machine is being deployed or deployed. It is filled in
@@ -62,14 +67,28 @@ type Machine struct {
 // agent that shows it spends it, and binds the boot to the key that its connection proved to hold. Whoever shows the nonce
 // without that key is somebody else.
 type Boot struct {
-	NonceID      string    `json:"nonce_id"` // public part of the nonce
-	NonceAt      time.Time `json:"nonce_at"` // when it was put into the script
-	BootID       string    `json:"boot_id"`  // /proc/sys/kernel/random/boot_id
-	Key          string    `json:"key"`      // hash of the agent's public key: see Caller
+	Nonce        Serial    `json:"nonce"`
+	BootID       string    `json:"boot_id"` // /proc/sys/kernel/random/boot_id
+	Key          string    `json:"key"`     // hash of the agent's public key: see Caller
 	MAC          MAC       `json:"mac"`
 	IP           string    `json:"ip"`
 	RegisteredAt time.Time `json:"registered_at"`
+	Reported     bool      `json:"reported,omitempty"` // this agent's report is stored
 }
+
+// A Serial numbers the nonces of an appliance in the order of their issue, which no clock has a say in: by the appliance's start, and
+// from 1 since then.
+type Serial struct {
+	Start uint32 `json:"start"`
+	Count uint64 `json:"count"`
+}
+
+// Compare says which was issued first.
+func (s Serial) Compare(t Serial) int {
+	return cmp.Or(cmp.Compare(s.Start, t.Start), cmp.Compare(s.Count, t.Count))
+}
+
+func (s Serial) String() string { return fmt.Sprintf("%d-%d", s.Start, s.Count) }
 
 // Power is what was last observed and what is wanted. It stands beside State and is never mixed into it.
 type Power struct {

@@ -31,6 +31,7 @@ var (
 	bucketOwned       = []byte("events-owned")      // owner, 0 or 1, seq → nothing: the timeline of a share
 	bucketCounts      = []byte("events-count")      // share → how many
 	bucketErasures    = []byte("erasures")          // seq → Erasure; nobody deletes them
+	bucketStarts      = []byte("starts")            // number → Start
 )
 
 // A Store is an open database file. One process may hold it.
@@ -60,7 +61,7 @@ func Open(path string) (s *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err), db.Close())
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketBMCs, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures} {
+		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketBMCs, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures, bucketStarts} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}

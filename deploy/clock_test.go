@@ -1,0 +1,119 @@
+package deploy
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// A clock that was ahead and is corrected, or is set ahead, lets no nonce outlive a power-off and refuses no fresh one; with a restart
+// in between, too.
+func TestNoncesWhenTheClockIsSet(t *testing.T) {
+	for name, c := range map[string]struct{ first, then time.Duration }{
+		"ahead and corrected":  {24 * time.Hour, 0},
+		"behind and corrected": {-24 * time.Hour, 0},
+		"set ahead":            {0, 24 * time.Hour},
+		"set back":             {0, -24 * time.Hour},
+	} {
+		for _, restarts := range []bool{false, true} {
+			t.Run(strings.ReplaceAll(name, " ", "-")+map[bool]string{true: "-and-restarted"}[restarts], func(t *testing.T) {
+				t.Parallel()
+				r := newRack(t)
+				r.available()
+				sets := func(to time.Duration) {
+					r.set.Store(int64(to))
+					if restarts {
+						r.crash()
+					}
+				}
+				ctx := context.Background()
+				register := func(nonce, boot string) error {
+					_, err := r.now().Register(ctx, agentAt(nonce, "192.0.2.100"), inventory.Registration{MAC: testMAC, BootID: bootIDOf(boot)})
+					return err
+				}
+				refusedFor := func(what string, err error, why string) {
+					t.Helper()
+					if err == nil || inventory.AsProblem(err).Code != inventory.CodeRefused || !strings.Contains(err.Error(), why) {
+						t.Errorf("%s: %v, want refused: %s", what, err, why)
+					}
+				}
+				r.mute.Store(true)
+				r.set.Store(int64(c.first))
+				before := r.now().BootOf(testMAC).Nonce
+				if _, err := r.now().Power(ctx, "test", "m1", power.ActOff); err != nil {
+					t.Fatal(err)
+				}
+				sets(c.then)
+				refusedFor("a nonce from before the power-off", register(before, "a"), "powered off")
+				unused := r.now().BootOf(testMAC).Nonce
+				older := r.now().BootOf(testMAC).Nonce
+				fresh := r.now().BootOf(testMAC).Nonce
+				sets(c.first)
+				if err := register(fresh, "b"); err != nil {
+					t.Errorf("a fresh nonce: %v", err)
+				}
+				sets(c.then)
+				if err := register(fresh, "b"); err != nil {
+					t.Errorf("the same agent again: %v", err)
+				}
+				refusedFor("a nonce that is older than the one that registered", register(older, "c"), "older than the boot")
+				if _, err := r.now().Power(ctx, "test", "m1", power.ActOff); err != nil {
+					t.Fatal(err)
+				}
+				refusedFor("an unused nonce from before the second power-off", register(unused, "d"), "powered off")
+
+				// An hour is an hour, whatever the clock says.
+				kept := r.now().BootOf(testMAC).Nonce
+				r.set.Store(int64(c.first))
+				r.ahead.Add(int64(nonceLife - time.Minute))
+				late := r.now().BootOf(testMAC).Nonce
+				r.ahead.Add(int64(2 * time.Minute))
+				refusedFor("a nonce of more than an hour", register(kept, "e"), "never used")
+				if err := register(late, "f"); err != nil {
+					t.Errorf("a nonce of two minutes: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// A clock that is set while a deployment runs neither ends a step nor takes the agent for gone: it is inspected once, booted once
+// and deployed.
+func TestADeploymentWhileTheClockIsSet(t *testing.T) {
+	for name, by := range map[string]time.Duration{"ahead": 24 * time.Hour, "back": -24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRack(t)
+			r.available()
+			if _, err := r.now().Power(context.Background(), "test", "m1", power.ActOff); err != nil {
+				t.Fatal(err)
+			}
+			var inspections atomic.Int32
+			r.setOnOrder(func(o inventory.Order) {
+				switch o.Do {
+				case inventory.DoInspect: // it registered by the one clock, and reports by the other
+					inspections.Add(1)
+					r.set.Store(int64(by))
+				case inventory.DoWriteImage:
+					r.set.Store(0)
+				case inventory.DoFinishDisk:
+					r.set.Store(int64(by))
+				}
+			})
+			r.deploy(inventory.DeployRequest{})
+			m := r.until(inventory.Deployed)
+			d, err := r.now().Deployment("m1")
+			if n := countSteps(d, inventory.BootAgent); err != nil || n != 1 || m.Unverified {
+				t.Errorf("the agent was booted %d times (%v), the system is unverified: %v; want once and verified", n, err, m.Unverified)
+			}
+			if n := inspections.Load(); n != 1 {
+				t.Errorf("the agent was asked for %d reports, want 1", n)
+			}
+		})
+	}
+}
