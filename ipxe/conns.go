@@ -1,13 +1,10 @@
 package ipxe
 
 import (
-	"io"
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
-
-	"golang.org/x/sys/unix"
+	"time"
 )
 
 // What the boot plane holds open at once. Firmware and iPXE have one or two connections, an agent that
@@ -15,20 +12,26 @@ import (
 const (
 	maxConns          = 8192
 	maxConnsPerClient = 64
+	// idleEnough is how long nothing has moved on a connection that makes room for a new one.
+	idleEnough = 5 * time.Second
 )
 
-// LimitConns bounds the connections that l hands out, for each client address and in all. What is beyond
-// is closed at once, and not left waiting: a client that opens thousands of connections and sends
-// nothing on them must not keep another machine from being accepted.
+// LimitConns bounds the connections that l hands out, for each client address and in all, and how slowly an answer may be taken.
+// When an address has all that it may have, or when there are too many in all, the connection on which nothing has moved for longest
+// is closed for the new one: its own, or that of the address which has most. So whoever opens thousands of connections, and sends
+// nothing or takes nothing, closes his own, and another machine is always accepted.
 func LimitConns(l net.Listener) net.Listener {
-	return &limitedListener{Listener: l, clients: map[netip.Addr]int{}}
+	return &limitedListener{Listener: l, most: maxConns, rate: leastRate, grace: slack, clients: map[netip.Addr]map[*limitedConn]struct{}{}}
 }
 
 type limitedListener struct {
 	net.Listener
+	most    int           // maxConns, and
+	rate    int64         // leastRate
+	grace   time.Duration // and slack, but for tests
 	mu      sync.Mutex
 	total   int
-	clients map[netip.Addr]int
+	clients map[netip.Addr]map[*limitedConn]struct{}
 }
 
 func (l *limitedListener) Accept() (net.Conn, error) {
@@ -37,62 +40,85 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		client := addrPort(c.RemoteAddr().String()).Addr()
 		tcp, ok := c.(*net.TCPConn)
-		if !ok || !l.take(client) {
+		if !ok {
 			c.Close()
 			continue
 		}
-		return &limitedConn{TCPConn: tcp, release: func() { l.give(client) }}, nil
+		conn := &limitedConn{TCPConn: tcp, of: l, client: addrPort(c.RemoteAddr().String()).Addr()}
+		conn.touch()
+		victim, ok := l.take(conn)
+		if victim != nil {
+			victim.abort()
+		}
+		if !ok {
+			tcp.Close()
+			continue
+		}
+		return conn, nil
 	}
 }
 
-func (l *limitedListener) take(client netip.Addr) bool {
+// take counts a connection, and says which other one it takes the place of. ok is false when there is none that may go.
+func (l *limitedListener) take(c *limitedConn) (victim *limitedConn, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.total >= maxConns || l.clients[client] >= maxConnsPerClient {
-		return false
+	now := time.Now()
+	switch {
+	case len(l.clients[c.client]) >= maxConnsPerClient:
+		victim = mostIdle(l.clients[c.client])
+	case l.total >= l.most:
+		victim = mostIdle(l.clients[l.busiest()])
+	}
+	full := victim != nil
+	if full && now.Sub(victim.moved()) < idleEnough && len(l.clients[victim.client]) <= len(l.clients[c.client])+1 {
+		// All that could go are at work, and their owner has no more of them than who asks.
+		return nil, false
+	}
+	if full {
+		l.dropLocked(victim)
 	}
 	l.total++
-	l.clients[client]++
-	return true
+	if l.clients[c.client] == nil {
+		l.clients[c.client] = map[*limitedConn]struct{}{}
+	}
+	l.clients[c.client][c] = struct{}{}
+	return victim, true
 }
 
-func (l *limitedListener) give(client netip.Addr) {
+// busiest is the address that has most connections.
+func (l *limitedListener) busiest() (most netip.Addr) {
+	for a, conns := range l.clients {
+		if len(conns) > len(l.clients[most]) {
+			most = a
+		}
+	}
+	return most
+}
+
+// mostIdle is the connection on which nothing has moved for longest.
+func mostIdle(conns map[*limitedConn]struct{}) (idle *limitedConn) {
+	for c := range conns {
+		if idle == nil || c.moved().Before(idle.moved()) {
+			idle = c
+		}
+	}
+	return idle
+}
+
+func (l *limitedListener) give(c *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.dropLocked(c)
+}
+
+func (l *limitedListener) dropLocked(c *limitedConn) {
+	if _, ok := l.clients[c.client][c]; !ok {
+		return
+	}
 	l.total--
-	if l.clients[client]--; l.clients[client] == 0 {
-		delete(l.clients, client)
+	delete(l.clients[c.client], c)
+	if len(l.clients[c.client]) == 0 {
+		delete(l.clients, c.client)
 	}
-}
-
-// A limitedConn is a TCPConn with all its methods: net/http finds ReadFrom on it, which is sendfile.
-type limitedConn struct {
-	*net.TCPConn
-	closed  atomic.Bool
-	release func()
-}
-
-// ReadFrom sends r with the socket corked (tcp(7)): only full segments leave until the end of r. Each sendfile ends in the middle of a
-// segment when the socket's buffer is full; uncorked, that rest goes out on its own. A download of 1 GiB was at 0.72 of nginx (with
-// tcp_nopush) before, and is at its side now.
-func (c *limitedConn) ReadFrom(r io.Reader) (int64, error) {
-	c.cork(1)
-	defer c.cork(0)
-	return c.TCPConn.ReadFrom(r)
-}
-
-// cork may fail without harm: it says when segments leave, not whether.
-func (c *limitedConn) cork(on int) {
-	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, on) })
-	}
-}
-
-func (c *limitedConn) Close() error {
-	if c.closed.CompareAndSwap(false, true) {
-		c.release()
-	}
-	return c.TCPConn.Close()
 }

@@ -9,18 +9,22 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
 
 // slowPlane serves a boot plane behind LimitConns.
-func slowPlane(t *testing.T, ramdisk string) (addr string, l *limitedListener) {
+func slowPlane(t *testing.T, ramdisk string, change ...func(*limitedListener)) (addr string, l *limitedListener) {
 	t.Helper()
 	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	l = LimitConns(tcp).(*limitedListener)
+	for _, f := range change {
+		f(l)
+	}
 	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: Handler(Config{
 		Decide:  waiting,
 		Ramdisk: func(string, string) (string, bool) { return ramdisk, ramdisk != "" },
@@ -39,9 +43,9 @@ func from(ip string) *net.Dialer {
 // eventually polls, because the server learns of a closed connection in its own time.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within 30 s: %s", what)
 		}
 	}
 }
@@ -85,6 +89,103 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 				t.Errorf("a machine that boots meanwhile got %d, %d bytes, %v after %v; want its script at once", resp.StatusCode, len(body), err, took)
 			}
 		})
+	}
+}
+
+// TestFullHouse: strangers hold all the connections that there may be, in each of the ways there are, and a machine boots.
+func TestFullHouse(t *testing.T) {
+	ramdisk := filepath.Join(t.TempDir(), "initrd")
+	if err := os.WriteFile(ramdisk, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(ramdisk, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	for name, first := range map[string]string{
+		"half a request":              "GET /boot.ipxe HTTP/1.1\r\nX-Slow: ",
+		"nothing":                     "",
+		"a body that is never sent":   "POST /boot.ipxe HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n",
+		"an answer that is not taken": "GET /ramdisk/amd64/initrd HTTP/1.1\r\nHost: x\r\n\r\n",
+		"an idle connection":          "GET /nope HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			most := maxConns
+			if strings.Contains(name, "answer") {
+				most = 4096 // each holds a file, too, and a test may not have as many descriptors
+			}
+			addr, l := slowPlane(t, ramdisk, func(l *limitedListener) { l.most = most })
+			held := func() int {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				return l.total
+			}
+			for i := range most {
+				conn, err := from(fmt.Sprintf("127.1.0.%d", 1+i/maxConnsPerClient)).Dial("tcp4", addr)
+				if err != nil {
+					t.Fatalf("connection %d: %v", i, err)
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, first)
+			}
+			if !strings.HasPrefix(first, "POST") { // those were answered and closed
+				eventually(t, "the house is full", func() bool { return held() == most })
+			}
+			for i := range 20 { // each of which needs a place of its own
+				machine := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: from(fmt.Sprintf("127.2.0.%d", 1+i)).DialContext}}
+				resp, err := machine.Get("http://" + addr + "/boot.ipxe?" + fromROM)
+				if err != nil {
+					t.Fatalf("machine %d: %v", i, err)
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || resp.StatusCode != 200 || len(body) == 0 {
+					t.Fatalf("machine %d got %d, %d bytes, %v; want its script", i, resp.StatusCode, len(body), err)
+				}
+				defer machine.CloseIdleConnections()
+			}
+			if n := held(); n > most {
+				t.Errorf("%d connections are held, more than %d", n, most)
+			}
+		})
+	}
+}
+
+// TestSlowReaderIsCut: who takes less than the least rate loses the connection, and who takes it steadily gets all.
+func TestSlowReaderIsCut(t *testing.T) {
+	const size = 64 << 20 // more than the socket's buffers hold
+	ramdisk := filepath.Join(t.TempDir(), "initrd")
+	if err := os.WriteFile(ramdisk, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(ramdisk, size); err != nil {
+		t.Fatal(err)
+	}
+	get := func(addr string) net.Conn {
+		t.Helper()
+		conn, err := from("127.0.0.1").Dial("tcp4", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := io.WriteString(conn, "GET /ramdisk/amd64/initrd HTTP/1.0\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	addr, _ := slowPlane(t, ramdisk)
+	conn := get(addr)
+	if n, err := io.Copy(io.Discard, conn); err != nil || n < size {
+		t.Errorf("a reader at full speed got %d bytes, %v; want %d and more", n, err, size)
+	}
+	addr, l := slowPlane(t, ramdisk, func(l *limitedListener) { l.rate, l.grace = 1<<30, time.Second })
+	slow := get(addr) // and reads nothing
+	eventually(t, "the one who takes nothing is cut", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.total == 0
+	})
+	if n, _ := io.Copy(io.Discard, slow); n >= size {
+		t.Errorf("the one who takes nothing got all %d bytes", n)
 	}
 }
 

@@ -1,0 +1,41 @@
+package appliance
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// strangersBody is how long a request's body may take, whoever reads it: net/http reads on after a handler that did not.
+const strangersBody = 30 * time.Second
+
+// forStrangers bounds what anybody on the provisioning network may hold open: a body that is announced and never sent, and the
+// connection of a request that was refused.
+func forStrangers(h http.Handler, bodyTime time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+		}
+		h.ServeHTTP(&closingWriter{w}, r)
+	})
+}
+
+// A closingWriter ends the connection after an error. ReadFrom keeps sendfile.
+type closingWriter struct{ http.ResponseWriter }
+
+func (w *closingWriter) WriteHeader(status int) {
+	if status >= 400 {
+		w.Header().Set("Connection", "close")
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *closingWriter) ReadFrom(r io.Reader) (int64, error) {
+	if to, ok := w.ResponseWriter.(io.ReaderFrom); ok {
+		return to.ReadFrom(r)
+	}
+	return io.Copy(struct{ io.Writer }{w.ResponseWriter}, r)
+}
+
+// Unwrap lets http.ResponseController find deadlines.
+func (w *closingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
