@@ -27,7 +27,7 @@ func ListenUnix(path string) (net.Listener, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	unlock, err := lockDir(dir) // of two that start at once, the second sees the first one's socket
+	unlock, err := lock(path + ".lock") // of two that start at once, the second sees the first one's socket
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
@@ -102,22 +102,33 @@ func checkVacant(path string) error {
 	return fmt.Errorf("socket %s: another pxectl serve is already listening there", path)
 }
 
-// lockDir takes the flock of a directory, which leaves no file behind and dies with the process.
-func lockDir(dir string) (unlock func(), err error) {
-	d, err := os.Open(dir)
+// lock takes the flock of a file of our own, which dies with the process. It is not that of the directory: whoever may read a
+// directory may lock it, and keep us from starting.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if st, err := f.Stat(); err != nil || !ours(st) {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: it is not a file of ours that only we may open (%v); remove it", path, err)
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { d.Close() }, nil
+			return func() { f.Close() }, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
-			d.Close()
-			return nil, fmt.Errorf("lock %s: %w", dir, err)
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 	}
+}
+
+// ours says that a file is a plain one, belongs to us, and nobody else may open it.
+func ours(st fs.FileInfo) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && st.Mode().IsRegular() && int(sys.Uid) == os.Geteuid() && st.Mode().Perm()&0o077 == 0
 }
 
 type actorKey struct{}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,13 +57,33 @@ func Up(ctx context.Context, c Config) (*Rack, error) {
 	return r, nil
 }
 
+// ownDir makes a directory that nobody else may enter, or makes sure that the one that is there is ours and so closed. Then nobody
+// can have put a link in it, or can: the default is below /var/tmp, where everybody may make directories.
+func ownDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err == nil || !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || !st.IsDir() || int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s is not a directory of ours that only we may write to (%s): remove it, or take another with --dir", dir, st.Mode())
+	}
+	return os.Chmod(dir, 0o700)
+}
+
 // prepareDir locks the directory, removes what an earlier rack left there and writes the
 // files that the new one starts from.
 func prepareDir(c *Config) (lock *os.File, err error) {
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+	if err := ownDir(c.Dir); err != nil {
 		return nil, err
 	}
-	lock, err = os.OpenFile(filepath.Join(c.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err = os.OpenFile(filepath.Join(c.Dir, "lock"), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -265,7 +265,7 @@ func install(o Options, m *Manifest, initrd []byte) error {
 		return err
 	}
 	dir := filepath.Join(o.Out, o.Arch)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil { // it may be the appliance's data_dir that is made here
 		return err
 	}
 	for _, f := range []struct {

@@ -25,6 +25,7 @@ const (
 	manifestFile = "manifest.json"
 	dataFile     = "disk.zst"
 	tempPrefix   = "tmp-"
+	lockFile     = "lock"
 )
 
 // Info is an image in a list.
@@ -60,7 +61,8 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
-	lock, err := os.Open(dir)
+	// A file of our own: whoever may read a directory may lock it.
+	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
