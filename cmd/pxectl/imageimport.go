@@ -44,7 +44,7 @@ func (c *cli) imageImport() *cobra.Command {
 				defer mu.Unlock()
 				board.note(text)
 			}
-			src, size, err := c.openSource(cmd.Context(), args[0], note)
+			src, size, err := c.openSource(cmd.Context(), args[0], opt.SHA256 != "" || opt.SHA512 != "", note)
 			if err != nil {
 				board.close()
 				return err
@@ -101,9 +101,9 @@ func webURL(s string) (*url.URL, bool) {
 	return u, err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// openSource opens what is to be imported; size is 0 when it cannot be known. note is told of
+// openSource opens what is to be imported; checked says that a checksum was given. size is 0 when it cannot be known. note is told of
 // what may make a download slow.
-func (c *cli) openSource(ctx context.Context, source string, note func(string)) (src io.ReadCloser, size int64, err error) {
+func (c *cli) openSource(ctx context.Context, source string, checked bool, note func(string)) (src io.ReadCloser, size int64, err error) {
 	if source == "-" {
 		if _, ok := terminal(c.in); ok {
 			return nil, 0, usagef("standard input is a terminal; pipe an image into it")
@@ -111,7 +111,7 @@ func (c *cli) openSource(ctx context.Context, source string, note func(string)) 
 		return io.NopCloser(c.in), 0, nil
 	}
 	if _, ok := webURL(source); ok {
-		s, err := download.Open(ctx, source, download.Options{Retry: func(at int64, why error, wait time.Duration) {
+		s, err := download.Open(ctx, source, download.Options{Checked: checked, Retry: func(at int64, why error, wait time.Duration) {
 			note(fmt.Sprintf("%v; going on at %s in %s", why, binary(at), took(wait)))
 		}})
 		if err != nil {

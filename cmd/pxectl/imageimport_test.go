@@ -24,7 +24,7 @@ func TestDownloadsGoOnAndSaySo(t *testing.T) {
 	}))
 	defer srv.Close()
 	var notes []string
-	src, size, err := (&cli{}).openSource(t.Context(), srv.URL+"/os.raw", func(text string) { notes = append(notes, text) })
+	src, size, err := (&cli{}).openSource(t.Context(), srv.URL+"/os.raw", false, func(text string) { notes = append(notes, text) })
 	if err != nil {
 		t.Fatal(err)
 	}

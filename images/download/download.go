@@ -14,6 +14,10 @@ import (
 
 // Options say how patient a download is. The zero value is good for servers on the Internet.
 type Options struct {
+	// Checked says that what comes is held against a checksum. Without one, https must not lead to http: anybody on the way could give
+	// another file.
+	Checked bool
+
 	Client *http.Client // must have no Timeout of its own; nil is one that leaves stored compression alone
 
 	// A connection that brings less than Least bytes in Window of waiting is given up, so that a server
@@ -82,6 +86,11 @@ func Open(ctx context.Context, source string, opt Options) (*Stream, error) {
 	opt.Least = or(opt.Least, 64<<10)
 	opt.Attempts = or(opt.Attempts, 6)
 	opt.Backoff = or(opt.Backoff, 500*time.Millisecond)
+	if !opt.Checked {
+		client := *opt.Client
+		client.CheckRedirect = staysSecure(client.CheckRedirect)
+		opt.Client = &client
+	}
 	s := &Stream{ctx: ctx, opt: opt, source: source, resolved: source}
 	for s.conn == nil {
 		err := s.connect()
@@ -96,6 +105,22 @@ func Open(ctx context.Context, source string, opt Options) (*Stream, error) {
 		}
 	}
 	return s, nil
+}
+
+// staysSecure refuses to be led from https to http, and otherwise does what then does, which may be nil.
+func staysSecure(then func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
+	return func(req *http.Request, via []*http.Request) error {
+		if last := via[len(via)-1]; last.URL.Scheme == "https" && req.URL.Scheme != "https" {
+			return permanentError{fmt.Errorf("%s leads on to %s, which is not https: give the file's checksum (--sha256 or --sha512), or another address", last.URL.Redacted(), req.URL.Redacted())}
+		}
+		if then != nil {
+			return then(req, via)
+		}
+		if len(via) >= 10 { // as net/http
+			return errors.New("stopped after 10 redirects")
+		}
+		return nil
+	}
 }
 
 // Size is the length of the file, 0 when the server does not say.

@@ -266,3 +266,41 @@ func FuzzContentRange(f *testing.F) {
 		sizeIn(h)
 	})
 }
+
+// TestHTTPSStaysHTTPS: an address that begins secure does not end in the clear, unless a checksum judges what came.
+func TestHTTPSStaysHTTPS(t *testing.T) {
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("image")) }))
+	defer plain.Close()
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/here" {
+			_, _ = w.Write([]byte("image"))
+			return
+		}
+		to := plain.URL
+		if r.URL.Path == "/round" {
+			to = "/here"
+		}
+		http.Redirect(w, r, to, http.StatusFound)
+	}))
+	defer secure.Close()
+	for _, c := range []struct {
+		path    string
+		checked bool
+		want    string
+	}{
+		{"/away", false, "which is not https: give the file's checksum"},
+		{"/away", true, ""},
+		{"/round", false, ""},
+	} {
+		s, err := Open(t.Context(), secure.URL+c.path, Options{Client: secure.Client(), Checked: c.checked, Attempts: 1})
+		got := ""
+		if err != nil {
+			got = err.Error()
+		} else {
+			s.Close()
+		}
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s, checked %v: Open = %q, want %q", c.path, c.checked, got, c.want)
+		}
+	}
+}
