@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
@@ -106,7 +108,7 @@ func defaults() Config {
 
 // Load reads a configuration and reports all its mistakes at once, each with key and value.
 func Load(path string) (Config, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := readConfig(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("read the configuration: %w", err)
 	}
@@ -115,12 +117,39 @@ func Load(path string) (Config, error) {
 	return c, err
 }
 
+// maxMistakes is how many mistakes are told at once: a file with more is no configuration.
+const maxMistakes = 20
+
+// maxConfig is far above what anybody writes.
+const maxConfig = 1 << 20
+
+func readConfig(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(raw) > maxConfig:
+		return nil, fmt.Errorf("%s: more than %d bytes: no configuration", path, maxConfig)
+	case !utf8.Valid(raw):
+		return nil, fmt.Errorf("%s: not a text: no configuration", path)
+	}
+	return raw, nil
+}
+
 // Parse is Load without the file; interfaces are the machine's.
 func Parse(name string, raw []byte, interfaces func() ([]net.Interface, error)) (Config, error) {
 	c := defaults()
 	mistakes := decode(raw, &c)
 	if len(mistakes) == 0 || c.Provisioning.Interfaces != nil {
 		mistakes = append(mistakes, c.check(interfaces)...)
+	}
+	if n := len(mistakes); n > maxMistakes {
+		mistakes = append(mistakes[:maxMistakes], fmt.Sprintf("and %d more", n-maxMistakes))
 	}
 	if len(mistakes) > 0 {
 		many := "mistakes"

@@ -55,7 +55,7 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 		"list for a word":        {"provisioning: {interfaces: [{name: lo}]}\ndata_dir: [a]\n", []string{"data_dir: [a]: not a text"}},
 		"word for a list":        {"provisioning: {interfaces: lo}", []string{"provisioning.interfaces: lo: want a list"}},
 		"word for keys":          {"provisioning: lo", []string{"provisioning: lo: want keys below it (interfaces)"}},
-		"not yaml":               {"a: [", []string{"a: ["}},
+		"not yaml":               {"a: [", []string{"[1:4] sequence end token"}},
 		"server without subnets": {"provisioning: {interfaces: [{name: lo}]}\ndhcp: {mode: server}", []string{"dhcp.server.subnets: none; with dhcp.mode server, name the networks"}},
 		"server": {
 			"provisioning: {interfaces: [{name: lo}]}\ndhcp:\n  server:\n    lease_time: 1s\n    subnets:\n      - subnet: 10.0.0.0/24\n        pools: [10.0.0.10-10.0.1.9, 5]\n        options: {router: 10.1.0.1, gateway: 10.0.0.1}\n" +

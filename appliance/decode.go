@@ -14,7 +14,8 @@ import (
 func decode(raw []byte, into any) (mistakes []string) {
 	var tree any
 	if err := yaml.UnmarshalWithOptions(raw, &tree, yaml.UseOrderedMap()); err != nil {
-		return []string{strings.TrimSpace(yaml.FormatError(err, false, true))}
+		// Without the lines around it: the file may be another one than was meant, and not for everybody's eyes.
+		return []string{fmt.Sprintf("%.200s", strings.TrimSpace(yaml.FormatError(err, false, false)))}
 	}
 	if tree != nil {
 		fill(tree, reflect.ValueOf(into).Elem(), "", &mistakes)
@@ -31,16 +32,25 @@ func fill(node any, into reflect.Value, path string, mistakes *[]string) {
 	case into.Kind() == reflect.Struct && !isScalar(into):
 		entries, ok := node.(yaml.MapSlice)
 		if !ok {
-			if node != nil { // a key with nothing below it leaves the defaults
-				complain("%v: want keys below it (%s)", node, readable(into))
+			switch { // a key with nothing below it leaves the defaults
+			case node != nil && path == "":
+				complain("this is no configuration: want keys (%s)", readable(into))
+			case node != nil:
+				complain("%s: want keys below it (%s)", short(node), readable(into))
 			}
+			return
+		}
+		if path == "" && len(entries) > 0 && !slices.ContainsFunc(entries, func(e yaml.MapItem) bool {
+			return slices.Contains(yamlKeys(into), fmt.Sprint(e.Key))
+		}) {
+			complain("this is no configuration: none of its keys is known, want some of (%s)", readable(into))
 			return
 		}
 		for _, entry := range entries {
 			key := fmt.Sprint(entry.Key)
 			i := slices.Index(yamlKeys(into), key)
 			if i < 0 || key == "-" {
-				complain("unknown key %q (have: %s)", key, readable(into))
+				complain("unknown key %.40q (have: %s)", key, readable(into))
 				continue
 			}
 			fill(entry.Value, into.Field(i), strings.TrimPrefix(path+"."+key, "."), mistakes)
@@ -48,7 +58,7 @@ func fill(node any, into reflect.Value, path string, mistakes *[]string) {
 	case into.Kind() == reflect.Slice:
 		items, ok := node.([]any)
 		if !ok {
-			complain("%v: want a list", node)
+			complain("%s: want a list", short(node))
 			return
 		}
 		list := reflect.MakeSlice(into.Type(), len(items), len(items))
@@ -65,9 +75,18 @@ func fill(node any, into reflect.Value, path string, mistakes *[]string) {
 			err = yaml.Unmarshal(raw, into.Addr().Interface())
 		}
 		if err != nil {
-			complain("%v: not %s", node, kindOf(into))
+			complain("%s: not %s", short(node), kindOf(into))
 		}
 	}
+}
+
+// short is enough of a value to find it by.
+func short(node any) string {
+	s := fmt.Sprint(node)
+	if len(s) > 40 {
+		s = strings.ToValidUTF8(s[:40], "") + "…"
+	}
+	return s
 }
 
 // isScalar says that a struct is written as one word in YAML: it has a text form of its own.

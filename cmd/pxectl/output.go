@@ -23,7 +23,7 @@ func (c *cli) print(v any, names []string, table func(*table)) error {
 		return printYAML(c.out, v)
 	case "name":
 		for _, n := range names {
-			fmt.Fprintln(c.out, n)
+			fmt.Fprintln(c.out, clean(n))
 		}
 		return nil
 	}
@@ -33,11 +33,33 @@ func (c *cli) print(v any, names []string, table func(*table)) error {
 }
 
 func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, escapeControls(out.String()))
+	return err
 }
+
+// escapeControls escapes in JSON what moves a terminal's cursor and JSON does not: DEL, the C1 controls (U+009B begins an escape
+// sequence as ESC [ does), and what turns the direction of text.
+func escapeControls(json string) string {
+	var out strings.Builder
+	for _, r := range json {
+		if r >= 0x7f && moves(r) {
+			fmt.Fprintf(&out, `\u%04x`, r)
+		} else {
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
+}
+
+// moves says that a rune moves a terminal's cursor, or the text around it.
+func moves(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
 // printYAML shows the same members with the same names as JSON, in the same order.
 func printYAML(w io.Writer, v any) error {
@@ -48,7 +70,14 @@ func printYAML(w io.Writer, v any) error {
 	if data, err = yaml.JSONToYAML(data); err != nil {
 		return err
 	}
-	_, err = w.Write(append(bytes.TrimRight(data, "\n"), '\n'))
+	// A plain scalar has no escapes.
+	text := strings.Map(func(r rune) rune {
+		if r != '\n' && moves(r) {
+			return '?'
+		}
+		return r
+	}, strings.TrimRight(string(data), "\n"))
+	_, err = io.WriteString(w, text+"\n")
 	return err
 }
 
@@ -86,7 +115,7 @@ func clean(s string) string {
 		switch {
 		case r == '\n' || r == '\t':
 			return ' '
-		case unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar:
+		case moves(r) || r == unicode.ReplacementChar:
 			return '?'
 		}
 		return r
