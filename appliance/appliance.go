@@ -36,30 +36,28 @@ type service struct {
 }
 
 // Run builds the appliance from a configuration file and runs it until ctx ends, and stopWithin longer at most.
-func Run(ctx context.Context, configPath, version string) error {
+//
+// An empty database beside the keys or images of an appliance is an error, unless newDatabase says that it is meant.
+func Run(ctx context.Context, configPath, version string, newDatabase bool) error {
 	cfg, err := Load(configPath)
 	if err != nil {
 		return err
 	}
 	log := newLog(cfg.Log, os.Stderr)
-	return within(ctx, stopWithin, log, func(ctx context.Context) error { return run(ctx, cfg, configPath, version, log) })
+	return within(ctx, stopWithin, log, func(ctx context.Context) error { return run(ctx, cfg, configPath, version, newDatabase, log) })
 }
 
 // run is Run without a bound on the stop. Every socket is open before anything runs, so a port that is taken is an error and not
 // a line in the log.
-func run(ctx context.Context, cfg Config, configPath, version string, log *slog.Logger) error {
+func run(ctx context.Context, cfg Config, configPath, version string, newDatabase bool, log *slog.Logger) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o750); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	db, err := boltdb.Open(filepath.Join(cfg.DataDir, "pxectl.db"))
+	db, secrets, err := openDatabase(cfg.DataDir, newDatabase, log)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	secrets, err := loadKeys(filepath.Join(cfg.DataDir, "keys"))
-	if err != nil {
-		return fmt.Errorf("keys: %w", err)
-	}
 	pictures, err := store.Open(filepath.Join(cfg.DataDir, "images"), log)
 	if err != nil {
 		return fmt.Errorf("images: %w", err)
@@ -165,7 +163,7 @@ func listen(cfg Config, version string, nics *followed, engine *deploy.Engine, p
 		return nil, fmt.Errorf("api.socket: %w", err)
 	}
 	checks := doctor{cfg: cfg, nics: nics, engine: engine, pictures: pictures, neighbours: plane.neighbours, ask: dhcpd.Ask}
-	operators := api.NewServer(api.Config{Fleet: engine, Images: guardedImages{pictures, engine}, Leases: leaseBook{dhcp, engine, cfg.DHCP.Mode}, Doctor: checks.examine, Version: version, Log: log}).Handler()
+	operators := api.NewServer(api.Config{Fleet: engine, Images: guardedImages{pictures, engine}, Leases: leaseBook{dhcp, engine, cfg.DHCP.Mode}, Doctor: checks.examine, Version: version, Log: log, Ready: func() error { return ready(plane) }}).Handler()
 	return append(services, service{"api", func(ctx context.Context) error { return api.Serve(ctx, l, operators, log) }}), nil
 }
 
@@ -190,7 +188,7 @@ func listenHTTP(key string, at netip.AddrPort, secure *tls.Config, h http.Handle
 	if secure != nil {
 		l = tls.NewListener(l, secure)
 	}
-	return func(ctx context.Context) error { return api.Serve(ctx, l, h, log) }, nil
+	return func(ctx context.Context) error { return api.Serve(ctx, l, forStrangers(h, strangersBody), log) }, nil
 }
 
 // ownAddresses are those of this host on all its interfaces, as they are now.

@@ -96,7 +96,9 @@ func visible(t testing.TB, s *Store) []string {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != lockFile {
+			names = append(names, e.Name())
+		}
 	}
 	return names
 }

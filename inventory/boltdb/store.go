@@ -44,7 +44,7 @@ func Open(path string) (s *Store, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			s, err = nil, fmt.Errorf("open %s: the file is damaged (%v); move it away and put the last backup in its place", path, r)
+			s, err = nil, fmt.Errorf("open %s: the file is damaged (%v); put a copy of data_dir's pxectl.db back in its place; `pxectl serve --new-database` begins anew", path, r)
 		}
 	}()
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
@@ -52,13 +52,13 @@ func Open(path string) (s *Store, err error) {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, fmt.Errorf("open %s: another pxectl holds it", path)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err)
+		return nil, fmt.Errorf("open %s: %w; put a copy of data_dir's pxectl.db back in its place; `pxectl serve --new-database` begins anew", path, err)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	db.MaxBatchSize = BatchSize
 	if err := checkSize(db); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w; move it away and put the last backup in its place", path, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("open %s: %w; put a copy of data_dir's pxectl.db back in its place; `pxectl serve --new-database` begins anew", path, err), db.Close())
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketBMCs, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures, bucketStarts} {
@@ -85,6 +85,23 @@ func Open(path string) (s *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
 	return &Store{db: db}, nil
+}
+
+// Owner says to which keys the database belongs, "" for one that belongs to none yet. used says that something has been written
+// to it.
+func (s *Store) Owner() (owner string, used bool, err error) {
+	err = s.db.View(func(tx *bolt.Tx) error {
+		owner = string(tx.Bucket(bucketMeta).Get([]byte("owner")))
+		key, _ := tx.Bucket(bucketMachines).Cursor().First()
+		used = key != nil || tx.Bucket(bucketEvents).Sequence() > 0
+		return nil
+	})
+	return owner, used, err
+}
+
+// SetOwner ties the database to keys.
+func (s *Store) SetOwner(owner string) error {
+	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put([]byte("owner"), []byte(owner)) })
 }
 
 // checkSize compares the pages that the file should have with those that it has.

@@ -1,0 +1,128 @@
+package appliance
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+)
+
+// openDatabase opens the database and the keys that belong to it. A database that was lost must not be begun anew in silence: every
+// deployed machine would be a stranger at its next network boot, and be offered the agent. Keys that were lost must not be made anew
+// beside a database either: its secrets could not be read, and no agent would trust us.
+func openDatabase(dir string, anew bool, log *slog.Logger) (*boltdb.Store, keys, error) {
+	path, keyDir := filepath.Join(dir, "pxectl.db"), filepath.Join(dir, "keys")
+	lost := !hasContent(path)
+	had, missing := keysIn(keyDir)
+	switch hasImages, err := anyImage(filepath.Join(dir, "images")); {
+	case err != nil:
+		return nil, keys{}, err
+	case lost && !anew && (len(had) > 0 || hasImages):
+		return nil, keys{}, &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: path + " is missing or empty, and keys or images of an appliance lie beside it: with a new database, every machine that was deployed would be offered the agent at its next network boot",
+			Hint:   "put the database back from your copy of " + dir + "; if there is none, begin anew with `pxectl serve --new-database`, and add the machines before they boot",
+		}
+	case anew && !lost:
+		return nil, keys{}, &inventory.Problem{
+			Code: inventory.CodeConflict, Detail: "--new-database: there is a database at " + path,
+			Hint: "move it away first, if it is not wanted",
+		}
+	}
+	db, err := boltdb.Open(path)
+	if err != nil {
+		return nil, keys{}, err
+	}
+	secrets, err := matchKeys(db, keyDir, missing, log)
+	if err != nil {
+		db.Close()
+		return nil, keys{}, err
+	}
+	return db, secrets, nil
+}
+
+// matchKeys loads the keys, and makes those of a new database.
+func matchKeys(db *boltdb.Store, dir string, missing []string, log *slog.Logger) (keys, error) {
+	owner, used, err := db.Owner()
+	if err != nil {
+		return keys{}, err
+	}
+	if used && len(missing) > 0 {
+		return keys{}, &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: fmt.Sprintf("keys: %s of this database's appliance is missing in %s", strings.Join(missing, ", "), dir),
+			Hint:   "put it back from your copy of data_dir; a new one could not read the secrets in the database, and no agent would trust it",
+		}
+	}
+	secrets, err := loadKeys(dir)
+	if err != nil {
+		return keys{}, fmt.Errorf("keys: %w", err)
+	}
+	switch id := secrets.id(); {
+	case owner == id:
+		return secrets, nil
+	case owner != "":
+		return keys{}, &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: "the database belongs to another appliance: its secrets are sealed to " + owner + ", the key here is " + id,
+			Hint:   "bring database and keys of one appliance together",
+		}
+	default:
+		log.Info("database begins with these keys", "keys", id)
+		return secrets, db.SetOwner(id)
+	}
+}
+
+// id names the keys in public: it is what secrets are sealed to.
+func (k keys) id() string { return k.age.Recipient().String() }
+
+func hasContent(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Size() > 0
+}
+
+// keysIn says which key files are there, and which are not.
+func keysIn(dir string) (had, missing []string) {
+	for _, name := range []string{"age.key", "nonce.key", "tls.key"} {
+		if hasContent(filepath.Join(dir, name)) {
+			had = append(had, name)
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	return had, missing
+}
+
+// anyImage says whether there is a directory that could be an image's.
+func anyImage(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !os.IsNotExist(err) {
+		return false, fmt.Errorf("images: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && len(e.Name()) == 64 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// ready says why machines cannot be served: /readyz asks. The sockets are open before anything answers.
+func ready(plane bootPlane) error {
+	if _, err := plane.engine.Events(0, "", 1); err != nil {
+		return fmt.Errorf("the database does not answer: %w", err)
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		if _, ok := plane.ramdiskFile(arch, "initrd"); ok {
+			return nil
+		}
+	}
+	return &inventory.Problem{
+		Code: inventory.CodeConflict, Detail: "there is no ramdisk, so no machine can be booted into the agent",
+		Hint: "`pxectl ramdisk build` makes one; `pxectl doctor` checks all else",
+	}
+}
