@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // All is the environment variable that asks for the tests that need root, other
@@ -164,6 +166,28 @@ func (h Host) Run(t testing.TB, name string, args ...string) string {
 		t.Fatalf("on host %s: %s %s: %v\n%s", h.Name, name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+// Inside calls f on the host's network. What f opens stays there; goroutines that it starts do not run there.
+func (h Host) Inside(t testing.TB, f func()) {
+	t.Helper()
+	there, err := os.Open("/run/netns/" + h.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	entered := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
+		err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			f()
+		}
+		entered <- err
+	}()
+	if err := <-entered; err != nil {
+		t.Fatalf("enter the network of %s: %v", h.Name, err)
+	}
 }
 
 func run(t testing.TB, name string, args ...string) {

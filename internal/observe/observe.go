@@ -1,0 +1,90 @@
+// Package observe tells an observer what happened without waiting for it: what serves machines goes on while the observer
+// is slow, and after it panicked.
+package observe
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pxectl/pxectl/internal/bug"
+)
+
+const (
+	// waiting is what a slow observer may be behind by. A rack of 1000 machines that is switched on at once fits.
+	waiting = 4096
+	// stopGrace is how long Close waits for the observer.
+	stopGrace = time.Second
+	// sayEvery is how often the log says that something was left out.
+	sayEvery = time.Minute
+)
+
+// A Queue hands values to an observer, in their order. It is made by New.
+type Queue[T any] struct {
+	what  string
+	tell  func(T)
+	log   *slog.Logger
+	ended chan struct{}
+
+	mu     sync.RWMutex // held for reading while a value is queued, for writing by Close
+	values chan T
+	closed bool
+
+	lost  atomic.Uint64
+	saidS atomic.Int64 // when the log said so, Unix seconds
+}
+
+// New starts to tell an observer what is put into the queue. what names the values in the log: "DHCP packets".
+func New[T any](log *slog.Logger, what string, tell func(T)) *Queue[T] {
+	q := &Queue[T]{what: what, tell: tell, log: log, values: make(chan T, waiting), ended: make(chan struct{})}
+	go q.run()
+	return q
+}
+
+// Put queues a value and never waits: when the observer is too far behind, the value is left out, and counted.
+func (q *Queue[T]) Put(v T) {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	if q.closed {
+		return
+	}
+	select {
+	case q.values <- v:
+	default:
+		lost := q.lost.Add(1)
+		now, said := time.Now().Unix(), q.saidS.Load()
+		if now-said >= int64(sayEvery/time.Second) && q.saidS.CompareAndSwap(said, now) {
+			q.log.Warn("the timeline does not keep up with "+q.what, "left_out", lost)
+		}
+	}
+}
+
+// Lost is how many values were left out.
+func (q *Queue[T]) Lost() uint64 { return q.lost.Load() }
+
+// Close lets the observer see what is queued, for a second at most.
+func (q *Queue[T]) Close() {
+	q.mu.Lock()
+	if !q.closed {
+		q.closed = true
+		close(q.values)
+	}
+	q.mu.Unlock()
+	select {
+	case <-q.ended:
+	case <-time.After(stopGrace):
+	}
+}
+
+func (q *Queue[T]) run() {
+	defer close(q.ended)
+	for v := range q.values {
+		q.one(v)
+	}
+}
+
+func (q *Queue[T]) one(v T) {
+	defer bug.Recover(q.log, "tell of "+q.what)
+	q.tell(v)
+}
