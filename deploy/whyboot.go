@@ -197,6 +197,10 @@ func (b boot) unanswered(ev *inventory.Event) breakdown {
 		if b.m.State == inventory.Discovered {
 			br.next = strings.Replace(br.next, "machine add NAME --mac "+string(ev.MAC), "machine approve "+b.m.Name, 1)
 		}
+	case has("declined it, or somebody"), has("was not given a moment ago"), has("and sends from"):
+		br.next = "it or somebody on the wire sends DHCP messages that do not fit: look at the wire with `tcpdump -n port 67`"
+	case has("declines one after the other"):
+		br.next = "it finds every address in use: a network loop, a router that answers ARP for others, or addresses of the pool set by hand"
 	case has("in use by"):
 		br.next = "somebody sets addresses of the pool by hand: take those out of dhcp.server.subnets[].pools"
 	case has("no subnet"):

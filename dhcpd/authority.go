@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -185,7 +186,7 @@ func (s *authority) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (g guest, w
 	// its packets are routed (RFC 2131 section 4.3.2, RENEWING).
 	from := addr(p.ClientIPAddr)
 	switch link := addr(agent[linkSelection]); {
-	case link.IsValid():
+	case link.IsValid() && c.Relay.IsValid(): // only relays say so: RFC 3527
 		g.subnet = s.subnetOf(link)
 	case c.Relay.IsValid():
 		g.subnet = s.subnetOf(c.Relay)
@@ -205,9 +206,12 @@ func (s *authority) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (g guest, w
 		g.server = o
 	}
 	g.res = s.reservationOf(c, g.id, agent)
-	g.claim = leases.Claim{
-		Subnet: g.subnet, Client: g.id, MAC: c.MAC, Host: c.Hostname, Want: addr(p.RequestedIPAddress()),
-		Known: g.res != nil || c.MAC != nil && s.known != nil && s.known(c),
+	g.claim = leases.Claim{Subnet: g.subnet, Client: g.id, MAC: c.MAC, Host: c.Hostname, Want: addr(p.RequestedIPAddress())}
+	switch {
+	case c.MAC != nil && s.known != nil && s.known(c):
+		g.claim.Known, g.claim.KnownBy, g.claim.Alias = true, string(c.MAC), g.id != nameOf(c.MAC)
+	case g.res != nil: // also by a switch port or UUID, behind which there may be any number of MACs
+		g.claim.Known, g.claim.KnownBy = true, g.res.match
 	}
 	if g.res != nil && s.subnets[g.subnet].prefix.Contains(g.res.addr) {
 		g.claim.Reserved, g.claim.Reservation = g.res.addr, g.res.match
@@ -233,8 +237,10 @@ func identity(p *dhcpv4.DHCPv4, c Client) string {
 	if c.MAC == nil {
 		return ""
 	}
-	return "\x01" + string(c.MAC)
+	return nameOf(c.MAC)
 }
+
+func nameOf(mac net.HardwareAddr) string { return "\x01" + string(mac) }
 
 // reservationOf finds a client's reservation: by what is its own first.
 func (s *authority) reservationOf(c Client, id string, agent map[byte][]byte) *reservation {

@@ -11,11 +11,13 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/pxectl/pxectl/dhcpd/leases"
+	"github.com/pxectl/pxectl/internal/observe"
 )
 
 // An exchange of four packets through everything but the sockets; ACKs wait for the disk.
 func BenchmarkExchange(b *testing.B) {
-	s := &Server{cfg: Config{Decide: boots, Observe: func(Seen) {}, Log: discard, Now: time.Now}}
+	s := &Server{cfg: Config{Decide: boots, Log: discard, Now: time.Now}, seen: observe.New(discard, "packets", func(Seen) {})}
+	defer s.seen.Close()
 	plan := Plan{UnknownShare: 100, LeaseTime: time.Hour, Subnets: []Subnet{{
 		Subnet: netip.MustParsePrefix("10.64.0.0/11"), Pools: []leases.Range{{First: ip("10.64.0.1"), Last: ip("10.79.0.0")}},
 	}}}

@@ -39,9 +39,9 @@ func (s *authority) serve(ctx context.Context, p *dhcpv4.DHCPv4, c Client, from 
 	case dhcpv4.MessageTypeRequest:
 		s.request(ctx, p, g, from, ask, carry)
 	case dhcpv4.MessageTypeDecline:
-		s.decline(p, g, carry)
+		s.decline(p, g, from, carry)
 	case dhcpv4.MessageTypeRelease:
-		s.release(p, g, carry)
+		s.release(p, g, from, carry)
 	case dhcpv4.MessageTypeInform:
 		s.inform(ctx, p, g, ask, carry)
 	default:
@@ -63,20 +63,30 @@ func (s *authority) discover(ctx context.Context, p *dhcpv4.DHCPv4, g guest, fro
 		carry(nil, err.Error())
 		return
 	}
+	if l.Doubtful {
+		s.scarce(g, fmt.Errorf("%w but those that clients declined; %v is offered again", leases.ErrExhausted, l.Addr))
+	}
 	offer := func(l leases.Lease) {
 		r, _, err := s.grant(ctx, p, g, dhcpv4.MessageTypeOffer, l.Addr, ask)
-		if err != nil {
+		switch {
+		case err != nil:
 			carry(nil, err.Error())
-			return
+		case l.Doubtful:
+			carry(r, "a client declined that address, and no other is free")
+		default:
+			carry(r, "")
 		}
-		carry(r, "")
 	}
 	if s.prober == nil || !g.local || l.State == leases.Bound {
 		offer(l)
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
-	if !s.prober.start(g.id, func() { s.probe(g, l, from.ifindex, offer, carry) }) {
+	switch started, busy := s.prober.start(g.id, func() { s.probe(g, l, from.ifindex, offer, carry) }); {
+	case started:
+	case busy && g.claim.Known:
+		offer(l) // a flood of strangers' questions keeps no known machine waiting
+	default:
 		carry(nil, "its address is being probed")
 	}
 }
@@ -91,12 +101,14 @@ func (s *authority) scarce(g guest, err error) {
 
 // probe offers the first address that nobody answers for.
 func (s *authority) probe(g guest, l leases.Lease, ifindex int, offer func(leases.Lease), carry courier) {
+	var users []string
 	for range 3 {
 		mac, used := s.prober.used(ifindex, l.Addr)
 		if !used || mac.String() == g.MAC.String() {
 			offer(l)
 			return
 		}
+		users = append(users, mac.String())
 		taken := fmt.Sprintf("%v is in use by %v, who did not get it from us", l.Addr, mac)
 		if _, err := s.table.Decline(g.id, l.Addr, func(error) {}); err != nil {
 			carry(nil, err.Error())
@@ -107,6 +119,12 @@ func (s *authority) probe(g guest, l leases.Lease, ifindex int, offer func(lease
 			carry(nil, taken+"; "+err.Error())
 			return
 		}
+	}
+	if slices.Sort(users); users[0] == users[len(users)-1] {
+		// A router that answers ARP for others (RFC 1027), or one who lies: what it says is worth nothing.
+		s.log.Warn("dhcp: one host answers for every address that is probed; it is not believed", "host", users[0], "subnet", s.subnets[g.subnet].prefix)
+		offer(l)
+		return
 	}
 	carry(nil, "three addresses in a row are in use by others")
 }
@@ -171,6 +189,7 @@ func (s *authority) request(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from
 		nak(fmt.Sprintf("its address is %v", own.Addr))
 		return
 	}
+	g.claim.Renews = state == renewing || state == rebinding
 	r, t, err := s.grant(ctx, p, g, dhcpv4.MessageTypeAck, want, ask)
 	if err != nil {
 		carry(nil, err.Error())
@@ -194,7 +213,7 @@ func (s *authority) request(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from
 	}
 }
 
-func (s *authority) decline(p *dhcpv4.DHCPv4, g guest, carry courier) {
+func (s *authority) decline(p *dhcpv4.DHCPv4, g guest, from origin, carry courier) {
 	a := addr(p.RequestedIPAddress())
 	switch {
 	case !s.isOurs(g.Selected, g):
@@ -204,10 +223,44 @@ func (s *authority) decline(p *dhcpv4.DHCPv4, g guest, carry courier) {
 		carry(nil, "declines no address")
 		return
 	}
-	s.give(s.table.Decline, g, a, carry, "in use by somebody else, says the client")
+	if s.prober != nil && g.local {
+		// Anybody can decline in another's name. The client itself does not answer for what it declines.
+		if started, _ := s.prober.start(g.id, func() {
+			if mac, used := s.prober.used(from.ifindex, a); used && mac.String() == g.MAC.String() {
+				carry(nil, fmt.Sprintf("%v is in use by the client itself, which declined it, or somebody in its name: nothing is changed", a))
+				return
+			}
+			s.outOfUse(g, a, carry)
+		}); started {
+			return
+		}
+	}
+	s.outOfUse(g, a, carry)
 }
 
-func (s *authority) release(p *dhcpv4.DHCPv4, g guest, carry courier) {
+// outOfUse keeps an address from clients for a while. A DECLINE is not answered.
+func (s *authority) outOfUse(g guest, a netip.Addr, carry courier) {
+	told := make(chan string, 1) // what else there is to say, which is known when the table has decided
+	back, err := s.table.Decline(g.id, a, func(err error) {
+		more := <-told
+		if err != nil {
+			more = ": " + err.Error()
+		}
+		carry(nil, fmt.Sprintf("%v in use by somebody else, says the client%s", a, more))
+	})
+	switch {
+	case errors.Is(err, leases.ErrNotGiven):
+		carry(nil, fmt.Sprintf("declines %v, which it was not given a moment ago", a))
+	case err != nil:
+		carry(nil, err.Error())
+	case back.IsValid():
+		told <- fmt.Sprintf("; it declines one after the other, so %v, its first, is free again", back)
+	default:
+		told <- ""
+	}
+}
+
+func (s *authority) release(p *dhcpv4.DHCPv4, g guest, from origin, carry courier) {
 	a := addr(p.ClientIPAddr)
 	switch {
 	case !s.isOurs(g.Selected, g):
@@ -216,17 +269,17 @@ func (s *authority) release(p *dhcpv4.DHCPv4, g guest, carry courier) {
 	case !a.IsValid():
 		carry(nil, "releases no address")
 		return
+	case g.local && from.from.Addr().Unmap() != a:
+		// RFC 2131 section 4.4.4: it is sent from the address, which a stranger must forge, too.
+		carry(nil, fmt.Sprintf("releases %v and sends from %v", a, from.from.Addr()))
+		return
 	}
-	s.give(s.table.Release, g, a, carry, "given back")
-}
-
-// give ends a lease; neither of the two ways is answered.
-func (s *authority) give(end func(string, netip.Addr, func(error)) (bool, error), g guest, a netip.Addr, carry courier, done string) {
-	ok, err := end(g.id, a, func(err error) {
+	ok, err := s.table.Release(g.id, a, func(err error) {
 		if err != nil {
-			done = err.Error()
+			carry(nil, err.Error())
+			return
 		}
-		carry(nil, fmt.Sprintf("%v %s", a, done))
+		carry(nil, fmt.Sprintf("%v given back", a))
 	})
 	switch {
 	case err != nil:

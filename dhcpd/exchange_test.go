@@ -231,7 +231,7 @@ func TestOtherMessages(t *testing.T) {
 		{"release of another's", message(dhcpv4.MessageTypeRelease, bob, having("10.77.0.100"), toServer(us)), "silence: 10.77.0.100 is not its address", "10.77.0.100"},
 		{"decline", message(dhcpv4.MessageTypeDecline, alice, wanting("10.77.0.100"), toServer(us)), "silence: 10.77.0.100 in use by somebody else, says the client", "10.77.0.101"},
 		{"decline to another server", message(dhcpv4.MessageTypeDecline, alice, wanting("10.77.0.100"), toServer("10.77.0.2")), "silence: declines to 10.77.0.2", "10.77.0.100"},
-		{"decline of another's", message(dhcpv4.MessageTypeDecline, bob, wanting("10.77.0.100"), toServer(us)), "silence: 10.77.0.100 is not its address", "10.77.0.100"},
+		{"decline of another's", message(dhcpv4.MessageTypeDecline, bob, wanting("10.77.0.100"), toServer(us)), "silence: declines 10.77.0.100, which it was not given a moment ago", "10.77.0.100"},
 		{"decline of nothing", message(dhcpv4.MessageTypeDecline, alice, toServer(us)), "silence: declines no address", "10.77.0.100"},
 		{"inform", message(dhcpv4.MessageTypeInform, alice, having("10.77.0.7")), "ACK to 10.77.0.7:68", "10.77.0.100"},
 		{"inform without an address", message(dhcpv4.MessageTypeInform, alice), "silence: asks for information and tells no address", "10.77.0.100"},
@@ -269,6 +269,7 @@ func TestReservations(t *testing.T) {
 		{"switch port of another switch", message(1, alice, through("10.78.0.1"), agent("eth1/7", "\xab\xce")), "10.78.0.100"},
 		{"port of whatever switch", message(1, alice, through("10.78.0.1"), agent("eth1/8", "\xab\xce")), "10.78.0.61"},
 		{"none", message(1, alice), "10.77.0.100"},
+		{"link selection without a relay", message(1, alice, option(82, []byte{5, 4, 10, 78, 0, 0})), "10.77.0.100"},
 		{"link selection before giaddr", message(1, alice, through("10.77.0.9"), option(82, []byte{5, 4, 10, 78, 0, 0})), "10.78.0.100"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -17,6 +17,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 // Overheard is an answer of another DHCP server to a client on our wire. Only what is broadcast is heard: an answer
@@ -79,7 +81,10 @@ func (l *Listener) Close() error {
 func (l *Listener) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	for name, f := range l.first {
-		all.Go(func() { l.follow(ctx, name, f) })
+		all.Go(func() {
+			defer bug.Recover(l.log, "dhcp: listen for other DHCP servers")
+			l.follow(ctx, name, f)
+		})
 	}
 	all.Wait()
 	return nil

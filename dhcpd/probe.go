@@ -8,12 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 const (
@@ -55,26 +56,27 @@ func newProber(log *slog.Logger) (*prober, error) {
 
 func (p *prober) close() { _ = p.file.Close() }
 
-// start runs f unless this client's address is being probed or too many are.
-func (p *prober) start(client string, f func()) bool {
+// start runs f unless this client's address is being probed. busy is whether too many others' are.
+func (p *prober) start(client string, f func()) (started, busy bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.clients[client] || len(p.clients) >= maxProbes {
-		return false
+	switch {
+	case p.clients[client]:
+		return false, false
+	case len(p.clients) >= maxProbes:
+		return false, true
 	}
 	p.clients[client] = true
 	go func() {
 		defer func() {
-			if v := recover(); v != nil {
-				p.log.Error("dhcp: panic", "panic", v, "stack", string(debug.Stack()))
-			}
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			delete(p.clients, client)
 		}()
+		defer bug.Recover(p.log, "dhcp: probe an address")
 		f()
 	}()
-	return true
+	return true, false
 }
 
 // used says whether somebody on that interface's wire has the address, and who.
@@ -107,6 +109,7 @@ func (p *prober) used(ifindex int, a netip.Addr) (net.HardwareAddr, bool) {
 
 // listen hands on every ARP packet whose sender has an address that is waited for.
 func (p *prober) listen() {
+	defer bug.Recover(p.log, "dhcp: listen for ARP")
 	buf := make([]byte, 128)
 	for {
 		n, err := p.file.Read(buf)

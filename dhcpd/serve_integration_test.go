@@ -28,14 +28,19 @@ type rack struct {
 	seen []string
 }
 
-// newRack runs a server on br0, 10.77.0.1.
+// newRack runs a server on br0, 10.77.0.1, which knows no machine.
 func newRack(t *testing.T, plan Plan) *rack {
+	t.Helper()
+	return newRackFor(t, plan, nil)
+}
+
+func newRackFor(t *testing.T, plan Plan, known func(Client) bool) *rack {
 	t.Helper()
 	testnet.Bridge(t, us+"/24")
 	r := &rack{}
 	s, err := Listen(Config{
 		Interfaces: []Interface{{Name: "br0", Addr: ourAddr}}, Decide: boots, Log: discard,
-		Authority: &Authority{Plan: plan, Leases: filepath.Join(t.TempDir(), "leases")},
+		Authority: &Authority{Plan: plan, Leases: filepath.Join(t.TempDir(), "leases"), Known: known},
 		Observe: func(s Seen) {
 			r.mu.Lock()
 			defer r.mu.Unlock()

@@ -1,7 +1,6 @@
 package dhcpd
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,9 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/internal/observe"
 )
 
 const (
@@ -61,7 +63,7 @@ type Config struct {
 	Interfaces []Interface
 	Decide     Decider
 	Authority  *Authority   // server mode: addresses, too; nil for proxy mode
-	Observe    func(Seen)   // must not block; may be nil
+	Observe    func(Seen)   // called by one goroutine; what it is too slow for is left out; may be nil
 	Log        *slog.Logger // nothing is logged when nil
 	Now        func() time.Time
 }
@@ -74,6 +76,7 @@ type Server struct {
 	memory    memory
 	socks     []socket
 	authority *authority // nil in proxy mode
+	seen      *observe.Queue[Seen]
 }
 
 type socket struct {
@@ -104,7 +107,7 @@ func Listen(cfg Config) (*Server, error) {
 	if err := checkInterfaces(cfg.Interfaces); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, links: newLinks(cfg.Interfaces, cfg.Now)}
+	s := &Server{cfg: cfg, links: newLinks(cfg.Interfaces, cfg.Now), seen: observe.New(cfg.Log, "DHCP packets", cfg.Observe)}
 	// 4011 first and for us alone: two proxies on one host would answer everything
 	// twice, and this is what a second one stumbles over. 67 is shared, so that a DHCP
 	// server on the same host, if it shares too, keeps hearing broadcasts.
@@ -178,6 +181,7 @@ func (s *Server) Close() error {
 	if s.authority != nil {
 		errs = append(errs, s.authority.close())
 	}
+	s.seen.Close()
 	return errors.Join(errs...)
 }
 
@@ -196,10 +200,14 @@ func (s *Server) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	for _, k := range s.socks {
 		for range readers {
-			all.Go(func() { s.serve(ctx, k) })
+			all.Go(func() {
+				defer bug.Recover(s.cfg.Log, "dhcp: read packets")
+				s.serve(ctx, k)
+			})
 		}
 	}
 	all.Wait()
+	defer s.seen.Close()
 	if s.authority != nil {
 		return s.authority.close()
 	}
@@ -362,8 +370,11 @@ func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot, why string) {
 		if seen.Lease = addr(r.YourIPAddr); seen.Lease.IsValid() {
 			what += " " + seen.Lease.String()
 		}
-		if more := cmp.Or(short, why); more != "" {
-			what += " " + more
+		if short != "" {
+			what += " " + short
+		}
+		if why != "" {
+			what += ": " + why
 		}
 	}
 	kind := string(c.Class)
@@ -379,5 +390,5 @@ func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot, why string) {
 			"mac", c.MAC.String(), "uuid", c.UUID, "interface", c.Interface, "type", c.Type.String(), "class", string(c.Class),
 			"arch", uint16(c.Arch), "vendor", c.Vendor, "user_class", c.UserClass, "xid", c.XID.String(), "relay", c.Relay)
 	}
-	s.cfg.Observe(seen)
+	s.seen.Put(seen)
 }

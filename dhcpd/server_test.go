@@ -10,20 +10,25 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/pxectl/pxectl/internal/observe"
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
 // quiet is a server without sockets: enough for what happens before anything is sent.
-func quiet(decide Decider) (*Server, *[]Seen) {
-	var seen []Seen
-	return &Server{cfg: Config{
-		Decide:  decide,
-		Observe: func(s Seen) { seen = append(seen, s) },
-		Log:     discard,
-		Now:     func() time.Time { return time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC) },
-	}}, &seen
+// What it saw is told once nothing more will come.
+func quiet(decide Decider) (*Server, func() []Seen) {
+	var all []Seen
+	seen := observe.New(discard, "packets", func(s Seen) { all = append(all, s) })
+	return &Server{seen: seen, cfg: Config{
+		Decide: decide,
+		Log:    discard,
+		Now:    func() time.Time { return time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC) },
+	}}, func() []Seen {
+		seen.Close()
+		return all
+	}
 }
 
 func TestRequestWithoutArchitectureIsRemembered(t *testing.T) {
@@ -74,8 +79,8 @@ func TestPanicDoesNotEndTheServer(t *testing.T) {
 	s.links = &links{configured: map[string]netip.Addr{"prov": ourAddr}, names: map[int]string{7: "prov"}, now: s.cfg.Now}
 	_, raw, _ := golden(t, "edk2-x64-discover")
 	s.packet(context.Background(), socket{port: dhcpPort}, raw, origin{from: netip.MustParseAddrPort("0.0.0.0:68"), ifindex: 7})
-	if len(*seen) != 0 {
-		t.Errorf("seen: %+v, want nothing after a panic", *seen)
+	if got := seen(); len(got) != 0 {
+		t.Errorf("seen: %+v, want nothing after a panic", got)
 	}
 }
 
@@ -98,8 +103,8 @@ func TestPacketsThatAreOnlySeen(t *testing.T) {
 			s.links = &links{configured: map[string]netip.Addr{"prov": ourAddr}, names: map[int]string{7: "prov", 8: "office"}, now: s.cfg.Now}
 			_, raw, port := golden(t, tc.packet)
 			s.packet(context.Background(), socket{port: port}, raw, origin{from: netip.MustParseAddrPort("0.0.0.0:68"), ifindex: tc.ifindex})
-			if len(*seen) != 1 || (*seen)[0].Text != tc.want || (*seen)[0].Answer != dhcpv4.MessageTypeNone {
-				t.Errorf("seen %+v, want one packet with the text %q", *seen, tc.want)
+			if got := seen(); len(got) != 1 || got[0].Text != tc.want || got[0].Answer != dhcpv4.MessageTypeNone {
+				t.Errorf("seen %+v, want one packet with the text %q", got, tc.want)
 			}
 		})
 	}

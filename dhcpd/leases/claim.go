@@ -13,6 +13,7 @@ func (t *Table) Offer(c Claim) (Lease, error) {
 	defer t.mu.Unlock()
 	now := t.cfg.Now()
 	t.sweepLocked(now)
+	c.Known = t.knownLocked(c)
 	n, err := t.pickLocked(c)
 	if err != nil {
 		return Lease{}, err
@@ -21,14 +22,33 @@ func (t *Table) Offer(c Claim) (Lease, error) {
 	if e.State == Bound {
 		return e.Lease, nil
 	}
+	again := e.State == Declined
 	t.ownLocked(e, c.Client)
 	e.MAC, e.Host, e.Reservation = slices.Clone(c.MAC), c.Host, c.Reservation
 	if n != reserved(c) {
 		e.Reservation = ""
 	}
-	t.turnLocked(e, Offered, c.Known, now.Add(offerFor))
-	return e.Lease, nil
+	e.given = now
+	t.turnLocked(e, Offered, c.standing(), now.Add(offerFor))
+	l := e.Lease
+	l.Doubtful = again
+	return l, nil
 }
+
+// knownLocked says whether what a client holds counts as a known machine's. Anybody can put a known machine's MAC into
+// his packets, and as many client identifiers beside it as he likes.
+func (t *Table) knownLocked(c Claim) bool {
+	if !c.Known {
+		return false
+	}
+	if own := t.of[holder{c.Subnet, c.Client}]; own != nil && own.State != Free && own.Known && own.by == c.KnownBy {
+		return true // it is among those that are counted
+	}
+	held := t.subnets[c.Subnet].known[c.KnownBy]
+	return held.all < knownLeases && (!c.Alias || held.aliases < knownLeases-1)
+}
+
+func (c Claim) standing() standing { return standing{c.Known, c.Alias, c.KnownBy} }
 
 // Bind gives an address to a client until it expires, or says why not. done is called
 // once, from another goroutine, when that is on the disk or could not be written.
@@ -38,18 +58,23 @@ func (t *Table) Bind(c Claim, a netip.Addr, expires time.Time, done func(error))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sweepLocked(t.cfg.Now())
+	now := t.cfg.Now()
+	t.sweepLocked(now)
 	n := number(a)
+	c.Known = t.knownLocked(c)
 	if err := t.mayLocked(c, n); err != nil {
 		return err
 	}
 	e := t.takeLocked(c.Subnet, n)
+	if e.State != Bound || !c.Renews {
+		e.given = now
+	}
 	t.ownLocked(e, c.Client)
 	e.MAC, e.Host, e.Reservation = slices.Clone(c.MAC), c.Host, ""
 	if n == reserved(c) {
 		e.Reservation = c.Reservation
 	}
-	t.turnLocked(e, Bound, c.Known, expires)
+	t.turnLocked(e, Bound, c.standing(), expires)
 	return t.journal.add(e.Lease, done)
 }
 
@@ -58,22 +83,12 @@ func (t *Table) Refuse(subnet int, client string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.of[holder{subnet, client}]; e != nil && e.State == Offered {
-		t.turnLocked(e, Free, e.Known, t.cfg.Now())
+		t.turnLocked(e, Free, e.standing(), t.cfg.Now())
 	}
 }
 
 // Release frees an address that its client gives back. ok is false when it is not its.
 func (t *Table) Release(client string, a netip.Addr, done func(error)) (ok bool, err error) {
-	return t.end(client, a, Free, done)
-}
-
-// Decline puts an address out of use that the client found to be taken. ok is false
-// when the client was neither offered nor given it.
-func (t *Table) Decline(client string, a netip.Addr, done func(error)) (ok bool, err error) {
-	return t.end(client, a, Declined, done)
-}
-
-func (t *Table) end(client string, a netip.Addr, state State, done func(error)) (ok bool, err error) {
 	if t.journal.full() {
 		return false, ErrBusy
 	}
@@ -82,18 +97,55 @@ func (t *Table) end(client string, a netip.Addr, state State, done func(error)) 
 	now := t.cfg.Now()
 	t.sweepLocked(now)
 	e := t.at[number(a)]
-	if e == nil || e.Client != client || e.State != Bound && (state != Declined || e.State != Offered) {
+	if e == nil || e.Client != client || e.State != Bound {
 		return false, nil
 	}
-	expires := now
-	if state == Declined {
-		expires = now.Add(declineFor)
-		if h := (holder{e.subnet, client}); t.of[h] == e {
-			delete(t.of, h)
-		}
-	}
-	t.turnLocked(e, state, e.Known, expires)
+	t.turnLocked(e, Free, e.standing(), now)
+	e.freed = now
 	return true, t.journal.add(e.Lease, done)
+}
+
+// Decline puts an address out of use that the client found to be taken. It fails with ErrNotGiven when the client was
+// not given the address a moment ago. One client keeps a few addresses out of use: back is the one that is free again
+// instead, if any.
+func (t *Table) Decline(client string, a netip.Addr, done func(error)) (back netip.Addr, err error) {
+	if t.journal.full() {
+		return back, ErrBusy
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.cfg.Now()
+	t.sweepLocked(now)
+	e := t.at[number(a)]
+	if e == nil || e.Client != client || e.State != Bound && e.State != Offered || now.Sub(e.given) > declineWithin {
+		return back, ErrNotGiven
+	}
+	s := t.subnets[e.subnet]
+	until := now.Add(declineReservedFor)
+	if s.pooled(number(a)) {
+		until = now.Add(declineFor)
+	}
+	if h := (holder{e.subnet, client}); t.of[h] == e {
+		delete(t.of, h)
+	}
+	t.turnLocked(e, Declined, e.standing(), until)
+	if err := t.journal.add(e.Lease, done); err != nil {
+		return back, err
+	}
+	if first := s.oneTooMany(e); first != nil {
+		t.turnLocked(first, Free, first.standing(), now)
+		back = first.Addr
+		err = t.journal.add(first.Lease, func(error) {})
+	}
+	return back, err
+}
+
+// oneTooMany is the first address that the client of a declined one has declined, if it keeps too many out of use.
+func (s *subnet) oneTooMany(last *entry) *entry {
+	if all := s.decliners[last.decliner]; len(all) > maxDeclines {
+		return all[0]
+	}
+	return nil
 }
 
 // Delete forgets the lease of an address; the change is on the disk when it returns.
@@ -108,7 +160,7 @@ func (t *Table) Delete(a netip.Addr) (l Lease, ok bool, err error) {
 		return Lease{}, false, nil
 	}
 	l = e.Lease
-	t.turnLocked(e, Free, false, t.cfg.Now())
+	t.turnLocked(e, Free, standing{}, t.cfg.Now())
 	if h := (holder{e.subnet, e.Client}); t.of[h] == e {
 		delete(t.of, h)
 	}
@@ -165,7 +217,7 @@ func (t *Table) pickLocked(c Claim) (uint32, error) {
 		return number(own.Addr), nil
 	}
 	if c.Want.Is4() {
-		if n := number(c.Want); s.pooled(n) && (t.at[n] == nil || t.at[n].State == Free) {
+		if n := number(c.Want); s.pooled(n) && (t.at[n] == nil || t.at[n].State == Free && !t.releasedLocked(t.at[n])) {
 			return n, nil
 		}
 	}
@@ -180,7 +232,16 @@ func (t *Table) pickLocked(c Claim) (uint32, error) {
 	if oldest := s.free.Front(); oldest != nil {
 		return number(oldest.Value.(*entry).Addr), nil
 	}
+	// Rather one that somebody said is taken than none.
+	if oldest := s.declined.Front(); oldest != nil {
+		return number(oldest.Value.(*entry).Addr), nil
+	}
 	return 0, ErrExhausted
+}
+
+// releasedLocked says whether an address was released so lately that only its client may ask for it.
+func (t *Table) releasedLocked(e *entry) bool {
+	return !e.freed.IsZero() && t.cfg.Now().Sub(e.freed) < releasedFor
 }
 
 func (t *Table) shareLocked(s *subnet) error {
@@ -204,6 +265,8 @@ func (t *Table) mayLocked(c Claim, n uint32) error {
 	case !s.pooled(n):
 		return ErrElsewhere
 	case live && (e.State == Declined || e.Client != c.Client):
+		return ErrTaken
+	case e != nil && e.Client != c.Client && t.releasedLocked(e):
 		return ErrTaken
 	case live:
 		return nil

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 const (
@@ -42,17 +44,27 @@ type journal struct {
 	broken time.Time // when writing failed; zero: the file is whole
 
 	mu      sync.Mutex
-	wake    sync.Cond
+	wake    sync.Cond // of run
 	bytes   []byte
 	waiting []func(error)
 	closed  bool
-	ended   chan struct{}
+	told    sync.Cond // of tell
+	results []result
+	untold  int           // results that were not told yet
+	written bool          // run has ended
+	ended   chan struct{} // tell has
+}
+
+// A result is what became of one change, and whom to tell.
+type result struct {
+	done func(error)
+	err  error
 }
 
 // openJournal reads the file and opens it; it makes a new one when there is none.
 func openJournal(path string, log *slog.Logger) (*journal, []Lease, error) {
 	j := &journal{path: path, log: log, ended: make(chan struct{})}
-	j.wake.L = &j.mu
+	j.wake.L, j.told.L = &j.mu, &j.mu
 	raw, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("dhcp leases: %w", err)
@@ -138,7 +150,7 @@ func syncDir(dir string) error {
 func (j *journal) full() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return len(j.waiting) >= maxWaiting
+	return len(j.waiting)+j.untold >= maxWaiting
 }
 
 // add queues one change. The table's lock is held, so that the order of the records is
@@ -155,8 +167,21 @@ func (j *journal) add(l Lease, done func(error)) error {
 	return nil
 }
 
+// begin starts the two goroutines. What those who wait do when they are told, such as sending an ACK, is no business
+// of the one that writes: it goes on meanwhile.
+func (j *journal) begin() {
+	go j.run()
+	go j.tell()
+}
+
 func (j *journal) run() {
-	defer close(j.ended)
+	defer func() {
+		j.mu.Lock()
+		j.written, j.closed = true, true
+		j.told.Broadcast()
+		j.mu.Unlock()
+	}()
+	defer bug.Recover(j.log, "write the lease file")
 	var bytes []byte
 	var waiting []func(error)
 	for {
@@ -170,16 +195,65 @@ func (j *journal) run() {
 		}
 		bytes, j.bytes = j.bytes, bytes[:0]
 		waiting, j.waiting = j.waiting, waiting[:0]
+		j.untold += len(waiting)
 		j.mu.Unlock()
-		err := j.write(bytes)
+		err := j.survive(bytes)
+		j.mu.Lock()
 		for i, done := range waiting {
-			done(err)
+			j.results = append(j.results, result{done, err})
 			waiting[i] = nil
 		}
+		j.told.Signal()
+		j.mu.Unlock()
 		if len(waiting) > 1 {
 			time.Sleep(gatherFor)
 		}
 	}
+}
+
+// survive writes a batch. After a bug of ours the file is written anew, as after any other failure.
+func (j *journal) survive(b []byte) (err error) {
+	whole := false
+	defer func() {
+		if !whole {
+			j.broken = time.Now()
+		}
+	}()
+	defer bug.Return(j.log, "write the lease file", &err)
+	err = j.write(b)
+	whole = true
+	return err
+}
+
+// tell tells what became of changes, in their order.
+func (j *journal) tell() {
+	defer close(j.ended)
+	var results []result
+	for {
+		j.mu.Lock()
+		for len(j.results) == 0 && !j.written {
+			j.told.Wait()
+		}
+		if len(j.results) == 0 {
+			j.mu.Unlock()
+			return
+		}
+		results, j.results = j.results, results[:0]
+		j.mu.Unlock()
+		for i, r := range results {
+			j.tellOne(r)
+			results[i] = result{}
+		}
+		j.mu.Lock()
+		j.untold -= len(results)
+		j.mu.Unlock()
+	}
+}
+
+// tellOne has its own recover: the next client's ACK does not depend on this one's.
+func (j *journal) tellOne(r result) {
+	defer bug.Recover(j.log, "tell of a lease that was written")
+	r.done(r.err)
 }
 
 // write makes a batch durable.

@@ -42,7 +42,10 @@ type Lease struct {
 	Reservation string           // the reservation that it came by, "" for none
 	State       State
 	Known       bool // held by a machine that is known; the others share a part of the pool
+	Alias       bool // see Claim.Alias
 	Expires     time.Time
+	// Doubtful: a client declined the address a while ago, and nothing else was free. Only in offers.
+	Doubtful bool
 }
 
 // A Claim is a client that asks for an address.
@@ -52,8 +55,11 @@ type Claim struct {
 	MAC         net.HardwareAddr
 	Host        string
 	Known       bool
+	KnownBy     string     // what it is known by: its first three leases count as a known machine's, more do not
+	Alias       bool       // it calls itself otherwise than by its MAC: one of the three is kept for the MAC
 	Reserved    netip.Addr // the address that is reserved for it, if any
 	Reservation string     // what tells this reservation from others
+	Renews      bool       // it has the address that it asks for, and uses it
 	Want        netip.Addr // what it would like to have, or asks for
 }
 
@@ -62,6 +68,7 @@ var (
 	ErrExhausted = errors.New("no free address in the pool")
 	ErrShare     = errors.New("unknown machines hold as many addresses as they may")
 	ErrTaken     = errors.New("the address is another client's")
+	ErrNotGiven  = errors.New("the client was not given that address a moment ago")
 	ErrElsewhere = errors.New("the client's address is another one")
 	ErrBusy      = errors.New("the disk does not keep up")
 	ErrClosed    = errors.New("the lease file is closed")

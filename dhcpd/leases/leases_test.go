@@ -43,7 +43,8 @@ func testTable(t testing.TB, path string, now *time.Time) *Table {
 }
 
 func claim(client string) Claim {
-	return Claim{Client: client, MAC: net.HardwareAddr{2, 0, 0, 0, 0, client[0]}, Known: true}
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, client[0]}
+	return Claim{Client: client, MAC: mac, Known: true, KnownBy: string(mac)}
 }
 
 // bind binds and waits for the disk.
@@ -265,19 +266,40 @@ func checkCounts(t testing.TB, x *Table) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i, s := range x.subnets {
-		var unknown, free, due int
+		var unknown, free, declined, due int
+		known := map[string]tally{}
 		for n, e := range x.at {
 			if e.subnet != i {
 				continue
 			}
 			if e.State != Free {
 				due++
-				if !e.Known && s.pooled(n) {
+				switch {
+				case !s.pooled(n):
+				case e.State == Declined:
+					declined++
+				case !e.Known:
 					unknown++
+				default:
+					k := known[e.by]
+					if k.all++; e.Alias {
+						k.aliases++
+					}
+					known[e.by] = k
 				}
 			} else {
 				free++
 			}
+		}
+		if diff := cmp.Diff(known, s.known, cmp.AllowUnexported(tally{})); diff != "" {
+			t.Fatalf("known (-counted +table):\n%s", diff)
+		}
+		var listed int
+		for _, all := range s.decliners {
+			listed += len(all)
+		}
+		if declined != s.declined.Len() || declined != listed {
+			t.Fatalf("counted %d declined; the table lists %d, and %d by their clients", declined, s.declined.Len(), listed)
 		}
 		if unknown != s.unknown || free != s.free.Len() || due != len(x.expiry) {
 			t.Fatalf("counted %d unknown, %d free, %d due; the table says %d, %d, %d", unknown, free, due, s.unknown, s.free.Len(), len(x.expiry))

@@ -14,7 +14,7 @@ import (
 //	mark     1 byte, 0xD7
 //	length   2 bytes, of what follows the checksum
 //	checksum 4 bytes, CRC-32C of the length and of what follows
-//	state 1, flags 1 (1: known), address 4, expires 8 (seconds of Unix time), then
+//	state 1, flags 1 (1: known, 2: alias), address 4, expires 8 (seconds of Unix time), then
 //	client, MAC, host name, reservation: each one byte of length and the bytes
 //
 // All numbers are big-endian. A later record of an address replaces an earlier one.
@@ -37,6 +37,9 @@ func appendRecord(b []byte, l Lease) []byte {
 	var flags byte
 	if l.Known {
 		flags |= 1
+	}
+	if l.Alias {
+		flags |= 2
 	}
 	a := l.Addr.As4()
 	b = append(b, byte(l.State), flags)
@@ -77,7 +80,7 @@ func parseRecord(b []byte) (l Lease, n int, err error) {
 	}
 	p := r[headLen:]
 	l.State = State(p[0])
-	l.Known = p[1]&1 != 0
+	l.Known, l.Alias = p[1]&1 != 0, p[1]&2 != 0
 	l.Addr = netip.AddrFrom4([4]byte(p[2:6]))
 	l.Expires = time.Unix(int64(binary.BigEndian.Uint64(p[6:])), 0)
 	p = p[fixedLen:]

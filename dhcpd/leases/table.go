@@ -14,9 +14,18 @@ import (
 
 const (
 	offerFor = time.Minute // EDK2 collects offers for four seconds, dhclient for longer
-	// How long an address stays out of use after a DECLINE. Whoever took it is rarely
-	// gone at once, and a client that declines everything must not cost a pool for long.
-	declineFor = time.Hour
+	// How long an address stays out of use after a DECLINE: whoever took it is rarely gone at once. A reserved one comes
+	// back sooner, since its machine has no other.
+	declineFor, declineReservedFor = time.Hour, 10 * time.Minute
+	// How many addresses one client keeps out of use. With one more, the one that it declined first is free again.
+	maxDeclines = 3
+	// A client declines an address when it has just been given it: RFC 2131 section 4.4.1. Who does so later is told
+	// nothing, asks again, and may decline then; a forged DECLINE does not end the lease of a machine that runs.
+	declineWithin = 2 * time.Minute
+	// A released address is no other client's by asking for it, so that a forged RELEASE gains nothing.
+	releasedFor = 10 * time.Minute
+	// A machine's firmware, its boot program and its system may call themselves differently, and no more than that.
+	knownLeases = 3
 )
 
 // Config is what a Table needs.
@@ -48,13 +57,20 @@ type holder struct {
 
 type subnet struct {
 	Subnet
-	size    int // of all pools
-	unknown int // pool addresses held by machines that are not known
-	limit   int // of the above
+	size    int              // of all pools
+	unknown int              // pool addresses held by machines that are not known
+	limit   int              // of the above
+	known   map[string]tally // pool addresses held by those that are, by what they are known by
 	except  map[uint32]bool
 	fresh   []span     // never used yet
 	free    *list.List // of *entry, the one that is free for the longest time first
+	// Pool addresses that clients declined, the longest out of use first. They are nobody's: no share counts them.
+	declined  *list.List
+	decliners map[string][]*entry // the same by client, few of each
 }
+
+// A tally is the leases of one machine.
+type tally struct{ all, aliases int }
 
 type span struct{ next, last uint32 }
 
@@ -62,14 +78,26 @@ type entry struct {
 	Lease
 	subnet int
 	due    int           // place in expiry, -1 when not there
-	freeAt *list.Element // place in free
+	listed *list.Element // place in the subnet's free or declined
+	by     string        // what it is counted under in the subnet's known; "" for not at all
+	given  time.Time     // when its client was given it last, renewals left out
+	freed  time.Time     // when its client released it; zero when it did not
+	// Who declined it, while it is declined: a MAC, since identifiers cost nothing. MACs do not either; what many of them
+	// decline is offered again when nothing else is free.
+	decliner string
+}
+
+// A standing is whether a client is known, and by what.
+type standing struct {
+	known, alias bool
+	by           string
 }
 
 // Open reads the journal and opens it for more. What is damaged in it is told in the log.
 func Open(cfg Config) (*Table, error) {
 	t := &Table{cfg: cfg, at: map[uint32]*entry{}, of: map[holder]*entry{}}
 	for _, s := range cfg.Subnets {
-		n := &subnet{Subnet: s, except: map[uint32]bool{}, free: list.New()}
+		n := &subnet{Subnet: s, known: map[string]tally{}, except: map[uint32]bool{}, free: list.New(), declined: list.New(), decliners: map[string][]*entry{}}
 		for _, a := range s.Except {
 			n.except[number(a)] = true
 		}
@@ -95,7 +123,7 @@ func Open(cfg Config) (*Table, error) {
 	}
 	j.snapshot = t.encode
 	t.journal = j
-	go j.run()
+	j.begin()
 	return t, nil
 }
 
@@ -112,7 +140,8 @@ func (t *Table) restore(l Lease) bool {
 	} else {
 		t.ownLocked(e, l.Client)
 	}
-	t.turnLocked(e, l.State, l.Known, l.Expires)
+	// By its MAC, whatever it was known by: with its next renewal that is right again.
+	t.turnLocked(e, l.State, standing{l.Known, l.Alias, string(l.MAC)}, l.Expires)
 	return true
 }
 
@@ -121,12 +150,17 @@ func (t *Table) Close() error { return t.journal.close() }
 
 // List is all leases that are on the disk and not free, in the order of their addresses.
 func (t *Table) List() []Lease {
+	return slices.DeleteFunc(t.All(), func(l Lease) bool { return l.State == Offered })
+}
+
+// All is List and what is offered at the moment.
+func (t *Table) All() []Lease {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sweepLocked(t.cfg.Now())
 	var all []Lease
 	for _, e := range t.at {
-		if e.State == Bound || e.State == Declined {
+		if e.State != Free {
 			all = append(all, e.Lease)
 		}
 	}
@@ -166,28 +200,63 @@ func (t *Table) ownLocked(e *entry, client string) {
 	}
 	h := holder{e.subnet, client}
 	if other := t.of[h]; other != nil && other != e && other.State == Offered {
-		t.turnLocked(other, Free, other.Known, other.Expires)
+		t.turnLocked(other, Free, other.standing(), other.Expires)
 	}
 	e.Client = client
 	t.of[h] = e
 }
 
-// turnLocked changes the state of an entry and everything that depends on it.
-func (t *Table) turnLocked(e *entry, state State, known bool, expires time.Time) {
-	s, n := t.subnets[e.subnet], number(e.Addr)
-	pooled := s.pooled(n)
-	if e.State != Free && !e.Known && pooled {
-		s.unknown--
-	}
-	if e.freeAt != nil {
-		s.free.Remove(e.freeAt)
-		e.freeAt = nil
-	}
-	e.State, e.Known, e.Expires = state, known, expires
+func (e *entry) standing() standing { return standing{e.Known, e.Alias, e.by} }
+
+// count adds n to what the subnet counts of an entry that is held.
+func (s *subnet) count(e *entry, n int) {
 	switch {
-	case state != Free:
-		if !known && pooled {
-			s.unknown++
+	case e.State != Offered && e.State != Bound || !s.pooled(number(e.Addr)):
+	case !e.Known:
+		s.unknown += n
+	case e.by != "":
+		held := s.known[e.by]
+		held.all += n
+		if e.Alias {
+			held.aliases += n
+		}
+		if s.known[e.by] = held; held.all == 0 {
+			delete(s.known, e.by)
+		}
+	}
+}
+
+// unlist takes an entry out of the free and the declined ones.
+func (s *subnet) unlist(e *entry) {
+	if e.listed == nil {
+		return
+	}
+	if e.State == Declined {
+		s.declined.Remove(e.listed)
+		others := slices.DeleteFunc(s.decliners[e.decliner], func(o *entry) bool { return o == e })
+		if s.decliners[e.decliner] = others; len(others) == 0 {
+			delete(s.decliners, e.decliner)
+		}
+	} else {
+		s.free.Remove(e.listed)
+	}
+	e.listed = nil
+}
+
+// turnLocked changes the state of an entry and everything that depends on it.
+func (t *Table) turnLocked(e *entry, state State, who standing, expires time.Time) {
+	s := t.subnets[e.subnet]
+	pooled := s.pooled(number(e.Addr))
+	s.count(e, -1)
+	s.unlist(e)
+	e.State, e.Known, e.Alias, e.by, e.Expires = state, who.known, who.alias, who.by, expires
+	e.freed = time.Time{}
+	s.count(e, 1)
+	if state != Free {
+		if state == Declined && pooled {
+			e.listed = s.declined.PushBack(e)
+			e.decliner = cmp.Or(string(e.MAC), e.Client)
+			s.decliners[e.decliner] = append(s.decliners[e.decliner], e)
 		}
 		if e.due < 0 {
 			heap.Push(&t.expiry, e)
@@ -195,9 +264,10 @@ func (t *Table) turnLocked(e *entry, state State, known bool, expires time.Time)
 			heap.Fix(&t.expiry, e.due)
 		}
 		return
-	case pooled:
-		e.freeAt = s.free.PushBack(e)
-	default:
+	}
+	if pooled {
+		e.listed = s.free.PushBack(e)
+	} else {
 		t.forgetLocked(e)
 	}
 	if e.due >= 0 {
@@ -217,7 +287,7 @@ func (t *Table) forgetLocked(e *entry) {
 func (t *Table) sweepLocked(now time.Time) {
 	for len(t.expiry) > 0 && !t.expiry[0].Expires.After(now) {
 		e := t.expiry[0]
-		t.turnLocked(e, Free, e.Known, e.Expires)
+		t.turnLocked(e, Free, e.standing(), e.Expires)
 	}
 }
 
@@ -262,19 +332,17 @@ func (t *Table) Except(a netip.Addr) (l Lease, taken bool) {
 		return Lease{}, false
 	}
 	s, n := t.subnets[at], number(a)
-	pooled, e := s.pooled(n), t.at[n]
+	e := t.at[n]
+	if e != nil { // it is counted and listed for as long as it is in a pool
+		s.count(e, -1)
+		s.unlist(e)
+	}
 	s.except[n] = true
 	switch {
 	case e == nil:
 		return Lease{}, false
 	case e.State != Free:
-		if pooled && !e.Known {
-			s.unknown--
-		}
 		return e.Lease, true
-	case e.freeAt != nil:
-		s.free.Remove(e.freeAt)
-		e.freeAt = nil
 	}
 	t.forgetLocked(e)
 	return Lease{}, false
