@@ -5,6 +5,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/charmbracelet/x/ansi"
+	"github.com/charmbracelet/x/ansi/parser"
 )
 
 // Bounds of a transcript. Anybody may be at the other end of a serial line.
@@ -23,60 +26,111 @@ type transcript struct {
 	lines []string
 	size  int // of lines
 
-	line    []byte // not ended yet
-	escape  byte   // what sequence we are in: 0 none, ESC, '[' or ']'
-	escaped int    // its bytes so far
-	cr      bool   // the last byte was a carriage return
-	wraps   bool   // it fills the screen's width, and may go on in the next line
-}
+	line  []byte // not ended yet
+	cr    bool   // the last byte was a carriage return
+	wraps bool   // it fills the screen's width, and may go on in the next line
 
-const esc = 0x1b
+	terminal *ansi.Parser      // nil until something was said
+	escaped  int               // bytes of the escape sequence so far
+	heard    func(line string) // while add runs
+}
 
 // add takes what was said and calls heard with each line as it ends.
 func (t *transcript) add(said []byte, heard func(line string)) {
+	if t.terminal == nil {
+		t.terminal = &ansi.Parser{}
+		t.terminal.SetParamsSize(16)
+		t.terminal.SetDataSize(1) // what strings say is not wanted; 0 would keep all of it
+		t.terminal.SetHandler(ansi.Handler{
+			Print:     t.print,
+			Execute:   t.control,
+			HandleCsi: func(c ansi.Cmd, _ ansi.Params) { t.sequence(c) },
+			HandleEsc: t.escape,
+		})
+	}
+	t.heard = heard
 	for _, c := range said {
-		t.byte(c, heard)
+		t.byte(c)
 	}
 }
 
-func (t *transcript) byte(c byte, heard func(string)) {
-	if t.escape != 0 {
-		t.inEscape(c, heard)
+// byte gives a byte to the terminal, and ends what would swallow all that comes after it: a rune that is cut short, and a
+// sequence without an end. A line that goes bad is one of a machine in trouble.
+func (t *transcript) byte(c byte) {
+	if state := t.terminal.State(); state == parser.Utf8State && c&0xc0 != 0x80 || inString(state) && c == '\n' {
+		t.terminal.Reset()
+	}
+	t.terminal.Advance(c)
+	state := t.terminal.State()
+	if state == parser.GroundState || state == parser.Utf8State || c == ansi.ESC {
+		t.escaped = 0
 		return
 	}
-	if t.cr && c != '\n' && c != '\r' && c >= ' ' {
-		// The line is written over: a progress that counts up. What it said is read, and not kept.
-		t.end(heard, false)
+	if t.escaped++; t.escaped >= titleBytes || t.escaped >= escapeBytes && !inString(state) {
+		t.terminal.Reset()
+		t.escaped = 0
 	}
-	t.cr = t.cr && c < ' ' && c != '\n'
-	switch {
-	case c == esc:
-		t.escape, t.escaped = esc, 0
-	case c == '\n':
+}
+
+// inString says that what comes is of a sequence that carries a string: DCS, OSC, SOS, PM, APC.
+func inString(state parser.State) bool {
+	return state >= parser.DcsEntryState && state <= parser.DcsStringState ||
+		state >= parser.OscStringState && state <= parser.ApcStringState
+}
+
+// print takes a character.
+func (t *transcript) print(r rune) {
+	if t.cr {
+		// The line is written over: a progress that counts up. What it said is read, and not kept.
+		t.end(false)
+	}
+	t.put(r)
+}
+
+// control takes a control character: C0, or C1 of ECMA-48 section 5.3.
+func (t *transcript) control(c byte) {
+	switch c {
+	case ansi.LF, ansi.IND, ansi.NEL:
 		if t.wraps = !t.wraps && t.wrapped(); !t.wraps {
-			t.end(heard, true)
+			t.end(true)
 		}
-	case c == '\r':
+		t.cr = false
+	case ansi.CR:
 		t.cr = true
-	case c == '\b':
+	case ansi.BS:
 		if n := len(t.line); n > 0 {
 			_, size := utf8.DecodeLastRune(t.line)
 			t.line = t.line[:n-size]
 		}
-	case c == '\t':
-		t.put(' ', heard)
-	case c < ' ' || c == 0x7f:
-	default:
-		t.put(c, heard)
+	case ansi.HT:
+		t.put(' ')
 	}
 }
 
-func (t *transcript) put(c byte, heard func(string)) {
-	if len(t.line) >= lineBytes || t.wraps && c == '[' { // a kernel's line does not go on what firmware said
-		t.end(heard, true)
+// sequence takes a control sequence. Of those that move the cursor to another line, or clear the screen, each ends a line.
+func (t *transcript) sequence(c ansi.Cmd) {
+	switch {
+	case c.Prefix() != 0 || c.Intermediate() != 0:
+	case c.Final() == 'C':
+		t.put(' ')
+	case strings.IndexByte("ABEFHJdf", c.Final()) >= 0:
+		t.end(true)
+	}
+}
+
+// escape takes an escape sequence of two characters: a reset, and moves to another line.
+func (t *transcript) escape(c ansi.Cmd) {
+	if c.Intermediate() == 0 && strings.IndexByte("cDEM", c.Final()) >= 0 {
+		t.end(true)
+	}
+}
+
+func (t *transcript) put(r rune) {
+	if len(t.line)+utf8.RuneLen(r) > lineBytes || t.wraps && r == '[' { // a kernel's line does not go on what firmware said
+		t.end(true)
 	}
 	t.wraps = false
-	t.line = append(t.line, c)
+	t.line = utf8.AppendRune(t.line, r)
 }
 
 // wrapped says that the line goes on in the next one: firmware, and iPXE with it, breaks lines at the edge of its screen. A kernel does not.
@@ -85,44 +139,8 @@ func (t *transcript) wrapped() bool {
 	return n > 0 && n%screenWide == 0 && t.line[0] != '['
 }
 
-// inEscape takes the bytes of an escape sequence: ECMA-48 sections 5.3 and 5.4, and the strings of section 5.6.
-func (t *transcript) inEscape(c byte, heard func(string)) {
-	t.escaped++
-	switch t.escape {
-	case esc:
-		switch {
-		case c == '[':
-			t.escape = '['
-		case c == ']' || c == 'P' || c == '^' || c == '_' || c == 'X':
-			t.escape = ']'
-		case c == 'c': // reset: an empty screen
-			t.escape = 0
-			t.end(heard, true)
-		case c >= ' ' && c <= '/' && t.escaped < escapeBytes: // more to come
-		default:
-			t.escape = 0
-		}
-	case '[':
-		switch {
-		case c >= ' ' && c <= '?' && t.escaped < escapeBytes: // parameters
-		case c == 'C':
-			t.escape = 0
-			t.put(' ', heard)
-		default:
-			t.escape = 0
-			if strings.IndexByte("ABEFHJdf", c) >= 0 { // to another line, or an empty screen
-				t.end(heard, true)
-			}
-		}
-	case ']':
-		if c == 7 || c == '\\' || c == '\n' || t.escaped >= titleBytes {
-			t.escape = 0
-		}
-	}
-}
-
 // end ends a line.
-func (t *transcript) end(heard func(string), keep bool) {
+func (t *transcript) end(keep bool) {
 	line := plain(t.line)
 	t.line, t.cr, t.wraps = t.line[:0], false, false
 	if line == "" {
@@ -140,7 +158,7 @@ func (t *transcript) end(heard func(string), keep bool) {
 			t.lines = append(t.lines[:0], t.lines[drop:]...)
 		}
 	}
-	heard(line)
+	t.heard(line)
 }
 
 // last is the last n lines, with the one that has not ended.

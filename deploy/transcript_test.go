@@ -30,6 +30,14 @@ func TestTranscript(t *testing.T) {
 		"a sequence of no end":   {"\x1b[" + strings.Repeat("1", escapeBytes-1) + "heard\n", []string{"heard"}},
 		"not UTF-8":              {"\xff\xfesize \xc3\xa9\xc2\x9b \u202edrow\n", []string{"size é drow"}},
 		"a nonce":                {"[    0.000000] Kernel command line: pxectl.nonce=3q2-7wAA_x quiet\r\n", []string{"[    0.000000] Kernel command line: pxectl.nonce=* quiet"}},
+		"one in another":         {"\x1b[0 \x1b[31mX\n", []string{"X"}},
+		"a backslash in a title": {"a\x1b]0;C:\\boot\x1b\\b\n", []string{"ab"}},
+		"strings":                {"a\x1bP1$r0m\x1b\\b\x1bXsos\x1b\\c\x1b^pm\x1b\\d\x1b_apc\x1b\\e\n", []string{"abcde"}},
+		"C1":                     {"a\x9b31mb\x9d0;title\x9cc\x85d\x84e\n", []string{"abc", "d", "e"}},
+		"private sequences":      {"a\x1b[?25h\x1b[>4;2mb\x1b[!pc\n", []string{"abc"}},
+		"a title and then lines": {"\x1b]0;no end\nKernel panic\n", []string{"Kernel panic"}},
+		"a character cut short":  {"\xf0Kernel \xe2\x82panic\xc3\x1b[0m!\n", []string{"Kernel panic!"}},
+		"a sequence given up":    {"\x1b[3\x18one\x1b[3\x1atwo\n", []string{"onetwo"}},
 		"controls":               {"a\x00b\x07c\x7f\td\n", []string{"abc d"}},
 	} {
 		t.Run(name, func(t *testing.T) {
