@@ -9,20 +9,16 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// recordedLocked puts what a machine's BMC is told, and what it answers, on the machine's timeline. Of readings only those
+// recorded puts what a machine's BMC is told, and what it answers, on the machine's timeline. Of readings only those
 // that differ from the one before: a machine is asked every second while it is switched.
-func (e *Engine) recordedLocked(id inventory.MachineID, b power.BMC) power.BMC {
-	last := &readings{}
-	if w := e.workers[id]; w != nil {
-		last = &w.readings
-	}
-	r := recordedBMC{BMC: b, last: last, note: func(text string, err error) {
-		ev := inventory.Event{Machine: id, Kind: "bmc", Text: text}
+func (w *worker) recorded(b power.BMC) power.BMC {
+	r := recordedBMC{BMC: b, last: &w.readings, note: func(text string, err error) {
+		ev := inventory.Event{Machine: w.id, Kind: "bmc", Text: text}
 		if err != nil {
 			ev.Text += ": " + err.Error()
 			ev.Data = map[string]string{"error": err.Error()}
 		}
-		e.NoteOwn(ev)
+		w.e.NoteOwn(ev)
 	}}
 	if c, ok := b.(power.Console); ok {
 		return recordedConsole{r, c}

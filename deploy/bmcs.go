@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -17,7 +18,7 @@ func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, b po
 		return err
 	}
 	m := w.snap.Load().m
-	b, err := e.bmc(m)
+	b, err := w.bmc(m)
 	if err != nil {
 		return err
 	}
@@ -153,6 +154,22 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 		e.NoteOwn(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "console opened"})
 		back := w.ear.giveWay(ctx)
 		defer back()
-		return c.Console(ctx, in, w.ear.overheard(out))
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() { // a BMC's console is not kept for a machine that is not ours any more
+			defer bug.Recover(w.log(), "wait for the end of the machine")
+			select {
+			case <-w.gone:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		err := c.Console(ctx, in, w.ear.overheard(out))
+		select {
+		case <-w.gone:
+			return errors.Join(err, errGone(w))
+		default:
+			return err
+		}
 	})
 }

@@ -265,7 +265,7 @@ func (w *worker) hear(f Facts) {
 				w.log().Error("listen to the console: bug", "panic", r, "stack", string(debug.Stack()))
 			}
 		}()
-		w.ear.listen(ctx, func() (power.BMC, error) { return w.e.bmc(w.snap.Load().m) })
+		w.ear.listen(ctx, func() (power.BMC, error) { return w.bmc(w.snap.Load().m) })
 	})
 }
 
@@ -277,9 +277,9 @@ func (w *worker) booting(f Facts) string {
 	case s.m.BMC.Address == "" || f.Maintenance || f.AgentHere:
 		return ""
 	case f.Deploying && f.Step == inventory.BootAgent && f.Began && !f.Overdue && !f.Proved && !f.Erred:
-		return orderID(s.d, s.record()) + " by " + s.m.BMC.Address
+		return orderID(s.d, s.record()) + " by " + reached(s.m.BMC)
 	case f.State == inventory.Enrolled && min(w.asked.reads(w.e.cfg.Elapsed()), w.switched.reads(w.e.cfg.Elapsed())) < bootsWithin:
-		return string(inventory.Enrolled) + " by " + s.m.BMC.Address
+		return string(inventory.Enrolled) + " by " + reached(s.m.BMC)
 	}
 	return ""
 }

@@ -80,7 +80,6 @@ type Engine struct {
 	wg      sync.WaitGroup
 	workers map[inventory.MachineID]*worker
 	byMAC   map[inventory.MAC]*worker
-	bmcs    map[power.Target]power.BMC
 
 	addresses addresses
 }
@@ -98,7 +97,6 @@ func New(cfg Config) (*Engine, error) {
 		cfg:     cfg,
 		workers: map[inventory.MachineID]*worker{},
 		byMAC:   map[inventory.MAC]*worker{},
-		bmcs:    map[power.Target]power.BMC{},
 	}
 	var machines []inventory.Machine
 	runs := map[inventory.MachineID]*inventory.Deployment{} // the current or last of each
@@ -359,37 +357,6 @@ func (e *Engine) ImageInUse(id string) (machine string, ok bool) {
 		}
 	}
 	return "", false
-}
-
-// bmc opens a machine's BMC. All callers of one target share one, and take turns.
-func (e *Engine) bmc(m inventory.Machine) (power.BMC, error) {
-	if err := MayPower(m); err != nil {
-		return nil, err
-	}
-	target := power.Target{Address: m.BMC.Address, User: m.BMC.User, Password: ""}
-	if target.User == "" {
-		target.User = e.cfg.BMC.User
-	}
-	target.Password = e.cfg.BMC.Password
-	if len(m.BMC.Password) > 0 {
-		plain, err := e.cfg.Unseal(m.BMC.Password)
-		if err != nil {
-			return nil, fmt.Errorf("%s: unseal the BMC password: %w", m.Name, err)
-		}
-		target.Password = string(plain)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if b := e.bmcs[target]; b != nil {
-		return e.recordedLocked(m.ID, b), nil
-	}
-	b, err := e.cfg.OpenBMC(target)
-	if err != nil {
-		return nil, &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s: BMC: %v", m.Name, err), Hint: "correct it with `pxectl machine edit " + m.Name + " --bmc IP`", Err: err}
-	}
-	b = power.Serialize(b)
-	e.bmcs[target] = b
-	return e.recordedLocked(m.ID, b), nil
 }
 
 // Note puts on a timeline what somebody on the provisioning network did or said. It never blocks: past a full buffer, events are

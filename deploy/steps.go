@@ -139,7 +139,7 @@ func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, erro
 	if m.BMC.Address == "" {
 		return false, nil
 	}
-	b, err := w.e.bmc(m)
+	b, err := w.bmc(m)
 	if err != nil {
 		return false, err
 	}
@@ -188,7 +188,7 @@ func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
 		}
 		return outcome{acted: acted}
 	}
-	b, err := w.e.bmc(s.m)
+	b, err := w.bmc(s.m)
 	if err != nil {
 		return outcome{err: err}
 	}
@@ -237,7 +237,7 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 		}
 		return outcome{proof: "the agent rebooted the machine; there is no BMC to set its boot device"}
 	}
-	b, err := w.e.bmc(s.m)
+	b, err := w.bmc(s.m)
 	if err != nil {
 		return outcome{err: err}
 	}

@@ -46,6 +46,7 @@ type worker struct {
 	began    stopwatch // since the current step began; it never ran when that was before the appliance started
 	progress atomic.Pointer[inventory.Progress]
 	orders   orderBox
+	opened   openedBMC
 	readings readings // of the BMC
 
 	reportSize atomic.Int64 // bytes of the report, as it is stored
@@ -135,6 +136,8 @@ func (w *worker) log() *slog.Logger {
 // run is the loop. A panic in it is a bug of ours and takes down this machine's worker for a while, not the appliance.
 func (w *worker) run(ctx context.Context) {
 	defer close(w.gone)
+	defer w.opened.forget()
+	defer w.stop() // what was begun for the machine ends with it, its console first
 	for ctx.Err() == nil && !w.deleted {
 		w.loop(ctx)
 	}
@@ -267,6 +270,9 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		return fmt.Errorf("%s: write the store: %w", old.m.Name, err)
 	}
 	w.snap.Store(&next)
+	if reached(old.m.BMC) != reached(next.m.BMC) {
+		w.opened.forget()
+	}
 	if next.m.Report != old.m.Report {
 		w.reportSize.Store(int64(next.m.Report.Size()))
 	}

@@ -1,0 +1,86 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/powertest"
+)
+
+// Who holds a BMC's console keeps all others from it: the listener of a deleted machine lets go.
+func TestListenerOfADeletedMachineHangsUp(t *testing.T) {
+	t.Parallel()
+	r := cold(t)
+	r.listenedTo()
+	w, err := r.now().find("m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.now().DeleteMachine(t.Context(), "test", "m1"); err != nil {
+		t.Fatal(err)
+	}
+	r.soon("the listener has hung up", func() bool { return r.line.Holder() == "" })
+	<-w.gone
+	if w.opened.bmc != nil {
+		t.Error("its BMC, and the password in it, is kept")
+	}
+}
+
+func TestConsoleOfADeletedMachineEnds(t *testing.T) {
+	t.Parallel()
+	r := cold(t)
+	r.available()
+	in, keys := io.Pipe()
+	defer keys.Close()
+	done := make(chan error, 1)
+	go func() { done <- r.now().Console(context.Background(), "test", "m1", in, io.Discard) }()
+	r.soon("the console is open", func() bool { return r.line.Holder() == "console" })
+	if err := r.now().DeleteMachine(t.Context(), "test", "m1"); err != nil {
+		t.Fatal(err)
+	}
+	if p, ok := errors.AsType[*inventory.Problem](<-done); !ok || p.Code != inventory.CodeNotFound {
+		t.Errorf("Console() of a machine that was deleted = %v, want not found", p)
+	}
+}
+
+// A BMC is opened once, and again when its machine has another address, user or password. The listener goes with it.
+func TestBMCIsOpenedOncePerCredentials(t *testing.T) {
+	t.Parallel()
+	r := cold(t)
+	var mu sync.Mutex
+	var opened []string
+	r.open = func(target power.Target) (power.BMC, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		opened = append(opened, target.User+" "+target.Password)
+		return powertest.WithConsole{BMC: r.bmc, Line: r.line}, nil
+	}
+	r.listenedTo()
+	for range 2 {
+		if _, err := r.now().PowerStatus(t.Context(), "m1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	another, operator := "another", "operator"
+	for _, e := range []BMCEdit{{Password: &another}, {User: &operator}} {
+		if _, err := r.now().EditMachine(t.Context(), "test", "m1", Edit{BMC: e}); err != nil {
+			t.Fatal(err)
+		}
+		r.soon("the listener has the new BMC", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(opened) > 1 && opened[len(opened)-1] == map[bool]string{true: "operator another", false: "admin another"}[e.User != nil] && r.line.Holder() == "listener"
+		})
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if want := []string{"admin secret", "admin another", "operator another"}; !slices.Equal(opened, want) {
+		t.Errorf("BMCs that were opened = %q, want %q", opened, want)
+	}
+}
