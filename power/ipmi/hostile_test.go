@@ -30,6 +30,7 @@ type hostile struct {
 	script   *bytes.Reader
 	queue    [][]byte
 	deadline atomic.Pointer[time.Time]
+	changed  chan struct{} // the deadline
 
 	auth                types.AuthAlg
 	integrity           types.IntegrityAlg
@@ -45,12 +46,27 @@ type hostile struct {
 
 const hostileID = 0x00000b3c
 
-func (h *hostile) SetReadDeadline(t time.Time) error { h.deadline.Store(&t); return nil }
-func (h *hostile) Close() error                      { return nil }
+func (h *hostile) Close() error { return nil }
+
+func (h *hostile) SetReadDeadline(t time.Time) error {
+	h.deadline.Store(&t)
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
 
 func (h *hostile) Read(p []byte) (int, error) {
-	if len(h.queue) == 0 {
-		time.Sleep(time.Until(*h.deadline.Load()))
+	for len(h.queue) == 0 {
+		wait := time.Until(*h.deadline.Load())
+		if wait > 0 {
+			select {
+			case <-time.After(wait):
+			case <-h.changed:
+			}
+			continue
+		}
 		return 0, &net.OpError{Op: "read", Net: "udp", Err: os.ErrDeadlineExceeded}
 	}
 	n := copy(p, h.queue[0])
@@ -263,7 +279,7 @@ var calls = []func(context.Context, power.BMC) error{
 		return b.(power.Console).Console(ctx, strings.NewReader("x"), io.Discard)
 	},
 	func(ctx context.Context, b power.BMC) error {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		ctx, cancel := context.WithTimeout(ctx, time.Second+time.Microsecond) // not in the instant of another timeout
 		defer cancel()
 		return b.(power.Console).Listen(ctx, io.Discard)
 	},
@@ -273,7 +289,7 @@ var calls = []func(context.Context, power.BMC) error{
 func play(t *testing.T, call int, script []byte) (err error) {
 	synctest.Test(t, func(t *testing.T) {
 		d := quick()
-		h := &hostile{t: t, script: bytes.NewReader(script)}
+		h := &hostile{t: t, script: bytes.NewReader(script), changed: make(chan struct{}, 1)}
 		d.dial = func(context.Context, netip.AddrPort) (net.Conn, error) {
 			h.active, h.queue = false, nil
 			return h, nil

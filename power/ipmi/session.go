@@ -68,7 +68,7 @@ func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level 
 	if err != nil {
 		return nil, opening(ctx, "", err)
 	}
-	conn := lan.New(socket, c.password, c.driver.log())
+	conn := lan.New(ctx, socket, c.password, c.driver.log())
 	if err := conn.Ask(ctx, level, c.driver.timeout(), retries+1); err != nil {
 		_ = conn.Close()
 		return nil, opening(ctx, "", err)

@@ -13,8 +13,6 @@ import (
 // Ask sends Get Channel Authentication Capabilities (section 22.13), with which every login begins, and waits for the answer.
 // Nothing is believed of it but that somebody is there: all else is negotiated, and proved, in the login.
 func (c *Conn) Ask(ctx context.Context, level types.PrivilegeLevel, timeout time.Duration, tries int) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	answer := make([]byte, maxDatagram)
 	var err error
 	for range tries {
@@ -24,7 +22,7 @@ func (c *Conn) Ask(ctx context.Context, level types.PrivilegeLevel, timeout time
 		if err = c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 			return err
 		}
-		if ctx.Err() != nil { // after the deadline was set, so that it does not undo that of AfterFunc
+		if ctx.Err() != nil { // looked at after the deadline was set, which may have undone what the end of ctx did
 			return ctx.Err()
 		}
 		if _, err = c.Read(answer); err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {

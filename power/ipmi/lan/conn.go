@@ -1,6 +1,7 @@
 package lan
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -30,7 +31,8 @@ const (
 // A Conn is the connection of one login and the session that follows. It serves one exchange at a time, as go-ipmi has it.
 type Conn struct {
 	net.Conn
-	log *slog.Logger
+	log  *slog.Logger
+	stop func() bool // of the end of ctx
 
 	mu       sync.Mutex
 	deadline time.Time // of Read
@@ -39,15 +41,23 @@ type Conn struct {
 	session  *session // nil until RAKP 4 was believed
 }
 
-// New makes a Conn of a connection on which each Read and Write is a datagram.
-func New(conn net.Conn, password string, log *slog.Logger) *Conn {
+// New makes a Conn of a connection on which each Read and Write is a datagram. When ctx ends, so does a Read that waits: the
+// library would hold its lock until that times out, and the session could not be closed meanwhile.
+func New(ctx context.Context, conn net.Conn, password string, log *slog.Logger) *Conn {
 	c := &Conn{Conn: conn, log: log}
+	c.stop = context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
 	c.login.password = password
 	var random [5]byte
 	_, _ = rand.Read(random[:]) // never fails
 	c.login.tag = random[4]
 	c.login.consoleID = max(1, binary.LittleEndian.Uint32(random[:]))
 	return c
+}
+
+// Close closes the socket.
+func (c *Conn) Close() error {
+	c.stop()
+	return c.Conn.Close()
 }
 
 // SetReadDeadline bounds Read, as that of net.Conn.
