@@ -46,7 +46,8 @@ type hostile struct {
 
 const hostileID = 0x00000b3c
 
-func (h *hostile) Close() error { return nil }
+func (h *hostile) Close() error         { return nil }
+func (h *hostile) RemoteAddr() net.Addr { return &net.UDPAddr{} }
 
 func (h *hostile) SetReadDeadline(t time.Time) error {
 	h.deadline.Store(&t)

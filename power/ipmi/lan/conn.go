@@ -37,6 +37,7 @@ type Conn struct {
 	mu       sync.Mutex
 	deadline time.Time // of Read
 	answers  int       // let through since the last Write
+	dropped  int       // datagrams, for the log
 	login    login
 	session  *session // nil until RAKP 4 was believed
 }
@@ -45,7 +46,10 @@ type Conn struct {
 // library would hold its lock until that times out, and the session could not be closed meanwhile.
 func New(ctx context.Context, conn net.Conn, password string, log *slog.Logger) *Conn {
 	c := &Conn{Conn: conn, log: log}
-	c.stop = context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) })
+	c.stop = context.AfterFunc(ctx, func() {
+		defer bug.Recover(log, "end a wait for a BMC")
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	})
 	c.login.password = password
 	var random [5]byte
 	_, _ = rand.Read(random[:]) // never fails
@@ -54,9 +58,16 @@ func New(ctx context.Context, conn net.Conn, password string, log *slog.Logger) 
 	return c
 }
 
-// Close closes the socket.
+// Close closes the socket, and says in the log what was not believed: it may be the BMC's own way to do things, or a stranger's.
 func (c *Conn) Close() error {
 	c.stop()
+	c.mu.Lock()
+	dropped := c.dropped
+	c.dropped = 0
+	c.mu.Unlock()
+	if dropped > 0 && c.log != nil {
+		c.log.Info("bmc: packets were not believed", "target", c.RemoteAddr(), "packets", dropped)
+	}
 	return c.Conn.Close()
 }
 
@@ -125,13 +136,21 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		switch {
 		case v.ok:
 			return copy(p, buf[:n]), nil
-		case v.refused != nil && refused == nil:
+		case v.refused == nil:
+			c.drop()
+		case refused == nil:
 			refused = v.refused
 			if err := c.Conn.SetReadDeadline(c.soon()); err != nil {
 				return 0, err
 			}
 		}
 	}
+}
+
+func (c *Conn) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dropped++
 }
 
 // soon is when an answer that is doubted is believed.

@@ -62,9 +62,12 @@ func TestUnsafeSuitesAreNotAskedFor(t *testing.T) {
 
 // What is not part of a login is not sent in clear text.
 func TestNothingElseIsSentBeforeTheSession(t *testing.T) {
+	here, there := net.Pipe()
+	defer here.Close()
+	defer there.Close()
 	for kind := range byte(0x40) {
 		header := &types.SessionHeader20{AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadType(kind), PayloadLength: 9}
-		if _, err := New(t.Context(), nil, "", nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), make([]byte, 9))); err == nil {
+		if _, err := New(t.Context(), here, "", nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), make([]byte, 9))); err == nil {
 			t.Errorf("Write(payload type %#02x) before the session = nil, want an error", kind)
 		}
 	}
