@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 // What a stranger may cost us before a handler runs, and what our own stop may take. There is no
@@ -37,7 +39,12 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 	}
 	srv.RegisterOnShutdown(stop)
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	go func() {
+		var err error
+		defer func() { served <- err }()
+		defer bug.Return(log, "serve", &err)
+		err = srv.Serve(l)
+	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)

@@ -18,6 +18,7 @@ import (
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/ipxe"
@@ -74,7 +75,8 @@ func run(ctx context.Context, cfg Config, configPath, version string, newDatabas
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range append(services, service{"engine", engine.Run}) {
-		group.Go(func() error {
+		group.Go(func() (err error) {
+			defer bug.Return(log, s.name, &err)
 			defer func() {
 				if ctx.Err() != nil {
 					log.Debug("stopped", "service", s.name)

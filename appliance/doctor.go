@@ -18,6 +18,7 @@ import (
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -130,6 +131,7 @@ func (d doctor) askAll(ctx context.Context) error {
 	var all sync.WaitGroup
 	for i, in := range d.cfg.Provisioning.Interfaces {
 		all.Go(func() {
+			defer bug.Return(nil, "ask for other DHCP servers", &errs[i])
 			var offers []dhcpd.Overheard
 			offers, errs[i] = d.ask(ctx, in.Name)
 			for _, o := range offers {
@@ -227,6 +229,7 @@ func (d doctor) bmcs(ctx context.Context) []api.Check {
 	var asked sync.WaitGroup
 	for i, m := range all {
 		asked.Go(func() {
+			defer bug.Return(nil, "ask a BMC", &errs[i])
 			select {
 			case turn <- struct{}{}:
 				defer func() { <-turn }()

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -233,7 +234,12 @@ func (f *followed) at(name, what string, open func(netip.Addr) (runner, error)) 
 		for at := first; ; {
 			here, leave := context.WithCancelCause(ctx)
 			serve := run
-			all.Go(func() { leave(serve(here)) })
+			all.Go(func() {
+				var err error
+				defer func() { leave(err) }()
+				defer bug.Return(f.log, what, &err)
+				err = serve(here)
+			})
 			var ok bool
 			if at, run, ok = f.next(here, name, what, at, open); !ok {
 				if ctx.Err() != nil {

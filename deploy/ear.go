@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -259,12 +259,8 @@ func (w *worker) hear(f Facts) {
 	ctx, cancel := context.WithCancel(w.ctx)
 	w.deafen = cancel
 	w.e.wg.Go(func() {
+		defer bug.Recover(w.log(), "listen to the console")
 		defer cancel()
-		defer func() {
-			if r := recover(); r != nil {
-				w.log().Error("listen to the console: bug", "panic", r, "stack", string(debug.Stack()))
-			}
-		}()
 		w.ear.listen(ctx, func() (power.BMC, error) { return w.bmc(w.snap.Load().m) })
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
@@ -168,6 +169,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.timeline.run(ctx)
 	stopped := make(chan struct{})
 	go func() {
+		defer bug.Recover(e.cfg.Log, "stop")
 		defer close(stopped)
 		e.wg.Wait()
 	}()
@@ -185,7 +187,10 @@ func (e *Engine) Drain() error { return e.timeline.drain() }
 func (e *Engine) startLocked(w *worker) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	w.stop = cancel
-	e.wg.Go(func() { w.run(ctx) })
+	e.wg.Go(func() {
+		defer bug.Recover(w.log(), "worker")
+		w.run(ctx)
+	})
 }
 
 // index makes a worker findable by id and MACs.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -34,6 +35,7 @@ func (w *worker) act(step inventory.Step) {
 	w.working = cancel
 	began := r.BeganAt
 	w.e.wg.Go(func() {
+		defer bug.Recover(w.log(), string(step))
 		defer cancel()
 		out := w.part(ctx, step, s)
 		// The loop may have gone on to another step (a phone-home, a cancel): then this outcome is history.
@@ -53,11 +55,7 @@ func (w *worker) act(step inventory.Step) {
 }
 
 func (w *worker) part(ctx context.Context, step inventory.Step, s *snapshot) (out outcome) {
-	defer func() {
-		if r := recover(); r != nil {
-			out = outcome{err: fmt.Errorf("bug in %s: %v", step, r)}
-		}
-	}()
+	defer bug.Return(w.log(), string(step), &out.err)
 	switch step {
 	case inventory.Validate:
 		return w.validate(ctx, s)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
@@ -197,7 +198,23 @@ func (t *timeline) next() []inventory.Event {
 	return batch
 }
 
-func (t *timeline) write(noted []inventory.Event) error {
+// write writes the first of what is pending. Those over which we panic are dropped: it would be the same again.
+func (t *timeline) write(noted []inventory.Event) (err error) {
+	survived := false
+	defer func() {
+		if !survived {
+			t.lost.Add(uint64(len(noted)))
+			t.dropped.Add(uint64(len(noted)))
+			t.pending = t.pending[len(noted):]
+		}
+	}()
+	defer bug.Return(t.log, "write the timeline", &err)
+	err = t.commitBatch(noted)
+	survived = true
+	return err
+}
+
+func (t *timeline) commitBatch(noted []inventory.Event) error {
 	batch := make([]inventory.Event, len(noted))
 	for i, e := range noted {
 		e.Machine = t.ownerOf(e)

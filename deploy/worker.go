@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
@@ -185,8 +186,10 @@ func call[T any](ctx context.Context, w *worker, f func() (T, error)) (T, error)
 	done := make(chan answer, 1)
 	select {
 	case w.mail <- func() {
-		v, err := f()
-		done <- answer{v, err}
+		var a answer
+		defer func() { done <- a }()
+		defer bug.Return(w.log(), "do what was asked", &a.err)
+		a.v, a.err = f()
 	}:
 	case <-ctx.Done():
 		return none, ctx.Err()
@@ -378,6 +381,7 @@ func (w *worker) syncPower() {
 	}
 	w.synced, w.syncAt = how, w.now().Add(powerSync)
 	w.e.wg.Go(func() {
+		defer bug.Recover(w.log(), "read the power")
 		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 		defer cancel()
 		if _, err := w.e.PowerStatus(ctx, string(w.id)); errors.Is(err, power.ErrRefused) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 // A rawSource gives the raw image in order. It fills buf, short only at the end of the image, where it
@@ -94,10 +95,14 @@ func pack(ctx context.Context, raw rawSource, w io.Writer, onChunk func(rawSize,
 		return readPieces(ctx, raw, free, todo, order)
 	})
 	for range packers {
-		g.Go(func() error { return packPieces(ctx, todo) })
+		g.Go(func() (err error) {
+			defer bug.Return(nil, "pack a chunk", &err)
+			return packPieces(ctx, todo)
+		})
 	}
 	var p packed
 	g.Go(func() (err error) {
+		defer bug.Return(nil, "write a chunk", &err)
 		p, err = writePieces(ctx, order, free, w, onChunk)
 		return err
 	})

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 // A Verdict is what Verify found out.
@@ -111,7 +112,8 @@ func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Ver
 		}
 		decoders = append(decoders, dec)
 	}
-	g.Go(func() error {
+	g.Go(func() (err error) {
+		defer bug.Return(nil, "verify an image", &err)
 		defer close(order)
 		defer close(todo)
 		for _, c := range m.Chunks {
@@ -127,7 +129,8 @@ func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Ver
 		return nil
 	})
 	for _, dec := range decoders {
-		g.Go(func() error {
+		g.Go(func() (err error) {
+			defer bug.Return(nil, "verify an image", &err)
 			for r := range todo {
 				r.judge(f, dec)
 				r.done <- struct{}{}
@@ -136,7 +139,8 @@ func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Ver
 		})
 	}
 	at := Progress{Phase: "verify", Total: m.RawSize}
-	g.Go(func() error {
+	g.Go(func() (err error) {
+		defer bug.Return(nil, "verify an image", &err)
 		for r := range order {
 			<-r.done // workers take all there is in todo, whatever becomes of ctx
 			if r.err != nil {
@@ -154,6 +158,7 @@ func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Ver
 
 // judge reads one chunk and holds it against its manifest.
 func (r *reading) judge(f io.ReaderAt, dec *images.Decoder) {
+	defer bug.Return(nil, "read a chunk", &r.err)
 	c := r.chunk
 	if int64(cap(r.frame)) < c.Length {
 		r.frame = make([]byte, c.Length)

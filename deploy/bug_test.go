@@ -1,0 +1,85 @@
+package deploy
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// A broken BMC makes its driver panic.
+type brokenBMC struct{ power.BMC }
+
+func (brokenBMC) Power(context.Context) (bool, error) { panic("slice bounds out of range") }
+
+// A panic in a driver costs the step, and the call that met it; the engine and the machine's worker go on.
+func TestADriverThatPanics(t *testing.T) {
+	r := newRack(t)
+	var broken atomic.Bool
+	r.open = func(power.Target) (power.BMC, error) { return maybe{r.bmc, brokenBMC{r.bmc}, &broken}, nil }
+	r.available()
+	broken.Store(true)
+	r.deploy(inventory.DeployRequest{})
+	m := r.until(inventory.Failed)
+	if m.Failure.Step != string(inventory.Validate) || !strings.Contains(m.Failure.Reason, "a bug of ours") {
+		t.Errorf("the failure is %+v, want that of validate, by a bug", m.Failure)
+	}
+	broken.Store(false)
+	r.retried("m1")
+	r.until(inventory.Deployed)
+}
+
+type maybe struct {
+	power.BMC
+	other power.BMC
+	on    *atomic.Bool
+}
+
+func (m maybe) Power(ctx context.Context) (bool, error) {
+	if m.on.Load() {
+		return m.other.Power(ctx)
+	}
+	return m.BMC.Power(ctx)
+}
+
+// Who asks a worker for something over which it panics gets an error, and not silence.
+func TestACallOverWhichAWorkerPanics(t *testing.T) {
+	r := newRack(t)
+	r.available()
+	w, err := r.now().find("m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(t.Context(), w, func() (int, error) { panic("nil map") }); err == nil || !strings.Contains(err.Error(), "nil map") {
+		t.Errorf("call of what panics: %v, want the panic as an error", err)
+	}
+	if n, err := call(t.Context(), w, func() (int, error) { return 7, nil }); n != 7 || err != nil {
+		t.Errorf("the next call: %d, %v, want 7", n, err)
+	}
+}
+
+// An event over which the timeline panics is dropped and counted; those that come later are written.
+func TestAnEventOverWhichTheTimelinePanics(t *testing.T) {
+	const evil = inventory.MAC("52:54:00:00:00:66")
+	tl, store := newRecorder(t)
+	armed := false
+	tl.owner = func(mac inventory.MAC) inventory.MachineID {
+		if armed && mac == evil {
+			panic("index out of range")
+		}
+		return "m-1"
+	}
+	tl.note(packet(evil, 0, "DISCOVER"))
+	armed = true
+	if err := tl.commit(t.Context()); err == nil || !strings.Contains(err.Error(), "index out of range") {
+		t.Errorf("commit = %v, want the panic as an error", err)
+	}
+	tl.note(packet(testMAC, 1, "REQUEST"))
+	commit(t, tl)
+	if got := story(t, store); got != "REQUEST" || tl.dropped.Load() != 1 {
+		t.Errorf("the timeline tells %q, %d dropped; want REQUEST, 1", got, tl.dropped.Load())
+	}
+}

@@ -1,0 +1,87 @@
+package bug
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// recovering are what a goroutine may begin with: the functions here, and a package's own that does the same.
+var recovering = map[string]bool{"bug.Recover": true, "bug.Return": true, "recovered": true}
+
+// TestEveryGoroutineRecovers reads the packages whose goroutines handle what comes from outside. A goroutine there is a function literal
+// that defers one of recovering before it does anything but declare and defer.
+func TestEveryGoroutineRecovers(t *testing.T) {
+	seen := 0
+	for _, dir := range []string{"deploy", "api", "images", "appliance"} {
+		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "apitest") {
+				return err
+			}
+			files := token.NewFileSet()
+			file, err := parser.ParseFile(files, path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if begun := goroutine(n); begun != nil {
+					seen++
+					if f, ok := begun.(*ast.FuncLit); !ok || !recovers(f.Body) {
+						t.Errorf("%s: this goroutine does not recover where it begins", files.Position(n.Pos()))
+					}
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen < 10 {
+		t.Errorf("%d goroutines were found, want more: is the source where this test looks?", seen)
+	}
+}
+
+// goroutine is what a statement starts beside itself: go f(), or x.Go(f) of a WaitGroup or an errgroup.
+func goroutine(n ast.Node) ast.Expr {
+	switch n := n.(type) {
+	case *ast.GoStmt:
+		return n.Call.Fun
+	case *ast.CallExpr:
+		if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Go" && len(n.Args) == 1 {
+			return n.Args[0]
+		}
+	}
+	return nil
+}
+
+func recovers(body *ast.BlockStmt) bool {
+	for _, s := range body.List {
+		switch s := s.(type) {
+		case *ast.DeclStmt:
+		case *ast.DeferStmt:
+			if recovering[name(s.Call.Fun)] {
+				return true
+			}
+		default:
+			return false
+		}
+	}
+	return false
+}
+
+func name(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return fmt.Sprintf("%s.%s", name(e.X), e.Sel.Name)
+	}
+	return ""
+}
