@@ -19,6 +19,7 @@ type PowerRequest struct {
 type BootDevice struct {
 	Device     power.Device `json:"device" enum:"none,pxe,disk,cdrom,bios,other"`
 	Persistent bool         `json:"persistent,omitempty" doc:"for every boot, not only the next one"`
+	Unread     bool         `json:"unread,omitempty" doc:"the BMC took it and refuses to tell what stands"`
 	// EFI is asked for as the machine's firmware was reported, when it is left out.
 	EFI *bool `json:"efi,omitempty" doc:"with the EFI bit; left out: as the machine last booted"`
 }
@@ -62,5 +63,5 @@ func (s *Server) addPower(rest huma.API) {
 }
 
 func bootAnswer(b power.Boot, err error) (*body[BootDevice], error) {
-	return &body[BootDevice]{BootDevice{Device: b.Device, Persistent: b.Persistent, EFI: &b.EFI}}, err
+	return &body[BootDevice]{BootDevice{Device: b.Device, Persistent: b.Persistent, Unread: b.Unread, EFI: &b.EFI}}, err
 }

@@ -212,6 +212,8 @@ func (w *worker) startWith(ctx context.Context, b power.BMC, m inventory.Machine
 		doubt = fmt.Sprintf(" (the BMC reads back %s)", stands)
 	case err != nil:
 		return "", w.e.bmcProblem(m, err)
+	case stands.Unread:
+		doubt = " (the BMC refuses to tell what stands; the proof will decide)"
 	}
 	if err := power.On(ctx, b, w.e.cfg.Pace); err != nil {
 		return "", w.e.bmcProblem(m, err)

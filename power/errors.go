@@ -10,6 +10,7 @@ var (
 	ErrRefused     = errors.New("user or password rejected")
 	ErrPrivilege   = errors.New("the user may not do this")
 	ErrUnsupported = errors.New("not supported by this BMC")
+	ErrDeclined    = errors.New("refused")         // answered with a code that says no more than that
 	ErrBusy        = errors.New("the BMC is busy") // it answered so each time that we asked
 	ErrTaken       = errors.New("another session has the serial console")
 	// ErrNotKept: the BMC accepted a boot device and reads back another one. Some BMCs

@@ -33,18 +33,20 @@ type Boot struct {
 	Device     Device
 	Persistent bool // for every boot, not only the next one
 	EFI        bool // for UEFI; without it some machines fall back to BIOS emulation
+	// Unread says that the BMC took this and refuses to tell what stands.
+	Unread bool
 }
 
 func (b Boot) String() string {
-	if b.Device == DeviceNone {
-		return string(b.Device)
+	s := string(b.Device)
+	if b.Device != DeviceNone {
+		s += map[bool]string{false: " once", true: " persistent"}[b.Persistent]
+		if b.EFI {
+			s += " efi"
+		}
 	}
-	s := string(b.Device) + " once"
-	if b.Persistent {
-		s = string(b.Device) + " persistent"
-	}
-	if b.EFI {
-		s += " efi"
+	if b.Unread {
+		s += " (the BMC refuses to tell what stands)"
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package power
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -108,7 +109,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 // AssertBoot sets the boot device and reads it back. When it was not kept, it sets it
 // again; when that does not help and once was asked for, it sets it persistently. It
 // returns what finally stands, which the caller compares (a persistent override must be taken back
-// later), and an error that is ErrNotKept when that is not what was asked for.
+// later), and an error that is ErrNotKept when that is not what was asked for. A BMC that took the device and refuses
+// to tell it is doubt and no error: what is returned is Unread then.
 func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	p = p.withDefaults()
 	rungs := []Boot{want, want}
@@ -132,6 +134,10 @@ func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 			continue
 		}
 		if stands, err = b.Boot(ctx); err != nil {
+			if errors.Is(err, ErrUnsupported) || errors.Is(err, ErrPrivilege) || errors.Is(err, ErrDeclined) {
+				try.Unread = true
+				return try, nil
+			}
 			if hopeless(err) {
 				return stands, err
 			}

@@ -67,5 +67,5 @@ func (c *cli) setBoot(cmd *cobra.Command, client *api.Client, machines []invento
 }
 
 func bootWords(b api.BootDevice) string {
-	return power.Boot{Device: b.Device, Persistent: b.Persistent, EFI: b.EFI != nil && *b.EFI}.String()
+	return power.Boot{Device: b.Device, Persistent: b.Persistent, Unread: b.Unread, EFI: b.EFI != nil && *b.EFI}.String()
 }

@@ -3,6 +3,7 @@ package ipmi
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/types"
@@ -106,7 +107,7 @@ func (c *controller) SetBoot(ctx context.Context, b power.Boot) error {
 			}
 			return err == nil, err
 		}
-		begun, err := took(paramSetInProgress, 1)
+		begun, err := begin(ctx, set, 4*c.driver.backoff())
 		if err != nil {
 			return err
 		}
@@ -131,4 +132,35 @@ func (c *controller) SetBoot(ctx context.Context, b power.Boot) error {
 		}
 		return err
 	})
+}
+
+// begin tells the BMC that boot options are being set, which it need not know. Another client that is in the middle, or has died there,
+// is waited for once; then what it left is ended.
+func begin(ctx context.Context, set func(param byte, data ...byte) error, patience time.Duration) (begun bool, err error) {
+	for try := range 3 {
+		err := set(paramSetInProgress, 1)
+		code, answered := types.IsResponseError(err)
+		switch {
+		case err == nil:
+			return true, nil
+		case !answered:
+			return false, err
+		case code.CompletionCode() != 0x81: // table 28-12: set in progress is not "complete"
+			return false, nil
+		case try == 0:
+			err = sleep(ctx, patience)
+		case try == 1:
+			if err = set(paramSetInProgress, 0); err != nil {
+				if _, answered := types.IsResponseError(err); answered {
+					return false, nil
+				}
+			}
+		default:
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }

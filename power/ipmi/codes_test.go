@@ -121,6 +121,36 @@ func TestSetBootSequence(t *testing.T) {
 			nil,
 		},
 		{
+			"another client died in the middle", func(n int, data []byte) types.CompletionCode {
+				if data[0] == paramSetInProgress && data[1] == 1 && n < 3 {
+					return 0x81
+				}
+				return 0
+			},
+			[]string{"0001", "0001", "0000", "0001", "0308", "040101", flags, "0002", "0000"},
+			nil,
+		},
+		{
+			"another client was in the middle", func(n int, _ []byte) types.CompletionCode {
+				if n == 1 {
+					return 0x81
+				}
+				return 0
+			},
+			[]string{"0001", "0001", "0308", "040101", flags, "0002", "0000"},
+			nil,
+		},
+		{
+			"in the middle for ever", func(_ int, data []byte) types.CompletionCode {
+				if data[0] == paramSetInProgress {
+					return 0x81
+				}
+				return 0
+			},
+			[]string{"0001", "0001", "0000", "0308", "040101", flags},
+			nil,
+		},
+		{
 			"no flags", func(_ int, data []byte) types.CompletionCode {
 				if data[0] == paramBootFlags {
 					return 0x80
@@ -138,6 +168,19 @@ func TestSetBootSequence(t *testing.T) {
 		}
 		if diff := cmp.Diff(c.want, r.sent()); diff != "" {
 			t.Errorf("%s: what was sent (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
+
+// A BMC that takes boot flags and refuses to tell them leaves a doubt, not an error, and is set once.
+func TestARefusedReadIsDoubt(t *testing.T) {
+	want := power.Boot{Device: power.DevicePXE, EFI: true}
+	for _, code := range []types.CompletionCode{0x80, 0xC1, 0xCB, 0xD4, 0xFF} {
+		r := &recorder{code: func(int, []byte) types.CompletionCode { return code }}
+		b := r.open(t, types.CommandGetSystemBootOptions)
+		stands, err := power.AssertBoot(t.Context(), b, want, powertest.Fast)
+		if err != nil || !stands.Unread || stands.Device != want.Device || stands.Persistent || len(r.sent()) != 1 {
+			t.Errorf("AssertBoot with code %#02x on the read = %+v, %v after %d reads; want pxe once, unread, after 1", uint8(code), stands, err, len(r.sent()))
 		}
 	}
 }

@@ -130,7 +130,7 @@ func silent(text string) bool {
 
 // completion gives the generic completion codes (table 5-2) their meaning.
 func completion(code types.CompletionCode) error {
-	kind := errors.New("refused")
+	kind := power.ErrDeclined
 	switch code {
 	case 0xC0, 0xC3, 0xC4, 0xD2: // node busy, timeout, out of space, initialisation in progress
 		kind = power.ErrBusy

@@ -20,6 +20,7 @@ type Quirks struct {
 	LosesBoot    int  // so many SetBoots are accepted and not kept
 	OnlyForEver  bool // an override for one boot is accepted and not kept
 	DropsBoot    bool // every override is done and none can be read back
+	HidesBoot    bool // every override is done and reading it is refused
 	Silent       bool // never answers
 	Refuses      bool // does not like the password
 }
@@ -38,6 +39,8 @@ var (
 	Forgetful = Quirks{OnlyForEver: true}
 	// Mute does as told about boot devices and reads back "none": OpenIPMI's ipmi_sim 2.0.33.
 	Mute = Quirks{DropsBoot: true}
+	// Secretive takes boot flags and answers a read with a completion code (0xC1, 0xCB, 0xFF).
+	Secretive = Quirks{HidesBoot: true}
 )
 
 // BMC is a management controller and its machine. The zero value is obedient and its machine is off.
@@ -204,6 +207,9 @@ func (b *BMC) Boot(ctx context.Context) (power.Boot, error) {
 	defer b.mu.Unlock()
 	if err := b.beginLocked(ctx, "boot"); err != nil {
 		return power.Boot{}, err
+	}
+	if b.Quirks.HidesBoot {
+		return power.Boot{}, &power.Error{Target: "192.0.2.1:623", Doing: "read boot device", Err: power.ErrDeclined}
 	}
 	if b.Quirks.DropsBoot {
 		return none(power.Boot{}), nil
