@@ -165,7 +165,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.startLocked(w)
 	}
 	e.mu.Unlock()
-	e.wg.Go(func() { e.expireStrangers(ctx) })
+	e.wg.Go(func() {
+		defer bug.Recover(e.cfg.Log, "let strangers expire")
+		e.expireStrangers(ctx)
+	})
 	e.timeline.run(ctx)
 	stopped := make(chan struct{})
 	go func() {
