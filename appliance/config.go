@@ -17,6 +17,7 @@ import (
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/ipxe"
+	"github.com/pxectl/pxectl/power"
 )
 
 // Config is appliance.yaml. The file of that name at the top of the repository documents every key.
@@ -202,6 +203,12 @@ func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []s
 			wrong("bmc.password_file: %v", err)
 		}
 		c.BMC.Password = strings.TrimRight(string(raw), "\r\n")
+	}
+	if err := power.CheckUser(c.BMC.User); err != nil {
+		wrong("bmc.user: %v", err)
+	}
+	if err := power.CheckPassword(c.BMC.Password); err != nil {
+		wrong("bmc.password: %v", err)
 	}
 	slices.Sort(mistakes) // the maps above have no order
 	mistakes = append(mistakes, c.checkBoot()...)

@@ -70,7 +70,11 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 			},
 		},
 		"an interface twice": {"provisioning: {interfaces: [{name: lo}, {name: lo, address: 127.0.0.1}]}", []string{"provisioning.interfaces[1].name: lo is provisioning.interfaces[0] too"}},
-		"same port twice":    {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
+		"BMC credentials": {
+			"provisioning: {interfaces: [{name: lo}]}\nbmc: {user: a-name-of-18-bytes, password: \"123456789012345678901\"}",
+			[]string{`bmc.user: BMC user "a-name-of-18-bytes": 18 bytes, IPMI takes 16 at most`, "bmc.password: BMC password: 21 bytes, IPMI takes 20 at most"},
+		},
+		"same port twice": {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
 	} {
 		_, err := Parse("a.yaml", []byte(c.yaml), loopback)
 		if err == nil {

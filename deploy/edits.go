@@ -96,9 +96,15 @@ func (b BMCEdit) apply(to *inventory.BMC, seal Sealer) error {
 		}
 	}
 	if b.User != nil {
+		if err := power.CheckUser(*b.User); err != nil {
+			return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Err: err}
+		}
 		to.User = *b.User
 	}
 	if b.Password != nil {
+		if err := power.CheckPassword(*b.Password); err != nil {
+			return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Hint: "is that the file with the password alone?", Err: err}
+		}
 		to.Password = nil
 		if *b.Password != "" {
 			sealed, err := seal([]byte(*b.Password))

@@ -52,3 +52,25 @@ func Canonical(s string) (string, error) {
 	}
 	return ap.String(), nil
 }
+
+// What IPMI 2.0 takes at most, in bytes: sections 22.28 (Set User Name) and 22.30 (Set User Password).
+const (
+	maxUser     = 16
+	maxPassword = 20
+)
+
+// CheckUser refuses the name of a user that no BMC can have.
+func CheckUser(name string) error {
+	if len(name) > maxUser {
+		return fmt.Errorf("BMC user %q: %d bytes, IPMI takes %d at most", name[:min(len(name), 40)], len(name), maxUser)
+	}
+	return nil
+}
+
+// CheckPassword refuses a password that no BMC can have, and does not tell it.
+func CheckPassword(password string) error {
+	if len(password) > maxPassword {
+		return fmt.Errorf("BMC password: %d bytes, IPMI takes %d at most", len(password), maxPassword)
+	}
+	return nil
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,12 +18,6 @@ import (
 
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/power"
-)
-
-// IPMI 2.0 section 13.28.1 (RAKP 1: user name) and 22.30 (passwords are stored as 20 bytes).
-const (
-	maxUser     = 16
-	maxPassword = 20
 )
 
 const (
@@ -68,11 +63,8 @@ func (d *Driver) Open(t power.Target) (power.BMC, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(t.User) > maxUser {
-		return nil, fmt.Errorf("BMC %s: user %q: %d bytes, IPMI takes %d", addr, t.User, len(t.User), maxUser)
-	}
-	if len(t.Password) > maxPassword {
-		return nil, fmt.Errorf("BMC %s: password of user %q: %d bytes, IPMI takes %d", addr, t.User, len(t.Password), maxPassword)
+	if err := errors.Join(power.CheckUser(t.User), power.CheckPassword(t.Password)); err != nil {
+		return nil, fmt.Errorf("BMC %s: %w", addr, err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
