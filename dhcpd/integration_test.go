@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -65,7 +67,7 @@ func newSite(t *testing.T, decide Decider) *site {
 			if err != nil {
 				t.Errorf("Run() = %v, want nil after the context ended", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Error("Run did not end with its context")
 		}
 	})
@@ -104,8 +106,8 @@ func start(t *testing.T, cmd *exec.Cmd, ready string) {
 	case <-said:
 	case <-drained:
 		t.Fatalf("%s ended before it was ready", cmd.Path)
-	case <-time.After(10 * time.Second):
-		t.Fatalf("%s: not ready after 10 s", cmd.Path)
+	case <-time.After(patience):
+		t.Fatalf("%s: not ready after %s", cmd.Path, patience)
 	}
 }
 
@@ -118,7 +120,7 @@ func boots(_ context.Context, c Client) (Boot, bool) {
 }
 
 // The helper process: a boot client on another host. It broadcasts or unicasts one
-// packet of testdata and prints every answer that it hears in time.
+// packet of testdata and prints every answer that it hears until its input ends.
 func TestHelperClient(t *testing.T) {
 	if os.Getenv("DHCPD_TEST_CLIENT") == "" {
 		return // not skipped: nothing is left untested
@@ -143,7 +145,10 @@ func TestHelperClient(t *testing.T) {
 	if _, err := conn.WriteTo(raw, net.UDPAddrFromAddrPort(dst)); err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(700 * time.Millisecond))
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		conn.Close()
+	}()
 	for buf := make([]byte, 2000); ; {
 		n, from, err := conn.ReadFrom(buf)
 		if err != nil {
@@ -157,8 +162,8 @@ func TestHelperClient(t *testing.T) {
 	}
 }
 
-// play sends one packet from a host and returns what it heard.
-func play(t *testing.T, h testnet.Host, packet, src, dst string) []string {
+// play sends one packet from a host and returns what it heard until enough of that is there.
+func play(t *testing.T, h testnet.Host, packet, src, dst string, enough func(heard []string) bool) []string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -166,37 +171,81 @@ func play(t *testing.T, h testnet.Host, packet, src, dst string) []string {
 	}
 	cmd := h.Command(self, "-test.run=^TestHelperClient$")
 	cmd.Env = append(os.Environ(), "DHCPD_TEST_CLIENT="+packet, "DHCPD_TEST_SRC="+src, "DHCPD_TEST_DST="+dst)
-	out, err := cmd.CombinedOutput()
+	var said outcome
+	cmd.Stdout, cmd.Stderr = &said, &said
+	in, err := cmd.StdinPipe()
 	if err != nil {
-		t.Fatalf("helper client: %v\n%s", err, out)
+		t.Fatal(err)
 	}
-	var heard []string
-	for line := range strings.Lines(string(out)) {
-		if s, ok := strings.CutPrefix(strings.TrimSpace(line), "HEARD "); ok {
-			heard = append(heard, s)
-		}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
-	return heard
+	for end := time.Now().Add(patience); !enough(said.heard()) && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	time.Sleep(100 * time.Millisecond) // for what should not come
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("helper client: %v\n%s", err, said.String())
+	}
+	return said.heard()
 }
 
-// capture records all DHCP on the bridge until the returned function is called, which
-// then returns all packets with the addresses they came from.
-func capture(t *testing.T) func() []wire {
+// patience is how long tests wait for what must come. It is much more than a busy machine needs.
+const patience = time.Minute
+
+// outcome is what a helper client says.
+type outcome struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *outcome) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *outcome) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func (o *outcome) heard() (all []string) {
+	for line := range strings.Lines(o.String()) {
+		if s, ok := strings.CutPrefix(line, "HEARD "); ok && strings.HasSuffix(s, "\n") {
+			all = append(all, strings.TrimSpace(s))
+		}
+	}
+	return all
+}
+
+// fromUs says whether one of the answers is ours.
+func fromUs(heard []string) bool {
+	return slices.ContainsFunc(heard, func(s string) bool { return strings.Contains(s, "from 10.77.0.1:") })
+}
+
+// packets is how many packets we have seen, and answered or not.
+func (v *site) packets() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.seen)
+}
+
+// capture records all DHCP on the bridge until the returned function is called. That returns all packets with the addresses
+// they came from, as soon as those are among them that were certainly sent; tcpdump writes them when it gets to it.
+func capture(t *testing.T) func(there func([]wire) bool) []wire {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "dhcp.pcap")
 	tcpdump := exec.Command("tcpdump", "-U", "-Z", "root", "-i", "br0", "-s0", "-w", file, "udp port 67 or udp port 68 or udp port 4011")
 	start(t, tcpdump, "listening on")
-	return func() []wire {
-		deadline := time.Now().Add(3 * time.Second)
-		for last := int64(-1); time.Now().Before(deadline); time.Sleep(300 * time.Millisecond) {
+	return func(there func([]wire) bool) []wire {
+		t.Helper()
+		until(t, "the capture has all packets", func() bool {
 			st, err := os.Stat(file)
-			if err == nil && st.Size() == last && last > 24 {
-				break
-			}
-			if err == nil {
-				last = st.Size()
-			}
-		}
+			return err == nil && st.Size() >= 24 && there(readPcap(t, file))
+		})
 		return readPcap(t, file)
 	}
 }
@@ -227,8 +276,11 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 		{"os-windows-request", ":68", "255.255.255.255:67", ""},
 	} {
 		t.Run(c.packet, func(t *testing.T) {
+			before := v.packets()
 			var ours []string
-			for _, h := range play(t, client, c.packet, c.src, c.dst) {
+			for _, h := range play(t, client, c.packet, c.src, c.dst, func(heard []string) bool {
+				return v.packets() > before && (c.want == "" || fromUs(heard))
+			}) {
 				if strings.Contains(h, "from 10.77.0.1:") {
 					ours = append(ours, h)
 				}
@@ -242,7 +294,7 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 		})
 	}
 
-	packets := stop()
+	packets := stop(func(packets []wire) bool { return count(packets, ourAddr) >= 9 && count(packets, otherAddr) > 0 })
 	var from, others int
 	for _, w := range packets {
 		switch w.src.Addr() {
@@ -268,6 +320,16 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 	}
 }
 
+// count is how many packets come from an address.
+func count(packets []wire, from netip.Addr) (n int) {
+	for _, w := range packets {
+		if w.src.Addr() == from {
+			n++
+		}
+	}
+	return n
+}
+
 // Real DHCP clients of operating systems get their lease from dnsmasq and no word from us.
 func TestOrdinaryClientsAreLeftAlone(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq", "tcpdump")
@@ -284,14 +346,17 @@ func TestOrdinaryClientsAreLeftAlone(t *testing.T) {
 			stop := capture(t)
 			mac := fmt.Sprintf("52:54:00:88:00:%02x", i)
 			h := testnet.NewHost(t, c.program, "", mac)
-			ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			cmd := h.Command(c.program, c.args...)
 			got := leased(ctx, t, cmd)
 			if !strings.Contains(got, "10.77.0.1") {
 				t.Errorf("%s says %q, want a lease from 10.77.0.100 to 10.77.0.150", c.program, got)
 			}
-			for _, w := range stop() {
+			acked := func(w wire) bool {
+				return w.src.Addr() == otherAddr && w.p.ClientHWAddr.String() == mac && w.p.MessageType() == dhcpv4.MessageTypeAck
+			}
+			for _, w := range stop(func(packets []wire) bool { return slices.ContainsFunc(packets, acked) }) {
 				if w.src.Addr() == ourAddr {
 					t.Errorf("we sent %v to %v", w.p.MessageType(), w.dst)
 				}
@@ -384,13 +449,13 @@ func TestTakenPort67IsNamed(t *testing.T) {
 // Relayed packets are answered to the relay's own address, port 67.
 func TestRelay(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq")
-	newSite(t, boots)
+	v := newSite(t, boots)
 	relay := testnet.NewHost(t, "relay", "10.77.0.3/24", "")
 	relay.Run(t, "ip", "addr", "add", "10.78.0.1/24", "dev", "lo")
 	if out, err := exec.Command("ip", "route", "add", "10.78.0.0/24", "via", "10.77.0.3").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	got := play(t, relay, "uefi-relayed-discover", "0.0.0.0:67", "10.77.0.1:67")
+	got := play(t, relay, "uefi-relayed-discover", "0.0.0.0:67", "10.77.0.1:67", func(heard []string) bool { return v.packets() > 0 && fromUs(heard) })
 	want := `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("the relay heard\n%q, want\n%q", got, want)

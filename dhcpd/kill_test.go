@@ -103,7 +103,7 @@ func TestKilledServerHasForgottenNothing(t *testing.T) {
 		if err := clients.Start(); err != nil {
 			t.Fatal(err)
 		}
-		stop := time.AfterFunc(20*time.Second, func() { _ = clients.Process.Kill() })
+		stop := time.AfterFunc(patience, func() { _ = clients.Process.Kill() })
 		var acks int
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			f := strings.Fields(lines.Text())

@@ -27,6 +27,9 @@ func readPcap(t *testing.T, file string) []wire {
 	var all []wire
 	for b = b[24:]; len(b) >= 16; {
 		n := int(binary.LittleEndian.Uint32(b[8:]))
+		if len(b) < 16+n {
+			break // it is being written
+		}
 		frame := b[16 : 16+n]
 		b = b[16+n:]
 		ip := frame[14:]
