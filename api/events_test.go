@@ -78,7 +78,7 @@ func TestEventsFollow(t *testing.T) {
 	socket := filepath.Join(shortDir(t), "s")
 	stop := start(t, socket, handler)
 	c := newClient(t, socket)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	seen := make(chan uint64)
 	ended := make(chan error, 1)

@@ -47,7 +47,7 @@ func TestInterruptedImport(t *testing.T) {
 	if _, err := newClient(t, socket).Import(ctx, source, store.ImportOptions{Force: true, Name: "x"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Import = %v, want context.Canceled", err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); left() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); left() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d entries are left in the store", left())
 		}

@@ -63,7 +63,7 @@ func start(t *testing.T, socket string, h http.Handler) (stop func()) {
 			if err != nil {
 				t.Errorf("Serve = %v, want nil", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("Serve did not end")
 		}
 	}

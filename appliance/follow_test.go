@@ -134,7 +134,7 @@ func TestNamedAddressIsKept(t *testing.T) {
 func (s *site) event(t *testing.T, text string) inventory.Event {
 	t.Helper()
 	var all []inventory.Event
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		var err error
 		if all, err = s.engine.Events(0, "", 1000); err != nil {
 			t.Fatal(err)

@@ -200,7 +200,7 @@ func (s *site) why(t *testing.T, ref, sentence, next string) deploy.Diagnosis {
 	s.ahead.Store(int64(10 * time.Minute))
 	var d deploy.Diagnosis
 	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if d, err = s.engine.Why(ref); err == nil && strings.Contains(d.Sentence, sentence) && strings.Contains(d.Next, next) {
 			return d
 		}

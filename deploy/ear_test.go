@@ -41,13 +41,13 @@ func (r *rack) off() {
 
 func (r *rack) soon(what string, ok func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			events, _ := r.now().Events(0, "", 1000)
 			for _, e := range events {
 				r.t.Logf("%s %s", e.Kind, e.Text)
 			}
-			r.t.Fatalf("not within 10 s: %s", what)
+			r.t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
@@ -127,7 +127,7 @@ func TestAPanicIsQuoted(t *testing.T) {
 func TestLastWordsOfABootInVain(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
-	r.dead.BootAgent = 1500 * time.Millisecond
+	r.dead.BootAgent = 5 * time.Second // time enough to speak and be quoted in each of its walks
 	r.available()
 	r.off()
 	r.deploy(inventory.DeployRequest{})

@@ -110,7 +110,7 @@ func TestACrashWhileTheAgentBoots(t *testing.T) {
 // acted waits until our own part of a step is done.
 func (r *rack) acted(step inventory.Step) {
 	r.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		d, err := r.now().Deployment("m1")
 		if err == nil && d.Step == step && len(d.History) > 0 && !d.History[len(d.History)-1].ActedAt.IsZero() {
 			return
@@ -178,7 +178,7 @@ func TestDeploymentsThatFailSayWhy(t *testing.T) {
 			step: "write-image", reason: "chunk 17: sha256 does not match", hint: "image verify",
 		},
 		"an agent that never calls": {
-			prepare: func(r *rack) { r.dead.BootAgent = 400 * time.Millisecond },
+			prepare: func(r *rack) { r.dead.BootAgent = 2 * time.Second },
 			late: func(r *rack) {
 				if _, err := r.now().Power(context.Background(), "test", "m1", power.ActOff); err != nil {
 					r.t.Fatal(err)
@@ -440,10 +440,10 @@ func TestACancelGoesBackToWhatWas(t *testing.T) {
 	if m := cancelled(); m.State != inventory.Deployed || !m.Unverified || m.Failure != nil {
 		t.Errorf("after the cancel the machine is %s, unverified %v, failure %v; want deployed, true, none", m.State, m.Unverified, m.Failure)
 	}
-	r.bmc.Quirks.Refuses = true
+	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true })
 	r.deploy(inventory.DeployRequest{Redeploy: true})
 	r.until(inventory.Failed)
-	r.bmc.Quirks.Refuses = false
+	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = false })
 	if m := cancelled(); m.State != inventory.Deployed || m.Deployment != first.ID || m.Failure != nil {
 		t.Errorf("cancelled after one that touched nothing: %s by %s, failure %v; want deployed by %s", m.State, m.Deployment, m.Failure, first.ID)
 	}
@@ -473,7 +473,7 @@ func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 	}
 	r.available()
 	r.deploy(inventory.DeployRequest{})
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if d, err := r.now().Deployment("m1"); err == nil && d.Step == inventory.WriteImage {
 			break
 		}

@@ -63,7 +63,7 @@ func newRack(t *testing.T) *rack {
 	r := &rack{
 		t: t, at: testBMC, path: filepath.Join(t.TempDir(), "db"), policy: PolicyApprove,
 		disks: []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512}},
-		dead:  Deadlines{BootAgent: 10 * time.Second, WriteImage: 10 * time.Second, VerifyOS: 10 * time.Second},
+		dead:  Deadlines{BootAgent: time.Minute, WriteImage: time.Minute, VerifyOS: time.Minute},
 	}
 	r.bmc = &powertest.BMC{}
 	r.bmc.Booted = func(b power.Boot) { r.powerOn(b) }
@@ -384,7 +384,7 @@ func (r *rack) system(ctx context.Context) {
 // until waits for a state, and shows the timeline when it does not come.
 func (r *rack) until(want inventory.State) inventory.Machine {
 	r.t.Helper()
-	end := time.Now().Add(20 * time.Second)
+	end := time.Now().Add(time.Minute)
 	for {
 		m, err := r.now().Machine(string(testMAC))
 		if err == nil && m.State == want {
@@ -422,7 +422,7 @@ func (r *rack) available() {
 
 func (r *rack) reported() {
 	r.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		if m, err := r.now().Machine(string(testMAC)); err == nil && m.Report != nil {
 			return
 		}

@@ -35,45 +35,46 @@ func TestFetch(t *testing.T) {
 		handler func(w http.ResponseWriter, r *http.Request, try int)
 		want    string // of the error; "" for success
 		tries   int
+		stalls  bool
 	}{
-		{"plain", func(w http.ResponseWriter, r *http.Request, _ int) { serve(w, r) }, "", 1},
+		{"plain", func(w http.ResponseWriter, r *http.Request, _ int) { serve(w, r) }, "", 1, false},
 		{"cut and resumed", func(w http.ResponseWriter, r *http.Request, try int) {
 			if try < 4 {
 				cutTo(w, r, 2)
 			}
 			serve(w, r)
-		}, "", 4},
+		}, "", 4, false},
 		{"busy, then not", func(w http.ResponseWriter, r *http.Request, try int) {
 			if try == 1 {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
 			serve(w, r)
-		}, "", 2},
+		}, "", 2, false},
 		{"stalled, then not", func(w http.ResponseWriter, r *http.Request, try int) {
 			if try == 1 {
 				<-r.Context().Done()
 				return
 			}
 			serve(w, r)
-		}, "", 2},
-		{"always cut at once", func(w http.ResponseWriter, r *http.Request, _ int) { cutTo(w, r, 0) }, "unexpected EOF", 3},
-		{"always stalled", func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() }, "sends nothing", 3},
-		{"no Range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Del("Range"); serve(w, r) }, "must support Range", 1},
-		{"another range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Set("Range", "bytes=0-9"); serve(w, r) }, "Content-Range", 1},
-		{"gone", func(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusNotFound) }, "404", 2},
+		}, "", 2, true},
+		{"always cut at once", func(w http.ResponseWriter, r *http.Request, _ int) { cutTo(w, r, 0) }, "unexpected EOF", 3, false},
+		{"always stalled", func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() }, "sends nothing", 3, true},
+		{"no Range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Del("Range"); serve(w, r) }, "must support Range", 1, false},
+		{"another range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Set("Range", "bytes=0-9"); serve(w, r) }, "Content-Range", 1, false},
+		{"gone", func(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusNotFound) }, "404", 2, false},
 		{"not there yet", func(w http.ResponseWriter, r *http.Request, try int) {
 			if try == 1 {
 				w.WriteHeader(http.StatusNotFound)
 				return
 			}
 			serve(w, r)
-		}, "", 2},
+		}, "", 2, false},
 		{"another image", func(w http.ResponseWriter, r *http.Request, _ int) {
 			w.Header().Set("ETag", `"id2"`)
 			w.Header().Set("Content-Range", "bytes 5-14/20")
 			w.WriteHeader(http.StatusPartialContent)
-		}, "another image", 1},
+		}, "another image", 1, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -83,7 +84,10 @@ func TestFetch(t *testing.T) {
 				tt.handler(w, r, int(tries.Add(1)))
 			}))
 			defer srv.Close()
-			f := Fetcher{Client: srv.Client(), URL: srv.URL + "/disk.zst", ID: "id1", Stall: 100 * time.Millisecond, Attempts: 3, Refusals: 2, Backoff: time.Millisecond}
+			f := Fetcher{Client: srv.Client(), URL: srv.URL + "/disk.zst", ID: "id1", Stall: time.Minute, Attempts: 3, Refusals: 2, Backoff: time.Millisecond}
+			if tt.stalls {
+				f.Stall = time.Second
+			}
 			got, err := f.Fetch(t.Context(), nil, 5, 10)
 			switch {
 			case tt.want == "" && (err != nil || string(got) != "56789abcde"):
@@ -112,7 +116,7 @@ func TestFetchTrickle(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	f := Fetcher{Client: srv.Client(), URL: srv.URL, Stall: 100 * time.Millisecond, Attempts: 2, Backoff: time.Millisecond}
+	f := Fetcher{Client: srv.Client(), URL: srv.URL, Stall: 500 * time.Millisecond, Attempts: 2, Backoff: time.Millisecond}
 	if _, err := f.Fetch(t.Context(), nil, 0, 1<<20); err == nil || !strings.Contains(err.Error(), "next to nothing") || tries.Load() != 2 {
 		t.Errorf("Fetch = %v after %d tries, want it to give up after 2", err, tries.Load())
 	}

@@ -68,9 +68,9 @@ func TestRack(t *testing.T) {
 	}
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("after 30 s still not: %s", what)
+				t.Fatalf("after three minutes still not: %s", what)
 			}
 		}
 	}

@@ -130,7 +130,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 // runAgent runs it until the final reboot order, or the error it ends with.
 func runAgent(t *testing.T, ag *Agent) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Second, errors.New("the agent did not end"))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Minute, errors.New("the agent did not end"))
 	defer cancel()
 	rebooted := make(chan struct{}, 1)
 	ag.Restart = func(string) error {
@@ -301,17 +301,15 @@ func TestServerRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Nobody listens at first; then the same key answers at that address.
-	address := l.Addr().String()
-	_ = l.Close()
 	p := a.params()
-	p.URL = "https://" + address
+	p.URL = "https://" + l.Addr().String()
 	ag.Client = newClient(t, p)
 	go func() {
-		time.Sleep(50 * time.Millisecond)
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			return
+		// Whoever calls is hung up on at first; then the same key answers at that address.
+		for range 3 {
+			if conn, err := l.Accept(); err == nil {
+				conn.Close()
+			}
 		}
 		srv := &http.Server{Handler: a.Config.Handler, TLSConfig: a.TLS, ReadHeaderTimeout: time.Second}
 		t.Cleanup(func() { _ = srv.Close() })

@@ -66,7 +66,7 @@ func TestBusyIsAskedAgain(t *testing.T) {
 func TestBusyEndsWithCtx(t *testing.T) {
 	r := &recorder{code: func(int, []byte) types.CompletionCode { return 0xC0 }}
 	rack := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) { reg.RegisterFunc(types.CommandGetChassisStatus, r.handle) })
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // time enough for a session and the first answer
 	defer cancel()
 	_, err := rack.open(t, &Driver{Backoff: time.Minute}, powertest.Password).Power(ctx)
 	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, power.ErrBusy) {

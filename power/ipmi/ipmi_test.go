@@ -156,10 +156,12 @@ func TestNoSuiteInCommon(t *testing.T) {
 }
 
 func TestLostPacketsAreSentAgain(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n%3 != 0 })
-	b := open(t, &Driver{Timeout: 30 * time.Millisecond}, power.Target{Address: wire.addr, User: user, Password: powertest.Password})
-	for range 5 {
+	// A BMC has four sessions. An answer that is only late would begin another one.
+	b := open(t, &Driver{Timeout: time.Second}, power.Target{Address: wire.addr, User: user, Password: powertest.Password})
+	for range 3 {
 		if _, err := b.Power(t.Context()); err != nil {
 			t.Fatalf("Power() with every third packet lost = %v", err)
 		}
@@ -169,9 +171,9 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 func TestDiesInMidConversation(t *testing.T) {
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n <= 5 }) // the session stands, then silence
-	b := open(t, &Driver{Timeout: 30 * time.Millisecond}, power.Target{Address: wire.addr, User: user, Password: powertest.Password})
+	b := open(t, &Driver{Timeout: 200 * time.Millisecond}, power.Target{Address: wire.addr, User: user, Password: powertest.Password})
 	start := time.Now()
-	if err := b.Do(t.Context(), power.ActOn); !errors.Is(err, power.ErrSilent) || time.Since(start) > 2*time.Second {
+	if err := b.Do(t.Context(), power.ActOn); !errors.Is(err, power.ErrSilent) || time.Since(start) > 20*time.Second {
 		t.Errorf("Do(on) with the BMC dying = %v after %s, want ErrSilent soon", err, time.Since(start))
 	}
 }
@@ -385,9 +387,9 @@ func TestListenToABMCWithoutSOL(t *testing.T) {
 
 func poll(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
