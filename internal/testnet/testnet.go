@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -30,12 +31,19 @@ const inside = "PXECTL_TEST_INSIDE"
 // Main is a package's TestMain. It runs the tests inside a private namespace when
 // PXECTL_TEST=all and we are root, and runs them as they are otherwise.
 func Main(m *testing.M) {
-	if os.Getenv(inside) == "" && (os.Getenv(All) != "all" || os.Geteuid() != 0) {
-		os.Exit(m.Run())
+	if os.Getenv(inside) != "" || os.Getenv(All) == "all" && os.Geteuid() == 0 {
+		Isolate()
 	}
-	Isolate()
-	os.Exit(m.Run())
+	code := m.Run()
+	if n := skipped.Load(); n > 0 {
+		// `go test` in the directory of a package shows this. With a list of packages it shows nothing of those that pass.
+		fmt.Printf("%d tests were skipped; `make test` runs all\n", n)
+	}
+	os.Exit(code)
 }
+
+// skipped counts the tests that Gate skipped.
+var skipped atomic.Int64
 
 // Isolate returns inside private network and mount namespaces. To get there it runs this program
 // again with its arguments, and the process that it was called in ends with that one's exit code.
@@ -93,6 +101,11 @@ func Need(t testing.TB, programs ...string) {
 // Gate is Need for a test that makes its own namespaces.
 func Gate(t testing.TB, programs ...string) {
 	t.Helper()
+	t.Cleanup(func() {
+		if t.Skipped() {
+			skipped.Add(1)
+		}
+	})
 	if os.Getenv(All) != "all" {
 		t.Skipf("SKIPPED %s: needs root, network namespaces%s; run it with `make test` (%s=all)", t.Name(), and(programs), All)
 	}
