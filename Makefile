@@ -72,19 +72,20 @@ summary  = go run ./packaging/testsummary $(patsubst %,$(results)/%.json,$(1))
 others   = $$(go list ./... | grep -vE '/lab(/story)?$$')
 
 quick: | $(results) ## run the tests that need no root, no other program and no minutes, and name those that were left out
+	@rm -f $(results)/quick.json
 	-$(call phase,quick) -- ./...
 	@$(call summary,quick)
 
 # The stories boot machines and measure time, so they run alone and after the rest.
 test: deps build ramdisk images | $(results) ## run all tests, also those that need root, other programs and minutes
 	@rm -f $(results)/test-*.json
-	-PXECTL_TEST=all $(call phase,test-parts) -- -count=1 -p 2 -timeout 10m $(others)
-	-PXECTL_TEST=all $(call phase,test-lab) -- -count=1 -p 1 -timeout 20m ./lab ./lab/story
+	-PXECTL_TEST=all $(call phase,test-parts) -- -count=1 -p 2 -timeout 20m $(others)
+	-PXECTL_TEST=all $(call phase,test-lab) -- -count=1 -p 1 -timeout 60m ./lab ./lab/story
 	@$(call summary,test-parts test-lab)
 
 race: deps | $(results) ## run the tests with the race detector, which needs a C compiler
 	@rm -f $(results)/race.json
-	-$(call phase,race) --raw-command -- env CGO_ENABLED=1 go test -json -race -count=1 -p 2 -timeout 20m $(others)
+	-$(call phase,race) --raw-command -- env CGO_ENABLED=1 go test -json -race -count=1 -p 2 -timeout 30m $(others)
 	@$(call summary,race)
 
 summary: # of the last make test and make race together
