@@ -71,6 +71,9 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	if s.Class != dhcpd.ClassOther && s.Type.String() == "REQUEST" && s.Addr.IsValid() {
 		p.engine.LearnAddress(s.Addr, mac) // its TFTP requests come from there
 	}
+	if s.Class == dhcpd.ClassOther && s.Vendor != inventory.AgentVendor && !bootFirmware(s.Vendor) {
+		p.engine.SawSystem(mac)
+	}
 	answer := ""
 	if s.Answer != 0 {
 		answer = s.Answer.String()
@@ -78,8 +81,13 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: "dhcp", Text: s.Text, Data: facts(
 		"type", s.Type.String(), "class", string(s.Class), "port", strconv.Itoa(s.Port), "interface", s.Interface,
 		"answer", answer, "boot", s.Boot, "selected", ip(s.Selected), "unconfigured", yes(!s.Server.IsValid()),
-		"unserved", yes(s.Class == dhcpd.ClassOther && (strings.HasPrefix(s.Vendor, "PXEClient") || strings.HasPrefix(s.Vendor, "HTTPClient"))),
+		"unserved", yes(s.Class == dhcpd.ClassOther && bootFirmware(s.Vendor)),
 	)})
+}
+
+// bootFirmware says whether a vendor class is that of firmware which boots over the network.
+func bootFirmware(vendor string) bool {
+	return strings.HasPrefix(vendor, "PXEClient") || strings.HasPrefix(vendor, "HTTPClient")
 }
 
 // sawTFTP notes a transfer that has ended.

@@ -41,6 +41,7 @@ type rack struct {
 	own     []netip.Prefix                         // the appliance's addresses
 	open    power.Opener                           // instead of bmc
 	mute    atomic.Bool                            // the agent boots and never calls
+	hangs   atomic.Bool                            // the agent says that it reboots, and hangs
 	noHome  atomic.Bool                            // the system runs and never phones home
 	answer  func(inventory.Order) inventory.Result // instead of the agent's good answer
 	onOrder func(inventory.Order)                  // before the agent answers
@@ -275,6 +276,9 @@ func (r *rack) agent(ctx context.Context, nonce, boot string) {
 			r.bmc.Set(false)
 			return
 		case inventory.DoReboot:
+			if r.hangs.Load() {
+				return
+			}
 			r.wg.Go(func() { r.powerOn(power.Boot{}) })
 			return
 		}

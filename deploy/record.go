@@ -12,7 +12,9 @@ func (w *worker) begin(step inventory.Step) error {
 	w.stopWork() // a proof can come before our own part has seen its last reading
 	w.progress.Store(nil)
 	w.moved.start(w.e.cfg.Elapsed())
-	w.began.start(w.e.cfg.Elapsed())
+	if step != inventory.VerifyOS {
+		w.began.start(w.e.cfg.Elapsed())
+	}
 	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		attempt := 1
 		for _, r := range d.History {

@@ -13,9 +13,6 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// goodbye is how long an agent may take to power its machine off before the BMC does it.
-const goodbye = 20 * time.Second
-
 // An outcome is what our own part of a step came to. It is applied in the worker's loop.
 type outcome struct {
 	proof  string // ends the step
@@ -224,80 +221,6 @@ func (w *worker) startWith(ctx context.Context, b power.BMC, m inventory.Machine
 	return fmt.Sprintf("powered off, boot device %s%s, powered on", want, doubt), nil
 }
 
-// bootOS ends the agent and starts the machine from its disk.
-func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
-	id := orderID(s.d, s.record())
-	if s.m.BMC.Address == "" {
-		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoReboot})
-		if !w.silentWithin(ctx, goodbye) {
-			return outcome{err: errors.New("the agent was told to reboot and still calls")}
-		}
-		if err := w.killNonces(ctx); err != nil {
-			return outcome{err: err}
-		}
-		return outcome{proof: "the agent rebooted the machine; there is no BMC to set its boot device"}
-	}
-	b, err := w.bmc(s.m)
-	if err != nil {
-		return outcome{err: err}
-	}
-	// The agent goes first: it syncs, takes its interfaces down and powers off. The BMC makes sure.
-	off := false
-	if w.snap.Load().m.Boot != nil {
-		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoPowerOff})
-		patience, cancel := context.WithTimeout(ctx, goodbye)
-		off = power.Await(patience, b, false, w.e.cfg.Pace) == nil
-		cancel()
-	}
-	if !off {
-		if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
-			return outcome{err: w.e.bmcProblem(s.m, err)}
-		}
-	}
-	if err := w.killNonces(ctx); err != nil {
-		return outcome{err: err}
-	}
-	// Persistent, because the wish stands for every boot from now on: one-time overrides are used up by any boot.
-	said, err := w.startWith(ctx, b, s.m, power.Boot{Device: power.DeviceDisk, Persistent: true, EFI: isEFI(s.m)})
-	return outcome{proof: said, err: err}
-}
-
-// silentWithin says whether the agent took its order and stopped calling.
-func (w *worker) silentWithin(ctx context.Context, d time.Duration) bool {
-	end := w.now().Add(d)
-	for ctx.Err() == nil && w.now().Before(end) {
-		if !w.orders.busy() && w.silence() > 3*time.Second {
-			return true
-		}
-		sleep(ctx, 500*time.Millisecond)
-	}
-	return w.silence() > 3*time.Second
-}
-
-// verifyOS judges a system that did not phone home in time by what else is known of it.
-func (w *worker) verifyOS(ctx context.Context, s *snapshot) outcome {
-	proof := "no phone-home"
-	if w.asked.at.Load() > w.began.at.Load() {
-		proof += "; it asked for a network boot again and was sent to its disk"
-	}
-	if s.m.BMC.Address == "" {
-		return outcome{proof: proof + "; there is no BMC to ask"}
-	}
-	on, err := w.readPower(ctx, s.m)
-	switch {
-	case err != nil:
-		proof += "; its BMC does not tell: " + err.Error()
-	case !on:
-		return outcome{err: &inventory.Problem{
-			Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s was started from its disk and is off now", s.m.Name),
-			Hint: "look at its console: `pxectl console " + s.m.Name + "`; is image " + s.d.ImageName + " made for " + s.m.Report.Firmware + "?",
-		}}
-	default:
-		proof += "; the machine is on"
-	}
-	return outcome{proof: proof}
-}
-
 func isEFI(m inventory.Machine) bool { return m.Report != nil && m.Report.Firmware == "uefi" }
 
 func onOff(on bool) string {
@@ -312,7 +235,9 @@ func (w *worker) killNonces(ctx context.Context) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 			m.NoncesAfter, m.Boot = w.e.nonces.issued(), nil
-			m.Power = inventory.Power{On: false, Known: true, ObservedAt: w.now(), Wanted: m.Power.Wanted}
+			if m.BMC.Address != "" { // else nobody has seen it off
+				m.Power = inventory.Power{On: false, Known: true, ObservedAt: w.now(), Wanted: m.Power.Wanted}
+			}
 			return nil
 		})
 	})

@@ -42,9 +42,10 @@ type worker struct {
 
 	seen     stopwatch // since the agent's last call
 	asked    stopwatch // since the last network boot
+	system   stopwatch // since the last DHCP packet of an operating system
 	switched stopwatch // since an operator last switched it on
 	moved    stopwatch // since progress last moved
-	began    stopwatch // since the current step began; it never ran when that was before the appliance started
+	began    stopwatch // since the current step began, in verify-os since boot-os began; not when that was before the appliance started
 	progress atomic.Pointer[inventory.Progress]
 	orders   orderBox
 	opened   openedBMC

@@ -15,6 +15,9 @@ import "time"
 // Errors are problem+json with code and detail. 401 means that the nonce is wrong, dead or
 // another boot's, or that the key is; the agent can only reboot then.
 
+// AgentVendor is the vendor class (DHCP option 60) under which an agent asks for its address.
+const AgentVendor = "pxectl-agent"
+
 // A Caller is who an agent's call comes from: what it shows, and what its connection proves.
 type Caller struct {
 	Nonce string

@@ -170,7 +170,7 @@ func (u *Up) acquire(ctx context.Context) *nclient4.Lease {
 }
 
 // identify lets a DHCP server and a person who reads its log tell us from the boot ROM.
-func identify(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptClassIdentifier("pxectl-agent")) }
+func identify(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptClassIdentifier(inventory.AgentVendor)) }
 
 func (u *Up) ask(ctx context.Context, wait time.Duration, do func(*nclient4.Client) (*nclient4.Lease, error)) (*nclient4.Lease, error) {
 	c, err := nclient4.New(u.Name, nclient4.WithTimeout(wait), nclient4.WithRetry(1))

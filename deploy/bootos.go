@@ -1,0 +1,134 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+const (
+	// An agent may take this long to power its machine off before the BMC does it.
+	agentPowerOff = 20 * time.Second
+	// Without a BMC only the agent can restart the machine, or somebody beside it.
+	agentReboot = 5 * time.Minute
+	// An agent repeats what was not acknowledged at once: one that is silent for so long after it said that it reboots repeats nothing.
+	agentRepeats = 3 * time.Second
+)
+
+// bootOS ends the agent and starts the machine from its disk.
+func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
+	id := orderID(s.d, s.record())
+	if s.m.BMC.Address == "" {
+		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoReboot})
+		proof, err := w.agentReboots(ctx, s)
+		if err != nil {
+			return outcome{err: err}
+		}
+		return outcome{proof: proof, err: w.killNonces(ctx)}
+	}
+	b, err := w.bmc(s.m)
+	if err != nil {
+		return outcome{err: err}
+	}
+	// The agent goes first: it syncs, takes its interfaces down and powers off. The BMC makes sure.
+	off := false
+	if w.snap.Load().m.Boot != nil {
+		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoPowerOff})
+		patience, cancel := context.WithTimeout(ctx, agentPowerOff)
+		off = power.Await(patience, b, false, w.e.cfg.Pace) == nil
+		cancel()
+	}
+	if !off {
+		if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
+			return outcome{err: w.e.bmcProblem(s.m, err)}
+		}
+	}
+	if err := w.killNonces(ctx); err != nil {
+		return outcome{err: err}
+	}
+	// Persistent, because the wish stands for every boot from now on: one-time overrides are used up by any boot.
+	said, err := w.startWith(ctx, b, s.m, power.Boot{Device: power.DeviceDisk, Persistent: true, EFI: isEFI(s.m)})
+	return outcome{proof: said, err: err}
+}
+
+// agentReboots waits until the agent has said that it restarts the machine, or something else than the agent was seen to run there.
+// Silence is neither: an agent that hangs is as silent as a machine that starts.
+func (w *worker) agentReboots(ctx context.Context, s *snapshot) (proof string, err error) {
+	told := w.e.cfg.Elapsed()
+	for ctx.Err() == nil {
+		acknowledged, waited := !w.orders.busy(), w.e.cfg.Elapsed()-told
+		sign := w.startedSince()
+		switch {
+		case sign != "" && w.silence() > agentRepeats:
+			return "something else than its agent runs on it: " + sign + "; there is no BMC to set its boot device", nil
+		case acknowledged && w.silence() > agentRepeats:
+			return "the agent says that it restarts the machine; there is no BMC to set its boot device, or to see that it does", nil
+		case waited > agentReboot && acknowledged:
+			return "", &inventory.Problem{Code: inventory.CodeTimeout, Detail: "the agent said that it restarts the machine, and still calls", Hint: restartByHand(s)}
+		case waited > agentReboot:
+			return "", &inventory.Problem{
+				Code: inventory.CodeTimeout, Detail: fmt.Sprintf("the agent was told to restart the machine and did not say that it does; it called %s ago", w.silence().Round(time.Second)),
+				Hint: restartByHand(s),
+			}
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+	return "", ctx.Err()
+}
+
+func restartByHand(s *snapshot) string {
+	return "look at its console, restart it by hand, and run `pxectl deployment retry " + s.m.Name + "`, which writes what differs"
+}
+
+// startedSince says what has shown, since the machine was last sent to its disk, that something else than the agent runs there; "" when
+// nothing has. Anybody on the wire can forge it, so it is a sign and no proof.
+func (w *worker) startedSince() string {
+	switch began := w.began.at.Load(); {
+	case w.asked.at.Load() > began:
+		return "it asked for a network boot and was sent to its disk"
+	case w.system.at.Load() > began:
+		return "a system on it asked for an address"
+	}
+	return ""
+}
+
+// SawSystem notes that a machine sent a DHCP packet that is neither its firmware's, nor a boot program's, nor its agent's.
+func (e *Engine) SawSystem(mac inventory.MAC) {
+	e.mu.RLock()
+	w := e.byMAC[mac]
+	e.mu.RUnlock()
+	if w != nil {
+		w.system.start(e.cfg.Elapsed())
+	}
+}
+
+// verifyOS judges a system that did not phone home in time by what else is known of it.
+func (w *worker) verifyOS(ctx context.Context, s *snapshot) outcome {
+	proof := "no phone-home"
+	sign := w.startedSince()
+	if sign != "" {
+		proof += "; " + sign
+	}
+	if s.m.BMC.Address == "" {
+		if sign == "" {
+			proof += ", and nothing was seen of it since its agent was told to restart it: it may hang there"
+		}
+		return outcome{proof: proof + "; there is no BMC to ask"}
+	}
+	on, err := w.readPower(ctx, s.m)
+	switch {
+	case err != nil:
+		proof += "; its BMC does not tell: " + err.Error()
+	case !on:
+		return outcome{err: &inventory.Problem{
+			Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s was started from its disk and is off now", s.m.Name),
+			Hint: "look at its console: `pxectl console " + s.m.Name + "`; is image " + s.d.ImageName + " made for " + s.m.Report.Firmware + "?",
+		}}
+	default:
+		proof += "; the machine is on"
+	}
+	return outcome{proof: proof}
+}
