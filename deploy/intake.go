@@ -38,7 +38,8 @@ func (e *Engine) ResultLimit(c inventory.Caller) (int64, error) {
 // kept is the report as it is stored.
 func (w *worker) kept(r inventory.Report) inventory.Report {
 	m := w.snap.Load().m
-	r = r.Bounded(maxReport(m))
+	limit := maxReport(m)
+	r = withNames(r.Bounded(limit), limit)
 	if m.State != inventory.Discovered {
 		return r
 	}

@@ -364,7 +364,7 @@ func TestWhyThereIsNoDisk(t *testing.T) {
 	r.disks = nil
 	r.pci = []inventory.PCIDevice{{Address: "0000:03:00.0", Class: "010400", Vendor: "1000", Device: "10e2", Name: "MegaRAID"}}
 	r.available()
-	const driver = "the agent has no driver for 1000:10e2 MegaRAID"
+	const driver = "the agent has no driver for 1000:10e2 Broadcom / LSI MegaRAID"
 	why, err := r.now().Why("m1")
 	if err != nil || !strings.Contains(why.Sentence, "has no disk to deploy to: "+driver) {
 		t.Errorf("before a deployment: %q, %v, want %q", why.Sentence, err, driver)

@@ -83,10 +83,10 @@ type NIC struct {
 
 type PCIDevice struct {
 	Address  string `json:"address"`
-	Class    string `json:"class"`  // six hex digits
-	Vendor   string `json:"vendor"` // four hex digits
-	Device   string `json:"device"` // four hex digits
-	Name     string `json:"name,omitempty"`
+	Class    string `json:"class"`            // six hex digits
+	Vendor   string `json:"vendor"`           // four hex digits
+	Device   string `json:"device"`           // four hex digits
+	Name     string `json:"name,omitempty"`   // of vendor and device; the appliance fills it in
 	Driver   string `json:"driver,omitempty"` // "" when nothing drives it
 	Modalias string `json:"modalias,omitempty"`
 }
