@@ -101,6 +101,8 @@ func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 	switch {
 	case t.Aborted: // before every UEFI download
 		ev.Text, ev.Data["result"] = t.Name+": asked for its size", "size"
+	case errors.Is(t.Err, tftpd.ErrMalformed):
+		ev.Text, ev.Data["result"] = t.Err.Error(), "malformed"
 	case errors.Is(t.Err, fs.ErrNotExist):
 		ev.Text, ev.Data["result"] = t.Name+": no such file", "missing"
 	case errors.As(t.Err, &slow) && slow.Timeout():

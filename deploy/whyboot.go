@@ -231,6 +231,8 @@ func (b boot) transferring(t *trace) breakdown {
 		if t.rival != nil {
 			br.next = "take the boot options (66, 67, next-server) out of " + t.rival.Data["server"] + ", which names that file"
 		}
+	case "malformed":
+		br.stage, br.next = "what it sent to the TFTP port is no request ("+t.tftp.Text+")", "look at it with `tcpdump -nX udp port 69`; another boot mode in its firmware may do; "+b.console()
 	case "stalled":
 		br.stage = fmt.Sprintf("it asked for %s by TFTP, and the transfer stalls", file)
 		br.next = "full-size frames get lost on the way: compare the MTU of all bridges, VLANs and switch ports with 1500; then a firewall between, then the cable"

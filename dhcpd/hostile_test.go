@@ -2,7 +2,6 @@ package dhcpd
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/dhcpd/leases"
 	"github.com/pxectl/pxectl/internal/testnet"
@@ -303,30 +301,6 @@ func (r *rack) settled(t *testing.T, n int) {
 	})
 }
 
-// raw sends an IP packet from any address: a forged one.
-func raw(t *testing.T, h testnet.Host, src, dst netip.AddrPort, payload []byte) {
-	t.Helper()
-	h.Inside(t, func() {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer unix.Close(fd)
-		p := make([]byte, 28, 28+len(payload))
-		p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP // the kernel fills in lengths and checksum
-		binary.BigEndian.PutUint16(p[2:], uint16(28+len(payload)))
-		copy(p[12:], src.Addr().AsSlice())
-		copy(p[16:], dst.Addr().AsSlice())
-		binary.BigEndian.PutUint16(p[20:], src.Port())
-		binary.BigEndian.PutUint16(p[22:], dst.Port())
-		binary.BigEndian.PutUint16(p[24:], uint16(8+len(payload)))
-		if err := unix.Sendto(fd, append(p, payload...), 0, &unix.SockaddrInet4{Addr: dst.Addr().As4()}); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 // Who forges the source address, too, frees a lease and gains nothing: the address is its client's still.
 func TestForgedReleaseGainsNothing(t *testing.T) {
 	testnet.Need(t, "ip")
@@ -336,7 +310,7 @@ func TestForgedReleaseGainsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw(t, testnet.Host{Name: "stranger"}, netip.AddrPortFrom(a, clientPort), netip.AddrPortFrom(ourAddr, dhcpPort),
+	testnet.Host{Name: "stranger"}.Forge(t, netip.AddrPortFrom(a, clientPort), netip.AddrPortFrom(ourAddr, dhcpPort),
 		message(dhcpv4.MessageTypeRelease, alice, having(a.String()), toServer(us)).ToBytes())
 	r.saw(t, a.String()+" given back")
 	if b, err := s.lease(bob, wanting(a.String())); err != nil || b == a {

@@ -6,9 +6,10 @@
 // server: files are small and in memory, writing is refused, and a kernel or an
 // image belongs on HTTP.
 //
-// The protocol engine is pin/tftp in its many-port mode. That library has no
+// A request costs no transfer until its client has acknowledged the first answer, and so proved its address (exchange.go).
+// Then pin/tftp sends the file: it reads and writes by a connection of ours (engine.go). That library has no
 // windowsize (RFC 7440) and ignores the timeout option, so a client that asks for those
 // gets a slower transfer, not a failed one; docs/decisions/0002-tftp-windowsize.md has what
-// that costs. A client whose transfer stalls gets smaller blocks at its next try, and one
-// that floods the port is not heard for a minute (sieve.go).
+// that costs. A client whose transfer stalls gets smaller blocks at its next try, and of one
+// that floods the port the kernel drops most requests for a minute (sieve.go).
 package tftpd

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +26,7 @@ var boot = map[string][]byte{
 	"tiny":          pattern(3),
 	"dir/empty":     {},
 	"snponly.efi":   pattern(1 << 20),
+	"lines":         bytes.Repeat([]byte("a line\nand\ranother\n"), 300),
 }
 
 func pattern(n int) []byte {
@@ -41,6 +41,8 @@ func openBoot(_ context.Context, r Request) ([]byte, error) {
 	switch r.Name {
 	case "panic":
 		panic("a bug in the opener")
+	case "forbidden":
+		return nil, fs.ErrPermission
 	case "broken":
 		return nil, errors.New("open /var/lib/secret/place: input/output error")
 	}
@@ -54,7 +56,13 @@ func openBoot(_ context.Context, r Request) ([]byte, error) {
 // serve runs a server until the test ends. Transfers arrive on the channel as they end.
 func serve(t *testing.T, cfg Config) (netip.AddrPort, chan Transfer) {
 	t.Helper()
-	ended := make(chan Transfer, 100)
+	s, ended := server(t, cfg)
+	return s.Addr(), ended
+}
+
+func server(t *testing.T, cfg Config) (*Server, chan Transfer) {
+	t.Helper()
+	ended := make(chan Transfer, maxUnproven)
 	cfg.Done = func(tr Transfer) { ended <- tr }
 	if cfg.Open == nil {
 		cfg.Open = openBoot
@@ -63,6 +71,11 @@ func serve(t *testing.T, cfg Config) (netip.AddrPort, chan Transfer) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	run(t, s)
+	return s, ended
+}
+
+func run(t testing.TB, s *Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -72,7 +85,6 @@ func serve(t *testing.T, cfg Config) (netip.AddrPort, chan Transfer) {
 			t.Errorf("Run() = %v, want nil after the context ended", err)
 		}
 	})
-	return s.Addr(), ended
 }
 
 func ended(t *testing.T, ch chan Transfer) Transfer {
@@ -254,31 +266,14 @@ func TestLostPacketsAreSentAgainAndCounted(t *testing.T) {
 }
 
 func TestFullServerSaysSo(t *testing.T) {
-	release := make(chan struct{})
-	opened := make(chan struct{}, 1)
-	addr, done := serve(t, Config{Addr: "127.0.0.1:0", MaxTransfers: 1, Open: func(ctx context.Context, r Request) ([]byte, error) {
-		opened <- struct{}{}
-		<-release
-		return openBoot(ctx, r)
-	}})
-	var first sync.WaitGroup
-	first.Go(func() {
-		if _, err := get(client(t, addr, 1468, true), "undionly.kpxe"); err != nil {
-			t.Errorf("the transfer that had the slot: %v", err)
-		}
-	})
-	<-opened
+	addr, done := serve(t, Config{Addr: "127.0.0.1:0", MaxTransfers: 1})
+	holding(t, addr)
 	_, err := get(client(t, addr, 1468, true), "tiny")
 	if err == nil || !strings.Contains(err.Error(), "server busy") {
 		t.Errorf("get beyond the limit: error %v, want server busy", err)
 	}
 	if tr := ended(t, done); tr.Err == nil || tr.Name != "tiny" {
 		t.Errorf("Done(%+v), want the refusal of tiny", tr)
-	}
-	close(release)
-	first.Wait()
-	if tr := ended(t, done); tr.Err != nil {
-		t.Errorf("Done(%+v), want no error", tr)
 	}
 }
 

@@ -14,17 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A request costs a tenth of a millisecond or more before anybody looks at it (the library asks the kernel for the interface's MTU and opens
-// a socket), so one client that sends as fast as it can would leave no room for others. What the kernel drops costs nearly nothing.
+// A request costs a hundredth of a millisecond, so a client that sends as fast as it can would leave less room for others. What the kernel
+// drops costs nearly nothing.
 
 const (
 	// A machine sends two to five while it boots, so that a router which hides a hundred machines is far below this, too. Over ten seconds,
 	// since a slow host that is flooded gets round to a few hundred requests in one.
-	floodRequests = 2000 // from one address
+	floodRequests = 20_000 // from one address
 	floodWindow   = 10 * time.Second
 	shutFor       = time.Minute
-	maxShut       = 32
-	maxCounted    = 4096 // addresses: a flood of made-up ones starts the count anew
+	// One in so many of its requests is heard all the same: a flood may come from somebody who forges a machine's address.
+	heardOneIn = 16
+	maxShut    = 32
+	maxCounted = 4096 // addresses: a flood of made-up ones starts the count anew
 )
 
 // A sieve lets through to the socket what is a request, and not from a client that floods.
@@ -49,7 +51,7 @@ func (s *sieve) admits(client netip.Addr, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if slices.Contains(s.shut, client) {
-		return false // it was in the queue already
+		return true // one of those that the kernel lets through, or in the queue already
 	}
 	if now.Sub(s.began) >= floodWindow || len(s.counts) >= maxCounted {
 		s.began = now
@@ -62,7 +64,7 @@ func (s *sieve) admits(client netip.Addr, now time.Time) bool {
 		s.shut = s.shut[1:]
 	}
 	s.shut = append(s.shut, client)
-	s.log.Warn("tftp: a client floods us with requests and is not heard for a while", "client", client, "requests", s.most, "within", floodWindow, "for", shutFor)
+	s.log.Warn("tftp: a client floods us with requests; most of them are dropped for a while", "client", client, "requests", s.most, "within", floodWindow, "for", shutFor)
 	s.reattachLocked()
 	s.empty()
 	time.AfterFunc(shutFor, func() { s.readmit(client) })
@@ -120,9 +122,8 @@ func (s *sieve) attachLocked() error {
 	return nil
 }
 
-// filter passes read and write requests (RFC 1350 section 5: opcodes 1 and 2, ending with a NUL), but not from some addresses. The library
-// takes apart whatever has a NUL in it, so what passes comes to us and is counted. Offsets count from the UDP header, of 8
-// bytes; negative ones (SKF_NET_OFF of linux/filter.h) from the IP header, whose source is at 12.
+// filter passes what has the opcode of a read or write request (RFC 1350 section 5: 1 and 2), of some addresses one in heardOneIn. Offsets
+// count from the UDP header, of 8 bytes; negative ones (SKF_NET_OFF of linux/filter.h) from the IP header, whose source is at 12.
 func filter(shut []netip.Addr) []bpf.Instruction {
 	const (
 		udpHeader = 8
@@ -131,22 +132,20 @@ func filter(shut []netip.Addr) []bpf.Instruction {
 	drop, pass := bpf.RetConstant{Val: 0}, bpf.RetConstant{Val: 1 << 16}
 	ops := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: udpHeader, Size: 2}, // a packet that is too short for a load is dropped
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 1, SkipTrue: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 2, SkipTrue: 1},
-		drop,
-		bpf.LoadExtension{Num: bpf.ExtLen},
-		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: udpHeader + 4, SkipTrue: 1},
-		drop,
-		bpf.ALUOpConstant{Op: bpf.ALUOpSub, Val: 1},
-		bpf.TAX{},
-		bpf.LoadIndirect{Off: 0, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: opRead, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: opWrite, SkipTrue: 1},
 		drop,
 		bpf.LoadAbsolute{Off: ipSource, Size: 4},
 	}
 	for _, a := range shut {
 		b := a.As4()
-		ops = append(ops, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(b[:]), SkipTrue: 1}, drop)
+		ops = append(ops,
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(b[:]), SkipTrue: 5},
+			bpf.LoadExtension{Num: bpf.ExtRand},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: heardOneIn - 1},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
+			drop,
+			pass)
 	}
 	return append(ops, pass)
 }

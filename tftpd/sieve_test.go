@@ -15,7 +15,7 @@ import (
 
 func TestFilter(t *testing.T) {
 	ops := filter(nil)
-	vm, err := bpf.NewVM(append(ops[:12:12], ops[len(ops)-1])) // the machine in Go knows no offsets from the IP header
+	vm, err := bpf.NewVM(append(ops[:4:4], ops[len(ops)-1])) // the machine in Go knows no offsets from the IP header
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,12 +26,13 @@ func TestFilter(t *testing.T) {
 		{"a request", "\x00\x01snponly.efi\x00octet\x00", true},
 		{"with options", "\x00\x01snponly.efi\x00octet\x00blksize\x001468\x00", true},
 		{"a write request", "\x00\x02x\x00octet\x00", true},
-		{"without an end", "\x00\x01snponly.efi\x00octet", false},
+		{"without an end", "\x00\x01snponly.efi\x00octet", true},
+		{"malformed, which is counted", "\x00\x01\x00", true},
+		{"an error", "\x00\x05\x00\x00\x00", false},
 		{"an acknowledgement", "\x00\x04\x00\x00", false},
 		{"data", "\x00\x03\x00\x01\x00", false},
 		{"another opcode", "\x01\x01x\x00octet\x00", false},
 		{"nothing", "", false},
-		{"too short", "\x00\x01\x00", false},
 		{"half an opcode", "\x00", false},
 	} {
 		packet := append(make([]byte, 8), c.payload...)
@@ -87,7 +88,7 @@ func TestFloodingClientIsShutOut(t *testing.T) {
 		}
 		defer c.Close()
 		buf := make([]byte, 1000)
-		for range 20 {
+		for range 200 {
 			if _, err := c.WriteToUDPAddrPort(rrq("tiny"), s.Addr()); err != nil {
 				t.Fatal(err)
 			}
@@ -103,12 +104,37 @@ func TestFloodingClientIsShutOut(t *testing.T) {
 	if !answered("127.0.0.3") {
 		t.Error("its neighbour gets no answer")
 	}
-	if answered(hostile.String()) {
-		t.Error("it is answered, want nothing")
+	// In its name a machine may ask that is not the one that floods: one in sixteen of its requests is heard.
+	if !answered(hostile.String()) {
+		t.Error("none of its requests is heard, want a few")
+	}
+	if heard, asked := heardOf(t, hostile.String(), s.Addr(), 400); heard == 0 || heard > asked/4 {
+		t.Errorf("%d of its %d requests are heard, want about a sixteenth", heard, asked)
 	}
 	s.sieve.readmit(hostile)
 	if !answered(hostile.String()) {
 		t.Error("its time is over, and it gets no answer")
+	}
+}
+
+// heardOf counts the answers to requests for what is not there.
+func heardOf(t *testing.T, ip string, to netip.AddrPort, ask int) (heard, asked int) {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range ask {
+		if _, err := c.WriteToUDPAddrPort(rrq("nope.efi"), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for buf := make([]byte, 100); ; heard++ {
+		_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		if _, _, err := c.ReadFromUDPAddrPort(buf); err != nil {
+			return heard, ask
+		}
 	}
 }
 
@@ -136,7 +162,7 @@ func TestSieveIsBounded(t *testing.T) {
 	}
 	for i := range 2 * maxShut {
 		a := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
-		for n, want := range []bool{true, true, false, false} {
+		for n, want := range []bool{true, true, false, true} { // what the kernel lets through of the last is heard
 			if got := s.admits(a, now); got != want {
 				t.Errorf("request %d of %v admitted: %v, want %v", n, a, got, want)
 			}

@@ -57,15 +57,11 @@ func newStalls(now func() time.Time) *stalls {
 	return &stalls{now: now, clients: map[string]stalled{}, running: map[netip.Addr]map[*attempt]struct{}{}}
 }
 
-// begin counts a transfer and limits its block size. ok is false when the address has as many running as it may have.
-func (s *stalls) begin(client string, addr netip.Addr, options map[string]string, most int) (a *attempt, ok bool) {
+// limit is the largest block that a client is sent.
+func (s *stalls) limit(client string, addr netip.Addr) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	running := s.running[addr]
-	if len(running) >= most {
-		return nil, false
-	}
-	for old := range running {
+	for old := range s.running[addr] {
 		s.judge(old)
 	}
 	rung := 0
@@ -73,7 +69,18 @@ func (s *stalls) begin(client string, addr netip.Addr, options map[string]string
 		rung = c.rung
 		s.clients[client] = stalled{rung, s.now()}
 	}
-	a = &attempt{client: client, addr: addr, block: limitBlock(options, ladder[rung])}
+	return ladder[rung]
+}
+
+// begin counts a transfer. ok is false when the address has as many running as it may have.
+func (s *stalls) begin(client string, addr netip.Addr, block, most int) (a *attempt, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	running := s.running[addr]
+	if len(running) >= most {
+		return nil, false
+	}
+	a = &attempt{client: client, addr: addr, block: block}
 	if running == nil {
 		running = map[*attempt]struct{}{}
 		s.running[addr] = running

@@ -20,11 +20,8 @@ func TestLadder(t *testing.T) {
 	s := newStalls(func() time.Time { return now })
 	try := func(client, blksize string) *attempt {
 		t.Helper()
-		options := map[string]string{}
-		if blksize != "" {
-			options["blksize"] = blksize
-		}
-		a, ok := s.begin(client, netip.Addr{}, options, 4)
+		block, _ := wish{options: map[string]string{"blksize": blksize}}.blockSize(s.limit(client, netip.Addr{}))
+		a, ok := s.begin(client, netip.Addr{}, block, 4)
 		if !ok {
 			t.Fatalf("begin(%s) refused", client)
 		}
@@ -90,7 +87,7 @@ func TestStallsAreBounded(t *testing.T) {
 	now := time.Unix(0, 0)
 	s := newStalls(func() time.Time { return now })
 	for i := range maxStalled + 10 {
-		a, _ := s.begin(fmt.Sprint(i), netip.Addr{}, map[string]string{"blksize": "1468"}, 1)
+		a, _ := s.begin(fmt.Sprint(i), netip.Addr{}, s.limit(fmt.Sprint(i), netip.Addr{}), 1)
 		a.touch(now.Add(time.Second))
 		now = now.Add(3 * time.Second)
 		s.end(a, false)
@@ -106,18 +103,51 @@ func TestStallsAreBounded(t *testing.T) {
 func TestOneClientsLimit(t *testing.T) {
 	addr, done := serve(t, Config{Addr: "127.0.0.1:0", MaxPerClient: 2, Client: func(netip.Addr) string { return "52:54:00:00:00:01" }})
 	for range 2 {
-		c := udp(t)
-		if _, err := c.WriteToUDPAddrPort(rrq("snponly.efi"), addr); err != nil {
-			t.Fatal(err)
-		}
-		_, from := receive(t, c)
-		defer func() { _, _ = c.WriteToUDPAddrPort([]byte("\x00\x05\x00\x00\x00"), from) }()
+		holding(t, addr)
 	}
 	if _, err := get(client(t, addr, 1468, true), "tiny"); err == nil || !strings.Contains(err.Error(), "server busy") {
 		t.Errorf("a third transfer: %v, want server busy", err)
 	}
 	if tr := ended(t, done); tr.Err == nil || tr.Name != "tiny" {
 		t.Errorf("Done(%+v), want the refusal of tiny", tr)
+	}
+}
+
+// holding begins a transfer that goes on, slowly, until the test ends.
+func holding(t *testing.T, addr netip.AddrPort) {
+	t.Helper()
+	c := udp(t)
+	if _, err := c.WriteToUDPAddrPort(rrq("snponly.efi"), addr); err != nil {
+		t.Fatal(err)
+	}
+	block, from := receive(t, c)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(stop); <-stopped })
+	next := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for n := 0; ; n++ {
+			if n == 2 {
+				close(next) // it has been given a transfer
+			}
+			_, _ = c.WriteToUDPAddrPort([]byte{0, opAck, block[2], block[3]}, from)
+			buf := make([]byte, 600)
+			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if _, _, err := c.ReadFromUDPAddrPort(buf); err != nil {
+				return
+			}
+			block = buf
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	select {
+	case <-next:
+	case <-stopped:
+		t.Fatal("the transfer does not go on")
 	}
 }
 

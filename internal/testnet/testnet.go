@@ -9,8 +9,10 @@
 package testnet
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -201,6 +203,31 @@ func (h Host) Inside(t testing.TB, f func()) {
 	if err := <-entered; err != nil {
 		t.Fatalf("enter the network of %s: %v", h.Name, err)
 	}
+}
+
+// Forge sends UDP packets from an address that need not be the host's.
+func (h Host) Forge(t testing.TB, src, dst netip.AddrPort, payloads ...[]byte) {
+	t.Helper()
+	h.Inside(t, func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Close(fd)
+		for _, payload := range payloads {
+			p := make([]byte, 28, 28+len(payload))
+			p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP // the kernel fills in lengths and checksum
+			copy(p[12:], src.Addr().AsSlice())
+			copy(p[16:], dst.Addr().AsSlice())
+			binary.BigEndian.PutUint16(p[20:], src.Port())
+			binary.BigEndian.PutUint16(p[22:], dst.Port())
+			binary.BigEndian.PutUint16(p[24:], uint16(8+len(payload)))
+			if err := unix.Sendto(fd, append(p, payload...), 0, &unix.SockaddrInet4{Addr: dst.Addr().As4()}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 func run(t testing.TB, name string, args ...string) {
