@@ -268,7 +268,7 @@ func TestDamagedFilesAreErrorsThatSaySo(t *testing.T) {
 		if s, err := Open(write(name, b)); err == nil {
 			s.Close()
 			t.Errorf("%s file opened without an error", name)
-		} else if !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "backup") {
+		} else if !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "serve --new-database") {
 			t.Errorf("%s file: %v, want the path and the next move", name, err)
 		}
 	}
