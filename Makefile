@@ -21,8 +21,8 @@ images  := .cache/images/mini.raw .cache/images/debian-12.raw
 
 # What the parts are made of.
 go          = $(filter-out %_test.go,$(wildcard $(addsuffix /*.go,$(1))))
-agent      := $(call go,agent-ramdisk/agent agent-ramdisk/boot agent-ramdisk/cmd/pxagent agent-ramdisk/disk agent-ramdisk/efi agent-ramdisk/erase agent-ramdisk/fat \
-	agent-ramdisk/hardware agent-ramdisk/modules agent-ramdisk/netup images inventory)
+agent      := $(call go,agent-ramdisk/agent agent-ramdisk/boot agent-ramdisk/cmd/pxagent agent-ramdisk/disk agent-ramdisk/efi agent-ramdisk/erase \
+	agent-ramdisk/hardware agent-ramdisk/modules agent-ramdisk/netup images internal/efiloader internal/fat internal/parttable inventory)
 initramfs  := $(call go,agent-ramdisk/initramfs agent-ramdisk/modules)
 osimage    := $(filter-out %/mini.go,$(call go,lab/osimage lab/osimage/mkimage))
 miniosimage := lab/osimage/mini.go $(call go,lab/osimage/miniinit agent-ramdisk/modules)
