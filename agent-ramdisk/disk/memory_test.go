@@ -22,6 +22,9 @@ func TestMemory(t *testing.T) {
 		writeLarge(t, dir)
 		return
 	}
+	if race {
+		t.Skip("the race detector keeps several bytes for each byte of memory; run it without -race")
+	}
 	dir := t.TempDir()
 	makeLarge(t, dir)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestMemory$", "-test.v")
