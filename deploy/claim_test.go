@@ -550,7 +550,7 @@ func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The machine is cold.
-	r.powerOff()
+	r.unplug()
 	w, err := r.now().find("m1")
 	if err != nil {
 		t.Fatal(err)

@@ -456,7 +456,7 @@ func TestACancelGoesBackToWhatWas(t *testing.T) {
 	})
 	failed := r.deploy(inventory.DeployRequest{Redeploy: true})
 	r.until(inventory.Failed)
-	r.powerOff()
+	r.unplug()
 	r.mute.Store(true)
 	if m := cancelled(); m.State != inventory.Failed || m.Deployment != failed.ID || m.Failure == nil || m.Failure.Reason != "the disk died" {
 		t.Errorf("cancelled after a failure: %s by %s, %+v; want the failure of %s", m.State, m.Deployment, m.Failure, failed.ID)

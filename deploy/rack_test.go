@@ -55,6 +55,7 @@ type rack struct {
 	end    context.CancelFunc // tells it to end
 	ended  chan struct{}      // closed when it has
 	cancel context.CancelFunc // ends what the machine runs
+	gone   chan struct{}      // closed when it has ended
 	boots  int
 	wg     sync.WaitGroup
 	closed bool
@@ -176,10 +177,12 @@ func (r *rack) powerOn(b power.Boot) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel = cancel
+	gone := make(chan struct{})
+	r.cancel, r.gone = cancel, gone
 	r.boots++
 	bootID := fmt.Sprintf("boot-%d", r.boots)
 	r.wg.Go(func() {
+		defer close(gone)
 		if b.Device == power.DeviceDisk {
 			r.system(ctx)
 			return
@@ -200,6 +203,17 @@ func (r *rack) powerOff() {
 	if r.cancel != nil {
 		r.cancel()
 		r.cancel = nil
+	}
+}
+
+// unplug powers off, and returns when no call of the machine's is under way any more.
+func (r *rack) unplug() {
+	r.powerOff()
+	r.mu.Lock()
+	gone := r.gone
+	r.mu.Unlock()
+	if gone != nil {
+		<-gone
 	}
 }
 

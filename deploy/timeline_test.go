@@ -328,7 +328,7 @@ func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	r.open = func(power.Target) (power.BMC, error) { return lingering{r.bmc, asked}, nil }
 	r.available()
 	r.mute.Store(true)
-	r.powerOff()
+	r.unplug()
 	e := r.now()
 	if err := e.withBMC(t.Context(), "m1", func(w *worker, _ power.BMC) error { return w.killNonces(t.Context()) }); err != nil {
 		t.Fatal(err)
