@@ -34,17 +34,13 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 		return outcome{err: err}
 	}
 	// The agent goes first: it syncs, takes its interfaces down and powers off. The BMC makes sure.
-	off := false
+	var itself time.Duration
 	if w.snap.Load().m.Boot != nil {
 		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoPowerOff})
-		patience, cancel := context.WithTimeout(ctx, agentPowerOff)
-		off = power.Await(patience, b, false, w.e.cfg.Pace) == nil
-		cancel()
+		itself = agentPowerOff
 	}
-	if !off {
-		if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
-			return outcome{err: w.e.bmcProblem(s.m, err)}
-		}
+	if err := power.AwaitOff(ctx, b, itself, w.e.cfg.Pace); err != nil {
+		return outcome{err: w.e.bmcProblem(s.m, err)}
 	}
 	if err := w.killNonces(ctx); err != nil {
 		return outcome{err: err}

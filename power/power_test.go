@@ -63,20 +63,31 @@ func TestOneReadingIsNotBelieved(t *testing.T) {
 	}
 }
 
-func TestAwaitOnlyWatches(t *testing.T) {
+// A shared NIC's link is lost when the machine powers itself off, so that already the first reading is not answered.
+func TestAMachineThatPowersItselfOff(t *testing.T) {
 	b := &powertest.BMC{}
 	b.Set(true)
-	go func() {
-		time.Sleep(20 * time.Millisecond)
-		b.Set(false)
-	}()
-	if err := power.Await(t.Context(), b, false, powertest.Fast); err != nil {
-		t.Errorf("Await(off) of a machine that powers itself off = %v, want nil", err)
+	b.Quirks = powertest.SharedNIC
+	b.Set(false)
+	if err := power.AwaitOff(t.Context(), b, time.Hour, quick); err != nil {
+		t.Errorf("AwaitOff() = %v, want nil", err)
 	}
 	for _, c := range b.Calls() {
 		if c != "power" {
-			t.Errorf("Await did %q", c)
+			t.Errorf("AwaitOff did %q", c)
 		}
+	}
+}
+
+func TestAMachineThatDoesNotPowerItselfOff(t *testing.T) {
+	b := &powertest.BMC{}
+	b.Set(true)
+	began := time.Now()
+	if err := power.AwaitOff(t.Context(), b, 20*time.Millisecond, quick); err != nil || b.On() {
+		t.Errorf("AwaitOff() = %v with the machine on = %v, want nil, false", err, b.On())
+	}
+	if took := time.Since(began); took < 20*time.Millisecond {
+		t.Errorf("the machine was powered off after %s", took)
 	}
 }
 

@@ -27,28 +27,33 @@ func (p Pace) withDefaults() Pace {
 // Off powers the machine off and returns when two readings in a row say so: one alone may be
 // old. A machine that is off already is left alone. It goes on until ctx ends, so give ctx a deadline.
 func Off(ctx context.Context, b BMC, p Pace) error {
-	return until(ctx, b, ActOff, false, p.withDefaults())
+	return until(ctx, b, ActOff, false, 0, p.withDefaults())
 }
 
 // On is Off's counterpart.
 func On(ctx context.Context, b BMC, p Pace) error {
-	return until(ctx, b, ActOn, true, p.withDefaults())
+	return until(ctx, b, ActOn, true, 0, p.withDefaults())
 }
 
-// Await waits until two readings in a row say on, or off, and does nothing to bring that about: the machine was
-// told by somebody else.
-func Await(ctx context.Context, b BMC, on bool, p Pace) error {
-	return until(ctx, b, "", on, p.withDefaults())
+// AwaitOff is Off for a machine that was told to power itself off, and gets that long for it before the BMC does it.
+// A BMC that shares the machine's NIC may be deaf from the first reading then, so silence counts from here, too.
+func AwaitOff(ctx context.Context, b BMC, itself time.Duration, p Pace) error {
+	return until(ctx, b, ActOff, false, itself, p.withDefaults())
 }
 
-func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
+// until acts when itself has passed, and again when that did not help.
+func until(ctx context.Context, b BMC, act Action, want bool, itself time.Duration, p Pace) error {
 	var (
 		equal    int       // readings in a row that say what is wanted
 		sent     time.Time // when the action was last sent
 		answered time.Time // when the BMC last told its power
 		last     error     // what went wrong last, for the error when time is up
 		gap      = p.Poll / 4
+		began    = time.Now()
 	)
+	if itself > 0 {
+		answered = began
+	}
 	for {
 		on, err := b.Power(ctx)
 		switch {
@@ -59,7 +64,7 @@ func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
 			answered = time.Now()
 		case err == nil:
 			equal, answered = 0, time.Now()
-			if act != "" && (sent.IsZero() || time.Since(sent) >= p.Resend) {
+			if time.Since(began) >= itself && (sent.IsZero() || time.Since(sent) >= p.Resend) {
 				sent = time.Now()
 				// An error here is not the end: some BMCs refuse "off" while the machine
 				// is on its way there. The next readings decide.
@@ -86,9 +91,6 @@ func until(ctx context.Context, b BMC, act Action, want bool, p Pace) error {
 // late keeps both what ended the wait and what the BMC had said before.
 func late(ended error, act Action, want bool, last error) error {
 	word := map[bool]string{true: "on", false: "off"}[want]
-	if act == "" {
-		act = "state"
-	}
 	if last != nil {
 		return fmt.Errorf("power %s: not seen to be %s: %w (before that: %w)", act, word, ended, last)
 	}
