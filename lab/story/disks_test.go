@@ -117,8 +117,13 @@ func TestPowerCutWhileChunksAreWritten(t *testing.T) {
 	// Room for the chunks that are written at once, six, and far less than the image. A slower disk would make the kernel
 	// reset its controller.
 	r.slowDisk("m1", &lab.SlowDisk{Burst: 40 << 20, PerSecond: 1 << 20})
+	empty := r.differ("m1", id)
 	r.pxectl("deploy", "m1", "--image", "first")
 	r.writing("m1")
+	// The progress speaks of chunks that were taken up, zeros among them; the next deployment is a delta when some are there.
+	r.until(60*time.Second, "eight chunks are on the disk", func() bool {
+		return empty.Differ-r.differ("m1", id).Differ >= 8 && slices.Contains(r.scan(disk).Marks, phrase)
+	})
 	if err := r.Power(t.Context(), "m1", "off"); err != nil {
 		t.Fatal(err)
 	}
