@@ -178,7 +178,10 @@ func TestSlowReaderIsCut(t *testing.T) {
 		t.Errorf("a reader at full speed got %d bytes, %v; want %d and more", n, err, size)
 	}
 	addr, l := slowPlane(t, ramdisk, func(l *limitedListener) { l.rate, l.grace = 1<<30, time.Second })
-	slow := get(addr) // and reads nothing
+	slow := get(addr)
+	if _, err := io.ReadFull(slow, make([]byte, len("HTTP/1.0 200 OK"))); err != nil { // the answer has begun; it reads no more
+		t.Fatal(err)
+	}
 	eventually(t, "the one who takes nothing is cut", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
