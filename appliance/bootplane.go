@@ -45,7 +45,7 @@ func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
 	nbp, ok := rules.NBP(uint16(c.Arch), c.Class == dhcpd.ClassIPXE)
 	switch {
 	case c.WantsURL() && c.Class != dhcpd.ClassHTTP:
-		return dhcpd.Boot{URL: ipxe.ScriptURL(server)}, true
+		return dhcpd.Boot{URL: ipxe.ScriptURL(server), Short: ipxe.AutoexecURL(server)}, true
 	case !ok || !c.HasArch:
 		return dhcpd.Boot{}, false
 	case c.WantsURL():

@@ -106,7 +106,7 @@ func TestTheExampleFile(t *testing.T) {
 		c.Discovery != want.Discovery || c.Deploy != want.Deploy || c.Log != want.Log {
 		t.Errorf("the example's values are not the defaults: %+v, want %+v", c, want)
 	}
-	for _, key := range []string{"data_dir", "address", "mode", "lease_time", "unknown_share", "probe", "subnets", "reservations", "socket", "policy", "password_file", "trust_reported", "boot_agent", "write_image", "verify_os", "level", "format"} {
+	for _, key := range []string{"data_dir", "address", "mode", "lease_time", "unknown_share", "probe", "ignore_client_id", "subnets", "reservations", "socket", "policy", "password_file", "trust_reported", "boot_agent", "write_image", "verify_os", "level", "format"} {
 		if !strings.Contains(text, key+":") {
 			t.Errorf("the example does not mention %s", key)
 		}

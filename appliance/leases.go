@@ -11,6 +11,7 @@ import (
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/ipxe"
 )
 
 // listenDHCP opens the DHCP server of the configured mode; it is nil when that is off.
@@ -18,7 +19,7 @@ func listenDHCP(cfg Config, plane bootPlane, log *slog.Logger) (*dhcpd.Server, e
 	if cfg.DHCP.Mode == "off" {
 		return nil, nil
 	}
-	d := dhcpd.Config{Decide: plane.dhcp, Observe: plane.sawDHCP, Log: log}
+	d := dhcpd.Config{Decide: plane.dhcp, Program: hasProgram, Observe: plane.sawDHCP, Log: log}
 	for _, in := range cfg.Provisioning.Interfaces {
 		d.Interfaces = append(d.Interfaces, dhcpd.Interface{Name: in.Name, Addr: in.Address})
 	}
@@ -26,6 +27,11 @@ func listenDHCP(cfg Config, plane bootPlane, log *slog.Logger) (*dhcpd.Server, e
 		d.Authority = &dhcpd.Authority{Plan: cfg.DHCP.Server, Leases: filepath.Join(cfg.DataDir, "leases"), Known: plane.known}
 	}
 	return dhcpd.Listen(d)
+}
+
+func hasProgram(a dhcpd.Arch) bool {
+	_, ok := ipxe.NBPFor(uint16(a), false)
+	return ok
 }
 
 // known says whether a DHCP client is a machine that somebody has let in.

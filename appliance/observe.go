@@ -66,6 +66,9 @@ func machineMAC(hw net.HardwareAddr) (inventory.MAC, bool) {
 func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	mac, ok := machineMAC(s.MAC)
 	if !ok {
+		if bootFirmware(s.Vendor) { // nobody's, since machines are known by their MACs
+			p.engine.Note(inventory.Event{At: s.Time.UTC(), Kind: "dhcp", Text: s.Text, Data: facts("type", s.Type.String(), "class", string(s.Class), "interface", s.Interface, "unserved", "yes")})
+		}
 		return
 	}
 	if s.Class != dhcpd.ClassOther && s.Type.String() == "REQUEST" && s.Addr.IsValid() {
@@ -81,7 +84,7 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: "dhcp", Text: s.Text, Data: facts(
 		"type", s.Type.String(), "class", string(s.Class), "port", strconv.Itoa(s.Port), "interface", s.Interface,
 		"answer", answer, "boot", s.Boot, "selected", ip(s.Selected), "unconfigured", yes(!s.Server.IsValid()),
-		"unserved", yes(s.Class == dhcpd.ClassOther && bootFirmware(s.Vendor)),
+		"unserved", yes(s.NoProgram || s.Class == dhcpd.ClassOther && bootFirmware(s.Vendor)), "odd", s.Odd,
 	)})
 }
 

@@ -211,7 +211,10 @@ func TestUnanswered(t *testing.T) {
 		"a full disk":                                 {why: "dhcp leases: write /var/lib/pxectl/leases: no space left on device", next: "`pxectl doctor`: is the disk"},
 		"no way back":                                 {why: "answer could not be sent to 10.78.0.1:67: network is unreachable", next: "`pxectl doctor`: is the interface up"},
 		"a probe":                                     {why: "its address is being probed", stage: "it asked by DHCP, and whether its address is free", next: "wait"},
-		"a long URL":                                  {why: "the answer has 600 bytes and the client takes 576: use a shorter boot URL", next: "correct `boot` in appliance.yaml"},
+		"a long URL":                                  {why: `boot URL "http://pxe/": the host must be an IP address`, next: "correct `boot` in appliance.yaml"},
+		"a relay that says much":                      {why: "the answer has 600 bytes and the client takes 548; its relay's option 82 has 250 of them", next: "let the relay say less in option 82"},
+		"RISC-V":                                      {why: "no boot program for RISC-V UEFI", next: "pxectl boots x86 and 64-bit ARM machines"},
+		"32-bit ARM":                                  {why: "no boot program for ARM UEFI, 32 bit", next: "pxectl boots x86 and 64-bit ARM machines"},
 		"32-bit UEFI":                                 {class: "other", why: "no boot program for x86 UEFI", next: "choose another boot mode in its firmware"},
 		"32-bit UEFI, which got an address": {
 			class: "other", text: `DISCOVER from other "PXEClient:Arch:00006" on port 67: OFFER 10.77.0.100`,

@@ -211,7 +211,13 @@ func (b boot) unanswered(ev *inventory.Event) breakdown {
 		br.next = "`pxectl doctor`: is the disk of data_dir full or slow?"
 	case has("is being probed"):
 		return going("it asked by DHCP, and whether its address is free is being asked by ARP")
-	case has("use a shorter"), has("boot file name"), has("boot URL"):
+	case has("its relay's option 82"):
+		br.next = "let the relay say less in option 82 (circuit and remote id), or take options out of dhcp.server.subnets[].options"
+	case has("no boot program for RISC-V"), has("no boot program for LoongArch"), has("no boot program for ARM "):
+		br.next = "pxectl boots x86 and 64-bit ARM machines; docs/firmware.md has the architectures"
+	case has("asks for the address that it had before"):
+		br.next = "its DHCP server's to answer: " + b.console()
+	case has("boot file name"), has("boot URL"):
 		br.next = "correct `boot` in appliance.yaml"
 	case !silent, has("no boot program for"), has("its architecture"):
 		br.next = another

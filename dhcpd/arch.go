@@ -1,6 +1,9 @@
 package dhcpd
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Arch is a client system architecture (option 93): RFC 4578 section 2.1 with erratum
 // 4624 applied, which is what the IANA registry has (the printed RFC names 7 and 9 the
@@ -20,6 +23,8 @@ const (
 	ArchHTTPARM32 Arch = 18
 	ArchHTTPARM64 Arch = 19
 	ArchHTTPBIOS  Arch = 20
+	ArchUBoot32   Arch = 21
+	ArchUBoot64   Arch = 22 // U-Boot on arm64, which starts EFI programs
 	ArchRISCV32   Arch = 25
 	ArchRISCV64   Arch = 27
 	ArchRISCV128  Arch = 29
@@ -27,8 +32,7 @@ const (
 	ArchLoong64   Arch = 39
 )
 
-// archs are the architectures that we have a form of answer for; option 93 may list
-// several, and the first of these counts.
+// archs are the architectures that we have a word for.
 var archs = map[Arch]string{
 	ArchBIOS:      "x86 BIOS",
 	ArchUEFI32:    "x86 UEFI, 32 bit",
@@ -42,11 +46,20 @@ var archs = map[Arch]string{
 	ArchHTTPARM32: "ARM UEFI HTTP, 32 bit",
 	ArchHTTPARM64: "ARM64 UEFI HTTP",
 	ArchHTTPBIOS:  "x86 BIOS HTTP",
+	ArchUBoot32:   "ARM U-Boot, 32 bit",
+	ArchUBoot64:   "ARM64 U-Boot",
+	23:            "ARM U-Boot HTTP, 32 bit",
+	24:            "ARM64 U-Boot HTTP",
 	ArchRISCV32:   "RISC-V UEFI, 32 bit",
 	ArchRISCV64:   "RISC-V UEFI",
 	ArchRISCV128:  "RISC-V UEFI, 128 bit",
+	26:            "RISC-V UEFI HTTP, 32 bit",
+	28:            "RISC-V UEFI HTTP",
+	30:            "RISC-V UEFI HTTP, 128 bit",
 	ArchLoong32:   "LoongArch UEFI, 32 bit",
 	ArchLoong64:   "LoongArch UEFI",
+	38:            "LoongArch UEFI HTTP, 32 bit",
+	40:            "LoongArch UEFI HTTP",
 }
 
 func (a Arch) String() string {
@@ -56,21 +69,19 @@ func (a Arch) String() string {
 	return fmt.Sprintf("architecture %d", uint16(a))
 }
 
-// pick is the architecture of a client that lists these: the first that we know, else
-// the first. ok is false for an empty list.
-func pick(list []Arch) (a Arch, ok bool) {
+// pick is the architecture of a client that lists these: the first that there is a program for, else the first that we
+// know, else the first. ok is false for an empty list.
+func pick(list []Arch, program func(Arch) bool) (a Arch, ok bool) {
 	if len(list) == 0 {
 		return 0, false
 	}
-	a = list[0]
-	for _, known := range list {
-		if _, ok := archs[known]; ok {
-			a = known
-			break
-		}
+	known := func(a Arch) bool { _, ok := archs[a]; return ok }
+	at := slices.IndexFunc(list, program)
+	if at < 0 {
+		at = max(0, slices.IndexFunc(list, known))
 	}
 	// What a machine gets does not depend on which of the two numbers it sends.
-	switch a {
+	switch a = list[at]; a {
 	case ArchUEFIBC:
 		a = ArchUEFI64
 	case ArchHTTPBC:

@@ -33,8 +33,9 @@ type authority struct {
 	known    func(Client) bool
 	ours     func(netip.Addr) bool // whether that is our own address, all of which are server identifiers of ours
 	subnets  []network
-	reserved map[string]*reservation // by identity
-	prober   *prober                 // nil: no probes
+	reserved map[string][]*reservation // by identity; those for one subnet before those for all
+	byMAC    bool                      // client identifiers are ignored
+	prober   *prober                   // nil: no probes
 	log      *slog.Logger
 	warned   atomic.Int64 // when it was last told that there are no addresses
 	now      func() time.Time
@@ -48,8 +49,8 @@ type network struct {
 
 type reservation struct {
 	match string
-	addr  netip.Addr
-	plan  Options // beside its subnet's
+	addr  netip.Addr // for its subnet alone; none: for all
+	plan  Options    // beside its subnet's
 	host  string
 	// told says what the machine is told in each subnet.
 	told []told
@@ -62,7 +63,7 @@ func newAuthority(a Authority, own *links, log *slog.Logger, now func() time.Tim
 	if len(a.Plan.Subnets) == 0 {
 		return nil, errors.New("dhcp: no subnet given")
 	}
-	s := &authority{known: a.Known, ours: own.ours, reserved: map[string]*reservation{}, log: log, now: now}
+	s := &authority{known: a.Known, ours: own.ours, reserved: map[string][]*reservation{}, byMAC: a.Plan.IgnoreClientID, log: log, now: now}
 	base := Options{LeaseTime: cmp.Or(a.Plan.LeaseTime, defaultLease)}
 	var tables []leases.Subnet
 	for _, n := range a.Plan.Subnets {
@@ -85,9 +86,17 @@ func newAuthority(a Authority, own *links, log *slog.Logger, now func() time.Tim
 		}
 		found := &reservation{match: match, addr: r.Address, plan: r.Options, host: r.Hostname}
 		for _, n := range a.Plan.Subnets {
-			found.told = append(found.told, tell(n.Subnet, base.with(n.Options).with(r.Options)))
+			own := r.Options
+			if !n.Subnet.Contains(own.Router) { // a reservation for all subnets names the router of one
+				own.Router = netip.Addr{}
+			}
+			found.told = append(found.told, tell(n.Subnet, base.with(n.Options).with(own)))
 		}
-		s.reserved[match] = found
+		if r.Address.IsValid() {
+			s.reserved[match] = slices.Insert(s.reserved[match], 0, found)
+		} else {
+			s.reserved[match] = append(s.reserved[match], found)
+		}
 	}
 	for name, a := range own.configured {
 		s.warnOutside(name, a)
@@ -174,7 +183,7 @@ type guest struct {
 // unicast is whether the packet was addressed to us and not to everybody.
 func (s *authority) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (g guest, why string) {
 	g = guest{Client: c, server: c.Server, local: !c.Relay.IsValid()}
-	g.id = identity(p, c)
+	g.id = s.identity(p, c)
 	switch {
 	case g.id == "":
 		return g, "neither an Ethernet address nor a client identifier"
@@ -205,15 +214,16 @@ func (s *authority) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (g guest, w
 	if o := addr(agent[serverOverride]); o.IsValid() && c.Relay.IsValid() {
 		g.server = o
 	}
-	g.res = s.reservationOf(c, g.id, agent)
+	var match string
+	g.res, match = s.reservationOf(p, c, agent, g.subnet)
 	g.claim = leases.Claim{Subnet: g.subnet, Client: g.id, MAC: c.MAC, Host: c.Hostname, Want: addr(p.RequestedIPAddress())}
 	switch {
 	case c.MAC != nil && s.known != nil && s.known(c):
 		g.claim.Known, g.claim.KnownBy, g.claim.Alias = true, string(c.MAC), g.id != nameOf(c.MAC)
-	case g.res != nil: // also by a switch port or UUID, behind which there may be any number of MACs
-		g.claim.Known, g.claim.KnownBy = true, g.res.match
+	case match != "": // also by a switch port or UUID, behind which there may be any number of MACs
+		g.claim.Known, g.claim.KnownBy = true, match
 	}
-	if g.res != nil && s.subnets[g.subnet].prefix.Contains(g.res.addr) {
+	if g.res != nil && g.res.addr.IsValid() {
 		g.claim.Reserved, g.claim.Reservation = g.res.addr, g.res.match
 	}
 	return g, ""
@@ -230,42 +240,53 @@ func (s *authority) told(g guest) (told, string) {
 // identity is who a lease belongs to: the client identifier, else the hardware address
 // (RFC 2131 section 4.2) in the form that most clients with an identifier use for it, so
 // that firmware without and a system with one are the same client.
-func identity(p *dhcpv4.DHCPv4, c Client) string {
-	if id := p.GetOneOption(dhcpv4.OptionClientIdentifier); len(id) >= 2 { // RFC 2132 section 9.14
-		return string(id)
-	}
-	if c.MAC == nil {
+func (s *authority) identity(p *dhcpv4.DHCPv4, c Client) string {
+	id := p.GetOneOption(dhcpv4.OptionClientIdentifier)
+	switch {
+	case c.MAC != nil && (s.byMAC || len(id) < 2): // RFC 2132 section 9.14
+		return nameOf(c.MAC)
+	case len(id) < 2:
 		return ""
 	}
-	return nameOf(c.MAC)
+	return string(id)
 }
 
 func nameOf(mac net.HardwareAddr) string { return "\x01" + string(mac) }
 
-// reservationOf finds a client's reservation: by what is its own first.
-func (s *authority) reservationOf(c Client, id string, agent map[byte][]byte) *reservation {
+// reservationOf finds a client's reservation in a subnet: by what is its own first. match is what it is reserved for, there or
+// in another subnet; "" when there is no reservation for it at all.
+func (s *authority) reservationOf(p *dhcpv4.DHCPv4, c Client, agent map[byte][]byte, subnet int) (res *reservation, match string) {
 	if len(s.reserved) == 0 {
-		return nil
+		return nil, ""
+	}
+	id := string(p.GetOneOption(dhcpv4.OptionClientIdentifier))
+	if len(id) < 2 && c.MAC != nil {
+		id = nameOf(c.MAC)
 	}
 	names := []string{"mac " + string(c.MAC), "client-id " + id, "uuid " + c.UUID}
 	if agent != nil {
 		circuit, remote := agent[circuitID], agent[remoteID]
 		names = append(names, port(circuit, remote), port(circuit, nil), port(nil, remote))
 	}
+	here := s.subnets[subnet].prefix
 	for _, n := range names {
-		if r := s.reserved[n]; r != nil {
-			return r
+		for _, r := range s.reserved[n] {
+			match = cmp.Or(match, r.match)
+			if !r.addr.IsValid() || here.Contains(r.addr) {
+				return r, match
+			}
 		}
 	}
-	return nil
+	return nil, match
 }
 
-// Suboptions of option 82: RFC 3046 section 3.1, RFC 3527, RFC 5107.
+// Suboptions of option 82: RFC 3046 section 3.1, RFC 3527, RFC 5107, RFC 8357.
 const (
-	circuitID      = 1
-	remoteID       = 2
-	linkSelection  = 5
-	serverOverride = 11
+	circuitID       = 1
+	remoteID        = 2
+	linkSelection   = 5
+	serverOverride  = 11
+	relaySourcePort = 19
 )
 
 // suboptions reads option 82; what is cut off is left out.

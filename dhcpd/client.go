@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
 )
 
 // UDP ports: RFC 2131 section 4.1 and PXE 2.1 section 2.2.
@@ -57,11 +58,14 @@ type Client struct {
 	Addr      netip.Addr           // the address it has or asks for
 	Selected  netip.Addr           // option 54: the server whose offer it takes
 	Relay     netip.Addr           // giaddr: the relay that passed the packet on
+	RelayPort bool                 // option 82 says that the relay takes answers at the port it sends from
 	Type      dhcpv4.MessageType   // DISCOVER, REQUEST, …
 	XID       dhcpv4.TransactionID // ties the packets of one boot attempt together
 	Port      int                  // 67 or 4011: where it came in
 	Interface string               // where it came in
 	Server    netip.Addr           // our address there; the only one to put into answers
+	Odd       string               // what is wrong with the packet, which was read all the same
+	NoProgram bool                 // a boot client of an architecture that there is no program for
 }
 
 // WantsURL says what a Decider must return for this client: Boot.URL when true,
@@ -79,7 +83,7 @@ func (c Client) WantsURL() bool {
 
 // classify reads everything that the packet says. It never fails: what makes no sense
 // is left out, and what is no boot client that we can serve is ClassOther.
-func classify(p *dhcpv4.DHCPv4, port int) Client {
+func classify(p *dhcpv4.DHCPv4, port int, program func(Arch) bool) Client {
 	c := Client{
 		MAC:      macOf(p),
 		UUID:     parseUUID(p.GetOneOption(optGUID)),
@@ -93,15 +97,27 @@ func classify(p *dhcpv4.DHCPv4, port int) Client {
 		XID:      p.TransactionID,
 		Port:     port,
 	}
+	_, c.RelayPort = suboptions(p.GetOneOption(dhcpv4.OptionRelayAgentInformation))[relaySourcePort]
 	if !c.Addr.IsValid() {
 		c.Addr = addr(p.RequestedIPAddress())
 	}
-	c.Arch, c.HasArch = pick(parseArchs(p.GetOneOption(optArch)))
+	c.Arch, c.HasArch = pick(parseArchs(p.GetOneOption(optArch)), program)
 	// iPXE sends the bare text, others RFC 3004's list with lengths; the codec reads both.
 	users := p.UserClass()
 	c.UserClass = strings.Join(users, ",")
 	c.Class = class(c, users, p.Options.Has(optIPXE))
+	return c.judged(program)
+}
+
+// judged says whether there is something for it to boot. An iPXE takes a script, whatever it runs on.
+func (c Client) judged(program func(Arch) bool) Client {
+	c.NoProgram = c.HasArch && !program(c.Arch) && (c.Class == ClassBIOS || c.Class == ClassUEFI || c.Class == ClassHTTP || c.Class == ClassOther && bootFirmware(c.Vendor))
 	return c
+}
+
+// bootFirmware says whether a vendor class is that of firmware which boots over the network.
+func bootFirmware(vendor string) bool {
+	return strings.HasPrefix(vendor, "PXEClient") || strings.HasPrefix(vendor, "HTTPClient")
 }
 
 func class(c Client, users []string, option175 bool) Class {
@@ -122,7 +138,7 @@ func class(c Client, users []string, option175 bool) Class {
 	switch c.Arch {
 	case ArchBIOS:
 		return ClassBIOS
-	case ArchUEFI32, ArchUEFI64, ArchARM32, ArchARM64, ArchRISCV32, ArchRISCV64, ArchRISCV128, ArchLoong32, ArchLoong64:
+	case ArchUEFI32, ArchUEFI64, ArchARM32, ArchARM64, ArchUBoot32, ArchUBoot64, ArchRISCV32, ArchRISCV64, ArchRISCV128, ArchLoong32, ArchLoong64:
 		return ClassUEFI
 	}
 	return ClassOther
@@ -130,13 +146,13 @@ func class(c Client, users []string, option175 bool) Class {
 
 // remembered is the client with the architecture that its DISCOVER told: some firmware
 // says 0 or nothing in the REQUEST to port 4011 (danderson/netboot#132).
-func remembered(c Client, a Arch, p *dhcpv4.DHCPv4) Client {
+func remembered(c Client, a Arch, p *dhcpv4.DHCPv4, program func(Arch) bool) Client {
 	if c.HasArch && c.Arch != ArchBIOS {
 		return c
 	}
 	c.Arch, c.HasArch = a, true
 	c.Class = class(c, p.UserClass(), p.Options.Has(optIPXE))
-	return c
+	return c.judged(program)
 }
 
 // unwanted says why a packet gets no answer, or "" when the Decider is to be asked.
@@ -144,12 +160,14 @@ func unwanted(p *dhcpv4.DHCPv4, c Client) string {
 	switch {
 	case p.OpCode != dhcpv4.OpcodeBootRequest:
 		return "not a request"
-	case c.Class == ClassOther && !strings.HasPrefix(c.Vendor, "PXEClient"):
+	case c.Class == ClassOther && !bootFirmware(c.Vendor):
 		return "not a network boot client"
 	case c.Class == ClassOther && !c.HasArch:
 		return "a PXE client that does not tell its architecture (option 93)"
-	case c.Class == ClassOther:
-		return fmt.Sprintf("no boot program for %v", c.Arch)
+	case c.Class == ClassOther, c.NoProgram:
+		return noProgram(c)
+	case c.MAC == nil && p.HWType == iana.HWTypeInfiniband:
+		return "an InfiniBand card, which tells no Ethernet address in option 61"
 	case c.MAC == nil:
 		return "no Ethernet address in chaddr or option 61"
 	}
@@ -167,9 +185,15 @@ func unwanted(p *dhcpv4.DHCPv4, c Client) string {
 		// beside the chosen server's could cost the client its lease.
 		return "takes the address offered by " + c.Selected.String()
 	}
+	if state, _ := meant(p, false); state == initReboot {
+		// RFC 2131 section 4.3.2: it asks whether an address still holds, and a server that does not know MUST be silent.
+		return "asks for the address that it had before"
+	}
 	// Old Intel ROMs repeat the question on port 67 (danderson/pixiecore#21).
 	return ""
 }
+
+func noProgram(c Client) string { return fmt.Sprintf("no boot program for %v", c.Arch) }
 
 // macOf is the Ethernet address of the client: chaddr, or for another kind of link
 // (InfiniBand has hlen 0 or 20) a client identifier of type 1. Nil when there is none.

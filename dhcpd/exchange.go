@@ -348,13 +348,15 @@ func (s *authority) build(ctx context.Context, p *dhcpv4.DHCPv4, g guest, kind d
 	if host != "" {
 		r.UpdateOption(dhcpv4.OptHostName(host))
 	}
-	if g.Class != ClassOther && g.MAC != nil {
+	short := ""
+	if g.Class != ClassOther && g.MAC != nil && !g.NoProgram {
 		if b, ok := ask(ctx, g.Client); ok {
 			file, err := bootFile(g.Client, b)
 			if err != nil {
 				return nil, err
 			}
 			tellBoot(r, g.Client, file)
+			short = g.short(b)
 			if g.Class == ClassUEFI {
 				// With option 60 and an address, EDK2 takes us for a BINL server and asks
 				// again on port 4011; without, it loads the file at once.
@@ -362,29 +364,28 @@ func (s *authority) build(ctx context.Context, p *dhcpv4.DHCPv4, g guest, kind d
 			}
 		}
 	}
+	viaRelay(r)
 	for _, v := range t.always[1:] { // behind the mask, what the operator wrote, the last first
 		spare = append(spare, v.code)
 	}
 	slices.Reverse(spare)
-	return fit(r, limit(p), spare...)
+	return fit(r, limit(p), short, spare...)
 }
 
 // refusal is a NAK: section 4.3.2, table 3.
 func (s *authority) refusal(p *dhcpv4.DHCPv4, g guest, why string) *dhcpv4.DHCPv4 {
 	r := blank(p, dhcpv4.MessageTypeNak, g.server)
 	r.UpdateOption(dhcpv4.OptMessage(why))
-	if g.Relay.IsValid() {
-		r.SetBroadcast() // the client may have no address there; it has its old one no more
-	}
+	viaRelay(r) // the client may have no address there; it has its old one no more
 	return r
 }
 
 // leaseDestination is where an answer goes: section 4.1. src is where the packet came from.
-func leaseDestination(c Client, p, r *dhcpv4.DHCPv4) netip.AddrPort {
+func leaseDestination(c Client, p, r *dhcpv4.DHCPv4, src netip.AddrPort) netip.AddrPort {
 	has := addr(p.ClientIPAddr)
 	switch {
 	case c.Relay.IsValid():
-		return netip.AddrPortFrom(c.Relay, dhcpPort)
+		return c.relayPort(src)
 	case has.IsValid() && r.MessageType() != dhcpv4.MessageTypeNak:
 		return netip.AddrPortFrom(has, clientPort)
 	}

@@ -116,7 +116,7 @@ func (d *desk) says(p *dhcpv4.DHCPv4, unicast bool) string {
 	if a := addr(r.YourIPAddr); a.IsValid() {
 		s += " " + a.String()
 	}
-	s += " to " + leaseDestination(clientOf(p, dhcpPort), p, r).String()
+	s += " to " + leaseDestination(clientOf(p, dhcpPort), p, r, netip.AddrPortFrom(addr(p.GatewayIPAddr), 6700)).String()
 	if why != "" {
 		s += ": " + why
 	}
@@ -388,6 +388,13 @@ func TestPlanCheck(t *testing.T) {
 		{"reservation of the router", func(p *Plan) { p.Reservations[0].Address = ip("10.77.0.254") }, "reservations[0].address: 10.77.0.254 is the router of subnets[0]"},
 		{"reserved twice", func(p *Plan) { p.Reservations[1].Address = ip("10.77.0.50") }, "reservations[1].address: 10.77.0.50 is reserved by reservations[0] already"},
 		{"two for one machine", func(p *Plan) { p.Reservations[1].UUID, p.Reservations[1].MAC = "", "52-54-00-00-00-AA" }, "reservations[1]: is for the same machine as reservations[0]"},
+		{"router of a reservation for all subnets outside", func(p *Plan) {
+			p.Reservations[0].Address, p.Reservations[0].Options.Router = netip.Addr{}, ip("10.9.0.1")
+		}, "reservations[0].options.router: 10.9.0.1 lies outside of every subnet"},
+		{"two for one machine in all subnets", func(p *Plan) {
+			p.Reservations[0].Address = netip.Addr{}
+			p.Reservations[1] = Reservation{MAC: p.Reservations[0].MAC}
+		}, "reservations[1]: is for the same machine as reservations[0]"},
 		{"for nobody", func(p *Plan) { p.Reservations[0].MAC = "" }, "reservations[0]: for whom? want mac, client_id, uuid, or circuit_id and remote_id"},
 		{"for two", func(p *Plan) { p.Reservations[0].ClientID = "x" }, "reservations[0]: want one of mac"},
 		{"mac", func(p *Plan) { p.Reservations[0].MAC = "52:54" }, `reservations[0]: mac "52:54" is no Ethernet address`},
@@ -478,5 +485,71 @@ func TestReaddress(t *testing.T) {
 	}
 	if d.ours(ourAddr) || d.ours(ip("10.77.0.7")) {
 		t.Error("the old address or that of another interface is taken for ours")
+	}
+}
+
+// A machine may have a reservation in each subnet, and one for all others; what one of them says is not told in another subnet.
+func TestReservationsAreForTheirSubnets(t *testing.T) {
+	const mac = "52:54:00:00:00:aa"
+	p := testPlan()
+	p.Subnets = append(p.Subnets, Subnet{Subnet: netip.MustParsePrefix("10.79.0.0/24"), Pools: []leases.Range{{First: ip("10.79.0.100"), Last: ip("10.79.0.109")}}, Options: Options{Router: ip("10.79.0.254")}})
+	p.Reservations = []Reservation{
+		{MAC: mac, Hostname: "anywhere", Options: Options{Router: ip("10.78.0.254")}},
+		{MAC: mac, Address: ip("10.77.0.50"), Hostname: "here", Options: Options{Router: ip("10.77.0.253")}},
+		{MAC: mac, Address: ip("10.78.0.50"), Hostname: "there"},
+	}
+	if mistakes := p.Check(); len(mistakes) > 0 {
+		t.Fatal(mistakes)
+	}
+	d := newDesk(t, p)
+	for _, c := range []struct{ relay, addr, host, router string }{
+		{"", "10.77.0.50", "here", "10.77.0.253"},
+		{"10.78.0.1", "10.78.0.50", "there", ""},
+		{"10.79.0.1", "10.79.0.100", "anywhere", "10.79.0.254"},
+	} {
+		packet := message(dhcpv4.MessageTypeDiscover, mac)
+		if c.relay != "" {
+			packet.GatewayIPAddr = net.ParseIP(c.relay)
+		}
+		r, why := d.hear(packet, false)
+		if r == nil {
+			t.Errorf("through %q: %s", c.relay, why)
+			continue
+		}
+		router := ""
+		if list := r.Router(); len(list) > 0 {
+			router = list[0].String()
+		}
+		if r.YourIPAddr.String() != c.addr || r.HostName() != c.host || router != c.router {
+			t.Errorf("through %q it is told %v, %q, router %q; want %s, %q, %q", c.relay, r.YourIPAddr, r.HostName(), router, c.addr, c.host, c.router)
+		}
+	}
+}
+
+// One machine calls itself differently in its ROM, in iPXE and in its system (RFC 4361), and keeps its address when client identifiers are ignored.
+func TestOneMACWithManyClientIdentifiers(t *testing.T) {
+	for ignore, want := range map[bool]int{true: 1, false: 3} {
+		p := testPlan()
+		p.IgnoreClientID = ignore
+		d := newDesk(t, p)
+		got := map[string]bool{}
+		for _, id := range []dhcpv4.Modifier{
+			func(*dhcpv4.DHCPv4) {},
+			option(61, append([]byte{0}, "a UUID of its own"...)),
+			option(61, append([]byte{0xff, 0, 0, 0, 1, 0, 4}, make([]byte, 16)...)),
+		} {
+			offer, why := d.hear(message(dhcpv4.MessageTypeDiscover, alice, id), false)
+			if offer == nil {
+				t.Fatal(why)
+			}
+			a := offer.YourIPAddr.String()
+			if ack, why := d.hear(message(dhcpv4.MessageTypeRequest, alice, id, wanting(a), toServer(us)), false); ack == nil || ack.YourIPAddr.String() != a {
+				t.Fatalf("REQUEST of %s: %v, %s", a, ack, why)
+			}
+			got[a] = true
+		}
+		if len(got) != want {
+			t.Errorf("ignore_client_id: %v: it had %d addresses, want %d", ignore, len(got), want)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -131,6 +132,9 @@ func TestHelperClient(t *testing.T) {
 		local = os.Getenv("DHCPD_TEST_SRC")
 	)
 	_, raw, _ := golden(t, name)
+	if flags, err := hex.DecodeString(os.Getenv("DHCPD_TEST_FLAGS")); err == nil && len(flags) == 2 {
+		copy(raw[10:], flags)
+	}
 	conn, err := net.ListenPacket("udp4", local)
 	if err != nil {
 		t.Fatal(err)

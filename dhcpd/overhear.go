@@ -206,7 +206,7 @@ func parseOverheard(raw []byte) (Overheard, error) {
 	if err != nil {
 		return Overheard{}, err
 	}
-	p, err := dhcpv4.FromBytes(payload)
+	p, _, err := parse(payload)
 	if err != nil {
 		return Overheard{}, err
 	}

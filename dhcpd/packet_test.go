@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,7 +42,7 @@ func golden(t testing.TB, name string) (p *dhcpv4.DHCPv4, raw []byte, port int) 
 	if raw, err = hex.DecodeString(digits.String()); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	if p, err = dhcpv4.FromBytes(raw); err != nil {
+	if p, _, err = parse(raw); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 	return p, raw, port
@@ -59,8 +60,13 @@ func goldenNames(t testing.TB) []string {
 	return files
 }
 
+// programs are those that there are: ipxe.NBPFor.
+func programs(a Arch) bool {
+	return slices.Contains([]Arch{ArchBIOS, ArchUEFI64, ArchUEFIBC, ArchARM64, ArchHTTP64, ArchHTTPBC, ArchHTTPARM64, ArchHTTPBIOS, ArchUBoot64}, a)
+}
+
 func clientOf(p *dhcpv4.DHCPv4, port int) Client {
-	c := classify(p, port)
+	c := classify(p, port, programs)
 	c.Interface, c.Server = "prov", ourAddr
 	return c
 }
@@ -86,7 +92,7 @@ func TestGoldenPackets(t *testing.T) {
 				if err != nil {
 					t.Fatalf("answer: %v", err)
 				}
-				out += fmt.Sprintf("answer to %v, %d bytes\n%s", destination(c, netip.AddrPortFrom(c.Addr, uint16(port))), len(r.ToBytes()), r.Summary())
+				out += fmt.Sprintf("answer to %v, %d bytes\n%s", destination(c, netip.AddrPortFrom(c.Addr, uint16(port))), len(encode(r, c)), r.Summary())
 				checkAnswer(t, p, c, r)
 			}
 			compare(t, filepath.Join("testdata", name+".txt"), out)
@@ -118,7 +124,7 @@ func compare(t *testing.T, file, got string) {
 // checkAnswer is what every answer must hold, whatever was asked.
 func checkAnswer(t testing.TB, p *dhcpv4.DHCPv4, c Client, r *dhcpv4.DHCPv4) {
 	t.Helper()
-	wire := r.ToBytes()
+	wire := encode(r, c)
 	back, err := dhcpv4.FromBytes(wire)
 	if err != nil {
 		t.Fatalf("the answer does not parse: %v", err)
@@ -229,7 +235,8 @@ func TestAnswerFits(t *testing.T) {
 		{"a large relay option: the copies go", 0, 200, url(120), codes(82), codes(61, 66, 67), true, ""},
 		{"the same for a client that takes more", 1500, 200, url(120), codes(61, 66, 67, 82), nil, true, ""},
 		{"a size below the minimum is not believed", 100, 0, url(100), codes(61, 66, 67), nil, true, ""},
-		{"nothing left to leave out", 0, 250, url(250), nil, nil, false, "shorter boot URL"},
+		{"the short URL takes its place", 0, 250, url(250), codes(82), codes(61, 66, 67), true, ""},
+		{"nothing left to leave out", 0, 400, url(250), nil, nil, false, "option 82 has 400 of them"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := dhcpv4.FromBytes(base.ToBytes())
@@ -242,10 +249,10 @@ func TestAnswerFits(t *testing.T) {
 			}
 			p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientIdentifier, append([]byte{0xff}, make([]byte, 18)...)))
 			if c.relay > 0 {
-				p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, append([]byte{1, byte(c.relay - 2)}, make([]byte, c.relay-2)...)))
+				p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, append([]byte{1, byte(min(c.relay, 255) - 2)}, make([]byte, c.relay-2)...)))
 			}
 			cl := clientOf(p, port)
-			r, err := answer(p, cl, Boot{URL: c.url})
+			r, err := answer(p, cl, Boot{URL: c.url, Short: "http://10.77.0.1:8080/autoexec.ipxe"})
 			if c.err != "" {
 				if err == nil || !strings.Contains(err.Error(), c.err) {
 					t.Fatalf("answer: error %v, want one with %q", err, c.err)
@@ -336,7 +343,7 @@ func FuzzClassify(f *testing.F) {
 		f.Add(raw, port == pxePort)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, on4011 bool) {
-		p, err := dhcpv4.FromBytes(raw)
+		p, _, err := parse(raw)
 		if err != nil {
 			return
 		}
@@ -344,7 +351,7 @@ func FuzzClassify(f *testing.F) {
 		if on4011 {
 			port = pxePort
 		}
-		c := classify(p, port)
+		c := classify(p, port, programs)
 		if c.MAC != nil && len(c.MAC) != 6 {
 			t.Errorf("MAC %v, want six octets or none", c.MAC)
 		}
@@ -365,7 +372,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(raw, port == pxePort, testBoot.File, testBoot.URL)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, on4011 bool, file, url string) {
-		p, err := dhcpv4.FromBytes(raw)
+		p, _, err := parse(raw)
 		if err != nil {
 			return
 		}

@@ -17,8 +17,10 @@ type Plan struct {
 	LeaseTime    time.Duration `yaml:"lease_time"`
 	UnknownShare int           `yaml:"unknown_share"` // percent of each subnet's pools
 	Probe        bool          `yaml:"probe"`
-	Subnets      []Subnet      `yaml:"subnets"`
-	Reservations []Reservation `yaml:"reservations"`
+	// IgnoreClientID is for machines whose firmware, iPXE and system call themselves differently: by their MAC all are one client.
+	IgnoreClientID bool          `yaml:"ignore_client_id"`
+	Subnets        []Subnet      `yaml:"subnets"`
+	Reservations   []Reservation `yaml:"reservations"`
 }
 
 // A Subnet is one network: ours, or one behind a relay.
@@ -36,7 +38,7 @@ type Reservation struct {
 	UUID      string     `yaml:"uuid"`
 	CircuitID string     `yaml:"circuit_id"` // option 82 suboption 1, likewise
 	RemoteID  string     `yaml:"remote_id"`  // option 82 suboption 2, likewise
-	Address   netip.Addr `yaml:"address"`    // none: any of the pool, and the options below
+	Address   netip.Addr `yaml:"address"`    // the reservation is for its subnet alone; none: for all subnets, any address of the pool, and the options below
 	Hostname  string     `yaml:"hostname"`
 	Options   Options    `yaml:"options"`
 }
@@ -139,14 +141,6 @@ func (c *checker) subnet(key string, at int, s Subnet, all []Subnet) {
 }
 
 func (c *checker) reservation(key string, r Reservation, subnets []Subnet, seen map[string]string) {
-	m, err := r.match()
-	if err != nil {
-		c.wrong(key, "%v", err)
-	} else if before, ok := seen[m]; ok {
-		c.wrong(key, "is for the same machine as %s", before)
-	} else {
-		seen[m] = key
-	}
 	at := -1
 	if r.Address.IsValid() {
 		at = slices.IndexFunc(subnets, func(s Subnet) bool { return s.Subnet.Contains(r.Address) })
@@ -162,8 +156,21 @@ func (c *checker) reservation(key string, r Reservation, subnets []Subnet, seen 
 		}
 		seen[r.Address.String()] = key
 	}
-	if g := r.Options.Router; g.IsValid() && at >= 0 && !subnets[at].Subnet.Contains(g) {
+	if m, err := r.match(); err != nil {
+		c.wrong(key, "%v", err)
+	} else {
+		m = fmt.Sprintf("%d %s", at, m) // one machine may have a reservation in each subnet
+		if before, ok := seen[m]; ok {
+			c.wrong(key, "is for the same machine as %s", before)
+		}
+		seen[m] = key
+	}
+	switch g := r.Options.Router; {
+	case !g.IsValid():
+	case at >= 0 && !subnets[at].Subnet.Contains(g):
 		c.wrong(key+".options.router", "%v lies outside of %v", g, subnets[at].Subnet)
+	case at < 0 && !slices.ContainsFunc(subnets, func(s Subnet) bool { return s.Subnet.Contains(g) }):
+		c.wrong(key+".options.router", "%v lies outside of every subnet", g)
 	}
 	if len(r.Hostname) > maxHostname || strings.ContainsFunc(r.Hostname, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.'

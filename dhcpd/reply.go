@@ -21,6 +21,8 @@ const (
 type Boot struct {
 	File string // name of the network boot program on our TFTP server
 	URL  string // http URL with an IP literal: a script for iPXE, a program for HTTP boot
+	// Short is a script that leads to URL, for an iPXE whose answer has no room for that. At most 127 bytes; optional.
+	Short string
 }
 
 // The form of the answer per class. All have: type OFFER or ACK, yiaddr 0, siaddr and
@@ -54,7 +56,16 @@ func answer(p *dhcpv4.DHCPv4, c Client, b Boot) (*dhcpv4.DHCPv4, error) {
 	}
 	r := blank(p, kind, c.Server)
 	tellBoot(r, c, file)
-	return fit(r, limit(p))
+	viaRelay(r)
+	return fit(r, limit(p), c.short(b))
+}
+
+// viaRelay sets the broadcast flag of an answer without an address that goes through a relay: there is none that the relay
+// could send it to (RFC 1542 section 4.1.2).
+func viaRelay(r *dhcpv4.DHCPv4) {
+	if addr(r.GatewayIPAddr).IsValid() && !addr(r.YourIPAddr).IsValid() {
+		r.SetBroadcast()
+	}
 }
 
 // blank is an answer that says nothing yet but who talks to whom.
@@ -105,6 +116,14 @@ func tellBoot(r *dhcpv4.DHCPv4, c Client, file string) {
 	}
 }
 
+// short is the URL to fall back on, "" for none.
+func (c Client) short(b Boot) string {
+	if c.Class != ClassHTTP && c.WantsURL() && len(b.Short) <= fileLen {
+		return b.Short
+	}
+	return ""
+}
+
 // bootFile is the text that tells this class of client what to load.
 func bootFile(c Client, b Boot) (string, error) {
 	switch {
@@ -151,24 +170,30 @@ func limit(p *dhcpv4.DHCPv4) int {
 	return min(max(int(size)-28, minMessage), maxMessage)
 }
 
-// fit leaves out what is said elsewhere in the packet, too, and then what can be done
-// without, until it fits.
-func fit(r *dhcpv4.DHCPv4, limit int, spare ...dhcpv4.OptionCode) (*dhcpv4.DHCPv4, error) {
+// fit leaves out what is said elsewhere in the packet, too, then takes the short URL, which fits the file field, and then
+// leaves out what can be done without, until the answer fits.
+func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) (*dhcpv4.DHCPv4, error) {
 	redundant := []dhcpv4.OptionCode{dhcpv4.OptionClientIdentifier, dhcpv4.OptionTFTPServerName}
 	if r.BootFileName != "" {
 		redundant = append(redundant, dhcpv4.OptionBootfileName)
 	}
-	redundant = append(redundant, spare...)
 	for {
 		size := size(r)
 		switch {
-		case size <= limit:
+		case size+1 <= limit: // one for the pad that encode may add
 			return r, nil
-		case len(redundant) == 0:
-			return nil, fmt.Errorf("the answer has %d bytes and the client takes %d: use a shorter boot URL", size, limit)
+		case len(redundant) > 0:
+			r.Options.Del(redundant[0])
+			redundant = redundant[1:]
+		case short != "" && r.Options.Has(dhcpv4.OptionBootfileName):
+			r.Options.Del(dhcpv4.OptionBootfileName)
+			r.BootFileName = short
+		case len(spare) > 0:
+			r.Options.Del(spare[0])
+			spare = spare[1:]
+		default:
+			return nil, fmt.Errorf("the answer has %d bytes and the client takes %d; its relay's option 82 has %d of them", size, limit, len(r.GetOneOption(dhcpv4.OptionRelayAgentInformation)))
 		}
-		r.Options.Del(redundant[0])
-		redundant = redundant[1:]
 	}
 }
 
@@ -186,17 +211,28 @@ func size(r *dhcpv4.DHCPv4) int {
 func destination(c Client, src netip.AddrPort) netip.AddrPort {
 	switch {
 	case c.Port == pxePort:
+		if !src.Addr().IsValid() || src.Addr().IsUnspecified() {
+			return netip.AddrPortFrom(broadcast, clientPort)
+		}
 		// From port 4011 (EDK2) or 68 (iPXE); both already have an address.
 		return src
 	case c.Relay.IsValid():
-		// Not the packet's source: relays may send from another of their addresses.
-		return netip.AddrPortFrom(c.Relay, dhcpPort)
+		return c.relayPort(src)
 	case c.Type == dhcpv4.MessageTypeRequest && src.Addr().IsValid() && !src.Addr().IsUnspecified():
 		return netip.AddrPortFrom(src.Addr(), clientPort)
 	}
 	// Whatever the broadcast flag says: a client without an address answers no ARP,
 	// and every boot client takes a broadcast.
 	return netip.AddrPortFrom(broadcast, clientPort)
+}
+
+// relayPort is where a relay takes answers: at giaddr, since relays may send from another of their addresses, and at the port that
+// it sent from if it says so (RFC 8357).
+func (c Client) relayPort(src netip.AddrPort) netip.AddrPort {
+	if c.RelayPort {
+		return netip.AddrPortFrom(c.Relay, src.Port())
+	}
+	return netip.AddrPortFrom(c.Relay, dhcpPort)
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})

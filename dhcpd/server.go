@@ -62,9 +62,10 @@ type Seen struct {
 type Config struct {
 	Interfaces []Interface
 	Decide     Decider
-	Authority  *Authority   // server mode: addresses, too; nil for proxy mode
-	Observe    func(Seen)   // called by one goroutine; what it is too slow for is left out; may be nil
-	Log        *slog.Logger // nothing is logged when nil
+	Authority  *Authority      // server mode: addresses, too; nil for proxy mode
+	Program    func(Arch) bool // whether there is a boot program for an architecture; nil: for all that have names here
+	Observe    func(Seen)      // called by one goroutine; what it is too slow for is left out; may be nil
+	Log        *slog.Logger    // nothing is logged when nil
 	Now        func() time.Time
 }
 
@@ -100,6 +101,9 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	if cfg.Observe == nil {
 		cfg.Observe = func(Seen) {}
+	}
+	if cfg.Program == nil {
+		cfg.Program = func(a Arch) bool { _, ok := archs[a]; return ok }
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -260,14 +264,14 @@ func (s *Server) packet(ctx context.Context, k socket, raw []byte, in origin) {
 			s.cfg.Log.Error("dhcp: panic", "port", k.port, "from", in.from, "panic", p, "stack", string(debug.Stack()), "packet", fmt.Sprintf("%x", raw))
 		}
 	}()
-	p, err := dhcpv4.FromBytes(raw)
+	p, odd, err := parse(raw)
 	if err != nil {
 		s.cfg.Log.Debug("dhcp: not a DHCP packet", "port", k.port, "from", in.from, "err", err)
 		return
 	}
 	iface, ok := s.links.find(in.ifindex)
-	c := s.recall(p, classify(p, k.port))
-	c.Interface, c.Server = iface.Name, iface.Addr
+	c := s.recall(p, classify(p, k.port, s.cfg.Program))
+	c.Interface, c.Server, c.Odd = iface.Name, iface.Addr, odd
 	if !ok {
 		s.report(c, nil, "", fmt.Sprintf("interface %s is not a provisioning interface", iface.Name))
 		return
@@ -278,7 +282,10 @@ func (s *Server) packet(ctx context.Context, k socket, raw []byte, in origin) {
 				s.report(c, nil, "", why)
 				return
 			}
-			s.deliver(k, r, c, leaseDestination(c, p, r), in.ifindex, why)
+			if why == "" && c.NoProgram {
+				why = noProgram(c)
+			}
+			s.deliver(k, r, c, leaseDestination(c, p, r, in.from), in.ifindex, why)
 		})
 		return
 	}
@@ -317,7 +324,7 @@ func (s *Server) recall(p *dhcpv4.DHCPv4, c Client) Client {
 		s.memory.put(string(c.MAC), c.Arch, s.cfg.Now())
 	case c.Type == dhcpv4.MessageTypeRequest:
 		if a, ok := s.memory.get(string(c.MAC), s.cfg.Now()); ok {
-			return remembered(c, a, p)
+			return remembered(c, a, p, s.cfg.Program)
 		}
 	}
 	return c
@@ -352,7 +359,7 @@ func send(conn *net.UDPConn, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPort, ifi
 		cm.IfIndex = 0 // the way to a relay, or a client with an address, is the routing table's business
 	}
 	// Not by ipv4.PacketConn: its WriteTo cost four tenths of what the kernel needs for the packet, on top.
-	_, _, err := conn.WriteMsgUDPAddrPort(r.ToBytes(), cm.Marshal(), dst)
+	_, _, err := conn.WriteMsgUDPAddrPort(encode(r, c), cm.Marshal(), dst)
 	return err
 }
 
@@ -383,6 +390,9 @@ func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot, why string) {
 		kind += " " + strconv.Quote(c.Vendor)
 	case c.HasArch && c.Class != ClassOther:
 		kind += " (" + c.Arch.String() + ")"
+	}
+	if c.Odd != "" {
+		kind += ", malformed (" + c.Odd + "),"
 	}
 	seen.Text = c.Type.String() + " from " + kind + " on port " + strconv.Itoa(c.Port) + ": " + what
 	if s.cfg.Log.Enabled(context.Background(), level) {

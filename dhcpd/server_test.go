@@ -22,9 +22,10 @@ func quiet(decide Decider) (*Server, func() []Seen) {
 	var all []Seen
 	seen := observe.New(discard, "packets", func(s Seen) { all = append(all, s) })
 	return &Server{seen: seen, cfg: Config{
-		Decide: decide,
-		Log:    discard,
-		Now:    func() time.Time { return time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC) },
+		Program: programs,
+		Decide:  decide,
+		Log:     discard,
+		Now:     func() time.Time { return time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC) },
 	}}, func() []Seen {
 		seen.Close()
 		return all
@@ -34,16 +35,16 @@ func quiet(decide Decider) (*Server, func() []Seen) {
 func TestRequestWithoutArchitectureIsRemembered(t *testing.T) {
 	s, _ := quiet(nil)
 	request, _, port := golden(t, "uefi-request-4011-arch-0")
-	if c := s.recall(request, classify(request, port)); c.Class != ClassBIOS {
+	if c := s.recall(request, classify(request, port, programs)); c.Class != ClassBIOS {
 		t.Errorf("before any DISCOVER it is %s, want what it says: %s", c.Class, ClassBIOS)
 	}
 	discover, _, _ := golden(t, "edk2-x64-discover") // the same MAC
-	s.recall(discover, classify(discover, dhcpPort))
-	if c := s.recall(request, classify(request, port)); c.Class != ClassUEFI || c.Arch != ArchUEFI64 {
+	s.recall(discover, classify(discover, dhcpPort, programs))
+	if c := s.recall(request, classify(request, port, programs)); c.Class != ClassUEFI || c.Arch != ArchUEFI64 {
 		t.Errorf("after the DISCOVER it is %s, %v, want %s, %v", c.Class, c.Arch, ClassUEFI, ArchUEFI64)
 	}
 	request.Options.Del(optArch)
-	if c := s.recall(request, classify(request, port)); c.Class != ClassUEFI || !c.HasArch {
+	if c := s.recall(request, classify(request, port, programs)); c.Class != ClassUEFI || !c.HasArch {
 		t.Errorf("without option 93 it is %s, want %s", c.Class, ClassUEFI)
 	}
 }

@@ -72,6 +72,7 @@ var byArch = map[uint16]string{
 	17: X64,   // EBC over HTTP, as 9
 	19: ARM64, // ARM 64-bit UEFI over HTTP
 	20: BIOS,  // x86 BIOS over HTTP
+	22: ARM64, // U-Boot on 64-bit ARM, which starts EFI programs
 }
 
 // NBPFor is the program for a client architecture code of DHCP option 93. ok is false for

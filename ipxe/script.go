@@ -59,6 +59,9 @@ func Autoexec(server netip.AddrPort) []byte {
 	return []byte(strings.ReplaceAll(autoexec, "SCRIPT", ScriptURL(server)))
 }
 
+// AutoexecURL is that script by HTTP: a boot file for an iPXE whose DHCP answer has no room for ScriptURL.
+func AutoexecURL(server netip.AddrPort) string { return "http://" + server.String() + "/autoexec.ipxe" }
+
 // In order: the NIC that iPXE has open (we were started by its DHCP); net0 with the lease that
 // the firmware's PXE client left us (EFI builds take it over); DHCP on each NIC. "ifconf -c dhcp"
 // and not "dhcp": the latter also waits 13 s for IPv6 router advertisements. Sleeps grow by
