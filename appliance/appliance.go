@@ -129,10 +129,7 @@ func listen(cfg Config, version string, nics *followed, engine *deploy.Engine, p
 		nics.moved = dhcp.Readdress
 		services = append(services, service{"dhcp", dhcp.Run})
 	}
-	boot := http.NewServeMux()
-	boot.Handle("/images/", plane.recorded(pictures.Handler()))
-	boot.HandleFunc("POST /phone-home/{deployment}/{token}", plane.phoneHome)
-	boot.Handle("/", ipxe.Handler(ipxe.Config{Decide: plane.script, Ramdisk: plane.ramdiskFile, Observe: plane.sawHTTP, Log: log}))
+	boot := plane.web(pictures.Handler(), log)
 	agents := api.AgentHandler(engine, func(id string) ([]byte, error) {
 		raw, _, err := pictures.Manifest(id)
 		return raw, imageProblem(id, err)

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -57,13 +58,34 @@ func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
 
 // file is what the TFTP server hands out: the network boot programs, and the script that they ask for.
 func (p bootPlane) file(_ context.Context, r tftpd.Request) ([]byte, error) {
-	if r.Name == autoexec {
+	name, _ := fileMeant(r)
+	if name == autoexec {
 		return ipxe.Autoexec(netip.AddrPortFrom(r.Server, p.http)), nil
 	}
-	if b, ok := ipxe.NBP(r.Name); ok {
+	if b, ok := ipxe.NBP(name); ok {
 		return b, nil
 	}
 	return nil, fs.ErrNotExist
+}
+
+// fileMeant is the name that a client asks for; rubbish says that it goes on behind the name.
+func fileMeant(r tftpd.Request) (name string, rubbish bool) {
+	if _, ok := ipxe.NBP(r.Name); ok || r.Name == autoexec {
+		return r.Name, false
+	}
+	if name, ok := tftpd.Meant(r.Raw, append(ipxe.NBPs(), autoexec)); ok {
+		return name, true
+	}
+	return r.Name, false
+}
+
+// web is all that machines ask for by HTTP in the clear.
+func (p bootPlane) web(images http.Handler, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/images/", p.recorded(images))
+	mux.HandleFunc("POST /phone-home/{deployment}/{token}", p.phoneHome)
+	mux.Handle("/", ipxe.Handler(ipxe.Config{Decide: p.script, Ramdisk: p.ramdiskFile, Observe: p.sawHTTP, Log: log}))
+	return cleanPath(mux)
 }
 
 // script decides what a machine's iPXE does.

@@ -95,11 +95,15 @@ func bootFirmware(vendor string) bool {
 
 // sawTFTP notes a transfer that has ended.
 func (p bootPlane) sawTFTP(t tftpd.Transfer) {
-	t.Name = shown(t.Name)
+	name, rubbish := fileMeant(t.Request)
+	t.Name = shown(name)
 	ev := inventory.Event{MAC: p.engine.MACAt(t.Client.Addr()), Kind: "tftp", Data: facts(
 		"file", t.Name, "client", ip(t.Client.Addr()), "bytes", number(t.Bytes), "took", t.Took.Round(time.Millisecond).String(), "retransmits", number(t.Retransmits),
 		"blksize", number(t.BlockSize),
 	)}
+	if rubbish {
+		t.Name += fmt.Sprintf(" (asked for with rubbish behind the name, %s)", shown(fmt.Sprintf("%q", t.Raw)))
+	}
 	var slow net.Error
 	switch {
 	case t.Aborted: // before every UEFI download

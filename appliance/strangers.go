@@ -3,6 +3,7 @@ package appliance
 import (
 	"io"
 	"net/http"
+	"path"
 	"time"
 )
 
@@ -17,6 +18,19 @@ func forStrangers(h http.Handler, bodyTime time.Duration) http.Handler {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 		}
 		h.ServeHTTP(&closingWriter{w}, r)
+	})
+}
+
+// cleanPath takes // and /./ out of paths, as firmware asks for them. http.ServeMux would redirect, which firmware does not follow.
+func cleanPath(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if clean := path.Clean("/" + r.URL.Path); clean != r.URL.Path {
+			u := *r.URL
+			u.Path, u.RawPath = clean, ""
+			r = r.Clone(r.Context())
+			r.URL = &u
+		}
+		h.ServeHTTP(w, r)
 	})
 }
 

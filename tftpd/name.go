@@ -28,3 +28,16 @@ func Normalise(raw string) string {
 	}
 	return strings.Join(kept, "/")
 }
+
+// Meant is the longest of the names that a client asks for with rubbish behind it: BIOS ROMs read DHCP option 67 on into the next
+// option. That begins with a code and a length, so that something behind the name is no printable character.
+func Meant(raw string, names []string) (name string, ok bool) {
+	raw = strings.TrimLeft(raw, `/\`)
+	for _, n := range names {
+		behind, found := strings.CutPrefix(raw, n)
+		if found && len(n) > len(name) && strings.ContainsFunc(behind, func(r rune) bool { return r < ' ' || r > '~' }) {
+			name = n
+		}
+	}
+	return name, name != ""
+}

@@ -33,11 +33,36 @@ func TestNormalise(t *testing.T) {
 	}
 }
 
+func TestMeant(t *testing.T) {
+	names := []string{"undionly.kpxe", "snponly.efi", "ipxe", "ipxe.pxe"}
+	for _, c := range []struct{ raw, want string }{
+		{"undionly.kpxea\x11", "undionly.kpxe"},             // option 97 behind option 67
+		{"undionly.kpxeR\x06\x01\x04eth1", "undionly.kpxe"}, // option 82, behind a relay
+		{"/undionly.kpxeR\x0a\x01\x08", "undionly.kpxe"},    // one whose length is a line feed
+		{"undionly.kpxe\xff", "undionly.kpxe"},              // the end option
+		{"ipxe.pxea\x11", "ipxe.pxe"},                       // the longest name counts
+		{"undionly.kpxea", ""},                              // another name
+		{"undionly.kpxe.old", ""},                           // another name
+		{"undionly.kpxe", ""},                               // nothing behind it
+		{"../undionly.kpxe\x01", ""},                        // elsewhere
+		{"x\x01undionly.kpxe", ""},                          // before it
+		{strings.Repeat("a\x01", 500), ""},
+		{"", ""},
+	} {
+		if got, ok := Meant(c.raw, names); got != c.want || ok != (c.want != "") {
+			t.Errorf("Meant(%q) = %q, %v, want %q", c.raw, got, ok, c.want)
+		}
+	}
+}
+
 func FuzzNormalise(f *testing.F) {
 	for _, s := range []string{"snponly.efi", `\\a\..\b`, "/x\xff\x00y", "a/.. /b/..", " / . / ", "..", "\u0085/a"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
+		if name, ok := Meant(raw, []string{"undionly.kpxe"}); ok && (name != "undionly.kpxe" || !strings.HasPrefix(strings.TrimLeft(raw, `/\\`), name)) {
+			t.Errorf("Meant(%q) = %q", raw, name)
+		}
 		got := Normalise(raw)
 		if again := Normalise(got); again != got {
 			t.Errorf("Normalise(%q) = %q, and once more = %q", raw, got, again)
