@@ -1,0 +1,124 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+var (
+	// spanned is a command in backquotes: in a hint of the code, or in a document.
+	spanned = regexp.MustCompile("`pxectl ([^`\n]*)`")
+	// shown is a command on a line of its own: in a document's block, or an example of a help text.
+	shown = regexp.MustCompile(`^ +(?:# )?(?:\$ )?(?:sudo )?pxectl ([a-z].*)$`)
+	flag  = regexp.MustCompile(`(?:^|[\s(\[|])(--[a-z][a-z-]*|-[a-zA-Z])\b`)
+	word  = regexp.MustCompile(`^[a-z][a-z-]*$`)
+)
+
+// Every command that a hint, a help text or a document names exists, and so do its flags.
+func TestCommandsThatAreNamedExist(t *testing.T) {
+	root := (&cli{}).rootCommand()
+	root.InitDefaultHelpFlag()
+	checked := 0
+	top := filepath.Join("..", "..")
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && path != top && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin") {
+			return filepath.SkipDir
+		}
+		if ext := filepath.Ext(name); d.IsDir() || strings.HasSuffix(name, "_test.go") || !slices.Contains([]string{".go", ".md", ".yaml"}, ext) || name == "CHANGELOG.md" {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for line := range strings.Lines(string(b)) {
+			n++
+			named := spanned.FindAllStringSubmatch(line, -1)
+			if m := shown.FindStringSubmatch(strings.TrimRight(line, "\n")); m != nil && !strings.HasPrefix(strings.TrimSpace(line), "//") {
+				named = append(named, m)
+			}
+			for _, m := range named {
+				checked++
+				if wrong := unknown(root, m[1]); wrong != "" {
+					t.Errorf("%s:%d: pxectl %s: %s", path, n, m[1], wrong)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if checked < 150 {
+		t.Errorf("%d commands were found, want those of the code and of the documents", checked)
+	}
+}
+
+// unknown says what of a command line does not exist.
+func unknown(root *cobra.Command, line string) string {
+	line, _, _ = strings.Cut(line, " #")
+	for _, end := range []string{"; ", " | ", " && ", " > "} {
+		line, _, _ = strings.Cut(line, end)
+	}
+	cmd := root
+	for _, w := range strings.Fields(line) {
+		w = strings.Trim(w, `",`)
+		if !word.MatchString(w) || !cmd.HasSubCommands() {
+			break
+		}
+		at := slices.IndexFunc(cmd.Commands(), func(c *cobra.Command) bool { return c.Name() == w || c.HasAlias(w) })
+		switch {
+		case at < 0 && (w == "help" || w == "completion"):
+			return ""
+		case at < 0:
+			return "there is no command " + w
+		}
+		cmd = cmd.Commands()[at]
+	}
+	cmd.InitDefaultHelpFlag()
+	cmd.InitDefaultVersionFlag()
+	for _, m := range flag.FindAllStringSubmatch(line, -1) {
+		name := strings.TrimLeft(m[1], "-")
+		if len(name) == 1 {
+			if cmd.Flags().ShorthandLookup(name) == nil && cmd.InheritedFlags().ShorthandLookup(name) == nil {
+				return "it has no flag " + m[1]
+			}
+			continue
+		}
+		if cmd.Flags().Lookup(name) == nil && cmd.InheritedFlags().Lookup(name) == nil {
+			return "it has no flag " + m[1]
+		}
+	}
+	return ""
+}
+
+func TestUnknown(t *testing.T) {
+	root := (&cli{}).rootCommand()
+	for line, want := range map[string]string{
+		"machine approve m1 --no-bmc":                        "",
+		"machine approve \"+m.Name+\" --wait":                "",
+		"machine restore":                                    "there is no command restore",
+		"backup":                                             "there is no command backup",
+		"deploy m1 --image mini --fast":                      "it has no flag --fast",
+		"events -m m1 -z":                                    "it has no flag -z",
+		"events -m m1; pxectl machine list":                  "",
+		"machine list -o json | jq":                          "",
+		"deploy --all --image mini --wait # all of the rack": "",
+	} {
+		if got := unknown(root, line); got != want {
+			t.Errorf("unknown(%q) = %q, want %q", line, got, want)
+		}
+	}
+}
