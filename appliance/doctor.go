@@ -95,7 +95,7 @@ func (d doctor) otherServers(ctx context.Context) []api.Check {
 	asked := d.askAll(ctx)
 	all, deaf := d.neighbours.list()
 	if deaf != "" {
-		return []api.Check{warn(subject, "cannot be heard: "+deaf, "give the service CAP_NET_RAW (AmbientCapabilities= in its unit); run `pxectl doctor --config` as root")}
+		return []api.Check{warn(subject, "cannot be heard: "+deaf, "run `pxectl serve` with CAP_NET_RAW (with systemd: AmbientCapabilities=CAP_NET_RAW), and `pxectl doctor --config` as root")}
 	}
 	leases := slices.ContainsFunc(all, func(h heard) bool { return h.leases })
 	var checks []api.Check
