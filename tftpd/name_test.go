@@ -60,7 +60,7 @@ func FuzzNormalise(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		if name, ok := Meant(raw, []string{"undionly.kpxe"}); ok && (name != "undionly.kpxe" || !strings.HasPrefix(strings.TrimLeft(raw, `/\\`), name)) {
+		if name, ok := Meant(raw, []string{"undionly.kpxe"}); ok && (name != "undionly.kpxe" || !strings.HasPrefix(strings.TrimLeft(raw, `/\`), name)) {
 			t.Errorf("Meant(%q) = %q", raw, name)
 		}
 		got := Normalise(raw)

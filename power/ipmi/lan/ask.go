@@ -29,7 +29,7 @@ func (c *Conn) Ask(ctx context.Context, level types.PrivilegeLevel, timeout time
 			return err
 		}
 	}
-	return fmt.Errorf("Get Channel Authentication Capabilities: %w", err)
+	return fmt.Errorf("command Get Channel Authentication Capabilities: %w", err)
 }
 
 // Of the IPMI 1.5 packet that carries it (table 13-8): outside a session, without authentication.
