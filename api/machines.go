@@ -88,6 +88,6 @@ func machineAnswer(m inventory.Machine, err error) (*body[inventory.Machine], er
 
 // presented leaves out what does not leave the appliance, sealed or not.
 func presented(m inventory.Machine) inventory.Machine {
-	m.BMC.Password = nil
+	m.BMC.Password, m.BMC.Kg = nil, nil
 	return m
 }

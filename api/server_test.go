@@ -189,12 +189,12 @@ func TestBadRequests(t *testing.T) {
 }
 
 func TestSecretsStay(t *testing.T) {
-	fleet := apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7", User: "admin", Password: inventory.Sealed("sealed words")}})
+	fleet := apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7", User: "admin", Password: inventory.Sealed("sealed words"), Kg: inventory.Sealed("sealed words")}})
 	_, socket := serve(t, fleet)
 	ask(t, socket, "POST", "/v1/machines/m1/deploy", `{"image":"debian-12","user_data":"IyFzZWNyZXQ="}`)
 	for _, path := range []string{"/v1/machines", "/v1/machines/m1", "/v1/deployments", "/v1/deployments/m1"} {
 		status, _, answer := ask(t, socket, "GET", path, "")
-		if status != 200 || strings.Contains(answer, "password") || strings.Contains(answer, `"secret"`) || strings.Contains(answer, "#!secret") {
+		if status != 200 || strings.Contains(answer, "password") || strings.Contains(answer, `"kg"`) || strings.Contains(answer, `"secret"`) || strings.Contains(answer, "#!secret") {
 			t.Errorf("GET %s = %d %s, want 200 and nothing sealed", path, status, answer)
 		}
 	}

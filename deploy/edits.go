@@ -114,6 +114,20 @@ func (b BMCEdit) apply(to *inventory.BMC, seal Sealer) error {
 			to.Password = sealed
 		}
 	}
+	if b.Kg != nil {
+		key, err := power.ParseKg(*b.Kg)
+		if err != nil {
+			return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Hint: "is that the file with the key alone?", Err: err}
+		}
+		to.Kg = nil
+		if key != "" {
+			sealed, err := seal([]byte(key))
+			if err != nil {
+				return fmt.Errorf("seal the BMC's key: %w", err)
+			}
+			to.Kg = sealed
+		}
+	}
 	return nil
 }
 
@@ -137,12 +151,12 @@ func setBMC(b *inventory.BMC, s string) error {
 	return nil
 }
 
-// touches names what an edit touches; never the values, one of which is a password.
+// touches names what an edit touches; never the values, of which some are secrets.
 func (e Edit) touches() string {
 	var parts []string
 	for what, did := range map[string]bool{
 		"name": e.Name != nil, "labels": e.Labels != nil, "root disk": e.RootDisk != nil, "maintenance": e.Maintenance != nil,
-		"BMC address": e.BMC.Address != nil, "BMC user": e.BMC.User != nil, "BMC password": e.BMC.Password != nil,
+		"BMC address": e.BMC.Address != nil, "BMC user": e.BMC.User != nil, "BMC password": e.BMC.Password != nil, "BMC key": e.BMC.Kg != nil,
 	} {
 		if did {
 			parts = append(parts, what)

@@ -45,6 +45,13 @@ func (w *worker) bmc(m inventory.Machine) (power.BMC, error) {
 		}
 		target.Password = string(plain)
 	}
+	if len(m.BMC.Kg) > 0 {
+		plain, err := w.e.cfg.Unseal(m.BMC.Kg)
+		if err != nil {
+			return nil, fmt.Errorf("%s: unseal the BMC's key: %w", m.Name, err)
+		}
+		target.Kg = string(plain)
+	}
 	b, err := w.e.cfg.OpenBMC(target)
 	if err != nil {
 		return nil, &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s: BMC: %v", m.Name, err), Hint: "correct it with `pxectl machine edit " + m.Name + " --bmc IP`", Err: err}

@@ -26,11 +26,12 @@ type Edit struct {
 	Maintenance *string             `json:"maintenance,omitempty"` // the reason; "" ends it
 }
 
-// BMCEdit is how a BMC is reached, with the password in the clear: it is sealed before it is stored.
+// BMCEdit is how a BMC is reached, with the secrets in the clear: they are sealed before it is stored.
 type BMCEdit struct {
 	Address  *string `json:"address,omitempty"`
 	User     *string `json:"user,omitempty"`
 	Password *string `json:"password,omitempty"`
+	Kg       *string `json:"kg,omitempty" doc:"the BMC's own key (K_g): text of up to 20 bytes, or 0x and up to 40 hexadecimal digits; empty: none"`
 }
 
 // Approval lets a machine in.

@@ -368,7 +368,7 @@ func (w *worker) advance() time.Duration {
 
 // reached is all that decides where commands go, and as whom.
 func reached(b inventory.BMC) string {
-	return b.Address + "\x00" + b.User + "\x00" + string(b.Password)
+	return b.Address + "\x00" + b.User + "\x00" + string(b.Password) + "\x00" + string(b.Kg)
 }
 
 // syncPower looks now and then at the power of a machine that is left alone, and at once when its BMC has become known. What

@@ -106,6 +106,7 @@ type BMC struct {
 	Address    string `json:"address,omitempty"`
 	User       string `json:"user,omitempty"`
 	Password   Sealed `json:"password,omitempty"`
+	Kg         Sealed `json:"kg,omitempty"`         // the BMC's own key, where it has one
 	Discovered bool   `json:"discovered,omitempty"` // the agent found the address in-band
 	// Proposed is what the agent reports and nobody has accepted.
 	Proposed *BMCProposal `json:"proposed,omitempty"`

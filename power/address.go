@@ -1,6 +1,8 @@
 package power
 
 import (
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -20,7 +22,7 @@ func ParseAddress(s string) (netip.AddrPort, error) {
 		}
 		ip, err := netip.ParseAddr(bare)
 		if err != nil {
-			return netip.AddrPort{}, fmt.Errorf("BMC address %q: want an IP address like 192.0.2.7, 192.0.2.7:6230 or [2001:db8::7]:6230", s)
+			return netip.AddrPort{}, fmt.Errorf("BMC address %q: want an IP address like 192.0.2.7, 192.0.2.7:6230 or [2001:db8::7]:6230, and no host name: it must be reached when name service is not", s)
 		}
 		ap = netip.AddrPortFrom(ip, Port)
 	}
@@ -53,10 +55,11 @@ func Canonical(s string) (string, error) {
 	return ap.String(), nil
 }
 
-// What IPMI 2.0 takes at most, in bytes: sections 22.28 (Set User Name) and 22.30 (Set User Password).
+// What IPMI 2.0 takes at most, in bytes: sections 22.28 (Set User Name), 22.30 (Set User Password) and 22.25 (Set Channel Security Keys).
 const (
 	maxUser     = 16
 	maxPassword = 20
+	maxKg       = 20
 )
 
 // CheckUser refuses the name of a user that no BMC can have.
@@ -71,6 +74,31 @@ func CheckUser(name string) error {
 func CheckPassword(password string) error {
 	if len(password) > maxPassword {
 		return fmt.Errorf("BMC password: %d bytes, IPMI takes %d at most", len(password), maxPassword)
+	}
+	return nil
+}
+
+// ParseKg reads the key K_g as people write it: text of up to 20 bytes, or 0x and up to 40 hexadecimal digits, as ipmitool's -k and -y
+// take them. The error does not tell it.
+func ParseKg(s string) (string, error) {
+	key := s
+	if digits, ok := strings.CutPrefix(s, "0x"); ok {
+		b, err := hex.DecodeString(digits)
+		if err != nil {
+			return "", errors.New("BMC key K_g: behind 0x, want pairs of hexadecimal digits")
+		}
+		key = string(b)
+	}
+	return key, CheckKg(key)
+}
+
+// CheckKg refuses a key that no BMC can have.
+func CheckKg(key string) error {
+	switch {
+	case len(key) > maxKg:
+		return fmt.Errorf("BMC key K_g: %d bytes, IPMI takes %d at most", len(key), maxKg)
+	case key != "" && strings.Trim(key, "\x00") == "":
+		return errors.New("BMC key K_g: all zero, which BMCs take for none (IPMI 2.0 section 13.33): leave it out")
 	}
 	return nil
 }

@@ -81,6 +81,7 @@ type Target struct {
 	Address  string // "192.0.2.7", "192.0.2.7:6230", "2001:db8::7", "[2001:db8::7]:6230"; the port is 623 unless given
 	User     string
 	Password string
+	Kg       string // the BMC's own key (K_g, IPMI 2.0 section 13.33): up to 20 bytes; "" when it has none, as most have
 }
 
 // String leaves the password out, so that a Target can be printed.

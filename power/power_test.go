@@ -285,3 +285,24 @@ func FuzzParseAddress(f *testing.F) {
 		}
 	})
 }
+
+func TestParseKg(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                              "",
+		"text":                          "text",
+		"0x00ff20":                      "\x00\xff ",
+		"0x":                            "",
+		"0x" + strings.Repeat("ab", 20): strings.Repeat("\xab", 20),
+		strings.Repeat("k", 20):         strings.Repeat("k", 20),
+		"0X00":                          "0X00", // text, as ipmitool has it
+	} {
+		if got, err := power.ParseKg(in); err != nil || got != want {
+			t.Errorf("ParseKg(%q) = %q, %v, want %q", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"0x0", "0xhe", "0x00", "0x" + strings.Repeat("ab", 21), strings.Repeat("k", 21)} {
+		if got, err := power.ParseKg(in); err == nil {
+			t.Errorf("ParseKg(%q) = %q, want an error", in, got)
+		}
+	}
+}

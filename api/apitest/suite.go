@@ -286,6 +286,19 @@ func suiteEdit(t *testing.T, s Subject) {
 	if m.BMC.Address != "192.0.2.7" || m.BMC.User != "root" || len(m.BMC.Password) == 0 || string(m.BMC.Password) == "hunter2" {
 		t.Errorf("BMC = %+v", m.BMC)
 	}
+	if m := edit(deploy.Edit{BMC: deploy.BMCEdit{Kg: text("0x00ff")}}); len(m.BMC.Kg) == 0 || string(m.BMC.Kg) == "\x00\xff" || string(m.BMC.Kg) == "0x00ff" || len(m.BMC.Password) == 0 {
+		t.Errorf("BMC = %+v, want its key beside the rest, sealed", m.BMC)
+	}
+	for _, key := range []string{"0x0", "0xzz", "0x" + strings.Repeat("00", 20), "0x" + strings.Repeat("a1", 21), "more than twenty bytes"} {
+		_, err := s.EditMachine(ctx, "suite", "web1", deploy.Edit{BMC: deploy.BMCEdit{Kg: &key}})
+		fails(t, "a key that no BMC has", err, inventory.CodeInvalid, "BMC key K_g: ")
+		if err != nil && strings.Contains(err.Error(), key) {
+			t.Errorf("the error tells the key: %v", err)
+		}
+	}
+	if m := edit(deploy.Edit{BMC: deploy.BMCEdit{Kg: text("")}}); len(m.BMC.Kg) != 0 {
+		t.Errorf("BMC = %+v, want no key", m.BMC)
+	}
 	if m := edit(deploy.Edit{BMC: deploy.BMCEdit{Address: text(""), User: text(""), Password: text("")}}); m.BMC.Address != "" || m.BMC.User != "" || len(m.BMC.Password) != 0 {
 		t.Errorf("BMC = %+v, want nothing", m.BMC)
 	}

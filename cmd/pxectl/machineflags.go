@@ -15,7 +15,7 @@ import (
 
 // machineFlags are what can be told of a machine when it is added and later.
 type machineFlags struct {
-	bmc, user, passwordFile, disk string
+	bmc, user, passwordFile, kgFile, disk string
 }
 
 // diskHelp says what a disk hint is; docs/machine-life.md has the operators.
@@ -25,6 +25,7 @@ func (f *machineFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.bmc, "bmc", "", "address of the BMC, with :PORT if it is not 623")
 	cmd.Flags().StringVar(&f.user, "bmc-user", "", "user of the BMC; the appliance's default if empty")
 	cmd.Flags().StringVar(&f.passwordFile, "bmc-password-file", "", "`file` whose first line is the BMC's password; - asks or reads standard input")
+	cmd.Flags().StringVar(&f.kgFile, "bmc-kg-file", "", "`file` whose first line is the BMC's own key K_g, if it has one: text, or 0x and hexadecimal digits; empty for none; - asks or reads standard input")
 	cmd.Flags().StringVar(&f.disk, "disk", "", "`disk` to deploy to: "+diskHelp+"; none clears it")
 }
 
@@ -47,22 +48,29 @@ func (f *machineFlags) read(c *cli, cmd *cobra.Command) (bmc deploy.BMCEdit, dis
 		disk = &hint
 	}
 	if changed("bmc-password-file") {
-		password, err := c.readPassword(f.passwordFile)
+		password, err := c.readPassword("BMC password", f.passwordFile)
 		if err != nil {
 			return bmc, nil, fmt.Errorf("BMC password: %w", err)
 		}
 		bmc.Password = &password
 	}
+	if changed("bmc-kg-file") {
+		kg, err := c.readPassword("BMC key K_g", f.kgFile)
+		if err != nil {
+			return bmc, nil, fmt.Errorf("BMC key K_g: %w", err)
+		}
+		bmc.Kg = &kg
+	}
 	return bmc, disk, nil
 }
 
 // readPassword keeps passwords off the command line, where every process could read them.
-func (c *cli) readPassword(file string) (string, error) {
+func (c *cli) readPassword(what, file string) (string, error) {
 	const longest = 4096
 	var data []byte
 	var err error
 	if tty, ok := terminal(c.in); file == "-" && ok {
-		fmt.Fprint(c.err, "BMC password: ")
+		fmt.Fprint(c.err, what+": ")
 		data, err = term.ReadPassword(int(tty.Fd()))
 		fmt.Fprintln(c.err)
 	} else {

@@ -25,11 +25,20 @@ func later(err error) bool { return errors.Is(err, power.ErrBusy) || errors.Is(e
 // fail says what was being done, to which BMC, and what a person can do about it.
 func (c *controller) fail(doing string, err error) error {
 	e := &power.Error{Target: c.addr.String(), Doing: doing, Err: err}
+	elsewhere, _ := errors.AsType[*elsewhereError](err)
 	switch {
+	case elsewhere != nil && elsewhere.from.Port() == c.addr.Port():
+		e.Hint = fmt.Sprintf("a BMC with several addresses answers from the one of its route back: use that one if it is this BMC's (`pxectl machine edit NAME --bmc %s`), or correct its routes", elsewhere.from.Addr())
+	case elsewhere != nil:
+		e.Hint = "something between changes the BMC's address or port (NAT, a firewall): reach it without that"
 	case errors.Is(err, errSuite):
 		e.Hint = "enable cipher suite 17 or 3 on the BMC"
 	case errors.Is(err, power.ErrSilent):
 		e.Hint = "check the BMC's address, cable and VLAN, and that IPMI over LAN is enabled on it"
+	case errors.Is(err, lan.ErrKey) && c.kg == "":
+		e.Hint = "the user and its password are right, and the BMC has a key of its own (K_g), or somebody answers in its place: `pxectl machine edit NAME --bmc-kg-file FILE`"
+	case errors.Is(err, lan.ErrKey):
+		e.Hint = "the user and its password are right, and the BMC's key (K_g) is another one: `pxectl machine edit NAME --bmc-kg-file FILE`; an empty file takes it away"
 	case errors.Is(err, power.ErrRefused):
 		e.Hint = fmt.Sprintf("set the user and password of this BMC with `pxectl machine edit` (tried user %q)", c.user)
 	case errors.Is(err, power.ErrPrivilege) && doing == doingConsole:

@@ -63,7 +63,7 @@ func (d *Driver) Open(t power.Target) (power.BMC, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(power.CheckUser(t.User), power.CheckPassword(t.Password)); err != nil {
+	if err := errors.Join(power.CheckUser(t.User), power.CheckPassword(t.Password), power.CheckKg(t.Kg)); err != nil {
 		return nil, fmt.Errorf("BMC %s: %w", addr, err)
 	}
 	d.mu.Lock()
@@ -76,7 +76,7 @@ func (d *Driver) Open(t power.Target) (power.BMC, error) {
 		known = &target{turn: make(chan struct{}, 1)}
 		d.targets[addr] = known
 	}
-	return &controller{driver: d, target: known, addr: addr, user: t.User, password: t.Password}, nil
+	return &controller{driver: d, target: known, addr: addr, user: t.User, password: t.Password, kg: t.Kg}, nil
 }
 
 type controller struct {
@@ -84,6 +84,7 @@ type controller struct {
 	target         *target
 	addr           netip.AddrPort
 	user, password string
+	kg             string
 }
 
 func (c *controller) String() string { return c.user + "@" + c.addr.String() }

@@ -1,6 +1,7 @@
 package ipmi
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -60,7 +61,8 @@ func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, re
 // dial logs in. It takes the library's steps one by one, and not its Connect: that drops what kind of error there was, and
 // leaves a goroutine behind that would ask the BMC in the middle of other exchanges, which the library does not stand.
 func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level types.PrivilegeLevel, retries int) (*client.Client, error) {
-	session, err := client.NewClient(c.addr.Addr().String(), int(c.addr.Port()), c.user, c.password)
+	// The library makes the session's keys of the password; of K_g, where there is one (see lan.Secrets).
+	session, err := client.NewClient(c.addr.Addr().String(), int(c.addr.Port()), c.user, cmp.Or(c.kg, c.password))
 	if err != nil {
 		return nil, err
 	}
@@ -68,10 +70,16 @@ func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level 
 	if err != nil {
 		return nil, opening(ctx, "", err)
 	}
-	conn := lan.New(ctx, socket, c.password, c.driver.log())
+	conn := lan.New(ctx, socket, lan.Secrets{Password: c.password, Kg: c.kg}, c.driver.log())
 	if err := conn.Ask(ctx, level, c.driver.timeout(), retries+1); err != nil {
 		_ = conn.Close()
-		return nil, opening(ctx, "", err)
+		err = opening(ctx, "", err)
+		if errors.Is(err, power.ErrSilent) && c.driver.dial == nil {
+			if other, ok := lan.Elsewhere(ctx, c.addr, level, c.driver.timeout()); ok {
+				return nil, &elsewhereError{err, other}
+			}
+		}
+		return nil, err
 	}
 	session.WithUDPProxy(given{conn}).
 		WithTimeout(c.driver.timeout()).
@@ -92,6 +100,17 @@ func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level 
 	}
 	return nil, opening(ctx, doing, err)
 }
+
+// An elsewhereError is the silence of a BMC that answers from another of its addresses.
+type elsewhereError struct {
+	error
+	from netip.AddrPort
+}
+
+func (e *elsewhereError) Error() string {
+	return e.error.Error() + "; an answer comes from " + e.from.String() + ", which was not asked"
+}
+func (e *elsewhereError) Unwrap() error { return e.error }
 
 // The steps of a login that silence has a meaning of its own in.
 const (
@@ -138,7 +157,7 @@ func (c *controller) hangUp(ctx context.Context, session *client.Client) {
 }
 
 func (c *controller) credentials() [sha256.Size]byte {
-	return sha256.Sum256([]byte(c.user + "\x00" + c.password))
+	return sha256.Sum256([]byte(c.user + "\x00" + c.password + "\x00" + c.kg))
 }
 
 // mayTry refuses, without a packet, credentials that were just refused twice.

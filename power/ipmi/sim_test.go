@@ -3,6 +3,7 @@ package ipmi
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/ipmi/lan"
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
@@ -55,6 +57,7 @@ set_working_mc 0x20
     allowed_auths_operator none md2 md5 straight
     allowed_auths_admin none md2 md5 straight
     guid a123456789abcdefa123456789abcdef
+    %s
   endlan
   chassis_control "%s %s"
   sol "tcp:%s" 115200 history=4000 historyfru=10
@@ -73,11 +76,17 @@ type sim struct{ dir, addr string }
 
 func newSim(t testing.TB, serial string) *sim {
 	t.Helper()
+	return newSimWith(t, serial, "")
+}
+
+// newSimWith has one more line in its LAN configuration.
+func newSimWith(t testing.TB, serial, line string) *sim {
+	t.Helper()
 	s := &sim{dir: t.TempDir(), addr: nobodyPort(t)}
 	addr := netip.MustParseAddrPort(s.addr)
 	for name, text := range map[string]string{
 		"control": chassisControl, "sim.emu": simEmu, "power": "0\n", "boot": "none\n", "restarts": "0\n",
-		"lan.conf": fmt.Sprintf(lanConf, addr.Port(), s.path("control"), s.dir, serial, admin, powertest.Password),
+		"lan.conf": fmt.Sprintf(lanConf, addr.Port(), line, s.path("control"), s.dir, serial, admin, powertest.Password),
 	} {
 		if err := os.WriteFile(s.path(name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
@@ -101,7 +110,10 @@ func newSim(t testing.TB, serial string) *sim {
 		}
 	})
 	b := s.open(t, powertest.Password)
-	poll(t, "ipmi_sim answers", func() bool { _, err := b.Power(t.Context()); return err == nil })
+	poll(t, "ipmi_sim answers", func() bool {
+		_, err := b.Power(t.Context())
+		return err == nil || line != "" && errors.Is(err, lan.ErrKey)
+	})
 	return s
 }
 

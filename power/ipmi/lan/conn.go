@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bougou/go-ipmi/pkg/crypto"
+
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
@@ -42,15 +44,32 @@ type Conn struct {
 	session  *session // nil until RAKP 4 was believed
 }
 
+// Secrets are what the console and the BMC both know.
+type Secrets struct {
+	Password string // of the user
+	// Kg is the BMC's own key, "" for none. With it a login has two keys (section 13.33): RAKP 2 and 3 are signed with the password, and
+	// the session's keys are made of K_g. The library knows one key only, and is given K_g as its password then; what it
+	// signs and checks with it in RAKP 3 and 2 is signed anew here.
+	Kg string
+}
+
+// sessionKey is what the session's keys are made of.
+func (s Secrets) sessionKey() []byte {
+	if s.Kg != "" {
+		return crypto.PadPassword20([]byte(s.Kg))
+	}
+	return crypto.PadPassword20([]byte(s.Password))
+}
+
 // New makes a Conn of a connection on which each Read and Write is a datagram. When ctx ends, so does a Read that waits: the
 // library would hold its lock until that times out, and the session could not be closed meanwhile.
-func New(ctx context.Context, conn net.Conn, password string, log *slog.Logger) *Conn {
+func New(ctx context.Context, conn net.Conn, secrets Secrets, log *slog.Logger) *Conn {
 	c := &Conn{Conn: conn, log: log}
 	c.stop = context.AfterFunc(ctx, func() {
 		defer bug.Recover(log, "end a wait for a BMC")
 		_ = c.SetReadDeadline(time.Unix(1, 0))
 	})
-	c.login.password = password
+	c.login.Secrets = secrets
 	var random [5]byte
 	_, _ = rand.Read(random[:]) // never fails
 	c.login.tag = random[4]

@@ -51,7 +51,7 @@ func TestUnsafeSuitesAreNotAskedFor(t *testing.T) {
 		a, i, c := rmcpplus.NewAlgorithmPayloads(auth, integrity, crypt)
 		request := (&rmcpplus.OpenSessionRequest{AuthenticationPayload: a, IntegrityPayload: i, ConfidentialityPayload: c}).Pack()
 		header := &types.SessionHeader20{AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadTypeRmcpOpenSessionRequest, PayloadLength: uint16(len(request))}
-		_, err := New(t.Context(), here, "", nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), request))
+		_, err := New(t.Context(), here, Secrets{}, nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), request))
 		if ok := id == types.CipherSuiteID3 || id == types.CipherSuiteID17; ok != (err == nil) {
 			t.Errorf("suite %d: Write(Open Session Request) = %v, want an error: %v", id, err, !ok)
 		}
@@ -67,7 +67,7 @@ func TestNothingElseIsSentBeforeTheSession(t *testing.T) {
 	defer there.Close()
 	for kind := range byte(0x40) {
 		header := &types.SessionHeader20{AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadType(kind), PayloadLength: 9}
-		if _, err := New(t.Context(), here, "", nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), make([]byte, 9))); err == nil {
+		if _, err := New(t.Context(), here, Secrets{}, nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), make([]byte, 9))); err == nil {
 			t.Errorf("Write(payload type %#02x) before the session = nil, want an error", kind)
 		}
 	}

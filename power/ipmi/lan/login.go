@@ -45,7 +45,7 @@ const (
 
 // login is what was said, and believed, until there is a session.
 type login struct {
-	password  string
+	Secrets
 	tag       byte   // of the Open Session Request; RAKP 1 and 3 have the next two
 	consoleID uint32 // ours
 
@@ -90,6 +90,13 @@ func (l *login) send(d []byte) error {
 		l.want = byte(types.PayloadTypeRAKPMessage2)
 	case kind == types.PayloadTypeRAKPMessage3 && l.k1 != nil && len(p) >= 8: // section 13.22
 		p[0] = l.tag + 2
+		if l.Kg != "" {
+			code, err := crypto.RAKP3AuthCode(l.auth, l.bmcRand[:], l.consoleID, l.role, l.user, crypto.PadPassword20([]byte(l.Password)))
+			if err != nil || len(code) != len(p)-8 {
+				return fmt.Errorf("sign RAKP 3 of %d bytes: %w", len(p), err)
+			}
+			copy(p[8:], code)
+		}
 		l.want = byte(types.PayloadTypeRAKPMessage4)
 	default:
 		return fmt.Errorf("send to the BMC: a %s message before there is a session", kind)
@@ -177,14 +184,26 @@ func (l *login) proved(p []byte) verdict {
 	if len(p) < 40+n {
 		return verdict{}
 	}
-	bmcRand, guid, key := [16]byte(p[8:24]), [16]byte(p[24:40]), crypto.PadPassword20([]byte(l.password))
-	want, err := crypto.RAKP2AuthCode(l.auth, l.consoleID, l.bmcID, l.consoleRand[:], bmcRand[:], guid[:], l.role, l.user, key)
+	bmcRand, guid := [16]byte(p[8:24]), [16]byte(p[24:40])
+	code := func(key []byte) ([]byte, error) {
+		return crypto.RAKP2AuthCode(l.auth, l.consoleID, l.bmcID, l.consoleRand[:], bmcRand[:], guid[:], l.role, l.user, key)
+	}
+	want, err := code(crypto.PadPassword20([]byte(l.Password)))
 	if err != nil || !hmac.Equal(want, p[40:40+n]) {
 		return verdict{refused: ErrPassword}
 	}
 	l.bmcRand, l.guid = bmcRand, guid
-	l.sik, l.k1, l.k2, err = crypto.DeriveSessionKeys(l.auth, l.consoleRand[:], l.bmcRand[:], l.role, l.user, key)
-	return verdict{ok: err == nil}
+	key := l.sessionKey()
+	if l.sik, l.k1, l.k2, err = crypto.DeriveSessionKeys(l.auth, l.consoleRand[:], l.bmcRand[:], l.role, l.user, key); err != nil {
+		return verdict{}
+	}
+	if l.Kg != "" { // for the library
+		if want, err = code(key); err != nil {
+			return verdict{}
+		}
+		copy(p[40:40+n], want)
+	}
+	return verdict{ok: true}
 }
 
 // agreed judges RAKP 4, section 13.23.

@@ -1,0 +1,43 @@
+package lan
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/bougou/go-ipmi/pkg/types"
+)
+
+// Elsewhere asks a BMC that was silent once more, and tells from which other address an answer came: a BMC with several addresses
+// may answer from another than it was asked at, and a connected socket does not hear that. It says nothing of whose answer it is.
+func Elsewhere(ctx context.Context, bmc netip.AddrPort, level types.PrivilegeLevel, timeout time.Duration) (other netip.AddrPort, ok bool) {
+	conn, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return other, false
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	request := channelRequest(byte(level))
+	l := login{tag: 1}
+	l.ask(request[rmcpSize:])
+	if _, err := conn.WriteToUDPAddrPort(request, bmc); err != nil || conn.SetReadDeadline(time.Now().Add(timeout)) != nil || ctx.Err() != nil {
+		return other, false
+	}
+	buf := make([]byte, maxDatagram)
+	for range maxAnswers {
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, net.ErrClosed):
+			return other, false
+		case err != nil || n < rmcpSize+oldHeader || !l.channel(buf[rmcpSize:n]).ok:
+			continue
+		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		return from, from != bmc
+	}
+	return other, false
+}
