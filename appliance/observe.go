@@ -67,7 +67,7 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	mac, ok := machineMAC(s.MAC)
 	if !ok {
 		if bootFirmware(s.Vendor) { // nobody's, since machines are known by their MACs
-			p.engine.Note(inventory.Event{At: s.Time.UTC(), Kind: "dhcp", Text: s.Text, Data: facts("type", s.Type.String(), "class", string(s.Class), "interface", s.Interface, "unserved", "yes")})
+			p.engine.Note(inventory.Event{At: s.Time.UTC(), Kind: "dhcp", Text: s.Text, Data: facts("type", s.Type.String(), "class", string(s.Class), "interface", s.Interface, "unserved", "yes", inventory.DataInfiniBand, yes(s.InfiniBand))})
 		}
 		return
 	}

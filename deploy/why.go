@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +34,12 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 		}
 		return d, nil
 	}
+	if infiniBand.MatchString(ref) {
+		return Diagnosis{}, &inventory.Problem{
+			Code: inventory.CodeNotFound, Detail: ref + " is the address of an InfiniBand card, and machines are known by their Ethernet addresses",
+			Hint: "boot it from an Ethernet card, or from one that tells an Ethernet address as its client identifier",
+		}
+	}
 	mac, perr := inventory.ParseMAC(ref)
 	if perr != nil {
 		return Diagnosis{}, err
@@ -45,12 +52,33 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 		return Diagnosis{}, err
 	}
 	if len(events) == 0 {
+		detail := fmt.Sprintf("%s is no machine's, and nothing was seen of it on the wire", mac)
+		if at := e.infiniBandSeen(); !at.IsZero() {
+			detail += fmt.Sprintf("; an InfiniBand card, which tells no such address, asked to boot %s ago", now.Sub(at).Round(time.Second))
+		}
 		return Diagnosis{}, &inventory.Problem{
-			Code: inventory.CodeNotFound, Detail: fmt.Sprintf("%s is no machine's, and nothing was seen of it on the wire", mac),
+			Code: inventory.CodeNotFound, Detail: detail,
 			Hint: "is that the MAC of the card that boots, is it on, is network boot first in its boot order, and is its cable in the provisioning network? `pxectl events` shows what was seen of others",
 		}
 	}
 	return diagnoseStranger(mac, inOrder(events), now), nil
+}
+
+// infiniBand is such a card's address: RFC 4391 section 9.1.1.
+var infiniBand = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}[-:]){19}[0-9a-fA-F]{2}$`)
+
+// infiniBandSeen is when such a card asked for a boot program last. Its packets are no machine's.
+func (e *Engine) infiniBandSeen() (at time.Time) {
+	_ = e.cfg.Store.View(func(tx *boltdb.Tx) error {
+		events, err := tx.Timeline(inventory.Machine{MACs: []inventory.MAC{""}}, 0, boltdb.Unowned)
+		for _, ev := range events {
+			if ev.Data[inventory.DataInfiniBand] != "" && ev.At.After(at) {
+				at = ev.At
+			}
+		}
+		return err
+	})
+	return at
 }
 
 // withIntruder adds that somebody showed this boot's nonce who is not the agent that registered: a stranger, or the machine's own

@@ -412,3 +412,28 @@ func TestWhyOfAStranger(t *testing.T) {
 		t.Errorf("why of a MAC that was never seen: %+v, %v, want that it is not found", d, err)
 	}
 }
+
+// An InfiniBand card has no Ethernet address that its packets could be found by: why names it where somebody looks for the machine.
+func TestWhyOfAnInfiniBandCard(t *testing.T) {
+	r := newRack(t)
+	e := r.start()
+	_, err := e.Why("52:54:00:00:00:77")
+	if p := inventory.AsProblem(err); strings.Contains(p.Detail, "InfiniBand") {
+		t.Errorf("before any packet of one: %v", err)
+	}
+	e.Note(inventory.Event{Kind: "dhcp", Text: "DISCOVER", Data: map[string]string{inventory.DataInfiniBand: "yes"}})
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		_, err = e.Why("52:54:00:00:00:77")
+		p := inventory.AsProblem(err)
+		if p.Code == inventory.CodeNotFound && strings.Contains(p.Detail, "; an InfiniBand card, which tells no such address, asked to boot ") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("Why = %v, want the InfiniBand card named", err)
+		}
+	}
+	_, err = e.Why("80:00:00:48:fe:80:00:00:00:00:00:00:24:8a:07:03:00:a1:b2:c3")
+	if p := inventory.AsProblem(err); p.Code != inventory.CodeNotFound || !strings.Contains(p.Detail, "is the address of an InfiniBand card") {
+		t.Errorf("of such an address: %v", err)
+	}
+}

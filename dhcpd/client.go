@@ -65,7 +65,9 @@ type Client struct {
 	Interface string               // where it came in
 	Server    netip.Addr           // our address there; the only one to put into answers
 	Odd       string               // what is wrong with the packet, which was read all the same
-	NoProgram bool                 // a boot client of an architecture that there is no program for
+	// InfiniBand: its card tells no Ethernet address (RFC 4390), by which machines are known.
+	InfiniBand bool
+	NoProgram  bool // a boot client of an architecture that there is no program for
 }
 
 // WantsURL says what a Decider must return for this client: Boot.URL when true,
@@ -98,6 +100,7 @@ func classify(p *dhcpv4.DHCPv4, port int, program func(Arch) bool) Client {
 		Port:     port,
 	}
 	_, c.RelayPort = suboptions(p.GetOneOption(dhcpv4.OptionRelayAgentInformation))[relaySourcePort]
+	c.InfiniBand = c.MAC == nil && p.HWType == iana.HWTypeInfiniband
 	if !c.Addr.IsValid() {
 		c.Addr = addr(p.RequestedIPAddress())
 	}
@@ -166,7 +169,7 @@ func unwanted(p *dhcpv4.DHCPv4, c Client) string {
 		return "a PXE client that does not tell its architecture (option 93)"
 	case c.Class == ClassOther, c.NoProgram:
 		return noProgram(c)
-	case c.MAC == nil && p.HWType == iana.HWTypeInfiniband:
+	case c.InfiniBand:
 		return "an InfiniBand card, which tells no Ethernet address in option 61"
 	case c.MAC == nil:
 		return "no Ethernet address in chaddr or option 61"
