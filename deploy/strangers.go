@@ -25,6 +25,8 @@ const (
 	// StrangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still there on Monday.
 	StrangerLife = 72 * time.Hour
 	// strangerSilent makes room for another one: an agent calls every 20 s.
+	// MaxAdmitted is how many machines there may be of all, where strangers are let in by policy.
+	MaxAdmitted    = 4000
 	strangerSilent = 10 * time.Minute
 	strangerSweep  = 10 * time.Minute
 )
@@ -75,6 +77,27 @@ func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 	return oldest(func(s stranger) bool { return byAddress[s.from] == most }), nil
 }
 
+// roomForAny refuses a machine that the policy would let in when there are too many, or too many that run an agent from its address.
+// None makes room: what was let in may be somebody's, who will not hear that it is gone.
+func (e *Engine) roomForAny(from string) error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	same := 0
+	for _, w := range e.workers {
+		if b := w.snap.Load().m.Boot; w.from == from || b != nil && b.IP == from {
+			same++
+		}
+	}
+	const hint = "`discovery.policy: auto` lets in whoever asks; with `approve` silent ones make room. Delete machines that are not yours: `pxectl machine delete`"
+	switch {
+	case same >= StrangersPerAddress:
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines registered from %s already", same, from), Hint: hint}
+	case len(e.workers) >= MaxAdmitted:
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("there are %d machines already", len(e.workers)), Hint: hint}
+	}
+	return nil
+}
+
 // strangers lists the machines that wait for approval. e.admitting is held.
 func (e *Engine) strangers() []stranger {
 	e.mu.RLock()
@@ -97,6 +120,11 @@ func (e *Engine) strangers() []stranger {
 func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, ev inventory.Event) (*worker, error) {
 	e.admitting.Lock()
 	defer e.admitting.Unlock()
+	if e.cfg.Policy == PolicyAuto {
+		if err := e.roomForAny(from); err != nil {
+			return nil, err
+		}
+	}
 	goes, err := makeRoom(e.strangers(), from, e.cfg.Now())
 	if err != nil {
 		return nil, err

@@ -135,3 +135,24 @@ func TestStrangersOfOneAddress(t *testing.T) {
 		t.Errorf("DeleteDiscovered() = %d, %v, and %d machines are left; want %d and none", n, err, len(e.Machines()), StrangersPerAddress+1)
 	}
 }
+
+// Where strangers are let in by policy, an address has no more of them.
+func TestStrangersThatAreLetIn(t *testing.T) {
+	r := newRack(t)
+	r.policy = PolicyAuto
+	e := r.start()
+	mac := func(i int) inventory.MAC { return inventory.MAC(fmt.Sprintf("52:54:77:00:%02x:%02x", i>>8, i&255)) }
+	for i := range StrangersPerAddress {
+		if _, err := registers(t, e, mac(i), "192.0.2.66"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := registers(t, e, mac(1000), "192.0.2.66")
+	asProblem(t, "one more from that address", err, inventory.CodeConflict, "64 machines registered from 192.0.2.66 already", "pxectl machine delete")
+	if _, err := registers(t, e, mac(1001), "192.0.2.7"); err != nil {
+		t.Errorf("a machine from another address: %v", err)
+	}
+	if n := len(e.Machines()); n != StrangersPerAddress+1 {
+		t.Errorf("there are %d machines, want %d", n, StrangersPerAddress+1)
+	}
+}
