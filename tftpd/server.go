@@ -227,6 +227,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	served := make(chan error, 1)
 	go func() {
+		defer bug.Recover(s.cfg.Log, "tftp: run transfers")
 		for { // after a bug of the library, which loses none of what runs, it goes on
 			if finished, err := s.runEngine(srv); finished {
 				served <- err
@@ -239,6 +240,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	start := func(doing string, f func(context.Context)) {
 		all.Go(func() {
+			defer bug.Recover(s.cfg.Log, "tftp: "+doing)
 			for readers.Err() == nil { // after a bug it goes on
 				func() {
 					defer bug.Recover(s.cfg.Log, "tftp: "+doing)

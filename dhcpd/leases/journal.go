@@ -228,6 +228,7 @@ func (j *journal) survive(b []byte) (err error) {
 // tell tells what became of changes, in their order.
 func (j *journal) tell() {
 	defer close(j.ended)
+	defer bug.Recover(j.log, "tell of leases")
 	var results []result
 	for {
 		j.mu.Lock()

@@ -14,11 +14,12 @@ import (
 // recovering are what a goroutine may begin with: the functions here, and a package's own that does the same.
 var recovering = map[string]bool{"bug.Recover": true, "bug.Return": true, "recovered": true}
 
-// TestEveryGoroutineRecovers reads the packages whose goroutines handle what comes from outside. A goroutine there is a function literal
-// that defers one of recovering before it does anything but declare and defer.
+// TestEveryGoroutineRecovers reads the packages whose goroutines handle what comes from outside. A goroutine there is a function literal,
+// or a method of the same file, that defers one of recovering before it does anything but declare and defer.
 func TestEveryGoroutineRecovers(t *testing.T) {
 	seen := 0
-	for _, dir := range []string{"deploy", "api", "images", "appliance"} {
+	methods := map[string]*ast.BlockStmt{}
+	for _, dir := range []string{"deploy", "api", "images", "appliance", "dhcpd", "tftpd", "ipxe", "power/ipmi", "internal/observe"} {
 		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "apitest") {
 				return err
@@ -28,10 +29,22 @@ func TestEveryGoroutineRecovers(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			for _, d := range file.Decls {
+				if f, ok := d.(*ast.FuncDecl); ok && f.Recv != nil {
+					methods[filepath.Dir(path)+"."+f.Name.Name] = f.Body
+				}
+			}
 			ast.Inspect(file, func(n ast.Node) bool {
 				if begun := goroutine(n); begun != nil {
 					seen++
-					if f, ok := begun.(*ast.FuncLit); !ok || !recovers(f.Body) {
+					var body *ast.BlockStmt
+					switch f := begun.(type) {
+					case *ast.FuncLit:
+						body = f.Body
+					case *ast.SelectorExpr:
+						body = methods[filepath.Dir(path)+"."+f.Sel.Name]
+					}
+					if body == nil || !recovers(body) {
 						t.Errorf("%s: this goroutine does not recover where it begins", files.Position(n.Pos()))
 					}
 				}

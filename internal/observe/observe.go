@@ -79,6 +79,7 @@ func (q *Queue[T]) Close() {
 
 func (q *Queue[T]) run() {
 	defer close(q.ended)
+	defer bug.Recover(q.log, "tell of "+q.what)
 	for v := range q.values {
 		q.one(v)
 	}
