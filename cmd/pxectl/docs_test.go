@@ -122,3 +122,51 @@ func TestUnknown(t *testing.T) {
 		}
 	}
 }
+
+// link is one of a document to a file beside it.
+var link = regexp.MustCompile(`\]\(([^)#:\s]+)(?:#[^)\s]*)?\)`)
+
+// Every file that a document links to is there, and README leads to every document.
+func TestDocumentsAreFound(t *testing.T) {
+	top := filepath.Join("..", "..")
+	linked := map[string]bool{}
+	var all []string
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != top && strings.HasPrefix(d.Name(), "."):
+			return filepath.SkipDir
+		case d.IsDir() || filepath.Ext(path) != ".md":
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(path, filepath.Join(top, "docs")) {
+			all = append(all, path)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(b), -1) {
+			to := filepath.Join(filepath.Dir(path), m[1])
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s links to %s, which is not there", path, m[1])
+			}
+			if path == filepath.Join(top, "README.md") {
+				linked[to] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		if !linked[path] {
+			t.Errorf("README.md does not lead to %s", path)
+		}
+	}
+	if len(all) < 10 {
+		t.Errorf("%d documents were found, want those in docs", len(all))
+	}
+}
