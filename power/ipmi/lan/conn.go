@@ -120,13 +120,13 @@ func (c *Conn) prepare(p []byte) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.answers = 0
-	if c.session != nil {
-		return p, nil
-	}
 	if len(p) < rmcpSize+headerSize {
 		return nil, fmt.Errorf("send to the BMC: %d bytes are no message", len(p))
 	}
 	out := slices.Clone(p)
+	if c.session != nil {
+		return out, c.session.encryptAnew(out[rmcpSize:])
+	}
 	if out[rmcpSize] == authNone {
 		c.login.ask(out[rmcpSize:])
 		return out, nil

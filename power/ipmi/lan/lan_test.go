@@ -1,10 +1,12 @@
 package lan
 
 import (
+	"bytes"
 	"net"
 	"slices"
 	"testing"
 
+	"github.com/bougou/go-ipmi/pkg/crypto"
 	"github.com/bougou/go-ipmi/pkg/rmcpplus"
 	"github.com/bougou/go-ipmi/pkg/types"
 )
@@ -69,6 +71,51 @@ func TestNothingElseIsSentBeforeTheSession(t *testing.T) {
 		header := &types.SessionHeader20{AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadType(kind), PayloadLength: 9}
 		if _, err := New(t.Context(), here, Secrets{}, nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), make([]byte, 9))); err == nil {
 			t.Errorf("Write(payload type %#02x) before the session = nil, want an error", kind)
+		}
+	}
+}
+
+// What the library sends twice in one second has another initialization vector each time, and is what it was.
+func TestInitializationVectors(t *testing.T) {
+	for integrity, k1 := range map[types.IntegrityAlg][]byte{
+		types.IntegrityAlg_HMAC_SHA1_96: bytes.Repeat([]byte{1}, 20), types.IntegrityAlg_HMAC_SHA256_128: bytes.Repeat([]byte{1}, 32),
+	} {
+		s := &session{id: 7, integrity: integrity, k1: k1, k2: bytes.Repeat([]byte{2}, 20)}
+		size, _ := crypto.IntegrityAuthCodeLen(integrity)
+		plain := append(bytes.Repeat([]byte{3}, ipmiSize), 1, 2, 3, 4, 5, 6, 7, 7) // with its padding
+		text, err := crypto.EncryptAES(plain, s.k2[:16], make([]byte, ivSize))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := append([]byte{formatRMCPP, flags, 7, 0, 0, 0, 1, 0, 0, 0, byte(ivSize + len(text)), 0}, make([]byte, ivSize)...)
+		d = append(append(append(d, text...), 0, 7), make([]byte, size)...)
+		seen := map[string]bool{}
+		for n := range 3 {
+			sent := slices.Clone(d)
+			sent[6] = byte(n + 1)
+			if err := s.encryptAnew(sent); err != nil {
+				t.Fatal(err)
+			}
+			seen[string(sent[headerSize:headerSize+ivSize])] = true
+			if !s.genuine(sent) {
+				t.Errorf("%s: it is not what a BMC would believe: %x", integrity, sent)
+			}
+			if got, err := crypto.DecryptAES(sent[headerSize+ivSize:headerSize+ivSize+len(text)], s.k2[:16], sent[headerSize:headerSize+ivSize]); err != nil || !bytes.Equal(got, plain) {
+				t.Errorf("%s: it says %x, %v, want %x", integrity, got, err, plain)
+			}
+		}
+		if len(seen) != 3 {
+			t.Errorf("%s: %d vectors for three packets", integrity, len(seen))
+		}
+		for _, cut := range []int{headerSize, headerSize + ivSize, len(d) - 1} {
+			if err := s.encryptAnew(slices.Clone(d[:cut])); err == nil {
+				t.Errorf("%s: %d bytes are sent", integrity, cut)
+			}
+		}
+		clear := slices.Clone(d)
+		clear[1] = 0
+		if err := s.encryptAnew(clear); err == nil {
+			t.Errorf("%s: clear text is sent", integrity)
 		}
 	}
 }

@@ -2,8 +2,12 @@ package lan
 
 import (
 	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hmac"
+	"crypto/rand"
 	"encoding/binary"
+	"errors"
+	"fmt"
 
 	"github.com/bougou/go-ipmi/pkg/crypto"
 	"github.com/bougou/go-ipmi/pkg/types"
@@ -66,6 +70,31 @@ func (s *session) genuine(d []byte) bool {
 		return len(plain) >= solSize
 	}
 	return false
+}
+
+// encryptAnew gives a packet of the library's an initialization vector that nobody can foresee (section 13.29 wants a random
+// one): the library takes it from the time of day in seconds, so that all packets of a second have the same.
+func (s *session) encryptAnew(d []byte) error {
+	authSize, _ := crypto.IntegrityAuthCodeLen(s.integrity)
+	n := int(binary.LittleEndian.Uint16(d[10:]))
+	if authSize == 0 || d[0] != formatRMCPP || d[1]&flags != flags || n < ivSize+aes.BlockSize || n%aes.BlockSize != 0 || headerSize+n+trailerSize+authSize > len(d) {
+		return errors.New("send to the BMC: a packet of a session that is not encrypted")
+	}
+	block, err := aes.NewCipher(s.k2[:16])
+	if err != nil {
+		return err
+	}
+	iv, text := d[headerSize:headerSize+ivSize], d[headerSize+ivSize:headerSize+n]
+	cipher.NewCBCDecrypter(block, iv).CryptBlocks(text, text)
+	_, _ = rand.Read(iv) // never fails
+	cipher.NewCBCEncrypter(block, iv).CryptBlocks(text, text)
+	signed := d[:len(d)-authSize]
+	code, err := crypto.SessionIntegrityAuthCode(s.integrity, signed, s.k1, "")
+	if err != nil || len(code) != authSize {
+		return fmt.Errorf("send to the BMC: sign a packet: %w", err)
+	}
+	copy(d[len(signed):], code)
+	return nil
 }
 
 // windowSize is how far behind the newest packet one may come that was not there yet.
