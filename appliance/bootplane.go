@@ -82,6 +82,7 @@ func fileMeant(r tftpd.Request) (name string, rubbish bool) {
 // web is all that machines ask for by HTTP in the clear.
 func (p bootPlane) web(images http.Handler, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/images", p.recorded(images)) // else the mux redirects it
 	mux.Handle("/images/", p.recorded(images))
 	mux.HandleFunc("POST /phone-home/{deployment}/{token}", p.phoneHome)
 	mux.Handle("/", ipxe.Handler(ipxe.Config{Decide: p.script, Ramdisk: p.ramdiskFile, Observe: p.sawHTTP, Log: log}))

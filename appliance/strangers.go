@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"strings"
 	"time"
 )
 
@@ -24,7 +25,11 @@ func forStrangers(h http.Handler, bodyTime time.Duration) http.Handler {
 // cleanPath takes // and /./ out of paths, as firmware asks for them. http.ServeMux would redirect, which firmware does not follow.
 func cleanPath(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if clean := path.Clean("/" + r.URL.Path); clean != r.URL.Path {
+		clean := path.Clean("/" + r.URL.Path)
+		if clean != "/" && strings.HasSuffix(r.URL.Path, "/") { // the mux would send its caller back to the path with one
+			clean += "/"
+		}
+		if clean != r.URL.Path {
 			u := *r.URL
 			u.Path, u.RawPath = clean, ""
 			r = r.Clone(r.Context())

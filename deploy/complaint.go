@@ -132,7 +132,7 @@ func (c complaint) next() string {
 		case has("Not enough memory", "No space", "Out of memory"):
 			return memory
 		case has("imed out", "refused", "unreachable", "reset"):
-			return "let the HTTP port (TCP 8080) in"
+			return "let the HTTP port (http.port, TCP 8080 by default) in"
 		}
 	case aboutGRUB:
 		return "it started from a disk: put network boot first in its boot order"

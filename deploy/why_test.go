@@ -87,7 +87,7 @@ func TestWhyABootStopped(t *testing.T) {
 			next: "let UDP 4011 and 69 in", decisive: "DISCOVER from uefi-pxe",
 		},
 		"4011 and no TFTP":           {events: upTo(4), stage: "it was told on port 4011 to fetch snponly.efi, and no TFTP request for it came", next: "let UDP 69 in", decisive: "REQUEST"},
-		"a script's URL and no HTTP": {events: []inventory.Event{romIPXE, took}, stage: "it was told to load http://10.77.0.1:8080/boot.ipxe, and no request for it came", next: "let the HTTP port (TCP 8080) in", decisive: "DISCOVER from ipxe"},
+		"a script's URL and no HTTP": {events: []inventory.Event{romIPXE, took}, stage: "it was told to load http://10.77.0.1:8080/boot.ipxe, and no request for it came", next: "let the HTTP port (http.port, TCP 8080 by default) in", decisive: "DISCOVER from ipxe"},
 		"left alone": {
 			events: []inventory.Event{sign(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: left alone", "type", "DISCOVER", "class", "uefi-pxe", "port", "67")},
 			stage:  "it asked by DHCP and got no answer: left alone", next: "`pxectl machine add NAME --mac 52:54:00:00:00:01`", decisive: "DISCOVER",
@@ -96,6 +96,14 @@ func TestWhyABootStopped(t *testing.T) {
 		"another server's file on our TFTP": {
 			events: upTo(4, rival, sign(6, "tftp", "pxelinux.0: no such file", "file", "pxelinux.0", "result", "missing")),
 			stage:  `it asked by TFTP for "pxelinux.0", which is not ours`, next: "take the boot options (66, 67, next-server) out of 10.77.0.2", decisive: "pxelinux.0",
+		},
+		"no request by TFTP": {
+			events: upTo(4, sign(6, "tftp", "malformed request: no mode", "result", "malformed")),
+			stage:  "what it sent to the TFTP port is no request (malformed request: no mode)", next: "look at it with `tcpdump -nX udp port 69`", decisive: "malformed request",
+		},
+		"a name with rubbish behind it": { // served: nobody else is suspected
+			events: upTo(4, sign(6, "tftp", `undionly.kpxe (asked for with rubbish behind the name, "undionly.kpxea\x11"): 70001 bytes`, "file", "undionly.kpxe", "result", "sent", "bytes", "70001")),
+			stage:  "it fetched undionly.kpxe whole, and that never asked for its script", next: "the program does not run: look at its console", decisive: "undionly.kpxe (asked for with rubbish",
 		},
 		"the transfer stalls": {
 			events: upTo(5, sign(15, "tftp", "snponly.efi: the client stopped acknowledging after 1468 bytes", "file", "snponly.efi", "result", "stalled", "retransmits", "8")),

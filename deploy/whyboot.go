@@ -153,7 +153,7 @@ func (b boot) asking(t *trace) breakdown {
 	case t.told != nil && strings.HasPrefix(t.told.Data["boot"], "http"):
 		return breakdown{
 			stage:    "it was told to load " + bare(t.told.Data["boot"]) + ", and no request for it came",
-			next:     "let the HTTP port (TCP 8080) in; has it got an address from the DHCP server?",
+			next:     "let the HTTP port (http.port, TCP 8080 by default) in; has it got an address from the DHCP server?",
 			decisive: t.told,
 		}
 	case t.told != nil:
@@ -265,13 +265,14 @@ func (b boot) loaded(t *trace) breakdown {
 	case t.ipxe != nil:
 		return breakdown{
 			stage: name + " runs and asked by DHCP, and no request for its script came", decisive: t.ipxe,
-			next: "let the HTTP port (TCP 8080) in, and " + b.console(),
+			next: "let the HTTP port (http.port, TCP 8080 by default) in, and " + b.console(),
 		}
 	}
-	return breakdown{
-		stage: "it fetched " + name + " whole, and that never asked for its script", decisive: t.program,
-		next: "the program does not run: switch Secure Boot off; else " + b.console(),
+	next := "the program does not run: "
+	if strings.HasSuffix(name, ".efi") { // a BIOS has no Secure Boot
+		next += "switch Secure Boot off; else "
 	}
+	return breakdown{stage: "it fetched " + name + " whole, and that never asked for its script", decisive: t.program, next: next + b.console()}
 }
 
 // scripted is about a machine that has its script and no agent.

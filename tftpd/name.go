@@ -30,12 +30,12 @@ func Normalise(raw string) string {
 }
 
 // Meant is the longest of the names that a client asks for with rubbish behind it: BIOS ROMs read DHCP option 67 on into the next
-// option. That begins with a code and a length, so that something behind the name is no printable character.
+// option. Of that one's code, length and first byte one at least is no printable character; other names have none.
 func Meant(raw string, names []string) (name string, ok bool) {
 	raw = strings.TrimLeft(raw, `/\`)
 	for _, n := range names {
 		behind, found := strings.CutPrefix(raw, n)
-		if found && len(n) > len(name) && strings.ContainsFunc(behind, func(r rune) bool { return r < ' ' || r > '~' }) {
+		if found && len(n) > len(name) && strings.ContainsFunc(behind[:min(3, len(behind))], func(r rune) bool { return r < ' ' || r > '~' }) {
 			name = n
 		}
 	}

@@ -43,6 +43,9 @@ func TestMeant(t *testing.T) {
 		{"ipxe.pxea\x11", "ipxe.pxe"},                       // the longest name counts
 		{"undionly.kpxea", ""},                              // another name
 		{"undionly.kpxe.old", ""},                           // another name
+		{"undionly.kpxe.old\x01", ""},                       // another name
+		{"undionly.kpxe-v2\x80", ""},                        // another name
+		{"undionly.kpxeR(\x01\x08", "undionly.kpxe"},        // a length that is a character
 		{"undionly.kpxe", ""},                               // nothing behind it
 		{"../undionly.kpxe\x01", ""},                        // elsewhere
 		{"x\x01undionly.kpxe", ""},                          // before it
