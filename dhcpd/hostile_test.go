@@ -54,20 +54,24 @@ func (s *stranger) send(p *dhcpv4.DHCPv4) {
 	}
 }
 
-// ask sends a packet until it is answered; nil when nobody answers for a second.
+// ask sends a packet until it is answered, as a client does (RFC 2131 section 4.1): UDP may lose one. It returns nil when nobody
+// answers.
 func (s *stranger) ask(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	s.t.Helper()
-	s.send(p)
-	_ = s.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-	for {
-		n, _, err := s.conn.ReadFrom(s.buf)
-		if err != nil {
-			return nil
-		}
-		if r, err := dhcpv4.FromBytes(s.buf[:n]); err == nil && r.TransactionID == p.TransactionID {
-			return r
+	for end := time.Now().Add(patience); time.Now().Before(end); s.t.Logf("no answer to %v, which is sent again", p.MessageType()) {
+		s.send(p)
+		_ = s.conn.SetReadDeadline(time.Now().Add(4 * time.Second))
+		for {
+			n, _, err := s.conn.ReadFrom(s.buf)
+			if err != nil {
+				break
+			}
+			if r, err := dhcpv4.FromBytes(s.buf[:n]); err == nil && r.TransactionID == p.TransactionID {
+				return r
+			}
 		}
 	}
+	return nil
 }
 
 // lease takes an address by DISCOVER and REQUEST.

@@ -51,6 +51,13 @@ func newRackFor(t *testing.T, plan Plan, known func(Client) bool) *rack {
 		t.Fatal(err)
 	}
 	r.Server = s
+	t.Cleanup(func() {
+		if t.Failed() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			t.Logf("the server reported:\n%s", strings.Join(r.seen, "\n"))
+		}
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- s.Run(ctx) }()

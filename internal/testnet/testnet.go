@@ -20,7 +20,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -164,7 +166,28 @@ func NewHost(t testing.TB, name, cidr, mac string) Host {
 	if cidr != "" {
 		h.Run(t, "ip", "addr", "add", cidr, "dev", "eth0")
 	}
+	carries(t, "v-"+name)
+	carries(t, "br0")
+	h.Inside(t, func() { carries(t, "eth0") })
 	return h
+}
+
+// carries waits until a link carries packets. The kernel notices a carrier later than the command that set the link up returns:
+// until then it drops what is sent, and reports no error.
+func carries(t testing.TB, name string) {
+	t.Helper()
+	end := time.Now().Add(time.Minute)
+	for {
+		link, err := netlink.LinkByName(name)
+		if err == nil && link.Attrs().OperState == netlink.OperUp {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("link %s carries nothing: %+v, %v", name, link, err)
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Command is a command that will run on the host.
