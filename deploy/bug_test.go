@@ -60,26 +60,3 @@ func TestACallOverWhichAWorkerPanics(t *testing.T) {
 		t.Errorf("the next call: %d, %v, want 7", n, err)
 	}
 }
-
-// An event over which the timeline panics is dropped and counted; those that come later are written.
-func TestAnEventOverWhichTheTimelinePanics(t *testing.T) {
-	const evil = inventory.MAC("52:54:00:00:00:66")
-	tl, store := newRecorder(t)
-	armed := false
-	tl.owner = func(mac inventory.MAC) inventory.MachineID {
-		if armed && mac == evil {
-			panic("index out of range")
-		}
-		return "m-1"
-	}
-	tl.note(packet(evil, 0, "DISCOVER"))
-	armed = true
-	if err := tl.commit(t.Context()); err == nil || !strings.Contains(err.Error(), "index out of range") {
-		t.Errorf("commit = %v, want the panic as an error", err)
-	}
-	tl.note(packet(testMAC, 1, "REQUEST"))
-	commit(t, tl)
-	if got := story(t, store); got != "REQUEST" || tl.dropped.Load() != 1 {
-		t.Errorf("the timeline tells %q, %d dropped; want REQUEST, 1", got, tl.dropped.Load())
-	}
-}

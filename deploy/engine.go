@@ -17,6 +17,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/timeline"
 )
 
 // Policy says what becomes of machines that nobody announced.
@@ -70,7 +71,7 @@ type Config struct {
 // An Engine runs the lives of all machines.
 type Engine struct {
 	cfg      Config
-	timeline *timeline
+	timeline *timeline.Timeline
 	nonces   *nonces
 
 	admitting sync.Mutex // held while a stranger is let in; before adding
@@ -147,7 +148,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("record the start, and index the BMCs: %w", err)
 	}
 	e.nonces = newNonces(cfg.Key, starts, cfg.Elapsed)
-	e.timeline = newTimeline(cfg.Store, cfg.Log, last, e.owner)
+	e.timeline = timeline.New(cfg.Store, cfg.Log, last, e.owner)
 	for _, m := range machines {
 		e.index(newWorker(e, m, runs[m.ID]))
 	}
@@ -169,7 +170,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		defer bug.Recover(e.cfg.Log, "let strangers expire")
 		e.expireStrangers(ctx)
 	})
-	e.timeline.run(ctx)
+	e.timeline.Run(ctx)
 	stopped := make(chan struct{})
 	go func() {
 		defer bug.Recover(e.cfg.Log, "stop")
@@ -185,7 +186,10 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Drain writes what was noted since Run returned: by those who serve machines and stop after it.
-func (e *Engine) Drain() error { return e.timeline.drain() }
+func (e *Engine) Drain() error { return e.timeline.Drain() }
+
+// Dropped is how many events could not be recorded since the start.
+func (e *Engine) Dropped() uint64 { return e.timeline.Dropped() }
 
 func (e *Engine) startLocked(w *worker) {
 	ctx, cancel := context.WithCancel(e.ctx)
@@ -385,7 +389,7 @@ func (e *Engine) note(ev inventory.Event) {
 	if ev.At.IsZero() {
 		ev.At = e.cfg.Now().UTC()
 	}
-	e.timeline.note(ev)
+	e.timeline.Note(ev)
 }
 
 // Events lists what happened after the event with that number, oldest first; of one machine, or of all when it is "".
@@ -410,7 +414,7 @@ func (e *Engine) Events(after uint64, machine inventory.MachineID, limit int) ([
 }
 
 // Wait returns when there is an event after the one with that number, or with ctx's error.
-func (e *Engine) Wait(ctx context.Context, after uint64) error { return e.timeline.wait(ctx, after) }
+func (e *Engine) Wait(ctx context.Context, after uint64) error { return e.timeline.Wait(ctx, after) }
 
 // Progress is how far the running order of a machine's agent is.
 func (e *Engine) Progress(id inventory.MachineID) (inventory.Progress, bool) {

@@ -2,20 +2,17 @@ package deploy
 
 import (
 	"fmt"
-	"maps"
 
 	"github.com/pxectl/pxectl/inventory"
 )
 
 // What agents say is bounded before it is kept: a report by inventory.Report.Bounded, the reports of all strangers together by
-// strangersReports, and what a transaction puts on the timeline by perTransaction.
+// strangersReports, and what a transaction puts on the timeline by timeline.PerTransaction.
 const (
 	// envelope is what a result may have beside its report.
 	envelope = 4 << 10
 	// strangersReports is what the reports of all machines that wait for approval may take. Each of them has its place in memory, too.
 	strangersReports = 32 << 20
-	// perTransaction is how many events are written at once: who else wants to write waits no longer than they take.
-	perTransaction = 50
 )
 
 // maxReport is how long the report of a machine may be: anybody can be a stranger, and many.
@@ -60,25 +57,4 @@ func (e *Engine) strangersHold(but *worker) (n int64) {
 		}
 	}
 	return n
-}
-
-// bounded is an event within the bounds of one.
-func bounded(e inventory.Event) inventory.Event {
-	e.Text = clip(e.Text, maxText)
-	for k, v := range e.Data {
-		if most := maxDatumOf(k); len(v) > most {
-			e.Data = maps.Clone(e.Data)
-			e.Data[k] = clip(v, most)
-		}
-	}
-	return e
-}
-
-// atMost keeps the first n events of one change, and says how many there were.
-func atMost(n int, events []inventory.Event) []inventory.Event {
-	if len(events) <= n {
-		return events
-	}
-	more := inventory.Event{Kind: events[n-1].Kind, Text: fmt.Sprintf("… and %d more that are not kept", len(events)-n+1)}
-	return append(events[:n-1:n-1], more)
 }

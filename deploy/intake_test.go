@@ -1,12 +1,12 @@
 package deploy
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/timeline"
 )
 
 // A stranger's report with 300,000 problems is one short transaction, and what is kept of it says so.
@@ -31,34 +31,8 @@ func TestAReportWithoutEnd(t *testing.T) {
 		t.Errorf("problems %q, want that there were more", said)
 	}
 	events, err := r.now().Events(0, m.ID, 1000)
-	if err != nil || len(events) > 2*perTransaction {
-		t.Errorf("%d events, %v, want at most %d of one transaction", len(events), err, perTransaction)
-	}
-}
-
-func TestEventsOfATransaction(t *testing.T) {
-	many := make([]inventory.Event, 300)
-	for i := range many {
-		many[i] = inventory.Event{Kind: "agent", Text: fmt.Sprint(i)}
-	}
-	for _, c := range []struct {
-		n    int
-		last string
-		want int
-	}{
-		{0, "", 0},
-		{1, "0", 1},
-		{perTransaction, "49", perTransaction},
-		{perTransaction + 1, "… and 2 more that are not kept", perTransaction},
-		{300, "… and 251 more that are not kept", perTransaction},
-	} {
-		got := atMost(perTransaction, many[:c.n])
-		if len(got) != c.want || len(got) > 0 && got[len(got)-1].Text != c.last {
-			t.Errorf("atMost(%d events) = %d, the last %q; want %d and %q", c.n, len(got), got[len(got)-1].Text, c.want, c.last)
-		}
-	}
-	if many[perTransaction-1].Text != "49" {
-		t.Error("atMost wrote into what it was given")
+	if err != nil || len(events) > 2*timeline.PerTransaction {
+		t.Errorf("%d events, %v, want at most %d of one transaction", len(events), err, timeline.PerTransaction)
 	}
 }
 

@@ -38,7 +38,7 @@ func (e *Engine) add(m inventory.Machine, actor string, ev inventory.Event) (*wo
 	if err != nil {
 		return nil, taken(m.Name, err)
 	}
-	e.timeline.grown(ev.Seq)
+	e.timeline.Wrote(ev.Seq)
 	e.cfg.Log.Info(ev.Text, "machine", m.Name, "id", m.ID, "macs", m.MACs, "actor", actor)
 	w := newWorker(e, m, nil)
 	e.mu.Lock()

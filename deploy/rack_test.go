@@ -471,3 +471,22 @@ func agentAt(nonce, ip string) inventory.Caller {
 func bootIDOf(name string) string {
 	return fmt.Sprintf("%08x-0000-4000-8000-000000000000", crc32.ChecksumIEEE([]byte(name)))
 }
+
+var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// texts are those of all events in the store.
+func texts(t *testing.T, store *boltdb.Store) string {
+	t.Helper()
+	var all []string
+	err := store.View(func(tx *boltdb.Tx) error {
+		events, err := tx.Events(0, 1<<20)
+		for _, e := range events {
+			all = append(all, e.Text)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(all, "; ")
+}

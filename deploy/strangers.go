@@ -173,7 +173,7 @@ func (e *Engine) DeleteDiscovered(ctx context.Context, actor string) (int, error
 		if err := e.cfg.Store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&ev) }); err != nil {
 			return n, fmt.Errorf("note that %d machines were deleted: %w", n, err)
 		}
-		e.timeline.grown(ev.Seq)
+		e.timeline.Wrote(ev.Seq)
 		e.cfg.Log.Info(ev.Text, "actor", actor)
 	}
 	return n, err
@@ -239,7 +239,7 @@ func (w *worker) remove(actor string, update func(func(*boltdb.Tx) error) error,
 		return fmt.Errorf("delete %s: %w", m.Name, err)
 	}
 	if why != "" {
-		w.e.timeline.grown(ev.Seq)
+		w.e.timeline.Wrote(ev.Seq)
 		w.log().Info(ev.Text, "actor", actor)
 	}
 	w.orders.set(nil)

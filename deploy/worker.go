@@ -14,6 +14,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/timeline"
 )
 
 // inspecting is the step of failures that happen outside a deployment.
@@ -232,7 +233,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		d = *old.d
 		d.History = slices.Clone(d.History)
 	}
-	events := atMost(perTransaction-1, f(&next.m, &d))
+	events := timeline.AtMost(timeline.PerTransaction-1, f(&next.m, &d))
 	if d.ID != "" {
 		next.d = &d
 	}
@@ -259,7 +260,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 			}
 		}
 		for i := range events {
-			events[i] = bounded(events[i])
+			events[i] = timeline.Bounded(events[i])
 			events[i].Machine, events[i].At = w.id, w.now()
 			// What an agent says, whoever shows a nonce can say, and as often: a nonce is told to whoever asks for a script.
 			events[i].Wire = events[i].Wire || events[i].Kind == "agent"
@@ -281,7 +282,8 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		w.reportSize.Store(int64(next.m.Report.Size()))
 	}
 	if last > 0 {
-		w.e.timeline.happened(w.id, last)
+		w.e.timeline.EndRepeats(w.id, last)
+		w.e.timeline.Wrote(last)
 	}
 	for _, ev := range events {
 		w.log().Info(ev.Text, "kind", ev.Kind, "actor", ev.Actor)

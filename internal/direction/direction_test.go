@@ -40,7 +40,8 @@ var allowed = map[string][]string{
 	"power/powertest":  {"power"},
 	"tftpd":            {},
 
-	"deploy":         {"deploy/nocloud", "inventory", "inventory/boltdb", "power"},
+	"timeline":       {"inventory", "inventory/boltdb"},
+	"deploy":         {"deploy/nocloud", "inventory", "inventory/boltdb", "power", "timeline"},
 	"deploy/nocloud": {"inventory"},
 	"api":            {"deploy", "images", "images/store", "inventory", "power"},
 	"api/apitest":    {"api", "deploy", "images", "images/store", "inventory", "power"},

@@ -1,4 +1,4 @@
-package deploy
+package timeline
 
 import (
 	"context"
@@ -11,18 +11,17 @@ import (
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
-	"github.com/pxectl/pxectl/power"
 )
 
 // A recorder over a store of its own. It is driven by hand: commit is what its loop does five times a second.
-func newRecorder(t *testing.T) (*timeline, *boltdb.Store) {
+func newRecorder(t *testing.T) (*Timeline, *boltdb.Store) {
 	t.Helper()
 	store, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	return newTimeline(store, slog.New(slog.DiscardHandler), 0, func(mac inventory.MAC) inventory.MachineID {
+	return New(store, slog.New(slog.DiscardHandler), 0, func(mac inventory.MAC) inventory.MachineID {
 		if mac == testMAC {
 			return "m-1"
 		}
@@ -30,7 +29,7 @@ func newRecorder(t *testing.T) (*timeline, *boltdb.Store) {
 	}), store
 }
 
-func commit(t *testing.T, tl *timeline) {
+func commit(t *testing.T, tl *Timeline) {
 	t.Helper()
 	if err := tl.commit(t.Context()); err != nil {
 		t.Fatal(err)
@@ -57,6 +56,8 @@ func story(t *testing.T, store *boltdb.Store) string {
 	}
 	return strings.Join(out, "; ")
 }
+
+const testMAC = inventory.MAC("52:54:00:00:00:01")
 
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
@@ -87,7 +88,7 @@ func TestRepeatsAreCountedAndNotKept(t *testing.T) {
 			t.Run(name+" "+batches, func(t *testing.T) {
 				tl, store := newRecorder(t)
 				for _, e := range c.noted {
-					tl.note(e)
+					tl.Note(e)
 					if batches == "in a commit each" {
 						commit(t, tl)
 					}
@@ -104,9 +105,9 @@ func TestRepeatsAreCountedAndNotKept(t *testing.T) {
 // Days of a boot loop cost three events, and what happened before is still there.
 func TestALoopPushesNothingOut(t *testing.T) {
 	tl, store := newRecorder(t)
-	tl.note(packet(testMAC, 0, "what went wrong"))
+	tl.Note(packet(testMAC, 0, "what went wrong"))
 	for i := range 3 * boltdb.PerMachine {
-		tl.note(packet(testMAC, i, []string{"DISCOVER", "REQUEST", "snponly.efi: no such file"}[i%3]))
+		tl.Note(packet(testMAC, i, []string{"DISCOVER", "REQUEST", "snponly.efi: no such file"}[i%3]))
 		if i%500 == 0 {
 			commit(t, tl)
 		}
@@ -120,15 +121,15 @@ func TestALoopPushesNothingOut(t *testing.T) {
 // What the worker writes between two boots keeps their packets apart.
 func TestTheNextBootStandsForItself(t *testing.T) {
 	tl, store := newRecorder(t)
-	tl.note(packet(testMAC, 0, "DISCOVER"))
+	tl.Note(packet(testMAC, 0, "DISCOVER"))
 	commit(t, tl)
 	proof := inventory.Event{Machine: "m-1", Kind: "agent", Text: "registered"}
 	if err := store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&proof) }); err != nil {
 		t.Fatal(err)
 	}
-	tl.happened("m-1", proof.Seq)
+	tl.EndRepeats("m-1", proof.Seq)
 	for i := range 2 {
-		tl.note(packet(testMAC, 60+i, "DISCOVER"))
+		tl.Note(packet(testMAC, 60+i, "DISCOVER"))
 		commit(t, tl)
 	}
 	if got, want := story(t, store), "DISCOVER; registered; DISCOVER ×2 in 1s"; got != want {
@@ -138,7 +139,7 @@ func TestTheNextBootStandsForItself(t *testing.T) {
 
 func TestACommitThatFailsLosesNothing(t *testing.T) {
 	tl, store := newRecorder(t)
-	tl.note(packet(testMAC, 0, "DISCOVER"))
+	tl.Note(packet(testMAC, 0, "DISCOVER"))
 	commit(t, tl)
 	good := tl.store
 	broken, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
@@ -150,7 +151,7 @@ func TestACommitThatFailsLosesNothing(t *testing.T) {
 	}
 	tl.store = broken
 	for i := range 5 {
-		tl.note(packet(testMAC, 1+i, []string{"DISCOVER", "REQUEST"}[i%2]))
+		tl.Note(packet(testMAC, 1+i, []string{"DISCOVER", "REQUEST"}[i%2]))
 		if err := tl.commit(t.Context()); err == nil {
 			t.Fatal("commit() to a closed store = nil, want an error")
 		}
@@ -162,7 +163,7 @@ func TestACommitThatFailsLosesNothing(t *testing.T) {
 	}
 }
 
-// The memory of what was said is bounded, whatever a flood invents.
+// The memory of repeats is bounded, whatever a flood invents.
 func TestAFloodOfStrangersIsBounded(t *testing.T) {
 	tl, _ := newRecorder(t)
 	for i := range 3 * maxRepeatOwners {
@@ -177,10 +178,10 @@ func TestAFloodOfStrangersIsBounded(t *testing.T) {
 	if n := len(tl.repeats.owners); n > maxRepeatOwners {
 		t.Errorf("%d owners are remembered, want at most %d", n, maxRepeatOwners)
 	}
-	if n := len(tl.repeats.owners[string(testMAC)].said); n > maxRepeatKeys {
+	if n := len(tl.repeats.owners[string(testMAC)].events); n > maxRepeatKeys {
 		t.Errorf("%d sayings of one owner are remembered, want at most %d", n, maxRepeatKeys)
 	}
-	tl.note(inventory.Event{MAC: testMAC, Text: strings.Repeat("é", maxText), Data: map[string]string{"path": strings.Repeat("x", 10*maxDatum), "a": "b"}})
+	tl.Note(inventory.Event{MAC: testMAC, Text: strings.Repeat("é", maxText), Data: map[string]string{"path": strings.Repeat("x", 10*maxDatum), "a": "b"}})
 	got := <-tl.queue
 	if len(got.Text) > maxText || len(got.Data["path"]) > maxDatum || got.Data["a"] != "b" {
 		t.Errorf("noted %d bytes of text and %d of data, want at most %d and %d", len(got.Text), len(got.Data["path"]), maxText, maxDatum)
@@ -199,22 +200,22 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 	tl.wrote = noon
 	const n = 3 * strangersKept
 	for i := range n {
-		tl.note(strangerSays(i, fmt.Sprint("DISCOVER ", i)))
+		tl.Note(strangerSays(i, fmt.Sprint("DISCOVER ", i)))
 	}
-	for i := range timelineBatch {
-		tl.note(packet(testMAC, i, fmt.Sprint("REQUEST ", i)))
+	for i := range batchSize {
+		tl.Note(packet(testMAC, i, fmt.Sprint("REQUEST ", i)))
 	}
 	commit(t, tl)
-	if got := strings.Split(story(t, store), "; "); len(got) != timelineBatch || got[0] != "REQUEST 0" {
-		t.Errorf("at the first tick %d events are in the store, beginning with %q; want the %d of the machine", len(got), got[0], timelineBatch)
+	if got := strings.Split(story(t, store), "; "); len(got) != batchSize || got[0] != "REQUEST 0" {
+		t.Errorf("at the first tick %d events are in the store, beginning with %q; want the %d of the machine", len(got), got[0], batchSize)
 	}
 	tl.now = func() time.Time { return noon.Add(strangersEvery) }
 	commit(t, tl)
-	got := strings.Split(story(t, store), "; ")[timelineBatch:]
+	got := strings.Split(story(t, store), "; ")[batchSize:]
 	if first := fmt.Sprint("DISCOVER ", n-strangersKept); len(got) != strangersKept || got[0] != first {
 		t.Errorf("a second later %d events of strangers are in the store, beginning with %q; want %d from %q on", len(got), got[0], strangersKept, first)
 	}
-	if n := tl.dropped.Load(); n != 0 {
+	if n := tl.Dropped(); n != 0 {
 		t.Errorf("%d events were dropped, want none", n)
 	}
 }
@@ -230,9 +231,9 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	tl.store = broken
-	tl.note(packet(testMAC, 0, "REQUEST"))
+	tl.Note(packet(testMAC, 0, "REQUEST"))
 	for i := range 2 * strangersQueue {
-		tl.note(strangerSays(i, fmt.Sprint("DISCOVER ", i)))
+		tl.Note(strangerSays(i, fmt.Sprint("DISCOVER ", i)))
 		if i%strangersQueue == strangersQueue/2 {
 			if err := tl.commit(t.Context()); err == nil {
 				t.Fatal("commit() to a closed store = nil, want an error")
@@ -245,8 +246,8 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 	commit(t, tl)
 	got := strings.Split(story(t, store), "; ")
 	// What was being written when it broke, and the newest since.
-	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+2*strangersKept || got[0] != "REQUEST" || got[len(got)-1] != last || tl.dropped.Load() != 0 {
-		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and %d up to %q", len(got), got[0], got[len(got)-1], tl.dropped.Load(), 2*strangersKept, last)
+	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+2*strangersKept || got[0] != "REQUEST" || got[len(got)-1] != last || tl.Dropped() != 0 {
+		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and %d up to %q", len(got), got[0], got[len(got)-1], tl.Dropped(), 2*strangersKept, last)
 	}
 }
 
@@ -254,11 +255,11 @@ func TestOneStrangerPushesNobodyOut(t *testing.T) {
 	tl, store := newRecorder(t)
 	tl.now = func() time.Time { return noon }
 	tl.wrote = noon
-	tl.note(strangerSays(1, "DISCOVER"))
+	tl.Note(strangerSays(1, "DISCOVER"))
 	for range 2 * strangersKept {
-		tl.note(strangerSays(2, "DISCOVER"))
+		tl.Note(strangerSays(2, "DISCOVER"))
 	}
-	tl.note(strangerSays(2, "REQUEST"))
+	tl.Note(strangerSays(2, "REQUEST"))
 	commit(t, tl)
 	if got, want := story(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST", 2*strangersKept); got != want {
 		t.Errorf("the store tells %q, want %q", got, want)
@@ -272,13 +273,13 @@ func TestAStrangerThatBecomesAMachine(t *testing.T) {
 	tl.owner = func(inventory.MAC) inventory.MachineID { return "" }
 	tl.now = func() time.Time { return noon }
 	tl.wrote = noon
-	tl.note(packet(testMAC, 0, "DISCOVER"))
+	tl.Note(packet(testMAC, 0, "DISCOVER"))
 	for i := range 2 * fewStrangers {
-		tl.note(strangerSays(i, "DISCOVER of a stranger"))
+		tl.Note(strangerSays(i, "DISCOVER of a stranger"))
 	}
 	commit(t, tl)
 	tl.owner = owner
-	tl.note(packet(testMAC, 1, "REQUEST"))
+	tl.Note(packet(testMAC, 1, "REQUEST"))
 	commit(t, tl)
 	if got, want := story(t, store), "DISCOVER; REQUEST"; got != want {
 		t.Errorf("the store tells %q, want %q", got, want)
@@ -291,12 +292,12 @@ func BenchmarkStrangers(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	tl := newTimeline(store, slog.New(slog.DiscardHandler), 0, func(inventory.MAC) inventory.MachineID { return "" })
+	tl := New(store, slog.New(slog.DiscardHandler), 0, func(inventory.MAC) inventory.MachineID { return "" })
 	b.ReportAllocs()
 	for i := range b.N { // 20,000 packets a second
 		e := strangerSays(i, "DISCOVER from other on port 67: OFFER 10.90.64.1")
 		e.Data = map[string]string{"type": "DISCOVER", "class": "other", "port": "67", "interface": "eth0", "answer": "OFFER"}
-		tl.note(e)
+		tl.Note(e)
 		if i%4000 == 3999 {
 			if i%20000 == 19999 {
 				tl.wrote = time.Time{}
@@ -308,47 +309,51 @@ func BenchmarkStrangers(b *testing.B) {
 	}
 }
 
-// A lingering BMC answers some time after the call was given up.
-type lingering struct {
-	power.BMC
-	asked chan struct{}
-}
-
-func (l lingering) Do(ctx context.Context, _ power.Action) error {
-	l.asked <- struct{}{}
-	<-ctx.Done()
-	time.Sleep(50 * time.Millisecond) // the timeline's loop has ended by now, or will: either way it counts
-	return ctx.Err()
-}
-
-// What a worker meets while the engine stops, and what others note after that, is in the store when all have stopped.
-func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
-	r := newRack(t)
-	asked := make(chan struct{}, 1)
-	r.open = func(power.Target) (power.BMC, error) { return lingering{r.bmc, asked}, nil }
-	r.available()
-	r.mute.Store(true)
-	r.unplug()
-	e := r.now()
-	if err := e.withBMC(t.Context(), "m1", func(w *worker, _ power.BMC) error { return w.killNonces(t.Context()) }); err != nil {
-		t.Fatal(err)
+func TestEventsOfATransaction(t *testing.T) {
+	many := make([]inventory.Event, 300)
+	for i := range many {
+		many[i] = inventory.Event{Kind: "agent", Text: fmt.Sprint(i)}
 	}
-	r.deploy(inventory.DeployRequest{})
-	<-asked
-	r.mu.Lock()
-	cancel, done := r.end, r.ended
-	r.mu.Unlock()
-	cancel()
-	<-done
-	e.Note(inventory.Event{MAC: testMAC, Kind: "http", Text: "a download was cut off"})
-	if err := e.Drain(); err != nil {
-		t.Fatal(err)
-	}
-	r.crash()
-	told := story(t, r.now().cfg.Store)
-	for _, want := range []string{"told to off: context canceled", "a download was cut off"} {
-		if !strings.Contains(told, want) {
-			t.Errorf("after the stop, nothing on the timeline says %q: %s", want, told)
+	for _, c := range []struct {
+		n    int
+		last string
+		want int
+	}{
+		{0, "", 0},
+		{1, "0", 1},
+		{PerTransaction, "49", PerTransaction},
+		{PerTransaction + 1, "… and 2 more that are not kept", PerTransaction},
+		{300, "… and 251 more that are not kept", PerTransaction},
+	} {
+		got := AtMost(PerTransaction, many[:c.n])
+		if len(got) != c.want || len(got) > 0 && got[len(got)-1].Text != c.last {
+			t.Errorf("AtMost(%d events) = %d, the last %q; want %d and %q", c.n, len(got), got[len(got)-1].Text, c.want, c.last)
 		}
+	}
+	if many[PerTransaction-1].Text != "49" {
+		t.Error("AtMost wrote into what it was given")
+	}
+}
+
+// An event over which the timeline panics is dropped and counted; those that come later are written.
+func TestAnEventOverWhichTheTimelinePanics(t *testing.T) {
+	const evil = inventory.MAC("52:54:00:00:00:66")
+	tl, store := newRecorder(t)
+	armed := false
+	tl.owner = func(mac inventory.MAC) inventory.MachineID {
+		if armed && mac == evil {
+			panic("index out of range")
+		}
+		return "m-1"
+	}
+	tl.Note(packet(evil, 0, "DISCOVER"))
+	armed = true
+	if err := tl.commit(t.Context()); err == nil || !strings.Contains(err.Error(), "index out of range") {
+		t.Errorf("commit = %v, want the panic as an error", err)
+	}
+	tl.Note(packet(testMAC, 1, "REQUEST"))
+	commit(t, tl)
+	if got := story(t, store); got != "REQUEST" || tl.Dropped() != 1 {
+		t.Errorf("the timeline tells %q, %d dropped; want REQUEST, 1", got, tl.Dropped())
 	}
 }

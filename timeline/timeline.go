@@ -1,11 +1,10 @@
-package deploy
+package timeline
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,48 +14,36 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// The boot plane writes to the timeline off its hot path: events queue up and are committed together, so a storm of
-// packets costs one fsync per tick and not one per packet.
+// Events queue up and are written together, so a storm of packets costs one fsync per tick and not one per packet.
 const (
-	timelineQueue = 4096
-	timelineBatch = 512
-	timelineTick  = 200 * time.Millisecond
-	// timelineRounds is how many batches are written before what was lost meanwhile is looked at: twice what can be queued.
-	timelineRounds = 2 * timelineQueue / timelineBatch
-	lastCommit     = 500 * time.Millisecond
+	queueSize = 4096
+	batchSize = 512
+	tickEvery = 200 * time.Millisecond
+	// maxRounds bounds the batches of one commit to twice what can be queued, so that losses are logged in time.
+	maxRounds = 2 * queueSize / batchSize
+	drainTime = 500 * time.Millisecond
 
-	// What many strangers say is written once a second, and only the newest of it, since the store soon forgets it: of 20,000
+	// Events of many strangers are written once a second, and only the newest: the store keeps few of them anyway. Of 20,000
 	// packets a second nine tenths are never written.
-	strangersQueue = 4 * timelineQueue
+	strangersQueue = 4 * queueSize
 	strangersKept  = 2000
 	fewStrangers   = 512
 	strangersEvery = time.Second
-
-	// What strangers send ends up in events; these bound one of them: its text, a datum, and those that are some lines long, the
-	// log of a failed order and what a console said.
-	maxText  = 1 << 10
-	maxDatum = 512
-	maxLines = 5 << 10
 )
 
-func maxDatumOf(key string) int {
-	if key == "log" || key == "console" {
-		return maxLines
-	}
-	return maxDatum
-}
-
-type timeline struct {
+// A Timeline queues events and writes them to the store. Note and Wait are for any goroutine. Run and Drain are for one, Drain
+// after Run.
+type Timeline struct {
 	store     *boltdb.Store
 	log       *slog.Logger
 	owner     func(inventory.MAC) inventory.MachineID
 	now       func() time.Time
 	queue     chan inventory.Event // of machines
-	strangers chan inventory.Event // of nobody's; apart, so that a flood of them drops no machine's
+	strangers chan inventory.Event // of MACs that no machine has
 	lost      atomic.Uint64        // since the last commit that said so
 	dropped   atomic.Uint64        // since the start
 
-	// Of run and drain alone.
+	// Only Run and Drain touch these.
 	pending []inventory.Event // taken from the queue and not yet on disk
 	waiting []inventory.Event // of strangers, the newest strangersKept
 	wrote   time.Time         // when strangers were written last
@@ -69,15 +56,18 @@ type timeline struct {
 	more chan struct{} // closed when last grows
 }
 
-func newTimeline(store *boltdb.Store, log *slog.Logger, last uint64, owner func(inventory.MAC) inventory.MachineID) *timeline {
-	return &timeline{
+// New returns a timeline that continues after the event with the number last. owner finds the machine of a MAC; it returns ""
+// when there is none.
+func New(store *boltdb.Store, log *slog.Logger, last uint64, owner func(inventory.MAC) inventory.MachineID) *Timeline {
+	return &Timeline{
 		store: store, log: log, owner: owner, now: time.Now, last: last, more: make(chan struct{}),
-		queue: make(chan inventory.Event, timelineQueue), strangers: make(chan inventory.Event, strangersQueue),
+		queue: make(chan inventory.Event, queueSize), strangers: make(chan inventory.Event, strangersQueue),
 	}
 }
 
-func (t *timeline) note(e inventory.Event) {
-	e = bounded(e)
+// Note queues an event. It never blocks: when the queue is full, it drops the event and counts it.
+func (t *Timeline) Note(e inventory.Event) {
+	e = Bounded(e)
 	queue := t.queue
 	if t.ownerOf(e) == "" {
 		queue = t.strangers
@@ -90,7 +80,7 @@ func (t *timeline) note(e inventory.Event) {
 	}
 }
 
-func (t *timeline) ownerOf(e inventory.Event) inventory.MachineID {
+func (t *Timeline) ownerOf(e inventory.Event) inventory.MachineID {
 	if e.Machine == "" && e.MAC != "" {
 		return t.owner(e.MAC)
 	}
@@ -98,19 +88,11 @@ func (t *timeline) ownerOf(e inventory.Event) inventory.MachineID {
 }
 
 // Dropped is how many events could not be recorded since the start.
-func (e *Engine) Dropped() uint64 { return e.timeline.dropped.Load() }
+func (t *Timeline) Dropped() uint64 { return t.dropped.Load() }
 
-// clip cuts a text to n bytes at a whole character.
-func clip(s string, n int) string {
-	if len(s) > n {
-		s = s[:n]
-	}
-	return strings.ToValidUTF8(s, "?")
-}
-
-// run commits what is noted until ctx ends.
-func (t *timeline) run(ctx context.Context) {
-	tick := time.NewTicker(timelineTick)
+// Run writes queued events until ctx ends.
+func (t *Timeline) Run(ctx context.Context) {
+	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -126,10 +108,10 @@ func (t *timeline) run(ctx context.Context) {
 	}
 }
 
-// drain commits all that is noted, after run. What a crash may lose, a stop may lose: it does not wait for a disk that is stuck.
-func (t *timeline) drain() error {
-	t.wrote = time.Time{} // strangers, too
-	ctx, cancel := context.WithTimeout(context.Background(), lastCommit)
+// Drain writes what is still queued. It gives up after half a second: a stuck disk must not hold up the stop.
+func (t *Timeline) Drain() error {
+	t.wrote = time.Time{} // strangers are due at once
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	if err := t.commit(ctx); err != nil {
 		return fmt.Errorf("write the timeline: %w", err)
@@ -140,22 +122,22 @@ func (t *timeline) drain() error {
 	return nil
 }
 
-// commit writes what is noted, in transactions of perTransaction events, until ctx ends. What could not be written stays pending,
-// and the queue fills up behind it.
-func (t *timeline) commit(ctx context.Context) error {
+// commit writes what is queued, in transactions of PerTransaction events, until ctx ends. Events that could not be written stay
+// pending, and the queue fills up behind them.
+func (t *Timeline) commit(ctx context.Context) error {
 	if n := t.lost.Swap(0); n > 0 {
 		t.log.Warn("timeline: more events than can be written; some were dropped", "dropped", n)
 	}
 	t.gather()
-	for range timelineRounds {
+	for range maxRounds {
 		if len(t.pending) == 0 {
-			t.pending = together(t.next())
+			t.pending = merge(t.next())
 		}
 		for len(t.pending) > 0 {
 			if ctx.Err() != nil {
 				return nil
 			}
-			n := min(len(t.pending), perTransaction)
+			n := min(len(t.pending), PerTransaction)
 			if err := t.write(t.pending[:n]); err != nil {
 				return err
 			}
@@ -168,27 +150,27 @@ func (t *timeline) commit(ctx context.Context) error {
 	return nil
 }
 
-// gather takes over what strangers said, the newest of it.
-func (t *timeline) gather() {
+// gather takes the newest events of strangers from their queue.
+func (t *Timeline) gather() {
 	for range len(t.strangers) {
 		t.waiting = append(t.waiting, <-t.strangers)
 	}
 	if len(t.waiting) > strangersKept {
-		t.waiting = together(t.waiting)
+		t.waiting = merge(t.waiting)
 		t.waiting = slices.Delete(t.waiting, 0, max(0, len(t.waiting)-strangersKept))
 	}
 }
 
-// next takes what is to be written now, in the order in which it was seen.
-func (t *timeline) next() []inventory.Event {
+// next takes what is due, in the order in which it was seen.
+func (t *Timeline) next() []inventory.Event {
 	batch := t.take()
-	t.gather() // after that: who is a machine by now was a stranger before
+	t.gather() // after take: a MAC can have become a machine's in between
 	due := len(t.waiting) <= fewStrangers || t.now().Sub(t.wrote) >= strangersEvery
 	if due {
 		t.wrote = t.now()
 	}
 	t.waiting = slices.DeleteFunc(t.waiting, func(e inventory.Event) bool {
-		goes := due || t.ownerOf(e) != "" // by now
+		goes := due || t.ownerOf(e) != "" // a machine's by now
 		if goes {
 			batch = append(batch, e)
 		}
@@ -198,8 +180,8 @@ func (t *timeline) next() []inventory.Event {
 	return batch
 }
 
-// write writes the first of what is pending. Those over which we panic are dropped: it would be the same again.
-func (t *timeline) write(noted []inventory.Event) (err error) {
+// write writes the first pending events. It drops those that make it panic, since they would do so again.
+func (t *Timeline) write(noted []inventory.Event) (err error) {
 	survived := false
 	defer func() {
 		if !survived {
@@ -214,13 +196,13 @@ func (t *timeline) write(noted []inventory.Event) (err error) {
 	return err
 }
 
-func (t *timeline) commitBatch(noted []inventory.Event) error {
+func (t *Timeline) commitBatch(noted []inventory.Event) error {
 	batch := make([]inventory.Event, len(noted))
 	for i, e := range noted {
 		e.Machine = t.ownerOf(e)
 		batch[i] = e
 	}
-	batch = together(batch)
+	batch = merge(batch)
 	err := t.store.Update(func(tx *boltdb.Tx) error {
 		for i := range batch {
 			e := &batch[i]
@@ -231,7 +213,7 @@ func (t *timeline) commitBatch(noted []inventory.Event) error {
 				}
 				continue
 			}
-			*e = before.and(*e)
+			*e = before.with(*e)
 			if err := tx.RepeatEvent(before.seq, e); err != nil {
 				return err
 			}
@@ -244,13 +226,13 @@ func (t *timeline) commitBatch(noted []inventory.Event) error {
 	for i := range batch {
 		t.repeats.keep(&batch[i])
 	}
-	t.grown(batch[len(batch)-1].Seq)
+	t.Wrote(batch[len(batch)-1].Seq)
 	return nil
 }
 
-func (t *timeline) take() []inventory.Event {
+func (t *Timeline) take() []inventory.Event {
 	var batch []inventory.Event
-	for len(batch) < timelineBatch {
+	for len(batch) < batchSize {
 		select {
 		case e := <-t.queue:
 			batch = append(batch, e)
@@ -261,14 +243,11 @@ func (t *timeline) take() []inventory.Event {
 	return batch
 }
 
-// happened tells that the machine's worker has written its own events, up to seq.
-func (t *timeline) happened(id inventory.MachineID, seq uint64) {
-	t.repeats.bar(string(id), seq)
-	t.grown(seq)
-}
+// EndRepeats ends a machine's row of repeats with the event of that number, which its worker has written.
+func (t *Timeline) EndRepeats(id inventory.MachineID, seq uint64) { t.repeats.bar(string(id), seq) }
 
-// grown tells those who wait that events up to seq are in the store.
-func (t *timeline) grown(seq uint64) {
+// Wrote wakes those who wait for events up to seq, which are in the store.
+func (t *Timeline) Wrote(seq uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if seq > t.last {
@@ -278,7 +257,8 @@ func (t *timeline) grown(seq uint64) {
 	}
 }
 
-func (t *timeline) wait(ctx context.Context, after uint64) error {
+// Wait returns when the store has an event after the one with that number, or with ctx's error.
+func (t *Timeline) Wait(ctx context.Context, after uint64) error {
 	for {
 		t.mu.Lock()
 		last, more := t.last, t.more

@@ -1,0 +1,56 @@
+package deploy
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// A lingering BMC answers some time after the call was given up.
+type lingering struct {
+	power.BMC
+	asked chan struct{}
+}
+
+func (l lingering) Do(ctx context.Context, _ power.Action) error {
+	l.asked <- struct{}{}
+	<-ctx.Done()
+	time.Sleep(50 * time.Millisecond) // the timeline's loop has ended by now, or will: either way it counts
+	return ctx.Err()
+}
+
+// What a worker meets while the engine stops, and what others note after that, is in the store when all have stopped.
+func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
+	r := newRack(t)
+	asked := make(chan struct{}, 1)
+	r.open = func(power.Target) (power.BMC, error) { return lingering{r.bmc, asked}, nil }
+	r.available()
+	r.mute.Store(true)
+	r.unplug()
+	e := r.now()
+	if err := e.withBMC(t.Context(), "m1", func(w *worker, _ power.BMC) error { return w.killNonces(t.Context()) }); err != nil {
+		t.Fatal(err)
+	}
+	r.deploy(inventory.DeployRequest{})
+	<-asked
+	r.mu.Lock()
+	cancel, done := r.end, r.ended
+	r.mu.Unlock()
+	cancel()
+	<-done
+	e.Note(inventory.Event{MAC: testMAC, Kind: "http", Text: "a download was cut off"})
+	if err := e.Drain(); err != nil {
+		t.Fatal(err)
+	}
+	r.crash()
+	told := texts(t, r.now().cfg.Store)
+	for _, want := range []string{"told to off: context canceled", "a download was cut off"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("after the stop, nothing on the timeline says %q: %s", want, told)
+		}
+	}
+}
