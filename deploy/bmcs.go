@@ -144,7 +144,7 @@ func (e *Engine) SetBoot(ctx context.Context, actor, ref string, want power.Boot
 	return stands, err
 }
 
-// Console joins in and out to the machine's serial console until ctx or in ends. If we listen to it, we let go of it.
+// Console joins in and out to the machine's serial console until ctx or in ends. If we watch it, we let go of it.
 func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, out io.Writer) error {
 	return e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
 		c, ok := b.(power.Console)
@@ -152,8 +152,8 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 			return &inventory.Problem{Code: inventory.CodeBMC, Detail: w.snap.Load().m.Name + ": its BMC has no serial console"}
 		}
 		e.NoteOwn(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "console opened"})
-		back := w.ear.giveWay(ctx)
-		defer back()
+		giveBack := w.console.Lend(ctx)
+		defer giveBack()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		go func() { // a BMC's console is not kept for a machine that is not ours any more
@@ -164,7 +164,7 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 			case <-ctx.Done():
 			}
 		}()
-		err := c.Console(ctx, in, w.ear.overheard(out))
+		err := c.Console(ctx, in, w.console.Tee(out))
 		select {
 		case <-w.gone:
 			return errors.Join(err, errGone(w))

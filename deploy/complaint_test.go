@@ -1,9 +1,12 @@
 package deploy
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/pxectl/pxectl/console"
 )
 
 // What consoles said, as it was recorded, and what is heard of it.
@@ -118,9 +121,9 @@ func TestWhatAConsoleSays(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var tr transcript
+			var tr console.Transcript
 			var got []complaint
-			tr.add([]byte(c.said), func(line string) {
+			tr.Add([]byte(c.said), func(line string) {
 				if c, ok := complaintIn(line); ok {
 					got = append(got, c)
 				}
@@ -130,4 +133,18 @@ func TestWhatAConsoleSays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever a line says, what is quoted of it is a part of it, and there is no panic over the next move.
+func FuzzComplaint(f *testing.F) {
+	for line := range strings.Lines(panicked + booted) {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		c, ok := complaintIn(line)
+		if ok && (c.quote == "" || len(c.quote) > len(line)) {
+			t.Errorf("complaintIn(%q) quotes %q", line, c.quote)
+		}
+		c.next()
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pxectl/pxectl/console"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
@@ -29,8 +30,8 @@ func (e *Engine) Why(ref string) (Diagnosis, error) {
 			return Diagnosis{}, err
 		}
 		d := withIntruder(diagnose(*s, inOrder(events), now), s.m, events)
-		if shows := w.ear.shows(); len(shows) > 0 {
-			d.Evidence = append(d.Evidence, inventory.Event{Machine: w.id, At: now.UTC(), Kind: "console", Text: "its console shows " + quoted(shows)})
+		if shows := w.console.Shows(); len(shows) > 0 {
+			d.Evidence = append(d.Evidence, inventory.Event{Machine: w.id, At: now.UTC(), Kind: "console", Text: "its console shows " + console.Quoted(shows)})
 		}
 		return d, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pxectl/pxectl/console"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
@@ -54,18 +55,18 @@ type worker struct {
 
 	reportSize atomic.Int64 // bytes of the report, as it is stored
 	from       string       // address that a stranger registered from; Engine.admitting guards it
-	ear        ear
+	console    *console.Watcher
 
 	// Of the loop alone.
-	ctx     context.Context
-	working context.CancelFunc // our own part of the step is in flight; nil when not
-	deleted bool
-	hears   string             // the boot that is listened to
-	asks    int64              // asked, when that was looked at last
-	due     due                // of what is waited for
-	deafen  context.CancelFunc // ends listening
-	synced  string             // address and credentials with which the power was read last
-	syncAt  time.Time          // when to read it again
+	ctx          context.Context
+	working      context.CancelFunc // our own part of the step is in flight; nil when not
+	deleted      bool
+	watching     string // the boot whose console is watched
+	watchedAsk   int64  // asked, when that was looked at last
+	stopWatching context.CancelFunc
+	due          due       // of what is waited for
+	synced       string    // address and credentials with which the power was read last
+	syncAt       time.Time // when to read it again
 }
 
 // A snapshot is a machine and its current or last deployment, as stored. It is never changed, only replaced.
@@ -117,7 +118,7 @@ func (s *snapshot) record() *inventory.StepRecord {
 }
 
 func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {
-	w := &worker{e: e, id: m.ID, mail: make(chan func()), gone: make(chan struct{})}
+	w := &worker{e: e, id: m.ID, mail: make(chan func()), gone: make(chan struct{}), console: console.NewWatcher(consoleComplaint)}
 	w.snap.Store(&snapshot{m, d})
 	w.reportSize.Store(int64(m.Report.Size()))
 	w.orders.changed = make(chan struct{})
@@ -340,7 +341,7 @@ func (w *worker) stalled() bool {
 func (w *worker) advance() time.Duration {
 	for {
 		f := w.facts()
-		w.hear(f)
+		w.watchConsole(f)
 		move := Next(f)
 		if move.Verb != Order && move.Verb != Inspect && move.Verb != Wait {
 			w.orders.set(nil)

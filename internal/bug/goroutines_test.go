@@ -19,7 +19,7 @@ var recovering = map[string]bool{"bug.Recover": true, "bug.Return": true, "recov
 func TestEveryGoroutineRecovers(t *testing.T) {
 	seen := 0
 	methods := map[string]*ast.BlockStmt{}
-	for _, dir := range []string{"deploy", "timeline", "api", "images", "appliance", "dhcpd", "tftpd", "ipxe", "power/ipmi", "internal/observe"} {
+	for _, dir := range []string{"console", "deploy", "timeline", "api", "images", "appliance", "dhcpd", "tftpd", "ipxe", "power/ipmi", "internal/observe"} {
 		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "apitest") {
 				return err

@@ -40,8 +40,9 @@ var allowed = map[string][]string{
 	"power/powertest":  {"power"},
 	"tftpd":            {},
 
+	"console":        {"power"},
 	"timeline":       {"inventory", "inventory/boltdb"},
-	"deploy":         {"deploy/nocloud", "inventory", "inventory/boltdb", "power", "timeline"},
+	"deploy":         {"console", "deploy/nocloud", "inventory", "inventory/boltdb", "power", "timeline"},
 	"deploy/nocloud": {"inventory"},
 	"api":            {"deploy", "images", "images/store", "inventory", "power"},
 	"api/apitest":    {"api", "deploy", "images", "images/store", "inventory", "power"},

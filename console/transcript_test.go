@@ -1,4 +1,4 @@
-package deploy
+package console
 
 import (
 	"strings"
@@ -26,8 +26,8 @@ func TestTranscript(t *testing.T) {
 		"80 columns and no more": {strings.Repeat("x", 80) + "\r\n\r\nnext\r\n" + strings.Repeat("y", 80) + "\r\n[    1.000000] k\r\n", []string{strings.Repeat("x", 80), "next", strings.Repeat("y", 80), "[    1.000000] k"}},
 		"a kernel's 80 columns":  {"[    1.000000] " + strings.Repeat("k", 65) + "\r\nnext\r\n", []string{"[    1.000000] " + strings.Repeat("k", 65), "next"}},
 		"a window title":         {"a\x1b]0;title\x07b\x1b]8;;http://x\x1b\\c\n", []string{"abc"}},
-		"one that never ends":    {"\x1b]" + strings.Repeat("t", titleBytes-1) + "heard\n", []string{"heard"}},
-		"a sequence of no end":   {"\x1b[" + strings.Repeat("1", escapeBytes-1) + "heard\n", []string{"heard"}},
+		"one that never ends":    {"\x1b]" + strings.Repeat("t", maxString-1) + "heard\n", []string{"heard"}},
+		"a sequence of no end":   {"\x1b[" + strings.Repeat("1", maxEscape-1) + "heard\n", []string{"heard"}},
 		"not UTF-8":              {"\xff\xfesize \xc3\xa9\xc2\x9b \u202edrow\n", []string{"size é drow"}},
 		"a nonce":                {"[    0.000000] Kernel command line: pxectl.nonce=3q2-7wAA_x quiet\r\n", []string{"[    0.000000] Kernel command line: pxectl.nonce=* quiet"}},
 		"one in another":         {"\x1b[0 \x1b[31mX\n", []string{"X"}},
@@ -41,20 +41,20 @@ func TestTranscript(t *testing.T) {
 		"controls":               {"a\x00b\x07c\x7f\td\n", []string{"abc d"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var tr transcript
-			tr.add([]byte(c.said), func(string) {})
-			if diff := cmp.Diff(c.want, tr.last(transcriptLines)); diff != "" {
+			var tr Transcript
+			tr.Add([]byte(c.said), func(string) {})
+			if diff := cmp.Diff(c.want, tr.Last(maxLines)); diff != "" {
 				t.Errorf("lines of %q (-want +got):\n%s", c.said, diff)
 			}
 		})
 	}
 }
 
-// A progress that is written over is heard, since the last thing before a hang can be such a line, and is not kept.
-func TestTranscriptHearsWhatIsWrittenOver(t *testing.T) {
-	var tr transcript
+// An overwritten line is reported and not kept. It can be the last thing before a hang.
+func TestTranscriptReportsOverwrittenLines(t *testing.T) {
+	var tr Transcript
 	var heard []string
-	tr.add([]byte("loading\rpanic\rgone\n"), func(line string) { heard = append(heard, line) })
+	tr.Add([]byte("loading\rpanic\rgone\n"), func(line string) { heard = append(heard, line) })
 	if diff := cmp.Diff([]string{"loading", "panic", "gone"}, heard); diff != "" {
 		t.Errorf("heard (-want +got):\n%s", diff)
 	}
@@ -64,38 +64,30 @@ func TestTranscriptHearsWhatIsWrittenOver(t *testing.T) {
 func FuzzTranscript(f *testing.F) {
 	f.Add([]byte("\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2)\r\nBooting from ROM...\r\n"), 3)
 	f.Add([]byte("[    5.273002] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"), 7)
-	f.Add([]byte(strings.Repeat("x", 3*lineBytes)+"\b\b\r\x1b]\x1b[31"), 1)
-	f.Add([]byte(strings.Repeat("line\n", 2*transcriptLines)), 100)
+	f.Add([]byte(strings.Repeat("x", 3*maxLine)+"\b\b\r\x1b]\x1b[31"), 1)
+	f.Add([]byte(strings.Repeat("line\n", 2*maxLines)), 100)
 	f.Fuzz(func(t *testing.T, said []byte, cut int) {
-		var whole, parts transcript
+		var whole, parts Transcript
 		var heard, again []string
-		whole.add(said, func(line string) { heard = append(heard, line) })
+		whole.Add(said, func(line string) { heard = append(heard, line) })
 		cut = max(1, cut)
 		for rest := said; len(rest) > 0; {
 			n := min(cut, len(rest))
-			parts.add(rest[:n], func(line string) { again = append(again, line) })
+			parts.Add(rest[:n], func(line string) { again = append(again, line) })
 			rest = rest[n:]
 		}
 		if diff := cmp.Diff(heard, again); diff != "" {
 			t.Errorf("in packets of %d (-whole +packets):\n%s", cut, diff)
 		}
 		size := 0
-		for _, line := range whole.last(transcriptLines + 1) {
+		for _, line := range whole.Last(maxLines + 1) {
 			size += len(line)
 			if !utf8.ValidString(line) || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Errorf("a line is not plain: %q", line)
 			}
 		}
-		if len(whole.lines) > transcriptLines || size > transcriptBytes+lineBytes || len(whole.line) > lineBytes {
+		if len(whole.lines) > maxLines || size > maxBytes+maxLine || len(whole.line) > maxLine {
 			t.Errorf("kept are %d lines of %d bytes", len(whole.lines), size)
-		}
-		for _, line := range heard {
-			if c, ok := complaintIn(line); ok && (c.quote == "" || len(c.quote) > len(line)) {
-				t.Errorf("complaintIn(%q) quotes %q", line, c.quote)
-			}
-			if c, ok := complaintIn(line); ok {
-				c.next()
-			}
 		}
 	})
 }

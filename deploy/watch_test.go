@@ -274,17 +274,3 @@ func TestListeningGoesOnAfterACrash(t *testing.T) {
 	r.line.Say(panicked)
 	r.soon("the panic is heard", func() bool { return r.saw(thePanic) })
 }
-
-// A machine that complains for ever does not fill its timeline.
-func TestAKernelThatComplainsForEver(t *testing.T) {
-	var ear ear
-	notes := 0
-	ear.begin(func(string, map[string]string) { notes++ })
-	for range 1000 {
-		_, _ = io.WriteString(&ear, "[    1.000000] BUG: scheduling while atomic\r\n")
-	}
-	_, _ = io.WriteString(&ear, "[    2.000000] Kernel panic - not syncing: Fatal exception\r\n")
-	if notes != maxComplain+1 {
-		t.Errorf("1000 complaints and a panic are %d events, want %d and the panic", notes, maxComplain)
-	}
-}

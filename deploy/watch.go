@@ -1,0 +1,74 @@
+package deploy
+
+import (
+	"context"
+	"time"
+
+	"github.com/pxectl/pxectl/console"
+	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// bootsWithin is how long after it was switched on, or got its script, a machine without a deployment is watched as it boots.
+const bootsWithin = 15 * time.Minute
+
+// consoleComplaint tells the watcher of a console which lines complain.
+func consoleComplaint(line string) (console.Complaint, bool) {
+	c, ok := complaintIn(line)
+	return console.Complaint{About: string(c.about), Quote: c.quote, Final: c.about == aboutPanic}, ok
+}
+
+// watchConsole watches the machine's console while it boots into the agent. The loop calls it before each move.
+func (w *worker) watchConsole(f Facts) {
+	boot := w.booting(f)
+	asked := w.asked.at.Load()
+	if boot == w.watching {
+		if boot != "" && asked != w.watchedAsk {
+			w.console.BootsAgain()
+			w.watchedAsk = asked
+		}
+		return
+	}
+	if w.watching != "" {
+		w.stopWatching()
+		w.console.End(!f.AgentHere)
+	}
+	w.watching, w.watchedAsk = boot, asked
+	if boot == "" {
+		return
+	}
+	w.console.Begin(func(text string, data map[string]string) {
+		w.e.Note(inventory.Event{Machine: w.id, Kind: "console", Text: text, Data: data})
+	})
+	ctx, cancel := context.WithCancel(w.ctx)
+	w.stopWatching = cancel
+	w.e.wg.Go(func() {
+		defer bug.Recover(w.log(), "watch the console")
+		defer cancel()
+		w.console.Watch(ctx, func() (power.BMC, error) { return w.bmc(w.snap.Load().m) })
+	})
+}
+
+// booting names the boot that is under way, from the moment when the machine is to be switched on until its agent calls; "" when
+// there is none. The BMC is part of the name: nothing more is sent to an address that has been replaced.
+func (w *worker) booting(f Facts) string {
+	s := w.snap.Load()
+	switch {
+	case s.m.BMC.Address == "" || f.Maintenance || f.AgentHere:
+		return ""
+	case f.Deploying && f.Step == inventory.BootAgent && f.Began && !f.Overdue && !f.Proved && !f.Erred:
+		return orderID(s.d, s.record()) + " by " + reached(s.m.BMC)
+	case f.State == inventory.Enrolled && min(w.asked.reads(w.e.cfg.Elapsed()), w.switched.reads(w.e.cfg.Elapsed())) < bootsWithin:
+		return string(inventory.Enrolled) + " by " + reached(s.m.BMC)
+	}
+	return ""
+}
+
+// nudge makes the loop look at the facts, unless it is about to.
+func (w *worker) nudge() {
+	select {
+	case w.mail <- func() {}:
+	default:
+	}
+}
