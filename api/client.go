@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
@@ -93,8 +94,8 @@ func (c *Client) Approve(ctx context.Context, ref string, a deploy.Approval) (in
 	return call[inventory.Machine](ctx, c, http.MethodPost, machinePath(ref)+"/approve", a)
 }
 
-func (c *Client) Why(ctx context.Context, ref string) (deploy.Diagnosis, error) {
-	return get[deploy.Diagnosis](ctx, c, machinePath(ref)+"/why")
+func (c *Client) Why(ctx context.Context, ref string) (diagnose.Diagnosis, error) {
+	return get[diagnose.Diagnosis](ctx, c, machinePath(ref)+"/why")
 }
 
 // PowerStatus asks the BMC.

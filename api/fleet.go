@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
@@ -56,7 +57,7 @@ type Fleet interface {
 	Events(after uint64, machine inventory.MachineID, limit int) ([]inventory.Event, error)
 	// Wait returns when there is an event with Seq > after.
 	Wait(ctx context.Context, after uint64) error
-	Why(ref string) (deploy.Diagnosis, error)
+	Why(ref string) (diagnose.Diagnosis, error)
 }
 
 // Agents is the side of the engine that the agents in the ramdisk call. A wrong, dead or replayed

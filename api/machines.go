@@ -7,6 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -76,9 +77,9 @@ func (s *Server) addMachines(rest huma.API) {
 		}
 		return machineAnswer(s.fleet.Approve(ctx, actorOf(ctx), in.Ref, a))
 	})
-	handle(rest, http.MethodGet, "/v1/machines/{ref}/why", "How far a machine came, and why not further", func(_ context.Context, in *RefParam) (*body[deploy.Diagnosis], error) {
+	handle(rest, http.MethodGet, "/v1/machines/{ref}/why", "How far a machine came, and why not further", func(_ context.Context, in *RefParam) (*body[diagnose.Diagnosis], error) {
 		d, err := s.fleet.Why(in.Ref)
-		return &body[deploy.Diagnosis]{d}, err
+		return &body[diagnose.Diagnosis]{d}, err
 	})
 }
 

@@ -20,7 +20,7 @@ import (
 )
 
 // The observers put what the leaves saw on the timelines. An event's text is the same whenever the same happens again (times and
-// counts of packets are data), so that repeats can be counted instead of kept. deploy/trace.go reads the data.
+// counts of packets are data), so that repeats can be counted instead of kept. diagnose/trace.go reads the data.
 
 // facts leaves out what is empty.
 func facts(pairs ...string) map[string]string {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
@@ -195,10 +196,10 @@ func firmware(t *testing.T, h testnet.Host, words string) {
 
 // why asks until the sentence is the wanted one: what the boot plane saw is on the timeline within a fifth of a second,
 // and a stalled transfer is given up after nine.
-func (s *site) why(t *testing.T, ref, sentence, next string) deploy.Diagnosis {
+func (s *site) why(t *testing.T, ref, sentence, next string) diagnose.Diagnosis {
 	t.Helper()
 	s.ahead.Store(int64(10 * time.Minute))
-	var d deploy.Diagnosis
+	var d diagnose.Diagnosis
 	var err error
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if d, err = s.engine.Why(ref); err == nil && strings.Contains(d.Sentence, sentence) && strings.Contains(d.Next, next) {

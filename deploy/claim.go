@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -140,7 +141,7 @@ func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inven
 		if m.State == inventory.Discovered {
 			return said("the agent found the BMC at %s; approving the machine accepts it", address)
 		}
-		return said("%s: `%s`", Unaccepted(*m), AcceptCommand(*m))
+		return said("%s: `%s`", diagnose.UnacceptedBMC(*m), diagnose.AcceptCommand(*m))
 	case claimRefuse:
 		shown := cmp.Or(address, "an address")
 		return said("the agent claims the BMC at %s, which is not believed: %s", shown, why)
@@ -151,26 +152,6 @@ func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inven
 // acceptBMC makes a reported address the machine's.
 func acceptBMC(b *inventory.BMC, address string) {
 	b.Address, b.Discovered, b.Proposed, b.Declined, b.Error = address, true, nil, "", ""
-}
-
-// Unaccepted says which BMC was reported and not accepted; "" when there is none.
-func Unaccepted(m inventory.Machine) string {
-	p := m.BMC.Proposed
-	switch {
-	case p == nil:
-		return ""
-	case m.BMC.Address != "":
-		return fmt.Sprintf("another BMC than the accepted %s was reported by the agent and not accepted: %s", m.BMC.Address, p.Address)
-	}
-	return fmt.Sprintf("BMC %s was reported by the agent and not accepted", p.Address)
-}
-
-// AcceptCommand is the command that accepts it.
-func AcceptCommand(m inventory.Machine) string {
-	if m.State == inventory.Discovered {
-		return "pxectl machine approve " + m.Name
-	}
-	return "pxectl machine edit " + m.Name + " --accept-bmc"
 }
 
 // acceptable says why a proposal that the operator saw cannot be accepted now. It may have changed since, or have become

@@ -26,9 +26,6 @@ type Facts struct {
 	Boots     int  // how many times this deployment booted the agent
 }
 
-// MaxBoots is how often one deployment boots a machine into the agent before it gives up.
-const MaxBoots = 3
-
 // A Verb says what a Move does.
 type Verb string
 
@@ -119,7 +116,7 @@ func nextStep(f Facts) Move {
 			return do(Prove, "the agent is here")
 		case f.AgentHere && !f.Overdue:
 			return do(Inspect, "") // what the disks hold now, and not when the machine was inspected last
-		case f.Overdue && f.Boots >= MaxBoots:
+		case f.Overdue && f.Boots >= inventory.MaxBoots:
 			return do(Fail, "the machine was booted into the agent, and the agent never called")
 		case f.Overdue:
 			return do(Begin, "") // the ladder: another walk, with its own deadline
@@ -133,7 +130,7 @@ func nextStep(f Facts) Move {
 			return do(Fail, "the agent did not finish in time")
 		case f.AgentHere:
 			return do(Order, "")
-		case f.AgentLost && f.Boots >= MaxBoots:
+		case f.AgentLost && f.Boots >= inventory.MaxBoots:
 			return do(Fail, "the agent went silent, and booting it again did not help")
 		case f.AgentLost:
 			return Move{Verb: Begin, Step: inventory.BootAgent}

@@ -48,14 +48,14 @@ func TestNext(t *testing.T) {
 		{"booted, wait for the call", in(inventory.BootAgent, func(f *Facts) { f.Acted = true }), Move{Verb: Wait, Step: inventory.BootAgent}},
 		{"no call in time: boot again", in(inventory.BootAgent, func(f *Facts) { f.Acted, f.Overdue = true, true }), Move{Verb: Begin, Step: inventory.BootAgent}},
 		{
-			"no call after the last boot: give up", in(inventory.BootAgent, func(f *Facts) { f.Acted, f.Overdue, f.Boots = true, true, MaxBoots }),
+			"no call after the last boot: give up", in(inventory.BootAgent, func(f *Facts) { f.Acted, f.Overdue, f.Boots = true, true, inventory.MaxBoots }),
 			Move{Verb: Fail, Step: inventory.BootAgent, Why: "the machine was booted into the agent, and the agent never called"},
 		},
 		{"the agent writes", in(inventory.WriteImage, func(f *Facts) { f.AgentHere = true }), Move{Verb: Order, Step: inventory.WriteImage}},
 		{"a short silence is waited out", in(inventory.WriteImage, nil), Move{Verb: Wait, Step: inventory.WriteImage}},
 		{"a lost agent is booted again", in(inventory.WriteImage, func(f *Facts) { f.AgentLost = true }), Move{Verb: Begin, Step: inventory.BootAgent}},
 		{
-			"an agent lost too often is a failure", in(inventory.WriteImage, func(f *Facts) { f.AgentLost, f.Boots = true, MaxBoots }),
+			"an agent lost too often is a failure", in(inventory.WriteImage, func(f *Facts) { f.AgentLost, f.Boots = true, inventory.MaxBoots }),
 			Move{Verb: Fail, Step: inventory.WriteImage, Why: "the agent went silent, and booting it again did not help"},
 		},
 		{

@@ -39,14 +39,6 @@ type Approval struct {
 	BMC *string `json:"bmc,omitempty" doc:"the reported address of the BMC that is accepted with the machine, as it was shown; empty: none is accepted; without it, whatever is reported now"`
 }
 
-// A Diagnosis says how far a machine came, why not further, and what to do next.
-type Diagnosis struct {
-	Machine  inventory.MachineID `json:"machine,omitempty"`
-	Sentence string              `json:"sentence"`
-	Next     string              `json:"next"`
-	Evidence []inventory.Event   `json:"evidence"` // oldest first
-}
-
 // A DeploymentQuery says which deployments and releases are listed.
 type DeploymentQuery struct {
 	Machine string                 // a machine's name, id or MAC; "" for those of all

@@ -3,6 +3,7 @@ package deploy
 import (
 	"time"
 
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -53,7 +54,7 @@ func MayPower(m inventory.Machine) error {
 	case m.BMC.Address != "":
 		return nil
 	case m.BMC.Proposed != nil:
-		return &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + Unaccepted(m), Hint: "if that is right: `" + AcceptCommand(m) + "`"}
+		return &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + diagnose.UnacceptedBMC(m), Hint: "if that is right: `" + diagnose.AcceptCommand(m) + "`"}
 	}
 	return &inventory.Problem{
 		Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
@@ -118,7 +119,7 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 func (w *worker) bmcAnswers(ctx context.Context, m inventory.Machine) (string, error) {
 	if m.BMC.Address == "" {
 		if m.BMC.Proposed != nil {
-			return ", no BMC (" + Unaccepted(m) + ")", nil
+			return ", no BMC (" + diagnose.UnacceptedBMC(m) + ")", nil
 		}
 		return ", no BMC", nil
 	}
@@ -164,14 +165,9 @@ func (e *Engine) bmcProblem(m inventory.Machine, err error) error {
 		p.Hint = pe.Hint
 	}
 	if errors.Is(err, power.ErrRefused) {
-		p.Hint = credentials(m)
+		p.Hint = diagnose.Credentials(m)
 	}
 	return p
-}
-
-// credentials is the advice for a BMC that refuses ours.
-func credentials(m inventory.Machine) string {
-	return "set its right credentials with `pxectl machine edit " + m.Name + " --bmc-user USER --bmc-password-file FILE`"
 }
 
 // bootAgent walks the machine into the agent: off, boot device PXE, read back, on.
@@ -179,7 +175,7 @@ func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
 	if s.m.BMC.Address == "" {
 		acted := "no BMC: waiting for somebody to reboot " + s.m.Name + " into network boot"
 		if s.m.BMC.Proposed != nil {
-			acted += "; " + Unaccepted(s.m) + ": `" + AcceptCommand(s.m) + "`"
+			acted += "; " + diagnose.UnacceptedBMC(s.m) + ": `" + diagnose.AcceptCommand(s.m) + "`"
 		}
 		return outcome{acted: acted}
 	}

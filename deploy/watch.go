@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/console"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
@@ -15,8 +16,8 @@ const bootsWithin = 15 * time.Minute
 
 // consoleComplaint tells the watcher of a console which lines complain.
 func consoleComplaint(line string) (console.Complaint, bool) {
-	c, ok := complaintIn(line)
-	return console.Complaint{About: string(c.about), Quote: c.quote, Final: c.about == aboutPanic}, ok
+	c, ok := diagnose.ComplaintIn(line)
+	return console.Complaint{About: string(c.About), Quote: c.Quote, Final: c.Final()}, ok
 }
 
 // watchConsole watches the machine's console while it boots into the agent. The loop calls it before each move.

@@ -3,11 +3,13 @@ package deploy
 import (
 	"context"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 	"github.com/pxectl/pxectl/power/powertest"
@@ -77,10 +79,22 @@ func (r *rack) saw(beginning string) bool {
 
 // loaded notes what the boot plane sees of a machine up to its ramdisk.
 func (r *rack) loaded() {
-	for _, e := range way[7:10] {
-		e.At, e.Seq = time.Time{}, 0
-		r.now().Note(e)
+	note := func(data map[string]string) {
+		r.now().Note(inventory.Event{MAC: testMAC, Kind: "http", Text: "GET " + data["path"], Data: data})
 	}
+	note(map[string]string{"path": "/boot.ipxe", "status": "200", "action": "agent", "reason": "m1"})
+	note(map[string]string{"path": "/ramdisk/amd64/vmlinuz", "status": "200"})
+	note(map[string]string{"path": "/ramdisk/amd64/initrd", "status": "200"})
+}
+
+// panicked is the recorded console of a kernel that finds no root.
+func panicked(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile("../diagnose/testdata/panic.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
 }
 
 const thePanic = `the console says "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"`
@@ -95,8 +109,8 @@ func TestAPanicIsQuoted(t *testing.T) {
 		events, _ := r.now().Events(0, "", 1000)
 		return events[len(events)-1].Data["path"] == "/ramdisk/amd64/initrd"
 	})
-	r.line.Say(panicked)
-	var why Diagnosis
+	r.line.Say(panicked(t))
+	var why diagnose.Diagnosis
 	r.soon("the panic is quoted", func() bool {
 		why, _ = r.now().Why("m1")
 		return strings.Contains(why.Sentence, "it has kernel and ramdisk, and its agent never called: the kernel panicked (VFS: Unable to mount root fs on unknown-block(0,0))")
@@ -209,9 +223,9 @@ func TestAnOperatorsConsoleComesFirst(t *testing.T) {
 	if _, err := keys.Write([]byte("reboot\r")); err != nil {
 		t.Fatal(err)
 	}
-	r.line.Say(panicked)
+	r.line.Say(panicked(t))
 	r.soon("the panic is heard", func() bool { return r.saw(thePanic) })
-	if out.String() != panicked {
+	if out.String() != panicked(t) {
 		t.Errorf("the operator saw %q, want what the machine said", out.String())
 	}
 	keys.Close()
@@ -271,6 +285,6 @@ func TestListeningGoesOnAfterACrash(t *testing.T) {
 	r.listenedTo()
 	r.crash()
 	r.soon("the console is listened to again", func() bool { return r.line.Holder() == "listener" })
-	r.line.Say(panicked)
+	r.line.Say(panicked(t))
 	r.soon("the panic is heard", func() bool { return r.saw(thePanic) })
 }

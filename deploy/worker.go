@@ -77,7 +77,7 @@ type snapshot struct {
 
 // running says whether a deployment or a release is under way.
 func (s *snapshot) running() bool {
-	return (s.m.State == inventory.Deploying || s.m.State == inventory.Cleaning) && s.d != nil && s.d.Outcome == inventory.Running
+	return s.m.Runs(s.d)
 }
 
 // shown is the machine for those who ask.
@@ -108,13 +108,10 @@ func (s *snapshot) before() inventory.DeploymentID {
 
 // record is the record of the current step of a running deployment, or nil.
 func (s *snapshot) record() *inventory.StepRecord {
-	if !s.running() || len(s.d.History) == 0 {
+	if !s.running() {
 		return nil
 	}
-	if r := &s.d.History[len(s.d.History)-1]; r.Step == s.d.Step {
-		return r
-	}
-	return nil
+	return s.d.Record()
 }
 
 func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {

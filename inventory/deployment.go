@@ -49,6 +49,9 @@ type DeployRequest struct {
 // Touched says whether the deployment has got as far as changing the machine's disk.
 func (d Deployment) Touched() bool { return d.Step != Validate && d.Step != BootAgent }
 
+// MaxBoots is how often one deployment boots a machine into the agent before it gives up.
+const MaxBoots = 3
+
 // Outcome of a deployment.
 type Outcome string
 
@@ -125,4 +128,20 @@ type Event struct {
 	// Wire says, until the event is stored, that anybody on the provisioning network can cause it: such events have a quota
 	// of their own, and push out only their like.
 	Wire bool `json:"-"`
+}
+
+// Runs says whether a deployment or a release is under way. last is the machine's current or last one, or nil.
+func (m Machine) Runs(last *Deployment) bool {
+	return (m.State == Deploying || m.State == Cleaning) && last != nil && last.Outcome == Running
+}
+
+// Record is the record of the current step, or nil when it has not begun.
+func (d *Deployment) Record() *StepRecord {
+	if len(d.History) == 0 {
+		return nil
+	}
+	if r := &d.History[len(d.History)-1]; r.Step == d.Step {
+		return r
+	}
+	return nil
 }

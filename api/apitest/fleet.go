@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -432,12 +433,12 @@ func (f *Fleet) Wait(ctx context.Context, after uint64) error {
 	}
 }
 
-func (f *Fleet) Why(ref string) (deploy.Diagnosis, error) {
+func (f *Fleet) Why(ref string) (diagnose.Diagnosis, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m, err := f.findLocked("Why", ref)
 	if err != nil {
-		return deploy.Diagnosis{}, err
+		return diagnose.Diagnosis{}, err
 	}
 	var evidence []inventory.Event
 	for _, e := range f.events {
@@ -445,7 +446,7 @@ func (f *Fleet) Why(ref string) (deploy.Diagnosis, error) {
 			evidence = append(evidence, e)
 		}
 	}
-	return deploy.Diagnosis{
+	return diagnose.Diagnosis{
 		Machine: m.ID, Sentence: m.Name + " asked for its boot program and never fetched it.",
 		Next: "check that UDP port 69 of the appliance is open", Evidence: evidence,
 	}, nil

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
-	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/deploy/nocloud"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -305,7 +305,7 @@ func (c *cli) deploy(ctx context.Context, client *api.Client, machines []invento
 func (c *cli) noteUnaccepted(machines []inventory.Machine) {
 	for _, m := range machines {
 		if m.BMC.Proposed != nil && m.State != inventory.Discovered {
-			fmt.Fprintln(c.err, clean(fmt.Sprintf("%s: %s: `%s`", m.Name, deploy.Unaccepted(m), deploy.AcceptCommand(m))))
+			fmt.Fprintln(c.err, clean(fmt.Sprintf("%s: %s: `%s`", m.Name, diagnose.UnacceptedBMC(m), diagnose.AcceptCommand(m))))
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
-	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -73,7 +73,7 @@ func (c *cli) showMachine(m inventory.Machine, d *api.Deployment) error {
 	t.field("labels", labelWords(m.Labels))
 	t.field("BMC", bmcLine(m.BMC))
 	if p := m.BMC.Proposed; p != nil {
-		t.field("BMC reported", fmt.Sprintf("%s, %s; not accepted: `%s`", p.Address, c.reported(*p), deploy.AcceptCommand(m)))
+		t.field("BMC reported", fmt.Sprintf("%s, %s; not accepted: `%s`", p.Address, c.reported(*p), diagnose.AcceptCommand(m)))
 	}
 	t.field("BMC error", m.BMC.Error)
 	if m.RootDisk != nil {

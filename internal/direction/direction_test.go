@@ -42,14 +42,15 @@ var allowed = map[string][]string{
 
 	"console":        {"power"},
 	"timeline":       {"inventory", "inventory/boltdb"},
-	"deploy":         {"console", "deploy/nocloud", "inventory", "inventory/boltdb", "power", "timeline"},
+	"diagnose":       {"inventory", "power"},
+	"deploy":         {"console", "deploy/nocloud", "diagnose", "inventory", "inventory/boltdb", "power", "timeline"},
 	"deploy/nocloud": {"inventory"},
-	"api":            {"deploy", "images", "images/store", "inventory", "power"},
-	"api/apitest":    {"api", "deploy", "images", "images/store", "inventory", "power"},
+	"api":            {"deploy", "diagnose", "images", "images/store", "inventory", "power"},
+	"api/apitest":    {"api", "deploy", "diagnose", "images", "images/store", "inventory", "power"},
 	"appliance":      append([]string{"api", "deploy"}, leaves...),
 	"lab/...":        append([]string{"lab/...", "appliance", "api", "deploy", "agent-ramdisk/modules"}, leaves...),
 	"lab/bench":      append([]string{"agent-ramdisk/disk"}, leaves...),
-	"cmd/pxectl":     append([]string{"lab", "appliance", "api", "deploy", "deploy/nocloud", "agent-ramdisk/initramfs"}, leaves...),
+	"cmd/pxectl":     append([]string{"lab", "appliance", "api", "deploy", "deploy/nocloud", "diagnose", "agent-ramdisk/initramfs"}, leaves...),
 	"packaging/...":  {},
 
 	// What runs in the ramdisk, and what builds it.

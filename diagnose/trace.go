@@ -1,4 +1,4 @@
-package deploy
+package diagnose
 
 import (
 	"slices"
@@ -17,7 +17,7 @@ import (
 //	dhcp   of another server: server, type, address, boot, next, interface
 //	tftp   file, result (sent, size, missing, stalled, failed), bytes, retransmits, blksize
 //	http   path, status, bytes, cut and want; of a boot script action, reason and nic (PCI vendor and device)
-//	console complaint (a subject) and quote, the line that it was heard in; or none, why there is no console
+//	console complaint (a Subject) and quote, the line that it was heard in; or none, why there is no console
 type trace struct {
 	last time.Time // of the client's own signs
 

@@ -1,4 +1,4 @@
-package deploy
+package diagnose
 
 import (
 	"regexp"
@@ -6,32 +6,35 @@ import (
 	"strings"
 )
 
-// A complaint is a line of a serial console that says why a boot cannot go on.
-type complaint struct {
-	about subject
-	quote string // the line, without the kernel's time stamp, so that the same words are the same complaint
+// A Complaint is a line of a serial console that says why a boot cannot go on.
+type Complaint struct {
+	About Subject
+	Quote string // the line, without the kernel's time stamp, so that the same words are the same complaint
 }
 
-// A subject is what a complaint is about. It is in the data of events, as "complaint".
-type subject string
+// Final says whether the system has given up.
+func (c Complaint) Final() bool { return c.About == aboutPanic }
+
+// A Subject is what a complaint is about. It is in the data of events, as "complaint".
+type Subject string
 
 const (
-	aboutPanic    subject = "panic"    // the kernel has given up
-	aboutMemory   subject = "memory"   // there is too little of it
-	aboutRamdisk  subject = "ramdisk"  // the kernel does not get at its ramdisk, or at the program in it
-	aboutHardware subject = "hardware" // the hardware tells of an error
-	aboutKernel   subject = "kernel"   // a fault in the kernel, which may have gone on
-	aboutAgent    subject = "agent"    // our own
-	aboutSecure   subject = "secure-boot"
-	aboutIPXE     subject = "ipxe"
-	aboutGRUB     subject = "grub"
-	aboutFirmware subject = "firmware"
+	aboutPanic    Subject = "panic"    // the kernel has given up
+	aboutMemory   Subject = "memory"   // there is too little of it
+	aboutRamdisk  Subject = "ramdisk"  // the kernel does not get at its ramdisk, or at the program in it
+	aboutHardware Subject = "hardware" // the hardware tells of an error
+	aboutKernel   Subject = "kernel"   // a fault in the kernel, which may have gone on
+	aboutAgent    Subject = "agent"    // our own
+	aboutSecure   Subject = "secure-boot"
+	aboutIPXE     Subject = "ipxe"
+	aboutGRUB     Subject = "grub"
+	aboutFirmware Subject = "firmware"
 )
 
 // What stands in the lines: one of some words, and where these are not enough, an expression. The first that fits counts, so the
 // graver ones come first. The words are looked for first, since all that a console says is held against this.
 var complaints = []struct {
-	about subject
+	about Subject
 	words []string
 	is    *regexp.Regexp
 }{
@@ -61,20 +64,20 @@ var complaints = []struct {
 // stamped is what a kernel puts before its lines: the time since its start, and the task or the processor.
 var stamped = regexp.MustCompile(`^(<\d{1,2}>)?\[ *\d+\.\d{6}\](\[ *[TC]\d+\])? ?`)
 
-// complaintIn says what a line of a console complains of, if it does.
-func complaintIn(line string) (complaint, bool) {
+// ComplaintIn says what a line of a console complains of, if it does.
+func ComplaintIn(line string) (Complaint, bool) {
 	if strings.HasPrefix(line, "[") || strings.HasPrefix(line, "<") {
 		line = strings.TrimSpace(stamped.ReplaceAllString(line, ""))
 	}
 	if strings.HasPrefix(line, "---[ ") { // the end of a panic, which repeats its beginning
-		return complaint{}, false
+		return Complaint{}, false
 	}
 	for _, c := range complaints {
 		if containsAny(line, c.words) && (c.is == nil || c.is.MatchString(line)) {
-			return complaint{c.about, line}, true
+			return Complaint{c.about, line}, true
 		}
 	}
-	return complaint{}, false
+	return Complaint{}, false
 }
 
 func containsAny(line string, words []string) bool {
@@ -82,8 +85,8 @@ func containsAny(line string, words []string) bool {
 }
 
 // next is the move that fits a complaint; "" when it says nothing that the place where the boot stopped does not say.
-func (c complaint) next() string {
-	has := func(words ...string) bool { return containsAny(c.quote, words) }
+func (c Complaint) next() string {
+	has := func(words ...string) bool { return containsAny(c.Quote, words) }
 	const (
 		memory   = "give the machine more memory, or leave drivers and firmware out of the ramdisk (`pxectl ramdisk build`)"
 		rebuild  = "the ramdisk is damaged, or not one for this kernel: build it again with `pxectl ramdisk build`"
@@ -91,7 +94,7 @@ func (c complaint) next() string {
 		hardware = "the hardware reports an error: look into the event log of its BMC, update the firmware, test memory and processors"
 		fault    = "a fault of the kernel or of the hardware: build the ramdisk with another kernel (`pxectl ramdisk build --kernel`), update the firmware, test the memory"
 	)
-	switch c.about {
+	switch c.About {
 	case aboutMemory:
 		return memory
 	case aboutRamdisk, aboutPanic:
@@ -104,7 +107,7 @@ func (c complaint) next() string {
 			return "the agent in the ramdisk ended, and the lines before on the console say why: build the ramdisk again with `pxectl ramdisk build`, of this version"
 		case has("achine check", "NMI", "Hardware Error"):
 			return hardware
-		case c.about == aboutRamdisk, has("Unable to mount root", "No working init", "Requested init", "No init found"):
+		case c.About == aboutRamdisk, has("Unable to mount root", "No working init", "Requested init", "No init found"):
 			return rebuild
 		}
 		return fault

@@ -1,4 +1,4 @@
-package deploy
+package diagnose
 
 import (
 	"strconv"
@@ -16,20 +16,20 @@ func (b boot) complained(t *trace, br breakdown) breakdown {
 	said := complaintOf(decisive)
 	// Firmware and boot programs complain of much that they then get over. A kernel that panics has ended, and who says the
 	// same again has not got over it.
-	if br.underWay && said.about != aboutPanic && decisive.Count < 2 {
+	if br.underWay && said.About != aboutPanic && decisive.Count < 2 {
 		return br
 	}
 	switch {
-	case said.about == aboutPanic && t.initrd != nil:
-		_, why, _ := strings.Cut(said.quote, "not syncing: ")
+	case said.About == aboutPanic && t.initrd != nil:
+		_, why, _ := strings.Cut(said.Quote, "not syncing: ")
 		br.stage = "it has kernel and ramdisk, and its agent never called: the kernel panicked (" + why + ")"
 	case t.initrd != nil && t.system == nil:
-		br.stage = "it has kernel and ramdisk, and its agent never called; its console says " + strconv.Quote(said.quote)
+		br.stage = "it has kernel and ramdisk, and its agent never called; its console says " + strconv.Quote(said.Quote)
 	default:
-		br.stage += "; its console says " + strconv.Quote(said.quote)
+		br.stage += "; its console says " + strconv.Quote(said.Quote)
 	}
 	if cause != said {
-		br.stage += " after " + strconv.Quote(cause.quote)
+		br.stage += " after " + strconv.Quote(cause.Quote)
 	}
 	if next := cause.next(); next != "" {
 		br.next = next
@@ -42,7 +42,7 @@ func (b boot) complained(t *trace, br breakdown) breakdown {
 
 // complaints are the event that stands for a boot, the last of the gravest, and what tells what to do: a kernel that panics for want
 // of a root has often said before why it has none.
-func (t *trace) complaints() (decisive *inventory.Event, cause complaint) {
+func (t *trace) complaints() (decisive *inventory.Event, cause Complaint) {
 	for _, e := range t.said {
 		if decisive == nil || gravity(e) <= gravity(decisive) {
 			decisive = e
@@ -52,13 +52,13 @@ func (t *trace) complaints() (decisive *inventory.Event, cause complaint) {
 		return nil, cause
 	}
 	cause = complaintOf(decisive)
-	if cause.about != aboutPanic {
+	if cause.About != aboutPanic {
 		return decisive, cause
 	}
 	for _, e := range t.said {
-		switch c := complaintOf(e); c.about {
+		switch c := complaintOf(e); c.About {
 		case aboutMemory, aboutRamdisk, aboutHardware:
-			if cause.about == aboutPanic || c.about == aboutMemory {
+			if cause.About == aboutPanic || c.About == aboutMemory {
 				cause = c
 			}
 		}
@@ -68,7 +68,7 @@ func (t *trace) complaints() (decisive *inventory.Event, cause complaint) {
 
 // gravity is 0 for the gravest.
 func gravity(e *inventory.Event) int {
-	about := complaintOf(e).about
+	about := complaintOf(e).About
 	for i := range complaints {
 		if complaints[i].about == about {
 			return i
@@ -77,6 +77,6 @@ func gravity(e *inventory.Event) int {
 	return len(complaints)
 }
 
-func complaintOf(e *inventory.Event) complaint {
-	return complaint{subject(e.Data["complaint"]), e.Data["quote"]}
+func complaintOf(e *inventory.Event) Complaint {
+	return Complaint{Subject(e.Data["complaint"]), e.Data["quote"]}
 }

@@ -1,0 +1,236 @@
+package diagnose
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// A Diagnosis says how far a machine came, why not further, and what to do next.
+type Diagnosis struct {
+	Machine  inventory.MachineID `json:"machine,omitempty"`
+	Sentence string              `json:"sentence"`
+	Next     string              `json:"next"`
+	Evidence []inventory.Event   `json:"evidence"` // oldest first
+}
+
+// evidence is how many events stand under a diagnosis.
+const evidence = 12
+
+// Machine diagnoses a machine. run is its current or last deployment, or nil; events are its timeline.
+func Machine(m inventory.Machine, run *inventory.Deployment, events []inventory.Event, now time.Time) Diagnosis {
+	events = inOrder(events)
+	return withIntruder(diagnose(facts{m, run}, events, now), m, events)
+}
+
+// facts are a machine and its current or last deployment.
+type facts struct {
+	m inventory.Machine
+	d *inventory.Deployment
+}
+
+// withIntruder adds that somebody showed this boot's nonce who is not the agent that registered: a stranger, or the machine's own
+// agent that came after one.
+func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Diagnosis {
+	if m.Boot == nil {
+		return d
+	}
+	for i := len(events) - 1; i >= 0 && !events[i].At.Before(m.Boot.RegisteredAt); i-- {
+		who, ok := events[i].Data[inventory.DataIntruder]
+		if !ok {
+			continue
+		}
+		d.Sentence += fmt.Sprintf(" Somebody at %s showed the nonce of this boot at %s, which the agent at %s had spent, and was refused.",
+			who, events[i].At.Local().Format(time.TimeOnly), m.Boot.IP)
+		move := "if " + who + " is the machine and " + m.Boot.IP + " is not, boot it from the network again; a stranger on that network replays boot scripts"
+		if d.Next == "nothing to do" {
+			d.Next = move
+		} else {
+			d.Next += "; " + move
+		}
+		d.Evidence = withDecisive(d.Evidence, &events[i])
+		return d
+	}
+	return d
+}
+
+// diagnose is about a known machine. It reads values only, so its test is a table.
+func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
+	m := s.m
+	d := Diagnosis{Machine: m.ID, Evidence: lastOf(events, evidence)}
+	say := func(next, format string, args ...any) Diagnosis {
+		d.Sentence, d.Next = m.Name+" "+fmt.Sprintf(format, args...), next
+		return d
+	}
+	saw := func(b breakdown) { d.Evidence = withDecisive(d.Evidence, b.decisive) }
+	since := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
+	if m.Maintenance != nil {
+		return say("`pxectl machine edit "+m.Name+" --no-maintenance` ends it", "is in maintenance since %s: %s. Nothing automatic happens to it.", since(m.Maintenance.Since), m.Maintenance.Reason)
+	}
+	undriven := withoutDriver(m.Report, "01")
+	switch {
+	case m.State == inventory.Failed && m.Failure != nil && m.Failure.Step == string(inventory.BootAgent) && s.walked():
+		b := boot{m: m, now: now}.stopped(events, s.lastWalk().BeganAt)
+		saw(b)
+		return say(b.next, "failed at %s: %s; in its last walk, %s.", m.Failure.Step, m.Failure.Reason, b.stage)
+	case m.State == inventory.Failed && m.Failure != nil && undriven != "" && noDisk(m.Report):
+		return say(buildWith, "failed at %s: %s; the agent has no driver for %s.", m.Failure.Step, m.Failure.Reason, undriven)
+	case m.State == inventory.Failed && m.Failure != nil:
+		return say(m.Failure.Hint, "failed at %s: %s.", m.Failure.Step, m.Failure.Reason)
+	case s.m.Runs(s.d):
+		return whyDeploying(s, events, now, say, saw)
+	case m.State == inventory.Discovered && m.BMC.Proposed != nil && m.BMC.Address == "":
+		return say("`pxectl machine approve "+m.Name+"`, if it is yours; that accepts this BMC", "registered itself %s ago and waits for approval; its agent reports the BMC at %s.", since(m.CreatedAt), m.BMC.Proposed.Address)
+	case m.State == inventory.Discovered:
+		return say("`pxectl machine approve "+m.Name+"`, if it is yours", "registered itself %s ago and waits for approval.", since(m.CreatedAt))
+	case m.State == inventory.Enrolled:
+		b := boot{m: m, now: now}.stopped(events, time.Time{})
+		saw(b)
+		if m.BMC.Error != "" {
+			return say(askBMC(m)+"; "+b.next, "is enrolled and its agent has not called yet: %s; and its BMC is in trouble: %s.", b.stage, m.BMC.Error)
+		}
+		return say(b.next, "is enrolled and its agent has not called yet: %s.", b.stage)
+	case m.State == inventory.Inspecting:
+		return say("wait; it takes seconds", "is being inspected since %s.", since(m.ChangedAt))
+	case m.State == inventory.Available && undriven != "" && noDisk(m.Report):
+		return say(buildWith, "is available and has no disk to deploy to: the agent has no driver for %s.", undriven)
+	case m.BMC.Proposed != nil && m.BMC.Error != "":
+		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, but its BMC is in trouble: %s; and %s.", m.State, m.BMC.Error, UnacceptedBMC(m))
+	case m.BMC.Proposed != nil:
+		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, and %s: nothing is sent there.", m.State, UnacceptedBMC(m))
+	case m.BMC.Error != "":
+		return say(askBMC(m), "is %s, but its BMC is in trouble: %s.", m.State, m.BMC.Error)
+	case m.State == inventory.Deployed && m.Unverified:
+		return say("look at its console: `pxectl console "+m.Name+"`; does the image run cloud-init, and did user-data replace phone_home?", "is deployed, but never phoned home (%s).", m.LastProof)
+	}
+	d.Evidence = lastOf(events, 3)
+	return say("nothing to do", "is %s, as it should be (last proof: %s).", m.State, orNone(m.LastProof))
+}
+
+// askBMC is the next move when a machine's BMC is in trouble.
+func askBMC(m inventory.Machine) string {
+	again := "`pxectl power status " + m.Name + "` asks it again"
+	if strings.Contains(m.BMC.Error, power.ErrRefused.Error()) {
+		return Credentials(m) + ", then " + again
+	}
+	return again
+}
+
+func whyDeploying(s facts, events []inventory.Event, now time.Time, say func(string, string, ...any) Diagnosis, saw func(breakdown)) Diagnosis {
+	since := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
+	r := s.d.Record()
+	if r == nil {
+		return say("wait a moment", "is between two steps of deployment %s.", s.d.ID)
+	}
+	left := fmt.Sprintf("its deadline is at %s", r.Deadline.Local().Format(time.TimeOnly))
+	switch r.Step {
+	case inventory.BootAgent:
+		if r.ActedAt.IsZero() && s.m.BMC.Address != "" {
+			return say("wait a moment", "is being switched off and on by its BMC, to boot into the agent.")
+		}
+		b := boot{m: s.m, now: now, started: r.ActedAt}.stopped(events, r.BeganAt)
+		saw(b)
+		if s.m.BMC.Address == "" && s.m.BMC.Proposed != nil {
+			b.stage += "; " + UnacceptedBMC(s.m)
+			b.next = "reboot it into network boot, or let its BMC do that, if the address is right: `" + AcceptCommand(s.m) + "`"
+		}
+		return say(b.next, "is being booted into the agent since %s (walk %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, inventory.MaxBoots, b.stage, left)
+	case inventory.VerifyOS:
+		if now.Sub(r.BeganAt) < systemStarts {
+			return say("wait", "was started from its disk %s ago, and its system has not phoned home yet; that takes a minute or more; %s.", since(r.BeganAt), left)
+		}
+		return say("look at its console: `pxectl console "+s.m.Name+"`", "was started from its disk %s ago, and its system has not phoned home yet; %s.", since(r.BeganAt), left)
+	}
+	run := "deployment"
+	if s.d.Erase != nil {
+		run = "erasure"
+	}
+	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "is at %s of %s %s since %s; %s.", r.Step, run, s.d.ID, since(r.BeganAt), left)
+}
+
+// walked says that the machine was really started for its deployment, by us or without a BMC by somebody.
+func (s facts) walked() bool {
+	r := s.lastWalk()
+	return r != nil && (!r.ActedAt.IsZero() || s.m.BMC.Address == "")
+}
+
+// lastWalk is the record of the last time that the machine was booted into the agent for its deployment.
+func (s facts) lastWalk() *inventory.StepRecord {
+	if s.d == nil {
+		return nil
+	}
+	for i := len(s.d.History) - 1; i >= 0; i-- {
+		if r := &s.d.History[i]; r.Step == inventory.BootAgent {
+			return r
+		}
+	}
+	return nil
+}
+
+// Stranger diagnoses a MAC that no machine has, from the events about it.
+func Stranger(mac inventory.MAC, events []inventory.Event, now time.Time) Diagnosis {
+	events = inOrder(events)
+	b := boot{m: inventory.Machine{Name: string(mac)}, now: now}.stopped(events, time.Time{})
+	return Diagnosis{
+		Sentence: fmt.Sprintf("%s is no machine's yet: %s.", mac, b.stage), Next: b.next,
+		Evidence: withDecisive(lastOf(events, evidence), b.decisive),
+	}
+}
+
+const buildWith = "put the driver into the ramdisk (`pxectl ramdisk build --with MODULE`), and boot the machine again"
+
+// withoutDriver names the PCI devices of a base class (01 mass storage, 02 network) that nothing in the ramdisk drives.
+func withoutDriver(r *inventory.Report, class string) string {
+	if r == nil {
+		return ""
+	}
+	var names []string
+	for _, p := range r.PCI {
+		if p.Driver == "" && strings.HasPrefix(p.Class, class) {
+			names = append(names, strings.TrimSpace(fmt.Sprintf("%s:%s %s", p.Vendor, p.Device, p.Name)))
+		}
+	}
+	return strings.Join(names, " and ")
+}
+
+// noDisk says that the agent found no disk that a system could be written to.
+func noDisk(r *inventory.Report) bool {
+	for _, d := range r.Disks {
+		if !d.ReadOnly && !d.Removable && d.Transport != "usb" {
+			return false
+		}
+	}
+	return true
+}
+
+func lastOf(events []inventory.Event, n int) []inventory.Event {
+	if len(events) > n {
+		events = events[len(events)-n:]
+	}
+	return events
+}
+
+// withDecisive puts the event that decided a diagnosis before the last ones, unless it is among them.
+func withDecisive(last []inventory.Event, decisive *inventory.Event) []inventory.Event {
+	if decisive == nil || slices.ContainsFunc(last, func(e inventory.Event) bool { return e.Seq == decisive.Seq }) {
+		return last
+	}
+	return append([]inventory.Event{*decisive}, last[1:]...)
+}
+
+// inOrder sorts events by their time: what is noted on the way is numbered a moment later than what a worker writes.
+func inOrder(events []inventory.Event) []inventory.Event {
+	slices.SortStableFunc(events, func(a, b inventory.Event) int { return a.At.Compare(b.At) })
+	return events
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
