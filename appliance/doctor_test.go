@@ -16,6 +16,7 @@ import (
 
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/deploy/nonce"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
@@ -201,7 +202,7 @@ func newEngine(t *testing.T) *deploy.Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	e, err := deploy.New(deploy.Config{Store: db, Key: deploy.Key("0123456789abcdef0123456789abcdef"), Policy: deploy.PolicyApprove, Log: slog.New(slog.DiscardHandler)})
+	e, err := deploy.New(deploy.Config{Store: db, Key: nonce.Key("0123456789abcdef0123456789abcdef"), Policy: deploy.PolicyApprove, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,14 +22,14 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/deploy/nonce"
 	"github.com/pxectl/pxectl/inventory"
 )
 
 // keys are the appliance's secrets: made at the first start, kept in files of mode 0600 beside the database.
 type keys struct {
 	age  *age.X25519Identity // secrets at rest
-	sign deploy.Key          // nonces and phone-home tokens
+	sign nonce.Key           // nonces and phone-home tokens
 	tls  tls.Certificate     // what agents are told to trust
 	pin  string              // of tls: "sha256:" and the hash of its public key
 }

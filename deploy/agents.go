@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pxectl/pxectl/deploy/nonce"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -29,7 +30,7 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 	if err != nil {
 		return none, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "registration: " + err.Error(), Err: err}
 	}
-	n, err := e.nonces.verify(c.Nonce)
+	n, err := e.nonces.Verify(c.Nonce)
 	if err != nil {
 		e.Note(inventory.Event{MAC: r.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + err.Error()})
 		return none, refused(err.Error(), "boot the machine from the network again: the boot script carries a fresh one")
@@ -78,7 +79,7 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 }
 
 // admits says whether an agent that shows the nonce may speak for the machine.
-func admits(m inventory.Machine, n Nonce, key, bootID string, atWork bool) error {
+func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool) error {
 	const again = "boot the machine from the network again"
 	switch {
 	case m.Boot != nil && m.Boot.Nonce == n.Serial && m.Boot.Key == key && m.Boot.BootID == bootID:
@@ -164,7 +165,7 @@ func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error 
 // agent finds the worker of the agent that registered with this nonce and this key. Anybody may have overheard the nonce.
 func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	const again = "boot the machine from the network again"
-	n, err := e.nonces.verify(c.Nonce)
+	n, err := e.nonces.Verify(c.Nonce)
 	if err != nil {
 		return nil, refused(err.Error(), again)
 	}
@@ -326,7 +327,7 @@ type BootAnswer struct {
 func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
 	a := e.Boots(mac)
 	if a.Agent {
-		a.Nonce = e.nonces.issue(mac)
+		a.Nonce = e.nonces.Issue(mac)
 	}
 	return a
 }

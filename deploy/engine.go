@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pxectl/pxectl/deploy/nonce"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
@@ -50,7 +51,7 @@ type Image struct {
 // Config is what the engine is made of. Everything is required but Now, Elapsed and Interfaces.
 type Config struct {
 	Store   *boltdb.Store
-	Key     Key
+	Key     nonce.Key
 	Seal    func(plain []byte) (inventory.Sealed, error)
 	Unseal  func(inventory.Sealed) ([]byte, error)
 	OpenBMC power.Opener
@@ -72,7 +73,7 @@ type Config struct {
 type Engine struct {
 	cfg      Config
 	timeline *timeline.Timeline
-	nonces   *nonces
+	nonces   *nonce.Issuer
 
 	admitting sync.Mutex // held while a stranger is let in; before adding
 
@@ -147,7 +148,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("record the start, and index the BMCs: %w", err)
 	}
-	e.nonces = newNonces(cfg.Key, starts, cfg.Elapsed)
+	e.nonces = nonce.NewIssuer(cfg.Key, starts, cfg.Elapsed)
 	e.timeline = timeline.New(cfg.Store, cfg.Log, last, e.owner)
 	for _, m := range machines {
 		e.index(newWorker(e, m, runs[m.ID]))

@@ -340,7 +340,7 @@ func TestPolicies(t *testing.T) {
 		if a := e.BootOf(testMAC); a.Agent || a.Local {
 			t.Errorf("an unknown machine gets %+v, want nothing", a)
 		}
-		_, err := e.Register(context.Background(), agentAt(e.nonces.issue(testMAC), "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
+		_, err := e.Register(context.Background(), agentAt(e.nonces.Issue(testMAC), "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
 		if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeRefused || !strings.Contains(p.Hint, "machine add") {
 			t.Errorf("registration under deny: %v", err)
 		}

@@ -65,7 +65,7 @@ func TestReportsOfAllStrangers(t *testing.T) {
 	if err == nil {
 		t.Errorf("ResultLimit of nobody = %d, want an error", limit)
 	}
-	nonce := e.nonces.issue(testMAC)
+	nonce := e.nonces.Issue(testMAC)
 	if _, err := e.ResultLimit(agentAt(nonce, "192.0.2.9")); err == nil {
 		t.Error("ResultLimit of a boot that never registered: want an error")
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pxectl/pxectl/deploy/nonce"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
@@ -84,7 +85,7 @@ func newRack(t *testing.T) *rack {
 	return r
 }
 
-var testKey = Key("0123456789abcdef0123456789abcdef")
+var testKey = nonce.Key("0123456789abcdef0123456789abcdef")
 
 // start opens the store and runs an engine on it. The returned engine is the one that the machine talks to from now on.
 func (r *rack) start() *Engine {

@@ -230,7 +230,7 @@ func onOff(on bool) string {
 func (w *worker) killNonces(ctx context.Context) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-			m.NoncesAfter, m.Boot = w.e.nonces.issued(), nil
+			m.NoncesAfter, m.Boot = w.e.nonces.Issued(), nil
 			if m.BMC.Address != "" { // else nobody has seen it off
 				m.Power = inventory.Power{On: false, Known: true, ObservedAt: w.now(), Wanted: m.Power.Wanted}
 			}

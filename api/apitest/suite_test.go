@@ -12,6 +12,7 @@ import (
 
 	"github.com/pxectl/pxectl/api/apitest"
 	"github.com/pxectl/pxectl/deploy"
+	"github.com/pxectl/pxectl/deploy/nonce"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
@@ -51,7 +52,7 @@ func newEngine(t *testing.T) apitest.Subject {
 	var held atomic.Bool
 	bmc := heldBMC{&powertest.BMC{}, &held}
 	e, err := deploy.New(deploy.Config{
-		Store: store, Key: deploy.Key("0123456789abcdef0123456789abcdef"),
+		Store: store, Key: nonce.Key("0123456789abcdef0123456789abcdef"),
 		Seal:    func(b []byte) (inventory.Sealed, error) { return append([]byte("sealed:"), b...), nil },
 		Unseal:  func(s inventory.Sealed) ([]byte, error) { return s[len("sealed:"):], nil },
 		OpenBMC: func(power.Target) (power.BMC, error) { return bmc, nil }, Pace: powertest.Fast,

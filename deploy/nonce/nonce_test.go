@@ -1,4 +1,4 @@
-package deploy
+package nonce
 
 import (
 	"testing"
@@ -8,9 +8,13 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// testNonces are those of the last of some starts, with salts of the test.
-func testNonces(elapsed *time.Duration, starts ...boltdb.Start) *nonces {
-	return newNonces(testKey, starts, func() time.Duration { return *elapsed })
+const testMAC = inventory.MAC("52:54:00:00:00:01")
+
+var testKey = Key("0123456789abcdef0123456789abcdef")
+
+// issuer is that of the last of some starts, with salts of the test.
+func issuer(elapsed *time.Duration, starts ...boltdb.Start) *Issuer {
+	return NewIssuer(testKey, starts, func() time.Duration { return *elapsed })
 }
 
 func start(number uint32, salt string) boltdb.Start {
@@ -19,17 +23,17 @@ func start(number uint32, salt string) boltdb.Start {
 
 func TestNonceRoundTrip(t *testing.T) {
 	elapsed := 5 * time.Minute
-	n := testNonces(&elapsed, start(1, "a"), start(2, "b"))
-	token := n.issue(testMAC)
+	n := issuer(&elapsed, start(1, "a"), start(2, "b"))
+	token := n.Issue(testMAC)
 	elapsed += time.Minute
-	got, err := n.verify(token)
+	got, err := n.Verify(token)
 	if want := (Nonce{Serial: inventory.Serial{Start: 2, Count: 1}, MAC: testMAC, Age: time.Minute}); err != nil || got != want {
-		t.Fatalf("verify(issue()) = %+v, %v, want %+v", got, err, want)
+		t.Fatalf("Verify(Issue()) = %+v, %v, want %+v", got, err, want)
 	}
-	if again, _ := n.verify(n.issue(testMAC)); again.Serial.Compare(got.Serial) <= 0 || again.Serial != n.issued() {
-		t.Errorf("the next nonce is %s, after %s; the last that was issued is %s", again.Serial, got.Serial, n.issued())
+	if again, _ := n.Verify(n.Issue(testMAC)); again.Serial.Compare(got.Serial) <= 0 || again.Serial != n.Issued() {
+		t.Errorf("the next nonce is %s, after %s; the last that was issued is %s", again.Serial, got.Serial, n.Issued())
 	}
-	if _, err := newNonces(Key("another key"), []boltdb.Start{start(2, "b")}, n.elapsed).verify(token); err == nil {
+	if _, err := NewIssuer(Key("another key"), []boltdb.Start{start(2, "b")}, n.elapsed).Verify(token); err == nil {
 		t.Error("another appliance's nonce is accepted")
 	}
 }
@@ -38,28 +42,28 @@ func TestNonceRoundTrip(t *testing.T) {
 // full time. One of a start that this database knows nothing of (it was restored from a copy, or is new) counts nothing.
 func TestNoncesAcrossStarts(t *testing.T) {
 	var elapsed time.Duration
-	before := testNonces(&elapsed, start(6, "f"), start(7, "g"))
+	before := issuer(&elapsed, start(6, "f"), start(7, "g"))
 	for range 1000 {
-		before.issue(testMAC)
+		before.Issue(testMAC)
 	}
 	elapsed = 50 * time.Hour
-	token := before.issue(testMAC)
+	token := before.Issue(testMAC)
 	var since time.Duration
-	after := testNonces(&since, start(7, "g"), start(8, "h"))
+	after := issuer(&since, start(7, "g"), start(8, "h"))
 	since = 10 * time.Minute
-	old, err := after.verify(token)
+	old, err := after.Verify(token)
 	if err != nil || old.Age != since {
 		t.Fatalf("a nonce from before the crash = %+v, %v, want the age %s", old, err, since)
 	}
-	if young, err := after.verify(after.issue(testMAC)); err != nil || young.Serial.Compare(old.Serial) <= 0 || young.Age != 0 {
+	if young, err := after.Verify(after.Issue(testMAC)); err != nil || young.Serial.Compare(old.Serial) <= 0 || young.Age != 0 {
 		t.Errorf("the first nonce after the crash = %+v, %v, want a younger one than %s", young, err, old.Serial)
 	}
-	for name, other := range map[string]*nonces{
-		"restored from a copy of start 6": testNonces(&since, start(6, "f"), start(7, "another g")),
-		"new":                             testNonces(&since, start(1, "x")),
-		"64 starts later":                 testNonces(&since, start(8, "h"), start(72, "y")),
+	for name, other := range map[string]*Issuer{
+		"restored from a copy of start 6": issuer(&since, start(6, "f"), start(7, "another g")),
+		"new":                             issuer(&since, start(1, "x")),
+		"64 starts later":                 issuer(&since, start(8, "h"), start(72, "y")),
 	} {
-		if got, err := other.verify(token); err == nil {
+		if got, err := other.Verify(token); err == nil {
 			t.Errorf("with a database that is %s, the nonce is accepted as %+v", name, got)
 		}
 	}
@@ -67,20 +71,20 @@ func TestNoncesAcrossStarts(t *testing.T) {
 
 func FuzzVerifyNonce(f *testing.F) {
 	var elapsed time.Duration
-	n := testNonces(&elapsed, start(1, "a"))
-	good := n.issue(testMAC)
+	n := issuer(&elapsed, start(1, "a"))
+	good := n.Issue(testMAC)
 	f.Add(good)
 	f.Add(good[1:])
 	f.Add("")
 	f.Add(good + "=")
 	f.Fuzz(func(t *testing.T, token string) {
-		if _, err := n.verify(token); err != nil {
+		if _, err := n.Verify(token); err != nil {
 			return
 		}
 		// Only a signed one gets here (the workers sign seeds of their own); one changed octet and it is nothing.
 		b := []byte(token)
 		b[len(b)/2] ^= 1
-		if _, err := n.verify(string(b)); err == nil {
+		if _, err := n.Verify(string(b)); err == nil {
 			t.Errorf("verify accepts %q, and %q with one octet changed", token, b)
 		}
 	})
