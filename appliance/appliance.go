@@ -108,7 +108,7 @@ func engineConfig(cfg Config, db *boltdb.Store, secrets keys, pictures *store.St
 
 // listen opens every socket. Services that were opened before one that could not be are left to the end of the process.
 func listen(cfg Config, version string, nics *followed, engine *deploy.Engine, pictures *store.Store, secrets keys, log *slog.Logger) ([]service, error) {
-	plane := bootPlane{engine: engine, ramdisk: cfg.RamdiskDir(), http: uint16(cfg.HTTP.Port), tls: uint16(cfg.API.Port), pin: secrets.pin}
+	plane := bootPlane{engine: engine, addresses: &addresses{list: neighbourTable}, ramdisk: cfg.RamdiskDir(), http: uint16(cfg.HTTP.Port), tls: uint16(cfg.API.Port), pin: secrets.pin}
 	var err error
 	if plane.ruleBook, err = cfg.ruleBook(); err != nil {
 		return nil, err
@@ -169,7 +169,7 @@ func listen(cfg Config, version string, nics *followed, engine *deploy.Engine, p
 func listenTFTP(at netip.AddrPort, plane bootPlane, log *slog.Logger) (runner, error) {
 	t, err := tftpd.Listen(tftpd.Config{
 		Addr: at.String(), Open: plane.file, Done: plane.sawTFTP, Log: log,
-		Client: func(a netip.Addr) string { return string(plane.engine.MACAt(a)) },
+		Client: func(a netip.Addr) string { return string(plane.addresses.mac(a)) },
 	})
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ type bootPlane struct {
 	tls     uint16
 	pin     string
 
+	addresses  *addresses
 	neighbours *neighbours
 	ruleBook   ruleBook
 }

@@ -179,7 +179,7 @@ func TestSecondAppliance(t *testing.T) {
 	}
 	s, err := dhcpd.Listen(dhcpd.Config{
 		Interfaces: []dhcpd.Interface{{Name: "eth0", Addr: netip.MustParseAddr("10.77.0.2")}},
-		Decide:     bootPlane{engine: newEngine(t), http: 8080}.dhcp,
+		Decide:     bootPlane{engine: newEngine(t), addresses: &addresses{list: neighbourTable}, http: 8080}.dhcp,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func runningPlane(t *testing.T) bootPlane {
 	ran := make(chan error, 1)
 	go func() { ran <- e.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ran })
-	return bootPlane{engine: e, http: 8080}
+	return bootPlane{engine: e, addresses: &addresses{list: neighbourTable}, http: 8080}
 }
 
 // texts are the events of a kind, once there are as many.

@@ -147,7 +147,7 @@ func (p bootPlane) sawOther(o dhcpd.Overheard) {
 		return // the doctor asked
 	}
 	if o.Addr.IsValid() && o.Type.String() == "ACK" {
-		p.engine.LearnAddress(o.Addr, mac)
+		p.addresses.learn(o.Addr, mac)
 	}
 	boot := ""
 	if o.Boots() {

@@ -72,7 +72,7 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 		return
 	}
 	if s.Class != dhcpd.ClassOther && s.Type.String() == "REQUEST" && s.Addr.IsValid() {
-		p.engine.LearnAddress(s.Addr, mac) // its TFTP requests come from there
+		p.addresses.learn(s.Addr, mac) // its TFTP requests come from there
 	}
 	if s.Class == dhcpd.ClassOther && s.Vendor != inventory.AgentVendor && !bootFirmware(s.Vendor) {
 		p.engine.SawSystem(mac)
@@ -97,7 +97,7 @@ func bootFirmware(vendor string) bool {
 func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 	name, rubbish := fileMeant(t.Request)
 	t.Name = shown(name)
-	ev := inventory.Event{MAC: p.engine.MACAt(t.Client.Addr()), Kind: "tftp", Data: facts(
+	ev := inventory.Event{MAC: p.addresses.mac(t.Client.Addr()), Kind: "tftp", Data: facts(
 		"file", t.Name, "client", ip(t.Client.Addr()), "bytes", number(t.Bytes), "took", t.Took.Round(time.Millisecond).String(), "retransmits", number(t.Retransmits),
 		"blksize", number(t.BlockSize),
 	)}
@@ -130,7 +130,7 @@ func (p bootPlane) sawHTTP(r ipxe.Request) {
 	)}
 	if r.Params != nil && r.Boot != nil {
 		ev.MAC, _ = inventory.ParseMAC(r.Params.MAC)
-		p.engine.LearnAddress(r.Remote.Addr(), ev.MAC)
+		p.addresses.learn(r.Remote.Addr(), ev.MAC)
 		ev.Text = fmt.Sprintf("boot script: %s", r.Boot.Action)
 		if r.Boot.Reason != "" {
 			ev.Text += " (" + r.Boot.Reason + ")"
@@ -142,7 +142,7 @@ func (p bootPlane) sawHTTP(r ipxe.Request) {
 		p.engine.Note(ev)
 		return
 	}
-	ev.MAC = p.engine.MACAt(r.Remote.Addr())
+	ev.MAC = p.addresses.mac(r.Remote.Addr())
 	ev.Text = fmt.Sprintf("%s %s: %d", r.Method, r.Path, r.Status)
 	if r.Sent < r.Want && r.Method != http.MethodHead {
 		ev.Text += ", cut off"
@@ -177,7 +177,7 @@ func (p bootPlane) recorded(images http.Handler) http.Handler {
 		if cw.status == http.StatusPartialContent {
 			text = fmt.Sprintf("%s %s: a range", method, path)
 		}
-		p.engine.Note(inventory.Event{MAC: p.engine.MACAt(remote.Addr()), Kind: "http", Text: text, Data: facts(
+		p.engine.Note(inventory.Event{MAC: p.addresses.mac(remote.Addr()), Kind: "http", Text: text, Data: facts(
 			"path", path, "status", number(cw.status), "client", ip(remote.Addr().Unmap()), "took", time.Since(began).Round(time.Millisecond).String(),
 		)})
 	})

@@ -83,8 +83,6 @@ type Engine struct {
 	wg      sync.WaitGroup
 	workers map[inventory.MachineID]*worker
 	byMAC   map[inventory.MAC]*worker
-
-	addresses addresses
 }
 
 // New reads the store. Nothing runs before Run.
