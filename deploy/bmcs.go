@@ -1,11 +1,14 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
@@ -170,6 +173,108 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 			return errors.Join(err, errGone(w))
 		default:
 			return err
+		}
+	})
+}
+
+// readPower asks the BMC, patiently: a BMC that shares the machine's NIC is deaf for seconds around a power change.
+func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, error) {
+	if m.BMC.Address == "" {
+		return false, nil
+	}
+	b, err := w.bmc(m)
+	if err != nil {
+		return false, err
+	}
+	var on bool
+	for try := range 6 {
+		if try > 0 {
+			sleep(ctx, cmp.Or(w.e.cfg.Pace.Poll, 2*time.Second))
+		}
+		on, err = b.Power(ctx)
+		if err == nil || !errors.Is(err, power.ErrSilent) && !errors.Is(err, power.ErrBusy) {
+			break
+		}
+	}
+	return on, w.e.bmcProblem(m, err)
+}
+
+// bmcProblem gives a BMC's error the machine's name and the next move.
+func (e *Engine) bmcProblem(m inventory.Machine, err error) error {
+	if err == nil {
+		return nil
+	}
+	if p, ok := errors.AsType[*inventory.Problem](err); ok {
+		return p
+	}
+	p := &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + err.Error(), Err: err}
+	if pe, ok := errors.AsType[*power.Error](err); ok {
+		p.Hint = pe.Hint
+	}
+	if errors.Is(err, power.ErrRefused) {
+		p.Hint = diagnose.Credentials(m)
+	}
+	return p
+}
+
+// killNonces makes every nonce issued until now worthless, with the agent that holds one: the machine is off.
+func (w *worker) killNonces(ctx context.Context) error {
+	_, err := call(ctx, w, func() (struct{}, error) {
+		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+			m.NoncesAfter, m.Boot = w.e.nonces.Issued(), nil
+			if m.BMC.Address != "" { // else nobody has seen it off
+				m.Power = inventory.Power{On: false, Known: true, ObservedAt: w.now(), Wanted: m.Power.Wanted}
+			}
+			return nil
+		})
+	})
+	return err
+}
+
+// observed records a power reading.
+func (w *worker) observed(ctx context.Context, on bool) error {
+	_, err := call(ctx, w, func() (struct{}, error) {
+		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+			m.Power.On, m.Power.Known, m.Power.ObservedAt = on, true, w.now()
+			m.BMC.Error = ""
+			return nil
+		})
+	})
+	return err
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+// reached is all that decides where commands go, and as whom.
+func reached(b inventory.BMC) string {
+	return b.Address + "\x00" + b.User + "\x00" + string(b.Password) + "\x00" + string(b.Kg)
+}
+
+// syncPower looks now and then at the power of a machine that is left alone, and at once when its BMC has become known. What
+// the BMC says, and that it says nothing, is recorded on the machine.
+func (w *worker) syncPower() {
+	m := w.snap.Load().m
+	how := reached(m.BMC)
+	// Not of a stranger: who it is that says so has not been approved, and we would send our password there.
+	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil || w.synced == how && w.now().Before(w.syncAt) {
+		return
+	}
+	w.synced, w.syncAt = how, w.now().Add(powerSync)
+	w.e.wg.Go(func() {
+		defer bug.Recover(w.log(), "read the power")
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+		defer cancel()
+		if _, err := w.e.PowerStatus(ctx, string(w.id)); errors.Is(err, power.ErrRefused) {
+			// BMCs lock a user out after some bad passwords: not again until somebody has changed something.
+			_, _ = call(w.ctx, w, func() (struct{}, error) {
+				w.syncAt = w.now().Add(24 * time.Hour)
+				return struct{}{}, nil
+			})
 		}
 	})
 }

@@ -7,5 +7,13 @@
 // has a deadline counted from its creation, and every step may be done twice, so the workers of a
 // restarted appliance go on where the killed one stopped.
 //
-// It knows no sockets and no wire formats: api serves it, appliance wires it to the boot plane.
+// It knows no sockets and no wire formats: api serves it, appliance wires it to the boot plane. Where to look:
+//
+//	next.go                                     what happens next, from facts
+//	worker.go, snapshot.go, save.go             one machine: the loop, what others read, what is written
+//	steps.go, orders.go                         how a step begins, is done by us or by the agent, and ends
+//	validate.go, bootagent.go, bootos.go, …     the steps
+//	agents.go, inspect.go, phonehome.go         what agents and deployed systems call
+//	operators.go, edits.go, retry.go, bmcs.go   what operators ask for
+//	claim.go, strangers.go                      what is not believed, and who has to wait
 package deploy

@@ -1,68 +1,12 @@
 package deploy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/pxectl/pxectl/inventory"
 )
-
-// An orderBox is where the worker lays the order that stands, and where the agent's calls wait for one.
-type orderBox struct {
-	mu      sync.Mutex
-	order   *inventory.Order
-	changed chan struct{} // closed when another order stands
-}
-
-// set lays another order, or takes the standing one away. The same order again is no change.
-func (b *orderBox) set(o *inventory.Order) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if (o == nil && b.order == nil) || (o != nil && b.order != nil && o.ID == b.order.ID) {
-		return
-	}
-	b.order = o
-	close(b.changed)
-	b.changed = make(chan struct{})
-}
-
-func (b *orderBox) busy() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.order != nil
-}
-
-// is says whether the order with that id stands.
-func (b *orderBox) is(id string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.order != nil && b.order.ID == id
-}
-
-// wait returns the standing order, or one that comes within d, or nil.
-func (b *orderBox) wait(ctx context.Context, d time.Duration) *inventory.Order {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	for {
-		b.mu.Lock()
-		order, changed := b.order, b.changed
-		b.mu.Unlock()
-		if order != nil {
-			return order
-		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			return nil
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
 
 // orderID names an order so that the same step gives the same order after a restart, and another attempt another one.
 func orderID(d *inventory.Deployment, r *inventory.StepRecord) string {
@@ -189,52 +133,6 @@ func (w *worker) noteRemoved(entries []string) {
 	if len(entries) > 0 {
 		w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: "agent", Text: "boot entries of the system that was on the disk removed: " + strings.Join(entries, ", ")})
 	}
-}
-
-func bootNonce(m inventory.Machine) string {
-	if m.Boot == nil {
-		return ""
-	}
-	return m.Boot.Nonce.String()
-}
-
-// inspected stores what the agent found, and the BMC with it.
-func (w *worker) inspected(r inventory.Result) error {
-	if r.Report == nil {
-		// A report that says only what went wrong: asking the same agent again would get the same.
-		reason := r.Error
-		if reason == "" {
-			reason = "the agent's result carries no report"
-		}
-		r.Report = &inventory.Report{Problems: []string{reason}}
-	}
-	rep := w.kept(*r.Report)
-	return w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-		m.Report, m.ReportedAt = &rep, w.now()
-		if m.Boot != nil {
-			boot := *m.Boot
-			boot.Reported = true
-			m.Boot = &boot
-		}
-		if m.UUID == "" {
-			m.UUID = rep.System.UUID
-		}
-		events := []inventory.Event{{Kind: "agent", Text: "inspected: " + summary(rep)}}
-		if rep.BMC != nil {
-			bmc := parsedBMC(*rep.BMC)
-			events = append(events, w.claimed(m, &bmc)...)
-			rep.BMC = &bmc
-		}
-		for _, p := range rep.Problems {
-			events = append(events, inventory.Event{Kind: "agent", Text: "inspect: " + p})
-		}
-		return events
-	})
-}
-
-func summary(r inventory.Report) string {
-	return fmt.Sprintf("%s %s, %d × %s, %s memory, disks: %s", r.System.Manufacturer, r.System.Product,
-		r.CPU.Threads, r.CPU.Model, bytes(r.Memory.Bytes), inventory.ListDisks(r.Disks))
 }
 
 // bytes writes a size for a person, in the units of memory and files; disks are listed in those that they are sold by.

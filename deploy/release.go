@@ -68,18 +68,6 @@ func erasable(s *snapshot, verb string, from []inventory.State) error {
 	return s.cannot("is "+string(s.m.State), "wait until it is available or deployed")
 }
 
-// validateErase checks what an erase needs, and touches nothing.
-func (w *worker) validateErase(ctx context.Context, s *snapshot) outcome {
-	if _, err := eraseTargets(s.m); err != nil {
-		return outcome{err: err}
-	}
-	said, err := w.bmcAnswers(ctx, s.m)
-	if err != nil {
-		return outcome{err: err}
-	}
-	return outcome{proof: "disks " + inventory.ListDisks(s.m.Report.Disks) + said}
-}
-
 // eraseTargets are the disks that are erased. None is an error.
 func eraseTargets(m inventory.Machine) ([]inventory.DiskIdentity, error) {
 	var targets []inventory.DiskIdentity

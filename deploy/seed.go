@@ -3,7 +3,6 @@ package deploy
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 
 	"github.com/pxectl/pxectl/deploy/nocloud"
 	"github.com/pxectl/pxectl/inventory"
@@ -28,9 +27,4 @@ func (w *worker) seed() (inventory.Seed, error) {
 		ID: string(s.d.ID), Hostname: s.d.Hostname, SSHKeys: sec.SSHKeys, UserData: sec.UserData, Network: sec.Network, BootMAC: mac,
 		PhoneHome: PhoneHomeURL(w.server(), s.d.ID, w.e.cfg.Key.PhoneHomeToken(s.d.ID)),
 	}.Seed()
-}
-
-// PhoneHomeURL is where a deployed system proves that it runs.
-func PhoneHomeURL(server netip.AddrPort, id inventory.DeploymentID, token string) string {
-	return fmt.Sprintf("http://%s/phone-home/%s/%s", server, id, token)
 }

@@ -1,17 +1,14 @@
 package deploy
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
-	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/power"
 )
 
 // An outcome is what our own part of a step came to. It is applied in the worker's loop.
@@ -90,168 +87,6 @@ func (w *worker) settle(out outcome) {
 	}
 }
 
-// validate checks all that a deployment needs, and touches nothing.
-func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
-	if s.d.Erase != nil {
-		return w.validateErase(ctx, s)
-	}
-	img, err := w.e.cfg.Image(s.d.ImageID)
-	if err != nil {
-		return outcome{err: err}
-	}
-	disk, err := chooseDisk(s.m, s.d.DiskHint, img)
-	if err != nil {
-		return outcome{err: err}
-	}
-	if err := mayOverwrite(s.m, disk, s.d.Overwrite); err != nil {
-		return outcome{err: err}
-	}
-	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, bytes(img.RawSize), inventory.ListDisks([]inventory.Disk{disk}))
-	said, err := w.bmcAnswers(ctx, s.m)
-	if err != nil {
-		return outcome{err: err}
-	}
-	id := disk.Identity()
-	return outcome{proof: proof + said, update: func(_ *inventory.Machine, d *inventory.Deployment) { d.Disk = &id }}
-}
-
-// bmcAnswers makes sure that the BMC can be had, and says so for a proof.
-func (w *worker) bmcAnswers(ctx context.Context, m inventory.Machine) (string, error) {
-	if m.BMC.Address == "" {
-		if m.BMC.Proposed != nil {
-			return ", no BMC (" + diagnose.UnacceptedBMC(m) + ")", nil
-		}
-		return ", no BMC", nil
-	}
-	on, err := w.readPower(ctx, m)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf(", BMC %s answers (power %s)", m.BMC.Address, onOff(on)), nil
-}
-
-// readPower asks the BMC, patiently: a BMC that shares the machine's NIC is deaf for seconds around a power change.
-func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, error) {
-	if m.BMC.Address == "" {
-		return false, nil
-	}
-	b, err := w.bmc(m)
-	if err != nil {
-		return false, err
-	}
-	var on bool
-	for try := range 6 {
-		if try > 0 {
-			sleep(ctx, cmp.Or(w.e.cfg.Pace.Poll, 2*time.Second))
-		}
-		on, err = b.Power(ctx)
-		if err == nil || !errors.Is(err, power.ErrSilent) && !errors.Is(err, power.ErrBusy) {
-			break
-		}
-	}
-	return on, w.e.bmcProblem(m, err)
-}
-
-// bmcProblem gives a BMC's error the machine's name and the next move.
-func (e *Engine) bmcProblem(m inventory.Machine, err error) error {
-	if err == nil {
-		return nil
-	}
-	if p, ok := errors.AsType[*inventory.Problem](err); ok {
-		return p
-	}
-	p := &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + err.Error(), Err: err}
-	if pe, ok := errors.AsType[*power.Error](err); ok {
-		p.Hint = pe.Hint
-	}
-	if errors.Is(err, power.ErrRefused) {
-		p.Hint = diagnose.Credentials(m)
-	}
-	return p
-}
-
-// bootAgent walks the machine into the agent: off, boot device PXE, read back, on.
-func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
-	if s.m.BMC.Address == "" {
-		acted := "no BMC: waiting for somebody to reboot " + s.m.Name + " into network boot"
-		if s.m.BMC.Proposed != nil {
-			acted += "; " + diagnose.UnacceptedBMC(s.m) + ": `" + diagnose.AcceptCommand(s.m) + "`"
-		}
-		return outcome{acted: acted}
-	}
-	b, err := w.bmc(s.m)
-	if err != nil {
-		return outcome{err: err}
-	}
-	if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
-		return outcome{err: w.e.bmcProblem(s.m, err)}
-	}
-	if err := w.killNonces(ctx); err != nil {
-		return outcome{err: err}
-	}
-	// The ladder: a machine that lost a one-time override gets a persistent one at the next walk.
-	want := power.Boot{Device: power.DevicePXE, Persistent: s.record().Attempt > 1, EFI: isEFI(s.m)}
-	said, err := w.startWith(ctx, b, s.m, want)
-	return outcome{acted: said, err: err}
-}
-
-// startWith sets the boot device, reads it back and powers the machine on.
-func (w *worker) startWith(ctx context.Context, b power.BMC, m inventory.Machine, want power.Boot) (said string, err error) {
-	stands, err := power.AssertBoot(ctx, b, want, w.e.cfg.Pace)
-	doubt := ""
-	switch {
-	case errors.Is(err, power.ErrNotKept):
-		// Some BMCs do as they were told and read back something else: the proof will decide.
-		doubt = fmt.Sprintf(" (the BMC reads back %s)", stands)
-	case err != nil:
-		return "", w.e.bmcProblem(m, err)
-	case stands.Unread:
-		doubt = " (the BMC refuses to tell what stands; the proof will decide)"
-	}
-	if err := power.On(ctx, b, w.e.cfg.Pace); err != nil {
-		return "", w.e.bmcProblem(m, err)
-	}
-	if err := w.observed(ctx, true); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("powered off, boot device %s%s, powered on", want, doubt), nil
-}
-
-func isEFI(m inventory.Machine) bool { return m.Report != nil && m.Report.Firmware == "uefi" }
-
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
-}
-
-// killNonces makes every nonce issued until now worthless, with the agent that holds one: the machine is off.
-func (w *worker) killNonces(ctx context.Context) error {
-	_, err := call(ctx, w, func() (struct{}, error) {
-		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-			m.NoncesAfter, m.Boot = w.e.nonces.Issued(), nil
-			if m.BMC.Address != "" { // else nobody has seen it off
-				m.Power = inventory.Power{On: false, Known: true, ObservedAt: w.now(), Wanted: m.Power.Wanted}
-			}
-			return nil
-		})
-	})
-	return err
-}
-
-// observed records a power reading.
-func (w *worker) observed(ctx context.Context, on bool) error {
-	_, err := call(ctx, w, func() (struct{}, error) {
-		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-			m.Power.On, m.Power.Known, m.Power.ObservedAt = on, true, w.now()
-			m.BMC.Error = ""
-			return nil
-		})
-	})
-	return err
-}
-
 // server is where the machine reaches the boot plane.
 func (w *worker) server() netip.AddrPort {
 	var ip netip.Addr
@@ -259,4 +94,122 @@ func (w *worker) server() netip.AddrPort {
 		ip, _ = netip.ParseAddr(b.IP)
 	}
 	return w.e.cfg.Server(ip)
+}
+
+// begin opens a step's record. Its deadline counts from now, whatever happens to the appliance in between.
+func (w *worker) begin(step inventory.Step) error {
+	w.stopWork() // a proof can come before our own part has seen its last reading
+	w.progress.Store(nil)
+	w.moved.start(w.e.cfg.Elapsed())
+	if step != inventory.VerifyOS {
+		w.began.start(w.e.cfg.Elapsed())
+	}
+	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		attempt := 1
+		for _, r := range d.History {
+			if r.Step == step {
+				attempt++
+			}
+		}
+		d.Step = step
+		d.History = append(d.History, inventory.StepRecord{
+			Step: step, Attempt: attempt, BeganAt: w.now(), Deadline: w.now().Add(w.budget(step)),
+		})
+		return nil
+	})
+}
+
+func (w *worker) budget(step inventory.Step) time.Duration {
+	switch step {
+	case inventory.BootAgent:
+		return w.e.cfg.Deadlines.BootAgent
+	case inventory.WriteImage:
+		return w.e.cfg.Deadlines.WriteImage
+	case inventory.VerifyOS:
+		return w.e.cfg.Deadlines.VerifyOS
+	case inventory.EraseDisks:
+		return eraseBudget
+	default:
+		return 10 * time.Minute
+	}
+}
+
+// endStep closes the current step's record with its proof or its error. update may add what was learnt.
+func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Machine, *inventory.Deployment)) error {
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		for _, u := range update {
+			u(m, d)
+		}
+		r := &d.History[len(d.History)-1] // save cloned it
+		r.EndedAt = w.now()
+		if cause != nil {
+			r.Error = cause.Error()
+			m.Failure = &inventory.Failure{Step: string(r.Step), Reason: cause.Error(), Hint: hintOf(cause), At: w.now()}
+			return nil
+		}
+		r.Proof = proof
+		m.LastProof = string(r.Step) + ": " + proof
+		return []inventory.Event{{
+			Kind: "step", Text: fmt.Sprintf("%s: %s", r.Step, proof),
+			Data: map[string]string{"step": string(r.Step), "took": r.EndedAt.Sub(r.BeganAt).Round(time.Millisecond).String()},
+		}}
+	})
+}
+
+// fail ends the deployment, or the inspection, as failed. The reason is the step's error when it has one.
+func (w *worker) fail(step inventory.Step, why string) error {
+	w.stopWork()
+	running := w.snap.Load().running()
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		if !running {
+			m.State = inventory.Failed
+			m.Failure = &inventory.Failure{Step: inspecting, Reason: why, Hint: "look at the console; `pxectl why " + m.Name + "` shows how far it came", At: w.now()}
+			return []inventory.Event{{Kind: "failure", Text: "inspect: " + why}}
+		}
+		f := &inventory.Failure{Step: string(step), Reason: why, At: w.now()}
+		if m.Failure != nil && m.Failure.Step == string(step) && why == "" {
+			f = m.Failure
+		}
+		if f.Hint == "" {
+			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `pxectl deployment retry " + m.Name + "` tries again"
+		}
+		if n := len(d.History); n > 0 && d.History[n-1].EndedAt.IsZero() {
+			d.History[n-1].EndedAt, d.History[n-1].Error = w.now(), f.Reason
+		}
+		m.State, m.Failure = inventory.Failed, f
+		d.Outcome, d.Failure, d.EndedAt = inventory.FailedOut, f, w.now() // its secret is kept for a retry
+		return []inventory.Event{{Kind: "failure", Text: fmt.Sprintf("%s: %s", step, f.Reason)}}
+	})
+}
+
+// finish ends the deployment as succeeded.
+func (w *worker) finish() error {
+	w.stopWork()
+	if w.snap.Load().d.Erase != nil {
+		return w.finishErase()
+	}
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+		r := &d.History[len(d.History)-1]
+		var events []inventory.Event
+		if r.Proof == "" {
+			r.EndedAt, r.Proof = d.PhonedHomeAt, "the system phoned home as "+d.Hostname
+			if r.Step == inventory.BootOS {
+				// It was faster than the BMC's readings.
+				d.History = append(d.History, inventory.StepRecord{Step: inventory.VerifyOS, Attempt: 1, BeganAt: r.EndedAt, EndedAt: r.EndedAt, Deadline: r.Deadline, Proof: r.Proof})
+			}
+			m.LastProof = string(inventory.VerifyOS) + ": " + r.Proof
+			events = append(events, inventory.Event{Kind: "step", Text: m.LastProof})
+		}
+		m.State, m.Failure, m.Unverified = inventory.Deployed, nil, d.PhonedHomeAt.IsZero()
+		d.Step, d.Outcome, d.EndedAt, d.Secret = inventory.VerifyOS, inventory.Succeeded, w.now(), nil
+		return events
+	})
+}
+
+// stopWork ends our own part of the step, if it is in flight.
+func (w *worker) stopWork() {
+	if w.working != nil {
+		w.working()
+		w.working = nil
+	}
 }

@@ -24,9 +24,9 @@ const (
 	StrangersPerAddress = 64
 	// StrangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still there on Monday.
 	StrangerLife = 72 * time.Hour
-	// strangerSilent makes room for another one: an agent calls every 20 s.
-	// MaxAdmitted is how many machines there may be of all, where strangers are let in by policy.
-	MaxAdmitted    = 4000
+	// MaxAdmitted is how many machines there may be in all where the policy lets strangers in.
+	MaxAdmitted = 4000
+	// strangerSilent is how long a stranger is silent before it makes room for another one: an agent calls every 20 s.
 	strangerSilent = 10 * time.Minute
 	strangerSweep  = 10 * time.Minute
 )

@@ -2,20 +2,15 @@ package deploy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/pxectl/pxectl/console"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/inventory/boltdb"
-	"github.com/pxectl/pxectl/power"
-	"github.com/pxectl/pxectl/timeline"
 )
 
 // inspecting is the step of failures that happen outside a deployment.
@@ -67,51 +62,6 @@ type worker struct {
 	due          due       // of what is waited for
 	synced       string    // address and credentials with which the power was read last
 	syncAt       time.Time // when to read it again
-}
-
-// A snapshot is a machine and its current or last deployment, as stored. It is never changed, only replaced.
-type snapshot struct {
-	m inventory.Machine
-	d *inventory.Deployment
-}
-
-// running says whether a deployment or a release is under way.
-func (s *snapshot) running() bool {
-	return s.m.Runs(s.d)
-}
-
-// shown is the machine for those who ask.
-func (s *snapshot) shown() inventory.Machine { return Shown(s.m, s.d) }
-
-// doing is what is under way, in words.
-func (s *snapshot) doing() string {
-	if s.d.Erase != nil {
-		return "being erased"
-	}
-	return "being deployed"
-}
-
-// intact says that a deployed system is on the machine's disk: it is deployed, or a later deployment of it failed before it
-// touched anything.
-func (s *snapshot) intact() bool {
-	return s.m.State == inventory.Deployed ||
-		s.m.State == inventory.Failed && s.d != nil && s.d.From == inventory.Deployed && !s.d.Touched()
-}
-
-// before is the deployment that a new one goes back to when it is cancelled: the one whose system the machine runs, or the last.
-func (s *snapshot) before() inventory.DeploymentID {
-	if s.m.State == inventory.Failed && s.intact() {
-		return s.d.Previous
-	}
-	return s.m.Deployment
-}
-
-// record is the record of the current step of a running deployment, or nil.
-func (s *snapshot) record() *inventory.StepRecord {
-	if !s.running() {
-		return nil
-	}
-	return s.d.Record()
 }
 
 func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {
@@ -215,88 +165,6 @@ func errGone(w *worker) error {
 	return &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("machine %s is gone, or the appliance is stopping", w.snap.Load().m.Name)}
 }
 
-// A change is what a transaction does to copies of the machine and its deployment. It replaces slices and maps, and never
-// writes into them: readers hold the old ones.
-type change func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event
-
-// save runs a change and writes machine, deployment and events in one transaction. Only then do others see it.
-func (w *worker) save(f change) error { return w.saveAfter(f, func(*boltdb.Tx) error { return nil }) }
-
-// saveAfter is save with what the same transaction writes before: of deployments, a change sees the machine's last alone.
-func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
-	old := w.snap.Load()
-	next := snapshot{m: old.m}
-	d := inventory.Deployment{}
-	if old.d != nil {
-		d = *old.d
-		d.History = slices.Clone(d.History)
-	}
-	events := timeline.AtMost(timeline.PerTransaction-1, f(&next.m, &d))
-	if d.ID != "" {
-		next.d = &d
-	}
-	if next.m.State != old.m.State {
-		next.m.ChangedAt = w.now()
-		events = append(events, inventory.Event{Kind: "state", Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
-	}
-	var last uint64
-	err := w.e.cfg.Store.Update(func(tx *boltdb.Tx) error {
-		if err := before(tx); err != nil {
-			return err
-		}
-		if err := tx.PutMachine(next.m); err != nil {
-			return err
-		}
-		if next.d != nil {
-			if err := tx.PutDeployment(*next.d); err != nil {
-				return err
-			}
-			for _, r := range newErasures(old.d, next.d) {
-				if err := tx.AppendErasure(r); err != nil {
-					return err
-				}
-			}
-		}
-		for i := range events {
-			events[i] = timeline.Bounded(events[i])
-			events[i].Machine, events[i].At = w.id, w.now()
-			// What an agent says, whoever shows a nonce can say, and as often: a nonce is told to whoever asks for a script.
-			events[i].Wire = events[i].Wire || events[i].Kind == "agent"
-			if err := tx.AppendEvent(&events[i]); err != nil {
-				return err
-			}
-			last = events[i].Seq
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("%s: write the store: %w", old.m.Name, err)
-	}
-	w.snap.Store(&next)
-	if reached(old.m.BMC) != reached(next.m.BMC) {
-		w.opened.forget()
-	}
-	if next.m.Report != old.m.Report {
-		w.reportSize.Store(int64(next.m.Report.Size()))
-	}
-	if last > 0 {
-		w.e.timeline.EndRepeats(w.id, last)
-		w.e.timeline.Wrote(last)
-	}
-	for _, ev := range events {
-		w.log().Info(ev.Text, "kind", ev.Kind, "actor", ev.Actor)
-	}
-	return nil
-}
-
-// newErasures are those that a change has added.
-func newErasures(old, next *inventory.Deployment) []inventory.Erasure {
-	if old == nil || old.ID != next.ID {
-		return nil
-	}
-	return next.Erased[len(old.Erased):]
-}
-
 // facts gathers what Next wants to know.
 func (w *worker) facts() Facts {
 	s := w.snap.Load()
@@ -364,35 +232,6 @@ func (w *worker) advance() time.Duration {
 	}
 	w.syncPower()
 	return 30 * time.Second
-}
-
-// reached is all that decides where commands go, and as whom.
-func reached(b inventory.BMC) string {
-	return b.Address + "\x00" + b.User + "\x00" + string(b.Password) + "\x00" + string(b.Kg)
-}
-
-// syncPower looks now and then at the power of a machine that is left alone, and at once when its BMC has become known. What
-// the BMC says, and that it says nothing, is recorded on the machine.
-func (w *worker) syncPower() {
-	m := w.snap.Load().m
-	how := reached(m.BMC)
-	// Not of a stranger: who it is that says so has not been approved, and we would send our password there.
-	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil || w.synced == how && w.now().Before(w.syncAt) {
-		return
-	}
-	w.synced, w.syncAt = how, w.now().Add(powerSync)
-	w.e.wg.Go(func() {
-		defer bug.Recover(w.log(), "read the power")
-		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
-		defer cancel()
-		if _, err := w.e.PowerStatus(ctx, string(w.id)); errors.Is(err, power.ErrRefused) {
-			// BMCs lock a user out after some bad passwords: not again until somebody has changed something.
-			_, _ = call(w.ctx, w, func() (struct{}, error) {
-				w.syncAt = w.now().Add(24 * time.Hour)
-				return struct{}{}, nil
-			})
-		}
-	})
 }
 
 // do does one move; again is false when it now waits.

@@ -15,21 +15,58 @@ const (
 	strangersReports = 32 << 20
 )
 
+func bootNonce(m inventory.Machine) string {
+	if m.Boot == nil {
+		return ""
+	}
+	return m.Boot.Nonce.String()
+}
+
+// inspected stores what the agent found, and the BMC with it.
+func (w *worker) inspected(r inventory.Result) error {
+	if r.Report == nil {
+		// A report that says only what went wrong: asking the same agent again would get the same.
+		reason := r.Error
+		if reason == "" {
+			reason = "the agent's result carries no report"
+		}
+		r.Report = &inventory.Report{Problems: []string{reason}}
+	}
+	rep := w.kept(*r.Report)
+	return w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+		m.Report, m.ReportedAt = &rep, w.now()
+		if m.Boot != nil {
+			boot := *m.Boot
+			boot.Reported = true
+			m.Boot = &boot
+		}
+		if m.UUID == "" {
+			m.UUID = rep.System.UUID
+		}
+		events := []inventory.Event{{Kind: "agent", Text: "inspected: " + summary(rep)}}
+		if rep.BMC != nil {
+			bmc := parsedBMC(*rep.BMC)
+			events = append(events, w.claimed(m, &bmc)...)
+			rep.BMC = &bmc
+		}
+		for _, p := range rep.Problems {
+			events = append(events, inventory.Event{Kind: "agent", Text: "inspect: " + p})
+		}
+		return events
+	})
+}
+
+func summary(r inventory.Report) string {
+	return fmt.Sprintf("%s %s, %d × %s, %s memory, disks: %s", r.System.Manufacturer, r.System.Product,
+		r.CPU.Threads, r.CPU.Model, bytes(r.Memory.Bytes), inventory.ListDisks(r.Disks))
+}
+
 // maxReport is how long the report of a machine may be: anybody can be a stranger, and many.
 func maxReport(m inventory.Machine) int {
 	if m.State == inventory.Discovered {
 		return inventory.StrangerReport
 	}
 	return inventory.KnownReport
-}
-
-// ResultLimit is how many bytes a result of the caller may have. It is asked before the result is read.
-func (e *Engine) ResultLimit(c inventory.Caller) (int64, error) {
-	w, err := e.agent(c)
-	if err != nil {
-		return 0, err
-	}
-	return int64(maxReport(w.snap.Load().m)) + envelope, nil
 }
 
 // kept is the report as it is stored.
@@ -57,4 +94,13 @@ func (e *Engine) strangersHold(but *worker) (n int64) {
 		}
 	}
 	return n
+}
+
+// ResultLimit is how many bytes a result of the caller may have. It is asked before the result is read.
+func (e *Engine) ResultLimit(c inventory.Caller) (int64, error) {
+	w, err := e.agent(c)
+	if err != nil {
+		return 0, err
+	}
+	return int64(maxReport(w.snap.Load().m)) + envelope, nil
 }

@@ -1,0 +1,58 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+)
+
+// Note puts on a timeline what somebody on the provisioning network did or said. It never blocks: past a full buffer, events are
+// dropped and counted.
+func (e *Engine) Note(ev inventory.Event) {
+	ev.Wire = true
+	e.note(ev)
+}
+
+// NoteOwn is Note for what the appliance itself did or found out: nobody on the network can write it as often as they like, so no
+// flood pushes it out.
+func (e *Engine) NoteOwn(ev inventory.Event) {
+	ev.Wire = false
+	e.note(ev)
+}
+
+func (e *Engine) note(ev inventory.Event) {
+	if ev.At.IsZero() {
+		ev.At = e.cfg.Now().UTC()
+	}
+	e.timeline.Note(ev)
+}
+
+// Events lists what happened after the event with that number, oldest first; of one machine, or of all when it is "".
+func (e *Engine) Events(after uint64, machine inventory.MachineID, limit int) ([]inventory.Event, error) {
+	var out []inventory.Event
+	err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+		if machine == "" {
+			out, err = tx.Events(after, limit)
+			return err
+		}
+		m, err := tx.Machine(machine)
+		if err != nil {
+			return err
+		}
+		out, err = tx.Timeline(m, after, limit)
+		return err
+	})
+	if errors.Is(err, boltdb.ErrNotFound) {
+		return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", machine)}
+	}
+	return out, err
+}
+
+// Wait returns when there is an event after the one with that number, or with ctx's error.
+func (e *Engine) Wait(ctx context.Context, after uint64) error { return e.timeline.Wait(ctx, after) }
+
+// Dropped is how many events could not be recorded since the start.
+func (e *Engine) Dropped() uint64 { return e.timeline.Dropped() }

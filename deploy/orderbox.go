@@ -1,0 +1,62 @@
+package deploy
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// An orderBox is where the worker lays the order that stands, and where the agent's calls wait for one.
+type orderBox struct {
+	mu      sync.Mutex
+	order   *inventory.Order
+	changed chan struct{} // closed when another order stands
+}
+
+// set lays another order, or takes the standing one away. The same order again is no change.
+func (b *orderBox) set(o *inventory.Order) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if (o == nil && b.order == nil) || (o != nil && b.order != nil && o.ID == b.order.ID) {
+		return
+	}
+	b.order = o
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+func (b *orderBox) busy() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.order != nil
+}
+
+// is says whether the order with that id stands.
+func (b *orderBox) is(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.order != nil && b.order.ID == id
+}
+
+// wait returns the standing order, or one that comes within d, or nil.
+func (b *orderBox) wait(ctx context.Context, d time.Duration) *inventory.Order {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		b.mu.Lock()
+		order, changed := b.order, b.changed
+		b.mu.Unlock()
+		if order != nil {
+			return order
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

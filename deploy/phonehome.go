@@ -1,0 +1,46 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// PhoneHome is a deployed system's call, with the token that its seed told it.
+func (e *Engine) PhoneHome(ctx context.Context, id inventory.DeploymentID, token, remoteIP, hostname string) error {
+	if !e.cfg.Key.IsPhoneHome(id, token) {
+		return refused("phone-home: the token is not that deployment's", "")
+	}
+	d, err := e.Deployment(string(id))
+	if err != nil {
+		return err
+	}
+	w, err := e.find(string(d.Machine))
+	if err != nil {
+		return err
+	}
+	_, err = call(ctx, w, func() (struct{}, error) {
+		s := w.snap.Load()
+		if s.d == nil || s.d.ID != id {
+			return struct{}{}, &inventory.Problem{Code: inventory.CodeConflict, Detail: "phone-home: the machine has been deployed again since"}
+		}
+		if !s.d.PhonedHomeAt.IsZero() {
+			return struct{}{}, nil // cloud-init repeats it when our answer was lost
+		}
+		return struct{}{}, w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+			d.PhonedHomeAt = w.now()
+			if m.State == inventory.Deployed {
+				m.Unverified = false
+			}
+			return []inventory.Event{{Kind: "os", Text: fmt.Sprintf("the system phoned home from %s as %s", remoteIP, hostname)}}
+		})
+	})
+	return err
+}
+
+// PhoneHomeURL is where a deployed system proves that it runs.
+func PhoneHomeURL(server netip.AddrPort, id inventory.DeploymentID, token string) string {
+	return fmt.Sprintf("http://%s/phone-home/%s/%s", server, id, token)
+}

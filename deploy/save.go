@@ -1,0 +1,92 @@
+package deploy
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
+	"github.com/pxectl/pxectl/timeline"
+)
+
+// A change is what a transaction does to copies of the machine and its deployment. It replaces slices and maps, and never
+// writes into them: readers hold the old ones.
+type change func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event
+
+// save runs a change and writes machine, deployment and events in one transaction. Only then do others see it.
+func (w *worker) save(f change) error { return w.saveAfter(f, func(*boltdb.Tx) error { return nil }) }
+
+// saveAfter is save with what the same transaction writes before: of deployments, a change sees the machine's last alone.
+func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
+	old := w.snap.Load()
+	next := snapshot{m: old.m}
+	d := inventory.Deployment{}
+	if old.d != nil {
+		d = *old.d
+		d.History = slices.Clone(d.History)
+	}
+	events := timeline.AtMost(timeline.PerTransaction-1, f(&next.m, &d))
+	if d.ID != "" {
+		next.d = &d
+	}
+	if next.m.State != old.m.State {
+		next.m.ChangedAt = w.now()
+		events = append(events, inventory.Event{Kind: "state", Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
+	}
+	var last uint64
+	err := w.e.cfg.Store.Update(func(tx *boltdb.Tx) error {
+		if err := before(tx); err != nil {
+			return err
+		}
+		if err := tx.PutMachine(next.m); err != nil {
+			return err
+		}
+		if next.d != nil {
+			if err := tx.PutDeployment(*next.d); err != nil {
+				return err
+			}
+			for _, r := range newErasures(old.d, next.d) {
+				if err := tx.AppendErasure(r); err != nil {
+					return err
+				}
+			}
+		}
+		for i := range events {
+			events[i] = timeline.Bounded(events[i])
+			events[i].Machine, events[i].At = w.id, w.now()
+			// What an agent says, whoever shows a nonce can say, and as often: a nonce is told to whoever asks for a script.
+			events[i].Wire = events[i].Wire || events[i].Kind == "agent"
+			if err := tx.AppendEvent(&events[i]); err != nil {
+				return err
+			}
+			last = events[i].Seq
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s: write the store: %w", old.m.Name, err)
+	}
+	w.snap.Store(&next)
+	if reached(old.m.BMC) != reached(next.m.BMC) {
+		w.opened.forget()
+	}
+	if next.m.Report != old.m.Report {
+		w.reportSize.Store(int64(next.m.Report.Size()))
+	}
+	if last > 0 {
+		w.e.timeline.EndRepeats(w.id, last)
+		w.e.timeline.Wrote(last)
+	}
+	for _, ev := range events {
+		w.log().Info(ev.Text, "kind", ev.Kind, "actor", ev.Actor)
+	}
+	return nil
+}
+
+// newErasures are those that a change has added.
+func newErasures(old, next *inventory.Deployment) []inventory.Erasure {
+	if old == nil || old.ID != next.ID {
+		return nil
+	}
+	return next.Erased[len(old.Erased):]
+}

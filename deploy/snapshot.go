@@ -1,0 +1,94 @@
+package deploy
+
+import (
+	"fmt"
+
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// A snapshot is a machine and its current or last deployment, as stored. It is never changed, only replaced.
+type snapshot struct {
+	m inventory.Machine
+	d *inventory.Deployment
+}
+
+// running says whether a deployment or a release is under way.
+func (s *snapshot) running() bool {
+	return s.m.Runs(s.d)
+}
+
+// shown is the machine for those who ask.
+func (s *snapshot) shown() inventory.Machine { return Shown(s.m, s.d) }
+
+// doing is what is under way, in words.
+func (s *snapshot) doing() string {
+	if s.d.Erase != nil {
+		return "being erased"
+	}
+	return "being deployed"
+}
+
+// intact says that a deployed system is on the machine's disk: it is deployed, or a later deployment of it failed before it
+// touched anything.
+func (s *snapshot) intact() bool {
+	return s.m.State == inventory.Deployed ||
+		s.m.State == inventory.Failed && s.d != nil && s.d.From == inventory.Deployed && !s.d.Touched()
+}
+
+// before is the deployment that a new one goes back to when it is cancelled: the one whose system the machine runs, or the last.
+func (s *snapshot) before() inventory.DeploymentID {
+	if s.m.State == inventory.Failed && s.intact() {
+		return s.d.Previous
+	}
+	return s.m.Deployment
+}
+
+// record is the record of the current step of a running deployment, or nil.
+func (s *snapshot) record() *inventory.StepRecord {
+	if !s.running() {
+		return nil
+	}
+	return s.d.Record()
+}
+
+// cannot is the error for an operator who wants of a machine what is not possible now.
+func (s *snapshot) cannot(why, hint string) error {
+	return &inventory.Problem{Code: inventory.CodeConflict, Detail: s.m.Name + " " + why, Hint: hint}
+}
+
+// free says why nothing new can begin on a machine, whatever it is.
+func (s *snapshot) free() error {
+	switch {
+	case s.running():
+		return s.cannot(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
+	case s.m.Maintenance != nil:
+		return s.cannot("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
+	}
+	return nil
+}
+
+// leaves says why an operator cannot have what a deployment or a release is using: "its power".
+func (s *snapshot) leaves(what string) error {
+	if !s.running() {
+		return nil
+	}
+	return s.cannot(fmt.Sprintf("is %s (%s, at %s), and %s with it", s.doing(), s.d.ID, s.d.Step, what), "end it with `pxectl deployment cancel "+string(s.d.ID)+"` first")
+}
+
+// deployable says why a machine cannot be deployed now, and what to do about it.
+func deployable(s *snapshot, r inventory.DeployRequest) error {
+	if err := s.free(); err != nil {
+		return err
+	}
+	switch no := s.cannot; {
+	case s.m.State == inventory.Discovered:
+		return no("is not approved", "approve it with `pxectl machine approve "+s.m.Name+"`")
+	case s.m.Report == nil:
+		return no("was never inspected, so its disks are not known", "boot it from the network once; `pxectl machine show "+s.m.Name+"` shows when it has reported")
+	case s.intact() && !r.Redeploy:
+		return no("has a deployed system; another deployment overwrites its system", "say so with --redeploy")
+	case s.m.State != inventory.Available && s.m.State != inventory.Deployed && s.m.State != inventory.Failed:
+		return no("is "+string(s.m.State), "wait until it is available")
+	}
+	return nil
+}
