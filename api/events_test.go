@@ -22,7 +22,7 @@ func history(n int) *apitest.Fleet {
 	fleet := apitest.New(inventory.Machine{Name: "m1"}, inventory.Machine{Name: "m2"})
 	machines := fleet.Machines()
 	for i := range n {
-		fleet.Happen(inventory.Event{Machine: machines[i%2].ID, Kind: "dhcp", Text: fmt.Sprint("event ", i+1)})
+		fleet.Happen(inventory.Event{Machine: machines[i%2].ID, Kind: inventory.KindDHCP, Text: fmt.Sprint("event ", i+1)})
 	}
 	return fleet
 }

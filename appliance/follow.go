@@ -149,7 +149,7 @@ func (f *followed) look() {
 				level = slog.LevelWarn
 			}
 			f.log.Log(context.Background(), level, text, "interface", l.Name, "address", l.Address)
-			f.note(inventory.Event{At: time.Now().UTC(), Kind: "interface", Text: text, Data: facts("interface", l.Name, "address", ip(l.Address))})
+			f.note(inventory.Event{At: time.Now().UTC(), Kind: inventory.KindInterface, Text: text, Data: facts("interface", l.Name, "address", ip(l.Address))})
 		}
 	}
 }

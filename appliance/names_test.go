@@ -15,6 +15,7 @@ import (
 
 	"github.com/pin/tftp/v3"
 
+	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/ipxe"
 	"github.com/pxectl/pxectl/tftpd"
 )
@@ -31,7 +32,7 @@ func runningPlane(t *testing.T) bootPlane {
 }
 
 // texts are the events of a kind, once there are as many.
-func texts(t *testing.T, p bootPlane, kind string, n int) (all []string) {
+func texts(t *testing.T, p bootPlane, kind inventory.EventKind, n int) (all []string) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		events, err := p.engine.Events(0, "", 1000)

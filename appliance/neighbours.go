@@ -74,7 +74,7 @@ func (n *neighbours) heard(o dhcpd.Overheard) {
 		return
 	}
 	n.log.Warn("another DHCP server tells machines what to boot", "server", o.Server, "interface", o.Interface, "boot", now.boots, "pxectl", now.pxectl)
-	n.note(inventory.Event{At: o.Time.UTC(), Kind: "dhcp", Text: now.String(), Data: facts("server", ip(o.Server), "interface", o.Interface, "boot", now.boots)})
+	n.note(inventory.Event{At: o.Time.UTC(), Kind: inventory.KindDHCP, Text: now.String(), Data: facts("server", ip(o.Server), "interface", o.Interface, "boot", now.boots)})
 }
 
 // cannot says why nobody is heard.
@@ -153,7 +153,8 @@ func (p bootPlane) sawOther(o dhcpd.Overheard) {
 	if o.Boots() {
 		boot = cmp.Or(bootName(o.File), o.Class)
 	}
-	p.engine.Note(inventory.Event{At: o.Time.UTC(), MAC: mac, Kind: "dhcp", Text: o.Text, Data: facts(
-		"server", ip(o.Server), "type", o.Type.String(), "address", ip(o.Addr), "boot", boot, "next", ip(o.Next), "interface", o.Interface,
+	p.engine.Note(inventory.Event{At: o.Time.UTC(), MAC: mac, Kind: inventory.KindDHCP, Text: o.String(), Data: facts(
+		inventory.DataServer, ip(o.Server), inventory.DataType, o.Type.String(), inventory.DataAddress, ip(o.Addr), inventory.DataBoot, boot,
+		inventory.DataNext, ip(o.Next), inventory.DataInterface, o.Interface,
 	)})
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // The observers put what the leaves saw on the timelines. An event's text is the same whenever the same happens again (times and
-// counts of packets are data), so that repeats can be counted instead of kept. diagnose/trace.go reads the data.
+// counts of packets are data), so that repeats can be counted instead of kept. diagnose reads the data.
 
 // facts leaves out what is empty.
 func facts(pairs ...string) map[string]string {
@@ -67,7 +67,10 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	mac, ok := machineMAC(s.MAC)
 	if !ok {
 		if bootFirmware(s.Vendor) { // nobody's, since machines are known by their MACs
-			p.engine.Note(inventory.Event{At: s.Time.UTC(), Kind: "dhcp", Text: s.Text, Data: facts("type", s.Type.String(), "class", string(s.Class), "interface", s.Interface, "unserved", "yes", inventory.DataInfiniBand, yes(s.InfiniBand))})
+			p.engine.Note(inventory.Event{At: s.Time.UTC(), Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
+				inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class), inventory.DataInterface, s.Interface,
+				inventory.DataUnserved, "yes", inventory.DataInfiniBand, yes(s.InfiniBand),
+			)})
 		}
 		return
 	}
@@ -77,14 +80,18 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	if s.Class == dhcpd.ClassOther && s.Vendor != inventory.AgentVendor && !bootFirmware(s.Vendor) {
 		p.engine.SawSystem(mac)
 	}
-	answer := ""
+	answer, arch := "", ""
 	if s.Answer != 0 {
 		answer = s.Answer.String()
 	}
-	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: "dhcp", Text: s.Text, Data: facts(
-		"type", s.Type.String(), "class", string(s.Class), "port", strconv.Itoa(s.Port), "interface", s.Interface,
-		"answer", answer, "boot", s.Boot, "selected", ip(s.Selected), "unconfigured", yes(!s.Server.IsValid()),
-		"unserved", yes(s.NoProgram || s.Class == dhcpd.ClassOther && bootFirmware(s.Vendor)), "odd", s.Odd,
+	if s.HasArch {
+		arch = strconv.Itoa(int(s.Arch))
+	}
+	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
+		inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class), inventory.DataPort, strconv.Itoa(s.Port), inventory.DataInterface, s.Interface,
+		inventory.DataAnswer, answer, inventory.DataBoot, s.Boot, inventory.DataSelected, ip(s.Selected), inventory.DataUnconfigured, yes(!s.Server.IsValid()),
+		inventory.DataUnserved, yes(s.NoProgram || s.Class == dhcpd.ClassOther && bootFirmware(s.Vendor)), inventory.DataOdd, s.Odd,
+		inventory.DataReason, string(s.Reason.Code), inventory.DataWhy, s.Reason.String(), inventory.DataArch, arch,
 	)})
 }
 
@@ -97,27 +104,28 @@ func bootFirmware(vendor string) bool {
 func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 	name, rubbish := fileMeant(t.Request)
 	t.Name = shown(name)
-	ev := inventory.Event{MAC: p.addresses.mac(t.Client.Addr()), Kind: "tftp", Data: facts(
-		"file", t.Name, "client", ip(t.Client.Addr()), "bytes", number(t.Bytes), "took", t.Took.Round(time.Millisecond).String(), "retransmits", number(t.Retransmits),
-		"blksize", number(t.BlockSize),
+	ev := inventory.Event{MAC: p.addresses.mac(t.Client.Addr()), Kind: inventory.KindTFTP, Data: facts(
+		inventory.DataFile, t.Name, inventory.DataClient, ip(t.Client.Addr()), inventory.DataBytes, number(t.Bytes),
+		inventory.DataTook, t.Took.Round(time.Millisecond).String(), inventory.DataRetransmits, number(t.Retransmits), inventory.DataBlockSize, number(t.BlockSize),
 	)}
 	if rubbish {
 		t.Name += fmt.Sprintf(" (asked for with rubbish behind the name, %s)", shown(fmt.Sprintf("%q", t.Raw)))
 	}
 	var slow net.Error
+	ended := func(r inventory.TFTPResult, text string) { ev.Text, ev.Data[inventory.DataResult] = text, string(r) }
 	switch {
 	case t.Aborted: // before every UEFI download
-		ev.Text, ev.Data["result"] = t.Name+": asked for its size", "size"
+		ended(inventory.TFTPSize, t.Name+": asked for its size")
 	case errors.Is(t.Err, tftpd.ErrMalformed):
-		ev.Text, ev.Data["result"] = t.Err.Error(), "malformed"
+		ended(inventory.TFTPMalformed, t.Err.Error())
 	case errors.Is(t.Err, fs.ErrNotExist):
-		ev.Text, ev.Data["result"] = t.Name+": no such file", "missing"
+		ended(inventory.TFTPMissing, t.Name+": no such file")
 	case errors.As(t.Err, &slow) && slow.Timeout():
-		ev.Text, ev.Data["result"] = fmt.Sprintf("%s: the client stopped acknowledging after %d bytes", t.Name, t.Bytes), "stalled"
+		ended(inventory.TFTPStalled, fmt.Sprintf("%s: the client stopped acknowledging after %d bytes", t.Name, t.Bytes))
 	case t.Err != nil:
-		ev.Text, ev.Data["result"] = fmt.Sprintf("%s: %v", t.Name, t.Err), "failed"
+		ended(inventory.TFTPFailed, fmt.Sprintf("%s: %v", t.Name, t.Err))
 	default:
-		ev.Text, ev.Data["result"] = fmt.Sprintf("%s: %d bytes", t.Name, t.Bytes), "sent"
+		ended(inventory.TFTPSent, fmt.Sprintf("%s: %d bytes", t.Name, t.Bytes))
 	}
 	p.engine.Note(ev)
 }
@@ -125,8 +133,9 @@ func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 // sawHTTP notes an answered request of the boot plane.
 func (p bootPlane) sawHTTP(r ipxe.Request) {
 	r.Path, r.Method = shown(r.Path), shown(r.Method)
-	ev := inventory.Event{At: r.At.UTC(), Kind: "http", Data: facts(
-		"path", r.Path, "status", number(r.Status), "client", ip(r.Remote.Addr()), "bytes", number(r.Sent), "took", r.Took.Round(time.Millisecond).String(),
+	ev := inventory.Event{At: r.At.UTC(), Kind: inventory.KindHTTP, Data: facts(
+		inventory.DataPath, r.Path, inventory.DataStatus, number(r.Status), inventory.DataClient, ip(r.Remote.Addr()),
+		inventory.DataBytes, number(r.Sent), inventory.DataTook, r.Took.Round(time.Millisecond).String(),
 	)}
 	if r.Params != nil && r.Boot != nil {
 		ev.MAC, _ = inventory.ParseMAC(r.Params.MAC)
@@ -135,9 +144,9 @@ func (p bootPlane) sawHTTP(r ipxe.Request) {
 		if r.Boot.Reason != "" {
 			ev.Text += " (" + r.Boot.Reason + ")"
 		}
-		ev.Data["action"], ev.Data["reason"] = string(r.Boot.Action), r.Boot.Reason
+		ev.Data[inventory.DataAction], ev.Data[inventory.DataReason] = string(r.Boot.Action), r.Boot.Reason
 		if nic := pciOf(r.Params.BusID); nic != "" {
-			ev.Data["nic"] = nic
+			ev.Data[inventory.DataNIC] = nic
 		}
 		p.engine.Note(ev)
 		return
@@ -146,7 +155,7 @@ func (p bootPlane) sawHTTP(r ipxe.Request) {
 	ev.Text = fmt.Sprintf("%s %s: %d", r.Method, r.Path, r.Status)
 	if r.Sent < r.Want && r.Method != http.MethodHead {
 		ev.Text += ", cut off"
-		ev.Data["cut"], ev.Data["want"] = "yes", fmt.Sprint(r.Want)
+		ev.Data[inventory.DataCut], ev.Data[inventory.DataWant] = "yes", fmt.Sprint(r.Want)
 	}
 	p.engine.Note(ev)
 }
@@ -177,8 +186,8 @@ func (p bootPlane) recorded(images http.Handler) http.Handler {
 		if cw.status == http.StatusPartialContent {
 			text = fmt.Sprintf("%s %s: a range", method, path)
 		}
-		p.engine.Note(inventory.Event{MAC: p.addresses.mac(remote.Addr()), Kind: "http", Text: text, Data: facts(
-			"path", path, "status", number(cw.status), "client", ip(remote.Addr().Unmap()), "took", time.Since(began).Round(time.Millisecond).String(),
+		p.engine.Note(inventory.Event{MAC: p.addresses.mac(remote.Addr()), Kind: inventory.KindHTTP, Text: text, Data: facts(
+			inventory.DataPath, path, inventory.DataStatus, number(cw.status), inventory.DataClient, ip(remote.Addr().Unmap()), inventory.DataTook, time.Since(began).Round(time.Millisecond).String(),
 		)})
 	})
 }

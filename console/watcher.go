@@ -2,14 +2,12 @@ package console
 
 import (
 	"io"
-	"strconv"
-	"strings"
 	"sync"
 )
 
 const (
-	maxComplaints = 16 // events of one boot: a kernel can complain for ever
-	endLines      = 3  // of the console's end, in the text of an event
+	maxComplaints = 16 // of one boot: a kernel can complain for ever
+	endLines      = 3  // of a failed boot, that are reported as its end
 )
 
 // A Complaint is a line that says why a boot cannot go on.
@@ -19,15 +17,22 @@ type Complaint struct {
 	Final bool   // the system has given up; reported even after many others
 }
 
-// A Report is what a Watcher tells of a boot: a sentence, and the data of its event.
-type Report func(text string, data map[string]string)
+// A Finding is one thing that a Watcher reports of a boot. One of the first four fields is set.
+type Finding struct {
+	Complaint Complaint // a line complains
+	Ends      []string  // the last lines of a boot that failed
+	Silent    bool      // a boot failed, and its console said nothing
+	Absent    string    // why there is no console
+
+	Lines []string // the last lines so far, with Complaint and Ends
+}
 
 // A Watcher watches the console of one machine while it boots, and shares it with operators. Its methods are for any goroutine.
 type Watcher struct {
 	complaint func(line string) (Complaint, bool)
 
 	mu     sync.Mutex
-	report Report // nil while no boot is watched
+	report func(Finding) // nil while no boot is watched
 	text   Transcript
 	left   int    // complaints that are still reported
 	absent string // why there is no console, as it was reported
@@ -44,7 +49,7 @@ func NewWatcher(complaint func(line string) (Complaint, bool)) *Watcher {
 }
 
 // Begin watches another boot and reports it.
-func (w *Watcher) Begin(report Report) {
+func (w *Watcher) Begin(report func(Finding)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.report, w.text, w.left, w.absent = report, Transcript{}, maxComplaints, ""
@@ -65,9 +70,9 @@ func (w *Watcher) End(failed bool) {
 		return
 	}
 	if last := w.text.Last(endLines); failed && len(last) > 0 {
-		w.report("its console ends with "+Quoted(last), w.dataLocked())
+		w.report(Finding{Ends: last, Lines: w.text.Last(maxLines)})
 	} else if failed && w.absent == "" {
-		w.report("its console said nothing: is the firmware's redirection to the BMC's serial port on?", nil)
+		w.report(Finding{Silent: true})
 	}
 	w.report = nil
 }
@@ -80,20 +85,6 @@ func (w *Watcher) Shows() []string {
 		return nil
 	}
 	return w.text.Last(endLines)
-}
-
-// Quoted lists lines for a sentence.
-func Quoted(lines []string) string {
-	var quoted []string
-	for _, l := range lines {
-		quoted = append(quoted, strconv.Quote(l))
-	}
-	return strings.Join(quoted, ", ")
-}
-
-// dataLocked is the data of every event that quotes the console: its lines so far.
-func (w *Watcher) dataLocked() map[string]string {
-	return map[string]string{"console": strings.Join(w.text.Last(maxLines), "\n")}
 }
 
 // Write takes what the machine says.
@@ -109,9 +100,7 @@ func (w *Watcher) Write(p []byte) (int, error) {
 			return
 		}
 		w.left--
-		data := w.dataLocked()
-		data["complaint"], data["quote"] = c.About, c.Quote
-		w.report("the console says "+strconv.Quote(c.Quote), data)
+		w.report(Finding{Complaint: c, Lines: w.text.Last(maxLines)})
 	})
 	return len(p), nil
 }
@@ -124,6 +113,6 @@ func (w *Watcher) reportAbsent(why string) {
 	defer w.mu.Unlock()
 	if w.report != nil && w.absent != why {
 		w.absent = why
-		w.report("no console: "+why, map[string]string{"none": why})
+		w.report(Finding{Absent: why})
 	}
 }

@@ -12,7 +12,7 @@ func TestComplaintsAreBounded(t *testing.T) {
 		return Complaint{About: "kernel", Quote: line, Final: strings.Contains(line, "panic")}, true
 	})
 	reports := 0
-	w.Begin(func(string, map[string]string) { reports++ })
+	w.Begin(func(Finding) { reports++ })
 	for range 1000 {
 		_, _ = io.WriteString(w, "[    1.000000] BUG: scheduling while atomic\r\n")
 	}

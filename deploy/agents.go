@@ -18,6 +18,9 @@ const (
 	displace = 30 * time.Second
 )
 
+// refusedCall is the data of an event that tells of a refused call.
+func refusedCall() map[string]string { return map[string]string{inventory.DataRefused: "yes"} }
+
 func refused(detail, hint string) error {
 	return &inventory.Problem{Code: inventory.CodeRefused, Detail: detail, Hint: hint}
 }
@@ -32,16 +35,16 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 	}
 	n, err := e.nonces.Verify(c.Nonce)
 	if err != nil {
-		e.Note(inventory.Event{MAC: r.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + err.Error()})
+		e.Note(inventory.Event{MAC: r.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + err.Error(), Data: refusedCall()})
 		return none, refused(err.Error(), "boot the machine from the network again: the boot script carries a fresh one")
 	}
 	switch {
 	case r.MAC != n.MAC:
-		e.Note(inventory.Event{MAC: n.MAC, Kind: "agent", Text: fmt.Sprintf("registration as %s refused: the nonce was issued to %s", r.MAC, n.MAC)})
+		e.Note(inventory.Event{MAC: n.MAC, Kind: inventory.KindAgent, Text: fmt.Sprintf("registration as %s refused: the nonce was issued to %s", r.MAC, n.MAC), Data: refusedCall()})
 		return none, refused(fmt.Sprintf("the nonce was issued to %s, not to %s", n.MAC, r.MAC), "boot the machine from the network again")
 	case c.Key == "":
 		const old = "the agent shows no key of its own: its ramdisk is older than this pxectl"
-		e.Note(inventory.Event{MAC: n.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + old})
+		e.Note(inventory.Event{MAC: n.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + old, Data: refusedCall()})
 		return none, refused(old, "build it again with `pxectl ramdisk build`, and boot the machine from the network again")
 	}
 	w, err := e.machineOf(ctx, r.MAC, c.IP, r)
@@ -54,9 +57,9 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 		// ask for one. A machine that really rebooted has been silent for longer, or tries again.
 		atWork := w.snap.Load().running() && w.silence() < displace
 		if err := admits(m, n, c.Key, r.BootID, atWork); err != nil {
-			ev := inventory.Event{Machine: w.id, MAC: r.MAC, Kind: "agent", Text: "registration from " + c.IP + " refused: " + err.Error()}
+			ev := inventory.Event{Machine: w.id, MAC: r.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + err.Error(), Data: refusedCall()}
 			if m.Boot != nil && m.Boot.Nonce == n.Serial {
-				ev.Data = map[string]string{inventory.DataIntruder: c.IP}
+				ev.Data[inventory.DataIntruder] = c.IP
 			}
 			e.Note(ev)
 			return none, err
@@ -68,7 +71,7 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 				if m.UUID == "" {
 					m.UUID = r.UUID
 				}
-				return []inventory.Event{{Kind: "agent", MAC: r.MAC, Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", c.IP, float64(r.Uptime)/1000)}}
+				return []inventory.Event{{Kind: inventory.KindAgent, MAC: r.MAC, Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", c.IP, float64(r.Uptime)/1000)}}
 			})
 			if err != nil {
 				return none, err
@@ -116,7 +119,7 @@ func (e *Engine) machineOf(ctx context.Context, mac inventory.MAC, remoteIP stri
 		return nil, refused(fmt.Sprintf("machine %s is not known, and discovery.policy is deny", mac), "announce it: `pxectl machine add NAME --mac "+string(mac)+"`")
 	}
 	m := inventory.Machine{State: inventory.Discovered, MACs: []inventory.MAC{mac}, UUID: r.UUID}
-	w, err := e.admit(ctx, m, remoteIP, inventory.Event{Kind: "state", MAC: mac, Text: "registered itself: discovered"})
+	w, err := e.admit(ctx, m, remoteIP, inventory.Event{Kind: inventory.KindState, MAC: mac, Text: "registered itself: discovered"})
 	if err != nil {
 		// Two registrations of one MAC at once: the other one won.
 		e.mu.RLock()
@@ -150,7 +153,7 @@ func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error 
 	_, err := call(ctx, w, func() (struct{}, error) {
 		err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 			m.MACs = append(append([]inventory.MAC{}, m.MACs...), mac)
-			return []inventory.Event{{Kind: "agent", MAC: mac, Text: "known by its UUID; booted from " + string(mac)}}
+			return []inventory.Event{{Kind: inventory.KindAgent, MAC: mac, Text: "known by its UUID; booted from " + string(mac)}}
 		})
 		if err == nil {
 			e.mu.Lock()
@@ -202,7 +205,7 @@ func (e *Engine) speaks(c inventory.Caller, bootID string) (*worker, error) {
 
 // intruder notes that somebody speaks for a machine who is not its agent.
 func (e *Engine) intruder(w *worker, c inventory.Caller, text string) {
-	e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: text, Data: map[string]string{inventory.DataIntruder: c.IP}})
+	e.Note(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: text, Data: map[string]string{inventory.DataIntruder: c.IP, inventory.DataRefused: "yes"}})
 }
 
 // Next holds an agent's call until there is an order for it, for 20 s at most.
@@ -220,7 +223,7 @@ func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) 
 	if o == nil {
 		return inventory.Order{Do: inventory.DoWait}, ctx.Err()
 	}
-	e.Note(inventory.Event{Machine: w.id, Kind: "agent", Text: "the agent was told to " + o.Do, Data: map[string]string{"order": o.ID}})
+	e.Note(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "the agent was told to " + o.Do, Data: map[string]string{inventory.DataOrder: o.ID}})
 	return *o, nil
 }
 
@@ -262,7 +265,7 @@ func (e *Engine) OrderResult(ctx context.Context, c inventory.Caller, order stri
 	} else if strings.HasPrefix(order, "inspect-") {
 		what = inventory.DoInspect
 	}
-	said := inventory.Event{Machine: w.id, Kind: "agent", Text: "the agent says that " + what + " is done", Data: map[string]string{"order": order}}
+	said := inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "the agent says that " + what + " is done", Data: map[string]string{inventory.DataOrder: order}}
 	if r.Error != "" {
 		said.Text = "the agent says of " + what + ": " + r.Error
 	}

@@ -13,10 +13,10 @@ import (
 // that differ from the one before: a machine is asked every second while it is switched.
 func (w *worker) recorded(b power.BMC) power.BMC {
 	r := recordedBMC{BMC: b, last: &w.readings, note: func(text string, err error) {
-		ev := inventory.Event{Machine: w.id, Kind: "bmc", Text: text}
+		ev := inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Text: text}
 		if err != nil {
 			ev.Text += ": " + err.Error()
-			ev.Data = map[string]string{"error": err.Error()}
+			ev.Data = map[string]string{inventory.DataError: err.Error()}
 		}
 		w.e.NoteOwn(ev)
 	}}

@@ -30,14 +30,15 @@ func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, b po
 	if p, ok := errors.AsType[*inventory.Problem](err); ok && p.Code == inventory.CodeBMC {
 		said = p.Detail
 	}
+	rejected := said != "" && errors.Is(err, power.ErrRefused)
 	if said != m.BMC.Error && ctx.Err() == nil {
 		_, serr := call(ctx, w, func() (struct{}, error) {
 			return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-				m.BMC.Error = said
+				m.BMC.Error, m.BMC.Refused = said, rejected
 				if said == "" {
-					return []inventory.Event{{Kind: "bmc", Text: "the BMC answers again"}}
+					return []inventory.Event{{Kind: inventory.KindBMC, Text: "the BMC answers again"}}
 				}
-				return []inventory.Event{{Kind: "bmc", Text: said}}
+				return []inventory.Event{{Kind: inventory.KindBMC, Text: said}}
 			})
 		})
 		err = errors.Join(err, serr)
@@ -83,7 +84,7 @@ func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (
 				if m.Power.Wanted == "" {
 					m.Power.Wanted = "on"
 				}
-				return []inventory.Event{{Kind: "power", Actor: actor, Text: "power " + string(a)}}
+				return []inventory.Event{{Kind: inventory.KindPower, Actor: actor, Text: "power " + string(a)}}
 			})
 		})
 		p = w.snap.Load().m.Power
@@ -140,7 +141,7 @@ func (e *Engine) SetBoot(ctx context.Context, actor, ref string, want power.Boot
 			return err
 		}
 		if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
-			e.NoteOwn(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "boot device " + stands.String()})
+			e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "boot device " + stands.String()})
 		}
 		return err
 	})
@@ -154,7 +155,7 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 		if !ok {
 			return &inventory.Problem{Code: inventory.CodeBMC, Detail: w.snap.Load().m.Name + ": its BMC has no serial console"}
 		}
-		e.NoteOwn(inventory.Event{Machine: w.id, Kind: "bmc", Actor: actor, Text: "console opened"})
+		e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "console opened"})
 		giveBack := w.console.Lend(ctx)
 		defer giveBack()
 		ctx, cancel := context.WithCancel(ctx)
@@ -236,7 +237,7 @@ func (w *worker) observed(ctx context.Context, on bool) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 			m.Power.On, m.Power.Known, m.Power.ObservedAt = on, true, w.now()
-			m.BMC.Error = ""
+			m.BMC.Error, m.BMC.Refused = "", false
 			return nil
 		})
 	})

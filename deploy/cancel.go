@@ -55,7 +55,7 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 			if earlier == nil {
 				d.Secret = nil
 			}
-			events = append(events, inventory.Event{Kind: "deploy", Actor: actor, Text: fmt.Sprintf("deployment %s cancelled at %s", d.ID, d.Step)})
+			events = append(events, inventory.Event{Kind: inventory.KindDeploy, Actor: actor, Text: fmt.Sprintf("deployment %s cancelled at %s", d.ID, d.Step)})
 			if earlier != nil {
 				// What the machine runs is still the system of the deployment before, as it was.
 				if d.RetryOf == earlier.ID {

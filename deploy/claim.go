@@ -118,7 +118,7 @@ func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inven
 	v, address, why := c.judge()
 	rep.Address = address
 	said := func(format string, args ...any) []inventory.Event {
-		return []inventory.Event{{Kind: "bmc", Wire: true, Text: fmt.Sprintf(format, args...), Data: map[string]string{"verdict": string(v), "reported": address}}}
+		return []inventory.Event{{Kind: inventory.KindBMC, Wire: true, Text: fmt.Sprintf(format, args...), Data: map[string]string{inventory.DataVerdict: string(v), inventory.DataReported: address}}}
 	}
 	switch v {
 	case claimSame:
@@ -151,7 +151,7 @@ func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inven
 
 // acceptBMC makes a reported address the machine's.
 func acceptBMC(b *inventory.BMC, address string) {
-	b.Address, b.Discovered, b.Proposed, b.Declined, b.Error = address, true, nil, "", ""
+	b.Address, b.Discovered, b.Proposed, b.Declined, b.Error, b.Refused = address, true, nil, "", "", false
 }
 
 // acceptable says why a proposal that the operator saw cannot be accepted now. It may have changed since, or have become

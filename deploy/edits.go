@@ -134,7 +134,7 @@ func (b BMCEdit) apply(to *inventory.BMC, seal Sealer) error {
 // setBMC takes an operator's address. What the agent reports instead is then declined; without an address, nothing is.
 func setBMC(b *inventory.BMC, s string) error {
 	if s == "" {
-		b.Address, b.Discovered, b.Declined, b.Error = "", false, "", ""
+		b.Address, b.Discovered, b.Declined, b.Error, b.Refused = "", false, "", "", false
 		return nil
 	}
 	address, err := power.Canonical(s)
@@ -147,7 +147,7 @@ func setBMC(b *inventory.BMC, s string) error {
 	case b.Discovered && b.Address != address:
 		b.Declined = b.Address
 	}
-	b.Address, b.Discovered, b.Proposed, b.Error = address, false, nil, ""
+	b.Address, b.Discovered, b.Proposed, b.Error, b.Refused = address, false, nil, "", false
 	return nil
 }
 

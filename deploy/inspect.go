@@ -43,14 +43,14 @@ func (w *worker) inspected(r inventory.Result) error {
 		if m.UUID == "" {
 			m.UUID = rep.System.UUID
 		}
-		events := []inventory.Event{{Kind: "agent", Text: "inspected: " + summary(rep)}}
+		events := []inventory.Event{{Kind: inventory.KindAgent, Text: "inspected: " + summary(rep)}}
 		if rep.BMC != nil {
 			bmc := parsedBMC(*rep.BMC)
 			events = append(events, w.claimed(m, &bmc)...)
 			rep.BMC = &bmc
 		}
 		for _, p := range rep.Problems {
-			events = append(events, inventory.Event{Kind: "agent", Text: "inspect: " + p})
+			events = append(events, inventory.Event{Kind: inventory.KindAgent, Text: "inspect: " + p})
 		}
 		return events
 	})

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pxectl/pxectl/inventory"
@@ -82,5 +84,32 @@ func TestBMCIsOpenedOncePerCredentials(t *testing.T) {
 	defer mu.Unlock()
 	if want := []string{"admin secret", "admin another", "operator another"}; !slices.Equal(opened, want) {
 		t.Errorf("BMCs that were opened = %q, want %q", opened, want)
+	}
+}
+
+// A strictBMC rejects the password.
+type strictBMC struct{ power.BMC }
+
+func (strictBMC) Power(context.Context) (bool, error) {
+	return false, &power.Error{Doing: "read power", Target: testBMC, Err: power.ErrRefused}
+}
+
+// A BMC that rejects the password is remembered as such, until it answers: `why` tells what to do about it.
+func TestABMCThatRejectsThePassword(t *testing.T) {
+	r := newRack(t)
+	var strict atomic.Bool
+	r.open = func(power.Target) (power.BMC, error) { return maybe{r.bmc, strictBMC{r.bmc}, &strict}, nil }
+	r.available()
+	strict.Store(true)
+	if _, err := r.now().PowerStatus(t.Context(), "m1"); !errors.Is(err, power.ErrRefused) {
+		t.Fatalf("PowerStatus = %v, want that the password is rejected", err)
+	}
+	why, err := r.now().Why("m1")
+	if err != nil || !r.machine().BMC.Refused || !strings.HasPrefix(why.Next, "set its right credentials") {
+		t.Errorf("refused %v, why: next %q, %v, want to set its credentials", r.machine().BMC.Refused, why.Next, err)
+	}
+	strict.Store(false)
+	if _, err := r.now().PowerStatus(t.Context(), "m1"); err != nil || r.machine().BMC.Refused || r.machine().BMC.Error != "" {
+		t.Errorf("PowerStatus of one that answers again: %v, BMC %+v", err, r.machine().BMC)
 	}
 }

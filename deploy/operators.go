@@ -87,7 +87,7 @@ func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inve
 	if err != nil {
 		return m, err
 	}
-	w, err := e.add(m, actor, inventory.Event{Kind: "state", Text: "added: enrolled"})
+	w, err := e.add(m, actor, inventory.Event{Kind: inventory.KindState, Text: "added: enrolled"})
 	if err != nil {
 		return m, err
 	}
@@ -116,7 +116,7 @@ func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) 
 			if r := s.record(); r != nil && r.Step == inventory.BootAgent && s.m.BMC.Address == "" && next.BMC.Address != "" {
 				d.History[len(d.History)-1].ActedAt = time.Time{} // nobody has to reboot it by hand any more
 			}
-			return []inventory.Event{{Kind: "edit", Actor: actor, Text: "edited: " + edit.touches()}}
+			return []inventory.Event{{Kind: inventory.KindEdit, Actor: actor, Text: "edited: " + edit.touches()}}
 		})
 		if err == nil && reached(next.BMC) != reached(s.m.BMC) {
 			w.stopWork() // what is in flight would go on with the old one; it is done again
@@ -161,7 +161,7 @@ func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (in
 				acceptBMC(&m.BMC, bmc)
 				text += ", with its BMC at " + bmc
 			}
-			return []inventory.Event{{Kind: "approve", Actor: actor, Text: text}}
+			return []inventory.Event{{Kind: inventory.KindApprove, Actor: actor, Text: text}}
 		})
 		return w.snap.Load().shown(), taken(m.Name, err)
 	})

@@ -93,7 +93,7 @@ func (w *worker) take(id string, r inventory.Result) error {
 	if r.Error != "" {
 		cause := &inventory.Problem{Code: inventory.CodeInternal, Detail: r.Error, Hint: r.Hint}
 		if r.Log != "" {
-			w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: "agent", Text: "log of " + id, Data: map[string]string{"log": tail(r.Log, 4096)}})
+			w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "log of " + id, Data: map[string]string{inventory.DataLog: tail(r.Log, 4096)}})
 		}
 		return w.endStep("", cause)
 	}
@@ -119,7 +119,7 @@ func (w *worker) take(id string, r inventory.Result) error {
 			proof += "; " + r.Finished.Fallback
 		}
 		for _, warning := range r.Finished.Warnings {
-			w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: "agent", Text: warning})
+			w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: warning})
 		}
 		w.noteRemoved(r.Finished.Removed)
 		return w.endStep(proof, nil,
@@ -131,7 +131,7 @@ func (w *worker) take(id string, r inventory.Result) error {
 // noteRemoved puts on the timeline which boot entries the agent removed: a machine that does not start any more shall not be a riddle.
 func (w *worker) noteRemoved(entries []string) {
 	if len(entries) > 0 {
-		w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: "agent", Text: "boot entries of the system that was on the disk removed: " + strings.Join(entries, ", ")})
+		w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "boot entries of the system that was on the disk removed: " + strings.Join(entries, ", ")})
 	}
 }
 

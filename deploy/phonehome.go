@@ -34,7 +34,7 @@ func (e *Engine) PhoneHome(ctx context.Context, id inventory.DeploymentID, token
 			if m.State == inventory.Deployed {
 				m.Unverified = false
 			}
-			return []inventory.Event{{Kind: "os", Text: fmt.Sprintf("the system phoned home from %s as %s", remoteIP, hostname)}}
+			return []inventory.Event{{Kind: inventory.KindOS, Text: fmt.Sprintf("the system phoned home from %s as %s", remoteIP, hostname)}}
 		})
 	})
 	return err

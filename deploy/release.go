@@ -135,7 +135,7 @@ func (w *worker) erased(disk inventory.DiskIdentity, proof inventory.Erased) err
 	if len(left) > 1 {
 		return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 			add(m, d)
-			return []inventory.Event{{Kind: "step", Text: string(inventory.EraseDisks) + ": " + eraseWords(rec), Data: map[string]string{"step": string(inventory.EraseDisks)}}}
+			return []inventory.Event{{Kind: inventory.KindStep, Text: string(inventory.EraseDisks) + ": " + eraseWords(rec), Data: map[string]string{inventory.DataStep: string(inventory.EraseDisks)}}}
 		})
 	}
 	if len(s.d.Targets) == 1 {

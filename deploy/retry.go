@@ -41,7 +41,7 @@ func (w *worker) launch(run inventory.Deployment, said string) (inventory.Deploy
 	err := w.saveAfter(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		*d = run
 		m.State, m.Deployment, m.Failure, m.Unverified = state, run.ID, nil, false
-		return []inventory.Event{{Kind: "deploy", Actor: run.Actor, Text: said}}
+		return []inventory.Event{{Kind: inventory.KindDeploy, Actor: run.Actor, Text: said}}
 	}, func(tx *boltdb.Tx) error {
 		if ended.ID == "" {
 			return nil

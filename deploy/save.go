@@ -31,7 +31,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	}
 	if next.m.State != old.m.State {
 		next.m.ChangedAt = w.now()
-		events = append(events, inventory.Event{Kind: "state", Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
+		events = append(events, inventory.Event{Kind: inventory.KindState, Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
 	}
 	var last uint64
 	err := w.e.cfg.Store.Update(func(tx *boltdb.Tx) error {
@@ -55,7 +55,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 			events[i] = timeline.Bounded(events[i])
 			events[i].Machine, events[i].At = w.id, w.now()
 			// What an agent says, whoever shows a nonce can say, and as often: a nonce is told to whoever asks for a script.
-			events[i].Wire = events[i].Wire || events[i].Kind == "agent"
+			events[i].Wire = events[i].Wire || events[i].Kind == inventory.KindAgent
 			if err := tx.AppendEvent(&events[i]); err != nil {
 				return err
 			}

@@ -79,7 +79,7 @@ func (w *worker) settle(out outcome) {
 			out.update(m, d)
 			r := &d.History[len(d.History)-1]
 			r.ActedAt = w.now()
-			return []inventory.Event{{Kind: "step", Text: fmt.Sprintf("%s: %s", r.Step, out.acted), Data: map[string]string{"step": string(r.Step)}}}
+			return []inventory.Event{{Kind: inventory.KindStep, Text: fmt.Sprintf("%s: %s", r.Step, out.acted), Data: map[string]string{inventory.DataStep: string(r.Step)}}}
 		})
 	}
 	if err != nil {
@@ -150,8 +150,8 @@ func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Ma
 		r.Proof = proof
 		m.LastProof = string(r.Step) + ": " + proof
 		return []inventory.Event{{
-			Kind: "step", Text: fmt.Sprintf("%s: %s", r.Step, proof),
-			Data: map[string]string{"step": string(r.Step), "took": r.EndedAt.Sub(r.BeganAt).Round(time.Millisecond).String()},
+			Kind: inventory.KindStep, Text: fmt.Sprintf("%s: %s", r.Step, proof),
+			Data: map[string]string{inventory.DataStep: string(r.Step), inventory.DataTook: r.EndedAt.Sub(r.BeganAt).Round(time.Millisecond).String()},
 		}}
 	})
 }
@@ -164,7 +164,7 @@ func (w *worker) fail(step inventory.Step, why string) error {
 		if !running {
 			m.State = inventory.Failed
 			m.Failure = &inventory.Failure{Step: inspecting, Reason: why, Hint: "look at the console; `pxectl why " + m.Name + "` shows how far it came", At: w.now()}
-			return []inventory.Event{{Kind: "failure", Text: "inspect: " + why}}
+			return []inventory.Event{{Kind: inventory.KindFailure, Text: "inspect: " + why}}
 		}
 		f := &inventory.Failure{Step: string(step), Reason: why, At: w.now()}
 		if m.Failure != nil && m.Failure.Step == string(step) && why == "" {
@@ -178,7 +178,7 @@ func (w *worker) fail(step inventory.Step, why string) error {
 		}
 		m.State, m.Failure = inventory.Failed, f
 		d.Outcome, d.Failure, d.EndedAt = inventory.FailedOut, f, w.now() // its secret is kept for a retry
-		return []inventory.Event{{Kind: "failure", Text: fmt.Sprintf("%s: %s", step, f.Reason)}}
+		return []inventory.Event{{Kind: inventory.KindFailure, Text: fmt.Sprintf("%s: %s", step, f.Reason)}}
 	})
 }
 
@@ -198,7 +198,7 @@ func (w *worker) finish() error {
 				d.History = append(d.History, inventory.StepRecord{Step: inventory.VerifyOS, Attempt: 1, BeganAt: r.EndedAt, EndedAt: r.EndedAt, Deadline: r.Deadline, Proof: r.Proof})
 			}
 			m.LastProof = string(inventory.VerifyOS) + ": " + r.Proof
-			events = append(events, inventory.Event{Kind: "step", Text: m.LastProof})
+			events = append(events, inventory.Event{Kind: inventory.KindStep, Text: m.LastProof})
 		}
 		m.State, m.Failure, m.Unverified = inventory.Deployed, nil, d.PhonedHomeAt.IsZero()
 		d.Step, d.Outcome, d.EndedAt, d.Secret = inventory.VerifyOS, inventory.Succeeded, w.now(), nil

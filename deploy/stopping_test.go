@@ -42,7 +42,7 @@ func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	r.mu.Unlock()
 	cancel()
 	<-done
-	e.Note(inventory.Event{MAC: testMAC, Kind: "http", Text: "a download was cut off"})
+	e.Note(inventory.Event{MAC: testMAC, Kind: inventory.KindHTTP, Text: "a download was cut off"})
 	if err := e.Drain(); err != nil {
 		t.Fatal(err)
 	}

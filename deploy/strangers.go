@@ -169,7 +169,7 @@ func (e *Engine) DeleteDiscovered(ctx context.Context, actor string) (int, error
 	e.admitting.Unlock()
 	n, err := e.forgetAll(ctx, all, actor, "")
 	if n > 0 {
-		ev := inventory.Event{At: e.cfg.Now().UTC(), Kind: "state", Actor: actor, Text: fmt.Sprintf("%d machines that waited for approval deleted", n)}
+		ev := inventory.Event{At: e.cfg.Now().UTC(), Kind: inventory.KindState, Actor: actor, Text: fmt.Sprintf("%d machines that waited for approval deleted", n)}
 		if err := e.cfg.Store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&ev) }); err != nil {
 			return n, fmt.Errorf("note that %d machines were deleted: %w", n, err)
 		}
@@ -224,7 +224,7 @@ func (w *worker) forget(ctx context.Context, actor string, update func(func(*bol
 func (w *worker) remove(actor string, update func(func(*boltdb.Tx) error) error, why string) error {
 	w.stopWork()
 	m := w.snap.Load().m
-	ev := inventory.Event{At: w.now(), Kind: "state", Actor: actor, Text: fmt.Sprintf("machine %s (%s) %s", m.Name, m.ID, why)}
+	ev := inventory.Event{At: w.now(), Kind: inventory.KindState, Actor: actor, Text: fmt.Sprintf("machine %s (%s) %s", m.Name, m.ID, why)}
 	if len(m.MACs) > 0 {
 		ev.MAC = m.MACs[0]
 	}

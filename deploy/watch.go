@@ -2,6 +2,8 @@ package deploy
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pxectl/pxectl/console"
@@ -18,6 +20,35 @@ const bootsWithin = 15 * time.Minute
 func consoleComplaint(line string) (console.Complaint, bool) {
 	c, ok := diagnose.ComplaintIn(line)
 	return console.Complaint{About: string(c.About), Quote: c.Quote, Final: c.Final()}, ok
+}
+
+// consoleEvent is the event of what a watcher found.
+func consoleEvent(f console.Finding) inventory.Event {
+	ev := inventory.Event{Kind: inventory.KindConsole, Data: map[string]string{}}
+	if len(f.Lines) > 0 {
+		ev.Data[inventory.DataConsole] = strings.Join(f.Lines, "\n")
+	}
+	switch {
+	case f.Complaint.Quote != "":
+		ev.Text = "the console says " + strconv.Quote(f.Complaint.Quote)
+		ev.Data[inventory.DataComplaint], ev.Data[inventory.DataQuote] = f.Complaint.About, f.Complaint.Quote
+	case len(f.Ends) > 0:
+		ev.Text = "its console ends with " + quoted(f.Ends)
+	case f.Silent:
+		ev.Text = "its console said nothing: is the firmware's redirection to the BMC's serial port on?"
+	case f.Absent != "":
+		ev.Text, ev.Data[inventory.DataAbsent] = "no console: "+f.Absent, f.Absent
+	}
+	return ev
+}
+
+// quoted lists lines for a sentence.
+func quoted(lines []string) string {
+	var all []string
+	for _, l := range lines {
+		all = append(all, strconv.Quote(l))
+	}
+	return strings.Join(all, ", ")
 }
 
 // watchConsole watches the machine's console while it boots into the agent. The loop calls it before each move.
@@ -39,8 +70,10 @@ func (w *worker) watchConsole(f Facts) {
 	if boot == "" {
 		return
 	}
-	w.console.Begin(func(text string, data map[string]string) {
-		w.e.Note(inventory.Event{Machine: w.id, Kind: "console", Text: text, Data: data})
+	w.console.Begin(func(f console.Finding) {
+		ev := consoleEvent(f)
+		ev.Machine = w.id
+		w.e.Note(ev)
 	})
 	ctx, cancel := context.WithCancel(w.ctx)
 	w.stopWatching = cancel

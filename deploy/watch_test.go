@@ -61,7 +61,7 @@ func (r *rack) heard() (texts []string) {
 		r.t.Fatal(err)
 	}
 	for _, e := range events {
-		if e.Kind == "console" {
+		if e.Kind == inventory.KindConsole {
 			texts = append(texts, e.Text)
 		}
 	}
@@ -80,7 +80,7 @@ func (r *rack) saw(beginning string) bool {
 // loaded notes what the boot plane sees of a machine up to its ramdisk.
 func (r *rack) loaded() {
 	note := func(data map[string]string) {
-		r.now().Note(inventory.Event{MAC: testMAC, Kind: "http", Text: "GET " + data["path"], Data: data})
+		r.now().Note(inventory.Event{MAC: testMAC, Kind: inventory.KindHTTP, Text: "GET " + data["path"], Data: data})
 	}
 	note(map[string]string{"path": "/boot.ipxe", "status": "200", "action": "agent", "reason": "m1"})
 	note(map[string]string{"path": "/ramdisk/amd64/vmlinuz", "status": "200"})

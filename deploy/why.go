@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/pxectl/pxectl/console"
 	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
@@ -26,7 +25,7 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 		}
 		d := diagnose.Machine(s.m, s.d, events, now)
 		if shows := w.console.Shows(); len(shows) > 0 {
-			d.Evidence = append(d.Evidence, inventory.Event{Machine: w.id, At: now.UTC(), Kind: "console", Text: "its console shows " + console.Quoted(shows)})
+			d.Evidence = append(d.Evidence, inventory.Event{Machine: w.id, At: now.UTC(), Kind: inventory.KindConsole, Text: "its console shows " + quoted(shows)})
 		}
 		return d, nil
 	}

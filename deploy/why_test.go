@@ -33,7 +33,7 @@ func TestWhyOfAStranger(t *testing.T) {
 	r := newRack(t)
 	e := r.start()
 	for _, mac := range []inventory.MAC{seen, "52:54:00:00:00:32"} {
-		e.Note(inventory.Event{MAC: mac, Kind: "dhcp", Text: "DISCOVER of " + string(mac), Data: map[string]string{"type": "DISCOVER", "class": "bios-pxe", "interface": "eno2", "unconfigured": "yes"}})
+		e.Note(inventory.Event{MAC: mac, Kind: inventory.KindDHCP, Text: "DISCOVER of " + string(mac), Data: map[string]string{"type": "DISCOVER", "class": "bios-pxe", "interface": "eno2", "unconfigured": "yes"}})
 	}
 	r.soon("both packets", func() bool { all, err := e.Events(0, "", 10); return err == nil && len(all) == 2 })
 	d, err := e.Why(string(seen))
@@ -54,7 +54,7 @@ func TestWhyOfAnInfiniBandCard(t *testing.T) {
 	if p := inventory.AsProblem(err); strings.Contains(p.Detail, "InfiniBand") {
 		t.Errorf("before any packet of one: %v", err)
 	}
-	e.Note(inventory.Event{Kind: "dhcp", Text: "DISCOVER", Data: map[string]string{inventory.DataInfiniBand: "yes"}})
+	e.Note(inventory.Event{Kind: inventory.KindDHCP, Text: "DISCOVER", Data: map[string]string{inventory.DataInfiniBand: "yes"}})
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		_, err = e.Why("52:54:00:00:00:77")
 		p := inventory.AsProblem(err)

@@ -62,6 +62,15 @@ var archs = map[Arch]string{
 	40:            "LoongArch UEFI HTTP",
 }
 
+// Foreign says whether it is of a family that pxectl has no boot program for in any mode: RISC-V, LoongArch and 32-bit ARM.
+func (a Arch) Foreign() bool {
+	switch a {
+	case ArchARM32, ArchHTTPARM32, ArchUBoot32, 23, ArchRISCV32, ArchRISCV64, ArchRISCV128, 26, 28, 30, ArchLoong32, ArchLoong64, 38, 40:
+		return true
+	}
+	return false
+}
+
 func (a Arch) String() string {
 	if name, ok := archs[a]; ok {
 		return name

@@ -179,16 +179,16 @@ type guest struct {
 	local  bool       // no relay between us
 }
 
-// locate says who and where the client is; why is not empty when we cannot serve it.
+// locate says who and where the client is. why has a code when we cannot serve it.
 // unicast is whether the packet was addressed to us and not to everybody.
-func (s *authority) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (g guest, why string) {
+func (s *authority) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (g guest, why Reason) {
 	g = guest{Client: c, server: c.Server, local: !c.Relay.IsValid()}
 	g.id = s.identity(p, c)
 	switch {
 	case g.id == "":
-		return g, "neither an Ethernet address nor a client identifier"
+		return g, Reason{Code: CodeNoIdentity}
 	case len(g.id) > 255:
-		return g, "a client identifier of more than 255 bytes"
+		return g, Reason{Code: CodeLongIdentity}
 	}
 	agent := suboptions(p.GetOneOption(dhcpv4.OptionRelayAgentInformation))
 	// Who has an address and talks to us alone is not on the wire that it is heard on:
@@ -205,10 +205,7 @@ func (s *authority) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (g guest, w
 		g.subnet = s.subnetOf(c.Server)
 	}
 	if g.subnet < 0 {
-		if c.Relay.IsValid() {
-			return g, fmt.Sprintf("no subnet for the relay %v", c.Relay)
-		}
-		return g, fmt.Sprintf("no subnet on interface %s", c.Interface)
+		return g, Reason{Code: CodeNoSubnet, Addr: c.Relay, Name: c.Interface}
 	}
 	// RFC 5107: the relay wants to stand between, and be called the server.
 	if o := addr(agent[serverOverride]); o.IsValid() && c.Relay.IsValid() {
@@ -226,7 +223,7 @@ func (s *authority) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (g guest, w
 	if g.res != nil && g.res.addr.IsValid() {
 		g.claim.Reserved, g.claim.Reservation = g.res.addr, g.res.match
 	}
-	return g, ""
+	return g, Reason{}
 }
 
 // told is what the client is told.

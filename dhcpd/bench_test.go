@@ -36,7 +36,7 @@ func BenchmarkExchange(b *testing.B) {
 			b.Fatal(err)
 		}
 		c := clientOf(p, dhcpPort)
-		a.serve(context.Background(), p, c, in, s.ask, func(r *dhcpv4.DHCPv4, why string) {
+		a.serve(context.Background(), p, c, in, s.ask, func(r *dhcpv4.DHCPv4, why Reason) {
 			r.ToBytes()
 			s.report(c, r, "", why)
 			then(r)

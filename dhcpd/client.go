@@ -158,45 +158,45 @@ func remembered(c Client, a Arch, p *dhcpv4.DHCPv4, program func(Arch) bool) Cli
 	return c.judged(program)
 }
 
-// unwanted says why a packet gets no answer, or "" when the Decider is to be asked.
-func unwanted(p *dhcpv4.DHCPv4, c Client) string {
+// unwanted says why a packet gets no answer. The zero Reason: the Decider is asked.
+func unwanted(p *dhcpv4.DHCPv4, c Client) Reason {
 	switch {
 	case p.OpCode != dhcpv4.OpcodeBootRequest:
-		return "not a request"
+		return Reason{Code: CodeNotRequest}
 	case c.Class == ClassOther && !bootFirmware(c.Vendor):
-		return "not a network boot client"
+		return Reason{Code: CodeNoBootClient}
 	case c.Class == ClassOther && !c.HasArch:
-		return "a PXE client that does not tell its architecture (option 93)"
+		return Reason{Code: CodeNoArch}
 	case c.Class == ClassOther, c.NoProgram:
 		return noProgram(c)
 	case c.InfiniBand:
-		return "an InfiniBand card, which tells no Ethernet address in option 61"
+		return Reason{Code: CodeInfiniBand}
 	case c.MAC == nil:
-		return "no Ethernet address in chaddr or option 61"
+		return Reason{Code: CodeNoMAC}
 	}
 	switch {
 	case c.Port == dhcpPort && c.Type == dhcpv4.MessageTypeDiscover:
-		return ""
+		return Reason{}
 	case c.Type != dhcpv4.MessageTypeRequest:
-		return "neither a DISCOVER nor a REQUEST"
+		return Reason{Code: CodeWrongMessage}
 	case c.Class == ClassHTTP:
-		return "HTTP boot takes its URL from the offer"
+		return Reason{Code: CodeHTTPRequest}
 	case c.Port == pxePort:
-		return ""
+		return Reason{}
 	case c.Selected.IsValid() && c.Selected != c.Server:
 		// RFC 2131 section 4.3.2: it has chosen, and not us. An ACK without an address
 		// beside the chosen server's could cost the client its lease.
-		return "takes the address offered by " + c.Selected.String()
+		return Reason{Code: CodeOtherServer, Other: c.Selected}
 	}
 	if state, _ := meant(p, false); state == initReboot {
 		// RFC 2131 section 4.3.2: it asks whether an address still holds, and a server that does not know MUST be silent.
-		return "asks for the address that it had before"
+		return Reason{Code: CodeRebooting}
 	}
 	// Old Intel ROMs repeat the question on port 67 (danderson/pixiecore#21).
-	return ""
+	return Reason{}
 }
 
-func noProgram(c Client) string { return fmt.Sprintf("no boot program for %v", c.Arch) }
+func noProgram(c Client) Reason { return Reason{Code: CodeNoProgram, Arch: c.Arch} }
 
 // macOf is the Ethernet address of the client: chaddr, or for another kind of link
 // (InfiniBand has hlen 0 or 20) a client identifier of type 1. Nil when there is none.

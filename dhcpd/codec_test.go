@@ -142,7 +142,7 @@ func TestAMachineWithoutAProgram(t *testing.T) {
 	p, _, port := golden(t, "uefi-riscv64-discover")
 	d := newDesk(t, testPlan())
 	c := clientOf(p, port)
-	if !c.NoProgram || unwanted(p, c) != "no boot program for RISC-V UEFI" {
+	if !c.NoProgram || unwanted(p, c).String() != "no boot program for RISC-V UEFI" {
 		t.Errorf("a proxy says %q to it", unwanted(p, c))
 	}
 	r, err := d.build(context.Background(), p, guest{Client: c, server: ourAddr}, dhcpv4.MessageTypeOffer, ip("10.77.0.100"), 0, func(context.Context, Client) (Boot, bool) {

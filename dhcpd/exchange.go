@@ -14,38 +14,37 @@ import (
 	"github.com/pxectl/pxectl/dhcpd/leases"
 )
 
-// A courier carries the answer to one packet away: r is nil for silence, and why says
-// the reason for that, or for a NAK.
-type courier func(r *dhcpv4.DHCPv4, why string)
+// A replyFunc takes the answer to one packet. r is nil when there is none. why is the reason for that, or for a NAK.
+type replyFunc func(r *dhcpv4.DHCPv4, why Reason)
 
 // A bootAsker says what a client should boot; ok is false for nothing.
 type bootAsker func(ctx context.Context, c Client) (Boot, bool)
 
 // serve answers one packet of server mode: RFC 2131 section 4.3. What must be on the
 // disk first is carried later, by another goroutine.
-func (s *authority) serve(ctx context.Context, p *dhcpv4.DHCPv4, c Client, from origin, ask bootAsker, carry courier) {
+func (s *authority) serve(ctx context.Context, p *dhcpv4.DHCPv4, c Client, from origin, ask bootAsker, reply replyFunc) {
 	if p.OpCode != dhcpv4.OpcodeBootRequest {
-		carry(nil, "not a request")
+		reply(nil, Reason{Code: CodeNotRequest})
 		return
 	}
 	g, why := s.locate(p, c, s.ours(from.to))
-	if why != "" {
-		carry(nil, why)
+	if why.Code != "" {
+		reply(nil, why)
 		return
 	}
 	switch c.Type {
 	case dhcpv4.MessageTypeDiscover:
-		s.discover(ctx, p, g, from, ask, carry)
+		s.discover(ctx, p, g, from, ask, reply)
 	case dhcpv4.MessageTypeRequest:
-		s.request(ctx, p, g, from, ask, carry)
+		s.request(ctx, p, g, from, ask, reply)
 	case dhcpv4.MessageTypeDecline:
-		s.decline(p, g, from, carry)
+		s.decline(p, g, from, reply)
 	case dhcpv4.MessageTypeRelease:
-		s.release(p, g, from, carry)
+		s.release(p, g, from, reply)
 	case dhcpv4.MessageTypeInform:
-		s.inform(ctx, p, g, ask, carry)
+		s.inform(ctx, p, g, ask, reply)
 	default:
-		carry(nil, "a message that no client sends")
+		reply(nil, Reason{Code: CodeClientNever})
 	}
 }
 
@@ -56,11 +55,11 @@ type origin struct {
 	ifindex int
 }
 
-func (s *authority) discover(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from origin, ask bootAsker, carry courier) {
+func (s *authority) discover(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from origin, ask bootAsker, reply replyFunc) {
 	l, err := s.table.Offer(g.claim)
 	if err != nil {
 		s.scarce(g, err)
-		carry(nil, err.Error())
+		reply(nil, because(err))
 		return
 	}
 	if l.Doubtful {
@@ -70,11 +69,11 @@ func (s *authority) discover(ctx context.Context, p *dhcpv4.DHCPv4, g guest, fro
 		r, _, err := s.grant(ctx, p, g, dhcpv4.MessageTypeOffer, l.Addr, ask)
 		switch {
 		case err != nil:
-			carry(nil, err.Error())
+			reply(nil, because(err))
 		case l.Doubtful:
-			carry(r, "a client declined that address, and no other is free")
+			reply(r, Reason{Code: CodeDoubtful})
 		default:
-			carry(r, "")
+			reply(r, Reason{})
 		}
 	}
 	if s.prober == nil || !g.local || l.State == leases.Bound {
@@ -82,12 +81,12 @@ func (s *authority) discover(ctx context.Context, p *dhcpv4.DHCPv4, g guest, fro
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
-	switch started, busy := s.prober.start(g.id, func() { s.probe(g, l, from.ifindex, offer, carry) }); {
+	switch started, busy := s.prober.start(g.id, func() { s.probe(g, l, from.ifindex, offer, reply) }); {
 	case started:
 	case busy && g.claim.Known:
 		offer(l) // a flood of strangers' questions keeps no known machine waiting
 	default:
-		carry(nil, "its address is being probed")
+		reply(nil, Reason{Code: CodeProbing})
 	}
 }
 
@@ -100,7 +99,7 @@ func (s *authority) scarce(g guest, err error) {
 }
 
 // probe offers the first address that nobody answers for.
-func (s *authority) probe(g guest, l leases.Lease, ifindex int, offer func(leases.Lease), carry courier) {
+func (s *authority) probe(g guest, l leases.Lease, ifindex int, offer func(leases.Lease), reply replyFunc) {
 	var users []string
 	for range 3 {
 		mac, used := s.prober.used(ifindex, l.Addr)
@@ -109,14 +108,16 @@ func (s *authority) probe(g guest, l leases.Lease, ifindex int, offer func(lease
 			return
 		}
 		users = append(users, mac.String())
-		taken := fmt.Sprintf("%v is in use by %v, who did not get it from us", l.Addr, mac)
+		taken := l.Addr
 		if _, err := s.table.Decline(g.id, l.Addr, func(error) {}); err != nil {
-			carry(nil, err.Error())
+			reply(nil, because(err))
 			return
 		}
 		var err error
 		if l, err = s.table.Offer(g.claim); err != nil {
-			carry(nil, taken+"; "+err.Error())
+			why := because(err)
+			why.Addr, why.MAC = taken, mac
+			reply(nil, why)
 			return
 		}
 	}
@@ -126,7 +127,7 @@ func (s *authority) probe(g guest, l leases.Lease, ifindex int, offer func(lease
 		offer(l)
 		return
 	}
-	carry(nil, "three addresses in a row are in use by others")
+	reply(nil, Reason{Code: CodeAllInUse})
 }
 
 // A request says how a REQUEST is meant: RFC 2131 section 4.3.2 and its table 4.
@@ -160,147 +161,147 @@ func meant(p *dhcpv4.DHCPv4, unicast bool) (request, netip.Addr) {
 	return malformed, want
 }
 
-func (s *authority) request(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from origin, ask bootAsker, carry courier) {
+func (s *authority) request(ctx context.Context, p *dhcpv4.DHCPv4, g guest, from origin, ask bootAsker, reply replyFunc) {
 	state, want := meant(p, s.ours(from.to))
 	if state == malformed {
-		carry(nil, "a REQUEST without an address")
+		reply(nil, Reason{Code: CodeNoAddress, Type: dhcpv4.MessageTypeRequest})
 		return
 	}
 	if state == selecting && !s.isOurs(g.Selected, g) {
 		s.table.Refuse(g.subnet, g.id)
-		carry(nil, "takes the address offered by "+g.Selected.String())
+		reply(nil, Reason{Code: CodeOtherServer, Other: g.Selected})
 		return
 	}
-	nak := func(why string) { carry(s.refusal(p, g, why), why) }
+	nak := func(why Reason) { reply(s.refusal(p, g, why), why) }
 	here := s.subnets[g.subnet].prefix
 	own, had := s.table.Of(g.subnet, g.id)
 	recorded := had && own.State != leases.Offered || g.claim.Reserved.IsValid()
 	switch holder, held := s.table.At(want); {
 	case !here.Contains(want) && state == renewing:
-		carry(nil, fmt.Sprintf("%v is no address of ours", want))
+		reply(nil, Reason{Code: CodeNotOurs, Addr: want})
 		return
 	case !here.Contains(want):
-		nak(fmt.Sprintf("%v is not an address of %v", want, here))
+		nak(Reason{Code: CodeWrongSubnet, Addr: want, Subnet: here})
 		return
 	case state == initReboot && !recorded && !(held && holder.Client != g.id):
-		carry(nil, "no record of this client") // section 4.3.2: MUST remain silent
+		reply(nil, Reason{Code: CodeNoRecord}) // section 4.3.2: MUST remain silent
 		return
 	case state == initReboot && had && own.State == leases.Bound && own.Addr != want:
-		nak(fmt.Sprintf("its address is %v", own.Addr))
+		nak(Reason{Code: CodeItsAddress, Addr: want, Other: own.Addr})
 		return
 	}
 	g.claim.Renews = state == renewing || state == rebinding
 	r, t, err := s.grant(ctx, p, g, dhcpv4.MessageTypeAck, want, ask)
 	if err != nil {
-		carry(nil, err.Error())
+		reply(nil, because(err))
 		return
 	}
 	err = s.table.Bind(g.claim, want, s.now().Add(t), func(err error) {
 		if err != nil {
-			carry(nil, err.Error())
+			reply(nil, because(err))
 			return
 		}
-		carry(r, "")
+		reply(r, Reason{})
 	})
 	switch {
 	case err == nil:
 	case errors.Is(err, leases.ErrBusy), errors.Is(err, leases.ErrClosed):
-		carry(nil, err.Error())
+		reply(nil, because(err))
 	case state == rebinding && !recorded && errors.Is(err, leases.ErrElsewhere):
-		carry(nil, "another server's address, perhaps")
+		reply(nil, Reason{Code: CodePerhapsOther, Addr: want})
 	default:
-		nak(fmt.Sprintf("%v: %v", want, err))
+		why := because(err)
+		why.Addr = want
+		nak(why)
 	}
 }
 
-func (s *authority) decline(p *dhcpv4.DHCPv4, g guest, from origin, carry courier) {
+func (s *authority) decline(p *dhcpv4.DHCPv4, g guest, from origin, reply replyFunc) {
 	a := addr(p.RequestedIPAddress())
 	switch {
 	case !s.isOurs(g.Selected, g):
-		carry(nil, "declines to "+g.Selected.String())
+		reply(nil, Reason{Code: CodeDeclineOther, Other: g.Selected})
 		return
 	case !a.IsValid():
-		carry(nil, "declines no address")
+		reply(nil, Reason{Code: CodeNoAddress, Type: dhcpv4.MessageTypeDecline})
 		return
 	}
 	if s.prober != nil && g.local {
 		// Anybody can decline in another's name. The client itself does not answer for what it declines.
 		if started, _ := s.prober.start(g.id, func() {
 			if mac, used := s.prober.used(from.ifindex, a); used && mac.String() == g.MAC.String() {
-				carry(nil, fmt.Sprintf("%v is in use by the client itself, which declined it, or somebody in its name: nothing is changed", a))
+				reply(nil, Reason{Code: CodeDeclineSelf, Addr: a})
 				return
 			}
-			s.outOfUse(g, a, carry)
+			s.outOfUse(g, a, reply)
 		}); started {
 			return
 		}
 	}
-	s.outOfUse(g, a, carry)
+	s.outOfUse(g, a, reply)
 }
 
 // outOfUse keeps an address from clients for a while. A DECLINE is not answered.
-func (s *authority) outOfUse(g guest, a netip.Addr, carry courier) {
-	told := make(chan string, 1) // what else there is to say, which is known when the table has decided
+func (s *authority) outOfUse(g guest, a netip.Addr, reply replyFunc) {
+	freed := make(chan netip.Addr, 1) // the client's first declined address, which is known when the table has decided
 	back, err := s.table.Decline(g.id, a, func(err error) {
-		more := <-told
-		if err != nil {
-			more = ": " + err.Error()
+		why := Reason{Code: CodeDeclined, Addr: a, Other: <-freed, Err: err}
+		if err == nil && why.Other.IsValid() {
+			why.Code = CodeDeclinedFreed
 		}
-		carry(nil, fmt.Sprintf("%v in use by somebody else, says the client%s", a, more))
+		reply(nil, why)
 	})
 	switch {
 	case errors.Is(err, leases.ErrNotGiven):
-		carry(nil, fmt.Sprintf("declines %v, which it was not given a moment ago", a))
+		reply(nil, Reason{Code: CodeDeclineUngiven, Addr: a})
 	case err != nil:
-		carry(nil, err.Error())
-	case back.IsValid():
-		told <- fmt.Sprintf("; it declines one after the other, so %v, its first, is free again", back)
+		reply(nil, because(err))
 	default:
-		told <- ""
+		freed <- back
 	}
 }
 
-func (s *authority) release(p *dhcpv4.DHCPv4, g guest, from origin, carry courier) {
+func (s *authority) release(p *dhcpv4.DHCPv4, g guest, from origin, reply replyFunc) {
 	a := addr(p.ClientIPAddr)
 	switch {
 	case !s.isOurs(g.Selected, g):
-		carry(nil, "releases to "+g.Selected.String())
+		reply(nil, Reason{Code: CodeReleaseOther, Other: g.Selected})
 		return
 	case !a.IsValid():
-		carry(nil, "releases no address")
+		reply(nil, Reason{Code: CodeNoAddress, Type: dhcpv4.MessageTypeRelease})
 		return
 	case g.local && from.from.Addr().Unmap() != a:
 		// RFC 2131 section 4.4.4: it is sent from the address, which a stranger must forge, too.
-		carry(nil, fmt.Sprintf("releases %v and sends from %v", a, from.from.Addr()))
+		reply(nil, Reason{Code: CodeReleaseFrom, Addr: a, Other: from.from.Addr()})
 		return
 	}
 	ok, err := s.table.Release(g.id, a, func(err error) {
 		if err != nil {
-			carry(nil, err.Error())
+			reply(nil, because(err))
 			return
 		}
-		carry(nil, fmt.Sprintf("%v given back", a))
+		reply(nil, Reason{Code: CodeReleased, Addr: a})
 	})
 	switch {
 	case err != nil:
-		carry(nil, err.Error())
+		reply(nil, because(err))
 	case !ok:
-		carry(nil, fmt.Sprintf("%v is not its address", a))
+		reply(nil, Reason{Code: CodeReleaseWrong, Addr: a})
 	}
 }
 
 // inform tells a client with an address of its own about everything else: section 4.3.5.
-func (s *authority) inform(ctx context.Context, p *dhcpv4.DHCPv4, g guest, ask bootAsker, carry courier) {
+func (s *authority) inform(ctx context.Context, p *dhcpv4.DHCPv4, g guest, ask bootAsker, reply replyFunc) {
 	if !addr(p.ClientIPAddr).IsValid() {
-		carry(nil, "asks for information and tells no address")
+		reply(nil, Reason{Code: CodeNoAddress, Type: dhcpv4.MessageTypeInform})
 		return
 	}
 	r, err := s.build(ctx, p, g, dhcpv4.MessageTypeAck, netip.Addr{}, 0, ask)
 	if err != nil {
-		carry(nil, err.Error())
+		reply(nil, because(err))
 		return
 	}
-	carry(r, "")
+	reply(r, Reason{})
 }
 
 // isOurs says whether a server identifier means us.
@@ -373,9 +374,9 @@ func (s *authority) build(ctx context.Context, p *dhcpv4.DHCPv4, g guest, kind d
 }
 
 // refusal is a NAK: section 4.3.2, table 3.
-func (s *authority) refusal(p *dhcpv4.DHCPv4, g guest, why string) *dhcpv4.DHCPv4 {
+func (s *authority) refusal(p *dhcpv4.DHCPv4, g guest, why Reason) *dhcpv4.DHCPv4 {
 	r := blank(p, dhcpv4.MessageTypeNak, g.server)
-	r.UpdateOption(dhcpv4.OptMessage(why))
+	r.UpdateOption(dhcpv4.OptMessage(why.String()))
 	viaRelay(r) // the client may have no address there; it has its old one no more
 	return r
 }

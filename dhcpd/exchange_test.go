@@ -101,7 +101,7 @@ func (d *desk) hear(p *dhcpv4.DHCPv4, unicast bool) (*dhcpv4.DHCPv4, string) {
 		in.to = ourAddr
 	}
 	ask := func(context.Context, Client) (Boot, bool) { return testBoot, true }
-	d.serve(context.Background(), p, clientOf(p, dhcpPort), in, ask, func(r *dhcpv4.DHCPv4, why string) { ends <- end{r, why} })
+	d.serve(context.Background(), p, clientOf(p, dhcpPort), in, ask, func(r *dhcpv4.DHCPv4, why Reason) { ends <- end{r, why.String()} })
 	e := <-ends
 	return e.r, e.why
 }

@@ -36,7 +36,6 @@ type Overheard struct {
 	TFTP      string             // option 66: the same as a name
 	Class     string             // option 60: "PXEClient", "HTTPClient" or nothing
 	XID       dhcpv4.TransactionID
-	Text      string // one line
 }
 
 // Boots says whether the answer tells the client what to boot: a file, or a PXE menu.
@@ -226,12 +225,11 @@ func parseOverheard(raw []byte) (Overheard, error) {
 	if o.File == "" {
 		o.File = p.BootFileName
 	}
-	o.Text = o.line()
 	return o, nil
 }
 
-// line tells it in words; what the packet holds is quoted where it is free text.
-func (o Overheard) line() string {
+// String is one line. Free text of the packet is quoted.
+func (o Overheard) String() string {
 	s := fmt.Sprintf("%v from another server, %v", o.Type, o.Server)
 	if o.Addr.IsValid() {
 		s += fmt.Sprintf(": the address %v", o.Addr)

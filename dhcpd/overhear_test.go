@@ -60,8 +60,8 @@ func TestParseOverheard(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, err := parseOverheard(c.raw)
-			if err != nil || o.Text != c.text || o.Boots() != c.boots {
-				t.Errorf("parseOverheard() = %q, boots %v, %v, want %q, %v", o.Text, o.Boots(), err, c.text, c.boots)
+			if err != nil || o.String() != c.text || o.Boots() != c.boots {
+				t.Errorf("parseOverheard() = %q, boots %v, %v, want %q, %v", o.String(), o.Boots(), err, c.text, c.boots)
 			}
 		})
 	}
@@ -101,7 +101,7 @@ func FuzzParseOverheard(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		o, err := parseOverheard(raw)
-		if err == nil && (o.Text == "" || !o.Server.Is4() || strings.ContainsAny(o.Text, "\n\x1b")) {
+		if err == nil && (o.String() == "" || !o.Server.Is4() || strings.ContainsAny(o.String(), "\n\x1b")) {
 			t.Errorf("parseOverheard(%x) = %+v, want a server and one line for a terminal", raw, o)
 		}
 	})
@@ -164,7 +164,7 @@ func TestOverhearing(t *testing.T) {
 		t.Helper()
 		select {
 		case o := <-heard:
-			if !strings.HasPrefix(o.Text, want) || !strings.HasSuffix(o.Text, `, and to boot "pxelinux.0" from 10.77.0.9`) || !o.Boots() || o.Interface != "br0" {
+			if !strings.HasPrefix(o.String(), want) || !strings.HasSuffix(o.String(), `, and to boot "pxelinux.0" from 10.77.0.9`) || !o.Boots() || o.Interface != "br0" {
 				t.Errorf("overheard %+v, want %q with its boot file", o, want)
 			}
 		case <-time.After(patience):

@@ -85,8 +85,8 @@ func TestGoldenPackets(t *testing.T) {
 				t.Fatal(err)
 			}
 			out := fmt.Sprintf("client %s\nwants URL: %v\n\n%s\n", shown, c.WantsURL(), p.Summary())
-			if why := unwanted(p, c); why != "" {
-				out += "no answer: " + why + "\n"
+			if why := unwanted(p, c); why.Code != "" {
+				out += "no answer: " + why.String() + "\n"
 			} else {
 				r, err := answer(p, c, testBoot)
 				if err != nil {
@@ -359,7 +359,7 @@ func FuzzClassify(f *testing.F) {
 			t.Errorf("UUID %q, want 36 characters or none", c.UUID)
 		}
 		if !strings.HasPrefix(c.Vendor, "PXEClient") && !strings.HasPrefix(c.Vendor, "HTTPClient") {
-			if c.Class != ClassOther || unwanted(p, c) == "" {
+			if c.Class != ClassOther || unwanted(p, c).Code == "" {
 				t.Errorf("a client of vendor class %q is class %s and gets an answer", c.Vendor, c.Class)
 			}
 		}
@@ -381,7 +381,7 @@ func FuzzAnswer(f *testing.F) {
 			port = pxePort
 		}
 		c := clientOf(p, port)
-		if unwanted(p, c) != "" {
+		if unwanted(p, c).Code != "" {
 			return
 		}
 		r, err := answer(p, c, Boot{File: file, URL: url})

@@ -25,6 +25,21 @@ type Boot struct {
 	Short string
 }
 
+// errOwnAddress is an interface that has no address.
+var errOwnAddress = errors.New("our own address is not known")
+
+// A bootError is about a boot file or URL that cannot be told.
+type bootError struct{ error }
+
+func badBoot(format string, args ...any) error { return bootError{fmt.Errorf(format, args...)} }
+
+func (e bootError) Unwrap() error { return e.error }
+
+// tooLong is an answer that does not fit what the client takes.
+type tooLong string
+
+func (e tooLong) Error() string { return string(e) }
+
 // The form of the answer per class. All have: type OFFER or ACK, yiaddr 0, siaddr and
 // option 54 our address (iPXE tells proxies apart by 54, else siaddr, so they are kept
 // equal), option 60, options 97, 61 and 82 as they came.
@@ -44,7 +59,7 @@ type Boot struct {
 //	           dropped by EDK2 (HttpBootDhcp4.c).
 func answer(p *dhcpv4.DHCPv4, c Client, b Boot) (*dhcpv4.DHCPv4, error) {
 	if !c.Server.Is4() {
-		return nil, errors.New("our own address is not known")
+		return nil, errOwnAddress
 	}
 	file, err := bootFile(c, b)
 	if err != nil {
@@ -130,16 +145,16 @@ func bootFile(c Client, b Boot) (string, error) {
 	case c.WantsURL() && b.URL != "":
 		return b.URL, checkURL(b.URL)
 	case c.Class == ClassHTTP, c.Class == ClassOwnIPXE:
-		return "", fmt.Errorf("a client of class %s needs a URL and got none", c.Class)
+		return "", badBoot("a client of class %s needs a URL and got none", c.Class)
 	case b.File == "":
-		return "", fmt.Errorf("a client of class %s needs the name of a boot file and got none", c.Class)
+		return "", badBoot("a client of class %s needs the name of a boot file and got none", c.Class)
 	case c.Class == ClassIPXE:
 		u := (&url.URL{Scheme: "tftp", Host: c.Server.String(), Path: "/" + b.File}).String()
 		return u, checkURL(u)
 	case len(b.File) > fileLen:
-		return "", fmt.Errorf("boot file name %q: %d bytes, at most %d fit", b.File, len(b.File), fileLen)
+		return "", badBoot("boot file name %q: %d bytes, at most %d fit", b.File, len(b.File), fileLen)
 	case strings.ContainsRune(b.File, 0):
-		return "", fmt.Errorf("boot file name %q: it would end at its NUL", b.File)
+		return "", badBoot("boot file name %q: it would end at its NUL", b.File)
 	}
 	return b.File, nil
 }
@@ -149,13 +164,13 @@ func bootFile(c Client, b Boot) (string, error) {
 func checkURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil {
-		return fmt.Errorf("boot URL: %w", err)
+		return badBoot("boot URL: %w", err)
 	}
 	if _, err := netip.ParseAddr(u.Hostname()); err != nil {
-		return fmt.Errorf("boot URL %q: the host must be an IP address, for clients without DNS", s)
+		return badBoot("boot URL %q: the host must be an IP address, for clients without DNS", s)
 	}
 	if len(s) > 255 {
-		return fmt.Errorf("boot URL %q: %d bytes, at most 255 fit into option 67", s, len(s))
+		return badBoot("boot URL %q: %d bytes, at most 255 fit into option 67", s, len(s))
 	}
 	return nil
 }
@@ -192,7 +207,7 @@ func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) 
 			r.Options.Del(spare[0])
 			spare = spare[1:]
 		default:
-			return nil, fmt.Errorf("the answer has %d bytes and the client takes %d; its relay's option 82 has %d of them", size, limit, len(r.GetOneOption(dhcpv4.OptionRelayAgentInformation)))
+			return nil, tooLong(fmt.Sprintf("the answer has %d bytes and the client takes %d; its relay's option 82 has %d of them", size, limit, len(r.GetOneOption(dhcpv4.OptionRelayAgentInformation))))
 		}
 	}
 }

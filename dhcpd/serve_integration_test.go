@@ -44,7 +44,7 @@ func newRackFor(t *testing.T, plan Plan, known func(Client) bool) *rack {
 		Observe: func(s Seen) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.seen = append(r.seen, s.Text)
+			r.seen = append(r.seen, s.String())
 		},
 	})
 	if err != nil {

@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -46,17 +44,6 @@ const (
 // alone; the server then stays silent and the firmware goes on to its next boot device.
 // It has about a second and is called from several goroutines.
 type Decider func(ctx context.Context, c Client) (b Boot, ok bool)
-
-// Seen is one packet that arrived and what became of it. Ordinary DHCP clients are
-// reported, too: their packets are a sign of life of an operating system.
-type Seen struct {
-	Time time.Time
-	Client
-	Answer dhcpv4.MessageType // what was sent: OFFER or ACK; 0 when nothing was
-	Boot   string             // the boot file or URL in the answer
-	Lease  netip.Addr         // the address in the answer; none in proxy mode
-	Text   string             // one line: what was said, and why when nothing was sent
-}
 
 // Config is what a Server needs. Interfaces and Decide are required.
 type Config struct {
@@ -273,23 +260,23 @@ func (s *Server) packet(ctx context.Context, k socket, raw []byte, in origin) {
 	c := s.recall(p, classify(p, k.port, s.cfg.Program))
 	c.Interface, c.Server, c.Odd = iface.Name, iface.Addr, odd
 	if !ok {
-		s.report(c, nil, "", fmt.Sprintf("interface %s is not a provisioning interface", iface.Name))
+		s.report(c, nil, "", Reason{Code: CodeInterface, Name: iface.Name})
 		return
 	}
 	if s.authority != nil && k.port == dhcpPort {
-		s.authority.serve(ctx, p, c, in, s.ask, func(r *dhcpv4.DHCPv4, why string) {
+		s.authority.serve(ctx, p, c, in, s.ask, func(r *dhcpv4.DHCPv4, why Reason) {
 			if r == nil {
 				s.report(c, nil, "", why)
 				return
 			}
-			if why == "" && c.NoProgram {
+			if why.Code == "" && c.NoProgram {
 				why = noProgram(c)
 			}
 			s.deliver(k, r, c, leaseDestination(c, p, r, in.from), in.ifindex, why)
 		})
 		return
 	}
-	if why := unwanted(p, c); why != "" {
+	if why := unwanted(p, c); why.Code != "" {
 		s.report(c, nil, "", why)
 		return
 	}
@@ -298,17 +285,17 @@ func (s *Server) packet(ctx context.Context, k socket, raw []byte, in origin) {
 		s.report(c, nil, "", why)
 		return
 	}
-	s.deliver(k, r, c, destination(c, in.from), in.ifindex, "")
+	s.deliver(k, r, c, destination(c, in.from), in.ifindex, Reason{})
 }
 
 // deliver sends an answer and reports it; why is the reason when it is a NAK.
-func (s *Server) deliver(k socket, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPort, ifindex int, why string) {
+func (s *Server) deliver(k socket, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPort, ifindex int, why Reason) {
 	switch err := send(k.udp, r, c, dst, ifindex); {
 	case errors.Is(err, net.ErrClosed):
 		return // we are stopping; the client asks again
 	case err != nil:
 		s.cfg.Log.Error("dhcp: send", "mac", c.MAC.String(), "interface", c.Interface, "to", dst, "err", err)
-		s.report(c, nil, "", fmt.Sprintf("answer could not be sent to %v: %v", dst, err))
+		s.report(c, nil, "", Reason{Code: CodeAnswerFailed, Name: dst.String(), Err: err})
 		return
 	}
 	s.report(c, r, r.BootFileNameOption(), why)
@@ -331,17 +318,17 @@ func (s *Server) recall(p *dhcpv4.DHCPv4, c Client) Client {
 }
 
 // decide asks the Decider and builds the answer; a nil answer comes with the reason.
-func (s *Server) decide(ctx context.Context, p *dhcpv4.DHCPv4, c Client) (r *dhcpv4.DHCPv4, why string) {
+func (s *Server) decide(ctx context.Context, p *dhcpv4.DHCPv4, c Client) (r *dhcpv4.DHCPv4, why Reason) {
 	boot, ok := s.ask(ctx, c)
 	if !ok {
-		return nil, "left alone"
+		return nil, Reason{Code: CodeLeftAlone}
 	}
 	r, err := answer(p, c, boot)
 	if err != nil {
 		s.cfg.Log.Error("dhcp: no answer possible", "mac", c.MAC.String(), "class", c.Class, "arch", c.Arch, "err", err)
-		return nil, err.Error()
+		return nil, because(err)
 	}
-	return r, ""
+	return r, Reason{}
 }
 
 // ask asks the Decider, and not for long.
@@ -363,40 +350,18 @@ func send(conn *net.UDPConn, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPort, ifi
 	return err
 }
 
-// report logs the one line of this packet and tells the observer.
-func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot, why string) {
-	seen := Seen{Time: s.cfg.Now(), Client: c, Boot: boot}
-	level, what := slog.LevelDebug, "no answer: "+why
+// report logs one line about a packet and tells the observer.
+func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot string, why Reason) {
+	seen := Seen{Time: s.cfg.Now(), Client: c, Boot: boot, Reason: why}
+	level := slog.LevelDebug
 	if r != nil {
-		seen.Answer = r.MessageType()
-		short, _, _ := strings.Cut(boot, "?") // a script's URL goes on with iPXE's settings; Seen.Boot has them
-		what = seen.Answer.String()
+		seen.Answer, seen.Lease = r.MessageType(), addr(r.YourIPAddr)
 		if c.Class != ClassOther || seen.Answer != dhcpv4.MessageTypeOffer { // the ACK says it all
 			level = slog.LevelInfo
 		}
-		if seen.Lease = addr(r.YourIPAddr); seen.Lease.IsValid() {
-			what += " " + seen.Lease.String()
-		}
-		if short != "" {
-			what += " " + short
-		}
-		if why != "" {
-			what += ": " + why
-		}
 	}
-	kind := string(c.Class)
-	switch {
-	case c.Class == ClassOther && c.Vendor != "":
-		kind += " " + strconv.Quote(c.Vendor)
-	case c.HasArch && c.Class != ClassOther:
-		kind += " (" + c.Arch.String() + ")"
-	}
-	if c.Odd != "" {
-		kind += ", malformed (" + c.Odd + "),"
-	}
-	seen.Text = c.Type.String() + " from " + kind + " on port " + strconv.Itoa(c.Port) + ": " + what
 	if s.cfg.Log.Enabled(context.Background(), level) {
-		s.cfg.Log.Log(context.Background(), level, "dhcp: "+seen.Text,
+		s.cfg.Log.Log(context.Background(), level, "dhcp: "+seen.String(),
 			"mac", c.MAC.String(), "uuid", c.UUID, "interface", c.Interface, "type", c.Type.String(), "class", string(c.Class),
 			"arch", uint16(c.Arch), "vendor", c.Vendor, "user_class", c.UserClass, "xid", c.XID.String(), "relay", c.Relay)
 	}

@@ -68,7 +68,7 @@ func TestDecide(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s, _ := quiet(tc.decide)
 			r, why := s.decide(context.Background(), p, c)
-			if !strings.Contains(why, tc.why) || (r == nil) != (tc.why != "") {
+			if !strings.Contains(why.String(), tc.why) || (r == nil) != (tc.why != "") {
 				t.Errorf("decide() = %v, %q, want the reason %q", r, why, tc.why)
 			}
 		})
@@ -104,7 +104,7 @@ func TestPacketsThatAreOnlySeen(t *testing.T) {
 			s.links = &links{configured: map[string]netip.Addr{"prov": ourAddr}, names: map[int]string{7: "prov", 8: "office"}, now: s.cfg.Now}
 			_, raw, port := golden(t, tc.packet)
 			s.packet(context.Background(), socket{port: port}, raw, origin{from: netip.MustParseAddrPort("0.0.0.0:68"), ifindex: tc.ifindex})
-			if got := seen(); len(got) != 1 || got[0].Text != tc.want || got[0].Answer != dhcpv4.MessageTypeNone {
+			if got := seen(); len(got) != 1 || got[0].String() != tc.want || got[0].Answer != dhcpv4.MessageTypeNone {
 				t.Errorf("seen %+v, want one packet with the text %q", got, tc.want)
 			}
 		})

@@ -3,10 +3,13 @@ package diagnose
 import (
 	"cmp"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/ipxe"
 )
 
 // How long each stretch of a boot may be silent before that is worth a word. The longest that were measured are a third of it.
@@ -39,7 +42,7 @@ func (b boot) stopped(events []inventory.Event, from time.Time) breakdown {
 	all := traces(events, from)
 	last := b.where(&all[len(all)-1])
 	if len(all) > 1 && last.underWay {
-		if t := &all[len(all)-2]; t.agent == nil && (t.script == nil || t.script.Data["action"] != "local") {
+		if t := &all[len(all)-2]; t.agent == nil && (t.script == nil || t.script.Data[inventory.DataAction] != string(ipxe.Local)) {
 			before := b.at(t.last.Add(time.Hour)).where(t) // as if it had been waited for
 			before.stage += fmt.Sprintf("; it began another boot %s ago", b.ago(all[len(all)-1].last))
 			return before
@@ -74,7 +77,7 @@ func (b boot) where(t *trace) breakdown {
 	}
 	br = b.complained(t, br)
 	if t.deaf != nil && strings.Contains(br.next, "`pxectl console ") {
-		br.next += " (when pxectl listened: " + t.deaf.Data["none"] + ")"
+		br.next += " (when pxectl listened: " + t.deaf.Data[inventory.DataAbsent] + ")"
 	}
 	return br
 }
@@ -103,7 +106,7 @@ func (b boot) unseen(t *trace) breakdown {
 	cable := "is network boot first in its boot order, and is the cable of that card in the provisioning network?"
 	switch p := b.m.Power; {
 	case t.foreign != nil:
-		name := t.foreign.Data["interface"]
+		name := t.foreign.Data[inventory.DataInterface]
 		return breakdown{
 			stage:    "its requests arrive on " + name + ", which is not a provisioning interface",
 			next:     "add " + name + " to provisioning.interfaces in appliance.yaml, or plug the machine into the provisioning network",
@@ -115,7 +118,7 @@ func (b boot) unseen(t *trace) breakdown {
 			ev = t.lease
 		}
 		return breakdown{
-			stage:    "the DHCP server " + ev.Data["server"] + " answers it, and its own requests do not reach us",
+			stage:    "the DHCP server " + ev.Data[inventory.DataServer] + " answers it, and its own requests do not reach us",
 			next:     "let UDP 67 in, and have the relay between send to this appliance too",
 			decisive: ev,
 		}
@@ -138,32 +141,32 @@ func (b boot) asking(t *trace) breakdown {
 	case !b.quiet(t, firmwareAsks):
 		return going("it asked by DHCP " + b.ago(t.last) + " ago")
 	case t.rival != nil && (t.offered != nil || t.told != nil):
-		server := t.rival.Data["server"]
+		server := t.rival.Data[inventory.DataServer]
 		return breakdown{
-			stage:    fmt.Sprintf("another DHCP server, %s, told it to boot %q, and it never came to us for ours", server, t.rival.Data["boot"]),
+			stage:    fmt.Sprintf("another DHCP server, %s, told it to boot %q, and it never came to us for ours", server, t.rival.Data[inventory.DataBoot]),
 			next:     "take the boot options (66, 67, next-server) out of " + server + ", at least for this machine",
 			decisive: t.rival,
 		}
-	case (t.offered != nil || t.told != nil && t.told.Data["port"] == "67") && t.took == nil:
+	case (t.offered != nil || t.told != nil && t.told.Data[inventory.DataPort] == "67") && t.took == nil:
 		return breakdown{
 			stage:    "it has our offer and took no address: no DHCP server gave it one",
 			next:     "does the DHCP server of this network run, with free addresses? `pxectl doctor` names those that were heard",
 			decisive: cmp.Or(t.offered, t.told),
 		}
-	case t.told != nil && strings.HasPrefix(t.told.Data["boot"], "http"):
+	case t.told != nil && strings.HasPrefix(t.told.Data[inventory.DataBoot], "http"):
 		return breakdown{
-			stage:    "it was told to load " + bare(t.told.Data["boot"]) + ", and no request for it came",
+			stage:    "it was told to load " + bare(t.told.Data[inventory.DataBoot]) + ", and no request for it came",
 			next:     "let the HTTP port (http.port, TCP 8080 by default) in; has it got an address from the DHCP server?",
 			decisive: t.told,
 		}
 	case t.told != nil:
 		return breakdown{
-			stage:    "it was told on port 4011 to fetch " + t.told.Data["boot"] + ", and no TFTP request for it came",
+			stage:    "it was told on port 4011 to fetch " + t.told.Data[inventory.DataBoot] + ", and no TFTP request for it came",
 			next:     "let UDP 69 in, and " + b.console(),
 			decisive: t.told,
 		}
 	case t.offered != nil:
-		server := cmp.Or(t.took.Data["selected"], "its DHCP server")
+		server := cmp.Or(t.took.Data[inventory.DataSelected], "its DHCP server")
 		return breakdown{
 			stage: "it has our offer and an address from " + server + ", and neither a request on port 4011 nor one by TFTP came",
 			next: "let UDP 4011 and 69 in; or " + server + " told it to boot something else, in an answer that was not broadcast: " +
@@ -176,73 +179,79 @@ func (b boot) asking(t *trace) breakdown {
 	return breakdown{stage: "it took an address and did not ask what to boot", next: "is network boot what it does?", decisive: t.took}
 }
 
-// unanswered is about a machine whose request we left without an answer, or without a boot program in it. The reasons are dhcpd's own words.
+// unanswered is about a machine whose request we left without an answer, or without a boot program in it.
 func (b boot) unanswered(ev *inventory.Event) breakdown {
-	_, why, silent := strings.Cut(ev.Text, "no answer: ")
-	br := breakdown{stage: "it asked by DHCP and got no answer: " + why, decisive: ev}
-	if !silent {
+	code := dhcpd.Code(ev.Data[inventory.DataReason])
+	if code == dhcpd.CodeProbing {
+		return going("it asked by DHCP, and whether its address is free is being asked by ARP")
+	}
+	br := breakdown{stage: "it asked by DHCP and got no answer: " + cmp.Or(ev.Data[inventory.DataWhy], ev.Text), decisive: ev}
+	if ev.Data[inventory.DataAnswer] != "" {
 		br.stage = "it asked by DHCP and got an address and nothing to boot: there is no boot program for what it says it is"
 	}
-	has := func(text string) bool { return strings.Contains(why, text) }
 	const another = "choose another boot mode in its firmware: BIOS or 64-bit UEFI, PXE or HTTP over IPv4"
-	switch {
-	case why == "left alone" && b.m.ID != "":
-		br.next = "it is known, so there is no boot program for what it says it is, or `boot` in appliance.yaml silences it; " + another
-	case why == "left alone":
+	switch code {
+	case dhcpd.CodeLeftAlone:
 		br.next = "`pxectl machine add NAME --mac " + string(ev.MAC) + "`, or discovery.policy: approve, if it should boot from here"
-	case has("no free address in the pool"):
-		br.next = "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; or widen dhcp.server.subnets[].pools"
-	case has("unknown machines hold"):
-		br.next = "known ones get an address: `pxectl machine add NAME --mac " + string(ev.MAC) + "`; or delete leases (`pxectl lease list`), or raise dhcp.server.unknown_share"
-		if b.m.State == inventory.Discovered {
-			br.next = strings.Replace(br.next, "machine add NAME --mac "+string(ev.MAC), "machine approve "+b.m.Name, 1)
+		if b.m.ID != "" {
+			br.next = "it is known, so there is no boot program for what it says it is, or `boot` in appliance.yaml silences it; " + another
 		}
-	case has("declined it, or somebody"), has("was not given a moment ago"), has("and sends from"):
+	case dhcpd.CodeNoFree:
+		br.next = "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; or widen dhcp.server.subnets[].pools"
+	case dhcpd.CodeShare:
+		admit := "machine add NAME --mac " + string(ev.MAC)
+		if b.m.State == inventory.Discovered {
+			admit = "machine approve " + b.m.Name
+		}
+		br.next = "known ones get an address: `pxectl " + admit + "`; or delete leases (`pxectl lease list`), or raise dhcp.server.unknown_share"
+	case dhcpd.CodeDeclineSelf, dhcpd.CodeDeclineUngiven, dhcpd.CodeReleaseFrom:
 		br.next = "it or somebody on the wire sends DHCP messages that do not fit: look at the wire with `tcpdump -n port 67`"
-	case has("declines one after the other"):
+	case dhcpd.CodeDeclinedFreed:
 		br.next = "it finds every address in use: a network loop, a router that answers ARP for others, or addresses of the pool set by hand"
-	case has("in use by"):
+	case dhcpd.CodeDeclined, dhcpd.CodeAllInUse:
 		br.next = "somebody sets addresses of the pool by hand: take those out of dhcp.server.subnets[].pools"
-	case has("no subnet"):
+	case dhcpd.CodeNoSubnet:
 		br.next = "add its network to dhcp.server.subnets in appliance.yaml"
-	case has("could not be sent"):
+	case dhcpd.CodeAnswerFailed:
 		br.next = "`pxectl doctor`: is the interface up? Behind a relay, is there a route to it?"
-	case has("the disk"), has("lease file"), has("dhcp leases"):
+	case dhcpd.CodeDiskBusy, dhcpd.CodeLeaseFile:
 		br.next = "`pxectl doctor`: is the disk of data_dir full or slow?"
-	case has("is being probed"):
-		return going("it asked by DHCP, and whether its address is free is being asked by ARP")
-	case has("its relay's option 82"):
+	case dhcpd.CodeTooLong:
 		br.next = "let the relay say less in option 82 (circuit and remote id), or take options out of dhcp.server.subnets[].options"
-	case has("no boot program for RISC-V"), has("no boot program for LoongArch"), has("no boot program for ARM "):
-		br.next = "pxectl boots x86 and 64-bit ARM machines; docs/firmware.md has the architectures"
-	case has("asks for the address that it had before"):
+	case dhcpd.CodeRebooting:
 		br.next = "its DHCP server's to answer: " + b.console()
-	case has("boot file name"), has("boot URL"):
+	case dhcpd.CodeBootFile:
 		br.next = "correct `boot` in appliance.yaml"
-	case !silent, has("no boot program for"), has("its architecture"):
+	case dhcpd.CodeNoProgram, dhcpd.CodeNoArch:
 		br.next = another
+		if n, err := strconv.ParseUint(ev.Data[inventory.DataArch], 10, 16); err == nil && dhcpd.Arch(n).Foreign() {
+			br.next = "pxectl boots x86 and 64-bit ARM machines; docs/firmware.md has the architectures"
+		}
 	default:
 		br.next = b.console()
+		if ev.Data[inventory.DataAnswer] != "" {
+			br.next = another
+		}
 	}
 	return br
 }
 
 // transferring is about a machine that asked by TFTP and has no boot program yet.
 func (b boot) transferring(t *trace) breakdown {
-	file := t.tftp.Data["file"]
+	file := t.tftp.Data[inventory.DataFile]
 	br := breakdown{decisive: t.tftp}
-	switch t.tftp.Data["result"] {
-	case "missing":
+	switch result(t.tftp) {
+	case inventory.TFTPMissing:
 		br.stage, br.next = fmt.Sprintf("it asked by TFTP for %q, which is not ours", file), "who told it that name? `pxectl doctor` names other DHCP servers with boot options"
 		if t.rival != nil {
-			br.next = "take the boot options (66, 67, next-server) out of " + t.rival.Data["server"] + ", which names that file"
+			br.next = "take the boot options (66, 67, next-server) out of " + t.rival.Data[inventory.DataServer] + ", which names that file"
 		}
-	case "malformed":
+	case inventory.TFTPMalformed:
 		br.stage, br.next = "what it sent to the TFTP port is no request ("+t.tftp.Text+")", "look at it with `tcpdump -nX udp port 69`; another boot mode in its firmware may do; "+b.console()
-	case "stalled":
+	case inventory.TFTPStalled:
 		br.stage = fmt.Sprintf("it asked for %s by TFTP, and the transfer stalls", file)
 		br.next = "full-size frames get lost on the way: compare the MTU of all bridges, VLANs and switch ports with 1500; then a firewall between, then the cable"
-	case "size", "sent":
+	case inventory.TFTPSize, inventory.TFTPSent:
 		if !b.quiet(t, firmwareAsks) {
 			return going("it is about to fetch " + file + " by TFTP")
 		}
@@ -255,9 +264,9 @@ func (b boot) transferring(t *trace) breakdown {
 
 // loaded is about a machine that has a boot program, which has not asked for its script.
 func (b boot) loaded(t *trace) breakdown {
-	name := t.program.Data["file"]
+	name := t.program.Data[inventory.DataFile]
 	if name == "" {
-		name = bare(t.program.Data["path"])
+		name = bare(t.program.Data[inventory.DataPath])
 	}
 	switch {
 	case !b.quiet(t, programStarts):
@@ -279,14 +288,14 @@ func (b boot) loaded(t *trace) breakdown {
 func (b boot) scripted(t *trace) breakdown {
 	console := b.console()
 	br := breakdown{decisive: t.script}
-	switch reason := t.script.Data["reason"]; {
-	case t.script.Data["action"] == "local":
+	switch reason := t.script.Data[inventory.DataReason]; {
+	case t.script.Data[inventory.DataAction] == string(ipxe.Local):
 		br.stage, br.next = "its script sent it to its own disk ("+reason+")", "nothing, if it should; else `pxectl deploy` or `pxectl machine approve` it"
-	case t.script.Data["action"] == "wait":
+	case t.script.Data[inventory.DataAction] == string(ipxe.Wait):
 		br.stage, br.next = "it waits in its boot program: "+reason, "`pxectl ramdisk build`; it goes on by itself"
 	case t.cut != nil:
 		br.decisive = t.cut
-		br.stage = fmt.Sprintf("its download of %s was cut off after %s of %s bytes", t.cut.Data["path"], cmp.Or(t.cut.Data["bytes"], "0"), t.cut.Data["want"])
+		br.stage = fmt.Sprintf("its download of %s was cut off after %s of %s bytes", t.cut.Data[inventory.DataPath], cmp.Or(t.cut.Data[inventory.DataBytes], "0"), t.cut.Data[inventory.DataWant])
 		br.next = "packets get lost: compare the MTU of all bridges, VLANs and switch ports with 1500, then the cable; " + console
 	case t.kernel == nil && !b.quiet(t, programStarts), t.initrd == nil && t.kernel != nil && !b.quiet(t, kernelStarts):
 		return going("it asked for its script " + b.ago(t.script.At) + " ago and loads the ramdisk")
@@ -308,7 +317,7 @@ func (b boot) scripted(t *trace) breakdown {
 
 // card names the network card that was booted from, as far as that is known.
 func (b boot) card(t *trace) string {
-	nic := t.script.Data["nic"]
+	nic := t.script.Data[inventory.DataNIC]
 	if b.m.Report != nil {
 		for _, p := range b.m.Report.PCI {
 			if p.Vendor+":"+p.Device == nic && p.Driver == "" {

@@ -78,5 +78,5 @@ func gravity(e *inventory.Event) int {
 }
 
 func complaintOf(e *inventory.Event) Complaint {
-	return Complaint{Subject(e.Data["complaint"]), e.Data["quote"]}
+	return Complaint{Subject(e.Data[inventory.DataComplaint]), e.Data[inventory.DataQuote]}
 }

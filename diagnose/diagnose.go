@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/power"
 )
 
 // A Diagnosis says how far a machine came, why not further, and what to do next.
@@ -114,7 +113,7 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 // askBMC is the next move when a machine's BMC is in trouble.
 func askBMC(m inventory.Machine) string {
 	again := "`pxectl power status " + m.Name + "` asks it again"
-	if strings.Contains(m.BMC.Error, power.ErrRefused.Error()) {
+	if m.BMC.Refused {
 		return Credentials(m) + ", then " + again
 	}
 	return again

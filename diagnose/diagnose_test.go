@@ -2,11 +2,18 @@ package diagnose
 
 import (
 	"cmp"
+	"errors"
+	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/dhcpd/leases"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -15,10 +22,12 @@ var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 const testMAC = inventory.MAC("52:54:00:00:00:01")
 
 // sign is an event as the boot plane's observers write it: kind, then pairs of data.
-func sign(second int, kind, text string, pairs ...string) inventory.Event {
+func sign(second int, kind inventory.EventKind, text string, pairs ...string) inventory.Event {
 	e := inventory.Event{Seq: uint64(1000 + second), At: noon.Add(time.Duration(second) * time.Second), MAC: testMAC, Kind: kind, Text: text, Data: map[string]string{}}
 	for i := 0; i < len(pairs); i += 2 {
-		e.Data[pairs[i]] = pairs[i+1]
+		if pairs[i+1] != "" {
+			e.Data[pairs[i]] = pairs[i+1]
+		}
 	}
 	return e
 }
@@ -93,7 +102,7 @@ func TestWhyABootStopped(t *testing.T) {
 		"4011 and no TFTP":           {events: upTo(4), stage: "it was told on port 4011 to fetch snponly.efi, and no TFTP request for it came", next: "let UDP 69 in", decisive: "REQUEST"},
 		"a script's URL and no HTTP": {events: []inventory.Event{romIPXE, took}, stage: "it was told to load http://10.77.0.1:8080/boot.ipxe, and no request for it came", next: "let the HTTP port (http.port, TCP 8080 by default) in", decisive: "DISCOVER from ipxe"},
 		"left alone": {
-			events: []inventory.Event{sign(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: left alone", "type", "DISCOVER", "class", "uefi-pxe", "port", "67")},
+			events: []inventory.Event{sign(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: left alone", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", inventory.DataReason, string(dhcpd.CodeLeftAlone), inventory.DataWhy, "left alone")},
 			stage:  "it asked by DHCP and got no answer: left alone", next: "`pxectl machine add NAME --mac 52:54:00:00:00:01`", decisive: "DISCOVER",
 		},
 		"the size and no more": {events: upTo(5), stage: "it asked by TFTP for snponly.efi and went no further", next: "look at its console", decisive: "snponly.efi: asked"},
@@ -177,7 +186,7 @@ func TestWhyABootStopped(t *testing.T) {
 			stage:  "it has the kernel and fetched no ramdisk", next: "look at its console: `pxectl console m1` (when pxectl listened: serial over LAN is switched off)", decisive: "GET /ramdisk/amd64/vmlinuz",
 		},
 		"a kernel with an address and no agent": {events: upTo(11), stage: "it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called", next: "let the agents' port (TCP 8443) in", decisive: "DISCOVER from other"},
-		"a nonce that is refused":               {events: upTo(11, sign(25, "agent", "registration from 10.77.0.120 refused: the nonce is another boot's")), stage: "registration from 10.77.0.120 refused", next: "boot it from the network again", decisive: "registration"},
+		"a nonce that is refused":               {events: upTo(11, sign(25, "agent", "registration from 10.77.0.120 refused: the nonce is another boot's", inventory.DataRefused, "yes")), stage: "registration from 10.77.0.120 refused", next: "boot it from the network again", decisive: "registration"},
 		"the agent called":                      {events: way, stage: "its agent called", next: "wait", decisive: "the agent registered"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -198,46 +207,48 @@ func TestWhyABootStopped(t *testing.T) {
 
 // Each reason for silence has a next move of its own.
 func TestUnanswered(t *testing.T) {
+	given := netip.MustParseAddr("10.77.0.100")
 	for name, c := range map[string]struct {
-		text  string // of the event; "" is a DISCOVER without an answer, for why
-		why   string
-		m     inventory.Machine
-		class string
-		stage string // "" is why with what goes before it
-		next  string
+		why    dhcpd.Reason
+		answer string // of ours
+		m      inventory.Machine
+		class  string
+		stage  string // "" is why with what goes before it
+		next   string
 	}{
-		"unknown, and strangers are left alone":       {why: "left alone", next: "`pxectl machine add NAME --mac 52:54:00:00:00:01`"},
-		"known, and left alone":                       {why: "left alone", m: inventory.Machine{ID: "m-1"}, next: "it is known, so there is no boot program"},
-		"the pool is empty":                           {why: "no free address in the pool", next: "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; or widen dhcp.server.subnets[].pools"},
-		"strangers have their share":                  {why: "unknown machines hold as many addresses as they may", next: "known ones get an address: `pxectl machine add NAME --mac 52:54:00:00:00:01`; or delete leases"},
-		"strangers have their share, and it is known": {why: "unknown machines hold as many addresses as they may", m: inventory.Machine{State: inventory.Discovered}, next: "known ones get an address: `pxectl machine approve m1`; or delete leases"},
-		"addresses set by hand":                       {why: "10.77.0.100 is in use by 52:54:00:00:00:09, who did not get it from us; no free address in the pool", next: "`pxectl lease list`"},
-		"a client that declines all":                  {why: "10.77.0.104 in use by somebody else, says the client; it declines one after the other, so 10.77.0.100, its first, is free again", next: "it finds every address in use: a network loop"},
-		"a DECLINE in its name":                       {why: "10.77.0.100 is in use by the client itself, which declined it, or somebody in its name: nothing is changed", next: "it or somebody on the wire sends DHCP messages that do not fit"},
-		"a late DECLINE":                              {why: "declines 10.77.0.100, which it was not given a moment ago", next: "it or somebody on the wire sends DHCP messages that do not fit"},
-		"a RELEASE in its name":                       {why: "releases 10.77.0.100 and sends from 10.77.0.9", next: "it or somebody on the wire sends DHCP messages that do not fit"},
-		"three addresses set by hand":                 {why: "three addresses in a row are in use by others", next: "somebody sets addresses of the pool by hand"},
-		"no subnet":                                   {why: "no subnet on interface eno1", next: "add its network to dhcp.server.subnets"},
-		"no subnet for a relay":                       {why: "no subnet for the relay 10.78.0.1", next: "add its network to dhcp.server.subnets"},
-		"a slow disk":                                 {why: "the disk does not keep up", next: "`pxectl doctor`: is the disk"},
-		"a full disk":                                 {why: "dhcp leases: write /var/lib/pxectl/leases: no space left on device", next: "`pxectl doctor`: is the disk"},
-		"no way back":                                 {why: "answer could not be sent to 10.78.0.1:67: network is unreachable", next: "`pxectl doctor`: is the interface up"},
-		"a probe":                                     {why: "its address is being probed", stage: "it asked by DHCP, and whether its address is free", next: "wait"},
-		"a long URL":                                  {why: `boot URL "http://pxe/": the host must be an IP address`, next: "correct `boot` in appliance.yaml"},
-		"a relay that says much":                      {why: "the answer has 600 bytes and the client takes 548; its relay's option 82 has 250 of them", next: "let the relay say less in option 82"},
-		"RISC-V":                                      {why: "no boot program for RISC-V UEFI", next: "pxectl boots x86 and 64-bit ARM machines"},
-		"32-bit ARM":                                  {why: "no boot program for ARM UEFI, 32 bit", next: "pxectl boots x86 and 64-bit ARM machines"},
-		"32-bit UEFI":                                 {class: "other", why: "no boot program for x86 UEFI", next: "choose another boot mode in its firmware"},
+		"unknown, and strangers are left alone":       {why: dhcpd.Reason{Code: dhcpd.CodeLeftAlone}, next: "`pxectl machine add NAME --mac 52:54:00:00:00:01`"},
+		"known, and left alone":                       {why: dhcpd.Reason{Code: dhcpd.CodeLeftAlone}, m: inventory.Machine{ID: "m-1"}, next: "it is known, so there is no boot program"},
+		"the pool is empty":                           {why: dhcpd.Reason{Code: dhcpd.CodeNoFree, Err: leases.ErrExhausted}, next: "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; or widen dhcp.server.subnets[].pools"},
+		"strangers have their share":                  {why: dhcpd.Reason{Code: dhcpd.CodeShare, Err: leases.ErrShare}, next: "known ones get an address: `pxectl machine add NAME --mac 52:54:00:00:00:01`; or delete leases"},
+		"strangers have their share, and it is known": {why: dhcpd.Reason{Code: dhcpd.CodeShare, Err: leases.ErrShare}, m: inventory.Machine{State: inventory.Discovered}, next: "known ones get an address: `pxectl machine approve m1`; or delete leases"},
+		"addresses set by hand":                       {why: dhcpd.Reason{Code: dhcpd.CodeNoFree, Addr: given, MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 9}, Err: leases.ErrExhausted}, next: "`pxectl lease list`"},
+		"a client that declines all":                  {why: dhcpd.Reason{Code: dhcpd.CodeDeclinedFreed, Addr: given, Other: given}, next: "it finds every address in use: a network loop"},
+		"a DECLINE in its name":                       {why: dhcpd.Reason{Code: dhcpd.CodeDeclineSelf, Addr: given}, next: "it or somebody on the wire sends DHCP messages that do not fit"},
+		"a late DECLINE":                              {why: dhcpd.Reason{Code: dhcpd.CodeDeclineUngiven, Addr: given}, next: "it or somebody on the wire sends DHCP messages that do not fit"},
+		"a RELEASE in its name":                       {why: dhcpd.Reason{Code: dhcpd.CodeReleaseFrom, Addr: given, Other: given}, next: "it or somebody on the wire sends DHCP messages that do not fit"},
+		"three addresses set by hand":                 {why: dhcpd.Reason{Code: dhcpd.CodeAllInUse}, next: "somebody sets addresses of the pool by hand"},
+		"no subnet":                                   {why: dhcpd.Reason{Code: dhcpd.CodeNoSubnet, Name: "eno1"}, next: "add its network to dhcp.server.subnets"},
+		"no subnet for a relay":                       {why: dhcpd.Reason{Code: dhcpd.CodeNoSubnet, Addr: given}, next: "add its network to dhcp.server.subnets"},
+		"a slow disk":                                 {why: dhcpd.Reason{Code: dhcpd.CodeDiskBusy, Err: leases.ErrBusy}, next: "`pxectl doctor`: is the disk"},
+		"a full disk":                                 {why: dhcpd.Reason{Code: dhcpd.CodeLeaseFile, Err: leases.ErrWrite}, next: "`pxectl doctor`: is the disk"},
+		"no way back":                                 {why: dhcpd.Reason{Code: dhcpd.CodeAnswerFailed, Name: "10.78.0.1:67", Err: unix.ENETUNREACH}, next: "`pxectl doctor`: is the interface up"},
+		"a probe":                                     {why: dhcpd.Reason{Code: dhcpd.CodeProbing}, stage: "it asked by DHCP, and whether its address is free", next: "wait"},
+		"a long URL":                                  {why: dhcpd.Reason{Code: dhcpd.CodeBootFile, Err: errors.New("boot URL")}, next: "correct `boot` in appliance.yaml"},
+		"a relay that says much":                      {why: dhcpd.Reason{Code: dhcpd.CodeTooLong, Err: errors.New("the answer has 600 bytes")}, next: "let the relay say less in option 82"},
+		"RISC-V":                                      {why: dhcpd.Reason{Code: dhcpd.CodeNoProgram, Arch: dhcpd.ArchRISCV64}, next: "pxectl boots x86 and 64-bit ARM machines"},
+		"32-bit ARM":                                  {why: dhcpd.Reason{Code: dhcpd.CodeNoProgram, Arch: dhcpd.ArchARM32}, next: "pxectl boots x86 and 64-bit ARM machines"},
+		"32-bit UEFI":                                 {class: "other", why: dhcpd.Reason{Code: dhcpd.CodeNoProgram, Arch: dhcpd.ArchUEFI32}, next: "choose another boot mode in its firmware"},
 		"32-bit UEFI, which got an address": {
-			class: "other", text: `DISCOVER from other "PXEClient:Arch:00006" on port 67: OFFER 10.77.0.100`,
+			class: "other", answer: "OFFER", why: dhcpd.Reason{Code: dhcpd.CodeNoProgram, Arch: dhcpd.ArchUEFI32},
 			stage: "it asked by DHCP and got an address and nothing to boot", next: "choose another boot mode in its firmware",
 		},
-		"something new": {why: "a reason of tomorrow", next: "look at its console"},
+		"something new": {why: dhcpd.Reason{Code: "a reason of tomorrow"}, next: "look at its console"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.m.Name = "m1"
-			class, text, stage := cmp.Or(c.class, "uefi-pxe"), cmp.Or(c.text, "DISCOVER from uefi-pxe on port 67: no answer: "+c.why), cmp.Or(c.stage, "it asked by DHCP and got no answer: "+c.why)
-			e := sign(0, "dhcp", text, "type", "DISCOVER", "class", class, "port", "67")
+			class, stage := cmp.Or(c.class, "uefi-pxe"), cmp.Or(c.stage, "it asked by DHCP and got no answer: "+c.why.String())
+			e := sign(0, inventory.KindDHCP, "DISCOVER", inventory.DataType, "DISCOVER", inventory.DataClass, class, inventory.DataPort, "67", inventory.DataAnswer, c.answer,
+				inventory.DataReason, string(c.why.Code), inventory.DataWhy, c.why.String(), inventory.DataArch, strconv.Itoa(int(c.why.Arch)))
 			if class == "other" {
 				e.Data["unserved"] = "yes"
 			}
@@ -344,12 +355,12 @@ func TestDiagnose(t *testing.T) {
 			sentence: "m1 is available, as it should be", next: "nothing to do",
 		},
 		"enrolled, and its BMC rejects the password": {
-			m:        inventory.Machine{State: inventory.Enrolled, BMC: inventory.BMC{Address: "192.0.2.7", Error: "m1: power 192.0.2.7:623: user or password rejected"}},
+			m:        inventory.Machine{State: inventory.Enrolled, BMC: inventory.BMC{Address: "192.0.2.7", Refused: true, Error: "m1: power 192.0.2.7:623: user or password rejected"}},
 			sentence: "m1 is enrolled and its agent has not called yet: nothing was seen of it on the wire; and its BMC is in trouble: m1: power 192.0.2.7:623: user or password rejected.",
 			next:     "set its right credentials with `pxectl machine edit m1 --bmc-user USER --bmc-password-file FILE`, then `pxectl power status m1` asks it again; is it on",
 		},
 		"available, and its BMC rejects the password": {
-			m:        inventory.Machine{State: inventory.Available, BMC: inventory.BMC{Address: "192.0.2.7", Error: "m1: power 192.0.2.7:623: user or password rejected"}},
+			m:        inventory.Machine{State: inventory.Available, BMC: inventory.BMC{Address: "192.0.2.7", Refused: true, Error: "m1: power 192.0.2.7:623: user or password rejected"}},
 			sentence: "m1 is available, but its BMC is in trouble: m1: power 192.0.2.7:623: user or password rejected.",
 			next:     "set its right credentials with `pxectl machine edit m1",
 		},

@@ -5,19 +5,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A trace is how far one network boot came: the last event of each kind of sign. The boot plane's observers put these facts
-// into the data of events:
-//
-//	dhcp   of a client: type, class (of dhcpd), port, interface, answer and boot (what we said), selected (whose address
-//	       it takes), unconfigured (the interface is not a provisioning interface), unserved (it is a boot client, and of
-//	       no kind that we have a program for)
-//	dhcp   of another server: server, type, address, boot, next, interface
-//	tftp   file, result (sent, size, missing, stalled, failed), bytes, retransmits, blksize
-//	http   path, status, bytes, cut and want; of a boot script action, reason and nic (PCI vendor and device)
-//	console complaint (a Subject) and quote, the line that it was heard in; or none, why there is no console
+// A trace is how far one network boot came: the last event of each kind of sign. What counts is the kind of an event and its
+// data, never its text.
 type trace struct {
 	last time.Time // of the client's own signs
 
@@ -62,13 +55,13 @@ func traces(events []inventory.Event, from time.Time) []trace {
 
 // begins says that e is the first sign of another boot than t.
 func (t *trace) begins(e *inventory.Event) bool {
-	if e.Kind != "dhcp" || e.Data["type"] != "DISCOVER" {
+	if e.Kind != inventory.KindDHCP || e.Data[inventory.DataType] != "DISCOVER" {
 		return false
 	}
-	switch e.Data["class"] {
-	case "bios-pxe", "uefi-pxe", "uefi-http":
+	switch dhcpd.Class(e.Data[inventory.DataClass]) {
+	case dhcpd.ClassBIOS, dhcpd.ClassUEFI, dhcpd.ClassHTTP:
 		return t.tftp != nil || t.program != nil || t.ipxe != nil || t.script != nil || t.agent != nil
-	case "ipxe", "own-ipxe": // also the second DHCP of a boot that began with firmware
+	case dhcpd.ClassIPXE, dhcpd.ClassOwnIPXE: // also the second DHCP of a boot that began with firmware
 		return t.script != nil || t.agent != nil
 	}
 	return false
@@ -76,26 +69,26 @@ func (t *trace) begins(e *inventory.Event) bool {
 
 func (t *trace) add(e *inventory.Event) {
 	switch e.Kind {
-	case "dhcp":
+	case inventory.KindDHCP:
 		t.addDHCP(e)
 		return
-	case "tftp":
+	case inventory.KindTFTP:
 		t.tftp = e
-		if e.Data["result"] == "sent" && !strings.HasSuffix(e.Data["file"], ".ipxe") {
+		if result(e) == inventory.TFTPSent && !strings.HasSuffix(e.Data[inventory.DataFile], ".ipxe") {
 			t.program = e
 		}
-	case "http":
+	case inventory.KindHTTP:
 		t.addHTTP(e)
-	case "agent":
+	case inventory.KindAgent:
 		t.agent, t.refused = e, nil
-		if strings.Contains(e.Text, "refused") {
+		if e.Data[inventory.DataRefused] != "" {
 			t.agent, t.refused = nil, e
 		}
-	case "console":
+	case inventory.KindConsole:
 		switch {
-		case e.Data["complaint"] != "":
+		case e.Data[inventory.DataComplaint] != "":
 			t.said = append(t.said, e)
-		case e.Data["none"] != "":
+		case e.Data[inventory.DataAbsent] != "":
 			t.deaf = e
 		}
 		return // not a sign on the wire
@@ -106,39 +99,39 @@ func (t *trace) add(e *inventory.Event) {
 }
 
 func (t *trace) addDHCP(e *inventory.Event) {
-	d := e.Data
-	if d["server"] != "" {
-		if d["boot"] != "" {
+	d, class := e.Data, dhcpd.Class(e.Data[inventory.DataClass])
+	if d[inventory.DataServer] != "" {
+		if d[inventory.DataBoot] != "" {
 			t.rival = e
 		} else {
 			t.lease = e
 		}
 		return
 	}
-	if d["class"] == "other" && d["unserved"] == "" && t.script == nil {
+	if class == dhcpd.ClassOther && d[inventory.DataUnserved] == "" && t.script == nil {
 		return // an operating system's
 	}
-	if d["unconfigured"] != "" {
+	if d[inventory.DataUnconfigured] != "" {
 		t.foreign = e
 		return
 	}
 	t.last = e.At
-	ipxe := strings.HasSuffix(d["class"], "ipxe")
-	if d["type"] == "REQUEST" && d["port"] == "67" {
+	ipxe := class == dhcpd.ClassIPXE || class == dhcpd.ClassOwnIPXE
+	if d[inventory.DataType] == "REQUEST" && d[inventory.DataPort] == "67" {
 		t.took = e
 	}
 	switch {
-	case d["unserved"] != "":
+	case d[inventory.DataUnserved] != "":
 		t.unheard = e
-	case d["class"] == "other":
+	case class == dhcpd.ClassOther:
 		t.system = e
 	case ipxe && t.program != nil:
 		t.ipxe = e
-	case d["answer"] == "" && t.took == e:
+	case d[inventory.DataAnswer] == "" && t.took == e:
 		// its DHCP server's to answer
-	case d["answer"] == "":
+	case d[inventory.DataAnswer] == "":
 		t.unheard = e
-	case d["port"] == "4011" || d["class"] == "uefi-http" || ipxe:
+	case d[inventory.DataPort] == "4011" || class == dhcpd.ClassHTTP || ipxe:
 		t.told, t.unheard = e, nil
 	default:
 		t.offered, t.unheard = e, nil
@@ -146,15 +139,15 @@ func (t *trace) addDHCP(e *inventory.Event) {
 }
 
 func (t *trace) addHTTP(e *inventory.Event) {
-	path := e.Data["path"]
+	path := e.Data[inventory.DataPath]
 	switch {
-	case e.Data["action"] != "":
+	case e.Data[inventory.DataAction] != "":
 		t.script, t.kernel, t.initrd, t.cut, t.system = e, nil, nil, nil, nil
 		// What was said before has not kept it from coming here, unless it is why the boot program asks again.
-		t.said = slices.DeleteFunc(t.said, func(e *inventory.Event) bool { return e.Data["complaint"] != string(aboutIPXE) })
-	case e.Data["cut"] != "":
+		t.said = slices.DeleteFunc(t.said, func(e *inventory.Event) bool { return e.Data[inventory.DataComplaint] != string(aboutIPXE) })
+	case e.Data[inventory.DataCut] != "":
 		t.cut = e
-	case e.Data["status"] != "200" && e.Data["status"] != "206":
+	case e.Data[inventory.DataStatus] != "200" && e.Data[inventory.DataStatus] != "206":
 	case strings.HasSuffix(path, "/vmlinuz"):
 		t.kernel, t.cut = e, nil
 	case strings.HasSuffix(path, "/initrd"):
@@ -166,3 +159,8 @@ func (t *trace) addHTTP(e *inventory.Event) {
 
 // empty says that the machine itself gave no sign that reached us where we serve.
 func (t *trace) empty() bool { return t.last.IsZero() }
+
+// result is how a TFTP transfer ended.
+func result(e *inventory.Event) inventory.TFTPResult {
+	return inventory.TFTPResult(e.Data[inventory.DataResult])
+}

@@ -111,25 +111,6 @@ type StepRecord struct {
 	Error    string    `json:"error,omitempty"`
 }
 
-// An Event is one line of a machine's timeline.
-type Event struct {
-	Seq     uint64            `json:"seq"` // counts over the whole store
-	At      time.Time         `json:"at"`
-	Machine MachineID         `json:"machine,omitempty"`
-	MAC     MAC               `json:"mac,omitempty"` // for packets of machines not yet known
-	Kind    string            `json:"kind"`          // "state", "step", "dhcp", "tftp", "http", "agent", "bmc", "console", "os", …
-	Text    string            `json:"text"`          // one line for people
-	Actor   string            `json:"actor,omitempty"`
-	Data    map[string]string `json:"data,omitempty"`
-	// Of what repeats itself without anything else happening to the machine, one event is kept: the last, with how often
-	// it was seen and when first.
-	Count int       `json:"count,omitempty"` // 0: once
-	Since time.Time `json:"since,omitzero"`
-	// Wire says, until the event is stored, that anybody on the provisioning network can cause it: such events have a quota
-	// of their own, and push out only their like.
-	Wire bool `json:"-"`
-}
-
 // Runs says whether a deployment or a release is under way. last is the machine's current or last one, or nil.
 func (m Machine) Runs(last *Deployment) bool {
 	return (m.State == Deploying || m.State == Cleaning) && last != nil && last.Outcome == Running

@@ -112,7 +112,8 @@ type BMC struct {
 	Proposed *BMCProposal `json:"proposed,omitempty"`
 	// Declined is a reported address that an operator replaced by another one: it is not proposed again.
 	Declined string `json:"declined,omitempty"`
-	Error    string `json:"error,omitempty"` // what the last command met, "" when it went well
+	Error    string `json:"error,omitempty"`   // what the last command met, "" when it went well
+	Refused  bool   `json:"refused,omitempty"` // it met a BMC that rejects user or password
 }
 
 // A BMCProposal is a machine's claim where its BMC is.

@@ -5,13 +5,6 @@ import (
 	"strings"
 )
 
-// DataIntruder is the key of an event's data under which stands the address of somebody who spoke for a machine and was not its
-// agent.
-const DataIntruder = "intruder"
-
-// DataInfiniBand is the key of an event's data that says that a packet came from an InfiniBand card that tells no Ethernet address.
-const DataInfiniBand = "infiniband"
-
 // Parsed is the registration as it is kept: a MAC in its one form, a boot id that the kernel could have made, a UUID or none, and a
 // version that fits on a line. What is none of these is an error, so that nothing of it is noted.
 func (r Registration) Parsed() (Registration, error) {

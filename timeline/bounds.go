@@ -20,7 +20,7 @@ const (
 )
 
 func maxDatumOf(key string) int {
-	if key == "log" || key == "console" {
+	if key == inventory.DataLog || key == inventory.DataConsole {
 		return maxLines
 	}
 	return maxDatum

@@ -51,12 +51,13 @@ func owned(e *inventory.Event) string {
 
 // A sameness is what two events have in common when one repeats the other.
 type sameness struct {
-	kind, mac, actor, text, iface, client, order string
-	wire                                         bool // the store has a quota for each of both
+	kind                                   inventory.EventKind
+	mac, actor, text, iface, client, order string
+	wire                                   bool // the store has a quota for each of both
 }
 
 func samenessOf(e *inventory.Event) sameness {
-	return sameness{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data["interface"], e.Data["client"], e.Data["order"], e.Wire}
+	return sameness{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data[inventory.DataInterface], e.Data[inventory.DataClient], e.Data[inventory.DataOrder], e.Wire}
 }
 
 func (r *repeats) find(e *inventory.Event) (repeat, bool) {

@@ -62,7 +62,7 @@ const testMAC = inventory.MAC("52:54:00:00:00:01")
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 func packet(mac inventory.MAC, second int, text string) inventory.Event {
-	return inventory.Event{At: noon.Add(time.Duration(second) * time.Second), MAC: mac, Kind: "dhcp", Text: text, Wire: true}
+	return inventory.Event{At: noon.Add(time.Duration(second) * time.Second), MAC: mac, Kind: inventory.KindDHCP, Text: text, Wire: true}
 }
 
 func TestRepeatsAreCountedAndNotKept(t *testing.T) {
@@ -123,7 +123,7 @@ func TestTheNextBootStandsForItself(t *testing.T) {
 	tl, store := newRecorder(t)
 	tl.Note(packet(testMAC, 0, "DISCOVER"))
 	commit(t, tl)
-	proof := inventory.Event{Machine: "m-1", Kind: "agent", Text: "registered"}
+	proof := inventory.Event{Machine: "m-1", Kind: inventory.KindAgent, Text: "registered"}
 	if err := store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&proof) }); err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func BenchmarkStrangers(b *testing.B) {
 func TestEventsOfATransaction(t *testing.T) {
 	many := make([]inventory.Event, 300)
 	for i := range many {
-		many[i] = inventory.Event{Kind: "agent", Text: fmt.Sprint(i)}
+		many[i] = inventory.Event{Kind: inventory.KindAgent, Text: fmt.Sprint(i)}
 	}
 	for _, c := range []struct {
 		n    int

@@ -75,7 +75,7 @@ func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(invento
 	return func(e inventory.Event) error {
 		who := names.of(ctx, e)
 		wide = max(wide, len(who))
-		_, err := fmt.Fprintf(c.out, "%s  %-*s  %-6s  %s\n", stamp(e.At), wide, clean(who), clean(e.Kind), clean(eventText(e)))
+		_, err := fmt.Fprintf(c.out, "%s  %-*s  %-6s  %s\n", stamp(e.At), wide, clean(who), clean(string(e.Kind)), clean(eventText(e)))
 		return err
 	}
 }
@@ -84,10 +84,10 @@ func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(invento
 func eventText(e inventory.Event) string {
 	text := e.Text
 	var beside []string
-	if took := e.Data["took"]; took != "" && e.Count < 2 {
+	if took := e.Data[inventory.DataTook]; took != "" && e.Count < 2 {
 		beside = append(beside, "in "+took)
 	}
-	if n := e.Data["retransmits"]; n != "" {
+	if n := e.Data[inventory.DataRetransmits]; n != "" {
 		beside = append(beside, n+" sent again")
 	}
 	if len(beside) > 0 {
@@ -112,7 +112,7 @@ type nameBook struct {
 
 func (b *nameBook) of(ctx context.Context, e inventory.Event) string {
 	// New machines and new names are looked up once; strangers' packets are no reason to ask again.
-	if _, known := b.byID[e.Machine]; b.read.IsZero() || e.Machine != "" && !known || e.Kind == "edit" && e.At.After(b.read) {
+	if _, known := b.byID[e.Machine]; b.read.IsZero() || e.Machine != "" && !known || e.Kind == inventory.KindEdit && e.At.After(b.read) {
 		b.load(ctx)
 		if b.byID[e.Machine] == "" && e.Machine != "" {
 			b.byID[e.Machine] = string(e.Machine) // deleted since

@@ -143,12 +143,12 @@ func fleetNamed(name string) (*apitest.Fleet, error) {
 	}
 	web1, web2 := id("web1"), id("web2")
 	for i, text := range []string{"DISCOVER from BIOS", "offered undionly.kpxe", "fetched undionly.kpxe, 93955 bytes in 0.1s"} {
-		fleet.Happen(inventory.Event{Machine: []inventory.MachineID{web1, web2}[i%2], Kind: []string{"dhcp", "dhcp", "tftp"}[i], Text: text})
+		fleet.Happen(inventory.Event{Machine: []inventory.MachineID{web1, web2}[i%2], Kind: []inventory.EventKind{inventory.KindDHCP, inventory.KindDHCP, inventory.KindTFTP}[i], Text: text})
 	}
-	fleet.Happen(inventory.Event{MAC: "52:54:00:99:99:99", Kind: "dhcp", Text: "DISCOVER from a stranger \x1b[31m"})
-	fleet.Happen(inventory.Event{Machine: web1, Kind: "state", Text: "approved", Actor: "unix:uid=0"})
-	fleet.Happen(inventory.Event{MAC: "52:54:00:00:00:02", Kind: "dhcp", Text: "DISCOVER before it registered", Count: 7, Since: apitest.Epoch})
-	fleet.Happen(inventory.Event{Machine: "m-dead", Kind: "tftp", Text: "snponly.efi: 237568 bytes", Data: map[string]string{"took": "45ms", "retransmits": "2"}})
+	fleet.Happen(inventory.Event{MAC: "52:54:00:99:99:99", Kind: inventory.KindDHCP, Text: "DISCOVER from a stranger \x1b[31m"})
+	fleet.Happen(inventory.Event{Machine: web1, Kind: inventory.KindState, Text: "approved", Actor: "unix:uid=0"})
+	fleet.Happen(inventory.Event{MAC: "52:54:00:00:00:02", Kind: inventory.KindDHCP, Text: "DISCOVER before it registered", Count: 7, Since: apitest.Epoch})
+	fleet.Happen(inventory.Event{Machine: "m-dead", Kind: inventory.KindTFTP, Text: "snponly.efi: 237568 bytes", Data: map[string]string{"took": "45ms", "retransmits": "2"}})
 	switch name {
 	case "failing":
 		fleet.FailDeployment("web2", inventory.Failure{

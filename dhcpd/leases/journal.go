@@ -128,7 +128,7 @@ func (j *journal) replace(records []byte) error {
 	}
 	if err != nil {
 		f.Close()
-		return fmt.Errorf("dhcp leases: write %s: %w", j.path, err)
+		return fmt.Errorf("%w: %s: %w", ErrWrite, j.path, err)
 	}
 	if j.file != nil {
 		j.file.Close()
@@ -261,7 +261,7 @@ func (j *journal) tellOne(r result) {
 func (j *journal) write(b []byte) error {
 	if !j.broken.IsZero() {
 		if time.Since(j.broken) < retryAfter {
-			return fmt.Errorf("dhcp leases: %s could not be written a moment ago", j.path)
+			return fmt.Errorf("%w: %s: tried a moment ago", ErrWrite, j.path)
 		}
 		// What a failed write or fsync left in the file is anybody's guess, so it is
 		// never appended to again.
@@ -274,7 +274,7 @@ func (j *journal) write(b []byte) error {
 	if err != nil {
 		j.broken = time.Now()
 		j.log.Error("dhcp: no lease is given while the lease file cannot be written", "file", j.path, "err", err)
-		return fmt.Errorf("dhcp leases: write %s: %w", j.path, err)
+		return fmt.Errorf("%w: %s: %w", ErrWrite, j.path, err)
 	}
 	j.size += int64(len(b))
 	if j.size > compactAt && j.size > 4*j.start {

@@ -72,6 +72,7 @@ var (
 	ErrElsewhere = errors.New("the client's address is another one")
 	ErrBusy      = errors.New("the disk does not keep up")
 	ErrClosed    = errors.New("the lease file is closed")
+	ErrWrite     = errors.New("the lease file cannot be written")
 )
 
 // A Range is the addresses from First to Last, written as "10.0.0.10-10.0.0.99".

@@ -42,7 +42,7 @@ var allowed = map[string][]string{
 
 	"console":        {"power"},
 	"timeline":       {"inventory", "inventory/boltdb"},
-	"diagnose":       {"inventory", "power"},
+	"diagnose":       {"dhcpd", "inventory", "ipxe"},
 	"deploy":         {"console", "deploy/nocloud", "deploy/nonce", "diagnose", "inventory", "inventory/boltdb", "power", "timeline"},
 	"deploy/nocloud": {"inventory"},
 	"deploy/nonce":   {"inventory", "inventory/boltdb"},

@@ -102,13 +102,13 @@ func (r *rack) chain(mac string) (steps []string, discover, script time.Time) {
 	err := r.client.Events(r.t.Context(), api.EventQuery{Machine: mac}, func(e inventory.Event) error {
 		switch {
 		case !script.IsZero():
-		case e.Kind == "dhcp" && discover.IsZero() && e.Data["class"] != "":
+		case e.Kind == inventory.KindDHCP && discover.IsZero() && e.Data["class"] != "":
 			steps, discover = append(steps, e.Data["class"]), e.At
-		case e.Kind == "tftp" && e.Data["result"] == "sent":
+		case e.Kind == inventory.KindTFTP && e.Data["result"] == "sent":
 			steps = append(steps, "tftp "+e.Data["file"])
-		case e.Kind == "http" && e.Data["action"] != "":
+		case e.Kind == inventory.KindHTTP && e.Data["action"] != "":
 			steps, script = append(steps, "script"), e.At
-		case e.Kind == "http" && strings.HasPrefix(e.Text, "GET ") && !strings.HasPrefix(e.Data["path"], "/ramdisk/"):
+		case e.Kind == inventory.KindHTTP && strings.HasPrefix(e.Text, "GET ") && !strings.HasPrefix(e.Data["path"], "/ramdisk/"):
 			steps = append(steps, "http "+path.Base(e.Data["path"]))
 		}
 		return nil

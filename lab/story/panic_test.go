@@ -83,7 +83,7 @@ func (r *rack) events(f func(inventory.Event)) {
 }
 
 // noted counts the events of m1 of a kind that begin so.
-func (r *rack) noted(kind, text string) (n int) {
+func (r *rack) noted(kind inventory.EventKind, text string) (n int) {
 	r.events(func(e inventory.Event) {
 		if e.Kind == kind && strings.HasPrefix(e.Text, text) {
 			n++

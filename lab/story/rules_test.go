@@ -135,7 +135,7 @@ echo ${version} on ${netX/chip} goes on
 func (r *rack) loaded(mac string) (files []string) {
 	r.t.Helper()
 	err := r.client.Events(r.t.Context(), api.EventQuery{Machine: mac}, func(e inventory.Event) error {
-		if e.Kind == "tftp" && e.Data["result"] == "sent" {
+		if e.Kind == inventory.KindTFTP && e.Data["result"] == "sent" {
 			files = append(files, e.Data["file"])
 		}
 		return nil

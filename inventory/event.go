@@ -1,0 +1,112 @@
+package inventory
+
+import "time"
+
+// An EventKind says who did or said what an event tells.
+type EventKind string
+
+const (
+	KindAgent     EventKind = "agent"     // the agent, or somebody in its place
+	KindApprove   EventKind = "approve"   // an operator approved the machine
+	KindBMC       EventKind = "bmc"       // what a BMC was told, and what it answered
+	KindConsole   EventKind = "console"   // what the serial console shows
+	KindDeploy    EventKind = "deploy"    // a deployment or release was asked for, or cancelled
+	KindDHCP      EventKind = "dhcp"      // a packet of DHCP, and what became of it
+	KindEdit      EventKind = "edit"      // an operator changed the machine
+	KindFailure   EventKind = "failure"   // a step failed
+	KindHTTP      EventKind = "http"      // a request to the boot plane
+	KindInterface EventKind = "interface" // a provisioning interface changed
+	KindOS        EventKind = "os"        // the deployed system
+	KindPower     EventKind = "power"     // an operator switched the power
+	KindState     EventKind = "state"     // the machine's state changed
+	KindStep      EventKind = "step"      // a step got on
+	KindTFTP      EventKind = "tftp"      // a transfer by TFTP
+)
+
+// Keys of an event's data. A value is text. Where a key says no more, it is there when something is so, as "yes".
+const (
+	// Of several kinds.
+	DataBytes     = "bytes"     // how many were sent
+	DataClient    = "client"    // the address that a request came from
+	DataInterface = "interface" // the interface that a packet came in by
+	DataReason    = "reason"    // why a packet got no answer (a code of dhcpd), or why a boot script is what it is
+	DataWhy       = "why"       // the same in words
+	DataTook      = "took"      // a duration
+	DataError     = "error"     // what a BMC's call came to
+
+	// Of KindDHCP.
+	DataType         = "type"         // the message type: DISCOVER, REQUEST, …
+	DataClass        = "class"        // of the client: bios-pxe, uefi-pxe, uefi-http, ipxe, own-ipxe or other
+	DataPort         = "port"         // the UDP port that the packet came to
+	DataAnswer       = "answer"       // the type of our answer
+	DataBoot         = "boot"         // the boot file or URL in an answer
+	DataSelected     = "selected"     // the server whose offer the client takes
+	DataUnconfigured = "unconfigured" // the interface is not a provisioning interface
+	DataUnserved     = "unserved"     // a boot client for which there is no boot program
+	DataArch         = "arch"         // the number of the client's architecture: RFC 4578
+	DataOdd          = "odd"          // what is malformed in the packet
+	DataServer       = "server"       // another server that answered
+	DataAddress      = "address"      // that it offered
+	DataNext         = "next"         // its next-server
+	DataInfiniBand   = "infiniband"   // the client tells no Ethernet address
+
+	// Of KindTFTP.
+	DataFile        = "file"
+	DataResult      = "result" // a TFTPResult
+	DataRetransmits = "retransmits"
+	DataBlockSize   = "blksize"
+
+	// Of KindHTTP.
+	DataPath   = "path"
+	DataStatus = "status"
+	DataAction = "action" // of a boot script: agent, local or wait
+	DataNIC    = "nic"    // PCI vendor and device of the card that asks for a script
+	DataCut    = "cut"    // the download ended before its time
+	DataWant   = "want"   // how many bytes it should have had
+
+	// Of KindConsole.
+	DataConsole   = "console"   // the last lines
+	DataComplaint = "complaint" // what a line complains of
+	DataQuote     = "quote"     // that line
+	DataAbsent    = "none"      // why there is no console
+
+	// Of KindAgent, KindBMC and KindStep.
+	DataIntruder = "intruder" // the address of somebody who spoke for a machine and was not its agent
+	DataRefused  = "refused"  // an agent's call was refused
+	DataOrder    = "order"    // the id of an order
+	DataLog      = "log"      // of a failed order
+	DataStep     = "step"
+	DataVerdict  = "verdict"  // what became of a reported BMC address
+	DataReported = "reported" // that address
+)
+
+// A TFTPResult is how a transfer ended.
+type TFTPResult string
+
+const (
+	TFTPSent      TFTPResult = "sent"      // whole
+	TFTPSize      TFTPResult = "size"      // the client asked for the size alone, as before every UEFI download
+	TFTPMissing   TFTPResult = "missing"   // there is no such file
+	TFTPStalled   TFTPResult = "stalled"   // the client stopped acknowledging
+	TFTPMalformed TFTPResult = "malformed" // it was no request
+	TFTPFailed    TFTPResult = "failed"
+)
+
+// An Event is one line of a machine's timeline.
+type Event struct {
+	Seq     uint64            `json:"seq"` // counts over the whole store
+	At      time.Time         `json:"at"`
+	Machine MachineID         `json:"machine,omitempty"`
+	MAC     MAC               `json:"mac,omitempty"` // for packets of machines not yet known
+	Kind    EventKind         `json:"kind"`
+	Text    string            `json:"text"` // one line for people
+	Actor   string            `json:"actor,omitempty"`
+	Data    map[string]string `json:"data,omitempty"`
+	// Of what repeats itself without anything else happening to the machine, one event is kept: the last, with how often
+	// it was seen and when first.
+	Count int       `json:"count,omitempty"` // 0: once
+	Since time.Time `json:"since,omitzero"`
+	// Wire says, until the event is stored, that anybody on the provisioning network can cause it: such events have a quota
+	// of their own, and push out only their like.
+	Wire bool `json:"-"`
+}
