@@ -69,7 +69,7 @@ demo: deps build ramdisk images ## a virtual rack, deployed before your eyes; KE
 results := .cache/tests
 phase    = go run $(GOTESTSUM) --format pkgname-and-test-fails --hide-summary=all --jsonfile $(results)/$(1).json
 summary  = go run ./packaging/testsummary $(patsubst %,$(results)/%.json,$(1))
-others   = $$(go list ./... | grep -vE '/lab(/story)?$$')
+others   = $$(go list ./... | grep -vE '/lab(/e2e)?$$')
 
 quick: | $(results) ## run the tests that need no root, no other program and no minutes, and name those that were left out
 	@rm -f $(results)/quick.json
@@ -80,7 +80,7 @@ quick: | $(results) ## run the tests that need no root, no other program and no 
 test: deps build ramdisk images | $(results) ## run all tests, also those that need root, other programs and minutes
 	@rm -f $(results)/test-*.json
 	-PXECTL_TEST=all $(call phase,test-parts) -- -count=1 -p 2 -timeout 20m $(others)
-	-PXECTL_TEST=all $(call phase,test-lab) -- -count=1 -p 1 -timeout 60m ./lab ./lab/story
+	-PXECTL_TEST=all $(call phase,test-lab) -- -count=1 -p 1 -timeout 60m ./lab ./lab/e2e
 	@$(call summary,test-parts test-lab)
 
 race: deps | $(results) ## run the tests with the race detector, which needs a C compiler
@@ -96,7 +96,7 @@ $(results):
 
 test-firmware: deps ramdisk-arm64 ramdisk .cache/images/mini.raw build ## boot every firmware there is (docs/firmware.md), also arm64 and beside Kea, deploy to every kind of disk: a quarter of an hour
 	packaging/deps firmware
-	PXECTL_TEST=all PXECTL_FIRMWARE=all go run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 60m -run 'TestFirmware|TestROM|TestRules|TestTargets' ./lab/story
+	PXECTL_TEST=all PXECTL_FIRMWARE=all go run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 60m -run 'TestFirmware|TestROM|TestRules|TestTargets' ./lab/e2e
 
 check: ## formatting, linters, tidy modules, and a build for arm64
 	@unformatted=$$(go run $(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then \
@@ -115,7 +115,7 @@ fuzz: ## run every fuzz target for FUZZTIME (30s), one after another
 
 bench: build ## measure pxectl beside its peers; ROW=NAME for one row, PAGE=docs/performance.md to note it there
 	@packaging/deps bench
-	go run ./lab/bench -pxectl bin/pxectl $(if $(PAGE),-markdown $(PAGE)) $(ROW)
+	go run ./bench -pxectl bin/pxectl $(if $(PAGE),-markdown $(PAGE)) $(ROW)
 
 clean: ## remove all that was built or downloaded
 	rm -rf bin .cache $(base)/*.cpio.zst

@@ -32,7 +32,7 @@ const (
 	gatherFor = time.Millisecond
 	// Room for some 5000 packets. With the kernel's default, 208 KiB, a rack of 1000 machines that is switched
 	// on at once lost 1959 DISCOVERs, and the last machine had its offer after 28 s or none at all;
-	// with this it loses none (the row boot-storm of lab/bench).
+	// with this it loses none (the row boot-storm of bench).
 	receiveBuffer = 4 << 20
 	// iPXE waits two seconds for us after the DHCP server's offer and then boots without.
 	decideTimeout = time.Second

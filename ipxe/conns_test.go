@@ -228,7 +228,7 @@ func (s *fileSink) ReadFrom(r io.Reader) (int64, error) {
 }
 
 // A wrapper that hides ReadFrom costs a copy of every byte through user space: sendfile needs the file at
-// one end of the chain and the TCP connection at the other. The row http-cpu of lab/bench measures it.
+// one end of the chain and the TCP connection at the other. The row http-cpu of bench measures it.
 func TestNothingStandsInTheWayOfSendfile(t *testing.T) {
 	var conn net.Conn = &limitedConn{}
 	if _, ok := conn.(io.ReaderFrom); !ok {

@@ -56,7 +56,7 @@ const (
 	defaultMaxTransfers = 2048
 	// Room for some 5000 requests. With the kernel's default, 208 KiB, 1000 machines that
 	// boot at once lost 265 to 446 of theirs, each of which cost the machine 5 s; with this
-	// none (the row boot-storm of lab/bench).
+	// none (the row boot-storm of bench).
 	receiveBuffer = 4 << 20
 	// A ROM loads one file at a time, but a machine that boots again leaves its last
 	// transfer running until that is given up.

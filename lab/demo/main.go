@@ -20,7 +20,7 @@ import (
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/lab"
-	"github.com/pxectl/pxectl/lab/proof"
+	"github.com/pxectl/pxectl/lab/verify"
 )
 
 func main() {
@@ -256,21 +256,21 @@ func (d *demo) prove(ctx context.Context) error {
 		if dep.Finished == nil || dep.Written == nil {
 			return fmt.Errorf("deployment %s has no proof of its disk", dep.ID)
 		}
-		sum, want, err := proof.Disk(d.rack.Frozen(m.name), filepath.Join(d.dir, "data", "images"), dep.ImageID, dep.Finished.Ranges)
+		sum, want, err := verify.Disk(d.rack.Frozen(m.name), filepath.Join(d.dir, "data", "images"), dep.ImageID, dep.Finished.Ranges)
 		if err != nil {
 			return err
 		}
 		if sum != want {
 			return fmt.Errorf("%s: the disk has sha256 %s, the image %s", m.name, sum, want)
 		}
-		fmt.Printf("%s  disk      sha256 %s read back before its first boot is the image's, but for: %s\n", m.name, sum, strings.Join(proof.Names(dep.Finished.Ranges), ", "))
+		fmt.Printf("%s  disk      sha256 %s read back before its first boot is the image's, but for: %s\n", m.name, sum, strings.Join(verify.Names(dep.Finished.Ranges), ", "))
 		fmt.Printf("%s  network   %.0f MB sent for %.0f MB of image; %d chunks verified, %d read back by the agent\n",
 			m.name, float64(dep.Written.Sent)/1e6, float64(dep.Written.Bytes)/1e6, dep.Written.Chunks, dep.Written.ReadBack)
 		for _, s := range dep.History {
 			fmt.Printf("%s  %-13s %6.1f s  %s\n", m.name, s.Step, s.EndedAt.Sub(s.BeganAt).Seconds(), s.Proof)
 		}
 	}
-	wire, err := proof.DHCP(d.rack.Capture(), netip.MustParseAddr("10.77.0.1"))
+	wire, err := verify.DHCP(d.rack.Capture(), netip.MustParseAddr("10.77.0.1"))
 	if err != nil {
 		return err
 	}

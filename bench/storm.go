@@ -33,17 +33,19 @@ type stormFigures struct {
 	Took    time.Duration   // until the last client was done
 }
 
-func init() {
-	register(benchmark{
-		name: "boot-storm", needs: []string{"ip"},
-		rows: []row{
-			{name: "boot-storm-failed", what: "of 1000 clients that boot at once: those that fail, in the worst storm", goal: never()},
-			{name: "boot-storm-script", unit: "ms", what: "the 99th percentile of the time from a request for the boot script to its answer, on the wire", goal: atMost(250)},
-			{name: "boot-storm-memory", unit: "MiB", what: "the most that the appliance had resident", goal: atMost(256)},
-			{name: "boot-storm-time", unit: "s", what: "until the last of them has its ramdisk", goal: atMost(60)},
+func stormBenchmarks() []benchmark {
+	return []benchmark{
+		{
+			name: "boot-storm", needs: []string{"ip"},
+			rows: []row{
+				{name: "boot-storm-failed", what: "of 1000 clients that boot at once: those that fail, in the worst storm", goal: never()},
+				{name: "boot-storm-script", unit: "ms", what: "the 99th percentile of the time from a request for the boot script to its answer, on the wire", goal: atMost(250)},
+				{name: "boot-storm-memory", unit: "MiB", what: "the most that the appliance had resident", goal: atMost(256)},
+				{name: "boot-storm-time", unit: "s", what: "until the last of them has its ramdisk", goal: atMost(60)},
+			},
+			start: bootStorm,
 		},
-		start: bootStorm,
-	})
+	}
 }
 
 func bootStorm(b *bench) (ours, peer func() []float64) {

@@ -1,4 +1,4 @@
-package story
+package e2e
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/lab"
-	"github.com/pxectl/pxectl/lab/proof"
+	"github.com/pxectl/pxectl/lab/verify"
 )
 
 // patience is how much slower than an idle machine a test may find this one.
@@ -204,19 +204,19 @@ func (r *rack) proveDisk(name string) {
 	if d.Finished == nil {
 		r.t.Fatalf("deployment of %s ended without the proof of finish-disk: %+v", name, d)
 	}
-	sum, want, err := proof.Disk(r.Frozen(name), filepath.Join(r.dir, "data", "images"), d.ImageID, d.Finished.Ranges)
+	sum, want, err := verify.Disk(r.Frozen(name), filepath.Join(r.dir, "data", "images"), d.ImageID, d.Finished.Ranges)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	if sum != want {
-		r.t.Errorf("sha256 of %s's disk but for %v = %s, want the image's %s", name, proof.Names(d.Finished.Ranges), sum, want)
+		r.t.Errorf("sha256 of %s's disk but for %v = %s, want the image's %s", name, verify.Names(d.Finished.Ranges), sum, want)
 	}
 }
 
 // proveWire checks that the two DHCP servers kept the peace.
 func (r *rack) proveWire() {
 	r.t.Helper()
-	w, err := proof.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))
+	w, err := verify.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))
 	if err != nil {
 		r.t.Error(err)
 	}

@@ -1,6 +1,6 @@
 // Bench measures how fast pxectl is beside other people's programs, on the same machine in the same run:
 //
-//	go run ./lab/bench [-pairs 5] [-json] [-markdown docs/performance.md] [ROW...]
+//	go run ./bench [-pairs 5] [-json] [-markdown docs/performance.md] [ROW...]
 //
 // A benchmark measures one or more rows, in a file of its own that registers it. Ours and the peer run in
 // turn, and who goes first changes with every pair. A row prints one line:

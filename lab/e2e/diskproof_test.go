@@ -1,4 +1,4 @@
-package story
+package e2e
 
 import (
 	"encoding/json"
@@ -11,13 +11,13 @@ import (
 
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/lab/proof"
+	"github.com/pxectl/pxectl/lab/verify"
 )
 
 // differ compares a machine's disk with an image of the appliance's, from outside.
-func (r *rack) differ(name, imageID string) proof.Difference {
+func (r *rack) differ(name, imageID string) verify.Difference {
 	r.t.Helper()
-	d, err := proof.Differ(r.Disk(name, 0), filepath.Join(r.dir, "data", "images"), imageID)
+	d, err := verify.Differ(r.Disk(name, 0), filepath.Join(r.dir, "data", "images"), imageID)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func (r *rack) differ(name, imageID string) proof.Difference {
 }
 
 // proveDelta checks that a deployment fetched what its disk had lacked, and nothing else.
-func (r *rack) proveDelta(d inventory.Deployment, lacked proof.Difference) {
+func (r *rack) proveDelta(d inventory.Deployment, lacked verify.Difference) {
 	r.t.Helper()
 	w := d.Written
 	if w == nil || w.Mode != inventory.ModeDelta {
@@ -49,13 +49,13 @@ const (
 	grubMenu       = `menuentry "Linux"`
 )
 
-func (r *rack) scan(disk string) proof.Scan {
+func (r *rack) scan(disk string) verify.Scan {
 	r.t.Helper()
 	marks := map[string]string{}
 	for _, m := range []string{partitionTable, fatSystem, grubMenu, phrase} {
 		marks[m] = m
 	}
-	s, err := proof.ScanDisk(disk, marks)
+	s, err := verify.ScanDisk(disk, marks)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -12,10 +12,14 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
+// benchmarks are all there are, in the order in which they run.
+var benchmarks = slices.Concat(dhcpBenchmarks(), fleetBenchmarks(), httpBenchmarks(), importBenchmarks(), stormBenchmarks(), tftpBenchmarks(), writeBenchmarks())
+
 // loads are the programs that run in the client's namespace: this one, called by one of these names.
-var loads = map[string]func() error{stormCommand: stormMain, proxyCommand: proxyMain}
+var loads = map[string]func() error{fleetCommand: fleetMain, proxyCommand: proxyMain, stormCommand: stormMain}
 
 func main() {
+	runJob()
 	if len(os.Args) == 2 {
 		if load, ok := loads[os.Args[1]]; ok {
 			if err := load(); err != nil {
@@ -51,6 +55,16 @@ func main() {
 	if err := runAll(flag.Args(), *pxectl, *pairs, *asJSON, *page); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
+	}
+}
+
+// runJob is the program as a child of itself: it does the job that the environment names, and ends.
+func runJob() {
+	if job := os.Getenv(writeJobEnv); job != "" {
+		writeAsAgent(job)
+	}
+	if job := os.Getenv(importJobEnv); job != "" {
+		importAsAppliance(job)
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package proof checks from outside what the virtual rack claims to have done: what lies on a machine's disk, and what
+// Package verify checks from outside what the virtual rack claims to have done: what lies on a machine's disk, and what
 // went over the wire. It trusts neither the agent nor the appliance: it reads the disk's file and the capture.
-package proof
+package verify
 
 import (
 	"crypto/sha256"

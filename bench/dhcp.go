@@ -40,7 +40,7 @@ log: {level: warn}
 `
 )
 
-func init() {
+func dhcpBenchmarks() (all []benchmark) {
 	for _, c := range []struct {
 		name, peer, program string
 		ratio               float64
@@ -51,7 +51,7 @@ func init() {
 		}},
 		{"dhcp-dnsmasq", "dnsmasq", "dnsmasq", 10, nil},
 	} {
-		register(benchmark{
+		all = append(all, benchmark{
 			name: c.name, peer: c.peer, needs: []string{"ip", "perfdhcp", c.program},
 			rows: append([]row{{c.name, "/s", "DHCP exchanges of four packets, leases on the disk, at less than 1 % drops", atLeastPeer(c.ratio)}}, c.more...),
 			start: func(b *bench) (ours, peer func() []float64) {
@@ -81,7 +81,7 @@ func init() {
 			},
 		})
 	}
-	register(benchmark{
+	all = append(all, benchmark{
 		name: "dhcp-proxy", needs: []string{"ip", "taskset"},
 		rows: []row{
 			{"dhcp-proxy", "/s", "offers to network boot clients beside another DHCP server, by the clock, from an appliance bound to one core; who asks has another", atLeast(20000)},
@@ -89,6 +89,7 @@ func init() {
 		},
 		start: proxyAnswers,
 	})
+	return all
 }
 
 func oursFromNothing(b *bench, on testnet.Host) server {

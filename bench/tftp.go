@@ -16,7 +16,7 @@ import (
 // from a tftpd-hpa that has the same file. Each load is a transfer of its own.
 const tftpLoads = 64
 
-func init() {
+func tftpBenchmarks() (all []benchmark) {
 	for _, c := range []struct {
 		name, what string
 		clients    int
@@ -24,12 +24,13 @@ func init() {
 		{"tftp-1", "one curl, blksize 1468, 64 boot programs of 1012 kB in a row", 1},
 		{"tftp-16", "16 curls at once, blksize 1468, 64 boot programs of 1012 kB in all", 16},
 	} {
-		register(benchmark{
+		all = append(all, benchmark{
 			name: c.name, peer: "tftpd-hpa", needs: []string{"ip", "curl", "in.tftpd"},
 			rows:  []row{{c.name, "MB/s", c.what, atLeastPeer(1)}},
 			start: func(b *bench) (ours, peer func() []float64) { return tftp(b, c.clients) },
 		})
 	}
+	return all
 }
 
 func tftp(b *bench, clients int) (ours, peer func() []float64) {

@@ -28,68 +28,67 @@ const (
 	changedChunks = imageChunks * 2 / 100
 )
 
-func init() {
-	if job := os.Getenv(writeJobEnv); job != "" {
-		writeAsAgent(job) // a child of this program is the agent
-	}
+func writeBenchmarks() []benchmark {
 	needs := []string{"ip", "losetup", "blkdiscard", "curl", "zstd", "dd"}
-	register(benchmark{
-		name: "write", peer: "curl, zstd and dd", needs: needs,
-		rows: []row{
-			{"write-full", "MB/s", "the agent's code discards a loop device and writes an image of 4 GiB with 1.2 GiB of data, every chunk verified on arrival; the peer writes it with O_DIRECT and fsync and verifies nothing", atLeastPeer(3)},
-			{"write-full-cpu", "s", "CPU time, user and system, that the writing side used for it", atMostPeer(1.3)},
+	return []benchmark{
+		{
+			name: "write", peer: "curl, zstd and dd", needs: needs,
+			rows: []row{
+				{"write-full", "MB/s", "the agent's code discards a loop device and writes an image of 4 GiB with 1.2 GiB of data, every chunk verified on arrival; the peer writes it with O_DIRECT and fsync and verifies nothing", atLeastPeer(3)},
+				{"write-full-cpu", "s", "CPU time, user and system, that the writing side used for it", atMostPeer(1.3)},
+			},
+			start: func(b *bench) (ours, peer func() []float64) {
+				w := newWriteBench(b)
+				return func() []float64 {
+						w.blank()
+						r := w.agent(w.first, inventory.ModeFull, inventory.VerifyHash)
+						return []float64{w.speed(r.seconds), r.cpu}
+					}, func() []float64 {
+						w.blank()
+						took, cpu := w.pipeline()
+						return []float64{w.speed(took), cpu}
+					}
+			},
 		},
-		start: func(b *bench) (ours, peer func() []float64) {
-			w := newWriteBench(b)
-			return func() []float64 {
-					w.blank()
-					r := w.agent(w.first, inventory.ModeFull, inventory.VerifyHash)
-					return []float64{w.speed(r.seconds), r.cpu}
-				}, func() []float64 {
-					w.blank()
-					took, cpu := w.pipeline()
-					return []float64{w.speed(took), cpu}
-				}
+		{
+			name: "write-proved", peer: "curl, zstd and dd", needs: needs,
+			rows: []row{
+				{"write-proved", "MB/s", "the same with every chunk read back from the medium and compared, the default; the peer still verifies nothing", atLeastPeer(1)},
+			},
+			start: func(b *bench) (ours, peer func() []float64) {
+				w := newWriteBench(b)
+				return func() []float64 {
+						w.blank()
+						return []float64{w.speed(w.agent(w.first, inventory.ModeFull, inventory.VerifyReadBack).seconds)}
+					}, func() []float64 {
+						w.blank()
+						took, _ := w.pipeline()
+						return []float64{w.speed(took)}
+					}
+			},
 		},
-	})
-	register(benchmark{
-		name: "write-proved", peer: "curl, zstd and dd", needs: needs,
-		rows: []row{
-			{"write-proved", "MB/s", "the same with every chunk read back from the medium and compared, the default; the peer still verifies nothing", atLeastPeer(1)},
+		{
+			name: "delta", peer: "a full write", needs: needs,
+			rows: []row{
+				{"write-delta", "s", "a newer version of that image, 2 % of its chunks changed, over the older one, read back; the peer is the full write of it, read back", atMostPeer(1.0 / 3)},
+				{"write-delta-sent", "MB", "bytes that were sent for it; the peer is the compressed size of the changed chunks", atMostPeer(1.1)},
+			},
+			start: func(b *bench) (ours, peer func() []float64) {
+				w := newWriteBench(b)
+				newer := w.add("newer", changedChunks)
+				changed := float64(newer.since(w.first))
+				return func() []float64 {
+						w.agent(w.first, inventory.ModeFull, inventory.VerifyHash)
+						r := w.agent(newer, inventory.ModeAuto, inventory.VerifyReadBack)
+						return []float64{r.seconds, float64(r.Written.Sent) / 1e6}
+					}, func() []float64 {
+						w.blank()
+						r := w.agent(newer, inventory.ModeFull, inventory.VerifyReadBack)
+						return []float64{r.seconds, changed / 1e6}
+					}
+			},
 		},
-		start: func(b *bench) (ours, peer func() []float64) {
-			w := newWriteBench(b)
-			return func() []float64 {
-					w.blank()
-					return []float64{w.speed(w.agent(w.first, inventory.ModeFull, inventory.VerifyReadBack).seconds)}
-				}, func() []float64 {
-					w.blank()
-					took, _ := w.pipeline()
-					return []float64{w.speed(took)}
-				}
-		},
-	})
-	register(benchmark{
-		name: "delta", peer: "a full write", needs: needs,
-		rows: []row{
-			{"write-delta", "s", "a newer version of that image, 2 % of its chunks changed, over the older one, read back; the peer is the full write of it, read back", atMostPeer(1.0 / 3)},
-			{"write-delta-sent", "MB", "bytes that were sent for it; the peer is the compressed size of the changed chunks", atMostPeer(1.1)},
-		},
-		start: func(b *bench) (ours, peer func() []float64) {
-			w := newWriteBench(b)
-			newer := w.add("newer", changedChunks)
-			changed := float64(newer.since(w.first))
-			return func() []float64 {
-					w.agent(w.first, inventory.ModeFull, inventory.VerifyHash)
-					r := w.agent(newer, inventory.ModeAuto, inventory.VerifyReadBack)
-					return []float64{r.seconds, float64(r.Written.Sent) / 1e6}
-				}, func() []float64 {
-					w.blank()
-					r := w.agent(newer, inventory.ModeFull, inventory.VerifyReadBack)
-					return []float64{r.seconds, changed / 1e6}
-				}
-		},
-	})
+	}
 }
 
 // A writeBench has an appliance that serves images, and a loop device to write them to.

@@ -33,23 +33,24 @@ const (
 	fleetChunks  = 160 // of the image, 640 MiB, half of which is noise; there are no zeros in it, which only agents skip
 )
 
-func init() {
-	loads[fleetCommand] = fleetMain
-	register(benchmark{
-		name: "fleet", peer: "nginx, ten curls", needs: []string{"ip", "curl", "nginx", "zstd"},
-		rows: []row{
-			{"fleet-fetch", "MB/s", "ten clients fetch one image from a running appliance as ten agents do, chunk by chunk and six at a time, and look at none of it; bytes on the wire, until the last has all", atLeastPeer(0.9)},
-			{"fleet-agents", "MB/s", "the same with every chunk verified and unpacked by the agents' code, on the same cores as the server, and nothing written; each of the ten curls feeds a zstd -dc, which verifies nothing", atLeastPeer(0.9)},
+func fleetBenchmarks() []benchmark {
+	return []benchmark{
+		{
+			name: "fleet", peer: "nginx, ten curls", needs: []string{"ip", "curl", "nginx", "zstd"},
+			rows: []row{
+				{"fleet-fetch", "MB/s", "ten clients fetch one image from a running appliance as ten agents do, chunk by chunk and six at a time, and look at none of it; bytes on the wire, until the last has all", atLeastPeer(0.9)},
+				{"fleet-agents", "MB/s", "the same with every chunk verified and unpacked by the agents' code, on the same cores as the server, and nothing written; each of the ten curls feeds a zstd -dc, which verifies nothing", atLeastPeer(0.9)},
+			},
+			start: func(b *bench) (ours, peer func() []float64) {
+				hosts := network(b)
+				f := newFleet(b, hosts)
+				b.appliance(hosts.ours)
+				nginx(b, hosts, filepath.Dir(f.data), filepath.Base(f.data))
+				return func() []float64 { return []float64{f.agents(false), f.agents(true)} },
+					func() []float64 { return []float64{f.curls(), f.curls("zstd", "-dcq")} }
+			},
 		},
-		start: func(b *bench) (ours, peer func() []float64) {
-			hosts := network(b)
-			f := newFleet(b, hosts)
-			b.appliance(hosts.ours)
-			nginx(b, hosts, filepath.Dir(f.data), filepath.Base(f.data))
-			return func() []float64 { return []float64{f.agents(false), f.agents(true)} },
-				func() []float64 { return []float64{f.curls(), f.curls("zstd", "-dcq")} }
-		},
-	})
+	}
 }
 
 // A fleet is ten machines, each with an address of its own, that want the same image.

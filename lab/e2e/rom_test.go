@@ -1,4 +1,4 @@
-package story
+package e2e
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ import (
 
 	"github.com/pxectl/pxectl/ipxe"
 	"github.com/pxectl/pxectl/lab"
-	"github.com/pxectl/pxectl/lab/proof"
+	"github.com/pxectl/pxectl/lab/verify"
 )
 
 // There is no BIOS PXE ROM for QEMU that is not iPXE, so one is played here, packet for packet, on a host of its own in the rack. It
@@ -102,7 +102,7 @@ func TestROMThatIsNotIPXE(t *testing.T) {
 			}
 			// The capture is written a second behind the wire.
 			r.until(5*time.Second, "the capture shows both servers", func() bool {
-				w, err := proof.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))
+				w, err := verify.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))
 				return err == nil && w.OurBootFiles >= 7
 			})
 			r.proveWire()

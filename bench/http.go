@@ -12,15 +12,17 @@ import (
 
 const downloadSize = 1 << 30
 
-func init() {
-	register(benchmark{
-		name: "http", peer: "nginx", needs: []string{"ip", "curl", "nginx"},
-		rows: []row{
-			{"http-download", "MB/s", "one curl loads a ramdisk of 1 GiB from a running appliance", atLeastPeer(0.95)},
-			{"http-cpu", "s", "CPU time, user and system, that the server used for it", atMostPeer(1.2)},
+func httpBenchmarks() []benchmark {
+	return []benchmark{
+		{
+			name: "http", peer: "nginx", needs: []string{"ip", "curl", "nginx"},
+			rows: []row{
+				{"http-download", "MB/s", "one curl loads a ramdisk of 1 GiB from a running appliance", atLeastPeer(0.95)},
+				{"http-cpu", "s", "CPU time, user and system, that the server used for it", atMostPeer(1.2)},
+			},
+			start: httpDownload,
 		},
-		start: httpDownload,
-	})
+	}
 }
 
 // httpDownload has a ramdisk of 1 GiB served by the appliance, and the same file by nginx with sendfile. Both

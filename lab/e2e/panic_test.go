@@ -1,4 +1,4 @@
-package story
+package e2e
 
 import (
 	"bytes"

@@ -65,11 +65,6 @@ type benchmark struct {
 	start func(b *bench) (ours, peer func() []float64)
 }
 
-var benchmarks []benchmark
-
-// register is called by the init of a benchmark's file.
-func register(b benchmark) { benchmarks = append(benchmarks, b) }
-
 // A bench is a benchmark under way. It is a testing.TB as far as testnet and the rows use one.
 type bench struct {
 	testing.TB
