@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"github.com/pxectl/pxectl/appliance/rogue"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
@@ -25,9 +25,9 @@ type bootPlane struct {
 	tls     uint16
 	pin     string
 
-	addresses  *addresses
-	neighbours *neighbours
-	ruleBook   ruleBook
+	addresses *addresses
+	rogues    *rogue.Servers
+	ruleBook  ruleBook
 }
 
 // autoexec is the script that EFI builds of iPXE ask for by themselves, beside the program that they are.
@@ -132,7 +132,7 @@ func (p bootPlane) phoneHome(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	remote, _ := netip.ParseAddrPort(r.RemoteAddr)
 	id := inventory.DeploymentID(r.PathValue("deployment"))
-	err := p.engine.PhoneHome(r.Context(), id, r.PathValue("token"), remote.Addr().String(), printable(r.FormValue("hostname")))
+	err := p.engine.PhoneHome(r.Context(), id, r.PathValue("token"), remote.Addr().String(), inventory.Text(r.FormValue("hostname"), 64))
 	if err == nil {
 		w.WriteHeader(http.StatusNoContent)
 		return
@@ -145,15 +145,4 @@ func (p bootPlane) phoneHome(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusGone
 	}
 	http.Error(w, err.Error(), status)
-}
-
-// printable keeps what anybody may have sent fit for a terminal.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, s)
-	return s[:min(len(s), 64)]
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/pxectl/pxectl/appliance/keys"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
@@ -14,59 +15,59 @@ import (
 // openDatabase opens the database and the keys that belong to it. A database that was lost must not be begun anew in silence: every
 // deployed machine would be a stranger at its next network boot, and be offered the agent. Keys that were lost must not be made anew
 // beside a database either: its secrets could not be read, and no agent would trust us.
-func openDatabase(dir string, anew bool, log *slog.Logger) (*boltdb.Store, keys, error) {
+func openDatabase(dir string, anew bool, log *slog.Logger) (*boltdb.Store, keys.Keys, error) {
 	path, keyDir := filepath.Join(dir, "pxectl.db"), filepath.Join(dir, "keys")
 	lost := !hasContent(path)
-	had, missing := keysIn(keyDir)
+	had, missing := keys.In(keyDir)
 	switch hasImages, err := anyImage(filepath.Join(dir, "images")); {
 	case err != nil:
-		return nil, keys{}, err
+		return nil, keys.Keys{}, err
 	case lost && !anew && (len(had) > 0 || hasImages):
-		return nil, keys{}, &inventory.Problem{
+		return nil, keys.Keys{}, &inventory.Problem{
 			Code:   inventory.CodeConflict,
 			Detail: path + " is missing or empty, and keys or images of an appliance lie beside it: with a new database, every machine that was deployed would be offered the agent at its next network boot",
 			Hint:   "put the database back from your copy of " + dir + "; if there is none, begin anew with `pxectl serve --new-database`, and add the machines before they boot",
 		}
 	case anew && !lost:
-		return nil, keys{}, &inventory.Problem{
+		return nil, keys.Keys{}, &inventory.Problem{
 			Code: inventory.CodeConflict, Detail: "--new-database: there is a database at " + path,
 			Hint: "move it away first, if it is not wanted",
 		}
 	}
 	db, err := boltdb.Open(path)
 	if err != nil {
-		return nil, keys{}, err
+		return nil, keys.Keys{}, err
 	}
 	secrets, err := matchKeys(db, keyDir, missing, log)
 	if err != nil {
 		db.Close()
-		return nil, keys{}, err
+		return nil, keys.Keys{}, err
 	}
 	return db, secrets, nil
 }
 
 // matchKeys loads the keys, and makes those of a new database.
-func matchKeys(db *boltdb.Store, dir string, missing []string, log *slog.Logger) (keys, error) {
+func matchKeys(db *boltdb.Store, dir string, missing []string, log *slog.Logger) (keys.Keys, error) {
 	owner, used, err := db.Owner()
 	if err != nil {
-		return keys{}, err
+		return keys.Keys{}, err
 	}
 	if used && len(missing) > 0 {
-		return keys{}, &inventory.Problem{
+		return keys.Keys{}, &inventory.Problem{
 			Code:   inventory.CodeConflict,
 			Detail: fmt.Sprintf("keys: %s of this database's appliance is missing in %s", strings.Join(missing, ", "), dir),
 			Hint:   "put it back from your copy of data_dir; a new one could not read the secrets in the database, and no agent would trust it",
 		}
 	}
-	secrets, err := loadKeys(dir)
+	secrets, err := keys.Load(dir)
 	if err != nil {
-		return keys{}, fmt.Errorf("keys: %w", err)
+		return keys.Keys{}, fmt.Errorf("keys: %w", err)
 	}
-	switch id := secrets.id(); {
+	switch id := secrets.ID(); {
 	case owner == id:
 		return secrets, nil
 	case owner != "":
-		return keys{}, &inventory.Problem{
+		return keys.Keys{}, &inventory.Problem{
 			Code:   inventory.CodeConflict,
 			Detail: "the database belongs to another appliance: its secrets are sealed to " + owner + ", the key here is " + id,
 			Hint:   "bring database and keys of one appliance together",
@@ -77,24 +78,9 @@ func matchKeys(db *boltdb.Store, dir string, missing []string, log *slog.Logger)
 	}
 }
 
-// id names the keys in public: it is what secrets are sealed to.
-func (k keys) id() string { return k.age.Recipient().String() }
-
 func hasContent(path string) bool {
 	st, err := os.Stat(path)
 	return err == nil && st.Size() > 0
-}
-
-// keysIn says which key files are there, and which are not.
-func keysIn(dir string) (had, missing []string) {
-	for _, name := range []string{"age.key", "nonce.key", "tls.key"} {
-		if hasContent(filepath.Join(dir, name)) {
-			had = append(had, name)
-		} else {
-			missing = append(missing, name)
-		}
-	}
-	return had, missing
 }
 
 // anyImage says whether there is a directory that could be an image's.

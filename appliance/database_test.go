@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
@@ -125,7 +126,7 @@ func TestConfigCheckDoesNotShowTheFile(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Load(path)
+		_, err := config.Load(path)
 		if err == nil || strings.Contains(err.Error(), "SECRETSECRET") || len(err.Error()) > 4000 {
 			t.Errorf("%s: Load = %v, want an error that does not show the file", name, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
@@ -15,7 +16,7 @@ import (
 )
 
 // listenDHCP opens the DHCP server of the configured mode; it is nil when that is off.
-func listenDHCP(cfg Config, plane bootPlane, log *slog.Logger) (*dhcpd.Server, error) {
+func listenDHCP(cfg config.Config, plane bootPlane, log *slog.Logger) (*dhcpd.Server, error) {
 	if cfg.DHCP.Mode == "off" {
 		return nil, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -30,7 +31,8 @@ const (
 	logSources   = 8192 // remembered at once; those beyond are counted together
 )
 
-func newLog(c Log, w io.Writer) *slog.Logger {
+// NewLog returns a logger that bounds what others can cause it to write.
+func NewLog(c config.Log, w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.Level}
 	var h slog.Handler = slog.NewTextHandler(w, options)
 	if c.Format == "json" {

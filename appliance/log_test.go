@@ -11,13 +11,15 @@ import (
 	"testing"
 	"time"
 	"unicode"
+
+	"github.com/pxectl/pxectl/appliance/config"
 )
 
 func TestLogLinesAreBounded(t *testing.T) {
 	long := strings.Repeat("x", 30<<10)
 	for _, format := range []string{"text", "json"} {
 		var out bytes.Buffer
-		log := newLog(Log{Format: format}, &out)
+		log := NewLog(config.Log{Format: format}, &out)
 		log.With("path", long).Info(long, "name", "a\x1b[2J\u009b31m\nb", "err", errors.New(long), "many", []string{long, long}, "macs", []string{"a", "b"}, "in", slog.GroupValue(slog.String("it", long)), "at", netip.MustParseAddr("192.0.2.1"), "n", 7)
 		line := out.String()
 		if n := len(line); n > 2<<10 || strings.Count(line, "\n") != 1 {

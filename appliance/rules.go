@@ -2,34 +2,11 @@ package appliance
 
 import (
 	"fmt"
-	"path/filepath"
-	"strings"
 
+	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/ipxe"
 )
-
-// ScriptDir is where the templates lie that the rules of `boot` name.
-func (c Config) ScriptDir() string { return filepath.Join(c.DataDir, "scripts") }
-
-// checkBoot finds what is wrong with the rules, and with the scripts that they name.
-func (c Config) checkBoot() (mistakes []string) {
-	for i, r := range c.Boot {
-		key := fmt.Sprintf("boot[%d]", i)
-		if err := r.Check(); err != nil {
-			for line := range strings.Lines(err.Error()) {
-				mistakes = append(mistakes, key+"."+strings.TrimSpace(line))
-			}
-		}
-		if r.Script == "" {
-			continue
-		}
-		if _, err := ipxe.LoadTemplate(c.ScriptDir(), r.Script); err != nil {
-			mistakes = append(mistakes, key+".script: "+err.Error())
-		}
-	}
-	return mistakes
-}
 
 // A ruleBook is what operators say of machines that boot differently.
 type ruleBook struct {
@@ -37,7 +14,8 @@ type ruleBook struct {
 	scripts map[string]*ipxe.Template
 }
 
-func (c Config) ruleBook() (ruleBook, error) {
+// newRuleBook loads the scripts that the rules name.
+func newRuleBook(c config.Config) (ruleBook, error) {
 	book := ruleBook{c.Boot, map[string]*ipxe.Template{}}
 	for i, r := range c.Boot {
 		if r.Script == "" {

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/ipxe"
 )
@@ -28,7 +30,7 @@ func TestTheExampleOfRules(t *testing.T) {
 		}
 		text += line
 	}
-	_, err = Parse("a.yaml", []byte(text), loopback)
+	_, err = config.Parse("a.yaml", []byte(text), net.Interfaces)
 	if err == nil || !strings.Contains(err.Error(), "1 mistake") || !strings.Contains(err.Error(), "].script: ") || !strings.Contains(err.Error(), "no such file") {
 		t.Fatalf("before its script is there, the example's error is %v", err)
 	}
@@ -38,19 +40,19 @@ func TestTheExampleOfRules(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "scripts", "slow-switch.ipxe"), []byte("#!ipxe\nsleep 30\n{{.Script}}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Parse("a.yaml", []byte(text), loopback)
+	c, err := config.Parse("a.yaml", []byte(text), net.Interfaces)
 	if err != nil || len(c.Boot) < 3 {
 		t.Fatalf("%d rules, %v", len(c.Boot), err)
 	}
-	book, err := c.ruleBook()
+	book, err := newRuleBook(c)
 	if err != nil || book.scripts["slow-switch.ipxe"] == nil {
 		t.Errorf("ruleBook = %+v, %v", book, err)
 	}
 }
 
 func TestMistakesInRules(t *testing.T) {
-	_, err := Parse("a.yaml", []byte("provisioning: {interfaces: [{name: lo}]}\ndata_dir: /nonexistent\n"+
-		"boot:\n  - {vendor: HPE, nbp: x, local: y}\n  - {vendr: HPE, script: ../x}\n"), loopback)
+	_, err := config.Parse("a.yaml", []byte("provisioning: {interfaces: [{name: lo}]}\ndata_dir: /nonexistent\n"+
+		"boot:\n  - {vendor: HPE, nbp: x, local: y}\n  - {vendr: HPE, script: ../x}\n"), net.Interfaces)
 	for _, want := range []string{
 		"4 mistakes", `boot[0].local: "y" (have: exit, sanboot, silence)`, `boot[0].nbp: "x" (have: `,
 		`boot[1]: unknown key "vendr" (have: machine, vendor, model, nbp, args, local, script)`, `boot[1].script: "../x": want the name of a file in /nonexistent/scripts`,

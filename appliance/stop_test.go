@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/internal/testnet"
 )
@@ -50,13 +51,17 @@ func TestTheStopIsBounded(t *testing.T) {
 
 // TestServe is the helper process that is the appliance, as `pxectl serve` is it.
 func TestServe(t *testing.T) {
-	config := os.Getenv("APPLIANCE_TEST_SERVE")
-	if config == "" {
+	file := os.Getenv("APPLIANCE_TEST_SERVE")
+	if file == "" {
 		return // not skipped: nothing is left untested
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := Run(ctx, config, "test", false); err != nil {
+	cfg, err := config.Load(file)
+	if err == nil {
+		err = Serve(ctx, cfg, Options{Version: "test", Log: NewLog(cfg.Log, os.Stderr)})
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -77,9 +82,9 @@ func TestTheStopUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(short) })
-	socket, config := filepath.Join(short, "s"), filepath.Join(dir, "appliance.yaml")
+	socket, file := filepath.Join(short, "s"), filepath.Join(dir, "appliance.yaml")
 	text := fmt.Sprintf("data_dir: %s/data\napi: {socket: %s}\nprovisioning: {interfaces: [{name: br0}]}\n", dir, socket)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, size := range map[string]int64{"vmlinuz": 100_000, "initrd": 256 << 20} { // more than sockets hold
@@ -93,7 +98,7 @@ func TestTheStopUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve := exec.Command(self, "-test.run=^TestServe$")
-	serve.Env = append(os.Environ(), "APPLIANCE_TEST_SERVE="+config)
+	serve.Env = append(os.Environ(), "APPLIANCE_TEST_SERVE="+file)
 	serve.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS} // it mounts a /run/netns of its own
 	var log lockedBuffer
 	serve.Stdout, serve.Stderr = &log, &log

@@ -20,12 +20,11 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
 
+	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/diagnose"
-	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
 	"github.com/pxectl/pxectl/power/powertest"
 )
@@ -44,7 +43,7 @@ type site struct {
 }
 
 // newSite runs a boot plane with what is configured, by default beside another DHCP server on br0.
-func newSite(t *testing.T, config ...string) *site {
+func newSite(t *testing.T, more ...string) *site {
 	t.Helper()
 	testnet.Bridge(t, "10.77.0.1/24")
 	dir := t.TempDir()
@@ -53,11 +52,11 @@ func newSite(t *testing.T, config ...string) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(short) })
-	text := fmt.Sprintf("data_dir: %s\napi: {socket: %s/s}\n", dir, short) + strings.Join(config, "")
+	text := fmt.Sprintf("data_dir: %s\napi: {socket: %s/s}\n", dir, short) + strings.Join(more, "")
 	if !strings.Contains(text, "provisioning:") {
 		text += "provisioning: {interfaces: [{name: br0}]}\n"
 	}
-	cfg, err := Parse("test", []byte(text), net.Interfaces)
+	cfg, err := config.Parse("test", []byte(text), net.Interfaces)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,48 +70,24 @@ func newSite(t *testing.T, config ...string) *site {
 		}
 	}
 	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket, data: dir}
-	log := newLog(Log{Format: "json"}, &s.log)
-	db, err := boltdb.Open(filepath.Join(dir, "pxectl.db"))
+	a, err := build(cfg, Options{Version: "test", Log: NewLog(config.Log{Format: "json"}, &s.log)}, func(e *deploy.Config) {
+		if e.BMC.Password == "" { // else the real driver is meant
+			e.OpenBMC = func(power.Target) (power.BMC, error) { return s.bmc, nil }
+		}
+		e.Pace, e.Now = powertest.Fast, func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets, err := loadKeys(filepath.Join(dir, "keys"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pictures, err := store.Open(filepath.Join(dir, "images"), log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nics := cfg.follow(log)
-	made := engineConfig(cfg, db, secrets, pictures, nics, log)
-	if made.BMC.Password == "" { // else the real driver is meant
-		made.OpenBMC = func(power.Target) (power.BMC, error) { return s.bmc, nil }
-	}
-	made.Pace, made.Now = powertest.Fast, func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
-	s.engine, err = deploy.New(made)
-	if err != nil {
-		t.Fatal(err)
-	}
-	services, err := listen(cfg, "test", nics, s.engine, pictures, secrets, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.engine = a.engine
 	ctx, cancel := context.WithCancel(context.Background())
-	services = append(services, service{"engine", s.engine.Run})
-	ended := make(chan error, len(services))
-	for _, v := range services {
-		go func() { ended <- v.run(ctx) }()
-	}
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		for range services {
-			if err := <-ended; err != nil {
-				t.Errorf("a service ended with %v", err)
-			}
+		if err := <-ended; err != nil {
+			t.Errorf("the appliance ended with %v", err)
 		}
-		pictures.Close()
-		db.Close()
 	})
 	return s
 }

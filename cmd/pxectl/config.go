@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pxectl/pxectl/appliance"
+	"github.com/pxectl/pxectl/appliance/config"
 )
 
 func (c *cli) configCommand() *cobra.Command {
@@ -16,7 +16,7 @@ func (c *cli) configCommand() *cobra.Command {
 			if len(args) > 0 {
 				file = args[0]
 			}
-			if _, err := appliance.Load(file); err != nil {
+			if _, err := config.Load(file); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.out, "%s is in order\n", file)

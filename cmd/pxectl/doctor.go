@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
-	"github.com/pxectl/pxectl/appliance"
+	"github.com/pxectl/pxectl/appliance/doctor"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -30,7 +30,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 				if len(args) > 0 {
 					config = args[0]
 				}
-				checks = appliance.Doctor(cmd.Context(), config)
+				checks = doctor.File(cmd.Context(), config)
 			case len(args) > 0:
 				return usagef("%q: a configuration goes with --config", args[0])
 			default:

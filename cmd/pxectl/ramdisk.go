@@ -5,8 +5,9 @@ import (
 	"path/filepath"
 	"runtime"
 
-	"github.com/pxectl/pxectl/agent-ramdisk/initramfs"
 	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/agent-ramdisk/initramfs"
 )
 
 func ramdiskCommand() *cobra.Command {

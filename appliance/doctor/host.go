@@ -1,4 +1,4 @@
-package appliance
+package doctor
 
 import (
 	"errors"
@@ -18,13 +18,13 @@ import (
 )
 
 // ports looks whether ours are ours alone.
-func (d doctor) ports() []api.Check {
+func (d House) ports() []api.Check {
 	const subject = "ports"
-	if !d.running() && answers(d.cfg.API.Socket) {
-		return []api.Check{pass(subject, "an appliance that runs has them (it answers on %s)", d.cfg.API.Socket)}
+	if !d.running() && answers(d.Config.API.Socket) {
+		return []api.Check{pass(subject, "an appliance that runs has them (it answers on %s)", d.Config.API.Socket)}
 	}
 	var checks []api.Check
-	if d.cfg.DHCP.Mode != "off" {
+	if d.Config.DHCP.Mode != "off" {
 		// 67 can be shared, so a second listener is no error at the start.
 		table, _ := os.ReadFile("/proc/net/udp")
 		n := listeners(string(table), 67)
@@ -69,16 +69,16 @@ type port struct {
 
 func (p port) String() string { return strings.ToUpper(p.network) + " port " + fmt.Sprint(p.at.Port()) }
 
-func (d doctor) wanted() []port {
+func (d House) wanted() []port {
 	var all []port
-	if d.cfg.DHCP.Mode != "off" {
+	if d.Config.DHCP.Mode != "off" {
 		all = append(all, port{"udp", netip.AddrPortFrom(netip.IPv4Unspecified(), 4011)})
 	}
-	for _, in := range d.cfg.Provisioning.Interfaces {
+	for _, in := range d.Config.Provisioning.Interfaces {
 		all = append(all,
-			port{"udp", netip.AddrPortFrom(in.Address, uint16(d.cfg.TFTP.Port))},
-			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.cfg.HTTP.Port))},
-			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.cfg.API.Port))})
+			port{"udp", netip.AddrPortFrom(in.Address, uint16(d.Config.TFTP.Port))},
+			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.HTTP.Port))},
+			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.API.Port))})
 	}
 	return all
 }
@@ -165,16 +165,16 @@ func space(dir string) api.Check {
 }
 
 // permissions looks whether what must stay secret can be read by others.
-func (d doctor) permissions() api.Check {
+func (d House) permissions() api.Check {
 	const subject = "permissions"
-	data := d.cfg.DataDir
-	secret := []string{filepath.Join(data, "pxectl.db"), d.cfg.BMC.PasswordFile}
+	data := d.Config.DataDir
+	secret := []string{filepath.Join(data, "pxectl.db"), d.Config.BMC.PasswordFile}
 	keys, err := filepath.Glob(filepath.Join(data, "keys", "*.key"))
 	if err == nil {
 		secret = append(secret, keys...)
 	}
-	if d.cfg.BMC.Password != "" && d.cfg.BMC.PasswordFile == "" {
-		secret = append(secret, d.cfg.Path) // the password is in it
+	if d.Config.BMC.Password != "" && d.Config.BMC.PasswordFile == "" {
+		secret = append(secret, d.Config.Path) // the password is in it
 	}
 	const others = 0o007
 	for _, path := range secret {
@@ -187,8 +187,8 @@ func (d doctor) permissions() api.Check {
 			return fail(subject, fmt.Sprintf("%s has mode %04o: everybody on this host can change what machines boot", path, st.Mode().Perm()), "`chmod o-w "+path+"`")
 		}
 	}
-	if st, err := os.Stat(d.cfg.API.Socket); err == nil && st.Mode().Perm()&others != 0 {
-		return fail(subject, fmt.Sprintf("%s has mode %04o: everybody on this host can erase machines", d.cfg.API.Socket, st.Mode().Perm()), "restart pxectl, which makes it anew; its group may use it")
+	if st, err := os.Stat(d.Config.API.Socket); err == nil && st.Mode().Perm()&others != 0 {
+		return fail(subject, fmt.Sprintf("%s has mode %04o: everybody on this host can erase machines", d.Config.API.Socket, st.Mode().Perm()), "restart pxectl, which makes it anew; its group may use it")
 	}
 	if _, err := os.Stat(data); errors.Is(err, fs.ErrPermission) {
 		return warn(subject, err.Error(), "run this as the user that runs pxectl")

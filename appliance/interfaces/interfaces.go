@@ -1,4 +1,4 @@
-package appliance
+package interfaces
 
 import (
 	"context"
@@ -14,35 +14,30 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// followed are the provisioning interfaces as they are now. They go down and come back, are made anew under the same
-// name, and get other addresses, all while we run.
-//
-// What must hear broadcasts (DHCP) listens on every address and is told of each packet's interface. TFTP, HTTP and
-// the agents' port listen on our address alone, so that other networks of this host cannot reach them and their
-// programs keep those ports; such a socket outlives the interface, since it is bound to the address and not to the interface, and is
-// opened anew only when the address is another.
-type followed struct {
+// A Set is the provisioning interfaces of an appliance, watched. Run changes it, all else may be called at any time.
+type Set struct {
 	log     *slog.Logger
 	note    func(inventory.Event)
-	moved   func(name string, a netip.Addr) // told of a new address before anything answers there; may be nil
-	port    uint16                          // of the boot plane's HTTP
-	changes *os.File                        // readable when the kernel has news
+	moved   func(name string, a netip.Addr)
+	changes *os.File // readable when the kernel has news
 
 	mu   sync.Mutex
-	all  []*link
+	all  []*State
 	news chan struct{} // closed when an address is another one
 }
 
-// A link is one of them.
-type link struct {
-	Interface
-	at    condition
-	was   netip.Addr // the address before, if there was one
-	since time.Time  // when it moved from there
+// A State is an interface and where it is served now.
+type State struct {
+	config.Interface
+	Was   netip.Addr // the address before, if there was one
+	Since time.Time  // when it moved from there
+
+	at condition
 }
 
 // A condition is what an interface looks like at a moment.
@@ -60,18 +55,25 @@ const (
 	lookAgain = 2 * time.Second
 )
 
-func (c Config) follow(log *slog.Logger) *followed {
-	f := &followed{log: log, note: func(inventory.Event) {}, port: uint16(c.HTTP.Port), news: make(chan struct{})}
-	for _, in := range c.Provisioning.Interfaces {
-		l := &link{Interface: in}
+// Of returns the interfaces as they are now. Nothing is watched yet.
+func Of(all []config.Interface, log *slog.Logger) *Set {
+	f := &Set{log: log, note: func(inventory.Event) {}, moved: func(string, netip.Addr) {}, news: make(chan struct{})}
+	for _, in := range all {
+		l := &State{Interface: in}
 		l.at, _ = look(in.Name, in.Address)
 		f.all = append(f.all, l)
 	}
 	return f
 }
 
-// listen asks the kernel for news of interfaces and addresses: rtnetlink(7).
-func (f *followed) listen() error {
+// Tell says who is told of what happens. It is called before Run: note is told of changes, moved of a new address, before anything
+// answers there.
+func (f *Set) Tell(note func(inventory.Event), moved func(name string, a netip.Addr)) {
+	f.note, f.moved = note, moved
+}
+
+// Listen asks the kernel for news of interfaces and addresses: rtnetlink(7).
+func (f *Set) Listen() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("follow the interfaces: %w", err)
@@ -84,8 +86,11 @@ func (f *followed) listen() error {
 	return nil
 }
 
-// run looks at the interfaces whenever the kernel says that something happened, until ctx ends.
-func (f *followed) run(ctx context.Context) error {
+// Close closes a set that listens and will not run.
+func (f *Set) Close() error { return f.changes.Close() }
+
+// Run looks at the interfaces whenever the kernel says that something happened, until ctx ends.
+func (f *Set) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = f.changes.Close() })
 	defer stop()
 	buf := make([]byte, 64<<10)
@@ -102,7 +107,7 @@ func (f *followed) run(ctx context.Context) error {
 	return nil
 }
 
-func (f *followed) drain(buf []byte) {
+func (f *Set) drain(buf []byte) {
 	_ = f.changes.SetReadDeadline(time.Now())
 	for {
 		if _, err := f.changes.Read(buf); err != nil {
@@ -124,12 +129,12 @@ func look(name string, ours netip.Addr) (c condition, addrs []netip.Addr) {
 	if err != nil {
 		return condition{}, nil
 	}
-	addrs = ipv4Of(*nic)
+	addrs = config.IPv4Of(*nic)
 	return condition{nic.Index, nic.Flags&net.FlagUp != 0, nic.Flags&net.FlagRunning != 0, slices.Contains(addrs, ours)}, addrs
 }
 
 // look finds out what became of the interfaces, and says so.
-func (f *followed) look() {
+func (f *Set) look() {
 	for _, l := range f.all {
 		now, addrs := look(l.Name, l.Address)
 		before, from := l.at, l.Address
@@ -149,19 +154,17 @@ func (f *followed) look() {
 				level = slog.LevelWarn
 			}
 			f.log.Log(context.Background(), level, text, "interface", l.Name, "address", l.Address)
-			f.note(inventory.Event{At: time.Now().UTC(), Kind: inventory.KindInterface, Text: text, Data: facts("interface", l.Name, "address", ip(l.Address))})
+			f.note(inventory.Event{At: time.Now().UTC(), Kind: inventory.KindInterface, Text: text, Data: map[string]string{inventory.DataInterface: l.Name, inventory.DataAddress: l.Address.String()}})
 		}
 	}
 }
 
 // move makes another address of an interface the one that we serve at.
-func (f *followed) move(l *link, a netip.Addr) {
-	if f.moved != nil {
-		f.moved(l.Name, a)
-	}
+func (f *Set) move(l *State, a netip.Addr) {
+	f.moved(l.Name, a)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l.was, l.Address, l.since = l.Address, a, time.Now()
+	l.Was, l.Address, l.Since = l.Address, a, time.Now()
 	close(f.news)
 	f.news = make(chan struct{})
 }
@@ -187,53 +190,56 @@ func told(name string, before, now condition, from, to netip.Addr) (text string,
 	return fmt.Sprintf("interface %s is back with the address %v", name, to), true
 }
 
-// address is where an interface is served now.
-func (f *followed) address(name string) (a netip.Addr, news <-chan struct{}) {
+// address is where an interface is served now. news is closed when that changes.
+func (f *Set) address(name string) (a netip.Addr, news <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	at := slices.IndexFunc(f.all, func(l *link) bool { return l.Name == name })
+	at := slices.IndexFunc(f.all, func(l *State) bool { return l.Name == name })
 	return f.all[at].Address, f.news
 }
 
-// interfaces are all with their addresses of now.
-func (f *followed) interfaces() []link {
+// All are the interfaces as they are now.
+func (f *Set) All() []State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	all := make([]link, len(f.all))
+	all := make([]State, len(f.all))
 	for i, l := range f.all {
 		all[i] = *l
 	}
 	return all
 }
 
-// serverFor is where a machine with that address reaches the boot plane: our address in its network, or the first
-// one when a router stands between.
-func (f *followed) serverFor(machine netip.Addr) netip.AddrPort {
-	all := f.interfaces()
+// AddressFor is where a machine with that address reaches us: our address in its network, or the first one when a router stands
+// between.
+func (f *Set) AddressFor(machine netip.Addr) netip.Addr {
+	all := f.All()
 	for _, in := range all {
 		if nic, err := net.InterfaceByName(in.Name); err == nil && inNetworkOf(nic, in.Address, machine) {
-			return netip.AddrPortFrom(in.Address, f.port)
+			return in.Address
 		}
 	}
-	return netip.AddrPortFrom(all[0].Address, f.port)
+	return all[0].Address
 }
 
-// A runner is a service whose sockets are open.
-type runner func(ctx context.Context) error
+// A Service has its sockets open. Run serves until ctx ends and closes them; Close closes those of a service that will not run.
+type Service struct {
+	Run   func(ctx context.Context) error
+	Close func() error
+}
 
-// at is a service at the address of an interface, wherever that moves. The first sockets are opened at once.
-func (f *followed) at(name, what string, open func(netip.Addr) (runner, error)) (service, error) {
+// At opens a service at the address of an interface, and opens it anew wherever that moves. what is its name in the log.
+func (f *Set) At(name, what string, open func(netip.Addr) (Service, error)) (Service, error) {
 	first, _ := f.address(name)
-	run, err := open(first)
+	s, err := open(first)
 	if err != nil {
-		return service{}, err
+		return Service{}, err
 	}
-	return service{what, func(ctx context.Context) error {
+	run := func(ctx context.Context) error {
 		var all sync.WaitGroup
 		defer all.Wait()
-		for at := first; ; {
+		for at, now := first, s; ; {
 			here, leave := context.WithCancelCause(ctx)
-			serve := run
+			serve := now.Run
 			all.Go(func() {
 				var err error
 				defer func() { leave(err) }()
@@ -241,7 +247,7 @@ func (f *followed) at(name, what string, open func(netip.Addr) (runner, error)) 
 				err = serve(here)
 			})
 			var ok bool
-			if at, run, ok = f.next(here, name, what, at, open); !ok {
+			if at, now, ok = f.next(here, name, what, at, open); !ok {
 				if ctx.Err() != nil {
 					return nil
 				}
@@ -249,19 +255,20 @@ func (f *followed) at(name, what string, open func(netip.Addr) (runner, error)) 
 			}
 			leave(nil) // transfers from the old address have no way to end well
 		}
-	}}, nil
+	}
+	return Service{run, s.Close}, nil
 }
 
-// next waits until the interface has another address and opens the service there; ok is false when ctx ended first.
-func (f *followed) next(ctx context.Context, name, what string, at netip.Addr, open func(netip.Addr) (runner, error)) (netip.Addr, runner, bool) {
+// next waits until the interface has another address, and opens the service there. ok is false when ctx ended first.
+func (f *Set) next(ctx context.Context, name, what string, at netip.Addr, open func(netip.Addr) (Service, error)) (netip.Addr, Service, bool) {
 	var complained netip.Addr
 	for {
 		a, news := f.address(name)
 		var again <-chan time.Time
 		if a != at {
-			run, err := open(a)
+			s, err := open(a)
 			if err == nil {
-				return a, run, true
+				return a, s, true
 			}
 			if complained != a {
 				complained = a
@@ -271,9 +278,23 @@ func (f *followed) next(ctx context.Context, name, what string, at netip.Addr, o
 		}
 		select {
 		case <-ctx.Done():
-			return at, nil, false
+			return at, Service{}, false
 		case <-news:
 		case <-again:
 		}
 	}
+}
+
+// inNetworkOf says whether a machine is in the network that our address on an interface is of.
+func inNetworkOf(nic *net.Interface, ours, machine netip.Addr) bool {
+	addrs, err := nic.Addrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr() == ours && p.Contains(machine) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,4 +1,4 @@
-package appliance
+package doctor
 
 import (
 	"context"
@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/appliance/config"
+	"github.com/pxectl/pxectl/appliance/interfaces"
+	"github.com/pxectl/pxectl/appliance/rogue"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/images/store"
@@ -22,22 +25,21 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A doctor looks at the appliance's own house. What it finds wrong comes with the next move.
-type doctor struct {
-	cfg  Config
-	nics *followed // of a running appliance; nil otherwise
+// A House is what is examined: a configuration, and what runs of it.
+type House struct {
+	Config config.Config
+	Rogues *rogue.Servers                                                     // nil: other DHCP servers are not looked for
+	Ask    func(ctx context.Context, iface string) ([]dhcpd.Overheard, error) // dhcpd.Ask; nil: nobody is asked
 
-	// Of a running appliance; nil otherwise.
-	engine     *deploy.Engine
-	pictures   *store.Store
-	neighbours *neighbours
-
-	ask func(ctx context.Context, name string) ([]dhcpd.Overheard, error) // dhcpd.Ask; nil: nobody is asked
+	// Of an appliance that runs; nil otherwise.
+	Interfaces *interfaces.Set
+	Engine     *deploy.Engine
+	Images     *store.Store
 }
 
-// Doctor checks what can be checked from a configuration, without a running appliance.
-func Doctor(ctx context.Context, configPath string) []api.Check {
-	cfg, err := Load(configPath)
+// File examines what can be examined of a configuration file while no appliance runs.
+func File(ctx context.Context, path string) []api.Check {
+	cfg, err := config.Load(path)
 	if err != nil {
 		// One line per mistake, the first of which counts them.
 		lines := strings.Split(err.Error(), "\n  ")
@@ -46,14 +48,14 @@ func Doctor(ctx context.Context, configPath string) []api.Check {
 		}
 		var checks []api.Check
 		for _, l := range lines {
-			checks = append(checks, fail("configuration", l, "correct "+configPath+"; what depends on it was not checked"))
+			checks = append(checks, fail("configuration", l, "correct "+path+"; what depends on it was not checked"))
 		}
 		return checks
 	}
-	return append([]api.Check{pass("configuration", "%s is in order", configPath)}, doctor{
-		cfg: cfg, ask: dhcpd.Ask,
-		neighbours: &neighbours{log: slog.New(slog.DiscardHandler), note: func(inventory.Event) {}},
-	}.examine(ctx)...)
+	return append([]api.Check{pass("configuration", "%s is in order", path)}, House{
+		Config: cfg, Ask: dhcpd.Ask,
+		Rogues: &rogue.Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}},
+	}.Examine(ctx)...)
 }
 
 func pass(subject, format string, args ...any) api.Check {
@@ -68,16 +70,16 @@ func fail(subject, text, next string) api.Check {
 	return api.Check{Subject: subject, Status: api.Fail, Text: text, Next: next}
 }
 
-func (d doctor) running() bool { return d.engine != nil }
+func (d House) running() bool { return d.Engine != nil }
 
-// examine makes all checks, in the order in which a boot meets them.
-func (d doctor) examine(ctx context.Context) []api.Check {
+// Examine makes all checks, in the order in which a boot meets them.
+func (d House) Examine(ctx context.Context) []api.Check {
 	var checks []api.Check
 	for _, in := range d.interfaces() {
 		checks = append(checks, d.network(in))
 	}
 	checks = append(checks, d.ports()...)
-	if d.neighbours != nil {
+	if d.Rogues != nil {
 		checks = append(checks, d.otherServers(ctx)...)
 	}
 	checks = append(checks, d.ramdisk())
@@ -86,59 +88,59 @@ func (d doctor) examine(ctx context.Context) []api.Check {
 		checks = append(checks, d.bmcs(ctx)...)
 		checks = append(checks, d.recorder())
 	}
-	return append(checks, clock(), space(d.cfg.DataDir), d.permissions())
+	return append(checks, clock(), space(d.Config.DataDir), d.permissions())
 }
 
 // otherServers names the DHCP servers that were overheard, and those that answer now.
-func (d doctor) otherServers(ctx context.Context) []api.Check {
+func (d House) otherServers(ctx context.Context) []api.Check {
 	const subject = "other DHCP servers"
 	asked := d.askAll(ctx)
-	all, deaf := d.neighbours.list()
-	if deaf != "" {
-		return []api.Check{warn(subject, "cannot be heard: "+deaf, "run `pxectl serve` with CAP_NET_RAW (with systemd: AmbientCapabilities=CAP_NET_RAW), and `pxectl doctor --config` as root")}
+	all, absent := d.Rogues.List()
+	if absent != "" {
+		return []api.Check{warn(subject, "cannot be heard: "+absent, "run `pxectl serve` with CAP_NET_RAW (with systemd: AmbientCapabilities=CAP_NET_RAW), and `pxectl doctor --config` as root")}
 	}
-	leases := slices.ContainsFunc(all, func(h heard) bool { return h.leases })
+	leases := slices.ContainsFunc(all, func(s rogue.Server) bool { return s.Leases })
 	var checks []api.Check
 	switch {
 	case asked != nil:
 		checks = append(checks, warn(subject, asked.Error(), "is the interface up?"))
-	case d.cfg.DHCP.Mode == "proxy" && d.ask != nil && !leases:
+	case d.Config.DHCP.Mode == "proxy" && d.Ask != nil && !leases:
 		checks = append(checks, warn(subject, "none hands out addresses, and dhcp.mode proxy needs one", "let the DHCP server of this network run, or set dhcp.mode to server; one on this same host is not heard"))
 	case len(all) == 0:
 		checks = append(checks, pass(subject, "none was heard"))
 	}
-	for _, h := range all {
+	for _, s := range all {
 		switch {
-		case h.boots != "" && d.cfg.DHCP.Mode != "off" && h.pxectl:
-			checks = append(checks, fail(subject, h.String(), "one pxectl per provisioning network: stop one, or set its dhcp.mode to off"))
-		case h.boots != "" && d.cfg.DHCP.Mode != "off":
-			checks = append(checks, fail(subject, h.String()+", and machines take whichever answer they like", "take the boot options (66, 67, next-server) out of "+h.Server.String()))
-		case h.leases && d.cfg.DHCP.Mode == "server":
-			checks = append(checks, warn(subject, fmt.Sprintf("%v on %s hands out addresses, and so do we (dhcp.mode: server)", h.Server, h.Interface), "stop one of the two, or set dhcp.mode to proxy"))
+		case s.Boots != "" && d.Config.DHCP.Mode != "off" && s.Pxectl:
+			checks = append(checks, fail(subject, s.String(), "one pxectl per provisioning network: stop one, or set its dhcp.mode to off"))
+		case s.Boots != "" && d.Config.DHCP.Mode != "off":
+			checks = append(checks, fail(subject, s.String()+", and machines take whichever answer they like", "take the boot options (66, 67, next-server) out of "+s.Addr.String()))
+		case s.Leases && d.Config.DHCP.Mode == "server":
+			checks = append(checks, warn(subject, fmt.Sprintf("%v on %s hands out addresses, and so do we (dhcp.mode: server)", s.Addr, s.Interface), "stop one of the two, or set dhcp.mode to proxy"))
 		default:
-			checks = append(checks, pass(subject, "%v on %s, last heard %s ago, which tells machines to boot %s", h.Server, h.Interface, time.Since(h.last).Round(time.Second), orNothing(h.boots)))
+			checks = append(checks, pass(subject, "%v on %s, last heard %s ago, which tells machines to boot %s", s.Addr, s.Interface, time.Since(s.Last).Round(time.Second), orNothing(s.Boots)))
 		}
 	}
 	return checks
 }
 
 // askAll asks on all provisioning interfaces at once who offers something.
-func (d doctor) askAll(ctx context.Context) error {
-	if d.ask == nil {
+func (d House) askAll(ctx context.Context) error {
+	if d.Ask == nil {
 		return nil
 	}
-	errs := make([]error, len(d.cfg.Provisioning.Interfaces))
+	errs := make([]error, len(d.Config.Provisioning.Interfaces))
 	var all sync.WaitGroup
-	for i, in := range d.cfg.Provisioning.Interfaces {
+	for i, in := range d.Config.Provisioning.Interfaces {
 		all.Go(func() {
 			defer bug.Return(nil, "ask for other DHCP servers", &errs[i])
 			var offers []dhcpd.Overheard
-			offers, errs[i] = d.ask(ctx, in.Name)
+			offers, errs[i] = d.Ask(ctx, in.Name)
 			for _, o := range offers {
-				d.neighbours.heard(o)
+				d.Rogues.Heard(o)
 			}
 			if errors.Is(errs[i], fs.ErrPermission) {
-				d.neighbours.cannot(errs[i])
+				d.Rogues.Absent(errs[i])
 			}
 		})
 	}
@@ -154,13 +156,13 @@ func orNothing(s string) string {
 }
 
 // ramdisk looks for what the boot script of an unknown machine needs.
-func (d doctor) ramdisk() api.Check {
+func (d House) ramdisk() api.Check {
 	const subject = "ramdisk"
 	var whole, broken []string
 	for _, arch := range []string{"amd64", "arm64"} {
 		var sizes []int64
 		for _, name := range []string{"vmlinuz", "initrd"} {
-			st, err := os.Stat(filepath.Join(d.cfg.RamdiskDir(), arch, name))
+			st, err := os.Stat(filepath.Join(d.Config.RamdiskDir(), arch, name))
 			if err == nil && st.Mode().IsRegular() && st.Size() > 0 {
 				sizes = append(sizes, st.Size())
 			}
@@ -176,15 +178,15 @@ func (d doctor) ramdisk() api.Check {
 	case len(broken) > 0:
 		return fail(subject, "kernel or ramdisk is missing for "+strings.Join(broken, ", "), "`pxectl ramdisk build --arch "+broken[0]+"`")
 	case len(whole) == 0:
-		return fail(subject, "none in "+d.cfg.RamdiskDir()+": machines wait in their boot program", "`pxectl ramdisk build`")
+		return fail(subject, "none in "+d.Config.RamdiskDir()+": machines wait in their boot program", "`pxectl ramdisk build`")
 	}
 	return pass(subject, "%s", strings.Join(whole, ", "))
 }
 
-func (d doctor) images() api.Check {
+func (d House) images() api.Check {
 	const subject, next = "images", "`pxectl image import FILE` adds one"
-	if d.pictures == nil {
-		entries, err := os.ReadDir(filepath.Join(d.cfg.DataDir, "images"))
+	if d.Images == nil {
+		entries, err := os.ReadDir(filepath.Join(d.Config.DataDir, "images"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return warn(subject, err.Error(), "run this as the user that runs pxectl")
 		}
@@ -194,7 +196,7 @@ func (d doctor) images() api.Check {
 		}
 		return pass(subject, "%d", n)
 	}
-	all := d.pictures.List()
+	all := d.Images.List()
 	if len(all) == 0 {
 		return warn(subject, "there is none to deploy", next)
 	}
@@ -213,12 +215,12 @@ const (
 )
 
 // bmcs asks every BMC that we may ask for the power of its machine.
-func (d doctor) bmcs(ctx context.Context) []api.Check {
+func (d House) bmcs(ctx context.Context) []api.Check {
 	const subject = "BMCs"
-	all := slices.DeleteFunc(d.engine.Machines(), func(m inventory.Machine) bool {
+	all := slices.DeleteFunc(d.Engine.Machines(), func(m inventory.Machine) bool {
 		return m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil
 	})
-	checks := unacceptedBMCs(d.engine.Machines())
+	checks := unacceptedBMCs(d.Engine.Machines())
 	if len(all) == 0 {
 		return append(checks, pass(subject, "none of an approved machine is known"))
 	}
@@ -239,7 +241,7 @@ func (d doctor) bmcs(ctx context.Context) []api.Check {
 			}
 			ctx, cancel := context.WithTimeout(ctx, bmcAnswers)
 			defer cancel()
-			_, errs[i] = d.engine.PowerStatus(ctx, string(m.ID))
+			_, errs[i] = d.Engine.PowerStatus(ctx, string(m.ID))
 		})
 	}
 	asked.Wait()
@@ -284,33 +286,33 @@ func unacceptedBMCs(all []inventory.Machine) (checks []api.Check) {
 	return []api.Check{warn("reported BMCs", text, "`pxectl machine list` shows them with ?; those that are right: `pxectl machine edit NAME --accept-bmc`")}
 }
 
-func (d doctor) recorder() api.Check {
+func (d House) recorder() api.Check {
 	const subject = "flight recorder"
-	if n := d.engine.Dropped(); n > 0 {
-		return warn(subject, fmt.Sprintf("%d events were dropped since the start, since they came faster than they could be written", n), "is the disk of "+d.cfg.DataDir+" full or slow? the log says when")
+	if n := d.Engine.Dropped(); n > 0 {
+		return warn(subject, fmt.Sprintf("%d events were dropped since the start, since they came faster than they could be written", n), "is the disk of "+d.Config.DataDir+" full or slow? the log says when")
 	}
 	return pass(subject, "nothing was dropped since the start")
 }
 
 // interfaces are the provisioning interfaces and where we serve on them.
-func (d doctor) interfaces() (all []link) {
-	if d.nics != nil {
-		return d.nics.interfaces()
+func (d House) interfaces() (all []interfaces.State) {
+	if d.Interfaces != nil {
+		return d.Interfaces.All()
 	}
-	for _, in := range d.cfg.Provisioning.Interfaces {
-		all = append(all, link{Interface: in})
+	for _, in := range d.Config.Provisioning.Interfaces {
+		all = append(all, interfaces.State{Interface: in})
 	}
 	return all
 }
 
 // network looks at a provisioning interface as it is now.
-func (d doctor) network(in link) api.Check {
+func (d House) network(in interfaces.State) api.Check {
 	subject := "interface " + in.Name
 	nic, err := net.InterfaceByName(in.Name)
 	if err != nil {
 		return fail(subject, "is not there", "bring it back, or correct provisioning.interfaces")
 	}
-	if _, err := addressOf(*nic, in.Address); err != nil {
+	if _, err := config.AddressOf(*nic, in.Address); err != nil {
 		next := fmt.Sprintf("`ip addr add %v/24 dev %s`", in.Address, in.Name)
 		if in.Fixed {
 			next += ", or correct provisioning.interfaces and restart"
@@ -327,8 +329,8 @@ func (d doctor) network(in link) api.Check {
 	case nic.MTU < 1500:
 		return warn(subject, fmt.Sprintf("has %v and an MTU of %d", in.Address, nic.MTU), "machines send frames of 1500 bytes: `ip link set "+in.Name+" mtu 1500`")
 	}
-	if in.was.IsValid() {
-		return pass(subject, "%v, link up; until %s it was %v", in.Address, in.since.Format(time.DateTime), in.was)
+	if in.Was.IsValid() {
+		return pass(subject, "%v, link up; until %s it was %v", in.Address, in.Since.Format(time.DateTime), in.Was)
 	}
 	return pass(subject, "%v, link up", in.Address)
 }

@@ -1,4 +1,4 @@
-package appliance
+package config
 
 import (
 	"net"
@@ -91,7 +91,7 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 
 // The example documents every key, and its values are the defaults.
 func TestTheExampleFile(t *testing.T) {
-	raw, err := os.ReadFile("../appliance.yaml")
+	raw, err := os.ReadFile("../../appliance.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestTheExampleFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := defaults()
+	want := Defaults()
 	want.Provisioning, want.BMC = c.Provisioning, c.BMC
 	if c.DataDir != want.DataDir || !reflect.DeepEqual(c.DHCP, want.DHCP) || c.TFTP != want.TFTP || c.HTTP != want.HTTP || c.API != want.API ||
 		c.Discovery != want.Discovery || c.Deploy != want.Deploy || c.Log != want.Log {
@@ -115,7 +115,7 @@ func TestTheExampleFile(t *testing.T) {
 
 // What the example shows of dhcp.server is right, once it is not a comment.
 func TestTheExampleOfServerMode(t *testing.T) {
-	raw, err := os.ReadFile("../appliance.yaml")
+	raw, err := os.ReadFile("../../appliance.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package appliance
+package keys
 
 import (
 	"bytes"
@@ -26,16 +26,16 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// keys are the appliance's secrets: made at the first start, kept in files of mode 0600 beside the database.
-type keys struct {
+// Keys are the appliance's secrets.
+type Keys struct {
 	age  *age.X25519Identity // secrets at rest
-	sign nonce.Key           // nonces and phone-home tokens
-	tls  tls.Certificate     // what agents are told to trust
-	pin  string              // of tls: "sha256:" and the hash of its public key
+	Sign nonce.Key           // nonces and phone-home tokens
+	TLS  tls.Certificate     // what agents are told to trust
+	Pin  string              // of TLS: "sha256:" and the hash of its public key
 }
 
-// loadKeys reads the keys of a directory, making those that are missing.
-func loadKeys(dir string) (k keys, err error) {
+// Load reads the keys of a directory. It makes those that are missing.
+func Load(dir string) (k Keys, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return k, err
 	}
@@ -63,7 +63,7 @@ func loadKeys(dir string) (k keys, err error) {
 	if len(raw) != 32 {
 		return k, fmt.Errorf("%s: %d bytes, want 32", filepath.Join(dir, "nonce.key"), len(raw))
 	}
-	k.sign = raw
+	k.Sign = raw
 	raw, err = keyFile(filepath.Join(dir, "tls.key"), func() ([]byte, error) {
 		// P-256: the fastest handshake in Go, and every client knows it.
 		priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -75,7 +75,7 @@ func loadKeys(dir string) (k keys, err error) {
 	if err != nil {
 		return k, err
 	}
-	k.tls, k.pin, err = certificate(raw)
+	k.TLS, k.Pin, err = certificate(raw)
 	if err != nil {
 		return k, fmt.Errorf("%s: %w", filepath.Join(dir, "tls.key"), err)
 	}
@@ -155,8 +155,8 @@ func keyFile(path string, generate func() ([]byte, error)) ([]byte, error) {
 	return raw, d.Sync()
 }
 
-// seal encrypts a secret to the appliance's key.
-func (k keys) seal(plain []byte) (inventory.Sealed, error) {
+// Seal encrypts a secret to the appliance's key.
+func (k Keys) Seal(plain []byte) (inventory.Sealed, error) {
 	var out bytes.Buffer
 	w, err := age.Encrypt(&out, k.age.Recipient())
 	if err != nil {
@@ -171,11 +171,26 @@ func (k keys) seal(plain []byte) (inventory.Sealed, error) {
 	return out.Bytes(), nil
 }
 
-// unseal decrypts what seal made.
-func (k keys) unseal(sealed inventory.Sealed) ([]byte, error) {
+// Unseal decrypts what Seal made.
+func (k Keys) Unseal(sealed inventory.Sealed) ([]byte, error) {
 	r, err := age.Decrypt(bytes.NewReader(sealed), k.age)
 	if err != nil {
 		return nil, fmt.Errorf("the secret was sealed with another key: %w", err)
 	}
 	return io.ReadAll(r)
+}
+
+// ID names the keys in public: it is what secrets are sealed to.
+func (k Keys) ID() string { return k.age.Recipient().String() }
+
+// In says which key files are there, and which are not.
+func In(dir string) (had, missing []string) {
+	for _, name := range []string{"age.key", "nonce.key", "tls.key"} {
+		if st, err := os.Stat(filepath.Join(dir, name)); err == nil && st.Size() > 0 {
+			had = append(had, name)
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	return had, missing
 }

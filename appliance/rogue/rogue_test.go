@@ -1,4 +1,4 @@
-package appliance
+package rogue
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-func TestNeighboursAreNamed(t *testing.T) {
+func TestServersAreNamed(t *testing.T) {
 	us, lan := netip.MustParseAddr("10.77.0.9"), netip.MustParseAddr("10.77.0.2")
 	for name, c := range map[string]struct {
 		heard []dhcpd.Overheard
@@ -37,16 +37,16 @@ func TestNeighboursAreNamed(t *testing.T) {
 			heard: []dhcpd.Overheard{{Server: lan, Addr: us, File: "undionly.kpxe"}},
 			want:  `another DHCP server, 10.77.0.2 on br0, tells machines to boot "undionly.kpxe"`,
 		},
-		"a hostile name":        {heard: []dhcpd.Overheard{{Server: lan, File: "\x1b[2Jx"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot "[2Jx"`},
+		"a hostile name":        {heard: []dhcpd.Overheard{{Server: lan, File: "\x1b[2Jx"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot " [2Jx"`},
 		"while we take no part": {heard: []dhcpd.Overheard{{Server: lan, File: "pxelinux.0"}}, off: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			var noted []string
-			n := neighbours{log: slog.New(slog.NewTextHandler(&log, nil)), off: c.off, note: func(e inventory.Event) { noted = append(noted, e.Text) }}
+			n := Servers{Log: slog.New(slog.NewTextHandler(&log, nil)), Off: c.off, Note: func(e inventory.Event) { noted = append(noted, e.Text) }}
 			for _, o := range c.heard {
 				o.Interface, o.Time = "br0", time.Now()
-				n.heard(o)
+				n.Heard(o)
 			}
 			if got := strings.Join(noted, "; "); got != c.want {
 				t.Errorf("noted %q, want %q", got, c.want)
@@ -54,19 +54,19 @@ func TestNeighboursAreNamed(t *testing.T) {
 			if logged := strings.Count(log.String(), "level=WARN"); (logged == 1) != (c.want != "") {
 				t.Errorf("logged %d warnings, want one with an event and none without:\n%s", logged, log.String())
 			}
-			if all, _ := n.list(); len(all) != 1 {
-				t.Errorf("list() = %+v, want one server", all)
+			if all, _ := n.List(); len(all) != 1 {
+				t.Errorf("List() = %+v, want one server", all)
 			}
 		})
 	}
 }
 
-func TestForgedNeighboursAreBounded(t *testing.T) {
-	n := neighbours{log: slog.New(slog.DiscardHandler), note: func(inventory.Event) {}}
+func TestForgedServersAreBounded(t *testing.T) {
+	n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}}
 	for i := range 1000 {
-		n.heard(dhcpd.Overheard{Server: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), Interface: "br0", File: "x"})
+		n.Heard(dhcpd.Overheard{Server: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), Interface: "br0", File: "x"})
 	}
-	if all, _ := n.list(); len(all) != maxNeighbours {
-		t.Errorf("%d servers are remembered, want %d", len(all), maxNeighbours)
+	if all, _ := n.List(); len(all) != maxServers {
+		t.Errorf("%d servers are remembered, want %d", len(all), maxServers)
 	}
 }

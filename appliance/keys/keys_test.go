@@ -1,4 +1,4 @@
-package appliance
+package keys
 
 import (
 	"crypto/sha256"
@@ -12,53 +12,53 @@ import (
 
 func TestKeysAreMadeOnceAndKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
-	first, err := loadKeys(dir)
+	first, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := first.seal([]byte("hunter2"))
+	sealed, err := first.Seal([]byte("hunter2"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(sealed), "hunter2") {
 		t.Error("the sealed secret shows the plain text")
 	}
-	second, err := loadKeys(dir)
+	second, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plain, err := second.unseal(sealed); err != nil || string(plain) != "hunter2" {
+	if plain, err := second.Unseal(sealed); err != nil || string(plain) != "hunter2" {
 		t.Errorf("unseal after a restart = %q, %v", plain, err)
 	}
-	if first.pin != second.pin {
-		t.Errorf("the pin changed from %s to %s", first.pin, second.pin)
+	if first.Pin != second.Pin {
+		t.Errorf("the pin changed from %s to %s", first.Pin, second.Pin)
 	}
-	cert, err := x509.ParseCertificate(second.tls.Certificate[0])
+	cert, err := x509.ParseCertificate(second.TLS.Certificate[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo); second.pin != "sha256:"+hex.EncodeToString(sum[:]) {
-		t.Errorf("the pin %s is not the hash of the certificate's key", second.pin)
+	if sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo); second.Pin != "sha256:"+hex.EncodeToString(sum[:]) {
+		t.Errorf("the pin %s is not the hash of the certificate's key", second.Pin)
 	}
-	other, err := loadKeys(filepath.Join(t.TempDir(), "other"))
+	other, err := Load(filepath.Join(t.TempDir(), "other"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plain, err := other.unseal(sealed); err == nil {
+	if plain, err := other.Unseal(sealed); err == nil {
 		t.Errorf("another appliance unseals it: %q", plain)
 	}
 }
 
 func TestKeysThatOthersCanReadAreRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
-	if _, err := loadKeys(dir); err != nil {
+	if _, err := Load(dir); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "nonce.key")
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loadKeys(dir); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
 		t.Errorf("loadKeys with a readable key: %v, want the way out", err)
 	}
 }

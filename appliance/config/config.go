@@ -1,4 +1,4 @@
-package appliance
+package config
 
 import (
 	"errors"
@@ -94,7 +94,33 @@ type Log struct {
 	Format string     `yaml:"format"`
 }
 
-func defaults() Config {
+// RamdiskDir is where kernel and ramdisk lie: ARCH/vmlinuz and ARCH/initrd.
+func (c Config) RamdiskDir() string { return filepath.Join(c.DataDir, "ramdisk") }
+
+// ScriptDir is where the templates lie that the rules of `boot` name.
+func (c Config) ScriptDir() string { return filepath.Join(c.DataDir, "scripts") }
+
+// checkBoot finds what is wrong with the rules, and with the scripts that they name.
+func (c Config) checkBoot() (mistakes []string) {
+	for i, r := range c.Boot {
+		key := fmt.Sprintf("boot[%d]", i)
+		if err := r.Check(); err != nil {
+			for line := range strings.Lines(err.Error()) {
+				mistakes = append(mistakes, key+"."+strings.TrimSpace(line))
+			}
+		}
+		if r.Script == "" {
+			continue
+		}
+		if _, err := ipxe.LoadTemplate(c.ScriptDir(), r.Script); err != nil {
+			mistakes = append(mistakes, key+".script: "+err.Error())
+		}
+	}
+	return mistakes
+}
+
+// Defaults is the configuration of an empty file.
+func Defaults() Config {
 	return Config{
 		DataDir:   "/var/lib/pxectl",
 		DHCP:      DHCP{Mode: "proxy", Server: dhcpd.Plan{LeaseTime: 12 * time.Hour, UnknownShare: 50}},
@@ -144,7 +170,7 @@ func readConfig(path string) ([]byte, error) {
 
 // Parse is Load without the file; interfaces are the machine's.
 func Parse(name string, raw []byte, interfaces func() ([]net.Interface, error)) (Config, error) {
-	c := defaults()
+	c := Defaults()
 	mistakes := decode(raw, &c)
 	if len(mistakes) == 0 || c.Provisioning.Interfaces != nil {
 		mistakes = append(mistakes, c.check(interfaces)...)
@@ -251,11 +277,11 @@ func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mi
 			mistakes = append(mistakes, fmt.Sprintf("%s.name: %s is provisioning.interfaces[%d] too: an interface is served at one address", key, in.Name, before))
 			continue
 		}
-		addr, err := addressOf(have[at], in.Address)
+		addr, err := AddressOf(have[at], in.Address)
 		if err != nil {
 			mistakes = append(mistakes, key+".address: "+err.Error())
 		} else if c.DHCP.Mode == "server" {
-			mistakes = append(mistakes, c.checkWire(in.Name, addr, ipv4Of(have[at]))...)
+			mistakes = append(mistakes, c.checkWire(in.Name, addr, IPv4Of(have[at]))...)
 		}
 		in.Fixed, in.Address = in.Address.IsValid(), addr
 	}
@@ -283,8 +309,8 @@ func (c *Config) checkWire(name string, ours netip.Addr, all []netip.Addr) (mist
 	return mistakes
 }
 
-// ipv4Of are the IPv4 addresses of an interface.
-func ipv4Of(in net.Interface) (all []netip.Addr) {
+// IPv4Of are the IPv4 addresses of an interface.
+func IPv4Of(in net.Interface) (all []netip.Addr) {
 	addrs, _ := in.Addrs()
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
@@ -294,10 +320,10 @@ func ipv4Of(in net.Interface) (all []netip.Addr) {
 	return all
 }
 
-// addressOf is the wanted IPv4 address of an interface, or its first one.
-func addressOf(in net.Interface, want netip.Addr) (netip.Addr, error) {
+// AddressOf is the wanted IPv4 address of an interface, or its first one.
+func AddressOf(in net.Interface, want netip.Addr) (netip.Addr, error) {
 	var have []string
-	for _, a := range ipv4Of(in) {
+	for _, a := range IPv4Of(in) {
 		if !want.IsValid() || want == a {
 			return a, nil
 		}
