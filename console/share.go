@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/power"
 )
 
@@ -55,10 +56,7 @@ func (w *Watcher) Watch(ctx context.Context, open func() (power.BMC, error)) {
 		if failed == 1 {
 			wait = reconnectSoon
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		_ = sleep.For(ctx, wait)
 	}
 }
 

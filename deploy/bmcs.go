@@ -10,6 +10,7 @@ import (
 
 	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -190,7 +191,7 @@ func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, erro
 	var on bool
 	for try := range 6 {
 		if try > 0 {
-			sleep(ctx, cmp.Or(w.e.cfg.Pace.Poll, 2*time.Second))
+			_ = sleep.For(ctx, cmp.Or(w.e.cfg.Pace.Poll, 2*time.Second))
 		}
 		on, err = b.Power(ctx)
 		if err == nil || !errors.Is(err, power.ErrSilent) && !errors.Is(err, power.ErrBusy) {

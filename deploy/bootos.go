@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -70,7 +71,7 @@ func (w *worker) agentReboots(ctx context.Context, s *snapshot) (proof string, e
 				Hint: restartByHand(s),
 			}
 		}
-		sleep(ctx, 100*time.Millisecond)
+		_ = sleep.For(ctx, 100*time.Millisecond)
 	}
 	return "", ctx.Err()
 }

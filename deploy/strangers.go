@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
@@ -146,7 +147,7 @@ func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, ev
 func (e *Engine) expireStrangers(ctx context.Context) {
 	for ctx.Err() == nil {
 		e.expire(ctx)
-		sleep(ctx, strangerSweep)
+		_ = sleep.For(ctx, strangerSweep)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pxectl/pxectl/console"
 	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -98,7 +99,7 @@ func (w *worker) loop(ctx context.Context) {
 	defer func() {
 		if r := recover(); r != nil {
 			w.log().Error("worker: bug", "panic", r, "stack", string(debug.Stack()))
-			sleep(ctx, storeRetry)
+			_ = sleep.For(ctx, storeRetry)
 		}
 	}()
 	w.ctx = ctx
@@ -116,13 +117,6 @@ func (w *worker) loop(ctx context.Context) {
 			}
 		case <-timer.C:
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 // Pace is how patiently Off, On and AssertBoot go about it. A zero field means the
@@ -81,7 +83,7 @@ func until(ctx context.Context, b BMC, act Action, want bool, itself time.Durati
 		default:
 			equal, last = 0, err
 		}
-		if err := sleep(ctx, gap); err != nil {
+		if err := sleep.For(ctx, gap); err != nil {
 			return late(err, act, want, last)
 		}
 		gap = min(gap*5/4, p.Poll)
@@ -95,17 +97,6 @@ func late(ended error, act Action, want bool, last error) error {
 		return fmt.Errorf("power %s: not seen to be %s: %w (before that: %w)", act, word, ended, last)
 	}
 	return fmt.Errorf("power %s: not seen to be %s: %w", act, word, ended)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 // AssertBoot sets the boot device and reads it back. When it was not kept, it sets it
@@ -125,7 +116,7 @@ func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	)
 	for i, try := range rungs {
 		if i > 0 {
-			if ended := sleep(ctx, p.Poll); ended != nil {
+			if ended := sleep.For(ctx, p.Poll); ended != nil {
 				return stands, fmt.Errorf("set boot device %s: %w (before that: %w)", want, ended, err)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -109,7 +110,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		if order.Do == inventory.DoWait || order.ID == "" {
 			// An appliance that does not hold the call must not be asked a thousand times a second.
-			if err := sleep(ctx, a.backoff()-time.Since(asked)); err != nil {
+			if err := sleep.For(ctx, a.backoff()-time.Since(asked)); err != nil {
 				return err
 			}
 			continue
@@ -210,7 +211,7 @@ func (a *Agent) insist(ctx context.Context, what string, call func() error) erro
 		}
 		a.Log.Warn(what+", will try again", "err", err)
 		// Half of it at random: a rack that lost its appliance must not come back as one.
-		if err := sleep(ctx, wait/2+rand.N(wait/2+1)); err != nil {
+		if err := sleep.For(ctx, wait/2+rand.N(wait/2+1)); err != nil {
 			return err
 		}
 		wait = min(2*wait, longest)
@@ -222,13 +223,4 @@ func (a *Agent) backoff() time.Duration {
 		return a.Backoff
 	}
 	return 500 * time.Millisecond
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -11,10 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pxectl/pxectl/agent-ramdisk/disk"
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
-	"golang.org/x/sys/unix"
 )
 
 // carryOut does the order and fills in what it proves.
@@ -64,7 +66,7 @@ func (a *Agent) find(ctx context.Context, id inventory.DiskIdentity) (found, all
 		if len(found) > 0 || time.Now().After(deadline) {
 			return found, all, nil
 		}
-		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+		if err := sleep.For(ctx, 250*time.Millisecond); err != nil {
 			return nil, nil, err
 		}
 	}

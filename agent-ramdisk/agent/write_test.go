@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
 )

@@ -9,9 +9,10 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
-	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/internal/parttable"
 )

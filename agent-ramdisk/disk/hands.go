@@ -9,8 +9,9 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/pxectl/pxectl/images"
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/images"
 )
 
 const (

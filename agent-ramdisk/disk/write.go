@@ -9,9 +9,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
-	"golang.org/x/sync/errgroup"
 )
 
 // A Write is an image on its way to a disk.

@@ -10,8 +10,9 @@ import (
 	"sync"
 	"unsafe"
 
-	"github.com/pxectl/pxectl/images"
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/images"
 )
 
 // errNoDiscard says that the disk cannot discard.

@@ -248,12 +248,3 @@ func aligned(n int) []byte {
 	skip := -uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (align - 1)
 	return raw[skip : int(skip)+n : int(skip)+n]
 }
-
-func wait(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}

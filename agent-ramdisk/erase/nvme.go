@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 // An nvmeCommand is struct nvme_passthru_cmd of linux/nvme_ioctl.h.
@@ -201,7 +203,7 @@ func (d *disk) nvmeSanitize(ctx context.Context) error {
 	}
 	log, began := make([]byte, 512), time.Now()
 	for {
-		if err := wait(ctx, d.poll); err != nil {
+		if err := sleep.For(ctx, d.poll); err != nil {
 			return err
 		}
 		clear(log)

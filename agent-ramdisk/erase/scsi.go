@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 // A scsiDrive takes SCSI commands. The error is a senseError when the drive says no.
@@ -179,7 +181,7 @@ func (d *disk) scsiSanitize(ctx context.Context) error {
 func (d *disk) awaitSanitize(ctx context.Context) error {
 	began := time.Now()
 	for {
-		if err := wait(ctx, d.poll); err != nil {
+		if err := sleep.For(ctx, d.poll); err != nil {
 			return err
 		}
 		data := make([]byte, 252)

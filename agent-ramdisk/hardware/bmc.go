@@ -6,8 +6,9 @@ import (
 	"io/fs"
 	"net"
 
-	"github.com/pxectl/pxectl/inventory"
 	"github.com/u-root/u-root/pkg/ipmi"
+
+	"github.com/pxectl/pxectl/inventory"
 )
 
 // LAN configuration parameters: IPMI 2.0 table 23-4.

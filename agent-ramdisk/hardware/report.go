@@ -9,8 +9,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/pxectl/pxectl/inventory"
 	"github.com/u-root/u-root/pkg/smbios"
+
+	"github.com/pxectl/pxectl/inventory"
 )
 
 // A Machine is where to read.

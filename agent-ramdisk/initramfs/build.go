@@ -18,9 +18,11 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/pxectl/pxectl/agent-ramdisk/modules"
 	"github.com/therootcompany/xz"
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/pxectl/pxectl/agent-ramdisk/modules"
+	"github.com/pxectl/pxectl/internal/atomicfile"
 )
 
 //go:embed all:base
@@ -272,24 +274,9 @@ func install(o Options, m *Manifest, initrd []byte) error {
 		name string
 		data []byte
 	}{{"vmlinuz", kernel}, {"initrd", initrd}, {"manifest.json", append(manifest, '\n')}} {
-		if err := replace(filepath.Join(dir, f.name), f.data); err != nil {
+		if err := atomicfile.Write(filepath.Join(dir, f.name), f.data, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// replace writes a file that is whole or not there.
-func replace(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // gone once it is renamed
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(f.Name(), path)
 }

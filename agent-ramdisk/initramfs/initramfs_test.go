@@ -15,8 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
-	"github.com/pxectl/pxectl/agent-ramdisk/modules"
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/pxectl/pxectl/agent-ramdisk/modules"
 )
 
 // module makes an ELF file with just a .modinfo section.

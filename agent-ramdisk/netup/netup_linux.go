@@ -13,8 +13,10 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
-	"github.com/pxectl/pxectl/inventory"
 	"github.com/vishvananda/netlink"
+
+	"github.com/pxectl/pxectl/internal/sleep"
+	"github.com/pxectl/pxectl/inventory"
 )
 
 // Options say which card and who helps.
@@ -143,7 +145,7 @@ func hardware() ([]netlink.Link, error) {
 func (u *Up) acquire(ctx context.Context) *nclient4.Lease {
 	// What is sent without carrier is lost, and the next attempt would come seconds later.
 	for deadline := time.Now().Add(carrierWait); !u.carrier() && time.Now().Before(deadline); {
-		if sleep(ctx, 20*time.Millisecond) != nil {
+		if sleep.For(ctx, 20*time.Millisecond) != nil {
 			return nil
 		}
 	}
@@ -175,7 +177,7 @@ func identify(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptClassIdentifier(inven
 func (u *Up) ask(ctx context.Context, wait time.Duration, do func(*nclient4.Client) (*nclient4.Lease, error)) (*nclient4.Lease, error) {
 	c, err := nclient4.New(u.Name, nclient4.WithTimeout(wait), nclient4.WithRetry(1))
 	if err != nil {
-		_ = sleep(ctx, wait)
+		_ = sleep.For(ctx, wait)
 		return nil, err
 	}
 	defer c.Close()
@@ -241,7 +243,7 @@ func (u *Up) Keep(ctx context.Context) error {
 			return nil // for ever
 		}
 		end := time.Now().Add(whole)
-		if err := sleep(ctx, whole/2); err != nil {
+		if err := sleep.For(ctx, whole/2); err != nil {
 			return err
 		}
 		next := u.renew(ctx, end)
@@ -273,18 +275,9 @@ func (u *Up) renew(ctx context.Context, end time.Time) *nclient4.Lease {
 		if errors.As(err, &nak) {
 			return nil
 		}
-		if sleep(ctx, max(time.Second, min(time.Minute, time.Until(end)/2))) != nil {
+		if sleep.For(ctx, max(time.Second, min(time.Minute, time.Until(end)/2))) != nil {
 			return nil
 		}
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -9,8 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/vishvananda/netlink"
+
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 func TestMain(m *testing.M) { testnet.Main(m) }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -99,7 +100,7 @@ func (f *Set) Run(ctx context.Context) error {
 		_ = f.changes.SetReadDeadline(time.Now().Add(lookAgain))
 		_, err := f.changes.Read(buf)
 		if err == nil || errors.Is(err, unix.ENOBUFS) {
-			wait(ctx, settle)
+			_ = sleep.For(ctx, settle)
 			f.drain(buf)
 		}
 		f.look()
@@ -113,13 +114,6 @@ func (f *Set) drain(buf []byte) {
 		if _, err := f.changes.Read(buf); err != nil {
 			return
 		}
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/pxectl/pxectl/deploy/nonce"
+	"github.com/pxectl/pxectl/internal/atomicfile"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -132,27 +133,7 @@ func keyFile(path string, generate func() ([]byte, error)) ([]byte, error) {
 	if raw, err = generate(); err != nil {
 		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(raw)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return nil, err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	return raw, d.Sync()
+	return raw, atomicfile.Write(path, raw, 0o600)
 }
 
 // Seal encrypts a secret to the appliance's key.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pxectl/pxectl/internal/atomicfile"
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
@@ -124,7 +125,7 @@ func (j *journal) replace(records []byte) error {
 		err = os.Rename(tmp, j.path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(j.path))
+		err = atomicfile.SyncDir(filepath.Dir(j.path))
 	}
 	if err != nil {
 		f.Close()
@@ -136,15 +137,6 @@ func (j *journal) replace(records []byte) error {
 	j.file, j.size = f, int64(len(magic)+len(records))
 	j.start = j.size
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 func (j *journal) full() bool {

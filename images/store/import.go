@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/atomicfile"
 )
 
 // ImportOptions say what Import is given. Only Name is needed.
@@ -306,14 +307,14 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	if err := writeSynced(filepath.Join(temp, manifestFile), encoded); err != nil {
 		return Info{}, err
 	}
-	if err := errors.Join(os.Chmod(temp, 0o755), syncDir(temp)); err != nil {
+	if err := errors.Join(os.Chmod(temp, 0o755), atomicfile.SyncDir(temp)); err != nil {
 		return Info{}, err
 	}
 	final := filepath.Join(s.dir, id)
 	if err := os.Rename(temp, final); err != nil {
 		return Info{}, fmt.Errorf("%w (a damaged image of this id may be in the way: delete %s)", err, final)
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := atomicfile.SyncDir(s.dir); err != nil {
 		return Info{}, err
 	}
 	info, err := s.read(id)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/images/contents"
+	"github.com/pxectl/pxectl/internal/atomicfile"
 )
 
 // ErrNotFound is wrapped when no image has the name or id asked for.
@@ -222,7 +223,7 @@ func (s *Store) Delete(ref string) (Info, error) {
 		delete(s.images, info.ID)
 	}
 	s.mu.Unlock()
-	err = errors.Join(err, syncDir(s.dir), os.RemoveAll(grave))
+	err = errors.Join(err, atomicfile.SyncDir(s.dir), os.RemoveAll(grave))
 	if err != nil {
 		return Info{}, fmt.Errorf("delete image %s: %w", info.Name, err)
 	}
@@ -263,14 +264,4 @@ func (s *Store) DataPath(id string) string { return filepath.Join(s.dir, id, dat
 // isID says whether s can be an id, and so whether it is safe in a path.
 func isID(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
-}
-
-// syncDir makes renames in dir outlive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/types"
 
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/power"
 )
 
@@ -148,7 +149,7 @@ func begin(ctx context.Context, set func(param byte, data ...byte) error, patien
 		case code.CompletionCode() != 0x81: // table 28-12: set in progress is not "complete"
 			return false, nil
 		case try == 0:
-			err = sleep(ctx, patience)
+			err = sleep.For(ctx, patience)
 		case try == 1:
 			if err = set(paramSetInProgress, 0); err != nil {
 				if _, answered := types.IsResponseError(err); answered {

@@ -17,6 +17,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/types"
 
 	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/power"
 )
 
@@ -118,7 +119,7 @@ func (c *controller) talk(ctx context.Context, doing string, f func(context.Cont
 		if try > 0 {
 			wait = max(wait, c.driver.backoff()<<(try-1))
 		}
-		if ended := sleep(ctx, wait); ended != nil {
+		if ended := sleep.For(ctx, wait); ended != nil {
 			if err != nil {
 				ended = fmt.Errorf("%w (before that: %w)", ended, err)
 			}
@@ -146,18 +147,4 @@ func (c *controller) once(ctx context.Context, f func(context.Context, *client.C
 	}
 	defer c.hangUp(ctx, session)
 	return explain(ctx, f(ctx, session))
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
