@@ -3,6 +3,8 @@ package deploy
 import (
 	"fmt"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -58,7 +60,7 @@ func (w *worker) inspected(r inventory.Result) error {
 
 func summary(r inventory.Report) string {
 	return fmt.Sprintf("%s %s, %d × %s, %s memory, disks: %s", r.System.Manufacturer, r.System.Product,
-		r.CPU.Threads, r.CPU.Model, bytes(r.Memory.Bytes), inventory.ListDisks(r.Disks))
+		r.CPU.Threads, r.CPU.Model, humanize.IBytes(r.Memory.Bytes), inventory.ListDisks(r.Disks))
 }
 
 // maxReport is how long the report of a machine may be: anybody can be a stranger, and many.

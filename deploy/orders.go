@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -108,7 +110,7 @@ func (w *worker) take(id string, r inventory.Result) error {
 			kept = fmt.Sprintf(" (%d were on the disk)", r.Written.Kept)
 		}
 		return w.endStep(fmt.Sprintf("%d chunks verified%s, %d read back; %s written, %s sent",
-			r.Written.Chunks, kept, r.Written.ReadBack, bytes(r.Written.Wrote), bytes(r.Written.Sent)), nil,
+			r.Written.Chunks, kept, r.Written.ReadBack, humanize.IBytes(r.Written.Wrote), humanize.IBytes(r.Written.Sent)), nil,
 			func(_ *inventory.Machine, d *inventory.Deployment) { d.Written = r.Written })
 	case rec.Step == inventory.FinishDisk && r.Finished != nil:
 		proof := fmt.Sprintf("%d partitions counted after the kernel re-read them", r.Finished.Partitions)
@@ -132,18 +134,6 @@ func (w *worker) take(id string, r inventory.Result) error {
 func (w *worker) noteRemoved(entries []string) {
 	if len(entries) > 0 {
 		w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "boot entries of the system that was on the disk removed: " + strings.Join(entries, ", ")})
-	}
-}
-
-// bytes writes a size for a person, in the units of memory and files; disks are listed in those that they are sold by.
-func bytes(n uint64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
-	default:
-		return fmt.Sprintf("%d bytes", n)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -24,7 +26,7 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 	if err := mayOverwrite(s.m, disk, s.d.Overwrite); err != nil {
 		return outcome{err: err}
 	}
-	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, bytes(img.RawSize), inventory.ListDisks([]inventory.Disk{disk}))
+	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, humanize.IBytes(img.RawSize), inventory.ListDisks([]inventory.Disk{disk}))
 	said, err := w.bmcAnswers(ctx, s.m)
 	if err != nil {
 		return outcome{err: err}

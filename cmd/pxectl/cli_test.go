@@ -135,7 +135,7 @@ func TestHumane(t *testing.T) {
 		}
 	}
 	for n, want := range map[uint64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 1<<20 - 1: "1.0 MiB", 10 << 20: "10 MiB", 1288490188: "1.2 GiB", 1 << 40: "1.0 TiB",
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 10 << 20: "10 MiB", 1288490188: "1.2 GiB", 1 << 40: "1.0 TiB",
 	} {
 		if got := binary(n); got != want {
 			t.Errorf("binary(%d) = %q, want %q", n, got, want)

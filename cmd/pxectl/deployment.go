@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
@@ -176,7 +177,7 @@ func (c *cli) showDeployment(d api.Deployment) error {
 		t.field("retry", "`pxectl deployment retry "+machineOf(d)+"`, until "+stamp(d.RetryUntil))
 	}
 	if d.Disk != nil {
-		t.field("disk", fmt.Sprintf("%s, %s%s", d.Disk.Name, decimal(d.Disk.Bytes), prefixed(", serial ", d.Disk.Serial)))
+		t.field("disk", fmt.Sprintf("%s, %s%s", d.Disk.Name, humanize.Bytes(d.Disk.Bytes), prefixed(", serial ", d.Disk.Serial)))
 	}
 	if p := d.Progress; p != nil {
 		t.field("progress", fmt.Sprintf("%s of %s, %s", binary(p.Done), binary(p.Total), percent(p.Done, p.Total)))

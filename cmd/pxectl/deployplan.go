@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/inventory"
@@ -46,7 +48,7 @@ func (c *cli) showPlan(p deploy.Plan) error {
 	t.field("machine", p.MachineName)
 	t.field("image", p.ImageName+" ("+p.ImageID[:min(12, len(p.ImageID))]+")")
 	if p.Disk != nil {
-		t.field("disk", strings.Join(words(p.Disk.Name, p.Disk.Transport, decimal(p.Disk.Bytes), p.Disk.Vendor, p.Disk.Model, prefixed("serial=", p.Disk.Serial)), " "))
+		t.field("disk", strings.Join(words(p.Disk.Name, p.Disk.Transport, humanize.Bytes(p.Disk.Bytes), p.Disk.Vendor, p.Disk.Model, prefixed("serial=", p.Disk.Serial)), " "))
 		on := strings.Join(p.Disk.Content, ", ")
 		switch {
 		case p.Holds != "":

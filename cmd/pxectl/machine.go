@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
@@ -129,9 +130,9 @@ func hardware(h *inventory.Hardware) string {
 	case 0:
 		return s + ", no disk"
 	case 1:
-		return s + ", disk " + decimal(h.DiskBytes)
+		return s + ", disk " + humanize.Bytes(h.DiskBytes)
 	}
-	return fmt.Sprintf("%s, %s on %d disks", s, decimal(h.DiskBytes), h.Disks)
+	return fmt.Sprintf("%s, %s on %d disks", s, humanize.Bytes(h.DiskBytes), h.Disks)
 }
 
 func (c *cli) machineApprove() *cobra.Command {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
@@ -153,7 +154,7 @@ func (c *cli) showReport(r *inventory.Report) error {
 			case d.Rotational:
 				kind += ", rotating"
 			}
-			t.row(d.Name, decimal(d.Bytes), kind, strings.Join(words(d.Vendor, d.Model), " "), d.Serial, d.ByPath, strings.Join(d.Content, ","))
+			t.row(d.Name, humanize.Bytes(d.Bytes), kind, strings.Join(words(d.Vendor, d.Model), " "), d.Serial, d.ByPath, strings.Join(d.Content, ","))
 		}
 		if err := t.w.Flush(); err != nil {
 			return err
@@ -170,7 +171,7 @@ func (c *cli) showReport(r *inventory.Report) error {
 		if n.Carrier {
 			link = "up"
 			if n.Mbps > 0 {
-				link = scaled(float64(n.Mbps), 1000, "Mb/s", "Gb/s")
+				link = humanize.SI(float64(n.Mbps)*1e6, "b/s")
 			}
 		}
 		boot := ""

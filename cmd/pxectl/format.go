@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // age is how long ago t was, as one number: "12s", "3m", "5h", "12d".
@@ -55,26 +57,7 @@ func clock(d time.Duration) string {
 }
 
 // binary is a size in units of 1024: "512 MiB", "1.2 GiB".
-func binary[T int64 | uint64](n T) string {
-	return scaled(float64(n), 1024, "B", "KiB", "MiB", "GiB", "TiB", "PiB")
-}
-
-// decimal is a size in units of 1000, as disks are sold.
-func decimal(n uint64) string {
-	return scaled(float64(n), 1000, "B", "kB", "MB", "GB", "TB", "PB")
-}
-
-func scaled(f, unit float64, names ...string) string {
-	i := 0
-	for i < len(names)-1 && f >= unit*0.9995 { // 1023.9 MiB is better said as 1.0 GiB
-		f /= unit
-		i++
-	}
-	if i == 0 || f >= 9.95 {
-		return fmt.Sprintf("%.0f %s", f, names[i])
-	}
-	return fmt.Sprintf("%.1f %s", f, names[i])
-}
+func binary[T int64 | uint64](n T) string { return humanize.IBytes(uint64(n)) }
 
 func percent(done, total uint64) string {
 	if total == 0 {
