@@ -3,11 +3,12 @@ package console
 import (
 	"regexp"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/charmbracelet/x/ansi"
 	"github.com/charmbracelet/x/ansi/parser"
+
+	"github.com/pxectl/pxectl/internal/printable"
 )
 
 // Bounds of a transcript: anybody can be at the other end of a serial line.
@@ -176,12 +177,7 @@ var nonceArgument = regexp.MustCompile(`(pxectl\.nonce=)\S+`)
 
 // plain removes what cannot be printed, and the nonce.
 func plain(line []byte) string {
-	text := strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, string(line)))
+	text := strings.TrimSpace(printable.Only(string(line)))
 	if strings.Contains(text, "pxectl.nonce=") {
 		text = nonceArgument.ReplaceAllString(text, "$1*")
 	}

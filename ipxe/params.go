@@ -6,8 +6,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/pxectl/pxectl/internal/printable"
 )
 
 // Params is what iPXE says of the machine it runs on. Anybody on the network can say it, so
@@ -101,13 +101,7 @@ func cleanText(s string) string {
 	if len(s) > maxText {
 		s = s[:maxText]
 	}
-	s = strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, s)
-	return strings.TrimSpace(s)
+	return strings.TrimSpace(printable.Only(s))
 }
 
 // quoted shows hostile text in an error: escaped, and not more of it than helps.

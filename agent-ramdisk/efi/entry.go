@@ -6,9 +6,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/printable"
 )
 
 // prefix is what labels of our entries begin with.
@@ -55,12 +56,7 @@ func stale(all map[uint16]Option, gone [][16]byte, alive func([16]byte) bool) (n
 // menuName is how people see an entry. Labels of others hold whatever they like.
 func menuName(n uint16, o Option) string {
 	const most = 64
-	label := []rune(strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, o.Label))
+	label := []rune(printable.Only(o.Label))
 	return optionName(n) + " " + string(label[:min(len(label), most)])
 }
 

@@ -9,10 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"strings"
-	"unicode"
 
 	"github.com/pxectl/pxectl/internal/efiloader"
 	"github.com/pxectl/pxectl/internal/fat"
+	"github.com/pxectl/pxectl/internal/printable"
 )
 
 // Software is what could be read of an image. Everything in it comes from the image and may lie.
@@ -118,7 +118,7 @@ func readLoaders(part io.ReaderAt) (found []string, vendor, arch string) {
 	}
 	for _, l := range loaders[:2] { // those that a ramdisk is made for
 		if fallback, path := efiloader.Find(v, l.arch); !fallback && path != "" && vendor == "" {
-			vendor, arch = printable(strings.ReplaceAll(path[1:], `\`, "/")), cmp.Or(arch, l.arch)
+			vendor, arch = word(strings.ReplaceAll(path[1:], `\`, "/")), cmp.Or(arch, l.arch)
 		}
 	}
 	return found, vendor, arch
@@ -163,7 +163,7 @@ func osRelease(b []byte) (id, version, name string) {
 		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
 			value = value[1 : n-1]
 		}
-		value = printable(value)
+		value = word(value)
 		switch key {
 		case "ID":
 			id = value
@@ -179,15 +179,7 @@ func osRelease(b []byte) (id, version, name string) {
 // maxWord bounds what is taken over from the image.
 const maxWord = 80
 
-func printable(s string) string {
-	s = strings.ToValidUTF8(s[:min(len(s), maxWord)], "")
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, s)
-}
+func word(s string) string { return printable.Only(s[:min(len(s), maxWord)]) }
 
 // elfArch reads e_machine (System V ABI, chapter 4).
 func elfArch(head []byte) string {
