@@ -74,8 +74,7 @@ func (d *Decoder) decode(dst, frame []byte, c Chunk) ([]byte, error) {
 
 // Verify says whether raw is what the chunk holds, by its hash. It is for bytes that somebody else may have
 // written, such as what lies on a disk before a deployment. For bytes that came out of DecodeChunk
-// and are read back from a disk, comparing Quick is as good and two hundred times cheaper
-// where there are no SHA instructions.
+// and are read back from a disk, comparing Quick is as good and several times cheaper.
 func (c Chunk) Verify(raw []byte) error {
 	if int64(len(raw)) != c.RawLength {
 		return fmt.Errorf("chunk %d: %d raw bytes, want %d: %w", c.Index, len(raw), c.RawLength, ErrChunk)
