@@ -25,7 +25,7 @@ func listenDHCP(cfg config.Config, plane bootPlane, log *slog.Logger) (*dhcpd.Se
 		d.Interfaces = append(d.Interfaces, dhcpd.Interface{Name: in.Name, Addr: in.Address})
 	}
 	if cfg.DHCP.Mode == "server" {
-		d.Authority = &dhcpd.Authority{Plan: cfg.DHCP.Server, Leases: filepath.Join(cfg.DataDir, "leases"), Known: plane.known}
+		d.Leases = &dhcpd.LeaseConfig{Plan: cfg.DHCP.Server, File: filepath.Join(cfg.DataDir, "leases"), Known: plane.known}
 	}
 	return dhcpd.Listen(d)
 }

@@ -21,12 +21,12 @@ func BenchmarkExchange(b *testing.B) {
 	plan := Plan{UnknownShare: 100, LeaseTime: time.Hour, Subnets: []Subnet{{
 		Subnet: netip.MustParsePrefix("10.64.0.0/11"), Pools: []leases.Range{{First: ip("10.64.0.1"), Last: ip("10.79.0.0")}},
 	}}}
-	a, err := newAuthority(Authority{Plan: plan, Leases: filepath.Join(b.TempDir(), "leases")}, newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, time.Now)
+	a, err := newLeaseServer(LeaseConfig{Plan: plan, File: filepath.Join(b.TempDir(), "leases")}, newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, time.Now)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer a.close()
-	s.authority = a
+	s.leases = a
 	discover := message(dhcpv4.MessageTypeDiscover, alice, through("10.77.0.9")).ToBytes()
 	waiting := make(chan struct{}, 8192)
 	in := origin{from: netip.MustParseAddrPort("10.77.0.9:67"), to: ourAddr, ifindex: 7}

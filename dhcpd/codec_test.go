@@ -145,7 +145,7 @@ func TestAMachineWithoutAProgram(t *testing.T) {
 	if !c.NoProgram || unwanted(p, c).String() != "no boot program for RISC-V UEFI" {
 		t.Errorf("a proxy says %q to it", unwanted(p, c))
 	}
-	r, err := d.build(context.Background(), p, guest{Client: c, server: ourAddr}, dhcpv4.MessageTypeOffer, ip("10.77.0.100"), 0, func(context.Context, Client) (Boot, bool) {
+	r, err := d.build(context.Background(), p, request{Client: c, server: ourAddr}, dhcpv4.MessageTypeOffer, ip("10.77.0.100"), 0, func(context.Context, Client) (Boot, bool) {
 		t.Error("it was asked what to boot")
 		return testBoot, true
 	})

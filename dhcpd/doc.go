@@ -12,6 +12,6 @@
 // A packet of proxy mode passes three plain functions: classify says what the client is,
 // unwanted says why it gets no answer, and answer builds the one that its class
 // understands. In server mode, locate says who and where the client is, and one method
-// of authority for each message of section 4.3 decides. The Decider, which is not ours,
+// of leaseServer for each message of section 4.3 decides. The Decider, which is not ours,
 // says what to boot. The loop in server.go does the I/O and nothing else.
 package dhcpd

@@ -45,9 +45,9 @@ func testPlan() Plan {
 	}
 }
 
-// desk is an authority without sockets, and its clock.
+// desk is a leaseServer without sockets, and its clock.
 type desk struct {
-	*authority
+	*leaseServer
 	clock time.Time
 }
 
@@ -55,13 +55,13 @@ func newDesk(t testing.TB, plan Plan) *desk {
 	t.Helper()
 	d := &desk{clock: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)}
 	known := func(c Client) bool { return c.MAC[5] < 0x80 }
-	a, err := newAuthority(Authority{Plan: plan, Leases: filepath.Join(t.TempDir(), "leases"), Known: known},
+	a, err := newLeaseServer(LeaseConfig{Plan: plan, File: filepath.Join(t.TempDir(), "leases"), Known: known},
 		newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, func() time.Time { return d.clock })
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.close() })
-	d.authority = a
+	d.leaseServer = a
 	return d
 }
 
@@ -423,9 +423,9 @@ func TestListenNamesAForeignLeaseFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("lease 10.0.0.1 { starts 4 2026/11/19; }"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, err := newAuthority(Authority{Plan: testPlan(), Leases: file}, newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, time.Now)
+	a, err := newLeaseServer(LeaseConfig{Plan: testPlan(), File: file}, newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, time.Now)
 	if a != nil || err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("newAuthority() = %v, %v, want an error that names %s", a, err, file)
+		t.Errorf("newLeaseServer() = %v, %v, want an error that names %s", a, err, file)
 	}
 }
 
@@ -473,7 +473,7 @@ func TestReaddress(t *testing.T) {
 	d := newDesk(t, testPlan())
 	own := newLinks([]Interface{{"prov", ourAddr}}, time.Now)
 	d.ours = own.ours
-	s := &Server{links: own, authority: d.authority}
+	s := &Server{links: own, leases: d.leaseServer}
 	s.Readdress("prov", ip("10.77.0.100"))
 	s.Readdress("office", ip("10.77.0.7"))
 	own.names = map[int]string{7: "prov"}

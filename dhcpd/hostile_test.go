@@ -101,7 +101,7 @@ func TestAKnownMACTakesNoWholePool(t *testing.T) {
 		s.send(p)
 		r.settled(t, i+1)
 	}
-	for _, l := range r.authority.table.All() {
+	for _, l := range r.Server.leases.table.All() {
 		if l.State == leases.Offered {
 			got++
 		}
@@ -183,7 +183,7 @@ func TestForgedMessagesEndNoLease(t *testing.T) {
 	} {
 		s.send(c.packet)
 		r.saw(t, c.said)
-		if l, ok := r.authority.table.At(a); !ok || l.State != leases.Bound || l.MAC.String() != alice {
+		if l, ok := r.Server.leases.table.At(a); !ok || l.State != leases.Bound || l.MAC.String() != alice {
 			t.Fatalf("after %q the lease is %+v, want it as it was", c.said, l)
 		}
 	}
@@ -196,11 +196,11 @@ func TestProbesOfStrangersHoldUpNoMachine(t *testing.T) {
 	plan.Probe = true
 	r := newRackFor(t, plan, func(c Client) bool { return c.MAC.String() == alice })
 	s := newStranger(t, "stranger", "10.77.0.200/24")
-	r.authority.prober.mu.Lock()
+	r.Server.leases.prober.mu.Lock()
 	for i := range maxProbes {
-		r.authority.prober.clients[fmt.Sprint("stranger ", i)] = true
+		r.Server.leases.prober.clients[fmt.Sprint("stranger ", i)] = true
 	}
-	r.authority.prober.mu.Unlock()
+	r.Server.leases.prober.mu.Unlock()
 	if a, err := s.lease(alice); err != nil {
 		t.Errorf("a known machine gets no address (%v): %v", a, err)
 	}
@@ -234,8 +234,8 @@ func TestASlowObserverHoldsUpNoLease(t *testing.T) {
 	hanging := make(chan struct{})
 	server, err := Listen(Config{
 		Interfaces: []Interface{{Name: "br0", Addr: ourAddr}}, Decide: boots, Log: discard,
-		Authority: &Authority{Plan: short(), Leases: filepath.Join(t.TempDir(), "leases")},
-		Observe:   func(Seen) { hangs.Do(func() { close(hanging) }); <-release },
+		Leases:  &LeaseConfig{Plan: short(), File: filepath.Join(t.TempDir(), "leases")},
+		Observe: func(Seen) { hangs.Do(func() { close(hanging) }); <-release },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -275,8 +275,8 @@ func TestPanicsAreSurvived(t *testing.T) {
 			}
 			return boots(ctx, c)
 		},
-		Authority: &Authority{Plan: short(), Leases: filepath.Join(t.TempDir(), "leases")},
-		Observe:   func(Seen) { panic("a bug in the observer") },
+		Leases:  &LeaseConfig{Plan: short(), File: filepath.Join(t.TempDir(), "leases")},
+		Observe: func(Seen) { panic("a bug in the observer") },
 	})
 	if err != nil {
 		t.Fatal(err)

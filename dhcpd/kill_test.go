@@ -30,7 +30,7 @@ func TestHelperServer(t *testing.T) {
 	if file == "" {
 		return // not skipped: nothing is left untested
 	}
-	s, err := Listen(Config{Interfaces: []Interface{{Name: "br0", Addr: ourAddr}}, Decide: boots, Log: discard, Authority: &Authority{Plan: killPlan, Leases: file}})
+	s, err := Listen(Config{Interfaces: []Interface{{Name: "br0", Addr: ourAddr}}, Decide: boots, Log: discard, Leases: &LeaseConfig{Plan: killPlan, File: file}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,32 +43,6 @@ type Reservation struct {
 	Options   Options    `yaml:"options"`
 }
 
-// Options are what clients are told. What a reservation says goes before what its subnet says.
-type Options struct {
-	LeaseTime time.Duration `yaml:"lease_time"`
-	Router    netip.Addr    `yaml:"router"`
-	DNS       []netip.Addr  `yaml:"dns"`
-	Domain    string        `yaml:"domain"`
-	NTP       []netip.Addr  `yaml:"ntp"`
-	MTU       int           `yaml:"mtu"`
-	Routes    []Route       `yaml:"routes"`
-	Other     []Option      `yaml:"other"`
-}
-
-// A Route is a static route (option 121).
-type Route struct {
-	To  netip.Prefix `yaml:"to"`
-	Via netip.Addr   `yaml:"via"`
-}
-
-// An Option is any other option, its value in one of three forms.
-type Option struct {
-	Code      int          `yaml:"code"`
-	Text      string       `yaml:"text"`
-	Hex       string       `yaml:"hex"`
-	Addresses []netip.Addr `yaml:"addresses"`
-}
-
 const (
 	minLease    = time.Minute
 	maxPool     = 1 << 20 // addresses of a subnet: what a flood may cost us in memory
@@ -222,37 +196,6 @@ func (c *checker) addresses(key string, list []netip.Addr) {
 	if len(list) > 63 {
 		c.wrong(key, "%d addresses, at most 63 fit", len(list))
 	}
-}
-
-// ownOptions are those that are not free-form, and why.
-var ownOptions = map[int]string{
-	1: "the subnet mask, which follows from the subnet", 3: "options.router", 6: "options.dns", 12: "reservations[].hostname",
-	15: "options.domain", 26: "options.mtu", 42: "options.ntp", 50: "the client's", 51: "options.lease_time", 52: "the protocol's",
-	53: "the protocol's", 54: "the protocol's", 55: "the client's", 57: "the client's", 58: "told by the lease time", 59: "told by the lease time",
-	60: "the boot plane's", 61: "the client's", 66: "the boot plane's", 67: "the boot plane's", 82: "the relay's", 97: "the client's", 121: "options.routes",
-}
-
-// bytes is the value of a free-form option.
-func (o Option) bytes() ([]byte, error) {
-	var forms int
-	for _, has := range []bool{o.Text != "", o.Hex != "", o.Addresses != nil} {
-		if has {
-			forms++
-		}
-	}
-	switch {
-	case forms != 1:
-		return nil, fmt.Errorf("option %d: want one of text, hex and addresses", o.Code)
-	case o.Text != "":
-		return []byte(o.Text), nil
-	case o.Hex != "":
-		b, err := hex.DecodeString(strings.NewReplacer(":", "", " ", "").Replace(o.Hex))
-		if err != nil {
-			return nil, fmt.Errorf("option %d: hex %q: %w", o.Code, o.Hex, err)
-		}
-		return b, nil
-	}
-	return packed(o.Addresses), nil
 }
 
 // hosts are the first and the last address that a host of a network can have.

@@ -40,7 +40,7 @@ func newRackFor(t *testing.T, plan Plan, known func(Client) bool) *rack {
 	r := &rack{}
 	s, err := Listen(Config{
 		Interfaces: []Interface{{Name: "br0", Addr: ourAddr}}, Decide: boots, Log: discard,
-		Authority: &Authority{Plan: plan, Leases: filepath.Join(t.TempDir(), "leases"), Known: known},
+		Leases: &LeaseConfig{Plan: plan, File: filepath.Join(t.TempDir(), "leases"), Known: known},
 		Observe: func(s Seen) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -367,7 +367,7 @@ func TestServerWritesBeforeItAnswers(t *testing.T) {
 	h := testnet.NewHost(t, "client", "", alice)
 	h.Run(t, "udhcpc", "-i", "eth0", "-n", "-q", "-s", "/bin/true")
 	// What a power cut would leave: the file as it is now, without our say in it.
-	raw, err := os.ReadFile(r.cfg.Authority.Leases)
+	raw, err := os.ReadFile(r.cfg.Leases.File)
 	if err != nil {
 		t.Fatal(err)
 	}

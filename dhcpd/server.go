@@ -49,7 +49,7 @@ type Decider func(ctx context.Context, c Client) (b Boot, ok bool)
 type Config struct {
 	Interfaces []Interface
 	Decide     Decider
-	Authority  *Authority      // server mode: addresses, too; nil for proxy mode
+	Leases     *LeaseConfig    // server mode: addresses, too; nil for proxy mode
 	Program    func(Arch) bool // whether there is a boot program for an architecture; nil: for all that have names here
 	Observe    func(Seen)      // called by one goroutine; what it is too slow for is left out; may be nil
 	Log        *slog.Logger    // nothing is logged when nil
@@ -59,12 +59,12 @@ type Config struct {
 // A Server answers network boot clients in proxy form, or all DHCP clients as the
 // authority over their addresses.
 type Server struct {
-	cfg       Config
-	links     *links
-	memory    memory
-	socks     []socket
-	authority *authority // nil in proxy mode
-	seen      *observe.Queue[Seen]
+	cfg    Config
+	links  *links
+	memory memory
+	socks  []socket
+	leases *leaseServer // nil in proxy mode
+	seen   *observe.Queue[Seen]
 }
 
 type socket struct {
@@ -113,9 +113,9 @@ func Listen(cfg Config) (*Server, error) {
 		}
 		s.socks = append(s.socks, socket{l.port, udp, conn, new(turn)})
 	}
-	if cfg.Authority != nil {
+	if cfg.Leases != nil {
 		var err error
-		if s.authority, err = newAuthority(*cfg.Authority, s.links, cfg.Log, cfg.Now); err != nil {
+		if s.leases, err = newLeaseServer(*cfg.Leases, s.links, cfg.Log, cfg.Now); err != nil {
 			s.Close()
 			return nil, err
 		}
@@ -161,16 +161,16 @@ func listen(port int, shared bool) (*net.UDPConn, *ipv4.PacketConn, error) {
 // Readdress gives an interface another address of ours, which answers carry from now on.
 func (s *Server) Readdress(iface string, a netip.Addr) {
 	s.links.readdress(iface, a)
-	if s.authority != nil {
-		s.authority.readdress(iface, a)
+	if s.leases != nil {
+		s.leases.readdress(iface, a)
 	}
 }
 
 // Close closes a server that will not run.
 func (s *Server) Close() error {
 	errs := []error{s.hangUp()}
-	if s.authority != nil {
-		errs = append(errs, s.authority.close())
+	if s.leases != nil {
+		errs = append(errs, s.leases.close())
 	}
 	s.seen.Close()
 	return errors.Join(errs...)
@@ -199,8 +199,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	all.Wait()
 	defer s.seen.Close()
-	if s.authority != nil {
-		return s.authority.close()
+	if s.leases != nil {
+		return s.leases.close()
 	}
 	return nil
 }
@@ -263,8 +263,8 @@ func (s *Server) packet(ctx context.Context, k socket, raw []byte, in origin) {
 		s.report(c, nil, "", Reason{Code: CodeInterface, Name: iface.Name})
 		return
 	}
-	if s.authority != nil && k.port == dhcpPort {
-		s.authority.serve(ctx, p, c, in, s.ask, func(r *dhcpv4.DHCPv4, why Reason) {
+	if s.leases != nil && k.port == dhcpPort {
+		s.leases.serve(ctx, p, c, in, s.ask, func(r *dhcpv4.DHCPv4, why Reason) {
 			if r == nil {
 				s.report(c, nil, "", why)
 				return

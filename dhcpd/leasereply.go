@@ -1,0 +1,96 @@
+package dhcpd
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// grant is an OFFER or ACK of an address, and for how long it is.
+func (s *leaseServer) grant(ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, ask bootAsker) (*dhcpv4.DHCPv4, time.Duration, error) {
+	t, _ := s.optionsFor(q)
+	d := t.lease
+	if b := p.GetOneOption(dhcpv4.OptionIPAddressLeaseTime); len(b) == 4 {
+		// What the client asks for, if that is shorter than what it may have.
+		d = min(d, max(time.Duration(binary.BigEndian.Uint32(b))*time.Second, minLease))
+	}
+	r, err := s.build(ctx, p, q, kind, a, d, ask)
+	return r, d, err
+}
+
+// build is an answer that says all that the client should know. Without an address it
+// is that to an INFORM, which must not speak of a lease.
+func (s *leaseServer) build(ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, d time.Duration, ask bootAsker) (*dhcpv4.DHCPv4, error) {
+	r := blank(p, kind, q.server)
+	if a.IsValid() {
+		r.YourIPAddr = a.AsSlice()
+		seconds := func(code dhcpv4.OptionCode, d time.Duration) {
+			r.UpdateOption(dhcpv4.OptGeneric(code, binary.BigEndian.AppendUint32(nil, uint32(d/time.Second))))
+		}
+		seconds(dhcpv4.OptionIPAddressLeaseTime, d)
+		seconds(dhcpv4.OptionRenewTimeValue, d/2) // section 4.4.5
+		seconds(dhcpv4.OptionRebindingTimeValue, d*7/8)
+	}
+	t, host := s.optionsFor(q)
+	wants := p.GetOneOption(dhcpv4.OptionParameterRequestList)
+	for _, v := range t.always {
+		r.Options[v.code.Code()] = v.bytes
+	}
+	var spare []dhcpv4.OptionCode
+	for _, v := range t.asked {
+		if wants == nil || slices.Contains(wants, v.code.Code()) {
+			r.Options[v.code.Code()] = v.bytes
+			spare = append(spare, v.code)
+		}
+	}
+	if host != "" {
+		r.UpdateOption(dhcpv4.OptHostName(host))
+	}
+	short := ""
+	if q.Class != ClassOther && q.MAC != nil && !q.NoProgram {
+		if b, ok := ask(ctx, q.Client); ok {
+			file, err := bootFile(q.Client, b)
+			if err != nil {
+				return nil, err
+			}
+			tellBoot(r, q.Client, file)
+			short = q.short(b)
+			if q.Class == ClassUEFI {
+				// With option 60 and an address, EDK2 takes us for a BINL server and asks
+				// again on port 4011; without, it loads the file at once.
+				r.Options.Del(dhcpv4.OptionClassIdentifier)
+			}
+		}
+	}
+	viaRelay(r)
+	for _, v := range t.always[1:] { // behind the mask, what the operator wrote, the last first
+		spare = append(spare, v.code)
+	}
+	slices.Reverse(spare)
+	return fit(r, limit(p), short, spare...)
+}
+
+// refusal is a NAK: section 4.3.2, table 3.
+func (s *leaseServer) refusal(p *dhcpv4.DHCPv4, q request, why Reason) *dhcpv4.DHCPv4 {
+	r := blank(p, dhcpv4.MessageTypeNak, q.server)
+	r.UpdateOption(dhcpv4.OptMessage(why.String()))
+	viaRelay(r) // the client may have no address there; it has its old one no more
+	return r
+}
+
+// leaseDestination is where an answer goes: section 4.1. src is where the packet came from.
+func leaseDestination(c Client, p, r *dhcpv4.DHCPv4, src netip.AddrPort) netip.AddrPort {
+	has := addr(p.ClientIPAddr)
+	switch {
+	case c.Relay.IsValid():
+		return c.relayPort(src)
+	case has.IsValid() && r.MessageType() != dhcpv4.MessageTypeNak:
+		return netip.AddrPortFrom(has, clientPort)
+	}
+	// Whatever the broadcast flag says, see destination.
+	return netip.AddrPortFrom(broadcast, clientPort)
+}
