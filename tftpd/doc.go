@@ -11,5 +11,5 @@
 // windowsize (RFC 7440) and ignores the timeout option, so a client that asks for those
 // gets a slower transfer, not a failed one; docs/decisions/0002-tftp-windowsize.md has what
 // that costs. A client whose transfer stalls gets smaller blocks at its next try, and of one
-// that floods the port the kernel drops most requests for a minute (sieve.go).
+// that floods the port the kernel drops most requests for a minute (floodfilter.go).
 package tftpd

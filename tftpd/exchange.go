@@ -34,7 +34,7 @@ type exchange struct {
 	id     uint64
 	port   *port // where it is answered from
 	data   []byte
-	born   time.Time
+	begun  time.Time
 	said   string // the request as it came, to know it again
 	client string // under which its stalls are remembered
 

@@ -41,13 +41,13 @@ func (s *Server) readRequests(ctx context.Context) {
 // request answers one request, without a transfer: that waits until the client has proved itself.
 func (s *Server) request(ctx context.Context, raw []byte, from netip.AddrPort, local netip.Addr, ifindex int) {
 	now := time.Now()
-	if !s.sieve.admits(from.Addr(), now) {
+	if !s.flood.admits(from.Addr(), now) {
 		return
 	}
 	if s.again(raw, from, now) {
 		return
 	}
-	e := &exchange{born: now, port: s.ports[rand.N(len(s.ports))], said: string(raw)}
+	e := &exchange{begun: now, port: s.ports[rand.N(len(s.ports))], said: string(raw)}
 	e.Client, e.Server = from, local
 	refuse := func(r *refusal, err error) {
 		e.Err, e.Took = err, time.Since(now)

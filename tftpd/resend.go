@@ -29,7 +29,7 @@ func (s *Server) due(now time.Time) {
 	for _, e := range x.order {
 		switch age := now.Sub(e.sent); {
 		case !x.isUnproven(e):
-		case now.Sub(e.born) >= (1+retries)*ackTimeout:
+		case now.Sub(e.begun) >= (1+retries)*ackTimeout:
 			s.settle(e, errSilent)
 		case quiet && e.tries < unprovenRetries && age >= ackTimeout<<e.tries:
 			s.resend(e, now)
@@ -39,7 +39,7 @@ func (s *Server) due(now time.Time) {
 	for _, e := range x.byID {
 		switch {
 		case e.ending != nil || e.settled:
-		case now.Sub(e.born) >= transferTimeout:
+		case now.Sub(e.begun) >= transferTimeout:
 			s.end(e, errTooLong)
 		case !e.waiting || now.Sub(e.sent) < ackTimeout:
 		case e.tries >= retries:

@@ -109,7 +109,7 @@ type Server struct {
 	engine *engineConn
 	ended  *observe.Queue[Transfer]
 	stalls *stalls
-	sieve  *sieve
+	flood  *floodFilter
 	mtus   mtus
 
 	mu        sync.Mutex
@@ -176,7 +176,7 @@ func (s *Server) open(ip net.IP) error {
 	if err := enlarge(raw); err != nil {
 		return err
 	}
-	if s.sieve, err = newSieve(raw, s.cfg.Log); err != nil {
+	if s.flood, err = newFloodFilter(raw, s.cfg.Log); err != nil {
 		return err
 	}
 	for range transferPorts {

@@ -12,10 +12,10 @@ import (
 // loses the blocks. The firmware gives up and tries again, so what we learned from the
 // first try must outlive it.
 
-// ladder is what a client is given at most, one step further down after each stall: all of
+// blockSizes is what a client is given at most, one step further down after each stall: all of
 // Ethernet; with room for a tunnel's headers or two VLAN tags; what old ROMs take; what
 // everything takes (RFC 1350).
-var ladder = [...]int{blockSize, 1428, 1024, minBlock}
+var blockSizes = [...]int{blockSize, 1428, 1024, minBlock}
 
 const (
 	minBlock = 512
@@ -30,7 +30,7 @@ const (
 	stallMemory = 24 * time.Hour
 )
 
-// stalls remembers how far down the ladder clients are.
+// stalls remembers how far down in blockSizes clients are.
 type stalls struct {
 	now func() time.Time
 
@@ -40,17 +40,17 @@ type stalls struct {
 }
 
 type stalled struct {
-	rung int
+	step int
 	seen time.Time
 }
 
 // An attempt is a transfer under way.
 type attempt struct {
-	client string     // under which its stalls are remembered
-	addr   netip.Addr // by which its transfers are counted
-	block  int
-	moved  atomic.Int64 // when its last block was sent first, Unix nanoseconds; 0 when none was
-	judged bool         // its stall has been counted; guarded by stalls.mu
+	client  string     // under which its stalls are remembered
+	addr    netip.Addr // by which its transfers are counted
+	block   int
+	moved   atomic.Int64 // when its last block was sent first, Unix nanoseconds; 0 when none was
+	counted bool         // its stall has been counted; guarded by stalls.mu
 }
 
 func newStalls(now func() time.Time) *stalls {
@@ -62,14 +62,14 @@ func (s *stalls) limit(client string, addr netip.Addr) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for old := range s.running[addr] {
-		s.judge(old)
+		s.stepDown(old)
 	}
-	rung := 0
+	step := 0
 	if c, ok := s.clients[client]; ok && s.now().Sub(c.seen) < stallMemory {
-		rung = c.rung
-		s.clients[client] = stalled{rung, s.now()}
+		step = c.step
+		s.clients[client] = stalled{step, s.now()}
 	}
-	return ladder[rung]
+	return blockSizes[step]
 }
 
 // begin counts a transfer. ok is false when the address has as many running as it may have.
@@ -98,26 +98,26 @@ func (s *stalls) end(a *attempt, well bool) {
 		delete(s.running, a.addr)
 	}
 	if !well {
-		s.judge(a)
+		s.stepDown(a)
 	}
 }
 
-// judge takes a client one step down when its transfer has stalled. Attempts that ran side by side with the
+// stepDown takes a client one step down when its transfer has stalled. Attempts that ran side by side with the
 // same block size are one experience.
-func (s *stalls) judge(a *attempt) {
+func (s *stalls) stepDown(a *attempt) {
 	moved := a.moved.Load()
-	if a.judged || a.block == minBlock || moved == 0 || s.now().Sub(time.Unix(0, moved)) < stallTime {
+	if a.counted || a.block == minBlock || moved == 0 || s.now().Sub(time.Unix(0, moved)) < stallTime {
 		return
 	}
-	a.judged = true
-	rung := s.clients[a.client].rung
-	for rung < len(ladder)-1 && ladder[rung] >= a.block {
-		rung++
+	a.counted = true
+	step := s.clients[a.client].step
+	for step < len(blockSizes)-1 && blockSizes[step] >= a.block {
+		step++
 	}
 	if _, known := s.clients[a.client]; !known && len(s.clients) >= maxStalled {
 		s.forgetOne()
 	}
-	s.clients[a.client] = stalled{rung, s.now()}
+	s.clients[a.client] = stalled{step, s.now()}
 }
 
 func (s *stalls) forgetOne() {

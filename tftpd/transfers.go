@@ -195,7 +195,7 @@ func (s *Server) settle(e *exchange, err error) {
 	if e.proved.IsZero() {
 		s.exchanges.leaveUnproven(e)
 	}
-	e.Err, e.settled, e.Took = err, true, time.Since(e.born)
+	e.Err, e.settled, e.Took = err, true, time.Since(e.begun)
 	s.leave(e)
 	s.exchanges.waiting = slices.DeleteFunc(s.exchanges.waiting, func(o *exchange) bool { return o == e })
 	s.report(e.Transfer)

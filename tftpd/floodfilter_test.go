@@ -48,7 +48,7 @@ func TestFloodingClientIsShutOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.sieve.most = 50
+	s.flood.most = 50
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- s.Run(ctx) }()
@@ -68,9 +68,9 @@ func TestFloodingClientIsShutOut(t *testing.T) {
 	}
 	hostile := netip.MustParseAddr("127.0.0.2")
 	shut := func() bool {
-		s.sieve.mu.Lock()
-		defer s.sieve.mu.Unlock()
-		return len(s.sieve.shut) == 1 && s.sieve.shut[0] == hostile
+		s.flood.mu.Lock()
+		defer s.flood.mu.Unlock()
+		return len(s.flood.shut) == 1 && s.flood.shut[0] == hostile
 	}
 	c := from(hostile.String())
 	for end := time.Now().Add(10 * time.Second); !shut(); {
@@ -111,7 +111,7 @@ func TestFloodingClientIsShutOut(t *testing.T) {
 	if heard, asked := heardOf(t, hostile.String(), s.Addr(), 400); heard == 0 || heard > asked/4 {
 		t.Errorf("%d of its %d requests are heard, want about a sixteenth", heard, asked)
 	}
-	s.sieve.readmit(hostile)
+	s.flood.readmit(hostile)
 	if !answered(hostile.String()) {
 		t.Error("its time is over, and it gets no answer")
 	}
@@ -148,7 +148,7 @@ func TestSieveIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSieve(raw, slog.New(slog.DiscardHandler))
+	s, err := newFloodFilter(raw, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

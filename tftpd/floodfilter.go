@@ -29,8 +29,8 @@ const (
 	maxCounted = 4096 // addresses: a flood of made-up ones starts the count anew
 )
 
-// A sieve lets through to the socket what is a request, and not from a client that floods.
-type sieve struct {
+// A floodFilter has the kernel drop what is no request, and most requests of a client that floods.
+type floodFilter struct {
 	conn syscall.RawConn
 	log  *slog.Logger
 	most int // requests within a window from one address
@@ -41,13 +41,13 @@ type sieve struct {
 	shut   []netip.Addr // the longest shut first
 }
 
-func newSieve(conn syscall.RawConn, log *slog.Logger) (*sieve, error) {
-	s := &sieve{conn: conn, log: log, most: floodRequests, counts: map[netip.Addr]int{}}
+func newFloodFilter(conn syscall.RawConn, log *slog.Logger) (*floodFilter, error) {
+	s := &floodFilter{conn: conn, log: log, most: floodRequests, counts: map[netip.Addr]int{}}
 	return s, s.attachLocked()
 }
 
 // admits counts a request; false means that the client is shut out.
-func (s *sieve) admits(client netip.Addr, now time.Time) bool {
+func (s *floodFilter) admits(client netip.Addr, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if slices.Contains(s.shut, client) {
@@ -71,7 +71,7 @@ func (s *sieve) admits(client netip.Addr, now time.Time) bool {
 	return false
 }
 
-func (s *sieve) readmit(client netip.Addr) {
+func (s *floodFilter) readmit(client netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at := slices.Index(s.shut, client); at >= 0 {
@@ -82,7 +82,7 @@ func (s *sieve) readmit(client netip.Addr) {
 }
 
 // empty throws away what is in the queue, nearly all of which is the flood's: a slow host would have seconds of work with it. Firmware asks again.
-func (s *sieve) empty() {
+func (s *floodFilter) empty() {
 	_ = s.conn.Control(func(fd uintptr) {
 		buf := make([]byte, 1)
 		for range receiveBuffer / 512 { // each takes more than that of the buffer
@@ -93,14 +93,14 @@ func (s *sieve) empty() {
 	})
 }
 
-func (s *sieve) reattachLocked() {
+func (s *floodFilter) reattachLocked() {
 	if err := s.attachLocked(); err != nil {
 		s.log.Debug("tftp: packet filter", "err", err) // the socket is closed
 	}
 }
 
 // attachLocked gives the socket the filter that goes with who is shut out.
-func (s *sieve) attachLocked() error {
+func (s *floodFilter) attachLocked() error {
 	ops, err := bpf.Assemble(filter(s.shut))
 	if err != nil {
 		return fmt.Errorf("packet filter: %w", err)
