@@ -33,10 +33,10 @@ type Write struct {
 // job is one run of a Write.
 type job struct {
 	Write
-	d     *Device
-	hands []*hands
-	kept  []bool   // by chunk
-	sums  []uint64 // of what was written, by chunk
+	d       *Device
+	buffers []*workerBuffers
+	kept    []bool   // by chunk
+	sums    []uint64 // of what was written, by chunk
 
 	wrote, sent                 atomic.Uint64
 	fetchedCount, zeroedCount   atomic.Int64
@@ -68,8 +68,8 @@ func (d *Device) Write(ctx context.Context, w Write) (_ *inventory.Written, err 
 	}
 	chunks := w.Manifest.Chunks
 	j := &job{Write: w, d: d, kept: make([]bool, len(chunks)), sums: make([]uint64, len(chunks))}
-	defer j.letGo()
-	if err := j.takeUp(workers(len(chunks))); err != nil {
+	defer j.freeBuffers()
+	if err := j.allocBuffers(workers(len(chunks))); err != nil {
 		return nil, err
 	}
 	if err := d.WipeLabels(); err != nil {
@@ -128,10 +128,10 @@ func (j *job) begin(phase string) {
 }
 
 // each shares the chunks among the workers.
-func (j *job) each(ctx context.Context, chunks images.Chunks, do func(context.Context, *hands, images.Chunk) error) error {
+func (j *job) each(ctx context.Context, chunks images.Chunks, do func(context.Context, *workerBuffers, images.Chunk) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
-	for _, h := range j.hands[:min(len(j.hands), len(chunks))] {
+	for _, h := range j.buffers[:min(len(j.buffers), len(chunks))] {
 		g.Go(func() error {
 			for {
 				i := int(next.Add(1)) - 1
@@ -161,7 +161,7 @@ func (j *job) progress(c images.Chunk) {
 }
 
 // put makes the disk hold a chunk.
-func (j *job) put(ctx context.Context, h *hands, c images.Chunk) error {
+func (j *job) put(ctx context.Context, h *workerBuffers, c images.Chunk) error {
 	if j.Delta && j.d.holds(h.raw, c) {
 		j.kept[c.Index] = true
 		j.keptCount.Add(1)
@@ -200,7 +200,7 @@ func (j *job) zero(c images.Chunk) error {
 }
 
 // bring fetches a chunk and writes it.
-func (j *job) bring(ctx context.Context, h *hands, c images.Chunk) error {
+func (j *job) bring(ctx context.Context, h *workerBuffers, c images.Chunk) error {
 	raw, err := j.fetch(ctx, h, c)
 	if err != nil {
 		return err
@@ -217,7 +217,7 @@ func (j *job) bring(ctx context.Context, h *hands, c images.Chunk) error {
 
 // readBack checks a chunk on the medium. One that is wrong is written once more: a disk that said that it reads zeros
 // and does not is mended so, and a bad medium shows itself a second time.
-func (j *job) readBack(ctx context.Context, h *hands, c images.Chunk) error {
+func (j *job) readBack(ctx context.Context, h *workerBuffers, c images.Chunk) error {
 	if j.kept[c.Index] {
 		return nil
 	}
@@ -246,7 +246,7 @@ func (j *job) readBack(ctx context.Context, h *hands, c images.Chunk) error {
 
 // check reads a chunk from the medium. What was written had been verified, so a quick sum of it is
 // enough to see that it arrived: the disk is no adversary.
-func (j *job) check(h *hands, c images.Chunk) error {
+func (j *job) check(h *workerBuffers, c images.Chunk) error {
 	raw := h.raw[:c.RawLength]
 	if err := j.d.ReadMedium(raw, c.RawOffset); err != nil {
 		return fmt.Errorf("read chunk %d back from %s at %d: %w", c.Index, j.d.Name, c.RawOffset, err)

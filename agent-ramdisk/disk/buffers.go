@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 const (
@@ -21,10 +22,9 @@ const (
 	wrongTries = 4
 )
 
-// hands are what one worker works with: at most 8 MiB. They are the bulk of the memory that a
-// write takes, whatever the image, and lie outside of the heap: the collector would let them
-// pile up to twice of that before it looks.
-type hands struct {
+// workerBuffers are what one worker fetches and decodes into: at most 8 MiB. They are most of the memory that a write takes,
+// whatever the image. They lie outside of the heap, which the collector would let grow to twice of that.
+type workerBuffers struct {
 	raw, frame []byte
 	memory     []byte
 	decoder    *images.Decoder
@@ -37,13 +37,13 @@ func workers(chunks int) int {
 		most, least = 6, 2
 		room        = 56 << 20
 		perChunk    = int(unsafe.Sizeof(images.Chunk{})) + 16
-		perHands    = images.ChunkSize + frameSize
+		perWorker   = images.ChunkSize + frameSize
 	)
-	return min(max((room-chunks*perChunk)/perHands, least), most, chunks)
+	return min(max((room-chunks*perChunk)/perWorker, least), most, chunks)
 }
 
-// takeUp makes n pairs of hands.
-func (j *job) takeUp(n int) error {
+// allocBuffers allocates the buffers of n workers.
+func (j *job) allocBuffers(n int) error {
 	debug.FreeOSMemory() // of the manifest's text and its parsing
 	for range n {
 		dec, err := images.NewDecoder()
@@ -55,21 +55,21 @@ func (j *job) takeUp(n int) error {
 			return fmt.Errorf("memory for writing: %w", err)
 		}
 		_ = unix.Madvise(m, unix.MADV_HUGEPAGE) // direct I/O pins every page; where there are none of 2 MiB, it is slower
-		j.hands = append(j.hands, &hands{m[:images.ChunkSize:images.ChunkSize], m[images.ChunkSize:], m, dec})
+		j.buffers = append(j.buffers, &workerBuffers{m[:images.ChunkSize:images.ChunkSize], m[images.ChunkSize:], m, dec})
 	}
 	return nil
 }
 
-// letGo gives the memory back.
-func (j *job) letGo() {
-	for _, h := range j.hands {
+// freeBuffers gives the memory back.
+func (j *job) freeBuffers() {
+	for _, h := range j.buffers {
 		_ = unix.Munmap(h.memory)
 	}
 }
 
 // fetch brings one chunk. A wrong one is fetched again a few times: a cache on the way or a bad cable
 // may have spoiled it once.
-func (j *job) fetch(ctx context.Context, h *hands, c images.Chunk) ([]byte, error) {
+func (j *job) fetch(ctx context.Context, h *workerBuffers, c images.Chunk) ([]byte, error) {
 	for try := 1; ; try++ {
 		frame, err := j.Fetch(ctx, h.frame, c.Offset, c.Length)
 		if err != nil {
@@ -83,10 +83,8 @@ func (j *job) fetch(ctx context.Context, h *hands, c images.Chunk) ([]byte, erro
 		if !errors.Is(err, images.ErrChunk) || try == wrongTries {
 			return nil, fmt.Errorf("image %s, fetched %d times: %w", j.Manifest.Name, try, err)
 		}
-		select {
-		case <-time.After(time.Duration(try) * (100*time.Millisecond + rand.N(200*time.Millisecond))):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := sleep.For(ctx, time.Duration(try)*(100*time.Millisecond+rand.N(200*time.Millisecond))); err != nil {
+			return nil, err
 		}
 	}
 }
