@@ -44,8 +44,8 @@ func refusal(status int) bool {
 func (s *Stream) get(address string) (*http.Response, *connection, error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	c := &connection{cancel: cancel}
-	c.dog = time.AfterFunc(s.opt.Window, func() { c.bitten.Store(true); cancel() })
-	defer c.dog.Stop()
+	c.watchdog = time.AfterFunc(s.opt.Window, func() { c.fired.Store(true); cancel() })
+	defer c.watchdog.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		cancel()
@@ -57,7 +57,7 @@ func (s *Stream) get(address string) (*http.Response, *connection, error) {
 	resp, err := s.opt.Client.Do(req)
 	if err != nil {
 		cancel()
-		if c.bitten.Load() {
+		if c.fired.Load() {
 			err = fmt.Errorf("the server did not answer within %s", s.opt.Window)
 		}
 		return nil, nil, err

@@ -55,13 +55,13 @@ type version struct {
 
 // connection is one answer of the server.
 type connection struct {
-	body   io.ReadCloser
-	cancel context.CancelFunc
-	dog    *time.Timer // armed while a Read waits
-	bitten atomic.Bool
-	waited time.Duration // in Reads, since moved was 0
-	moved  int64         // in this window
-	total  int64
+	body     io.ReadCloser
+	cancel   context.CancelFunc
+	watchdog *time.Timer // armed while a Read waits
+	fired    atomic.Bool
+	waited   time.Duration // in Reads, since moved was 0
+	moved    int64         // in this window
+	total    int64
 }
 
 // permanentError is one that asking again will not change.
@@ -213,14 +213,14 @@ func (s *Stream) again(err error) error {
 // read reads once, under the rule of Window and Least.
 func (c *connection) read(p []byte, opt Options) (int, error) {
 	began := time.Now()
-	c.dog.Reset(opt.Window - c.waited)
+	c.watchdog.Reset(opt.Window - c.waited)
 	n, err := c.body.Read(p)
-	inTime := c.dog.Stop()
+	inTime := c.watchdog.Stop()
 	c.waited += time.Since(began)
 	c.total += int64(n)
 	switch c.moved += int64(n); {
-	case !inTime || c.bitten.Load():
-		// What came with the last bite is kept, and asked for no more.
+	case !inTime || c.fired.Load():
+		// The watchdog fired: keep the bytes read, and connect again.
 		return n, fmt.Errorf("the server sent %d bytes in %s, which is too slow to go on with", c.moved, opt.Window)
 	case c.moved >= opt.Least:
 		c.waited, c.moved = 0, 0

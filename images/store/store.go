@@ -213,17 +213,17 @@ func (s *Store) Delete(ref string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	grave, err := os.MkdirTemp(s.dir, tempPrefix+"delete-")
+	trash, err := os.MkdirTemp(s.dir, tempPrefix+"delete-")
 	if err != nil {
 		return Info{}, fmt.Errorf("delete image %s: %w", info.Name, err)
 	}
 	s.mu.Lock()
-	err = os.Rename(filepath.Join(s.dir, info.ID), filepath.Join(grave, info.ID))
+	err = os.Rename(filepath.Join(s.dir, info.ID), filepath.Join(trash, info.ID))
 	if err == nil {
 		delete(s.images, info.ID)
 	}
 	s.mu.Unlock()
-	err = errors.Join(err, atomicfile.SyncDir(s.dir), os.RemoveAll(grave))
+	err = errors.Join(err, atomicfile.SyncDir(s.dir), os.RemoveAll(trash))
 	if err != nil {
 		return Info{}, fmt.Errorf("delete image %s: %w", info.Name, err)
 	}
