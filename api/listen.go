@@ -36,26 +36,26 @@ func ListenUnix(path string) (net.Listener, error) {
 		return nil, err
 	}
 
-	// The socket is born in a directory that nobody else can enter and comes out with its final mode,
+	// The socket is tempSocket in a directory that nobody else can enter and comes out with its final mode,
 	// so there is no moment at which it is open to everybody.
 	private, err := os.MkdirTemp(dir, ".px")
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
 	defer os.RemoveAll(private)
-	born := filepath.Join(private, "s")
-	if n := max(len(born), len(path)); n > maxSocketPath {
+	tempSocket := filepath.Join(private, "s")
+	if n := max(len(tempSocket), len(path)); n > maxSocketPath {
 		return nil, fmt.Errorf("socket %s: the path is too long: shorten it by %d bytes", path, n-maxSocketPath)
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: born, Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tempSocket, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	l.SetUnlinkOnClose(false) // it would unlink the name that the socket was born with
+	l.SetUnlinkOnClose(false) // it would unlink the temporary name
 	var own fs.FileInfo
-	if err = os.Chmod(born, socketMode); err == nil {
-		if own, err = os.Lstat(born); err == nil {
-			err = os.Rename(born, path)
+	if err = os.Chmod(tempSocket, socketMode); err == nil {
+		if own, err = os.Lstat(tempSocket); err == nil {
+			err = os.Rename(tempSocket, path)
 		}
 	}
 	if err != nil {
