@@ -225,7 +225,7 @@ func FuzzEscapes(f *testing.F) {
 func TestLines(t *testing.T) {
 	var out bytes.Buffer
 	c := &cli{err: &out}
-	b := c.newBoard(t.Context(), []string{"m1", "web10"}, 0)
+	b := c.newProgress(t.Context(), []string{"m1", "web10"}, 0)
 	at := func(i int, seconds int, step string, done, total uint64) {
 		b.show(i, moment{at: time.Duration(seconds) * time.Second, step: step, done: done << 20, total: total << 20})
 	}

@@ -36,17 +36,17 @@ func (c *cli) imageImport() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			board := c.newBoard(cmd.Context(), []string{opt.Name}, len("imported"))
+			bars := c.newProgress(cmd.Context(), []string{opt.Name}, len("imported"))
 			began := c.now()
 			var mu sync.Mutex // the source is read by another goroutine than the one that hears of progress
 			note := func(text string) {
 				mu.Lock()
 				defer mu.Unlock()
-				board.note(text)
+				bars.note(text)
 			}
 			src, size, err := c.openSource(cmd.Context(), args[0], opt.SHA256 != "" || opt.SHA512 != "", note)
 			if err != nil {
-				board.close()
+				bars.close()
 				return err
 			}
 			defer src.Close()
@@ -54,18 +54,18 @@ func (c *cli) imageImport() *cobra.Command {
 			opt.Progress = func(p store.Progress) {
 				mu.Lock()
 				defer mu.Unlock()
-				board.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})
+				bars.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})
 			}
 			img, err := client.Import(cmd.Context(), src, opt)
 			if err != nil {
-				board.close()
+				bars.close()
 				if cmd.Context().Err() != nil {
 					fmt.Fprintf(c.err, "nothing is kept of %s\n", opt.Name)
 				}
 				return err
 			}
-			board.show(0, moment{at: c.now().Sub(began), step: "imported", end: true})
-			board.close()
+			bars.show(0, moment{at: c.now().Sub(began), step: "imported", end: true})
+			bars.close()
 			return c.print(img, []string{img.Name}, func(t *table) { c.imageRows(t, []store.Info{img}) })
 		},
 	}

@@ -69,14 +69,14 @@ func (c *cli) verify(cmd *cobra.Command, ref string) (store.Verdict, error) {
 	if err != nil {
 		return store.Verdict{}, err
 	}
-	board := c.newBoard(cmd.Context(), []string{ref[:min(len(ref), 40)]}, len("damaged"))
-	defer board.close()
+	bars := c.newProgress(cmd.Context(), []string{ref[:min(len(ref), 40)]}, len("damaged"))
+	defer bars.close()
 	began := c.now()
 	v, err := client.VerifyImage(cmd.Context(), ref, func(p store.Progress) {
-		board.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})
+		bars.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})
 	})
 	if err == nil {
-		board.show(0, moment{at: c.now().Sub(began), step: soundness(v), end: true, failed: v.Damaged > 0})
+		bars.show(0, moment{at: c.now().Sub(began), step: soundness(v), end: true, failed: v.Damaged > 0})
 	}
 	return v, err
 }

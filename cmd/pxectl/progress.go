@@ -19,15 +19,15 @@ type moment struct {
 	end, failed bool
 }
 
-// A board shows how far several things are: as bars on a terminal, as lines elsewhere.
-type board interface {
+// A progress shows how far several things are: as bars on a terminal, as lines elsewhere.
+type progress interface {
 	show(i int, m moment)
 	note(text string) // about all of them
 	close()           // and leave what was shown
 }
 
 // newBoard shows progress where errors go, so that standard output is the result alone.
-func (c *cli) newBoard(ctx context.Context, names []string, widestStep int) board {
+func (c *cli) newProgress(ctx context.Context, names []string, widestStep int) progress {
 	wide := 0
 	for i, n := range names {
 		names[i] = clean(n)

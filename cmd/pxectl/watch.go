@@ -28,7 +28,7 @@ func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.D
 	for _, s := range inventory.Steps {
 		widest = max(widest, len(s))
 	}
-	b := c.newBoard(ctx, names, widest)
+	b := c.newProgress(ctx, names, widest)
 	defer b.close()
 	told := make([]int, len(deployments)) // records of the history that were shown
 	every := lookEvery + time.Duration(len(deployments))*5*time.Millisecond
@@ -80,7 +80,7 @@ func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.D
 }
 
 // showProgress shows what is new of one deployment: the steps that began since, then how far it is.
-func (c *cli) showProgress(b board, i int, d api.Deployment, told int) int {
+func (c *cli) showProgress(b progress, i int, d api.Deployment, told int) int {
 	step := string(d.Step)
 	for j, r := range d.History {
 		step = string(r.Step)
