@@ -108,12 +108,12 @@ func (c *Client) Power(ctx context.Context, ref string, a power.Action) (invento
 	return call[inventory.Power](ctx, c, http.MethodPost, machinePath(ref)+"/power", PowerRequest{a})
 }
 
-func (c *Client) Boot(ctx context.Context, ref string) (BootDevice, error) {
+func (c *Client) BootDevice(ctx context.Context, ref string) (BootDevice, error) {
 	return get[BootDevice](ctx, c, machinePath(ref)+"/boot")
 }
 
 // SetBoot returns what the BMC reads back.
-func (c *Client) SetBoot(ctx context.Context, ref string, b BootDevice) (BootDevice, error) {
+func (c *Client) SetBootDevice(ctx context.Context, ref string, b BootDevice) (BootDevice, error) {
 	return call[BootDevice](ctx, c, http.MethodPut, machinePath(ref)+"/boot", b)
 }
 

@@ -61,11 +61,11 @@ func TestMachineRoundTrip(t *testing.T) {
 	if p, err := c.PowerStatus(ctx, "m1"); err != nil || !p.On {
 		t.Errorf("PowerStatus = %+v, %v, want on", p, err)
 	}
-	b, err := c.SetBoot(ctx, "m1", api.BootDevice{Device: power.DevicePXE})
+	b, err := c.SetBootDevice(ctx, "m1", api.BootDevice{Device: power.DevicePXE})
 	if err != nil || b.Device != power.DevicePXE || b.EFI == nil || !*b.EFI {
 		t.Errorf("SetBoot(pxe) = %+v, %v, want pxe with EFI, as the firmware is unknown", b, err)
 	}
-	if b, err := c.Boot(ctx, "m1"); err != nil || b.Device != power.DevicePXE {
+	if b, err := c.BootDevice(ctx, "m1"); err != nil || b.Device != power.DevicePXE {
 		t.Errorf("Boot = %+v, %v, want pxe", b, err)
 	}
 	fleet.Inspect("m1", inventory.Report{Firmware: "uefi"})
@@ -121,7 +121,7 @@ func TestBootDeviceFollowsTheFirmware(t *testing.T) {
 		{"uefi, asked otherwise", "uefi", &no, false},
 	} {
 		c, _ := serve(t, apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}, Report: &inventory.Report{Firmware: tt.firmware}}))
-		b, err := c.SetBoot(t.Context(), "m1", api.BootDevice{Device: power.DeviceDisk, EFI: tt.asked})
+		b, err := c.SetBootDevice(t.Context(), "m1", api.BootDevice{Device: power.DeviceDisk, EFI: tt.asked})
 		if err != nil || *b.EFI != tt.want {
 			t.Errorf("%s: SetBoot = %+v, %v, want efi %v", tt.name, b, err, tt.want)
 		}

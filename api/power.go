@@ -38,7 +38,7 @@ func (s *Server) addPower(rest huma.API) {
 		return &body[inventory.Power]{p}, err
 	})
 	handle(rest, http.MethodGet, "/v1/machines/{ref}/boot", "Read the boot device", func(ctx context.Context, in *RefParam) (*body[BootDevice], error) {
-		return bootAnswer(s.fleet.Boot(ctx, in.Ref))
+		return bootAnswer(s.fleet.BootDevice(ctx, in.Ref))
 	})
 	type set struct {
 		RefParam
@@ -58,7 +58,7 @@ func (s *Server) addPower(rest huma.API) {
 		} else {
 			b.EFI = m.Report == nil || m.Report.Firmware != "bios"
 		}
-		return bootAnswer(s.fleet.SetBoot(ctx, actorOf(ctx), in.Ref, b))
+		return bootAnswer(s.fleet.SetBootDevice(ctx, actorOf(ctx), in.Ref, b))
 	})
 }
 

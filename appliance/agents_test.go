@@ -88,7 +88,7 @@ func TestOverheardNonce(t *testing.T) {
 	testnet.Need(t)
 	s := newSite(t)
 	const bootID = "11111111-2222-4333-8444-555555555555"
-	nonce := s.engine.BootOf(clientMAC).Nonce
+	nonce := s.engine.IssueBoot(clientMAC).Nonce
 	registration := inventory.Registration{MAC: clientMAC, BootID: bootID, Version: "test"}
 	own := agentCertificate(t, ed25519Key)
 	owner := newWireAgent(t, nonce, own)

@@ -40,7 +40,7 @@ func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
 		return dhcpd.Boot{}, false
 	}
 	rules := p.ruleBook.about(mac, ipxe.Params{}, p.engine.MachineAt)
-	if a := p.engine.Boots(mac); !a.Agent && (!a.Local || rules.Local == ipxe.Silence) {
+	if a := p.engine.BootDecision(mac); !a.Agent && (!a.Local || rules.Local == ipxe.Silence) {
 		return dhcpd.Boot{}, false
 	}
 	server := netip.AddrPortFrom(c.Server, p.http)
@@ -101,7 +101,7 @@ func (p bootPlane) script(_ context.Context, params ipxe.Params, server netip.Ad
 
 // usual is script without the rules.
 func (p bootPlane) usual(mac inventory.MAC, params ipxe.Params, server netip.AddrPort) ipxe.Boot {
-	a := p.engine.BootOf(mac)
+	a := p.engine.IssueBoot(mac)
 	switch {
 	case a.Local:
 		return ipxe.Boot{Action: ipxe.Local, Reason: a.Name + " has its own system"}

@@ -262,7 +262,7 @@ func TestStrangersLockNobodyOut(t *testing.T) {
 	// The rest comes from 200 addresses; the engine's side of a registration is enough for that.
 	for i := deploy.StrangersPerAddress; i < deploy.MaxStrangers; i++ {
 		mac := strangerMAC(i)
-		c := inventory.Caller{Nonce: s.engine.BootOf(mac).Nonce, Key: "key", IP: fmt.Sprintf("127.0.1.%d", i%200)}
+		c := inventory.Caller{Nonce: s.engine.IssueBoot(mac).Nonce, Key: "key", IP: fmt.Sprintf("127.0.1.%d", i%200)}
 		_, err := s.engine.Register(t.Context(), c, inventory.Registration{MAC: mac, BootID: bootOf(mac)})
 		if err != nil {
 			t.Fatal(err)

@@ -71,7 +71,7 @@ func (s *site) boots(t *testing.T, bmc string) inventory.Machine {
 	me := inventory.Caller{Key: "key of the agent", IP: "10.77.0.60"}
 	bootID := fmt.Sprintf("%08x-0000-4000-8000-000000000000", uint32(time.Now().UnixNano()))
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		me.Nonce = s.engine.BootOf(clientMAC).Nonce
+		me.Nonce = s.engine.IssueBoot(clientMAC).Nonce
 		_, err := s.engine.Register(t.Context(), me, inventory.Registration{MAC: clientMAC, BootID: bootID})
 		if err == nil {
 			break
@@ -102,9 +102,11 @@ func everything(t *testing.T, s *site, remote *api.Client, accepted *deafBMC) {
 	for what, do := range map[string]func(context.Context){
 		"power status": func(ctx context.Context) { _, _ = remote.PowerStatus(ctx, "m1") },
 		"power on":     func(ctx context.Context) { _, _ = remote.Power(ctx, "m1", power.ActOn) },
-		"boot":         func(ctx context.Context) { _, _ = remote.Boot(ctx, "m1") },
-		"set boot":     func(ctx context.Context) { _, _ = remote.SetBoot(ctx, "m1", api.BootDevice{Device: power.DevicePXE}) },
-		"doctor":       func(ctx context.Context) { _, _ = remote.Doctor(ctx) },
+		"boot":         func(ctx context.Context) { _, _ = remote.BootDevice(ctx, "m1") },
+		"set boot": func(ctx context.Context) {
+			_, _ = remote.SetBootDevice(ctx, "m1", api.BootDevice{Device: power.DevicePXE})
+		},
+		"doctor": func(ctx context.Context) { _, _ = remote.Doctor(ctx) },
 		"console": func(ctx context.Context) {
 			if c, err := remote.Console(ctx, "m1"); err == nil {
 				c.Close()

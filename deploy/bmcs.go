@@ -124,8 +124,8 @@ func (e *Engine) change(ctx context.Context, w *worker, b power.BMC, a power.Act
 	return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("power action %q", a), Hint: "use on, off, soft, cycle or reset"}
 }
 
-// Boot reads the boot device override.
-func (e *Engine) Boot(ctx context.Context, ref string) (power.Boot, error) {
+// BootDevice reads the boot device override.
+func (e *Engine) BootDevice(ctx context.Context, ref string) (power.Boot, error) {
 	var boot power.Boot
 	err := e.withBMC(ctx, ref, func(_ *worker, b power.BMC) (err error) {
 		boot, err = b.Boot(ctx)
@@ -134,8 +134,8 @@ func (e *Engine) Boot(ctx context.Context, ref string) (power.Boot, error) {
 	return boot, err
 }
 
-// SetBoot sets the boot device override and reads it back.
-func (e *Engine) SetBoot(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
+// SetBootDevice sets the boot device override and reads it back.
+func (e *Engine) SetBootDevice(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
 	var stands power.Boot
 	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) (err error) {
 		if err := w.snap.Load().leaves("its boot device"); err != nil {

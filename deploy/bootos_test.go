@@ -104,7 +104,7 @@ func TestAHungAgentIsNoReboot(t *testing.T) {
 		defer close(goOn)
 		r.ahead.Add(int64(agentRepeats + time.Second))
 		r.wg.Go(func() { r.system(context.Background()) }) // it starts while the script is asked for
-		if a := r.now().BootOf(testMAC); !a.Local {
+		if a := r.now().IssueBoot(testMAC); !a.Local {
 			t.Errorf("the machine that was reset gets %+v, want its disk", a)
 		}
 		if m := r.until(inventory.Deployed); m.Unverified {

@@ -2,32 +2,32 @@ package deploy
 
 import "github.com/pxectl/pxectl/inventory"
 
-// BootAnswer is what a machine that asks for its boot script gets.
-type BootAnswer struct {
+// BootDecision is what a machine that asks for its boot script gets.
+type BootDecision struct {
 	Agent bool   // run the agent with Nonce
 	Nonce string //
 	Local bool   // boot from the disk; neither: leave it alone
 	Name  string // for the log
 }
 
-// BootOf decides what a machine boots. It reads snapshots only, so it always has an answer at once.
-func (e *Engine) BootOf(mac inventory.MAC) BootAnswer {
-	a := e.Boots(mac)
+// IssueBoot decides what a machine boots, and issues a nonce when that is the agent. It reads snapshots only, so it answers at once.
+func (e *Engine) IssueBoot(mac inventory.MAC) BootDecision {
+	a := e.BootDecision(mac)
 	if a.Agent {
 		a.Nonce = e.nonces.Issue(mac)
 	}
 	return a
 }
 
-// Boots is BootOf without a nonce: a DHCP packet has no use for one.
-func (e *Engine) Boots(mac inventory.MAC) BootAnswer {
+// BootDecision is IssueBoot without a nonce, for DHCP packets.
+func (e *Engine) BootDecision(mac inventory.MAC) BootDecision {
 	e.mu.RLock()
 	w := e.byMAC[mac]
 	e.mu.RUnlock()
-	agent := BootAnswer{Agent: true, Name: string(mac)}
+	agent := BootDecision{Agent: true, Name: string(mac)}
 	if w == nil {
 		if e.cfg.Policy == PolicyDeny {
-			return BootAnswer{Name: string(mac)}
+			return BootDecision{Name: string(mac)}
 		}
 	} else {
 		s := w.snap.Load()
@@ -35,7 +35,7 @@ func (e *Engine) Boots(mac inventory.MAC) BootAnswer {
 		w.nudge()
 		agent.Name = s.m.Name
 		if bootsLocally(s) {
-			return BootAnswer{Local: true, Name: s.m.Name}
+			return BootDecision{Local: true, Name: s.m.Name}
 		}
 	}
 	return agent

@@ -44,15 +44,15 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 				}
 				r.mute.Store(true)
 				r.set.Store(int64(c.first))
-				before := r.now().BootOf(testMAC).Nonce
+				before := r.now().IssueBoot(testMAC).Nonce
 				if _, err := r.now().Power(ctx, "test", "m1", power.ActOff); err != nil {
 					t.Fatal(err)
 				}
 				sets(c.then)
 				refusedFor("a nonce from before the power-off", register(before, "a"), "powered off")
-				unused := r.now().BootOf(testMAC).Nonce
-				older := r.now().BootOf(testMAC).Nonce
-				fresh := r.now().BootOf(testMAC).Nonce
+				unused := r.now().IssueBoot(testMAC).Nonce
+				older := r.now().IssueBoot(testMAC).Nonce
+				fresh := r.now().IssueBoot(testMAC).Nonce
 				sets(c.first)
 				if err := register(fresh, "b"); err != nil {
 					t.Errorf("a fresh nonce: %v", err)
@@ -68,10 +68,10 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 				refusedFor("an unused nonce from before the second power-off", register(unused, "d"), "powered off")
 
 				// An hour is an hour, whatever the clock says.
-				kept := r.now().BootOf(testMAC).Nonce
+				kept := r.now().IssueBoot(testMAC).Nonce
 				r.set.Store(int64(c.first))
 				r.ahead.Add(int64(nonceLife - time.Minute))
-				late := r.now().BootOf(testMAC).Nonce
+				late := r.now().IssueBoot(testMAC).Nonce
 				r.ahead.Add(int64(2 * time.Minute))
 				refusedFor("a nonce of more than an hour", register(kept, "e"), "never used")
 				if err := register(late, "f"); err != nil {

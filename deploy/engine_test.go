@@ -50,7 +50,7 @@ func TestTheLifeOfAMachine(t *testing.T) {
 					t.Errorf("step %s ended without a proof: %+v", rec.Step, rec)
 				}
 			}
-			if a := r.now().BootOf(testMAC); !a.Local {
+			if a := r.now().IssueBoot(testMAC); !a.Local {
 				t.Errorf("a deployed machine that network-boots gets %+v, want its own disk", a)
 			}
 			if !c.noBMC && (r.bmc.Override().Device != power.DeviceDisk && !c.quirks.DropsBoot || !r.bmc.On()) {
@@ -242,7 +242,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %s: %s (hint: %s), want %s, %q, hint %q", name, p.Code, p.Detail, p.Hint, code, detail, hint)
 		}
 	}
-	good := e.BootOf(testMAC).Nonce
+	good := e.IssueBoot(testMAC).Nonce
 	_, err := e.Register(ctx, agentAt("AAAA", "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
 	problem("wrong nonce", err, inventory.CodeRefused, "not one of this appliance's", "boot the machine from the network again")
 	_, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: "52:54:00:00:00:99", BootID: bootIDOf("x")})
@@ -281,7 +281,7 @@ func TestRefusals(t *testing.T) {
 	problem("a second deploy", err, inventory.CodeConflict, "is being deployed already ("+string(d.ID), "deployment cancel "+string(d.ID))
 	_, err = e.Power(ctx, "test", "m1", power.ActOff)
 	problem("power in the middle", err, inventory.CodeConflict, "is being deployed", "cancel")
-	_, err = e.SetBoot(ctx, "test", "m1", power.Boot{Device: power.DeviceDisk})
+	_, err = e.SetBootDevice(ctx, "test", "m1", power.Boot{Device: power.DeviceDisk})
 	problem("boot device in the middle", err, inventory.CodeConflict, "is being deployed ("+string(d.ID), "deployment cancel "+string(d.ID))
 	if d, err := e.CancelDeployment(ctx, "test", d.ID); err != nil || d.Outcome != inventory.Cancelled {
 		t.Errorf("cancel = %+v, %v", d, err)
@@ -337,7 +337,7 @@ func TestPolicies(t *testing.T) {
 		r := newRack(t)
 		r.policy = PolicyDeny
 		e := r.start()
-		if a := e.BootOf(testMAC); a.Agent || a.Local {
+		if a := e.IssueBoot(testMAC); a.Agent || a.Local {
 			t.Errorf("an unknown machine gets %+v, want nothing", a)
 		}
 		_, err := e.Register(context.Background(), agentAt(e.nonces.Issue(testMAC), "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
@@ -358,7 +358,7 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := r.until(inventory.Deployed)
-	if m.Deployment != first.ID || !r.now().BootOf(testMAC).Local {
+	if m.Deployment != first.ID || !r.now().IssueBoot(testMAC).Local {
 		t.Errorf("after the cancel the machine's deployment is %s, want %s, and it boots its disk", m.Deployment, first.ID)
 	}
 	_, err := r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})
@@ -370,7 +370,7 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 	r.deploy(inventory.DeployRequest{Redeploy: true})
 	r.until(inventory.Failed)
 	_, err = r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})
-	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") || !r.now().BootOf(testMAC).Local {
+	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") || !r.now().IssueBoot(testMAC).Local {
 		t.Errorf("deploy after a failure that touched nothing: %v, want the guard still up", err)
 	}
 }
@@ -481,7 +481,7 @@ func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 			t.Fatal("the write never began")
 		}
 	}
-	_, err := r.now().Register(context.Background(), agentAt(r.now().BootOf(testMAC).Nonce, "192.0.2.66"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("thief")})
+	_, err := r.now().Register(context.Background(), agentAt(r.now().IssueBoot(testMAC).Nonce, "192.0.2.66"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("thief")})
 	// A conflict is what an agent asks again after; a refusal is for good.
 	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "another agent is at work") {
 		t.Errorf("registration beside an agent at work: %v, want a conflict", err)
@@ -507,7 +507,7 @@ func TestABootDeviceThatIsNotTold(t *testing.T) {
 	r.noHome.Store(true) // a call home may come before the BMC's readings, and is the proof then
 	r.dead.VerifyOS = 50 * time.Millisecond
 	r.available()
-	boot, err := r.now().SetBoot(t.Context(), "test", "m1", power.Boot{Device: power.DevicePXE})
+	boot, err := r.now().SetBootDevice(t.Context(), "test", "m1", power.Boot{Device: power.DevicePXE})
 	if err != nil || boot.Device != power.DevicePXE || !boot.Unread {
 		t.Errorf("SetBoot = %s, %v, want pxe, unread", boot, err)
 	}

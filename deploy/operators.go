@@ -26,7 +26,7 @@ func (e *Engine) add(m inventory.Machine, actor string, ev inventory.Event) (*wo
 	// One at a time, and not under e.mu: who asks for a boot script never waits for the disk.
 	e.adding.Lock()
 	defer e.adding.Unlock()
-	m.ID, m.Name = e.christen(m)
+	m.ID, m.Name = e.assignName(m)
 	m.CreatedAt, m.ChangedAt = e.cfg.Now().UTC(), e.cfg.Now().UTC()
 	ev.Machine, ev.At, ev.Actor = m.ID, m.CreatedAt, actor
 	err := e.cfg.Store.Update(func(tx *boltdb.Tx) error {
@@ -50,8 +50,8 @@ func (e *Engine) add(m inventory.Machine, actor string, ev inventory.Event) (*wo
 	return w, nil
 }
 
-// christen gives a new machine an id and, unless it has one, a name: after its MAC, which is on its sticker.
-func (e *Engine) christen(m inventory.Machine) (inventory.MachineID, string) {
+// assignName gives a new machine an id and, unless it has one, a name: after its MAC, which is on its sticker.
+func (e *Engine) assignName(m inventory.Machine) (inventory.MachineID, string) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	id := inventory.MachineID(newID("m-"))

@@ -188,7 +188,7 @@ func (r *rack) powerOn(b power.Boot) {
 			r.system(ctx)
 			return
 		}
-		answer := r.now().BootOf(testMAC)
+		answer := r.now().IssueBoot(testMAC)
 		switch {
 		case answer.Local:
 			r.system(ctx)

@@ -159,7 +159,7 @@ func TestAReleaseThatFailsSaysWhy(t *testing.T) {
 	if f := m.Failure; f.Step != "erase-disks" || !strings.Contains(f.Reason, "frozen") || f.Hint != "pull the drive" {
 		t.Errorf("failure = %+v, want the agent's reason and hint", f)
 	}
-	if r.now().BootOf(testMAC).Local {
+	if r.now().IssueBoot(testMAC).Local {
 		t.Error("a machine whose erase failed in the middle boots its disk")
 	}
 	if all := r.erasures(); len(all) != 1 || all[0].Disk.Serial != "D2" {
@@ -210,7 +210,7 @@ func TestWhatCannotBeReleased(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := r.until(inventory.Deployed)
-	if m.Deployment == run.ID || !r.now().BootOf(testMAC).Local {
+	if m.Deployment == run.ID || !r.now().IssueBoot(testMAC).Local {
 		t.Errorf("after the cancel the machine is %+v, want its system back", m)
 	}
 }

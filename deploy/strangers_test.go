@@ -64,7 +64,7 @@ func TestRoomForAStranger(t *testing.T) {
 // registers plays an agent up to its first call.
 func registers(t *testing.T, e *Engine, mac inventory.MAC, ip string) (nonce string, err error) {
 	t.Helper()
-	nonce = e.BootOf(mac).Nonce
+	nonce = e.IssueBoot(mac).Nonce
 	_, err = e.Register(t.Context(), agentAt(nonce, ip), inventory.Registration{MAC: mac, BootID: bootIDOf(string(mac))})
 	return nonce, err
 }

@@ -127,7 +127,7 @@ func TestAPanicIsQuoted(t *testing.T) {
 	}
 
 	// The agent comes after all: nobody listens any more, and there are no last words.
-	nonce := r.now().BootOf(testMAC).Nonce
+	nonce := r.now().IssueBoot(testMAC).Nonce
 	if _, err := r.now().Register(t.Context(), agentAt(nonce, "192.0.2.100"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("late")}); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func FuzzAgentCalls(f *testing.F) {
 		handler := api.AgentHandler(e, func(string) ([]byte, error) {
 			return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: "no such image"}
 		}, slog.New(slog.DiscardHandler))
-		nonce := e.BootOf(mac).Nonce
+		nonce := e.IssueBoot(mac).Nonce
 		call := func(ctx context.Context, method, path, body string, key byte) *httptest.ResponseRecorder {
 			r, err := http.NewRequestWithContext(ctx, method, "https://appliance/agent/v1"+path, strings.NewReader(body))
 			if err != nil {

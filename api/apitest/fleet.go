@@ -347,7 +347,7 @@ func (f *Fleet) PowerStatus(_ context.Context, ref string) (inventory.Power, err
 	return m.Power, deploy.MayPower(*m)
 }
 
-func (f *Fleet) Boot(_ context.Context, ref string) (power.Boot, error) {
+func (f *Fleet) BootDevice(_ context.Context, ref string) (power.Boot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m, err := f.findLocked("Boot", ref)
@@ -364,7 +364,7 @@ func (f *Fleet) Boot(_ context.Context, ref string) (power.Boot, error) {
 	return b, nil
 }
 
-func (f *Fleet) SetBoot(_ context.Context, actor, ref string, b power.Boot) (power.Boot, error) {
+func (f *Fleet) SetBootDevice(_ context.Context, actor, ref string, b power.Boot) (power.Boot, error) {
 	_, err := f.change("SetBoot", actor, ref, func(m *inventory.Machine) error {
 		if err := deploy.MayPower(*m); err != nil {
 			return err

@@ -181,8 +181,8 @@ func suiteUnknown(t *testing.T, s Subject) {
 			"CancelDeployment": func() error { _, err := s.CancelDeployment(ctx, "suite", inventory.DeploymentID(ref)); return err },
 			"Power":            func() error { _, err := s.Power(ctx, "suite", ref, power.ActOn); return err },
 			"PowerStatus":      func() error { _, err := s.PowerStatus(ctx, ref); return err },
-			"Boot":             func() error { _, err := s.Boot(ctx, ref); return err },
-			"SetBoot":          func() error { _, err := s.SetBoot(ctx, "suite", ref, power.Boot{Device: power.DevicePXE}); return err },
+			"Boot":             func() error { _, err := s.BootDevice(ctx, ref); return err },
+			"SetBoot":          func() error { _, err := s.SetBootDevice(ctx, "suite", ref, power.Boot{Device: power.DevicePXE}); return err },
 			"Console":          func() error { return s.Console(ctx, "suite", ref, strings.NewReader(""), io.Discard) },
 		} {
 			fails(t, what+" of "+ref, ask(), inventory.CodeNotFound, ref)
@@ -390,9 +390,9 @@ func suiteBMCs(t *testing.T, s Subject) {
 		fails(t, "power on", err, inventory.CodeBMC, says)
 		_, err = s.PowerStatus(ctx, ref)
 		fails(t, "power status", err, inventory.CodeBMC, says)
-		_, err = s.Boot(ctx, ref)
+		_, err = s.BootDevice(ctx, ref)
 		fails(t, "boot device", err, inventory.CodeBMC, says)
-		_, err = s.SetBoot(ctx, "suite", ref, power.Boot{Device: power.DevicePXE})
+		_, err = s.SetBootDevice(ctx, "suite", ref, power.Boot{Device: power.DevicePXE})
 		fails(t, "set boot device", err, inventory.CodeBMC, says)
 		fails(t, "console", s.Console(ctx, "suite", ref, strings.NewReader(""), io.Discard), inventory.CodeBMC, says)
 	}
@@ -408,10 +408,10 @@ func suiteBMCs(t *testing.T, s Subject) {
 		t.Errorf("power status: %+v, %v, want on", p, err)
 	}
 	want := power.Boot{Device: power.DeviceDisk, Persistent: true}
-	if b, err := s.SetBoot(ctx, "suite", m.Name, want); err != nil || b.Device != want.Device || !b.Persistent {
+	if b, err := s.SetBootDevice(ctx, "suite", m.Name, want); err != nil || b.Device != want.Device || !b.Persistent {
 		t.Errorf("set boot device: %+v, %v", b, err)
 	}
-	if b, err := s.Boot(ctx, m.Name); err != nil || b.Device != want.Device {
+	if b, err := s.BootDevice(ctx, m.Name); err != nil || b.Device != want.Device {
 		t.Errorf("boot device: %+v, %v", b, err)
 	}
 }

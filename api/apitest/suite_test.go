@@ -82,7 +82,7 @@ func newEngine(t *testing.T) apitest.Subject {
 // discover plays the agent of a machine that nobody has announced, up to its report.
 func discover(t *testing.T, e *deploy.Engine, mac inventory.MAC, bmc string) {
 	t.Helper()
-	me := inventory.Caller{Nonce: e.BootOf(mac).Nonce, Key: "key of the agent", IP: "192.0.2.100"}
+	me := inventory.Caller{Nonce: e.IssueBoot(mac).Nonce, Key: "key of the agent", IP: "192.0.2.100"}
 	bootID := "00000000-0000-4000-8000-" + strings.ReplaceAll(string(mac), ":", "")
 	if _, err := e.Register(t.Context(), me, inventory.Registration{MAC: mac, BootID: bootID}); err != nil {
 		t.Fatal(err)

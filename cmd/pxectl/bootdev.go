@@ -58,7 +58,7 @@ type bootAnswer struct {
 
 func (c *cli) setBoot(cmd *cobra.Command, client *api.Client, machines []inventory.Machine, b api.BootDevice) error {
 	answers, err := gather(machines, func(m inventory.Machine) (bootAnswer, error) {
-		read, err := client.SetBoot(cmd.Context(), string(m.ID), b)
+		read, err := client.SetBootDevice(cmd.Context(), string(m.ID), b)
 		return bootAnswer{m.Name, read}, err
 	})
 	return c.printAnswers(answers, len(answers), "BOOT", func(i int) (machine, said string) {
