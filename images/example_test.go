@@ -1,0 +1,42 @@
+package images_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pxectl/pxectl/images"
+)
+
+// A chunk travels compressed. It is believed when the hash of what travelled fits, and that of the bytes for the disk.
+func ExampleDecoder() {
+	raw := bytes.Repeat([]byte("an operating system\n"), 1000)
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	frame := encoder.EncodeAll(raw, nil)
+	chunk := images.Chunk{RawLength: int64(len(raw)), Length: int64(len(frame)), Sum: images.HashChunk(frame), Hash: images.HashChunk(raw)}
+
+	decoder, err := images.NewDecoder()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	got, err := decoder.DecodeChunk(make([]byte, len(raw)), frame, chunk)
+	fmt.Println(len(got), err)
+
+	got[7] ^= 1 // what lies on the disk is not what was written
+	fmt.Println(errors.Is(chunk.Verify(got), images.ErrChunk))
+
+	frame[7] ^= 1 // spoiled on the way
+	_, err = decoder.DecodeChunk(make([]byte, len(raw)), frame, chunk)
+	fmt.Println(errors.Is(err, images.ErrChunk))
+	// Output:
+	// 20000 <nil>
+	// true
+	// true
+}
