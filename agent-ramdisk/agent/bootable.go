@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/pxectl/pxectl/agent-ramdisk/blockdev"
 	"github.com/pxectl/pxectl/agent-ramdisk/disk"
 	"github.com/pxectl/pxectl/agent-ramdisk/efi"
 	"github.com/pxectl/pxectl/internal/efiloader"
@@ -150,7 +151,7 @@ func (a *Agent) signs(name string) (disk.Signs, error) {
 		return disk.Signs{}, err
 	}
 	defer f.Close()
-	size, sector, err := disk.Geometry(f)
+	size, sector, err := blockdev.Geometry(f)
 	if err != nil {
 		return disk.Signs{}, err
 	}

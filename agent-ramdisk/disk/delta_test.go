@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pxectl/pxectl/agent-ramdisk/blockdev"
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
 
@@ -214,7 +215,7 @@ func TestHashOnly(t *testing.T) {
 
 // A failing medium has a place that it cannot read, or not write.
 type failing struct {
-	medium
+	blockdev.Medium
 	read, write int64
 }
 
@@ -222,14 +223,14 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 	if f.read >= off && f.read < off+int64(len(p)) {
 		return 0, &os.PathError{Op: "read", Path: "/dev/sdx", Err: unix.EIO}
 	}
-	return f.medium.ReadAt(p, off)
+	return f.Medium.ReadAt(p, off)
 }
 
 func (f failing) WriteAt(p []byte, off int64) (int, error) {
 	if f.write >= off && f.write < off+int64(len(p)) {
 		return 0, &os.PathError{Op: "write", Path: "/dev/sdx", Err: unix.EIO}
 	}
-	return f.medium.WriteAt(p, off)
+	return f.Medium.WriteAt(p, off)
 }
 
 func TestBrokenDisk(t *testing.T) {
@@ -254,7 +255,7 @@ func TestBrokenDisk(t *testing.T) {
 				old = plainImage("XXXXXXXX")
 			}
 			d := onDisk(t, old, 9*images.ChunkSize)
-			d.direct = failing{d.direct, tt.read, tt.write}
+			d.Direct = failing{d.Direct, tt.read, tt.write}
 			_, err := d.Write(context.Background(), Write{Manifest: m, Fetch: from(data), Delta: tt.delta})
 			if tt.want == "" {
 				if err != nil {

@@ -181,10 +181,10 @@ func (d *Device) countPartitions() (int, error) {
 	if len(parts) == 0 {
 		return 0, fmt.Errorf("%s has no partitions after the image was written", d.Name)
 	}
-	if err := d.reread(); err != nil {
+	if err := d.Reread(); err != nil {
 		return 0, err
 	}
-	if !d.scannable() {
+	if !d.Scannable() {
 		return len(parts), nil
 	}
 	var seen int
@@ -201,9 +201,9 @@ func (d *Device) countPartitions() (int, error) {
 // kernelPartitions counts the partitions that the kernel sees.
 func (d *Device) kernelPartitions() int {
 	found := 0
-	entries, _ := os.ReadDir(d.sys)
+	entries, _ := os.ReadDir(d.Sys)
 	for _, e := range entries {
-		if _, err := os.Stat(filepath.Join(d.sys, e.Name(), "partition")); err == nil {
+		if _, err := os.Stat(filepath.Join(d.Sys, e.Name(), "partition")); err == nil {
 			found++
 		}
 	}

@@ -1,9 +1,11 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
+	"github.com/pxectl/pxectl/agent-ramdisk/blockdev"
 	"github.com/pxectl/pxectl/internal/parttable"
 )
 
@@ -53,11 +55,11 @@ func (d *Device) Prepare(keep int64) (Prepared, error) {
 	var err error
 	if keep == 0 {
 		p.Discarded, p.Zeros, err = d.discardProved()
-	} else if d.discards() {
-		err = d.discard((keep + edge - 1) / edge * edge)
+	} else if d.CanDiscard() {
+		err = d.Discard(context.Background(), (keep+edge-1)/edge*edge, nil)
 		p.Discarded = err == nil
 	}
-	if err != nil && !errors.Is(err, errNoDiscard) {
+	if err != nil && !errors.Is(err, blockdev.ErrNoDiscard) {
 		return Prepared{}, err
 	}
 	if err := d.Flush(); err != nil {
@@ -66,7 +68,7 @@ func (d *Device) Prepare(keep int64) (Prepared, error) {
 	if found := Probe(d, d.Size, d.Sector); len(found) > 0 && keep == 0 {
 		return Prepared{}, fmt.Errorf("%s still shows %v after its signatures were cleared: it does not keep what is written", d.Name, found)
 	}
-	if err := d.reread(); err != nil {
+	if err := d.Reread(); err != nil {
 		return Prepared{}, err
 	}
 	return p, nil
@@ -89,7 +91,7 @@ func (d *Device) clear(off, length int64) error {
 	buf := make([]byte, min(length, edge))
 	for length > 0 {
 		n := min(length, int64(len(buf)))
-		if _, err := d.file.WriteAt(buf[:n], off); err != nil {
+		if _, err := d.WriteAt(buf[:n], off); err != nil {
 			return fmt.Errorf("clear %d bytes of %s at %d: %w", n, d.Name, off, err)
 		}
 		off, length = off+n, length-n

@@ -157,5 +157,5 @@ func TestPrepareClearsCopies(t *testing.T) {
 func writeTable(t *testing.T, d *Device, start, size int64) {
 	t.Helper()
 	need(t, "sgdisk")
-	run(t, "sgdisk", "-a", "1", "-n", fmt.Sprintf("1:%d:%d", start/512, (start+size)/512-1), d.file.Name())
+	run(t, "sgdisk", "-a", "1", "-n", fmt.Sprintf("1:%d:%d", start/512, (start+size)/512-1), d.File.Name())
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pxectl/pxectl/agent-ramdisk/blockdev"
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -269,7 +270,7 @@ func (d *Device) Resembles(m *images.Manifest) bool {
 	telling := slices.Clone(m.Chunks[1:])
 	telling = slices.DeleteFunc(telling, func(c images.Chunk) bool { return c.Zero })
 	places := min(looks, len(telling))
-	buf := Buffer(images.ChunkSize)
+	buf := blockdev.Buffer(images.ChunkSize)
 	found := 0
 	for i := range places {
 		if d.holds(buf, telling[i*len(telling)/places]) {

@@ -2,43 +2,17 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pxectl/pxectl/agent-ramdisk/blockdev"
 	"github.com/pxectl/pxectl/images"
 )
-
-// errNoDiscard says that the disk cannot discard.
-var errNoDiscard = errors.New("the disk cannot discard")
-
-// discards says whether the disk claims to be able to discard.
-func (d *Device) discards() bool {
-	most, err := os.ReadFile(filepath.Join(d.sys, "queue/discard_max_bytes"))
-	return d.block && err == nil && strings.TrimSpace(string(most)) != "0"
-}
-
-// discard tells the disk that nothing from off to its end is needed.
-func (d *Device) discard(off int64) error {
-	// In pieces: one call for a large disk can outlast every time-out on its way.
-	const piece = 64 << 30
-	for ; off < d.Size; off += piece {
-		r := [2]uint64{uint64(off), uint64(min(piece, d.Size-off))}
-		switch err := d.ioctl(unix.BLKDISCARD, unsafe.Pointer(&r)); {
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY):
-			return errNoDiscard
-		case err != nil:
-			return fmt.Errorf("discard %s: %w", d.Name, err)
-		}
-	}
-	return nil
-}
 
 const (
 	samples    = 64
@@ -48,10 +22,10 @@ const (
 // discardProved discards the whole disk and says whether it reads zeros now. Nothing but trying tells: the kernel dropped
 // the flag that disks used to claim it with. So marks are written all over the disk before, and must be gone after.
 func (d *Device) discardProved() (discarded, zeros bool, err error) {
-	if !d.discards() {
+	if !d.CanDiscard() {
 		return false, false, nil
 	}
-	mark := Buffer(sampleSize)
+	mark := blockdev.Buffer(sampleSize)
 	copy(mark, bytes.Repeat([]byte("pxectl!\n"), sampleSize/8))
 	for off := range d.samples() {
 		if err := d.WriteDirect(mark[:min(sampleSize, d.Size-off)], off); err != nil {
@@ -61,8 +35,8 @@ func (d *Device) discardProved() (discarded, zeros bool, err error) {
 	if err := d.Flush(); err != nil {
 		return false, false, err
 	}
-	switch err := d.discard(0); {
-	case errors.Is(err, errNoDiscard):
+	switch err := d.Discard(context.Background(), 0, nil); {
+	case errors.Is(err, blockdev.ErrNoDiscard):
 		// The first and the last mark lie where labels do.
 		return false, false, d.WipeLabels()
 	case err != nil:
@@ -85,7 +59,7 @@ func (d *Device) samples() func(yield func(int64) bool) {
 	return func(yield func(int64) bool) {
 		step := max(d.Size/samples, sampleSize)
 		for off := int64(0); off < d.Size; off += step {
-			if !yield(off / align * align) {
+			if !yield(off / blockdev.Align * blockdev.Align) {
 				return
 			}
 		}
@@ -93,13 +67,13 @@ func (d *Device) samples() func(yield func(int64) bool) {
 }
 
 // zeroBuffer is what zeros are written from where the disk has no means of its own.
-var zeroBuffer = sync.OnceValue(func() []byte { return Buffer(1 << 20) })
+var zeroBuffer = sync.OnceValue(func() []byte { return blockdev.Buffer(1 << 20) })
 
 // zero makes a range read zeros, by the disk's own means if it has any.
 func (d *Device) zero(off, length int64) error {
-	if d.block && off%int64(d.Sector) == 0 && length%int64(d.Sector) == 0 {
+	if d.Block && off%int64(d.Sector) == 0 && length%int64(d.Sector) == 0 {
 		r := [2]uint64{uint64(off), uint64(length)}
-		if err := d.ioctl(unix.BLKZEROOUT, unsafe.Pointer(&r)); err == nil {
+		if err := d.Ioctl(unix.BLKZEROOUT, unsafe.Pointer(&r)); err == nil {
 			return nil
 		}
 	}

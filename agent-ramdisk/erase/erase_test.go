@@ -34,20 +34,20 @@ func newDisk(t *testing.T) *disk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.close)
+	t.Cleanup(func() { d.Close() })
 	d.poll = time.Millisecond
 	return d
 }
 
 // fill writes one byte, or what looks like chance, all over the disk, as a drive that erases itself does.
 func fill(d *disk, b byte, random bool) {
-	data := bytes.Repeat([]byte{b}, int(d.size))
+	data := bytes.Repeat([]byte{b}, int(d.Size))
 	if random {
 		for i := range data {
 			data[i] = byte(i*i>>3 ^ i>>7 ^ 0x55)
 		}
 	}
-	if _, err := d.file.WriteAt(data, 0); err != nil {
+	if _, err := d.File.WriteAt(data, 0); err != nil {
 		panic(err)
 	}
 }
@@ -67,7 +67,7 @@ func TestOverwriteIsTheLastRung(t *testing.T) {
 	if diff := cmp.Diff(want, out); diff != "" {
 		t.Errorf("erased (-want +got):\n%s", diff)
 	}
-	got, err := os.ReadFile(d.file.Name())
+	got, err := os.ReadFile(d.File.Name())
 	if err != nil || !isZero(got) || len(got) != diskSize {
 		t.Errorf("%d bytes are left, zeros: %v, %v", len(got), isZero(got), err)
 	}
@@ -77,7 +77,7 @@ func TestOverwriteIsTheLastRung(t *testing.T) {
 }
 
 func TestDiskOfAFile(t *testing.T) {
-	path := newDisk(t).file.Name()
+	path := newDisk(t).File.Name()
 	out, err := Disk(t.Context(), path, func(string, uint64, uint64) {})
 	if err != nil || out.Method != "overwrite with zeros" {
 		t.Errorf("Disk = %+v, %v", out, err)
@@ -297,7 +297,7 @@ func TestSCSILadder(t *testing.T) {
 // A disk that takes zeros and keeps its data is found out.
 func TestProof(t *testing.T) {
 	d := newDisk(t)
-	before, err := d.sample(places(d.size))
+	before, err := d.sample(places(d.Size))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestMain(m *testing.M) { testnet.Main(m) }
 // A loop device on a sparse file discards, and reads zeros afterwards.
 func TestDiscardIsProved(t *testing.T) {
 	testnet.Need(t, "losetup")
-	path := newDisk(t).file.Name()
+	path := newDisk(t).File.Name()
 	if err := os.Truncate(path, 8<<20); err != nil {
 		t.Fatal(err)
 	}

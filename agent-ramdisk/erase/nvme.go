@@ -267,7 +267,7 @@ func (d *disk) nvmeFormat(ctx context.Context) error {
 // tell tells how far the drive says that it is. It adds the seconds, so that a drive that says nothing for long, or
 // never, is not taken for a dead one.
 func (d *disk) tell(rung string, done float64, began time.Time) {
-	d.progress(rung, min(uint64(done*float64(d.size))+uint64(time.Since(began).Seconds()), uint64(d.size)), uint64(d.size))
+	d.progress(rung, min(uint64(done*float64(d.Size))+uint64(time.Since(began).Seconds()), uint64(d.Size)), uint64(d.Size))
 }
 
 // during runs a command that says nothing until it is done, and tells of its progress by the clock.

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 
+	"github.com/pxectl/pxectl/agent-ramdisk/blockdev"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -39,19 +39,15 @@ type sample struct {
 
 // sample reads places from the medium.
 func (d *disk) sample(offsets []int64) ([]sample, error) {
-	if err := d.flush(); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.name, err)
+	if err := d.Flush(); err != nil {
+		return nil, fmt.Errorf("%s: %w", d.Name, err)
 	}
 	out := make([]sample, 0, len(offsets))
-	buf := aligned(place)
+	buf := blockdev.Buffer(place)
 	for _, off := range offsets {
-		n := min(place, d.size-off)
-		f := d.direct
-		if off%align != 0 || n%align != 0 {
-			f = d.file // flush has emptied the cache
-		}
-		if _, err := io.ReadFull(io.NewSectionReader(f, off, n), buf[:n]); err != nil {
-			return nil, fmt.Errorf("%s: read %d bytes at %d: %w", d.name, n, off, err)
+		n := min(place, d.Size-off)
+		if err := d.ReadMedium(buf[:n], off); err != nil {
+			return nil, fmt.Errorf("%s: read %d bytes at %d: %w", d.Name, n, off, err)
 		}
 		out = append(out, sample{off, bytes.Clone(buf[:n])})
 	}
@@ -62,7 +58,7 @@ func (d *disk) sample(offsets []int64) ([]sample, error) {
 // error of what is read is errPassed: the next rung may do better.
 func (d *disk) prove(r rung, before []sample, out *inventory.Erased) error {
 	quietly := func(int64) {}
-	for _, off := range []int64{0, d.size - edge} {
+	for _, off := range []int64{0, d.Size - edge} {
 		if err := d.writeZeros(context.Background(), off, edge, quietly); err != nil {
 			return err
 		}
@@ -81,7 +77,7 @@ func (d *disk) prove(r rung, before []sample, out *inventory.Erased) error {
 		if !uniform(was.data) {
 			held++
 		}
-		atEnd := now.offset+int64(len(now.data)) <= edge || now.offset >= d.size-edge
+		atEnd := now.offset+int64(len(now.data)) <= edge || now.offset >= d.Size-edge
 		switch {
 		case isZero(now.data):
 			zero++

@@ -60,11 +60,12 @@ var allowed = map[string][]string{
 	"packaging/...":        {},
 
 	// What runs in the ramdisk, and what builds it.
-	"agent-ramdisk/agent":            {"agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "images", "inventory"},
+	"agent-ramdisk/agent":            {"agent-ramdisk/blockdev", "agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "images", "inventory"},
+	"agent-ramdisk/blockdev":         {},
 	"agent-ramdisk/boot":             {},
 	"agent-ramdisk/cmd/pxagent":      {"agent-ramdisk/...", "images", "inventory"},
-	"agent-ramdisk/disk":             {"images", "inventory"},
-	"agent-ramdisk/erase":            {"inventory"},
+	"agent-ramdisk/disk":             {"agent-ramdisk/blockdev", "images", "inventory"},
+	"agent-ramdisk/erase":            {"agent-ramdisk/blockdev", "inventory"},
 	"agent-ramdisk/efi":              {},
 	"agent-ramdisk/hardware":         {"inventory"},
 	"agent-ramdisk/initramfs":        {"agent-ramdisk/modules"},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/agent-ramdisk/agent"
+	"github.com/pxectl/pxectl/agent-ramdisk/blockdev"
 	"github.com/pxectl/pxectl/agent-ramdisk/boot"
 	"github.com/pxectl/pxectl/agent-ramdisk/disk"
 	"github.com/pxectl/pxectl/agent-ramdisk/hardware"
@@ -160,7 +161,7 @@ func content(name string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	size, sector, err := disk.Geometry(f)
+	size, sector, err := blockdev.Geometry(f)
 	if err != nil {
 		return nil, err
 	}
