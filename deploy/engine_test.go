@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
 	"github.com/pxectl/pxectl/power/powertest"
 )
@@ -347,122 +346,6 @@ func TestPolicies(t *testing.T) {
 	})
 }
 
-func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
-	r := newRack(t)
-	r.available()
-	first := r.deploy(inventory.DeployRequest{})
-	r.until(inventory.Deployed)
-	r.mute.Store(true)
-	d := r.deploy(inventory.DeployRequest{Redeploy: true})
-	if _, err := r.now().CancelDeployment(context.Background(), "test", d.ID); err != nil {
-		t.Fatal(err)
-	}
-	m := r.until(inventory.Deployed)
-	if m.Deployment != first.ID || !r.now().IssueBoot(testMAC).Local {
-		t.Errorf("after the cancel the machine's deployment is %s, want %s, and it boots its disk", m.Deployment, first.ID)
-	}
-	_, err := r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})
-	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") {
-		t.Errorf("deploy after the cancel: %v, want the guard still up", err)
-	}
-	// A redeployment that fails before it touches the disk leaves the guard up, too.
-	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true })
-	r.deploy(inventory.DeployRequest{Redeploy: true})
-	r.until(inventory.Failed)
-	_, err = r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})
-	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") || !r.now().IssueBoot(testMAC).Local {
-		t.Errorf("deploy after a failure that touched nothing: %v, want the guard still up", err)
-	}
-}
-
-// A kill may come after any transaction: each leaves the machine with the deployment whose system it runs.
-func TestACancelIsOneTransaction(t *testing.T) {
-	r := newRack(t)
-	r.available()
-	first := r.deploy(inventory.DeployRequest{})
-	r.until(inventory.Deployed)
-	r.mute.Store(true)
-	for range 20 {
-		d := r.deploy(inventory.DeployRequest{Redeploy: true})
-		e, done := r.now(), make(chan error)
-		go func() {
-			_, err := e.CancelDeployment(context.Background(), "test", d.ID)
-			done <- err
-		}()
-		for cancelled := false; !cancelled; {
-			err := e.cfg.Store.View(func(tx *boltdb.Tx) error {
-				m, err := tx.Machine(d.Machine)
-				if err != nil {
-					return err
-				}
-				stored, err := tx.Deployment(d.ID)
-				cancelled = stored.Outcome == inventory.Cancelled
-				if cancelled && (m.Deployment != first.ID || m.State != inventory.Deployed) {
-					t.Errorf("%s is cancelled, and the machine is %s by %s, want %s by %s", d.ID, m.State, m.Deployment, inventory.Deployed, first.ID)
-				}
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-	}
-	if d, err := r.crash().Deployment("m1"); err != nil || d.ID != first.ID {
-		t.Errorf("after a restart the machine's deployment is %s (%v), want %s", d.ID, err, first.ID)
-	}
-}
-
-// What a deployment that is cancelled before it touched anything goes back to: also the reason of a failure, the mark of a system
-// that never called home, and the deployment before a failed one.
-func TestACancelGoesBackToWhatWas(t *testing.T) {
-	r := newRack(t)
-	r.noHome.Store(true)
-	r.dead.VerifyOS = 50 * time.Millisecond
-	r.available()
-	first := r.deploy(inventory.DeployRequest{})
-	r.until(inventory.Deployed)
-	r.mute.Store(true)
-	cancelled := func() inventory.Machine {
-		t.Helper()
-		d := r.deploy(inventory.DeployRequest{Redeploy: true})
-		if _, err := r.now().CancelDeployment(context.Background(), "test", d.ID); err != nil {
-			t.Fatal(err)
-		}
-		m, err := r.now().Machine("m1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m
-	}
-	if m := cancelled(); m.State != inventory.Deployed || !m.Unverified || m.Failure != nil {
-		t.Errorf("after the cancel the machine is %s, unverified %v, failure %v; want deployed, true, none", m.State, m.Unverified, m.Failure)
-	}
-	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true })
-	r.deploy(inventory.DeployRequest{Redeploy: true})
-	r.until(inventory.Failed)
-	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = false })
-	if m := cancelled(); m.State != inventory.Deployed || m.Deployment != first.ID || m.Failure != nil {
-		t.Errorf("cancelled after one that touched nothing: %s by %s, failure %v; want deployed by %s", m.State, m.Deployment, m.Failure, first.ID)
-	}
-	r.mute.Store(false)
-	r.setAnswer(func(o inventory.Order) inventory.Result {
-		if o.Do == inventory.DoWriteImage {
-			return inventory.Result{Error: "the disk died"}
-		}
-		return inventory.Result{}
-	})
-	failed := r.deploy(inventory.DeployRequest{Redeploy: true})
-	r.until(inventory.Failed)
-	r.unplug()
-	r.mute.Store(true)
-	if m := cancelled(); m.State != inventory.Failed || m.Deployment != failed.ID || m.Failure == nil || m.Failure.Reason != "the disk died" {
-		t.Errorf("cancelled after a failure: %s by %s, %+v; want the failure of %s", m.State, m.Deployment, m.Failure, failed.ID)
-	}
-}
-
 func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 	r := newRack(t)
 	hold := make(chan struct{})
@@ -498,32 +381,4 @@ func TestAStoreThatCannotBeReadIsAnError(t *testing.T) {
 	if list, _, err := e.Deployments(DeploymentQuery{Limit: 10}); err == nil || !strings.Contains(err.Error(), "list deployments") {
 		t.Errorf("Deployments() of a closed store = %v, %v, want an error", list, err)
 	}
-}
-
-// What a BMC refuses to tell is said in the step's proof and on the timeline, and to the operator who sets a boot device.
-func TestABootDeviceThatIsNotTold(t *testing.T) {
-	r := newRack(t)
-	r.bmc.Quirks = powertest.Secretive
-	r.noHome.Store(true) // a call home may come before the BMC's readings, and is the proof then
-	r.dead.VerifyOS = 50 * time.Millisecond
-	r.available()
-	boot, err := r.now().SetBootDevice(t.Context(), "test", "m1", power.Boot{Device: power.DevicePXE})
-	if err != nil || boot.Device != power.DevicePXE || !boot.Unread {
-		t.Errorf("SetBoot = %s, %v, want pxe, unread", boot, err)
-	}
-	r.deploy(inventory.DeployRequest{})
-	r.until(inventory.Deployed)
-	d, err := r.now().Deployment("m1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const doubt = "the BMC refuses to tell what stands; the proof will decide"
-	for _, rec := range d.History {
-		if rec.Step == inventory.BootOS && !strings.Contains(rec.Proof, doubt) {
-			t.Errorf("boot-os is proved by %q, want %q in it", rec.Proof, doubt)
-		}
-	}
-	r.soon("the refusal on the timeline", func() bool {
-		return strings.Contains(texts(t, r.now().cfg.Store), "boot device is read: read boot device 192.0.2.1:623: refused")
-	})
 }

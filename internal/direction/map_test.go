@@ -1,6 +1,7 @@
 package direction
 
 import (
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -62,5 +63,26 @@ func TestTheMapIsTheTree(t *testing.T) {
 		if folder == "." || !regexp.MustCompile(`\b`+regexp.QuoteMeta(first)+`\b`).MatchString(entries[folder]) {
 			t.Errorf("%s is on no map: name it in docs/architecture.md", pkg)
 		}
+	}
+}
+
+// A file past 400 lines hides a second idea.
+func TestFilesAreShort(t *testing.T) {
+	const most = 400
+	err := filepath.WalkDir("../..", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(file, ".go") {
+			if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), ".") && d.Name() != ".." {
+				return filepath.SkipDir
+			}
+			return err
+		}
+		raw, err := os.ReadFile(file)
+		if n := strings.Count(string(raw), "\n"); n > most {
+			t.Errorf("%s has %d lines, want at most %d: what is its second idea?", file, n, most)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
