@@ -33,6 +33,8 @@ require (
 	lukechampine.com/blake3 v1.4.1
 )
 
+require github.com/felixge/httpsnoop v1.0.4
+
 require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect

@@ -3,7 +3,6 @@ package appliance
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -12,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/felixge/httpsnoop"
 
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
@@ -175,48 +176,18 @@ func pciOf(id string) string {
 // recorded notes what machines fetch of images: one event for all ranges of an image that went well.
 func (p bootPlane) recorded(images http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		began, cw := time.Now(), &statusWriter{ResponseWriter: w}
-		images.ServeHTTP(cw, r)
+		answered := httpsnoop.CaptureMetrics(images, w, r)
 		remote, err := netip.ParseAddrPort(r.RemoteAddr)
 		if err != nil {
 			return
 		}
 		method, path := shown(r.Method), shown(r.URL.Path)
-		text := fmt.Sprintf("%s %s: %d", method, path, cw.status)
-		if cw.status == http.StatusPartialContent {
+		text := fmt.Sprintf("%s %s: %d", method, path, answered.Code)
+		if answered.Code == http.StatusPartialContent {
 			text = fmt.Sprintf("%s %s: a range", method, path)
 		}
 		p.engine.Note(inventory.Event{MAC: p.addresses.mac(remote.Addr()), Kind: inventory.KindHTTP, Text: text, Data: facts(
-			inventory.DataPath, path, inventory.DataStatus, number(cw.status), inventory.DataClient, ip(remote.Addr().Unmap()), inventory.DataTook, time.Since(began).Round(time.Millisecond).String(),
+			inventory.DataPath, path, inventory.DataStatus, number(answered.Code), inventory.DataClient, ip(remote.Addr().Unmap()), inventory.DataTook, answered.Duration.Round(time.Millisecond).String(),
 		)})
 	})
 }
-
-// statusWriter remembers the status. ReadFrom keeps sendfile.
-type statusWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-func (w *statusWriter) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *statusWriter) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(b)
-}
-
-func (w *statusWriter) ReadFrom(r io.Reader) (int64, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return io.Copy(w.ResponseWriter, r)
-}
-
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

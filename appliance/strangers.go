@@ -1,11 +1,12 @@
 package appliance
 
 import (
-	"io"
 	"net/http"
 	"path"
 	"strings"
 	"time"
+
+	"github.com/felixge/httpsnoop"
 )
 
 // strangersBody is how long a request's body may take, whoever reads it: net/http reads on after a handler that did not.
@@ -18,7 +19,7 @@ func forStrangers(h http.Handler, bodyTime time.Duration) http.Handler {
 		if r.ContentLength != 0 {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 		}
-		h.ServeHTTP(&closingWriter{w}, r)
+		h.ServeHTTP(closing(w), r)
 	})
 }
 
@@ -39,22 +40,14 @@ func cleanPath(h http.Handler) http.Handler {
 	})
 }
 
-// A closingWriter ends the connection after an error. ReadFrom keeps sendfile.
-type closingWriter struct{ http.ResponseWriter }
-
-func (w *closingWriter) WriteHeader(status int) {
-	if status >= 400 {
-		w.Header().Set("Connection", "close")
-	}
-	w.ResponseWriter.WriteHeader(status)
+// closing ends the connection after an error.
+func closing(w http.ResponseWriter) http.ResponseWriter {
+	return httpsnoop.Wrap(w, httpsnoop.Hooks{WriteHeader: func(next httpsnoop.WriteHeaderFunc) httpsnoop.WriteHeaderFunc {
+		return func(status int) {
+			if status >= 400 {
+				w.Header().Set("Connection", "close")
+			}
+			next(status)
+		}
+	}})
 }
-
-func (w *closingWriter) ReadFrom(r io.Reader) (int64, error) {
-	if to, ok := w.ResponseWriter.(io.ReaderFrom); ok {
-		return to.ReadFrom(r)
-	}
-	return io.Copy(struct{ io.Writer }{w.ResponseWriter}, r)
-}
-
-// Unwrap lets http.ResponseController find deadlines.
-func (w *closingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,8 +12,11 @@ import (
 	"os"
 	"path"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/felixge/httpsnoop"
 )
 
 // A Decider says what the machine that sent p should boot. server is the address at which the
@@ -63,26 +65,28 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Remote: addrPort(r.RemoteAddr), Local: localAddr(r),
 		Method: r.Method, Path: r.URL.Path, UserAgent: r.UserAgent(),
 	}
-	cw := &countingWriter{ResponseWriter: w}
-	defer func() {
-		if e := recover(); e != nil {
-			h.Log.Error("boot plane: panic", "path", r.URL.Path, "remote", r.RemoteAddr, "panic", e, "stack", string(debug.Stack()))
-			if cw.status == 0 {
-				problem(cw, http.StatusInternalServerError, "internal error")
+	var answered httpsnoop.Metrics
+	answered.CaptureMetrics(w, func(w http.ResponseWriter) {
+		defer func() {
+			if e := recover(); e != nil {
+				h.Log.Error("boot plane: panic", "path", r.URL.Path, "remote", r.RemoteAddr, "panic", e, "stack", string(debug.Stack()))
+				if answered.Code == 0 {
+					problem(w, http.StatusInternalServerError, "internal error")
+				}
 			}
+		}()
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			problem(w, http.StatusMethodNotAllowed, "only GET and HEAD")
+			return
 		}
-		seen.Took = time.Since(seen.At)
-		seen.Status, seen.Sent, seen.Want = cw.status, cw.sent, cw.want
-		if h.Observe != nil {
-			h.Observe(seen)
-		}
-	}()
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		cw.Header().Set("Allow", "GET, HEAD")
-		problem(cw, http.StatusMethodNotAllowed, "only GET and HEAD")
-		return
+		h.route(w, r, &seen)
+	})
+	seen.Took, seen.Status, seen.Sent = answered.Duration, answered.Code, answered.Written
+	seen.Want, _ = strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64)
+	if h.Observe != nil {
+		h.Observe(seen)
 	}
-	h.route(cw, r, &seen)
 }
 
 // route matches whole paths. http.ServeMux would redirect unclean ones, which firmware does
@@ -207,39 +211,3 @@ func addrPort(s string) netip.AddrPort {
 	}
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
-
-// countingWriter remembers what was answered. It does not hide sendfile: ReadFrom of the
-// connection's writer is used when it has one.
-type countingWriter struct {
-	http.ResponseWriter
-	status     int
-	sent, want int64
-}
-
-func (w *countingWriter) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-		_, _ = fmt.Sscan(w.Header().Get("Content-Length"), &w.want)
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *countingWriter) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
-	}
-	n, err := w.ResponseWriter.Write(b)
-	w.sent += int64(n)
-	return n, err
-}
-
-func (w *countingWriter) ReadFrom(r io.Reader) (int64, error) {
-	if w.status == 0 {
-		w.WriteHeader(http.StatusOK)
-	}
-	n, err := io.Copy(w.ResponseWriter, r)
-	w.sent += n
-	return n, err
-}
-
-func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
