@@ -28,8 +28,8 @@ const (
 	maxNonce        = 512
 )
 
-// AgentHandler serves /agent/v1/ as inventory/agent.go documents it. manifests gives the manifest of
-// an image as it is stored. It must be served with AgentTLS: an agent is known by the key that its connection proves.
+// AgentHandler serves /agent/v1/ as inventory/agent.go documents it. manifests gives the manifest of an image
+// as it is stored. It must be served with AgentTLS: an agent is known by the key that its connection proves.
 func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log *slog.Logger) http.Handler {
 	a := agentSide{agents: agents, manifests: manifests, log: log}
 	mux := http.NewServeMux()
@@ -44,9 +44,9 @@ func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log 
 	return mux
 }
 
-// AgentTLS is how the agents' port speaks: an agent shows the certificate of a key that it made itself, and proves by the handshake
-// that it holds the key (RFC 8446 section 4.4.3). There is no chain to check. Without session tickets each connection proves it
-// anew.
+// AgentTLS is how the agents' port speaks: an agent shows the certificate of a key that it made itself, and
+// proves by the handshake that it holds the key (RFC 8446 section 4.4.3). There is no chain to check. Without
+// session tickets each connection proves it anew.
 func AgentTLS(server tls.Certificate) *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{server}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},

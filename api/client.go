@@ -34,7 +34,8 @@ type Client struct {
 	http   *http.Client
 }
 
-// NewClient makes a client for a Unix socket (a path, or unix://PATH) or an http(s) base URL. It opens nothing.
+// NewClient makes a client for a Unix socket (a path, or unix://PATH) or an http(s) base URL. It opens
+// nothing.
 func NewClient(target string) (*Client, error) {
 	if strings.HasPrefix(target, "http://") || strings.HasPrefix(target, "https://") {
 		u, err := url.Parse(target)

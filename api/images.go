@@ -20,7 +20,8 @@ type ImageList struct {
 	Images []store.Info `json:"images"`
 }
 
-// ImportLine is one line of the answer to an import: progress while it lasts, the image or a problem at the end.
+// ImportLine is one line of the answer to an import: progress while it lasts, the image or a problem at the
+// end.
 type ImportLine struct {
 	Progress *store.Progress `json:"progress,omitempty"`
 	Image    *store.Info     `json:"image,omitempty"`
@@ -66,7 +67,8 @@ var importOperation = &huma.Operation{
 	},
 }
 
-// VerifyLine is one line of the answer to a verification: progress while it lasts, the verdict or a problem at the end.
+// VerifyLine is one line of the answer to a verification: progress while it lasts, the verdict or a problem
+// at the end.
 type VerifyLine struct {
 	Progress *store.Progress `json:"progress,omitempty"`
 	Verdict  *store.Verdict  `json:"verdict,omitempty"`

@@ -102,8 +102,8 @@ func checkVacant(path string) error {
 	return fmt.Errorf("socket %s: another pxectl serve is already listening there", path)
 }
 
-// lock takes the flock of a file of our own, which dies with the process. It is not that of the directory: whoever may read a
-// directory may lock it, and keep us from starting.
+// lock takes the flock of a file of our own, which dies with the process. It is not that of the directory:
+// whoever may read a directory may lock it, and keep us from starting.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {

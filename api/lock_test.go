@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNobodyElseCanLock: a lock on the directory, which any reader may take, does not keep the socket away, and a lock file that others
-// prepared is refused.
+// TestNobodyElseCanLock: a lock on the directory, which any reader may take, does not keep the socket away,
+// and a lock file that others prepared is refused.
 func TestNobodyElseCanLock(t *testing.T) {
 	dir, err := os.MkdirTemp("", "px") // a socket's path must be short
 	if err != nil {

@@ -10,8 +10,9 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// addresses finds the machine behind an IP address, since TFTP and plain HTTP requests carry no MAC. The kernel's neighbour
-// table has machines on our own wire. Those behind a router were learnt from requests that name their MAC.
+// addresses finds the machine behind an IP address, since TFTP and plain HTTP requests carry no MAC. The
+// kernel's neighbour table has machines on our own wire. Those behind a router were learnt from requests that
+// name their MAC.
 type addresses struct {
 	list func() []netlink.Neigh // the neighbour table
 
@@ -24,8 +25,8 @@ type addresses struct {
 const (
 	// maxLearnt bounds what a flood of requests can make us remember.
 	maxLearnt = 4096
-	// The neighbour table of a full rack has 1000 entries, and a rack that is switched on at once asks for it thousands of
-	// times. So it is read once in a while, and again for an address that it lacked.
+	// The neighbour table of a full rack has 1000 entries, and a rack that is switched on at once asks for it
+	// thousands of times. So it is read once in a while, and again for an address that it lacked.
 	tableFresh  = time.Second
 	tableMissed = 100 * time.Millisecond
 )

@@ -82,8 +82,8 @@ func (a wireAgent) call(method, path string, in any) (int, string) {
 	return resp.StatusCode, string(answer)
 }
 
-// TestOverheardNonce: who listens on the wire knows the nonce of a boot, and gets nothing by it once the machine's agent has
-// registered. What he tries is on the timeline, and why tells it.
+// TestOverheardNonce: who listens on the wire knows the nonce of a boot, and gets nothing by it once the
+// machine's agent has registered. What he tries is on the timeline, and why tells it.
 func TestOverheardNonce(t *testing.T) {
 	testnet.Need(t)
 	s := newSite(t)
@@ -161,8 +161,9 @@ func TestOverheardNonce(t *testing.T) {
 	}
 }
 
-// TestAClockThatIsCorrected: the appliance's clock is a day ahead when a machine gets its script, and is corrected, or the other way
-// round. What was issued before a power-off stays dead, and what is issued after it is taken.
+// TestAClockThatIsCorrected: the appliance's clock is a day ahead when a machine gets its script, and is
+// corrected, or the other way round. What was issued before a power-off stays dead, and what is issued after
+// it is taken.
 func TestAClockThatIsCorrected(t *testing.T) {
 	testnet.Need(t)
 	for name, at := range map[string][2]time.Duration{"ahead, then right": {24 * time.Hour, 0}, "right, then ahead": {0, 24 * time.Hour}} {

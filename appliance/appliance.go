@@ -22,12 +22,14 @@ import (
 // Options are what a configuration file does not say.
 type Options struct {
 	Version string
-	// NewDatabase begins with an empty database beside the keys or images of an appliance, which is an error otherwise.
+	// NewDatabase begins with an empty database beside the keys or images of an appliance, which is an error
+	// otherwise.
 	NewDatabase bool
 	Log         *slog.Logger
 }
 
-// An Appliance has every part built and every socket open. Run runs it once; Close closes one that will not run.
+// An Appliance has every part built and every socket open. Run runs it once; Close closes one that will not
+// run.
 type Appliance struct {
 	cfg      config.Config
 	version  string
@@ -54,8 +56,8 @@ func Serve(ctx context.Context, cfg config.Config, o Options) error {
 	})
 }
 
-// New opens the database, the images and every socket, so a port that is taken is an error and not a line in the log. Nothing runs
-// before Run.
+// New opens the database, the images and every socket, so a port that is taken is an error and not a line in
+// the log. Nothing runs before Run.
 func New(cfg config.Config, o Options) (*Appliance, error) {
 	return build(cfg, o, func(*deploy.Config) {})
 }

@@ -127,7 +127,8 @@ func (p bootPlane) ramdiskFile(goarch, name string) (string, bool) {
 	return path, err == nil
 }
 
-// phoneHome answers deployed systems: POST /phone-home/{deployment}/{token}, as cloud-init's phone_home module sends it.
+// phoneHome answers deployed systems: POST /phone-home/{deployment}/{token}, as cloud-init's phone_home
+// module sends it.
 func (p bootPlane) phoneHome(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	remote, _ := netip.ParseAddrPort(r.RemoteAddr)

@@ -182,7 +182,8 @@ func (b *lockedBuffer) String() string {
 	return b.all.String()
 }
 
-// A stranger's report has 64 KiB at most, and what is in it costs no more than one transaction; an approved machine's has 256 KiB.
+// A stranger's report has 64 KiB at most, and what is in it costs no more than one transaction; an approved
+// machine's has 256 KiB.
 func TestHugeReports(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)

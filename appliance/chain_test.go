@@ -25,8 +25,8 @@ import (
 	"github.com/pxectl/pxectl/ipxe"
 )
 
-// A chain is a UEFI machine's way to its boot script: DISCOVER, port 4011, a boot program by TFTP, a script by HTTP. Nothing of it is
-// known beforehand: where each request goes to is what the answer before said.
+// A chain is a UEFI machine's way to its boot script: DISCOVER, port 4011, a boot program by TFTP, a script
+// by HTTP. Nothing of it is known beforehand: where each request goes to is what the answer before said.
 type chain struct {
 	MAC     inventory.MAC
 	Address netip.Addr // its own, which it has already

@@ -96,7 +96,8 @@ func (s *site) boots(t *testing.T, bmc string) inventory.Machine {
 	return m
 }
 
-// everything is all that an operator can do with a BMC, and what the appliance does by itself. Each is left as soon as something was sent.
+// everything is all that an operator can do with a BMC, and what the appliance does by itself. Each is left
+// as soon as something was sent.
 func everything(t *testing.T, s *site, remote *api.Client, accepted *deafBMC) {
 	t.Helper()
 	for what, do := range map[string]func(context.Context){
@@ -127,8 +128,8 @@ func everything(t *testing.T, s *site, remote *api.Client, accepted *deafBMC) {
 	}
 }
 
-// A report that moves the BMC of an approved machine sends no datagram anywhere but to the accepted address, whatever an operator
-// then does, until he accepts it.
+// A report that moves the BMC of an approved machine sends no datagram anywhere but to the accepted address,
+// whatever an operator then does, until he accepts it.
 func TestNothingIsSentToAReportedBMC(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t, "bmc: {user: admin, password: secret}\n")
@@ -176,7 +177,8 @@ func TestNothingIsSentToAReportedBMC(t *testing.T) {
 	moved.hears(t, "power of the accepted address", 0)
 }
 
-// Under discovery.policy auto, the shared password is tried at a reported address only with bmc.trust_reported.
+// Under discovery.policy auto, the shared password is tried at a reported address only with
+// bmc.trust_reported.
 func TestNothingIsSentUnderAuto(t *testing.T) {
 	testnet.Need(t, "ip")
 	for _, trust := range []bool{false, true} {

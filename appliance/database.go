@@ -12,9 +12,10 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// openDatabase opens the database and the keys that belong to it. A database that was lost must not be begun anew in silence: every
-// deployed machine would be a stranger at its next network boot, and be offered the agent. Keys that were lost must not be made anew
-// beside a database either: its secrets could not be read, and no agent would trust us.
+// openDatabase opens the database and the keys that belong to it. A database that was lost must not be begun
+// anew in silence: every deployed machine would be a stranger at its next network boot, and be offered the
+// agent. Keys that were lost must not be made anew beside a database either: its secrets could not be read,
+// and no agent would trust us.
 func openDatabase(dir string, anew bool, log *slog.Logger) (*boltdb.Store, keys.Keys, error) {
 	path, keyDir := filepath.Join(dir, "pxectl.db"), filepath.Join(dir, "keys")
 	lost := !hasContent(path)

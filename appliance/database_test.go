@@ -12,7 +12,8 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// TestLostDatabase: nothing that was lost is made anew in silence, and a first start that was cut short goes on.
+// TestLostDatabase: nothing that was lost is made anew in silence, and a first start that was cut short goes
+// on.
 func TestLostDatabase(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	start := func(dir string, anew bool) error {

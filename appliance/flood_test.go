@@ -27,7 +27,8 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// flood starts a hostile client on a host, which goes on until the returned function is called; that says what it has done.
+// flood starts a hostile client on a host, which goes on until the returned function is called; that says
+// what it has done.
 func flood(t *testing.T, h testnet.Host, kinds string) (stop func() string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -94,8 +95,8 @@ func TestFlooder(t *testing.T) {
 	fmt.Printf("%d packets to 67, %d to 4011, %d to 69, %d connections\n", sent[0].Load(), sent[1].Load(), sent[2].Load(), sent[3].Load())
 }
 
-// floodUDP sends some 20,000 malformed packets a second: as many as it can would only show who gets the CPU, since this
-// is also the appliance's own. Some are requests that it never acknowledges.
+// floodUDP sends some 20,000 malformed packets a second: as many as it can would only show who gets the CPU,
+// since this is also the appliance's own. Some are requests that it never acknowledges.
 func floodUDP(ctx context.Context, t *testing.T, port string, sent *atomic.Int64) {
 	dst := net.JoinHostPort("10.77.0.1", port)
 	rubbish := malformed(t, port)
@@ -187,14 +188,15 @@ func TestFloodLeavesOthersUnharmed(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("before: %v; within the flood: %v; the hostile client sent %s", quiet.Took.Round(time.Millisecond), took, stop())
-	// EDK2 waits for 4 s before it asks again. A machine that is busy with other work shows that in the quiet boot, too.
+	// EDK2 waits for 4 s before it asks again. A machine that is busy with other work shows that in the quiet
+	// boot, too.
 	if took[2] > 4*time.Second+20*quiet.Took {
 		t.Errorf("boots within the flood took %v, want most of them without the firmware noticing", took)
 	}
 }
 
-// strangers plays machines that nobody has seen, each once: it asks for an address, takes what it is offered, and gives most of that back, so
-// that there is more to take.
+// strangers plays machines that nobody has seen, each once: it asks for an address, takes what it is offered,
+// and gives most of that back, so that there is more to take.
 func strangers(ctx context.Context, t *testing.T, sent *atomic.Int64) {
 	lc := net.ListenConfig{}
 	conn, err := lc.ListenPacket(ctx, "udp4", ":68")
@@ -254,8 +256,9 @@ const (
 	strangersStore  = 24 << 20
 )
 
-// Hundreds of thousands of machines that were never seen before ask a DHCP server for addresses, by real sockets: memory, lease file
-// and database stay small, and a machine that is known boots. A million goes through the table alone in dhcpd/leases.
+// Hundreds of thousands of machines that were never seen before ask a DHCP server for addresses, by real
+// sockets: memory, lease file and database stay small, and a machine that is known boots. A million goes
+// through the table alone in dhcpd/leases.
 func TestStrangersWithoutEnd(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t, "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.199]}]}}\n")
@@ -317,7 +320,8 @@ func resident(t *testing.T) int {
 	return pages * os.Getpagesize()
 }
 
-// A connection that does not get to the end of its header is closed after ten seconds, whatever it sends; one that loads slowly is not.
+// A connection that does not get to the end of its header is closed after ten seconds, whatever it sends; one
+// that loads slowly is not.
 func TestHeaderTimeout(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)

@@ -14,7 +14,8 @@ import (
 
 const serverMode = "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.150]}]}}\n"
 
-// Whatever happens to the interface, machines boot a few seconds after it is well again, and nobody restarts anything.
+// Whatever happens to the interface, machines boot a few seconds after it is well again, and nobody restarts
+// anything.
 func TestInterfaceIsFollowed(t *testing.T) {
 	testnet.Need(t, "ip")
 	one, two, three := netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("10.77.0.2"), netip.MustParseAddr("10.77.0.3")
@@ -82,7 +83,8 @@ func TestInterfaceIsFollowed(t *testing.T) {
 	}
 }
 
-// An address that appliance.yaml names is the one: another does not take its place, and it serves again when it is back.
+// An address that appliance.yaml names is the one: another does not take its place, and it serves again when
+// it is back.
 func TestNamedAddressIsKept(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t, "provisioning: {interfaces: [{name: br0, address: 10.77.0.1}]}\n")

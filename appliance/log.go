@@ -15,15 +15,17 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// What a log line may hold. Values are what others said: names, paths, vendors. Messages and errors are sentences of ours that quote some of that.
+// What a log line may hold. Values are what others said: names, paths, vendors. Messages and errors are
+// sentences of ours that quote some of that.
 const (
 	logValue    = 128
 	logSentence = 512
 	logStack    = 8 << 10 // of our own faults
 )
 
-// How often the wire may cause lines of one kind (what a message begins with, before its first colon): one address or MAC, and all
-// together, which is what a rack of 500 machines causes that boots at once. The rest is counted, and said once a minute.
+// How often the wire may cause lines of one kind (what a message begins with, before its first colon): one
+// address or MAC, and all together, which is what a rack of 500 machines causes that boots at once. The rest
+// is counted, and said once a minute.
 const (
 	logWindow    = time.Minute
 	logPerSource = 30
@@ -41,7 +43,8 @@ func NewLog(c config.Log, w io.Writer) *slog.Logger {
 	return slog.New(boundedLog{Handler: h, flood: &logFlood{now: time.Now, out: h}})
 }
 
-// A boundedLog cuts what is logged, takes control characters out of it, and thins out what one source or a flood of them causes.
+// A boundedLog cuts what is logged, takes control characters out of it, and thins out what one source or a
+// flood of them causes.
 type boundedLog struct {
 	slog.Handler
 	flood  *logFlood

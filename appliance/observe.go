@@ -20,8 +20,9 @@ import (
 	"github.com/pxectl/pxectl/tftpd"
 )
 
-// The observers put what the leaves saw on the timelines. An event's text is the same whenever the same happens again (times and
-// counts of packets are data), so that repeats can be counted instead of kept. diagnose reads the data.
+// The observers put what the leaves saw on the timelines. An event's text is the same whenever the same
+// happens again (times and counts of packets are data), so that repeats can be counted instead of kept.
+// diagnose reads the data.
 
 // facts leaves out what is empty.
 func facts(pairs ...string) map[string]string {

@@ -11,7 +11,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// overhear listens for other DHCP servers. Where that is not permitted, machines boot as well, and less is known.
+// overhear listens for other DHCP servers. Where that is not permitted, machines boot as well, and less is
+// known.
 func (p bootPlane) overhear(cfg config.Config, log *slog.Logger) *dhcpd.Listener {
 	var names []string
 	for _, in := range cfg.Provisioning.Interfaces {

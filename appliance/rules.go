@@ -30,8 +30,8 @@ func newRuleBook(c config.Config) (ruleBook, error) {
 	return book, nil
 }
 
-// about collects what the rules say of a machine. find looks up its record, which knows more than a DHCP packet; params is what its
-// iPXE says, the zero Params before there is one.
+// about collects what the rules say of a machine. find looks up its record, which knows more than a DHCP
+// packet; params is what its iPXE says, the zero Params before there is one.
 func (b ruleBook) about(mac inventory.MAC, params ipxe.Params, find func(inventory.MAC) (inventory.Machine, bool)) ipxe.Choice {
 	if len(b.rules) == 0 {
 		return ipxe.Choice{}

@@ -24,7 +24,8 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// A part that cannot start closes what was opened before it: sockets, database and images can be opened again at once.
+// A part that cannot start closes what was opened before it: sockets, database and images can be opened again
+// at once.
 func TestAFailedStartLeavesNothingOpen(t *testing.T) {
 	dir, err := os.MkdirTemp("", "px") // a socket's path must be short
 	if err != nil {

@@ -8,8 +8,9 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// stopWithin is how long the appliance may take to stop. Every part of it stops sooner by itself; this is for what nobody foresaw, and
-// for a disk that answers no more. What is left behind then is as after a kill -9, which loses nothing.
+// stopWithin is how long the appliance may take to stop. Every part of it stops sooner by itself; this is for
+// what nobody foresaw, and for a disk that answers no more. What is left behind then is as after a kill -9,
+// which loses nothing.
 const stopWithin = 2500 * time.Millisecond
 
 // within runs something until it ends, or until some time after ctx has.

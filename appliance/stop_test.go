@@ -71,7 +71,8 @@ func TestServe(t *testing.T) {
 // stopLimit is the 3 s that are promised, and what a machine with all cores busy may add.
 const stopLimit = 3*time.Second + 1500*time.Millisecond
 
-// SIGTERM is obeyed while connections of all kinds are held open, an image comes in, a report is under way and a flood goes on.
+// SIGTERM is obeyed while connections of all kinds are held open, an image comes in, a report is under way
+// and a flood goes on.
 func TestTheStopUnderLoad(t *testing.T) {
 	testnet.Need(t, "ip")
 	testnet.Bridge(t, "10.77.0.1/24")

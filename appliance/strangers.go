@@ -9,11 +9,12 @@ import (
 	"github.com/felixge/httpsnoop"
 )
 
-// strangersBody is how long a request's body may take, whoever reads it: net/http reads on after a handler that did not.
+// strangersBody is how long a request's body may take, whoever reads it: net/http reads on after a handler
+// that did not.
 const strangersBody = 30 * time.Second
 
-// forStrangers bounds what anybody on the provisioning network may hold open: a body that is announced and never sent, and the
-// connection of a request that was refused.
+// forStrangers bounds what anybody on the provisioning network may hold open: a body that is announced and
+// never sent, and the connection of a request that was refused.
 func forStrangers(h http.Handler, bodyTime time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
@@ -23,7 +24,8 @@ func forStrangers(h http.Handler, bodyTime time.Duration) http.Handler {
 	})
 }
 
-// cleanPath takes // and /./ out of paths, as firmware asks for them. http.ServeMux would redirect, which firmware does not follow.
+// cleanPath takes // and /./ out of paths, as firmware asks for them. http.ServeMux would redirect, which
+// firmware does not follow.
 func cleanPath(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		clean := path.Clean("/" + r.URL.Path)

@@ -31,8 +31,8 @@ import (
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
-// A site is the appliance's boot plane on br0 of a private network, with its real sockets, and a clock that can be put forward
-// so that nobody has to wait until a silence is long.
+// A site is the appliance's boot plane on br0 of a private network, with its real sockets, and a clock that
+// can be put forward so that nobody has to wait until a silence is long.
 type site struct {
 	engine *deploy.Engine
 	data   string // directory
@@ -169,8 +169,8 @@ func firmware(t *testing.T, h testnet.Host, words string) {
 	}
 }
 
-// why asks until the sentence is the wanted one: what the boot plane saw is on the timeline within a fifth of a second,
-// and a stalled transfer is given up after nine.
+// why asks until the sentence is the wanted one: what the boot plane saw is on the timeline within a fifth of
+// a second, and a stalled transfer is given up after nine.
 func (s *site) why(t *testing.T, ref, sentence, next string) diagnose.Diagnosis {
 	t.Helper()
 	s.ahead.Store(int64(10 * time.Minute))
@@ -189,7 +189,8 @@ func (s *site) why(t *testing.T, ref, sentence, next string) diagnose.Diagnosis 
 	return d
 }
 
-// slowly is for otherServer: it pings each address before it offers it, as it does unless it is told otherwise.
+// slowly is for otherServer: it pings each address before it offers it, as it does unless it is told
+// otherwise.
 const slowly = "--log-dhcp"
 
 // otherServer is the DHCP server that we may not touch, at 10.77.0.2.

@@ -19,10 +19,10 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// DHCP leases: perfdhcp stands for a relay behind which 20,000 machines ask for an address, at a rate that is raised
-// until one in a hundred packets is lost, and then halved in on. Every server begins without leases, has the same pool and
-// writes its leases to the disk as it does by itself: ours with an fsync before each ACK, Kea's memfile and dnsmasq
-// without any.
+// DHCP leases: perfdhcp stands for a relay behind which 20,000 machines ask for an address, at a rate that is
+// raised until one in a hundred packets is lost, and then halved in on. Every server begins without leases,
+// has the same pool and writes its leases to the disk as it does by itself: ours with an fsync before each
+// ACK, Kea's memfile and dnsmasq without any.
 const (
 	leasePool    = "10.90.64.0-10.90.191.255"
 	leaseClients = 20000
@@ -192,8 +192,9 @@ func exchanges(b *bench, s server, client testnet.Host, ip string, rate float64)
 	return r
 }
 
-// proxyAnswers binds a running appliance to one core and asks it from another one. By the clock a busy machine has
-// fewer answers; for each second that the appliance ran, timeline and all, it changes little what else runs.
+// proxyAnswers binds a running appliance to one core and asks it from another one. By the clock a busy
+// machine has fewer answers; for each second that the appliance ran, timeline and all, it changes little what
+// else runs.
 func proxyAnswers(b *bench) (ours, peer func() []float64) {
 	hosts := network(b)
 	s := b.appliance(hosts.ours, "log: {level: warn}\n")
@@ -222,8 +223,9 @@ const (
 	proxyBatch   = 64  // packets for each system call
 )
 
-// proxyMain stands for a relay and asks as UEFI firmware does, for one machine after another, as fast as answers come. It
-// prints how many came. perfdhcp needs 35 µs of its core for each offer, so that it could ask for no more than 28,000 a second.
+// proxyMain stands for a relay and asks as UEFI firmware does, for one machine after another, as fast as
+// answers come. It prints how many came. perfdhcp needs 35 µs of its core for each offer, so that it could
+// ask for no more than 28,000 a second.
 func proxyMain() error {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(clientIP), Port: 67})
 	if err != nil {

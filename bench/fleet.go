@@ -173,7 +173,8 @@ func (f *fleet) all(want int64, program func(i int) *exec.Cmd) float64 {
 	return float64(fleetAgents*want) / 1e6 / time.Since(start).Seconds()
 }
 
-// fleetMain is one agent: what agent-ramdisk/disk does for a write, but for the disk. It prints how many bytes it fetched.
+// fleetMain is one agent: what agent-ramdisk/disk does for a write, but for the disk. It prints how many
+// bytes it fetched.
 func fleetMain() error {
 	var job fleetJob
 	if err := json.Unmarshal([]byte(os.Getenv(fleetJobEnv)), &job); err != nil {

@@ -68,8 +68,8 @@ http { sendfile on; tcp_nopush on; access_log off; server { listen %[2]s:%[3]d; 
 	return s
 }
 
-// writeZeros writes a file of zeros, and no hole, by the MiB: what this process ever had in memory counts for the programs that
-// it starts (ru_maxrss), and other rows show theirs.
+// writeZeros writes a file of zeros, and no hole, by the MiB: what this process ever had in memory counts for
+// the programs that it starts (ru_maxrss), and other rows show theirs.
 func writeZeros(path string, size int) error {
 	f, err := os.Create(path)
 	if err != nil {

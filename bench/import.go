@@ -67,7 +67,8 @@ func peakMemory(cmd *exec.Cmd) float64 {
 	return float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) * 1024
 }
 
-// importAsAppliance is the child process: it imports the file of its first argument into the directory of its second.
+// importAsAppliance is the child process: it imports the file of its first argument into the directory of its
+// second.
 func importAsAppliance(string) {
 	err := func() error {
 		s, err := store.Open(os.Args[2], slog.New(slog.DiscardHandler))

@@ -75,8 +75,8 @@ func (b *bench) await(s server, what string, ready func() bool) {
 	b.Fatalf("%s: not ready after 15 s:\n%s", what, text)
 }
 
-// appliance runs `pxectl serve` in proxy mode, unless more of the configuration says otherwise, with b.dir/data,
-// where files may lie already.
+// appliance runs `pxectl serve` in proxy mode, unless more of the configuration says otherwise, with
+// b.dir/data, where files may lie already.
 func (b *bench) appliance(on testnet.Host, more ...string) server {
 	socket := filepath.Join(b.dir, "pxectl.sock")
 	config := filepath.Join(b.dir, "appliance.yaml")

@@ -28,7 +28,8 @@ func update(path string, results []result) error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// merge replaces the table's lines of the rows that were measured and adds new ones. A row that no longer exists is dropped.
+// merge replaces the table's lines of the rows that were measured and adds new ones. A row that no longer
+// exists is dropped.
 func merge(page string, results []result, host string) (string, error) {
 	before, rest, ok := strings.Cut(page, pageBegin)
 	table, after, ok2 := strings.Cut(rest, pageEnd)

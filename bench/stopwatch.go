@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stopwatch takes the time that the appliance needs for a boot script from the wire: from the packet with the request
-// to the packet in which the answer begins, by the kernel's timestamps. What a client waits for longer than that it
-// waits for its own turn on a core that it shares with 999 others, which no machine does.
+// A stopwatch takes the time that the appliance needs for a boot script from the wire: from the packet with
+// the request to the packet in which the answer begins, by the kernel's timestamps. What a client waits for
+// longer than that it waits for its own turn on a core that it shares with 999 others, which no machine does.
 type stopwatch struct {
 	fd int
 
@@ -23,7 +23,8 @@ type stopwatch struct {
 	answers []time.Duration
 }
 
-// requests passes TCP in IPv4 without options whose data begins with "GET " or "HTTP", the first 128 bytes of it.
+// requests passes TCP in IPv4 without options whose data begins with "GET " or "HTTP", the first 128 bytes of
+// it.
 var requests = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 12},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: etherIPv4, Jf: 10},

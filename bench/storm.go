@@ -10,14 +10,14 @@ import (
 
 // The boot storm: the rack's power comes back, and 1,000 machines boot at once.
 //
-// Every client is a goroutine with a MAC and an address of its own that does what UEFI firmware and iPXE do: DISCOVER
-// as an Ethernet frame, offer, REQUEST to port 4011, the size of the boot program, the boot program over
-// TFTP in lock-step, autoexec.ipxe, then HTTP on one connection each: the boot script, kernel and ramdisk.
-// What gets lost is asked for again when firmware would. It is as hard as it is simulated: all
-// clients run on the cores of the server, and the wire has no delay and no speed that would spread
-// them out. What is not as in a rack: only the DHCP frames have 1,000 MACs. Everything else comes from 1,000
-// addresses behind one router, as with a relay, since Linux has one MAC an interface. The kernel is
-// 64 KiB and the ramdisk 256 KiB.
+// Every client is a goroutine with a MAC and an address of its own that does what UEFI firmware and iPXE do:
+// DISCOVER as an Ethernet frame, offer, REQUEST to port 4011, the size of the boot program, the boot program
+// over TFTP in lock-step, autoexec.ipxe, then HTTP on one connection each: the boot script, kernel and
+// ramdisk. What gets lost is asked for again when firmware would. It is as hard as it is simulated: all
+// clients run on the cores of the server, and the wire has no delay and no speed that would spread them out.
+// What is not as in a rack: only the DHCP frames have 1,000 MACs. Everything else comes from 1,000 addresses
+// behind one router, as with a relay, since Linux has one MAC an interface. The kernel is 64 KiB and the
+// ramdisk 256 KiB.
 const (
 	stormClients = 1000
 	stormKernel  = 64 << 10

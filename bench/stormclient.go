@@ -203,8 +203,8 @@ func (m *machine) request(ctx context.Context, server netip.Addr) (string, error
 
 // load reads a file in lock-step (RFC 1350), or asks for its size and hangs up.
 func (m *machine) load(ctx context.Context, server netip.Addr, name string, sizeOnly bool) ([]byte, error) {
-	// Each transfer from the port after the last one's, as EDK2 has it (Udp4Dxe): a late packet of the size's transfer is not taken for
-	// one of the file's.
+	// Each transfer from the port after the last one's, as EDK2 has it (Udp4Dxe): a late packet of the size's
+	// transfer is not taken for one of the file's.
 	m.port++
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: m.addr.AsSlice(), Port: m.port})
 	if err != nil {
@@ -256,7 +256,8 @@ func (m *machine) load(ctx context.Context, server netip.Addr, name string, size
 	}
 }
 
-// sentTwice says that a packet is not the one that is waited for: the server did not see our acknowledgement in time.
+// sentTwice says that a packet is not the one that is waited for: the server did not see our acknowledgement
+// in time.
 func sentTwice(packet []byte, block uint16) bool {
 	switch packet[1] {
 	case 3:

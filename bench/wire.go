@@ -20,8 +20,8 @@ type wire struct {
 
 const etherIPv4 = 0x0800
 
-// toClients passes UDP to port 68 in IPv4 without options. Without it every block of every transfer would be copied
-// to this socket too.
+// toClients passes UDP to port 68 in IPv4 without options. Without it every block of every transfer would be
+// copied to this socket too.
 var toClients = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 14 + 9}, // protocol
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.IPPROTO_UDP, Jf: 3},

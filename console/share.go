@@ -16,7 +16,8 @@ const (
 	reconnect     = 5 * time.Second // while the console cannot be had
 )
 
-// Watch holds the machine's console until ctx ends, except while an operator has it. It gives up on a BMC that will never give it.
+// Watch holds the machine's console until ctx ends, except while an operator has it. It gives up on a BMC
+// that will never give it.
 func (w *Watcher) Watch(ctx context.Context, open func() (power.BMC, error)) {
 	failed := 0 // times in a row
 	for {
@@ -99,7 +100,8 @@ func (w *Watcher) acquire(ctx context.Context) (session context.Context, release
 	}
 }
 
-// Lend ends our own session for an operator's, and waits until the BMC knows. The Watcher opens no other until giveBack is called.
+// Lend ends our own session for an operator's, and waits until the BMC knows. The Watcher opens no other
+// until giveBack is called.
 func (w *Watcher) Lend(ctx context.Context) (giveBack func()) {
 	w.mu.Lock()
 	if w.operators++; w.operators == 1 {

@@ -21,8 +21,9 @@ const (
 	screenWidth = 80  // firmware breaks lines there
 )
 
-// A Transcript turns the output of a serial console into lines of plain text, and keeps the last of them. It leaves out escape
-// sequences and control characters. A jump of the cursor ends a line. Each byte costs the same, whatever it is.
+// A Transcript turns the output of a serial console into lines of plain text, and keeps the last of them. It
+// leaves out escape sequences and control characters. A jump of the cursor ends a line. Each byte costs the
+// same, whatever it is.
 type Transcript struct {
 	lines []string
 	size  int // of lines
@@ -55,8 +56,8 @@ func (t *Transcript) Add(output []byte, ended func(line string)) {
 	}
 }
 
-// byte gives the terminal a byte. It ends a character that was cut short and a sequence that has no end: both would swallow all
-// that follows.
+// byte gives the terminal a byte. It ends a character that was cut short and a sequence that has no end: both
+// would swallow all that follows.
 func (t *Transcript) byte(c byte) {
 	if state := t.terminal.State(); state == parser.Utf8State && c&0xc0 != 0x80 || inString(state) && c == '\n' {
 		t.terminal.Reset()
@@ -108,7 +109,8 @@ func (t *Transcript) control(c byte) {
 	}
 }
 
-// sequence takes a control sequence. One that moves the cursor to another line, or clears the screen, ends the line.
+// sequence takes a control sequence. One that moves the cursor to another line, or clears the screen, ends
+// the line.
 func (t *Transcript) sequence(c ansi.Cmd) {
 	switch {
 	case c.Prefix() != 0 || c.Intermediate() != 0:
@@ -134,8 +136,8 @@ func (t *Transcript) put(r rune) {
 	t.line = utf8.AppendRune(t.line, r)
 }
 
-// wrapped says whether the line goes on in the next one. Firmware, and iPXE with it, breaks lines at the edge of the screen. A
-// kernel does not.
+// wrapped says whether the line goes on in the next one. Firmware, and iPXE with it, breaks lines at the edge
+// of the screen. A kernel does not.
 func (t *Transcript) wrapped() bool {
 	n := utf8.RuneCount(t.line)
 	return n > 0 && n%screenWidth == 0 && t.line[0] != '['

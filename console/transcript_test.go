@@ -60,7 +60,8 @@ func TestTranscriptReportsOverwrittenLines(t *testing.T) {
 	}
 }
 
-// Whatever comes, what is kept is bounded and plain, and the same text gives the same lines however it is cut into packets.
+// Whatever comes, what is kept is bounded and plain, and the same text gives the same lines however it is cut
+// into packets.
 func FuzzTranscript(f *testing.F) {
 	f.Add([]byte("\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2)\r\nBooting from ROM...\r\n"), 3)
 	f.Add([]byte("[    5.273002] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"), 7)

@@ -27,7 +27,8 @@ type Finding struct {
 	Lines []string // the last lines so far, with Complaint and Ends
 }
 
-// A Watcher watches the console of one machine while it boots, and shares it with operators. Its methods are for any goroutine.
+// A Watcher watches the console of one machine while it boots, and shares it with operators. Its methods are
+// for any goroutine.
 type Watcher struct {
 	complaint func(line string) (Complaint, bool)
 

@@ -25,8 +25,8 @@ func refused(detail, hint string) error {
 	return &inventory.Problem{Code: inventory.CodeRefused, Detail: detail, Hint: hint}
 }
 
-// Register is an agent's first call of a boot. Whoever shows a nonce first spends it, and owns the boot with the key that its
-// connection proved.
+// Register is an agent's first call of a boot. Whoever shows a nonce first spends it, and owns the boot with
+// the key that its connection proved.
 func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.Registration) (inventory.Registered, error) {
 	none := inventory.Registered{}
 	r, err := r.Parsed()
@@ -53,8 +53,9 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 	}
 	return call(ctx, w, func() (inventory.Registered, error) {
 		m := w.snap.Load().m
-		// In a deployment the agent that is at work is not displaced by whoever has a younger nonce: anybody on the wire can
-		// ask for one. A machine that really rebooted has been silent for longer, or tries again.
+		// In a deployment the agent that is at work is not displaced by whoever has a younger nonce: anybody
+		// on the wire can ask for one. A machine that really rebooted has been silent for longer, or tries
+		// again.
 		atWork := w.snap.Load().running() && w.silence() < displace
 		if err := admits(m, n, c.Key, r.BootID, atWork); err != nil {
 			ev := inventory.Event{Machine: w.id, MAC: r.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + err.Error(), Data: refusedCall()}
@@ -90,7 +91,8 @@ func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool)
 	case m.Boot != nil && m.Boot.Nonce == n.Serial:
 		return refused("the nonce was spent at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP+", by another agent", again+"; if that was not this machine, somebody on the wire replays its boot script")
 	case m.Boot != nil && atWork:
-		// Not a refusal for good: an agent whose machine lost power a moment ago asks again until its predecessor counts as gone.
+		// Not a refusal for good: an agent whose machine lost power a moment ago asks again until its
+		// predecessor counts as gone.
 		return &inventory.Problem{
 			Code: inventory.CodeConflict, Detail: "another agent is at work on this machine, from " + m.Boot.IP,
 			Hint: "if the machine rebooted by itself, it is let in half a minute after that agent's last call",
@@ -105,8 +107,8 @@ func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool)
 	return nil
 }
 
-// machineOf finds the machine of a MAC, or of the UUID when the machine was announced by that or boots from another of its NICs;
-// a stranger becomes a new machine.
+// machineOf finds the machine of a MAC, or of the UUID when the machine was announced by that or boots from
+// another of its NICs; a stranger becomes a new machine.
 func (e *Engine) machineOf(ctx context.Context, mac inventory.MAC, remoteIP string, r inventory.Registration) (*worker, error) {
 	w, byUUID := e.recognize(mac, r.UUID)
 	switch {
@@ -165,7 +167,8 @@ func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error 
 	return err
 }
 
-// agent finds the worker of the agent that registered with this nonce and this key. Anybody may have overheard the nonce.
+// agent finds the worker of the agent that registered with this nonce and this key. Anybody may have
+// overheard the nonce.
 func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	const again = "boot the machine from the network again"
 	n, err := e.nonces.Verify(c.Nonce)
@@ -280,7 +283,8 @@ func (e *Engine) OrderResult(ctx context.Context, c inventory.Caller, order stri
 	return err
 }
 
-// MayRead says whether the agent may have an image's manifest: any that registered may, since images hold no secrets.
+// MayRead says whether the agent may have an image's manifest: any that registered may, since images hold no
+// secrets.
 func (e *Engine) MayRead(_ context.Context, c inventory.Caller, _ string) error {
 	_, err := e.agent(c)
 	return err

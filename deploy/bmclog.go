@@ -9,8 +9,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// recorded puts what a machine's BMC is told, and what it answers, on the machine's timeline. Of readings only those
-// that differ from the one before: a machine is asked every second while it is switched.
+// recorded puts what a machine's BMC is told, and what it answers, on the machine's timeline. Of readings
+// only those that differ from the one before: a machine is asked every second while it is switched.
 func (w *worker) recorded(b power.BMC) power.BMC {
 	r := recordedBMC{BMC: b, last: &w.readings, note: func(text string, err error) {
 		ev := inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Text: text}

@@ -64,7 +64,8 @@ func (e *Engine) PowerStatus(ctx context.Context, ref string) (inventory.Power, 
 	return p, err
 }
 
-// Power changes a machine's power and waits for the proof where there is one: two equal readings for on, off and cycle.
+// Power changes a machine's power and waits for the proof where there is one: two equal readings for on, off
+// and cycle.
 func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
 	var p inventory.Power
 	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
@@ -149,7 +150,8 @@ func (e *Engine) SetBootDevice(ctx context.Context, actor, ref string, want powe
 	return stands, err
 }
 
-// Console joins in and out to the machine's serial console until ctx or in ends. If we watch it, we let go of it.
+// Console joins in and out to the machine's serial console until ctx or in ends. If we watch it, we let go of
+// it.
 func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, out io.Writer) error {
 	return e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
 		c, ok := b.(power.Console)
@@ -179,7 +181,8 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 	})
 }
 
-// readPower asks the BMC, patiently: a BMC that shares the machine's NIC is deaf for seconds around a power change.
+// readPower asks the BMC, patiently: a BMC that shares the machine's NIC is deaf for seconds around a power
+// change.
 func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, error) {
 	if m.BMC.Address == "" {
 		return false, nil
@@ -257,8 +260,8 @@ func reached(b inventory.BMC) string {
 	return b.Address + "\x00" + b.User + "\x00" + string(b.Password) + "\x00" + string(b.Kg)
 }
 
-// syncPower looks now and then at the power of a machine that is left alone, and at once when its BMC has become known. What
-// the BMC says, and that it says nothing, is recorded on the machine.
+// syncPower looks now and then at the power of a machine that is left alone, and at once when its BMC has
+// become known. What the BMC says, and that it says nothing, is recorded on the machine.
 func (w *worker) syncPower() {
 	m := w.snap.Load().m
 	how := reached(m.BMC)

@@ -10,7 +10,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// What a BMC refuses to tell is said in the step's proof and on the timeline, and to the operator who sets a boot device.
+// What a BMC refuses to tell is said in the step's proof and on the timeline, and to the operator who sets a
+// boot device.
 func TestABootDeviceThatIsNotTold(t *testing.T) {
 	r := newRack(t)
 	r.bmc.Quirks = powertest.Secretive

@@ -15,7 +15,8 @@ const (
 	agentPowerOff = 20 * time.Second
 	// Without a BMC only the agent can restart the machine, or somebody beside it.
 	agentReboot = 5 * time.Minute
-	// An agent repeats what was not acknowledged at once: one that is silent for so long after it said that it reboots repeats nothing.
+	// An agent repeats what was not acknowledged at once: one that is silent for so long after it said that
+	// it reboots repeats nothing.
 	agentRepeats = 3 * time.Second
 )
 
@@ -46,13 +47,14 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 	if err := w.killNonces(ctx); err != nil {
 		return outcome{err: err}
 	}
-	// Persistent, because the wish stands for every boot from now on: one-time overrides are used up by any boot.
+	// Persistent, because the wish stands for every boot from now on: one-time overrides are used up by any
+	// boot.
 	said, err := w.startWith(ctx, b, s.m, power.Boot{Device: power.DeviceDisk, Persistent: true, EFI: isEFI(s.m)})
 	return outcome{proof: said, err: err}
 }
 
-// agentReboots waits until the agent has said that it restarts the machine, or something else than the agent was seen to run there.
-// Silence is neither: an agent that hangs is as silent as a machine that starts.
+// agentReboots waits until the agent has said that it restarts the machine, or something else than the agent
+// was seen to run there. Silence is neither: an agent that hangs is as silent as a machine that starts.
 func (w *worker) agentReboots(ctx context.Context, s *snapshot) (proof string, err error) {
 	told := w.e.cfg.Elapsed()
 	for ctx.Err() == nil {
@@ -80,8 +82,8 @@ func restartByHand(s *snapshot) string {
 	return "look at its console, restart it by hand, and run `pxectl deployment retry " + s.m.Name + "`, which writes what differs"
 }
 
-// startedSince says what has shown, since the machine was last sent to its disk, that something else than the agent runs there; "" when
-// nothing has. Anybody on the wire can forge it, so it is a sign and no proof.
+// startedSince says what has shown, since the machine was last sent to its disk, that something else than the
+// agent runs there; "" when nothing has. Anybody on the wire can forge it, so it is a sign and no proof.
 func (w *worker) startedSince() string {
 	switch began := w.began.at.Load(); {
 	case w.asked.at.Load() > began:
@@ -92,7 +94,8 @@ func (w *worker) startedSince() string {
 	return ""
 }
 
-// SawSystem notes that a machine sent a DHCP packet that is neither its firmware's, nor a boot program's, nor its agent's.
+// SawSystem notes that a machine sent a DHCP packet that is neither its firmware's, nor a boot program's, nor
+// its agent's.
 func (e *Engine) SawSystem(mac inventory.MAC) {
 	e.mu.RLock()
 	w := e.byMAC[mac]

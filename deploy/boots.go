@@ -10,7 +10,8 @@ type BootDecision struct {
 	Name  string // for the log
 }
 
-// IssueBoot decides what a machine boots, and issues a nonce when that is the agent. It reads snapshots only, so it answers at once.
+// IssueBoot decides what a machine boots, and issues a nonce when that is the agent. It reads snapshots only,
+// so it answers at once.
 func (e *Engine) IssueBoot(mac inventory.MAC) BootDecision {
 	a := e.BootDecision(mac)
 	if a.Agent {

@@ -79,8 +79,8 @@ func TestACancelIsOneTransaction(t *testing.T) {
 	}
 }
 
-// What a deployment that is cancelled before it touched anything goes back to: also the reason of a failure, the mark of a system
-// that never called home, and the deployment before a failed one.
+// What a deployment that is cancelled before it touched anything goes back to: also the reason of a failure,
+// the mark of a system that never called home, and the deployment before a failed one.
 func TestACancelGoesBackToWhatWas(t *testing.T) {
 	r := newRack(t)
 	r.noHome.Store(true)

@@ -154,8 +154,8 @@ func acceptBMC(b *inventory.BMC, address string) {
 	b.Address, b.Discovered, b.Proposed, b.Declined, b.Error, b.Refused = address, true, nil, "", "", false
 }
 
-// acceptable says why a proposal that the operator saw cannot be accepted now. It may have changed since, or have become
-// another machine's or our own.
+// acceptable says why a proposal that the operator saw cannot be accepted now. It may have changed since, or
+// have become another machine's or our own.
 func (w *worker) acceptable(m inventory.Machine, seen string) error {
 	no := func(hint, format string, args ...any) error {
 		return &inventory.Problem{Code: inventory.CodeConflict, Detail: m.Name + ": " + fmt.Sprintf(format, args...), Hint: hint}
@@ -208,9 +208,10 @@ func (w *worker) holderOf(ip netip.Addr) string {
 	return ""
 }
 
-// tidyBMCs brings machines that an older pxectl has stored to today's rules: one form of each address, no address of a machine
-// that nobody has approved, and one machine for each BMC. An address that cannot be read stays as it is. What a machine lost is
-// proposed. It returns the machines that are changed, and changes them in all.
+// tidyBMCs brings machines that an older pxectl has stored to today's rules: one form of each address, no
+// address of a machine that nobody has approved, and one machine for each BMC. An address that cannot be read
+// stays as it is. What a machine lost is proposed. It returns the machines that are changed, and changes them
+// in all.
 func tidyBMCs(all []inventory.Machine) (changed []inventory.Machine) {
 	order := make([]int, len(all))
 	for i := range order {
@@ -250,7 +251,8 @@ func tidyBMCs(all []inventory.Machine) (changed []inventory.Machine) {
 	return changed
 }
 
-// parsedBMC keeps what is well-formed of a report about the BMC, in canonical form. The address is a claim of its own.
+// parsedBMC keeps what is well-formed of a report about the BMC, in canonical form. The address is a claim of
+// its own.
 func parsedBMC(r inventory.BMCReport) inventory.BMCReport {
 	for _, field := range []*string{&r.Netmask, &r.Gateway} {
 		ip, err := reportedAddress(*field)

@@ -12,7 +12,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A stranger's BMC is proposed and not asked; approval accepts it; another one later is proposed again, told, and accepted by edit.
+// A stranger's BMC is proposed and not asked; approval accepts it; another one later is proposed again, told,
+// and accepted by edit.
 func TestAReportedBMCIsProposed(t *testing.T) {
 	const moved = "192.0.2.66"
 	r := newRack(t)
@@ -119,7 +120,8 @@ func TestADeclinedBMC(t *testing.T) {
 	}
 }
 
-// Under discovery.policy auto, and for a machine that was announced, a reported BMC gets our password only with bmc.trust_reported.
+// Under discovery.policy auto, and for a machine that was announced, a reported BMC gets our password only
+// with bmc.trust_reported.
 func TestTrustInReportedBMCs(t *testing.T) {
 	for _, announced := range []bool{false, true} {
 		for _, trust := range []bool{false, true} {
@@ -233,7 +235,8 @@ func TestOneBMCIsOneMachines(t *testing.T) {
 	}
 }
 
-// A BMC that became another machine's after it was reported is not accepted with an approval; the machine can be let in without.
+// A BMC that became another machine's after it was reported is not accepted with an approval; the machine can
+// be let in without.
 func TestApprovalOfABMCThatIsTaken(t *testing.T) {
 	r := newRack(t)
 	e := r.start()

@@ -229,7 +229,8 @@ func (b *byAddress) open(t power.Target) (power.BMC, error) {
 	return held{b.bmc}, nil
 }
 
-// A deployment that waits for a BMC which is the wrong one goes on as soon as an operator names the right one.
+// A deployment that waits for a BMC which is the wrong one goes on as soon as an operator names the right
+// one.
 func TestAnotherBMCInTheMiddle(t *testing.T) {
 	r := newRack(t)
 	b := &byAddress{dialled{all: map[string]bool{}, bmc: r.bmc}, testBMC}
@@ -250,7 +251,8 @@ func TestAnotherBMCInTheMiddle(t *testing.T) {
 	}
 }
 
-// A deployment of a cold machine waits for somebody to reboot it, and says why; the BMC does so once it is accepted.
+// A deployment of a cold machine waits for somebody to reboot it, and says why; the BMC does so once it is
+// accepted.
 func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 	r := newRack(t)
 	r.policy = PolicyAuto

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// The time of day can be set back and forth, by hand or by NTP, and by days where the battery of a board is empty. So it only
-// stamps what is shown and kept. What is measured (how long an agent is silent, how old a nonce is, what is left of a step's time)
-// is measured by Config.Elapsed, which nobody sets.
+// The time of day can be set back and forth, by hand or by NTP, and by days where the battery of a board is
+// empty. So it only stamps what is shown and kept. What is measured (how long an agent is silent, how old a
+// nonce is, what is left of a step's time) is measured by Config.Elapsed, which nobody sets.
 
 // A stopwatch runs since it was last started.
 type stopwatch struct{ at atomic.Int64 } // 1 and nanoseconds of Elapsed; 0 when it never was
@@ -33,8 +33,9 @@ type due struct {
 	at    time.Duration
 }
 
-// left is how much of its time something has. Its deadline is a time of day, since it outlives the appliance: it is read once, and
-// again after a restart, and from then on a clock that is set moves it neither way. It is never further away than at the beginning.
+// left is how much of its time something has. Its deadline is a time of day, since it outlives the appliance:
+// it is read once, and again after a restart, and from then on a clock that is set moves it neither way. It
+// is never further away than at the beginning.
 func (w *worker) left(what string, began, deadline time.Time) time.Duration {
 	if w.due.what != what || !w.due.began.Equal(began) {
 		left := min(deadline.Sub(w.now()), deadline.Sub(began))

@@ -11,8 +11,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A clock that was ahead and is corrected, or is set ahead, lets no nonce outlive a power-off and refuses no fresh one; with a restart
-// in between, too.
+// A clock that was ahead and is corrected, or is set ahead, lets no nonce outlive a power-off and refuses no
+// fresh one; with a restart in between, too.
 func TestNoncesWhenTheClockIsSet(t *testing.T) {
 	for name, c := range map[string]struct{ first, then time.Duration }{
 		"ahead and corrected":  {24 * time.Hour, 0},
@@ -82,8 +82,8 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 	}
 }
 
-// A clock that is set while a deployment runs neither ends a step nor takes the agent for gone: it is inspected once, booted once
-// and deployed.
+// A clock that is set while a deployment runs neither ends a step nor takes the agent for gone: it is
+// inspected once, booted once and deployed.
 func TestADeploymentWhileTheClockIsSet(t *testing.T) {
 	for name, by := range map[string]time.Duration{"ahead": 24 * time.Hour, "back": -24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {

@@ -10,8 +10,9 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// chooseDisk picks the disk that an image goes to. Without a hint it is the disk that was deployed to before, or else the only
-// candidate. Another disk than before is taken only when the hint names it: a disk that died must not cost the data of its neighbour.
+// chooseDisk picks the disk that an image goes to. Without a hint it is the disk that was deployed to before,
+// or else the only candidate. Another disk than before is taken only when the hint names it: a disk that died
+// must not cost the data of its neighbour.
 func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inventory.Disk, error) {
 	no := func(hint, format string, args ...any) error {
 		err := fmt.Errorf(format, args...)
@@ -152,7 +153,8 @@ func checkRequest(r inventory.DeployRequest) error {
 	return checkHint(r.Disk)
 }
 
-// checkSeed says what is too large to arrive, and what cloud-init would ignore: once the disk is written it is too late.
+// checkSeed says what is too large to arrive, and what cloud-init would ignore: once the disk is written it
+// is too late.
 func checkSeed(r inventory.DeployRequest) error {
 	if err := nocloud.CheckSizes(r.UserData, r.Network, r.SSHKeys); err != nil {
 		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Err: err}

@@ -7,7 +7,8 @@
 // has a deadline counted from its creation, and every step may be done twice, so the workers of a
 // restarted appliance go on where the killed one stopped.
 //
-// It knows no sockets and no wire formats: api serves it, appliance wires it to the boot plane. Where to look:
+// It knows no sockets and no wire formats: api serves it, appliance wires it to the boot plane. Where to
+// look:
 //
 //	next.go                                     what happens next, from facts
 //	worker.go, snapshot.go, save.go             one machine: the loop, what others read, what is written

@@ -14,8 +14,8 @@ import (
 // A Sealer encrypts what is stored of a secret.
 type Sealer func(plain []byte) (inventory.Sealed, error)
 
-// Machine is the machine that an operator announces. It is enrolled, since somebody vouches for it. An error is about what was told;
-// whether name, MACs and BMC are free is not known here.
+// Machine is the machine that an operator announces. It is enrolled, since somebody vouches for it. An error
+// is about what was told; whether name, MACs and BMC are free is not known here.
 func (n NewMachine) Machine(seal Sealer) (inventory.Machine, error) {
 	m := inventory.Machine{Name: n.Name, State: inventory.Enrolled, UUID: strings.ToLower(n.UUID), Labels: n.Labels, RootDisk: n.RootDisk}
 	if n.Name != "" {
@@ -39,8 +39,8 @@ func (n NewMachine) Machine(seal Sealer) (inventory.Machine, error) {
 	return m, n.BMC.apply(&m.BMC, seal)
 }
 
-// Apply makes the change. It checks what it can without other machines: whether a reported BMC is still the one that AcceptBMC
-// names and may be accepted, and whether name and BMC are free, the caller has to see to.
+// Apply makes the change. It checks what it can without other machines: whether a reported BMC is still the
+// one that AcceptBMC names and may be accepted, and whether name and BMC are free, the caller has to see to.
 func (e Edit) Apply(m *inventory.Machine, actor string, at time.Time, seal Sealer) error {
 	if e.Name != nil && *e.Name != m.Name {
 		if err := inventory.CheckName(*e.Name); err != nil {
@@ -131,7 +131,8 @@ func (b BMCEdit) apply(to *inventory.BMC, seal Sealer) error {
 	return nil
 }
 
-// setBMC takes an operator's address. What the agent reports instead is then declined; without an address, nothing is.
+// setBMC takes an operator's address. What the agent reports instead is then declined; without an address,
+// nothing is.
 func setBMC(b *inventory.BMC, s string) error {
 	if s == "" {
 		b.Address, b.Discovered, b.Declined, b.Error, b.Refused = "", false, "", "", false

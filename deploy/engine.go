@@ -58,7 +58,8 @@ type Config struct {
 	Image   func(ref string) (Image, error)
 	Server  func(machine netip.Addr) netip.AddrPort // where a machine with that address reaches the boot plane
 	Policy  Policy
-	// TrustReportedBMC accepts the BMC addresses that agents of approved machines report, without an operator.
+	// TrustReportedBMC accepts the BMC addresses that agents of approved machines report, without an
+	// operator.
 	TrustReportedBMC bool
 	Interfaces       func() []netip.Prefix // our own addresses and their networks, where no BMC is; nil: none
 	Deadlines        Deadlines

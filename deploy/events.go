@@ -9,15 +9,15 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// Note puts on a timeline what somebody on the provisioning network did or said. It never blocks: past a full buffer, events are
-// dropped and counted.
+// Note puts on a timeline what somebody on the provisioning network did or said. It never blocks: past a full
+// buffer, events are dropped and counted.
 func (e *Engine) Note(ev inventory.Event) {
 	ev.Wire = true
 	e.note(ev)
 }
 
-// NoteOwn is Note for what the appliance itself did or found out: nobody on the network can write it as often as they like, so no
-// flood pushes it out.
+// NoteOwn is Note for what the appliance itself did or found out: nobody on the network can write it as often
+// as they like, so no flood pushes it out.
 func (e *Engine) NoteOwn(ev inventory.Event) {
 	ev.Wire = false
 	e.note(ev)
@@ -30,7 +30,8 @@ func (e *Engine) note(ev inventory.Event) {
 	e.timeline.Note(ev)
 }
 
-// Events lists what happened after the event with that number, oldest first; of one machine, or of all when it is "".
+// Events lists what happened after the event with that number, oldest first; of one machine, or of all when
+// it is "".
 func (e *Engine) Events(after uint64, machine inventory.MachineID, limit int) ([]inventory.Event, error) {
 	var out []inventory.Event
 	err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {

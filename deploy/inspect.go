@@ -8,12 +8,14 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// What agents say is bounded before it is kept: a report by inventory.Report.Bounded, the reports of all strangers together by
-// strangersReports, and what a transaction puts on the timeline by timeline.PerTransaction.
+// What agents say is bounded before it is kept: a report by inventory.Report.Bounded, the reports of all
+// strangers together by strangersReports, and what a transaction puts on the timeline by
+// timeline.PerTransaction.
 const (
 	// envelope is what a result may have beside its report.
 	envelope = 4 << 10
-	// strangersReports is what the reports of all machines that wait for approval may take. Each of them has its place in memory, too.
+	// strangersReports is what the reports of all machines that wait for approval may take. Each of them has
+	// its place in memory, too.
 	strangersReports = 32 << 20
 )
 

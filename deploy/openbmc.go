@@ -8,8 +8,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// openedBMC is a machine's BMC as it was opened last. It goes with the machine, and with the address and credentials that it was
-// opened with: those are told apart as they are stored, where the password is sealed.
+// openedBMC is a machine's BMC as it was opened last. It goes with the machine, and with the address and
+// credentials that it was opened with: those are told apart as they are stored, where the password is sealed.
 type openedBMC struct {
 	mu  sync.Mutex
 	how string // reached

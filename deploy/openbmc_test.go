@@ -51,7 +51,8 @@ func TestConsoleOfADeletedMachineEnds(t *testing.T) {
 	}
 }
 
-// A BMC is opened once, and again when its machine has another address, user or password. The listener goes with it.
+// A BMC is opened once, and again when its machine has another address, user or password. The listener goes
+// with it.
 func TestBMCIsOpenedOncePerCredentials(t *testing.T) {
 	t.Parallel()
 	r := cold(t)

@@ -50,7 +50,8 @@ func (e *Engine) add(m inventory.Machine, actor string, ev inventory.Event) (*wo
 	return w, nil
 }
 
-// assignName gives a new machine an id and, unless it has one, a name: after its MAC, which is on its sticker.
+// assignName gives a new machine an id and, unless it has one, a name: after its MAC, which is on its
+// sticker.
 func (e *Engine) assignName(m inventory.Machine) (inventory.MachineID, string) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()

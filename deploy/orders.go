@@ -10,7 +10,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// orderID names an order so that the same step gives the same order after a restart, and another attempt another one.
+// orderID names an order so that the same step gives the same order after a restart, and another attempt
+// another one.
 func orderID(d *inventory.Deployment, r *inventory.StepRecord) string {
 	return fmt.Sprintf("%s-%s-%d", d.ID, r.Step, r.Attempt)
 }
@@ -50,8 +51,8 @@ func (w *worker) orderImage(s *snapshot) *inventory.OrderImage {
 	return &inventory.OrderImage{ID: s.d.ImageID, Name: s.d.ImageName, URL: fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID)}
 }
 
-// claimDisk looks once more at what is on the disk, since the agent has reported since it was chosen, and notes that what will be
-// on it from now on is this deployment's.
+// claimDisk looks once more at what is on the disk, since the agent has reported since it was chosen, and
+// notes that what will be on it from now on is this deployment's.
 func (w *worker) claimDisk(s *snapshot) error {
 	if s.m.Holds == s.d.ID {
 		return nil
@@ -69,8 +70,8 @@ func (w *worker) claimDisk(s *snapshot) error {
 	})
 }
 
-// result takes what the agent says of an order. Only the standing order's result counts; another one's is acknowledged, so that
-// the agent stops repeating it.
+// result takes what the agent says of an order. Only the standing order's result counts; another one's is
+// acknowledged, so that the agent stops repeating it.
 func (w *worker) result(id string, r inventory.Result) error {
 	if !w.orders.is(id) {
 		w.log().Info("a result of an order that no longer stands", "order", id, "error", r.Error)
@@ -130,7 +131,8 @@ func (w *worker) take(id string, r inventory.Result) error {
 	return w.endStep("", fmt.Errorf("the agent's result of %s carries no proof", rec.Step))
 }
 
-// noteRemoved puts on the timeline which boot entries the agent removed: a machine that does not start any more shall not be a riddle.
+// noteRemoved puts on the timeline which boot entries the agent removed: a machine that does not start any
+// more shall not be a riddle.
 func (w *worker) noteRemoved(entries []string) {
 	if len(entries) > 0 {
 		w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "boot entries of the system that was on the disk removed: " + strings.Join(entries, ", ")})

@@ -9,9 +9,10 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// withNames is the report with the names of its PCI functions, from the list of pci-ids.ucw.cz that u-root carries. The appliance
-// looks them up: the ramdisk has no room for the list, and a name that an agent gives is only a claim. Names are left out
-// where the report would not fit in limit with them; those of functions without a driver, which `why` quotes, at last.
+// withNames is the report with the names of its PCI functions, from the list of pci-ids.ucw.cz that u-root
+// carries. The appliance looks them up: the ramdisk has no room for the list, and a name that an agent gives
+// is only a claim. Names are left out where the report would not fit in limit with them; those of functions
+// without a driver, which `why` quotes, at last.
 func withNames(r inventory.Report, limit int) inventory.Report {
 	functions := r.PCI
 	for _, named := range []func(inventory.PCIDevice) bool{
@@ -33,7 +34,8 @@ func withNames(r inventory.Report, limit int) inventory.Report {
 	return r
 }
 
-// pciName is what a device is called: vendor and device, the vendor alone of a device that is not in the list, or "".
+// pciName is what a device is called: vendor and device, the vendor alone of a device that is not in the
+// list, or "".
 func pciName(vendor, device string) string {
 	v, err := strconv.ParseUint(vendor, 16, 16)
 	if err != nil {

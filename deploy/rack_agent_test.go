@@ -11,7 +11,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// agent plays the ramdisk. Like the real one it never gives up on a dead appliance, and repeats what was not acknowledged.
+// agent plays the ramdisk. Like the real one it never gives up on a dead appliance, and repeats what was not
+// acknowledged.
 func (r *rack) agent(ctx context.Context, nonce, boot string) {
 	bootID, me := bootIDOf(boot), agentAt(nonce, "192.0.2.100")
 	again := func(f func(e *Engine) error) bool {

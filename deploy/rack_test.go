@@ -25,7 +25,8 @@ const (
 	testBMC = "192.0.2.51"
 )
 
-// A rack is an engine with one machine, whose firmware, agent and system are played here, with the calls that the real ones make.
+// A rack is an engine with one machine, whose firmware, agent and system are played here, with the calls that
+// the real ones make.
 type rack struct {
 	t       *testing.T
 	path    string
@@ -85,7 +86,8 @@ func newRack(t *testing.T) *rack {
 
 var testKey = nonce.Key("0123456789abcdef0123456789abcdef")
 
-// start opens the store and runs an engine on it. The returned engine is the one that the machine talks to from now on.
+// start opens the store and runs an engine on it. The returned engine is the one that the machine talks to
+// from now on.
 func (r *rack) start() *Engine {
 	r.t.Helper()
 	store, err := boltdb.Open(r.path)

@@ -83,7 +83,8 @@ func eraseTargets(m inventory.Machine) ([]inventory.DiskIdentity, error) {
 	return targets, nil
 }
 
-// orderErase lays the order for the disks that are not erased yet. Which disks there are, the agent has just reported.
+// orderErase lays the order for the disks that are not erased yet. Which disks there are, the agent has just
+// reported.
 func (w *worker) orderErase(o *inventory.Order) error {
 	s := w.snap.Load()
 	if len(s.d.Targets) == 0 {
@@ -111,7 +112,8 @@ func toErase(d *inventory.Deployment) []inventory.DiskIdentity {
 	})
 }
 
-// erased records one disk, and ends the step with the last. The agent repeats what it does not know to have arrived.
+// erased records one disk, and ends the step with the last. The agent repeats what it does not know to have
+// arrived.
 func (w *worker) erased(disk inventory.DiskIdentity, proof inventory.Erased) error {
 	s := w.snap.Load()
 	left := toErase(s.d)
@@ -159,7 +161,8 @@ func eraseWords(r inventory.Erasure) string {
 	return fmt.Sprintf("disk %s (%s) erased by %s: %s", r.Disk.Name, r.Disk.Said(), r.Method, r.Proof)
 }
 
-// without is a report in which nothing is on the disk any more. Reports are shared, and so never written into.
+// without is a report in which nothing is on the disk any more. Reports are shared, and so never written
+// into.
 func without(r inventory.Report, id inventory.DiskIdentity) *inventory.Report {
 	r.Disks = slices.Clone(r.Disks)
 	for i := range r.Disks {
@@ -179,8 +182,8 @@ func (w *worker) finishErase() error {
 	})
 }
 
-// Erasures lists what was erased, oldest first: of a machine, or of all when ref is "". Records of machines that are gone are
-// found by their id.
+// Erasures lists what was erased, oldest first: of a machine, or of all when ref is "". Records of machines
+// that are gone are found by their id.
 func (e *Engine) Erasures(ref string) ([]inventory.Erasure, error) {
 	id := inventory.MachineID(ref)
 	if ref != "" {

@@ -9,8 +9,8 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// SecretKept is how long a failed deployment keeps what only its machine may see, sealed, so that it can be retried. A retry, another
-// deployment, a release and the deletion of the machine end that at once.
+// SecretKept is how long a failed deployment keeps what only its machine may see, sealed, so that it can be
+// retried. A retry, another deployment, a release and the deletion of the machine end that at once.
 const SecretKept = 7 * 24 * time.Hour
 
 // RetryUntil says until when a deployment can be retried; zero when it cannot. A release needs no secret.
@@ -21,7 +21,8 @@ func RetryUntil(d inventory.Deployment) time.Time {
 	return d.EndedAt.Add(SecretKept)
 }
 
-// launch starts a deployment or a release, of which the caller has said what is wanted. It runs in the worker's loop.
+// launch starts a deployment or a release, of which the caller has said what is wanted. It runs in the
+// worker's loop.
 func (w *worker) launch(run inventory.Deployment, said string) (inventory.Deployment, error) {
 	s := w.snap.Load()
 	w.orders.set(nil)
@@ -54,8 +55,8 @@ func (w *worker) launch(run inventory.Deployment, said string) (inventory.Deploy
 	return *w.snap.Load().d, nil
 }
 
-// Retry starts a failed deployment again with all that was asked for: image, host name, disk, user-data, keys and network. A failed
-// release is started again, too. ref is the deployment's id, or its machine.
+// Retry starts a failed deployment again with all that was asked for: image, host name, disk, user-data, keys
+// and network. A failed release is started again, too. ref is the deployment's id, or its machine.
 func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deployment, error) {
 	failed, err := e.Deployment(ref)
 	if err != nil {

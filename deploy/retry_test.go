@@ -11,7 +11,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// failing is a rack whose machine has failed to write an image, and writes once mended is true. seeds has what it was told since.
+// failing is a rack whose machine has failed to write an image, and writes once mended is true. seeds has
+// what it was told since.
 func failing(t *testing.T) (r *rack, failed inventory.Deployment, mended *atomic.Bool, seeds chan inventory.Seed) {
 	t.Helper()
 	r, mended, seeds = newRack(t), &atomic.Bool{}, make(chan inventory.Seed, 10)

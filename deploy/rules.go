@@ -15,7 +15,8 @@ func Shown(m inventory.Machine, last *inventory.Deployment) inventory.Machine {
 	return m
 }
 
-// MayDeploy says why a machine cannot be deployed now; nil when it can. last is its current or last run, if it had one.
+// MayDeploy says why a machine cannot be deployed now; nil when it can. last is its current or last run, if
+// it had one.
 func MayDeploy(m inventory.Machine, last *inventory.Deployment, r inventory.DeployRequest) error {
 	if err := checkRequest(r); err != nil {
 		return err
@@ -33,8 +34,8 @@ func MayClean(m inventory.Machine, last *inventory.Deployment) error {
 	return erasable(&snapshot{m, last}, "clean", cleanedFrom)
 }
 
-// Erases are the disks that a release of a machine, or its cleaning, erases: all that a deployment could have written to without being
-// told, and the one that it was told.
+// Erases are the disks that a release of a machine, or its cleaning, erases: all that a deployment could have
+// written to without being told, and the one that it was told.
 func Erases(m inventory.Machine) []inventory.Disk {
 	disks := m.Report.Disks
 	targets := inventory.Candidates(disks)

@@ -9,14 +9,16 @@ import (
 	"github.com/pxectl/pxectl/timeline"
 )
 
-// A change is what a transaction does to copies of the machine and its deployment. It replaces slices and maps, and never
-// writes into them: readers hold the old ones.
+// A change is what a transaction does to copies of the machine and its deployment. It replaces slices and
+// maps, and never writes into them: readers hold the old ones.
 type change func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event
 
-// save runs a change and writes machine, deployment and events in one transaction. Only then do others see it.
+// save runs a change and writes machine, deployment and events in one transaction. Only then do others see
+// it.
 func (w *worker) save(f change) error { return w.saveAfter(f, func(*boltdb.Tx) error { return nil }) }
 
-// saveAfter is save with what the same transaction writes before: of deployments, a change sees the machine's last alone.
+// saveAfter is save with what the same transaction writes before: of deployments, a change sees the machine's
+// last alone.
 func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	old := w.snap.Load()
 	next := snapshot{m: old.m}
@@ -54,7 +56,8 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		for i := range events {
 			events[i] = timeline.Bounded(events[i])
 			events[i].Machine, events[i].At = w.id, w.now()
-			// What an agent says, whoever shows a nonce can say, and as often: a nonce is told to whoever asks for a script.
+			// What an agent says, whoever shows a nonce can say, and as often: a nonce is told to whoever
+			// asks for a script.
 			events[i].Wire = events[i].Wire || events[i].Kind == inventory.KindAgent
 			if err := tx.AppendEvent(&events[i]); err != nil {
 				return err

@@ -23,7 +23,8 @@ func (l lingering) Do(ctx context.Context, _ power.Action) error {
 	return ctx.Err()
 }
 
-// What a worker meets while the engine stops, and what others note after that, is in the store when all have stopped.
+// What a worker meets while the engine stops, and what others note after that, is in the store when all have
+// stopped.
 func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	r := newRack(t)
 	asked := make(chan struct{}, 1)

@@ -15,19 +15,22 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// A stranger is a machine that nobody announced and that waits for approval. Anybody can invent some, so they have a bound, each
-// address has a part of it, and those that fell silent make room: a flood of them locks no new machine out for ever.
+// A stranger is a machine that nobody announced and that waits for approval. Anybody can invent some, so they
+// have a bound, each address has a part of it, and those that fell silent make room: a flood of them locks no
+// new machine out for ever.
 const (
 	// MaxStrangers is how many may wait for approval.
 	MaxStrangers = 2000
-	// StrangersPerAddress is how many of them may have registered from one address. Agents register from their own; behind a
-	// router that translates addresses a rack of them has one.
+	// StrangersPerAddress is how many of them may have registered from one address. Agents register from
+	// their own; behind a router that translates addresses a rack of them has one.
 	StrangersPerAddress = 64
-	// StrangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still there on Monday.
+	// StrangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still there
+	// on Monday.
 	StrangerLife = 72 * time.Hour
 	// MaxAdmitted is how many machines there may be in all where the policy lets strangers in.
 	MaxAdmitted = 4000
-	// strangerSilent is how long a stranger is silent before it makes room for another one: an agent calls every 20 s.
+	// strangerSilent is how long a stranger is silent before it makes room for another one: an agent calls
+	// every 20 s.
 	strangerSilent = 10 * time.Minute
 	strangerSweep  = 10 * time.Minute
 )
@@ -38,8 +41,9 @@ type stranger struct {
 	heard  time.Time // its agent's last call, by the clock as it is set now
 }
 
-// makeRoom says which stranger goes when another one registers from an address; nil when there is room without. Silent ones go first.
-// When nobody is silent, the address that has most gives one to an address that has fewer.
+// makeRoom says which stranger goes when another one registers from an address; nil when there is room
+// without. Silent ones go first. When nobody is silent, the address that has most gives one to an address
+// that has fewer.
 func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 	byAddress := map[string]int{}
 	for _, s := range all {
@@ -78,8 +82,9 @@ func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 	return oldest(func(s stranger) bool { return byAddress[s.from] == most }), nil
 }
 
-// roomForAny refuses a machine that the policy would let in when there are too many, or too many that run an agent from its address.
-// None makes room: what was let in may be somebody's, who will not hear that it is gone.
+// roomForAny refuses a machine that the policy would let in when there are too many, or too many that run an
+// agent from its address. None makes room: what was let in may be somebody's, who will not hear that it is
+// gone.
 func (e *Engine) roomForAny(from string) error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -209,7 +214,8 @@ func (e *Engine) forgetAll(ctx context.Context, all []stranger, actor, why strin
 
 var errApproved = errors.New("the machine was approved meanwhile")
 
-// forget deletes a machine that still waits for approval. why is put on the timeline of its MAC; "" puts nothing there.
+// forget deletes a machine that still waits for approval. why is put on the timeline of its MAC; "" puts
+// nothing there.
 func (w *worker) forget(ctx context.Context, actor string, update func(func(*boltdb.Tx) error) error, why string) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		m := w.snap.Load().m

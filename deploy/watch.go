@@ -13,7 +13,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// bootsWithin is how long after it was switched on, or got its script, a machine without a deployment is watched as it boots.
+// bootsWithin is how long after it was switched on, or got its script, a machine without a deployment is
+// watched as it boots.
 const bootsWithin = 15 * time.Minute
 
 // consoleComplaint tells the watcher of a console which lines complain.
@@ -51,7 +52,8 @@ func quoted(lines []string) string {
 	return strings.Join(all, ", ")
 }
 
-// watchConsole watches the machine's console while it boots into the agent. The loop calls it before each move.
+// watchConsole watches the machine's console while it boots into the agent. The loop calls it before each
+// move.
 func (w *worker) watchConsole(f Facts) {
 	boot := w.booting(f)
 	asked := w.asked.at.Load()
@@ -84,8 +86,9 @@ func (w *worker) watchConsole(f Facts) {
 	})
 }
 
-// booting names the boot that is under way, from the moment when the machine is to be switched on until its agent calls; "" when
-// there is none. The BMC is part of the name: nothing more is sent to an address that has been replaced.
+// booting names the boot that is under way, from the moment when the machine is to be switched on until its
+// agent calls; "" when there is none. The BMC is part of the name: nothing more is sent to an address that
+// has been replaced.
 func (w *worker) booting(f Facts) string {
 	s := w.snap.Load()
 	switch {

@@ -99,7 +99,8 @@ func panicked(t *testing.T) string {
 
 const thePanic = `the console says "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"`
 
-// A machine's kernel panics while it is booted for a deployment: `why` quotes it, and listening ends with the boot.
+// A machine's kernel panics while it is booted for a deployment: `why` quotes it, and listening ends with the
+// boot.
 func TestAPanicIsQuoted(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
@@ -206,7 +207,8 @@ type blocks struct{ ctx context.Context }
 
 func (b blocks) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, io.EOF }
 
-// An operator's console has the line at once and for as long as it is open. What is said meanwhile is heard all the same.
+// An operator's console has the line at once and for as long as it is open. What is said meanwhile is heard
+// all the same.
 func TestAnOperatorsConsoleComesFirst(t *testing.T) {
 	t.Parallel()
 	r := cold(t)

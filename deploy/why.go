@@ -10,7 +10,8 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// Why says how far a machine came, why not further, and what to do next. ref may be a MAC that is no machine's yet.
+// Why says how far a machine came, why not further, and what to do next. ref may be a MAC that is no
+// machine's yet.
 func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 	now := e.cfg.Now()
 	w, err := e.find(ref)

@@ -8,7 +8,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// The agent of a machine whose storage controller it cannot drive: it registers, reports, and finds nothing to write to.
+// The agent of a machine whose storage controller it cannot drive: it registers, reports, and finds nothing
+// to write to.
 func TestWhyThereIsNoDisk(t *testing.T) {
 	r := newRack(t)
 	r.disks = nil
@@ -46,7 +47,8 @@ func TestWhyOfAStranger(t *testing.T) {
 	}
 }
 
-// An InfiniBand card has no Ethernet address that its packets could be found by: why names it where somebody looks for the machine.
+// An InfiniBand card has no Ethernet address that its packets could be found by: why names it where somebody
+// looks for the machine.
 func TestWhyOfAnInfiniBandCard(t *testing.T) {
 	r := newRack(t)
 	e := r.start()

@@ -85,7 +85,8 @@ func (w *worker) log() *slog.Logger {
 	return w.e.cfg.Log.With("machine", s.m.Name, "id", w.id)
 }
 
-// run is the loop. A panic in it is a bug of ours and takes down this machine's worker for a while, not the appliance.
+// run is the loop. A panic in it is a bug of ours and takes down this machine's worker for a while, not the
+// appliance.
 func (w *worker) run(ctx context.Context) {
 	defer close(w.gone)
 	defer w.opened.forget()

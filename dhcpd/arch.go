@@ -62,7 +62,8 @@ var archs = map[Arch]string{
 	40:            "LoongArch UEFI HTTP",
 }
 
-// Foreign says whether it is of a family that pxectl has no boot program for in any mode: RISC-V, LoongArch and 32-bit ARM.
+// Foreign says whether it is of a family that pxectl has no boot program for in any mode: RISC-V, LoongArch
+// and 32-bit ARM.
 func (a Arch) Foreign() bool {
 	switch a {
 	case ArchARM32, ArchHTTPARM32, ArchUBoot32, 23, ArchRISCV32, ArchRISCV64, ArchRISCV128, 26, 28, 30, ArchLoong32, ArchLoong64, 38, 40:
@@ -78,8 +79,8 @@ func (a Arch) String() string {
 	return fmt.Sprintf("architecture %d", uint16(a))
 }
 
-// pick is the architecture of a client that lists these: the first that there is a program for, else the first that we
-// know, else the first. ok is false for an empty list.
+// pick is the architecture of a client that lists these: the first that there is a program for, else the
+// first that we know, else the first. ok is false for an empty list.
 func pick(list []Arch, program func(Arch) bool) (a Arch, ok bool) {
 	if len(list) == 0 {
 		return 0, false

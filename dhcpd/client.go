@@ -189,7 +189,8 @@ func unwanted(p *dhcpv4.DHCPv4, c Client) Reason {
 		return Reason{Code: CodeOtherServer, Other: c.Selected}
 	}
 	if state, _ := meant(p, false); state == initReboot {
-		// RFC 2131 section 4.3.2: it asks whether an address still holds, and a server that does not know MUST be silent.
+		// RFC 2131 section 4.3.2: it asks whether an address still holds, and a server that does not know
+		// MUST be silent.
 		return Reason{Code: CodeRebooting}
 	}
 	// Old Intel ROMs repeat the question on port 67 (danderson/pixiecore#21).

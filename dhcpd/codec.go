@@ -13,8 +13,8 @@ const (
 	minBOOTP  = 300 // RFC 951: the codec fills up to it
 )
 
-// parse reads a packet as leniently as dnsmasq does: options count up to the first that is cut off, and the end option may be
-// missing, as in packets of some ROMs and relays. odd says what is wrong with it.
+// parse reads a packet as leniently as dnsmasq does: options count up to the first that is cut off, and the
+// end option may be missing, as in packets of some ROMs and relays. odd says what is wrong with it.
 func parse(raw []byte) (p *dhcpv4.DHCPv4, odd string, err error) {
 	if len(raw) > optionsAt {
 		raw, odd = whole(raw)
@@ -44,8 +44,9 @@ func whole(raw []byte) (mended []byte, odd string) {
 	return append(bytes.Clone(raw), end), "no end option"
 }
 
-// encode is an answer as it is sent. BIOS ROMs are known that read the file name of option 67 past its end, up to a NUL, and ask TFTP
-// for the name and the next option's bytes; so a pad option follows it. A NUL in the option itself would end the name in a request that goes by its length.
+// encode is an answer as it is sent. BIOS ROMs are known that read the file name of option 67 past its end,
+// up to a NUL, and ask TFTP for the name and the next option's bytes; so a pad option follows it. A NUL in
+// the option itself would end the name in a request that goes by its length.
 func encode(r *dhcpv4.DHCPv4, c Client) []byte {
 	raw := r.ToBytes()
 	if c.Class != ClassBIOS {

@@ -13,7 +13,8 @@ import (
 	"github.com/pxectl/pxectl/dhcpd/leases"
 )
 
-// A replyFunc takes the answer to one packet. r is nil when there is none. why is the reason for that, or for a NAK.
+// A replyFunc takes the answer to one packet. r is nil when there is none. why is the reason for that, or for
+// a NAK.
 type replyFunc func(r *dhcpv4.DHCPv4, why Reason)
 
 // A bootAsker says what a client should boot; ok is false for nothing.

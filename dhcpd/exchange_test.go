@@ -331,7 +331,8 @@ func FuzzARP(f *testing.F) {
 	})
 }
 
-// One machine calls itself differently in its ROM, in iPXE and in its system (RFC 4361), and keeps its address when client identifiers are ignored.
+// One machine calls itself differently in its ROM, in iPXE and in its system (RFC 4361), and keeps its
+// address when client identifiers are ignored.
 func TestOneMACWithManyClientIdentifiers(t *testing.T) {
 	for ignore, want := range map[bool]int{true: 1, false: 3} {
 		p := testPlan()

@@ -54,8 +54,8 @@ func (s *stranger) send(p *dhcpv4.DHCPv4) {
 	}
 }
 
-// ask sends a packet until it is answered, as a client does (RFC 2131 section 4.1): UDP may lose one. It returns nil when nobody
-// answers.
+// ask sends a packet until it is answered, as a client does (RFC 2131 section 4.1): UDP may lose one. It
+// returns nil when nobody answers.
 func (s *stranger) ask(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	s.t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); s.t.Logf("no answer to %v, which is sent again", p.MessageType()) {

@@ -128,8 +128,9 @@ func (v *site) packets() int {
 	return len(v.seen)
 }
 
-// capture records all DHCP on the bridge until the returned function is called. That returns all packets with the addresses
-// they came from, as soon as those are among them that were certainly sent; tcpdump writes them when it gets to it.
+// capture records all DHCP on the bridge until the returned function is called. That returns all packets with
+// the addresses they came from, as soon as those are among them that were certainly sent; tcpdump writes them
+// when it gets to it.
 func capture(t *testing.T) func(there func([]wire) bool) []wire {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "dhcp.pcap")

@@ -124,8 +124,8 @@ func (s *leaseServer) warnOutside(iface string, ours netip.Addr) {
 	}
 }
 
-// readdress keeps clients away from an address that is ours now. The one before stays out of the pools, too: machines
-// that boot just now still look for us there.
+// readdress keeps clients away from an address that is ours now. The one before stays out of the pools, too:
+// machines that boot just now still look for us there.
 func (s *leaseServer) readdress(iface string, a netip.Addr) {
 	s.warnOutside(iface, a)
 	if l, taken := s.table.Except(a); taken {
@@ -249,8 +249,8 @@ func (s *leaseServer) identity(p *dhcpv4.DHCPv4, c Client) string {
 
 func nameOf(mac net.HardwareAddr) string { return "\x01" + string(mac) }
 
-// reservationOf finds a client's reservation in a subnet: by what is its own first. match is what it is reserved for, there or
-// in another subnet; "" when there is no reservation for it at all.
+// reservationOf finds a client's reservation in a subnet: by what is its own first. match is what it is
+// reserved for, there or in another subnet; "" when there is no reservation for it at all.
 func (s *leaseServer) reservationOf(p *dhcpv4.DHCPv4, c Client, agent map[byte][]byte, subnet int) (res *reservation, match string) {
 	if len(s.reserved) == 0 {
 		return nil, ""

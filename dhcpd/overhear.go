@@ -21,9 +21,9 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// Overheard is an answer of another DHCP server to a client on our wire. Only what is broadcast is heard: an answer
-// sent to the client's own hardware address does not come by on a switch, and the listener does not ask for it
-// (no promiscuous mode). Boot clients ask for broadcasts, most of the time.
+// Overheard is an answer of another DHCP server to a client on our wire. Only what is broadcast is heard: an
+// answer sent to the client's own hardware address does not come by on a switch, and the listener does not
+// ask for it (no promiscuous mode). Boot clients ask for broadcasts, most of the time.
 type Overheard struct {
 	Time      time.Time
 	Interface string
@@ -50,8 +50,8 @@ type Listener struct {
 	first map[string]*os.File // by interface
 }
 
-// Overhear opens the sockets, one per interface. heard must not block. Packets that this host sends itself are not
-// heard, so a DHCP server beside us on the same host is not either.
+// Overhear opens the sockets, one per interface. heard must not block. Packets that this host sends itself
+// are not heard, so a DHCP server beside us on the same host is not either.
 func Overhear(interfaces []string, heard func(Overheard), log *slog.Logger) (*Listener, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -183,8 +183,9 @@ func openTap(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "packets of "+name), nil
 }
 
-// toClients passes IPv4 packets to UDP port 68 that others sent. Offsets count from the IP header (RFC 791 section 3.1):
-// protocol at 9, flags and fragment offset at 6, and behind the header, whose length is in the first byte, the UDP ports.
+// toClients passes IPv4 packets to UDP port 68 that others sent. Offsets count from the IP header
+// (RFC 791 section 3.1): protocol at 9, flags and fragment offset at 6, and behind the header, whose length
+// is in the first byte, the UDP ports.
 var toClients = []bpf.Instruction{
 	bpf.LoadExtension{Num: bpf.ExtType},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.PACKET_OUTGOING, SkipTrue: 8},

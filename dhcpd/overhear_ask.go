@@ -14,12 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AskFor is how long answers are waited for. Servers ping an address before they offer it: ISC dhcpd for a second, dnsmasq for three
-// (PING_WAIT in its config.h).
+// AskFor is how long answers are waited for. Servers ping an address before they offer it: ISC dhcpd for a
+// second, dnsmasq for three (PING_WAIT in its config.h).
 const AskFor = 4500 * time.Millisecond
 
-// Ask broadcasts one DISCOVER of a UEFI machine, in the name of the interface's own card, and returns what other servers offer.
-// It takes AskFor. Nothing is taken of it. A server of this same process or host does not hear it, since packet sockets are not looped back.
+// Ask broadcasts one DISCOVER of a UEFI machine, in the name of the interface's own card, and returns what
+// other servers offer. It takes AskFor. Nothing is taken of it. A server of this same process or host does
+// not hear it, since packet sockets are not looped back.
 func Ask(ctx context.Context, name string) ([]Overheard, error) {
 	nic, err := net.InterfaceByName(name)
 	if err != nil {
@@ -93,8 +94,8 @@ func networkOrder(n uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n))
 }
 
-// datagram puts a client's message into UDP and IPv4 (RFC 768, RFC 791): from nobody to everybody. UDP's checksum is
-// left out, as IPv4 allows.
+// datagram puts a client's message into UDP and IPv4 (RFC 768, RFC 791): from nobody to everybody. UDP's
+// checksum is left out, as IPv4 allows.
 func datagram(message []byte) []byte {
 	p := make([]byte, 28, 28+len(message))
 	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP

@@ -107,8 +107,8 @@ func FuzzParseOverheard(f *testing.F) {
 	})
 }
 
-// Another DHCP server that hands out a boot file is heard with what it says; we ourselves, clients, and ordinary
-// servers' silence are not. The listener outlives an interface that goes down.
+// Another DHCP server that hands out a boot file is heard with what it says; we ourselves, clients, and
+// ordinary servers' silence are not. The listener outlives an interface that goes down.
 func TestOverhearing(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq")
 	testnet.Bridge(t, "10.77.0.1/24")

@@ -17,7 +17,8 @@ type Plan struct {
 	LeaseTime    time.Duration `yaml:"lease_time"`
 	UnknownShare int           `yaml:"unknown_share"` // percent of each subnet's pools
 	Probe        bool          `yaml:"probe"`
-	// IgnoreClientID is for machines whose firmware, iPXE and system call themselves differently: by their MAC all are one client.
+	// IgnoreClientID is for machines whose firmware, iPXE and system call themselves differently: by their
+	// MAC all are one client.
 	IgnoreClientID bool          `yaml:"ignore_client_id"`
 	Subnets        []Subnet      `yaml:"subnets"`
 	Reservations   []Reservation `yaml:"reservations"`

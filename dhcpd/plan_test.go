@@ -71,7 +71,8 @@ func TestPlanCheck(t *testing.T) {
 	}
 }
 
-// A machine may have a reservation in each subnet, and one for all others; what one of them says is not told in another subnet.
+// A machine may have a reservation in each subnet, and one for all others; what one of them says is not told
+// in another subnet.
 func TestReservationsAreForTheirSubnets(t *testing.T) {
 	const mac = "52:54:00:00:00:aa"
 	p := testPlan()

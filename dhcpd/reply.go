@@ -21,7 +21,8 @@ const (
 type Boot struct {
 	File string // name of the network boot program on our TFTP server
 	URL  string // http URL with an IP literal: a script for iPXE, a program for HTTP boot
-	// Short is a script that leads to URL, for an iPXE whose answer has no room for that. At most 127 bytes; optional.
+	// Short is a script that leads to URL, for an iPXE whose answer has no room for that. At most 127 bytes;
+	// optional.
 	Short string
 }
 
@@ -75,8 +76,8 @@ func answer(p *dhcpv4.DHCPv4, c Client, b Boot) (*dhcpv4.DHCPv4, error) {
 	return fit(r, limit(p), c.short(b))
 }
 
-// viaRelay sets the broadcast flag of an answer without an address that goes through a relay: there is none that the relay
-// could send it to (RFC 1542 section 4.1.2).
+// viaRelay sets the broadcast flag of an answer without an address that goes through a relay: there is none
+// that the relay could send it to (RFC 1542 section 4.1.2).
 func viaRelay(r *dhcpv4.DHCPv4) {
 	if addr(r.GatewayIPAddr).IsValid() && !addr(r.YourIPAddr).IsValid() {
 		r.SetBroadcast()
@@ -185,8 +186,8 @@ func limit(p *dhcpv4.DHCPv4) int {
 	return min(max(int(size)-28, minMessage), maxMessage)
 }
 
-// fit leaves out what is said elsewhere in the packet, too, then takes the short URL, which fits the file field, and then
-// leaves out what can be done without, until the answer fits.
+// fit leaves out what is said elsewhere in the packet, too, then takes the short URL, which fits the file
+// field, and then leaves out what can be done without, until the answer fits.
 func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) (*dhcpv4.DHCPv4, error) {
 	redundant := []dhcpv4.OptionCode{dhcpv4.OptionClientIdentifier, dhcpv4.OptionTFTPServerName}
 	if r.BootFileName != "" {
@@ -212,8 +213,8 @@ func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) 
 	}
 }
 
-// size is how many bytes the codec makes of an answer, but for padding. Encoding each answer once more for that took
-// a tenth of the time of an exchange (BenchmarkExchange).
+// size is how many bytes the codec makes of an answer, but for padding. Encoding each answer once more for
+// that took a tenth of the time of an exchange (BenchmarkExchange).
 func size(r *dhcpv4.DHCPv4) int {
 	n := 240 + 1 // the fixed fields with the magic cookie, and the end option
 	for _, v := range r.Options {
@@ -241,8 +242,8 @@ func destination(c Client, src netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(broadcast, clientPort)
 }
 
-// relayPort is where a relay takes answers: at giaddr, since relays may send from another of their addresses, and at the port that
-// it sent from if it says so (RFC 8357).
+// relayPort is where a relay takes answers: at giaddr, since relays may send from another of their addresses,
+// and at the port that it sent from if it says so (RFC 8357).
 func (c Client) relayPort(src netip.AddrPort) netip.AddrPort {
 	if c.RelayPort {
 		return netip.AddrPortFrom(c.Relay, src.Port())

@@ -276,7 +276,8 @@ func behind(t *testing.T, relay string) testnet.Host {
 	return far
 }
 
-// Behind a router with a DHCP relay: the lease, whatever the client's broadcast flag, and a renewal that goes round the relay.
+// Behind a router with a DHCP relay: the lease, whatever the client's broadcast flag, and a renewal that goes
+// round the relay.
 func TestRelays(t *testing.T) {
 	for relay := range relays {
 		for name, flag := range map[string][]string{"unicast": nil, "broadcast": {"-B"}} {
@@ -304,7 +305,8 @@ func TestRelays(t *testing.T) {
 	}
 }
 
-// A proxy's offer has no address that a relay could send it to. It reaches the client all the same, whatever that said of broadcasts.
+// A proxy's offer has no address that a relay could send it to. It reaches the client all the same, whatever
+// that said of broadcasts.
 func TestProxyBehindRelays(t *testing.T) {
 	for relay := range relays {
 		for name, flags := range map[string]string{"unicast": "0000", "broadcast": "8000"} {

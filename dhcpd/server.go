@@ -27,11 +27,11 @@ const (
 	// Packets that a reader takes at once.
 	batchSize = 64
 	// When several packets came at once, more will come: the next are left to gather for this long, so that a
-	// busy server wakes for twenty of them and not for each: 88 µs of CPU time for an exchange at 8,000 of them a
-	// second, without it 108. The client waits for seconds.
+	// busy server wakes for twenty of them and not for each: 88 µs of CPU time for an exchange at 8,000 of
+	// them a second, without it 108. The client waits for seconds.
 	gatherFor = time.Millisecond
-	// Room for some 5000 packets. With the kernel's default, 208 KiB, a rack of 1000 machines that is switched
-	// on at once lost 1959 DISCOVERs, and the last machine had its offer after 28 s or none at all;
+	// Room for some 5000 packets. With the kernel's default, 208 KiB, a rack of 1000 machines that is
+	// switched on at once lost 1959 DISCOVERs, and the last machine had its offer after 28 s or none at all;
 	// with this it loses none (the row boot-storm of bench).
 	receiveBuffer = 4 << 20
 	// iPXE waits two seconds for us after the DHCP server's offer and then boots without.

@@ -12,7 +12,8 @@ import (
 	"github.com/pxectl/pxectl/ipxe"
 )
 
-// How long each stretch of a boot may be silent before that is worth a word. The longest that were measured are a third of it.
+// How long each stretch of a boot may be silent before that is worth a word. The longest that were measured
+// are a third of it.
 const (
 	firmwareStarts = 3 * time.Minute // power-on to the first DHCP; large servers need more, and `why` says so
 	firmwareAsks   = 15 * time.Second
@@ -37,7 +38,8 @@ type breakdown struct {
 
 func going(stage string) breakdown { return breakdown{stage: stage, next: "wait", underWay: true} }
 
-// stopped tells how far the network boot came since a moment. A boot that has just begun anew says less than the one before it.
+// stopped tells how far the network boot came since a moment. A boot that has just begun anew says less than
+// the one before it.
 func (b boot) stopped(events []inventory.Event, from time.Time) breakdown {
 	all := traces(events, from)
 	last := b.where(&all[len(all)-1])

@@ -31,8 +31,9 @@ const (
 	aboutFirmware Subject = "firmware"
 )
 
-// What stands in the lines: one of some words, and where these are not enough, an expression. The first that fits counts, so the
-// graver ones come first. The words are looked for first, since all that a console says is held against this.
+// What stands in the lines: one of some words, and where these are not enough, an expression. The first that
+// fits counts, so the graver ones come first. The words are looked for first, since all that a console says
+// is held against this.
 var complaints = []struct {
 	about Subject
 	words []string
@@ -84,7 +85,8 @@ func containsAny(line string, words []string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(line, w) })
 }
 
-// next is the move that fits a complaint; "" when it says nothing that the place where the boot stopped does not say.
+// next is the move that fits a complaint; "" when it says nothing that the place where the boot stopped does
+// not say.
 func (c Complaint) next() string {
 	has := func(words ...string) bool { return containsAny(c.Quote, words) }
 	const (

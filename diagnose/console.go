@@ -14,8 +14,8 @@ func (b boot) complained(t *trace, br breakdown) breakdown {
 		return br
 	}
 	said := complaintOf(decisive)
-	// Firmware and boot programs complain of much that they then get over. A kernel that panics has ended, and who says the
-	// same again has not got over it.
+	// Firmware and boot programs complain of much that they then get over. A kernel that panics has ended,
+	// and who says the same again has not got over it.
 	if br.underWay && said.About != aboutPanic && decisive.Count < 2 {
 		return br
 	}
@@ -40,8 +40,8 @@ func (b boot) complained(t *trace, br breakdown) breakdown {
 	return br
 }
 
-// complaints are the event that stands for a boot, the last of the gravest, and what tells what to do: a kernel that panics for want
-// of a root has often said before why it has none.
+// complaints are the event that stands for a boot, the last of the gravest, and what tells what to do: a
+// kernel that panics for want of a root has often said before why it has none.
 func (t *trace) complaints() (decisive *inventory.Event, cause Complaint) {
 	for _, e := range t.said {
 		if decisive == nil || gravity(e) <= gravity(decisive) {

@@ -32,8 +32,8 @@ type facts struct {
 	d *inventory.Deployment
 }
 
-// withIntruder adds that somebody showed this boot's nonce who is not the agent that registered: a stranger, or the machine's own
-// agent that came after one.
+// withIntruder adds that somebody showed this boot's nonce who is not the agent that registered: a stranger,
+// or the machine's own agent that came after one.
 func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Diagnosis {
 	if m.Boot == nil {
 		return d
@@ -182,7 +182,8 @@ func Stranger(mac inventory.MAC, events []inventory.Event, now time.Time) Diagno
 
 const buildWith = "put the driver into the ramdisk (`pxectl ramdisk build --with MODULE`), and boot the machine again"
 
-// withoutDriver names the PCI devices of a base class (01 mass storage, 02 network) that nothing in the ramdisk drives.
+// withoutDriver names the PCI devices of a base class (01 mass storage, 02 network) that nothing in the
+// ramdisk drives.
 func withoutDriver(r *inventory.Report, class string) string {
 	if r == nil {
 		return ""
@@ -221,7 +222,8 @@ func withDecisive(last []inventory.Event, decisive *inventory.Event) []inventory
 	return append([]inventory.Event{*decisive}, last[1:]...)
 }
 
-// inOrder sorts events by their time: what is noted on the way is numbered a moment later than what a worker writes.
+// inOrder sorts events by their time: what is noted on the way is numbered a moment later than what a worker
+// writes.
 func inOrder(events []inventory.Event) []inventory.Event {
 	slices.SortStableFunc(events, func(a, b inventory.Event) int { return a.At.Compare(b.At) })
 	return events

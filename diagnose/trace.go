@@ -9,8 +9,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A trace is how far one network boot came: the last event of each kind of sign. What counts is the kind of an event and its
-// data, never its text.
+// A trace is how far one network boot came: the last event of each kind of sign. What counts is the kind of
+// an event and its data, never its text.
 type trace struct {
 	last time.Time // of the client's own signs
 
@@ -35,7 +35,8 @@ type trace struct {
 	deaf    *inventory.Event   // there was no console to listen to
 }
 
-// traces splits what was seen since a moment into boots, oldest first. There is always one, perhaps an empty one.
+// traces splits what was seen since a moment into boots, oldest first. There is always one, perhaps an empty
+// one.
 func traces(events []inventory.Event, from time.Time) []trace {
 	all := []trace{{}}
 	for i := range events {
@@ -143,7 +144,8 @@ func (t *trace) addHTTP(e *inventory.Event) {
 	switch {
 	case e.Data[inventory.DataAction] != "":
 		t.script, t.kernel, t.initrd, t.cut, t.system = e, nil, nil, nil, nil
-		// What was said before has not kept it from coming here, unless it is why the boot program asks again.
+		// What was said before has not kept it from coming here, unless it is why the boot program asks
+		// again.
 		t.said = slices.DeleteFunc(t.said, func(e *inventory.Event) bool { return e.Data[inventory.DataComplaint] != string(aboutIPXE) })
 	case e.Data[inventory.DataCut] != "":
 		t.cut = e

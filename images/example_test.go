@@ -10,7 +10,8 @@ import (
 	"github.com/pxectl/pxectl/images"
 )
 
-// A chunk travels compressed. It is believed when the hash of what travelled fits, and that of the bytes for the disk.
+// A chunk travels compressed. It is believed when the hash of what travelled fits, and that of the bytes for
+// the disk.
 func ExampleDecoder() {
 	raw := bytes.Repeat([]byte("an operating system\n"), 1000)
 	encoder, err := zstd.NewWriter(nil)

@@ -12,8 +12,9 @@ const HashName = "blake3"
 
 // HashChunk hashes bytes the way the manifest's sums and hashes are made: BLAKE3 with 32 bytes of output.
 //
-// The module's own Sum256 starts a goroutine for every 16 KiB. Chunks are hashed on all cores already, and the agent has
-// 64 MiB for all its work: this takes no memory at all, and as much time as the other does on one core.
+// The module's own Sum256 starts a goroutine for every 16 KiB. Chunks are hashed on all cores already, and
+// the agent has 64 MiB for all its work: this takes no memory at all, and as much time as the other does on
+// one core.
 func HashChunk(raw []byte) Hash {
 	root := subtree(raw, 0)
 	root.Flags |= guts.FlagRoot
@@ -24,8 +25,8 @@ func HashChunk(raw []byte) Hash {
 // leafSize is as many of BLAKE3's chunks as one instruction stream takes.
 const leafSize = guts.MaxSIMD * guts.ChunkSize
 
-// subtree is the node over b, whose first byte is that of chunk number counter: the left child covers the largest power of two of
-// chunks that leaves something for the right one (BLAKE3 specification, section 2.1).
+// subtree is the node over b, whose first byte is that of chunk number counter: the left child covers the
+// largest power of two of chunks that leaves something for the right one (BLAKE3 specification, section 2.1).
 func subtree(b []byte, counter uint64) guts.Node {
 	if len(b) == leafSize {
 		return guts.CompressBuffer((*[leafSize]byte)(b), leafSize, &guts.IV, counter, 0)

@@ -125,8 +125,8 @@ func (m *Manifest) Encode() ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// RawHash is the same for two images exactly when their disks are the same, however they were packed: the hash of
-// the chunks' hashes, in order, and of the size.
+// RawHash is the same for two images exactly when their disks are the same, however they were packed: the
+// hash of the chunks' hashes, in order, and of the size.
 func (m *Manifest) RawHash() Hash {
 	all := make([]byte, 0, len(m.Chunks)*len(Hash{})+8)
 	for _, c := range m.Chunks {

@@ -20,8 +20,8 @@ func Parse(data []byte) (*Manifest, error) {
 // returns can be relied on: the chunks cover the raw image exactly, in order, and their frames
 // follow one another inside the data.
 //
-// The id is that of the image whose manifest this is, known also when the manifest is refused, and empty when r broke off. The
-// text is never in memory as a whole: that of the largest image has 50 MB.
+// The id is that of the image whose manifest this is, known also when the manifest is refused, and empty when
+// r broke off. The text is never in memory as a whole: that of the largest image has 50 MB.
 func Read(r io.Reader) (m *Manifest, id string, err error) {
 	sum := sha256.New()
 	in := &source{r: r}
@@ -63,8 +63,8 @@ func read(r io.Reader) (*Manifest, error) {
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return nil, errors.New("image manifest: not a JSON object; this is not an image manifest")
 	}
-	// Chunks are checked as they come, so that a list of millions of empty ones ends at the first of them and not when
-	// memory does. All else is small, and checked as one.
+	// Chunks are checked as they come, so that a list of millions of empty ones ends at the first of them and
+	// not when memory does. All else is small, and checked as one.
 	fields := map[string]json.RawMessage{}
 	var chunks Chunks
 	for dec.More() {
@@ -128,7 +128,8 @@ func checkFormat(value json.RawMessage) error {
 	return nil
 }
 
-// expected is how many chunks an image of this size has, as far as it can be believed: it saves the list from growing.
+// expected is how many chunks an image of this size has, as far as it can be believed: it saves the list from
+// growing.
 func expected(rawSize json.RawMessage) int {
 	var size int64
 	if json.Unmarshal(rawSize, &size) != nil || size < 0 || size > MaxRawSize {

@@ -2,9 +2,9 @@ package inventory
 
 import "time"
 
-// The agent's calls, all over TLS pinned to the appliance's key, all with the header "Authorization: Bearer NONCE", and all
-// over connections that show the certificate of a key which the agent made when it started. Registration binds the boot to
-// that key: a nonce that was overheard is worth nothing from then on.
+// The agent's calls, all over TLS pinned to the appliance's key, all with the header "Authorization: Bearer
+// NONCE", and all over connections that show the certificate of a key which the agent made when it started.
+// Registration binds the boot to that key: a nonce that was overheard is worth nothing from then on.
 //
 //	POST /agent/v1/register           Registration → Registered
 //	POST /agent/v1/next               Ask → Order (held up to 20 s when there is nothing to do)
@@ -82,7 +82,8 @@ type Order struct {
 	Mode   string        `json:"mode,omitempty"`
 	Verify string        `json:"verify,omitempty"`
 	Seed   *Seed         `json:"seed,omitempty"`
-	// Targets are the disks of an erase. Each has a result of its own, that of one which failed after all others.
+	// Targets are the disks of an erase. Each has a result of its own, that of one which failed after all
+	// others.
 	Targets []DiskIdentity `json:"targets,omitempty"`
 	Quick   bool           `json:"quick,omitempty"`
 	// MaxReport is how many bytes the JSON of an inspection's report may have; 0: StrangerReport.
@@ -97,7 +98,8 @@ type OrderImage struct {
 	URL  string `json:"url"`            // of disk.zst on the boot plane: http, Range
 }
 
-// Seed is the NoCloud seed (label cidata): the four files of it, verbatim. User-data may be any bytes: gzip, too.
+// Seed is the NoCloud seed (label cidata): the four files of it, verbatim. User-data may be any bytes: gzip,
+// too.
 type Seed struct {
 	MetaData      string `json:"meta_data"`
 	UserData      []byte `json:"user_data"`
@@ -148,7 +150,8 @@ type Finished struct {
 	Partitions int     `json:"partitions"`
 	Ranges     []Range `json:"ranges"`
 	BootEntry  string  `json:"boot_entry,omitempty"` // in the firmware's menu: "Boot0003 pxectl:debian-12"
-	// Fallback is the boot loader that was copied to where firmware looks without a boot entry, because the image has none there.
+	// Fallback is the boot loader that was copied to where firmware looks without a boot entry, because the
+	// image has none there.
 	Fallback string `json:"fallback,omitempty"`
 	// Removed are the boot entries that were removed: their partitions were on the disk before.
 	Removed []string `json:"removed_entries,omitempty"`

@@ -8,9 +8,9 @@ import (
 	"unicode"
 )
 
-// What an agent says is bounded before it is kept: anybody may send it. The counts are those of the largest servers of
-// docs/security.md and some room. A string that is too long is cut, a list that is too long loses its end, and
-// Report.Problems says so: a machine with an odd serial number must be deployable, too.
+// What an agent says is bounded before it is kept: anybody may send it. The counts are those of the largest
+// servers of docs/security.md and some room. A string that is too long is cut, a list that is too long loses
+// its end, and Report.Problems says so: a machine with an odd serial number must be deployable, too.
 const (
 	// StrangerReport and KnownReport are how large the JSON of a report may be, before and after approval.
 	StrangerReport = 64 << 10
@@ -28,7 +28,8 @@ const (
 	maxListed   = 64 // warnings, boot entries, ranges, rungs of a result
 )
 
-// Text makes of what anybody may have sent a line of n bytes at most: no control characters, no half characters.
+// Text makes of what anybody may have sent a line of n bytes at most: no control characters, no half
+// characters.
 func Text(s string, n int) string {
 	const more = "…"
 	s = strings.Map(func(r rune) rune {
@@ -51,9 +52,9 @@ func words(n int, all ...*string) {
 
 var systemUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// Bounded is the report as it may be kept: each string and each list within its bound, addresses and UUID parsed, and the
-// JSON of it at most limit bytes long (32 KiB or more). What is left out is in Problems. The agent bounds what it sends, and the
-// appliance what it gets.
+// Bounded is the report as it may be kept: each string and each list within its bound, addresses and UUID
+// parsed, and the JSON of it at most limit bytes long (32 KiB or more). What is left out is in Problems. The
+// agent bounds what it sends, and the appliance what it gets.
 func (r Report) Bounded(limit int) Report {
 	var cut []string
 	r.Disks = first(r.Disks, maxDisks, "disks", &cut)

@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// large is what the largest servers of a rack report: two sockets with all their slots filled, a shelf of disks, cards with
-// many functions. The texts are as long as those that such machines have.
+// large is what the largest servers of a rack report: two sockets with all their slots filled, a shelf of
+// disks, cards with many functions. The texts are as long as those that such machines have.
 func large(disks, dimms, pci int) Report {
 	r := Report{
 		AgentVersion: "1.4.2-17-g2f1c9aa", Kernel: "6.12.57+deb13-amd64", Arch: "amd64", Firmware: "uefi", BootMAC: "b0:7b:25:00:00:01",

@@ -34,8 +34,8 @@ type DeployRequest struct {
 	UserData []byte   `json:"user_data,omitempty"` // any bytes, in JSON as base64; sealed at rest
 	SSHKeys  []string `json:"ssh_keys,omitempty"`
 	Network  string   `json:"network,omitempty"` // cloud-init network-config, verbatim
-	// AsIs says that user-data, network and keys are for a program that reads them otherwise than cloud-init: what that would
-	// ignore is no mistake then.
+	// AsIs says that user-data, network and keys are for a program that reads them otherwise than cloud-init:
+	// what that would ignore is no mistake then.
 	AsIs bool      `json:"as_is,omitempty"`
 	Disk *DiskHint `json:"disk,omitempty"`
 	// Redeploy says that the system on a deployed machine may be overwritten.
@@ -75,7 +75,8 @@ type Deployment struct {
 	ImageID   string       `json:"image_id"`
 	ImageName string       `json:"image_name"`
 	Hostname  string       `json:"hostname"`
-	// Secret holds what only the machine may see (user-data, keys, network), sealed. A failed deployment keeps it for a while, for a retry.
+	// Secret holds what only the machine may see (user-data, keys, network), sealed. A failed deployment
+	// keeps it for a while, for a retry.
 	Secret    Sealed    `json:"secret,omitempty"`
 	DiskHint  *DiskHint `json:"disk_hint,omitempty"`
 	Overwrite bool      `json:"overwrite,omitempty"`
@@ -111,7 +112,8 @@ type StepRecord struct {
 	Error    string    `json:"error,omitempty"`
 }
 
-// Runs says whether a deployment or a release is under way. last is the machine's current or last one, or nil.
+// Runs says whether a deployment or a release is under way. last is the machine's current or last one, or
+// nil.
 func (m Machine) Runs(last *Deployment) bool {
 	return (m.State == Deploying || m.State == Cleaning) && last != nil && last.Outcome == Running
 }

@@ -37,8 +37,8 @@ func (id DiskIdentity) Is(d Disk) bool {
 	}
 }
 
-// Find lists the disks that may be the chosen one. Of several that say the same of themselves, as cheap ones do, it is the
-// one that is plugged in where the chosen one was.
+// Find lists the disks that may be the chosen one. Of several that say the same of themselves, as cheap ones
+// do, it is the one that is plugged in where the chosen one was.
 func (id DiskIdentity) Find(disks []Disk) []Disk {
 	found := slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return !id.Is(d) })
 	if len(found) < 2 || id.ByPath == "" {
@@ -64,8 +64,8 @@ func (id DiskIdentity) Said() string {
 	}
 }
 
-// virtualMedia are drives that a BMC pretends (iDRAC, iLO, AMI, ATEN, OpenBMC's gadgets), by vendor and model. A
-// "Virtual Disk" is none: hypervisors and RAID controllers call their disks so.
+// virtualMedia are drives that a BMC pretends (iDRAC, iLO, AMI, ATEN, OpenBMC's gadgets), by vendor and
+// model. A "Virtual Disk" is none: hypervisors and RAID controllers call their disks so.
 var virtualMedia = regexp.MustCompile(`(?i)\b(virtual (cd|dvd|floppy|media|hdisk|usb)|lun \d+ media|file-(stor|cd) gadget)|^(idrac|ilo|hp ilo|aten virtual)\b`)
 
 // Unfit says why nothing is ever written to a disk, or "" when it may be.
@@ -85,7 +85,8 @@ func (d Disk) Unfit() string {
 	return ""
 }
 
-// special are block devices that hold a system only where somebody planned it, by the kernel's names for them.
+// special are block devices that hold a system only where somebody planned it, by the kernel's names for
+// them.
 var special = []struct {
 	name *regexp.Regexp
 	what string
@@ -99,7 +100,8 @@ var special = []struct {
 	{regexp.MustCompile(`^(ublkb|nullb)\d`), "a device of a program"},
 }
 
-// Special says what kind of device it is that is written to only when it is named, or "" for an ordinary disk.
+// Special says what kind of device it is that is written to only when it is named, or "" for an ordinary
+// disk.
 func (d Disk) Special() string {
 	for _, s := range special {
 		if s.name.MatchString(d.Name) {
@@ -109,8 +111,8 @@ func (d Disk) Special() string {
 	return ""
 }
 
-// Candidates are the disks that may be written to without being named. Several paths to one disk are none of them the disk
-// alone.
+// Candidates are the disks that may be written to without being named. Several paths to one disk are none of
+// them the disk alone.
 func Candidates(disks []Disk) []Disk {
 	return slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return d.unfitAmong(disks) != "" || d.Special() != "" })
 }
@@ -127,8 +129,9 @@ func (d Disk) unfitAmong(disks []Disk) string {
 	return ""
 }
 
-// sameDisk says whether two entries are paths to one disk. Only a fabric has such: a SATA disk and an NVMe disk on PCI Express have a
-// cable each, and what two of them share is the maker's carelessness. So is a WWN that disks of different serials share.
+// sameDisk says whether two entries are paths to one disk. Only a fabric has such: a SATA disk and an NVMe
+// disk on PCI Express have a cable each, and what two of them share is the maker's carelessness. So is a WWN
+// that disks of different serials share.
 func sameDisk(a, b Disk) bool {
 	switch {
 	case !a.onFabric() || !b.onFabric():
@@ -154,8 +157,9 @@ func (d Disk) onFabric() bool {
 	return false
 }
 
-// WorldwideName is a worldwide name, or "" for what makers put where they assigned none: zeros, one digit all over, or
-// zeros but for a digit or two. A real one has the 24 bits of its maker (SPC-4 section 7.8.6) and a number.
+// WorldwideName is a worldwide name, or "" for what makers put where they assigned none: zeros, one digit all
+// over, or zeros but for a digit or two. A real one has the 24 bits of its maker (SPC-4 section 7.8.6) and a
+// number.
 func WorldwideName(wwn string) string {
 	digits := wwn
 	for _, prefix := range []string{"0x", "naa.", "eui.", "uuid."} {
@@ -193,7 +197,8 @@ func ChooseDisk(disks []Disk, hint *DiskHint, need uint64) (Disk, error) {
 	return candidates[0], nil
 }
 
-// Foreign names the signatures on a disk that tell of somebody's data: whatever is more than an empty partition table.
+// Foreign names the signatures on a disk that tell of somebody's data: whatever is more than an empty
+// partition table.
 func (d Disk) Foreign() []string {
 	var found []string
 	for _, s := range d.Content {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A DiskHint is the operator's choice of a disk: every field that is set must match. Its keys and operators are those
-// of Ironic's root device hints, so that they can be taken over as they are.
+// A DiskHint is the operator's choice of a disk: every field that is set must match. Its keys and operators
+// are those of Ironic's root device hints, so that they can be taken over as they are.
 //
 // A field is a value, or an operator, a space and a value. Text is compared without regard to case:
 //
@@ -20,12 +20,13 @@ import (
 //	<all-in> qemu nvme         contains each of these words
 //	<or> S1 <or> S2            is one of these
 //
-// Size is compared with ==, !=, >=, <=, > and <; it has a unit (MB, GB, TB, MiB, GiB, TiB), and is in GiB without
-// one, as in Ironic. "== 480GB" is any disk that is 480 when rounded to as many digits. Rotational is true or false.
-// Ironic's "=", which means >= there, is refused.
+// Size is compared with ==, !=, >=, <=, > and <; it has a unit (MB, GB, TB, MiB, GiB, TiB), and is in GiB
+// without one, as in Ironic. "== 480GB" is any disk that is 480 when rounded to as many digits. Rotational is
+// true or false. Ironic's "=", which means >= there, is refused.
 //
-// A disk with an extended WWN (32 digits) is found by the first 16 of them, too, as udev and Ironic name it in "wwn"; its
-// whole WWN is "wwn_with_extension", the rest "wwn_vendor_extension". "by_path" takes every name that udev gives a disk.
+// A disk with an extended WWN (32 digits) is found by the first 16 of them, too, as udev and Ironic name it
+// in "wwn"; its whole WWN is "wwn_with_extension", the rest "wwn_vendor_extension". "by_path" takes every
+// name that udev gives a disk.
 type DiskHint struct {
 	Name               string `json:"name,omitempty"`
 	Serial             string `json:"serial,omitempty"`
@@ -83,7 +84,8 @@ func cutPrefix(prefix string) func(string) string {
 	return func(s string) string { return strings.TrimPrefix(s, prefix) }
 }
 
-// ParseDiskHint reads "serial=S1", "size>=400GB,rotational=false", "model=<in> samsung" or a bare device name.
+// ParseDiskHint reads "serial=S1", "size>=400GB,rotational=false", "model=<in> samsung" or a bare device
+// name.
 func ParseDiskHint(s string) (DiskHint, error) {
 	var h DiskHint
 	fields := h.fields()
@@ -175,8 +177,8 @@ func (h DiskHint) tellsApart() bool {
 	return h.Name != "" || h.Serial != "" || h.WWN != "" || h.WWNWithExtension != "" || h.ByPath != ""
 }
 
-// extension cuts the WWN of 32 digits (NAA 6, SPC-4 section 7.8.6.5.4) in two, as udev does: the name, and what the vendor adds
-// to it.
+// extension cuts the WWN of 32 digits (NAA 6, SPC-4 section 7.8.6.5.4) in two, as udev does: the name, and
+// what the vendor adds to it.
 func (d Disk) extension() (name, extension string) {
 	digits := strings.TrimPrefix(d.WWN, "0x")
 	if len(digits) != 32 || !strings.HasPrefix(d.WWN, "0x") {
@@ -188,8 +190,8 @@ func (d Disk) extension() (name, extension string) {
 // ataTarget ends udev's newer names of ATA disks: the drive on the port, or behind a port multiplier.
 var ataTarget = regexp.MustCompile(`(-ata-\d+)\.\d+(\.0)?$`)
 
-// paths are all names that udev gives the place of a disk: beside today's the older ones, which it keeps for who wrote them
-// down.
+// paths are all names that udev gives the place of a disk: beside today's the older ones, which it keeps for
+// who wrote them down.
 func (d Disk) paths() []string {
 	paths := []string{d.ByPath}
 	switch {
@@ -213,7 +215,8 @@ func cutOperator(s string) (op, value string) {
 	return "", s
 }
 
-// matchAny matches one of several names of the same thing. That it is none of them holds only when it is not any.
+// matchAny matches one of several names of the same thing. That it is none of them holds only when it is not
+// any.
 func matchAny(want string, have []string, tidy func(string) string) (bool, error) {
 	op, _ := cutOperator(want)
 	not := strings.HasSuffix(op, "!=")

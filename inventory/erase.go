@@ -16,7 +16,8 @@ type Erased struct {
 	Checked int      `json:"checked"`          // places that were read back
 	Bytes   uint64   `json:"bytes"`
 	TookMS  int64    `json:"took_ms"`
-	// Removed are the entries of the firmware's boot menu that were removed, since their partitions were on the disk.
+	// Removed are the entries of the firmware's boot menu that were removed, since their partitions were on
+	// the disk.
 	Removed []string `json:"removed_entries,omitempty"`
 }
 

@@ -23,7 +23,8 @@ const (
 	KindTFTP      EventKind = "tftp"      // a transfer by TFTP
 )
 
-// Keys of an event's data. A value is text. Where a key says no more, it is there when something is so, as "yes".
+// Keys of an event's data. A value is text. Where a key says no more, it is there when something is so, as
+// "yes".
 const (
 	// Of several kinds.
 	DataBytes     = "bytes"     // how many were sent
@@ -102,11 +103,11 @@ type Event struct {
 	Text    string            `json:"text"` // one line for people
 	Actor   string            `json:"actor,omitempty"`
 	Data    map[string]string `json:"data,omitempty"`
-	// Of what repeats itself without anything else happening to the machine, one event is kept: the last, with how often
-	// it was seen and when first.
+	// Of what repeats itself without anything else happening to the machine, one event is kept: the last,
+	// with how often it was seen and when first.
 	Count int       `json:"count,omitempty"` // 0: once
 	Since time.Time `json:"since,omitzero"`
-	// Wire says, until the event is stored, that anybody on the provisioning network can cause it: such events have a quota
-	// of their own, and push out only their like.
+	// Wire says, until the event is stored, that anybody on the provisioning network can cause it: such
+	// events have a quota of their own, and push out only their like.
 	Wire bool `json:"-"`
 }

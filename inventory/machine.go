@@ -56,16 +56,16 @@ type Machine struct {
 	NoncesAfter Serial `json:"nonces_after,omitzero"`
 
 	Deployment DeploymentID `json:"deployment,omitempty"` // the current or the last one
-	// Image is the name of the one that Deployment writes or wrote, while the machine is being deployed or deployed. It is filled in
-	// for those who ask, and not stored.
+	// Image is the name of the one that Deployment writes or wrote, while the machine is being deployed or
+	// deployed. It is filled in for those who ask, and not stored.
 	Image     string   `json:"image,omitempty"`
 	Failure   *Failure `json:"failure,omitempty"`
 	LastProof string   `json:"last_proof,omitempty"` // the event that ended the last waiting step
 }
 
-// Boot is one network boot of a machine whose agent has registered. Its nonce was in the boot script, in the clear; the first
-// agent that shows it spends it, and binds the boot to the key that its connection proved to hold. Whoever shows the nonce
-// without that key is somebody else.
+// Boot is one network boot of a machine whose agent has registered. Its nonce was in the boot script, in the
+// clear; the first agent that shows it spends it, and binds the boot to the key that its connection proved to
+// hold. Whoever shows the nonce without that key is somebody else.
 type Boot struct {
 	Nonce        Serial    `json:"nonce"`
 	BootID       string    `json:"boot_id"` // /proc/sys/kernel/random/boot_id
@@ -76,8 +76,8 @@ type Boot struct {
 	Reported     bool      `json:"reported,omitempty"` // this agent's report is stored
 }
 
-// A Serial numbers the nonces of an appliance in the order of their issue, which no clock has a say in: by the appliance's start, and
-// from 1 since then.
+// A Serial numbers the nonces of an appliance in the order of their issue, which no clock has a say in: by
+// the appliance's start, and from 1 since then.
 type Serial struct {
 	Start uint32 `json:"start"`
 	Count uint64 `json:"count"`
@@ -101,8 +101,8 @@ type Power struct {
 // BMC is how a machine's management controller is reached. Empty user and password mean
 // the appliance's defaults.
 type BMC struct {
-	// Address is an IP address, or IP:port when the port is not 623. A person or a rule has accepted it: nothing is sent
-	// to any other. No two machines have the same.
+	// Address is an IP address, or IP:port when the port is not 623. A person or a rule has accepted it:
+	// nothing is sent to any other. No two machines have the same.
 	Address    string `json:"address,omitempty"`
 	User       string `json:"user,omitempty"`
 	Password   Sealed `json:"password,omitempty"`

@@ -2,7 +2,8 @@ package inventory
 
 import "errors"
 
-// A Code tells programs what kind of problem they met; the CLI's exit code and the API's HTTP status follow from it.
+// A Code tells programs what kind of problem they met; the CLI's exit code and the API's HTTP status follow
+// from it.
 type Code string
 
 const (

@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// Parsed is the registration as it is kept: a MAC in its one form, a boot id that the kernel could have made, a UUID or none, and a
-// version that fits on a line. What is none of these is an error, so that nothing of it is noted.
+// Parsed is the registration as it is kept: a MAC in its one form, a boot id that the kernel could have made,
+// a UUID or none, and a version that fits on a line. What is none of these is an error, so that nothing of it
+// is noted.
 func (r Registration) Parsed() (Registration, error) {
 	mac, err := ParseMAC(string(r.MAC))
 	if err != nil {

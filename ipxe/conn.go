@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How slowly an answer may be taken: what is behind leastRate for longer than slack is cut. A disk that is written meanwhile does not
-// hold up an agent's reading, so nobody honest is this slow: firmware on a busy emulator takes 100 times as much.
+// How slowly an answer may be taken: what is behind leastRate for longer than slack is cut. A disk that is
+// written meanwhile does not hold up an agent's reading, so nobody honest is this slow: firmware on a busy
+// emulator takes 100 times as much.
 const (
 	leastRate = 4 << 10 // bytes a second
 	slack     = 30 * time.Second
@@ -74,9 +75,9 @@ func (c *limitedConn) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// ReadFrom sends r with the socket corked (tcp(7)): only full segments leave until the end of r. Each sendfile ends in the middle of a
-// segment when the socket's buffer is full; uncorked, that rest goes out on its own. A download of 1 GiB was at 0.72 of nginx (with
-// tcp_nopush) before, and is at its side now.
+// ReadFrom sends r with the socket corked (tcp(7)): only full segments leave until the end of r. Each
+// sendfile ends in the middle of a segment when the socket's buffer is full; uncorked, that rest goes out on
+// its own. A download of 1 GiB was at 0.72 of nginx (with tcp_nopush) before, and is at its side now.
 func (c *limitedConn) ReadFrom(r io.Reader) (sent int64, err error) {
 	whole, ok := r.(*io.LimitedReader)
 	if ok {
@@ -117,7 +118,8 @@ func (c *limitedConn) Close() error {
 	return c.TCPConn.Close()
 }
 
-// abort closes without waiting for what was not taken. Its server's goroutine sees the end of it and gives it back.
+// abort closes without waiting for what was not taken. Its server's goroutine sees the end of it and gives it
+// back.
 func (c *limitedConn) abort() {
 	_ = c.TCPConn.SetLinger(0)
 	_ = c.TCPConn.Close()

@@ -16,10 +16,11 @@ const (
 	idleEnough = 5 * time.Second
 )
 
-// LimitConns bounds the connections that l hands out, for each client address and in all, and how slowly an answer may be taken.
-// When an address has all that it may have, or when there are too many in all, the connection on which nothing has moved for longest
-// is closed for the new one: its own, or that of the address which has most. So whoever opens thousands of connections, and sends
-// nothing or takes nothing, closes his own, and another machine is always accepted.
+// LimitConns bounds the connections that l hands out, for each client address and in all, and how slowly an
+// answer may be taken. When an address has all that it may have, or when there are too many in all, the
+// connection on which nothing has moved for longest is closed for the new one: its own, or that of the
+// address which has most. So whoever opens thousands of connections, and sends nothing or takes nothing,
+// closes his own, and another machine is always accepted.
 func LimitConns(l net.Listener) net.Listener {
 	return &limitedListener{Listener: l, most: maxConns, rate: leastRate, grace: slack, clients: map[netip.Addr]map[*limitedConn]struct{}{}}
 }
@@ -59,7 +60,8 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// take counts a connection, and says which other one it takes the place of. ok is false when there is none that may go.
+// take counts a connection, and says which other one it takes the place of. ok is false when there is none
+// that may go.
 func (l *limitedListener) take(c *limitedConn) (victim *limitedConn, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -92,7 +92,8 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 	}
 }
 
-// TestFullHouse: strangers hold all the connections that there may be, in each of the ways there are, and a machine boots.
+// TestFullHouse: strangers hold all the connections that there may be, in each of the ways there are, and a
+// machine boots.
 func TestFullHouse(t *testing.T) {
 	ramdisk := filepath.Join(t.TempDir(), "initrd")
 	if err := os.WriteFile(ramdisk, nil, 0o644); err != nil {
@@ -150,7 +151,8 @@ func TestFullHouse(t *testing.T) {
 	}
 }
 
-// TestSlowReaderIsCut: who takes less than the least rate loses the connection, and who takes it steadily gets all.
+// TestSlowReaderIsCut: who takes less than the least rate loses the connection, and who takes it steadily
+// gets all.
 func TestSlowReaderIsCut(t *testing.T) {
 	const size = 64 << 20 // more than the socket's buffers hold
 	ramdisk := filepath.Join(t.TempDir(), "initrd")

@@ -11,8 +11,9 @@ import (
 // The names are those of the Debian package, and the ones that DHCP and TFTP hand out.
 const (
 	BIOS = "undionly.kpxe" // keeps the PXE stack of the ROM that loaded it, so it drives every NIC that can PXE
-	// Native is for a BIOS whose ROM is an iPXE already. undionly.kpxe would drive the card through that ROM's own
-	// UNDI, which works with QEMU's and is known to fail with others (danderson/pixiecore#63); this one has drivers of its own.
+	// Native is for a BIOS whose ROM is an iPXE already. undionly.kpxe would drive the card through that
+	// ROM's own UNDI, which works with QEMU's and is known to fail with others (danderson/pixiecore#63); this
+	// one has drivers of its own.
 	Native = "ipxe.pxe"
 	X64    = "snponly.efi" // only the NIC it was loaded from, by the firmware's driver: never "initialising devices" for minutes
 	// NativeX64 has drivers of its own for all NICs. Nobody gets it unless a rule says so.

@@ -107,7 +107,8 @@ func (t *Template) fill(server netip.AddrPort, p Params, b Boot, plain string) (
 	return out.Bytes(), checkScript(out.String())
 }
 
-// checkScript finds what would end a script early. A label that goto cannot find does, and on a BIOS the disk boots then.
+// checkScript finds what would end a script early. A label that goto cannot find does, and on a BIOS the disk
+// boots then.
 func checkScript(s string) error {
 	if !strings.HasPrefix(s, magic) {
 		return fmt.Errorf("begins with %s: a script's first line is %q", quoted(s), strings.TrimSpace(magic))

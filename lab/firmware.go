@@ -91,8 +91,8 @@ func boardArgs(m Machine, dir, accel string) []string {
 	}
 	args := []string{"-machine", machine, "-accel", accel, "-cpu", cpu}
 	if m.arm() {
-		// This processor has no instruction for random numbers. With the firmware's, the kernel has some from the
-		// start; without, the agent's first DHCP packet waits minutes for one.
+		// This processor has no instruction for random numbers. With the firmware's, the kernel has some from
+		// the start; without, the agent's first DHCP packet waits minutes for one.
 		args = append(args, "-device", "virtio-rng-pci")
 	}
 	if files, ok := m.flash(); ok {

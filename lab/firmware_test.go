@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// Each firmware is what its word promises: the board, the flash, the ROM that stays or goes, the clients that are left.
+// Each firmware is what its word promises: the board, the flash, the ROM that stays or goes, the clients that
+// are left.
 func TestFirmwareOnTheCommandLine(t *testing.T) {
 	tests := []struct {
 		firmware, nic string

@@ -344,9 +344,10 @@ func (m *machine) stopped() {
 	m.on, m.pid = false, 0
 }
 
-// QEMU writes a serial port byte by byte, and each byte takes as much of the socket's buffer as 768 would in one piece: by
-// default it is full after 278 bytes. Then the UART is busy, and Linux gives a byte up after 10 ms (wait_for_xmitr), which
-// a busy host does not keep. This is room for 40,000, the whole of what a kernel says at its start.
+// QEMU writes a serial port byte by byte, and each byte takes as much of the socket's buffer as 768 would in
+// one piece: by default it is full after 278 bytes. Then the UART is busy, and Linux gives a byte up after 10
+// ms (wait_for_xmitr), which a busy host does not keep. This is room for 40,000, the whole of what a kernel
+// says at its start.
 const childBuffer = 16 << 20
 
 // socketPair is a connection between us and a child: no path, so no stale socket and no

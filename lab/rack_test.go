@@ -178,7 +178,8 @@ func TestRack(t *testing.T) {
 	if err := rack.Kill(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// The SOL session ended with the rack. Its nsenter is this test's own process, outside the rack: wait for it.
+	// The SOL session ended with the rack. Its nsenter is this test's own process, outside the rack: wait for
+	// it.
 	_ = sol.Wait()
 	if left := processesWith(c.Dir); len(left) > 0 {
 		t.Errorf("after kill -9 these are left: %q", left)

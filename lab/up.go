@@ -57,8 +57,9 @@ func Up(ctx context.Context, c Config) (*Rack, error) {
 	return r, nil
 }
 
-// ownDir makes a directory that nobody else may enter, or makes sure that the one that is there is ours and so closed. Then nobody
-// can have put a link in it, or can: the default is below /var/tmp, where everybody may make directories.
+// ownDir makes a directory that nobody else may enter, or makes sure that the one that is there is ours and
+// so closed. Then nobody can have put a link in it, or can: the default is below /var/tmp, where everybody
+// may make directories.
 func ownDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
@@ -238,8 +239,8 @@ func (r *Rack) Power(ctx context.Context, machine, action string) error {
 	return err
 }
 
-// SlowDisk makes a machine's first disk slow to write to, from now on and over power cycles, or with nil fast again. It holds
-// open what would be over before anybody looks: a deployment in the middle of its writing.
+// SlowDisk makes a machine's first disk slow to write to, from now on and over power cycles, or with nil fast
+// again. It holds open what would be over before anybody looks: a deployment in the middle of its writing.
 func (r *Rack) SlowDisk(ctx context.Context, machine string, slow *SlowDisk) error {
 	_, err := ask(ctx, r.Dir, request{Do: "slow-disk", Machine: machine, Slow: slow})
 	return err

@@ -36,14 +36,15 @@ func ParseAddress(s string) (netip.AddrPort, error) {
 	return ap, nil
 }
 
-// Addresses that no host has: RFC 1122 section 3.2.1.3 (a) and RFC 1112 section 4. The second holds the broadcast address.
+// Addresses that no host has: RFC 1122 section 3.2.1.3 (a) and RFC 1112 section 4. The second holds the
+// broadcast address.
 var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 	reserved    = netip.MustParsePrefix("240.0.0.0/4")
 )
 
-// Canonical is the one form in which an address is kept and compared: ::ffff:192.0.2.7, 192.0.2.7:623 and 192.0.2.7 are
-// one BMC. The port stands there only when it is not the usual one.
+// Canonical is the one form in which an address is kept and compared: ::ffff:192.0.2.7, 192.0.2.7:623 and
+// 192.0.2.7 are one BMC. The port stands there only when it is not the usual one.
 func Canonical(s string) (string, error) {
 	ap, err := ParseAddress(s)
 	switch {
@@ -55,7 +56,8 @@ func Canonical(s string) (string, error) {
 	return ap.String(), nil
 }
 
-// What IPMI 2.0 takes at most, in bytes: sections 22.28 (Set User Name), 22.30 (Set User Password) and 22.25 (Set Channel Security Keys).
+// What IPMI 2.0 takes at most, in bytes: sections 22.28 (Set User Name), 22.30 (Set User Password) and 22.25
+// (Set Channel Security Keys).
 const (
 	maxUser     = 16
 	maxPassword = 20
@@ -78,8 +80,8 @@ func CheckPassword(password string) error {
 	return nil
 }
 
-// ParseKg reads the key K_g as people write it: text of up to 20 bytes, or 0x and up to 40 hexadecimal digits, as ipmitool's -k and -y
-// take them. The error does not tell it.
+// ParseKg reads the key K_g as people write it: text of up to 20 bytes, or 0x and up to 40 hexadecimal
+// digits, as ipmitool's -k and -y take them. The error does not tell it.
 func ParseKg(s string) (string, error) {
 	key := s
 	if digits, ok := strings.CutPrefix(s, "0x"); ok {

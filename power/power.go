@@ -68,11 +68,11 @@ type BMC interface {
 
 // A Console is a BMC that also has a serial console, which one session at a time can have.
 type Console interface {
-	// Console copies both ways until ctx ends (nil), in returns io.EOF (nil) or the BMC hangs up (an error). A
-	// console that another session has is taken over.
+	// Console copies both ways until ctx ends (nil), in returns io.EOF (nil) or the BMC hangs up (an error).
+	// A console that another session has is taken over.
 	Console(ctx context.Context, in io.Reader, out io.Writer) error
-	// Listen copies what the machine says to out until ctx ends (nil) or the BMC hangs up (an error). It takes the
-	// console from nobody: ErrTaken.
+	// Listen copies what the machine says to out until ctx ends (nil) or the BMC hangs up (an error). It
+	// takes the console from nobody: ErrTaken.
 	Listen(ctx context.Context, out io.Writer) error
 }
 

@@ -63,7 +63,8 @@ func TestOneReadingIsNotBelieved(t *testing.T) {
 	}
 }
 
-// A shared NIC's link is lost when the machine powers itself off, so that already the first reading is not answered.
+// A shared NIC's link is lost when the machine powers itself off, so that already the first reading is not
+// answered.
 func TestAMachineThatPowersItselfOff(t *testing.T) {
 	b := &powertest.BMC{}
 	b.Set(true)

@@ -37,8 +37,9 @@ func On(ctx context.Context, b BMC, p Pace) error {
 	return until(ctx, b, ActOn, true, 0, p.withDefaults())
 }
 
-// AwaitOff is Off for a machine that was told to power itself off, and gets that long for it before the BMC does it.
-// A BMC that shares the machine's NIC may be deaf from the first reading then, so silence counts from here, too.
+// AwaitOff is Off for a machine that was told to power itself off, and gets that long for it before the BMC
+// does it. A BMC that shares the machine's NIC may be deaf from the first reading then, so silence counts
+// from here, too.
 func AwaitOff(ctx context.Context, b BMC, itself time.Duration, p Pace) error {
 	return until(ctx, b, ActOff, false, itself, p.withDefaults())
 }
@@ -99,11 +100,11 @@ func late(ended error, act Action, want bool, last error) error {
 	return fmt.Errorf("power %s: not seen to be %s: %w", act, word, ended)
 }
 
-// AssertBoot sets the boot device and reads it back. When it was not kept, it sets it
-// again; when that does not help and once was asked for, it sets it persistently. It
-// returns what finally stands, which the caller compares (a persistent override must be taken back
-// later), and an error that is ErrNotKept when that is not what was asked for. A BMC that took the device and refuses
-// to tell it is doubt and no error: what is returned is Unread then.
+// AssertBoot sets the boot device and reads it back. When it was not kept, it sets it again; when that does
+// not help and once was asked for, it sets it persistently. It returns what finally stands, which the caller
+// compares (a persistent override must be taken back later), and an error that is ErrNotKept when that is not
+// what was asked for. A BMC that took the device and refuses to tell it is doubt and no error: what is
+// returned is Unread then.
 func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	p = p.withDefaults()
 	rungs := []Boot{want, want}

@@ -6,10 +6,10 @@
 // server: files are small and in memory, writing is refused, and a kernel or an
 // image belongs on HTTP.
 //
-// A request costs no transfer until its client has acknowledged the first answer, and so proved its address (exchange.go).
-// Then pin/tftp sends the file: it reads and writes by a connection of ours (engine.go). That library has no
-// windowsize (RFC 7440) and ignores the timeout option, so a client that asks for those
-// gets a slower transfer, not a failed one; docs/decisions/0002-tftp-windowsize.md has what
-// that costs. A client whose transfer stalls gets smaller blocks at its next try, and of one
-// that floods the port the kernel drops most requests for a minute (floodfilter.go).
+// A request costs no transfer until its client has acknowledged the first answer, and so proved its address
+// (exchange.go). Then pin/tftp sends the file: it reads and writes by a connection of ours (engine.go). That
+// library has no windowsize (RFC 7440) and ignores the timeout option, so a client that asks for those gets a
+// slower transfer, not a failed one; docs/decisions/0002-tftp-windowsize.md has what that costs. A client
+// whose transfer stalls gets smaller blocks at its next try, and of one that floods the port the kernel drops
+// most requests for a minute (floodfilter.go).
 package tftpd

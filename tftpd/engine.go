@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// An engineConn is what the library takes for its socket. Only transfers whose client has proved its address reach it, and
-// of each one packet for each that the library sent: it may not be given more, since in this mode (one port for all
-// transfers) it panics at a packet that arrives when a transfer has just ended.
+// An engineConn is what the library takes for its socket. Only transfers whose client has proved its address
+// reach it, and of each one packet for each that the library sent: it may not be given more, since in this
+// mode (one port for all transfers) it panics at a packet that arrives when a transfer has just ended.
 //
-// The library tells transfers apart by the text of their clients' addresses. Ours carry the transfer's number as their zone.
+// The library tells transfers apart by the text of their clients' addresses. Ours carry the transfer's number
+// as their zone.
 type engineConn struct {
 	local net.Addr
 	sent  func(id uint64, packet []byte) // what the library sends

@@ -13,9 +13,10 @@ import (
 	"github.com/pin/tftp/v3/netascii"
 )
 
-// A request costs no transfer, no goroutine and no socket until its client has acknowledged the first answer to it, and so
-// proved that it is where it says: anybody can send requests from addresses of others. Until then it is an entry in a table.
-// When the table is full the oldest entry goes; firmware that is there acknowledges within milliseconds.
+// A request costs no transfer, no goroutine and no socket until its client has acknowledged the first answer
+// to it, and so proved that it is where it says: anybody can send requests from addresses of others. Until
+// then it is an entry in a table. When the table is full the oldest entry goes; firmware that is there
+// acknowledges within milliseconds.
 const (
 	maxUnproven = 8192
 	// An answer to nobody is sent again twice, and not at all during a flood: firmware asks again by itself.
@@ -160,8 +161,8 @@ func (x *exchanges) add(e *exchange) {
 	}
 }
 
-// oldest is the unproven exchange that is to go: the address's own when it has too many, else anybody's when there are
-// too many; nil when there is room.
+// oldest is the unproven exchange that is to go: the address's own when it has too many, else anybody's when
+// there are too many; nil when there is room.
 func (x *exchanges) oldest(of netip.Addr, most int) *exchange {
 	if own := x.unproven[of]; len(own) >= most {
 		return own[0]

@@ -14,16 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A request costs a hundredth of a millisecond, so a client that sends as fast as it can would leave less room for others. What the kernel
-// drops costs nearly nothing.
+// A request costs a hundredth of a millisecond, so a client that sends as fast as it can would leave less
+// room for others. What the kernel drops costs nearly nothing.
 
 const (
-	// A machine sends two to five while it boots, so that a router which hides a hundred machines is far below this, too. Over ten seconds,
-	// since a slow host that is flooded gets round to a few hundred requests in one.
+	// A machine sends two to five while it boots, so that a router which hides a hundred machines is far
+	// below this, too. Over ten seconds, since a slow host that is flooded gets round to a few hundred
+	// requests in one.
 	floodRequests = 20_000 // from one address
 	floodWindow   = 10 * time.Second
 	shutFor       = time.Minute
-	// One in so many of its requests is heard all the same: a flood may come from somebody who forges a machine's address.
+	// One in so many of its requests is heard all the same: a flood may come from somebody who forges a
+	// machine's address.
 	heardOneIn = 16
 	maxShut    = 32
 	maxCounted = 4096 // addresses: a flood of made-up ones starts the count anew
@@ -81,7 +83,8 @@ func (s *floodFilter) readmit(client netip.Addr) {
 	}
 }
 
-// empty throws away what is in the queue, nearly all of which is the flood's: a slow host would have seconds of work with it. Firmware asks again.
+// empty throws away what is in the queue, nearly all of which is the flood's: a slow host would have seconds
+// of work with it. Firmware asks again.
 func (s *floodFilter) empty() {
 	_ = s.conn.Control(func(fd uintptr) {
 		buf := make([]byte, 1)
@@ -122,8 +125,9 @@ func (s *floodFilter) attachLocked() error {
 	return nil
 }
 
-// filter passes what has the opcode of a read or write request (RFC 1350 section 5: 1 and 2), of some addresses one in heardOneIn. Offsets
-// count from the UDP header, of 8 bytes; negative ones (SKF_NET_OFF of linux/filter.h) from the IP header, whose source is at 12.
+// filter passes what has the opcode of a read or write request (RFC 1350 section 5: 1 and 2), of some
+// addresses one in heardOneIn. Offsets count from the UDP header, of 8 bytes; negative ones (SKF_NET_OFF of
+// linux/filter.h) from the IP header, whose source is at 12.
 func filter(shut []netip.Addr) []bpf.Instruction {
 	const (
 		udpHeader = 8

@@ -30,8 +30,8 @@ func rackFor(t *testing.T, cfg Config) (testnet.Host, *Server, chan Transfer) {
 	return h, s, done
 }
 
-// A stranger asks from thousands of addresses that are not his, for a quarter of a minute's worth of transfers. They
-// cost none, and a machine boots beside them.
+// A stranger asks from thousands of addresses that are not his, for a quarter of a minute's worth of
+// transfers. They cost none, and a machine boots beside them.
 func TestForgedRequestsCostNoTransfer(t *testing.T) {
 	testnet.Need(t, "ip", "curl")
 	h, s, done := rackFor(t, Config{MaxTransfers: 64})

@@ -13,7 +13,8 @@ const (
 	headers = 20 + 8 + 4
 )
 
-// mtus remembers the MTU of interfaces for a while, since asking the kernel for each request would cost more than the rest of it.
+// mtus remembers the MTU of interfaces for a while, since asking the kernel for each request would cost more
+// than the rest of it.
 type mtus struct {
 	mu    sync.Mutex
 	since time.Time

@@ -29,8 +29,9 @@ func Normalise(raw string) string {
 	return strings.Join(kept, "/")
 }
 
-// Meant is the longest of the names that a client asks for with rubbish behind it: BIOS ROMs read DHCP option 67 on into the next
-// option. Of that one's code, length and first byte one at least is no printable character; other names have none.
+// Meant is the longest of the names that a client asks for with rubbish behind it: BIOS ROMs read DHCP option
+// 67 on into the next option. Of that one's code, length and first byte one at least is no printable
+// character; other names have none.
 func Meant(raw string, names []string) (name string, ok bool) {
 	raw = strings.TrimLeft(raw, `/\`)
 	for _, n := range names {

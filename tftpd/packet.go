@@ -24,7 +24,8 @@ const (
 // maxRequest is what a request may have: 512 bytes by RFC 2347, and twice that to be lenient.
 const maxRequest = 1024
 
-// A refusal is what a client is told: RFC 1350 section 5. Never an error's own text: it may name paths of this host.
+// A refusal is what a client is told: RFC 1350 section 5. Never an error's own text: it may name paths of
+// this host.
 type refusal struct {
 	code uint16
 	text string
@@ -84,8 +85,8 @@ func parseRequest(b []byte) (w wish, write bool, err error) {
 	return w, write, nil
 }
 
-// blockSize is the size of the blocks that a client is sent: 512 where it asks for none (RFC 1350), or for none that
-// there is (RFC 2348); most is what it may have.
+// blockSize is the size of the blocks that a client is sent: 512 where it asks for none (RFC 1350), or for
+// none that there is (RFC 2348); most is what it may have.
 func (w wish) blockSize(most int) (size int, asked bool) {
 	n, err := strconv.Atoi(w.options["blksize"])
 	if err != nil || n < minBlock || n > 65464 {
@@ -94,8 +95,8 @@ func (w wish) blockSize(most int) (size int, asked bool) {
 	return min(n, most), true
 }
 
-// accepted are the options that the client is told we go by, with their values. The size of a file is not told in
-// netascii, where it is not known before it is sent.
+// accepted are the options that the client is told we go by, with their values. The size of a file is not
+// told in netascii, where it is not known before it is sent.
 func (w wish) accepted(most, size int) map[string]string {
 	told := map[string]string{}
 	if block, asked := w.blockSize(most); asked {

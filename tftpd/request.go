@@ -98,8 +98,8 @@ func (s *Server) request(ctx context.Context, raw []byte, from netip.AddrPort, l
 	s.send(e.port, e.Client, e.Server, e.last)
 }
 
-// again answers a request that came before, and whose answer was perhaps lost, as it was answered then. One of a client
-// whose transfer runs was late, and is no wish to begin anew.
+// again answers a request that came before, and whose answer was perhaps lost, as it was answered then. One
+// of a client whose transfer runs was late, and is no wish to begin anew.
 func (s *Server) again(raw []byte, from netip.AddrPort, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

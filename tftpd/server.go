@@ -43,8 +43,8 @@ const (
 	// An Opener has what it opens in memory.
 	openTimeout = time.Second
 
-	// Ports that transfers leave from. A client that uses one port again and again is not mistaken for who it was before,
-	// and who forges an address must guess more.
+	// Ports that transfers leave from. A client that uses one port again and again is not mistaken for who it
+	// was before, and who forges an address must guess more.
 	transferPorts = 32
 	// Goroutines that read requests.
 	requestReaders = 4
@@ -296,7 +296,8 @@ func (s *Server) stop() {
 	}
 }
 
-// send sends a packet from the address that the client asked. One that cannot be sent is as one that was lost.
+// send sends a packet from the address that the client asked. One that cannot be sent is as one that was
+// lost.
 func (s *Server) send(p *port, to netip.AddrPort, from netip.Addr, b []byte) {
 	var oob []byte
 	if from.Is4() && !from.IsMulticast() && from != netip.AddrFrom4([4]byte{255, 255, 255, 255}) {

@@ -173,7 +173,8 @@ func TestRefusals(t *testing.T) {
 			if strings.Contains(err.Error(), "secret") {
 				t.Errorf("get %q: error %q names a path of the server", c.ask, err)
 			}
-			// iPXE waits for this answer before it goes on. A client that got none would have asked again after 5 s.
+			// iPXE waits for this answer before it goes on. A client that got none would have asked again
+			// after 5 s.
 			if took := time.Since(start); took > 4*time.Second {
 				t.Errorf("get %q: refused after %v, want at once", c.ask, took)
 			}

@@ -102,8 +102,8 @@ func (s *stalls) end(a *attempt, well bool) {
 	}
 }
 
-// stepDown takes a client one step down when its transfer has stalled. Attempts that ran side by side with the
-// same block size are one experience.
+// stepDown takes a client one step down when its transfer has stalled. Attempts that ran side by side with
+// the same block size are one experience.
 func (s *stalls) stepDown(a *attempt) {
 	moved := a.moved.Load()
 	if a.counted || a.block == minBlock || moved == 0 || s.now().Sub(time.Unix(0, moved)) < stallTime {

@@ -34,8 +34,8 @@ func (s *Server) readAnswers(ctx context.Context, p *port) {
 	}
 }
 
-// answer takes what a client says to a transfer. What does not fit is not answered: an ERROR never is (RFC 1350 section
-// 7), and what came late would only confuse a client that goes on.
+// answer takes what a client says to a transfer. What does not fit is not answered: an ERROR never is
+// (RFC 1350 section 7), and what came late would only confuse a client that goes on.
 func (s *Server) answer(p *port, from netip.AddrPort, b []byte, now time.Time) {
 	if len(b) < 4 || b[0] != 0 {
 		return
@@ -207,8 +207,8 @@ func (s *Server) refuse(e *exchange, why error) {
 	s.settle(e, why)
 }
 
-// dropUnproven forgets a request of a client that has not proved itself, for another one. During a flood of them the log
-// says so, and not the timeline.
+// dropUnproven forgets a request of a client that has not proved itself, for another one. During a flood of
+// them the log says so, and not the timeline.
 func (s *Server) dropUnproven(e *exchange, now time.Time) {
 	s.exchanges.leaveUnproven(e)
 	e.settled = true

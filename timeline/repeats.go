@@ -8,9 +8,9 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A machine that loops through its boot for days causes the same few events again and again. Each is stored once, with a count,
-// so that they do not push out what happened before. An event of the machine's worker (a state, a step, a proof) ends a row of
-// repeats, so the packets of the next boot are events of their own.
+// A machine that loops through its boot for days causes the same few events again and again. Each is stored
+// once, with a count, so that they do not push out what happened before. An event of the machine's worker (a
+// state, a step, a proof) ends a row of repeats, so the packets of the next boot are events of their own.
 const (
 	maxRepeatOwners = 4096 // past it, as in a flood of invented MACs, all rows begin anew
 	maxRepeatKeys   = 64   // of one owner; a boot has fewer

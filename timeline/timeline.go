@@ -14,25 +14,27 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// Events queue up and are written together, so a storm of packets costs one fsync per tick and not one per packet.
+// Events queue up and are written together, so a storm of packets costs one fsync per tick and not one per
+// packet.
 const (
 	queueSize = 4096
 	batchSize = 512
 	tickEvery = 200 * time.Millisecond
-	// maxRounds bounds the batches of one commit to twice what can be queued, so that losses are logged in time.
+	// maxRounds bounds the batches of one commit to twice what can be queued, so that losses are logged in
+	// time.
 	maxRounds = 2 * queueSize / batchSize
 	drainTime = 500 * time.Millisecond
 
-	// Events of many strangers are written once a second, and only the newest: the store keeps few of them anyway. Of 20,000
-	// packets a second nine tenths are never written.
+	// Events of many strangers are written once a second, and only the newest: the store keeps few of them
+	// anyway. Of 20,000 packets a second nine tenths are never written.
 	strangersQueue = 4 * queueSize
 	strangersKept  = 2000
 	fewStrangers   = 512
 	strangersEvery = time.Second
 )
 
-// A Timeline queues events and writes them to the store. Note and Wait are for any goroutine. Run and Drain are for one, Drain
-// after Run.
+// A Timeline queues events and writes them to the store. Note and Wait are for any goroutine. Run and Drain
+// are for one, Drain after Run.
 type Timeline struct {
 	store     *boltdb.Store
 	log       *slog.Logger
@@ -56,8 +58,8 @@ type Timeline struct {
 	more chan struct{} // closed when last grows
 }
 
-// New returns a timeline that continues after the event with the number last. owner finds the machine of a MAC; it returns ""
-// when there is none.
+// New returns a timeline that continues after the event with the number last. owner finds the machine of a
+// MAC; it returns "" when there is none.
 func New(store *boltdb.Store, log *slog.Logger, last uint64, owner func(inventory.MAC) inventory.MachineID) *Timeline {
 	return &Timeline{
 		store: store, log: log, owner: owner, now: time.Now, last: last, more: make(chan struct{}),
@@ -122,8 +124,8 @@ func (t *Timeline) Drain() error {
 	return nil
 }
 
-// commit writes what is queued, in transactions of PerTransaction events, until ctx ends. Events that could not be written stay
-// pending, and the queue fills up behind them.
+// commit writes what is queued, in transactions of PerTransaction events, until ctx ends. Events that could
+// not be written stay pending, and the queue fills up behind them.
 func (t *Timeline) commit(ctx context.Context) error {
 	if n := t.lost.Swap(0); n > 0 {
 		t.log.Warn("timeline: more events than can be written; some were dropped", "dropped", n)

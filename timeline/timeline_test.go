@@ -193,7 +193,8 @@ func strangerSays(i int, text string) inventory.Event {
 	return packet(inventory.MAC(fmt.Sprintf("52:54:02:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, text)
 }
 
-// What a flood of strangers says is written once a second, the newest of it, and it displaces no machine's packet.
+// What a flood of strangers says is written once a second, the newest of it, and it displaces no machine's
+// packet.
 func TestAFloodOfStrangersWaits(t *testing.T) {
 	tl, store := newRecorder(t)
 	tl.now = func() time.Time { return noon }

@@ -195,7 +195,8 @@ type hinted struct {
 
 func (h *hinted) Unwrap() error { return h.error }
 
-// insist repeats a call until it is answered. It gives up when the nonce is dead, the order gone, or ctx over.
+// insist repeats a call until it is answered. It gives up when the nonce is dead, the order gone, or ctx
+// over.
 func (a *Agent) insist(ctx context.Context, what string, call func() error) error {
 	const longest = 10 * time.Second
 	wait := a.backoff()

@@ -232,7 +232,8 @@ func TestDeadNonce(t *testing.T) {
 	}
 }
 
-// An agent whose machine lost power in mid-work comes back while its predecessor still counts as being at work.
+// An agent whose machine lost power in mid-work comes back while its predecessor still counts as being at
+// work.
 func TestRegistersWhenItsPredecessorIsGone(t *testing.T) {
 	a := newAppliance(t)
 	a.orders = []inventory.Order{inspect, reboot}

@@ -14,9 +14,10 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// makeBootable puts the new system into the firmware's menu, gives it a loader that firmware finds without, and names what may keep it from
-// starting. Little of that fails the order: most firmware starts the system anyway, and whether it did is for the deployment's last step to
-// say. It fails when there is neither a boot entry nor such a loader, although the image has one. It may close dev.
+// makeBootable puts the new system into the firmware's menu, gives it a loader that firmware finds without,
+// and names what may keep it from starting. Little of that fails the order: most firmware starts the system
+// anyway, and whether it did is for the deployment's last step to say. It fails when there is neither a boot
+// entry nor such a loader, although the image has one. It may close dev.
 func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inventory.Finished) error {
 	_, err := os.Stat(a.EFI)
 	uefi := err == nil
@@ -57,7 +58,8 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	return nil
 }
 
-// rivals names what is on other disks that could get in the new system's way, and returns the partitions there that boot entries may name.
+// rivals names what is on other disks that could get in the new system's way, and returns the partitions
+// there that boot entries may name.
 func (a *Agent) rivals(name string, signs disk.Signs, uefi bool, done *inventory.Finished) (others [][16]byte) {
 	disks, err := a.Disks()
 	if err != nil {
@@ -101,7 +103,8 @@ func (a *Agent) makeEntry(name string, order inventory.Order, esp disk.ESP, othe
 
 func (a *Agent) vars() efi.Vars { return efi.Vars{Dir: filepath.Join(a.EFI, "efivars")} }
 
-// remember keeps which partitions a disk has that is about to be cleared, for the boot entries that name them.
+// remember keeps which partitions a disk has that is about to be cleared, for the boot entries that name
+// them.
 func (a *Agent) remember(dev *disk.Device) {
 	signs := disk.ReadSigns(dev, dev.Size, dev.Sector, runtime.GOARCH)
 	a.mu.Lock()

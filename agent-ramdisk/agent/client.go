@@ -38,8 +38,8 @@ type Client struct {
 	http   *http.Client
 }
 
-// NewClient makes a client that trusts the pinned key and nothing else, and a key of its own that ties this boot to it: it is in
-// memory alone, and ends with the boot.
+// NewClient makes a client that trusts the pinned key and nothing else, and a key of its own that ties this
+// boot to it: it is in memory alone, and ends with the boot.
 func NewClient(p Params) (*Client, error) {
 	own, err := selfSigned()
 	if err != nil {
@@ -105,8 +105,8 @@ func (c *Client) call(ctx context.Context, path string, in, out any) error {
 	})
 }
 
-// manifest fetches an image's manifest and holds it against the image's id. A refusal of what came whole is final, and returned
-// beside an error that asking again may mend.
+// manifest fetches an image's manifest and holds it against the image's id. A refusal of what came whole is
+// final, and returned beside an error that asking again may mend.
 func (c *Client) manifest(ctx context.Context, id string) (m *images.Manifest, refused, err error) {
 	err = c.do(ctx, http.MethodGet, "/agent/v1/images/"+id+"/manifest", nil, func(r io.Reader) error {
 		var got string

@@ -15,11 +15,13 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// sideBySide is how many disks are erased at a time. Drives do most of the work themselves; what we hold for each is 8 MiB.
+// sideBySide is how many disks are erased at a time. Drives do most of the work themselves; what we hold for
+// each is 8 MiB.
 const sideBySide = 8
 
-// eraseDisks erases the disks of an order side by side. What was erased is reported at once: its record shall not depend on the other disks. A
-// failure ends the order for the appliance, and so waits until all disks have ended.
+// eraseDisks erases the disks of an order side by side. What was erased is reported at once: its record shall
+// not depend on the other disks. A failure ends the order for the appliance, and so waits until all disks
+// have ended.
 func (a *Agent) eraseDisks(ctx context.Context, order inventory.Order) error {
 	a.Settle(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -144,7 +146,8 @@ func (a *Agent) eraseDisk(ctx context.Context, target *inventory.DiskIdentity, q
 	return erased, nil
 }
 
-// forgetErased removes the boot entries of the old system. That they are left is no reason to call the disk not erased.
+// forgetErased removes the boot entries of the old system. That they are left is no reason to call the disk
+// not erased.
 func (a *Agent) forgetErased(name string, done *inventory.Erased) {
 	var err error
 	if done.Removed, err = a.forget(name); err != nil {
@@ -197,7 +200,8 @@ func (e *erasing) end(i int, well bool) {
 	e.tell(e.progress())
 }
 
-// progress counts the bytes of all disks. Its phase says by which rungs disks are being erased, and how many are not any more.
+// progress counts the bytes of all disks. Its phase says by which rungs disks are being erased, and how many
+// are not any more.
 func (e *erasing) progress() inventory.Progress {
 	var p inventory.Progress
 	var rungs []string

@@ -65,7 +65,8 @@ func TestErase(t *testing.T) {
 	}
 }
 
-// Several disks are erased at once. One that fails keeps none of the others from being erased, nor from being reported.
+// Several disks are erased at once. One that fails keeps none of the others from being erased, nor from being
+// reported.
 func TestEraseSideBySide(t *testing.T) {
 	const size, disks = 8 << 20, sideBySide + 2
 	a := newAppliance(t)

@@ -25,8 +25,9 @@ type loaderFile struct {
 // maxLoader bounds one; GRUB with everything built in has about 4 MiB.
 const maxLoader = 16 << 20
 
-// copyFallback copies an image's boot loader to where firmware looks for one without a boot entry, and reads it back from the medium. The
-// kernel writes the filesystem, and another reader judges it. It closes dev: nobody can mount a partition of a disk that is held.
+// copyFallback copies an image's boot loader to where firmware looks for one without a boot entry, and reads
+// it back from the medium. The kernel writes the filesystem, and another reader judges it. It closes dev:
+// nobody can mount a partition of a disk that is held.
 func (a *Agent) copyFallback(dev *disk.Device, esp disk.ESP, done *inventory.Finished) error {
 	if err := dev.Close(); err != nil {
 		return err
@@ -56,8 +57,9 @@ func (a *Agent) copyFallback(dev *disk.Device, esp disk.ESP, done *inventory.Fin
 	return nil
 }
 
-// loaderFiles reads what is to be copied, the loader itself last. Shim looks for its second stage and its key manager in the directory that
-// it was started from, so they come too. Its fallback program (fbx64.efi) does not: it would make boot entries of its own and reset the machine.
+// loaderFiles reads what is to be copied, the loader itself last. Shim looks for its second stage and its key
+// manager in the directory that it was started from, so they come too. Its fallback program (fbx64.efi) does
+// not: it would make boot entries of its own and reset the machine.
 func loaderFiles(v *fat.Volume, loader, fallback string) ([]loaderFile, error) {
 	dir := func(path string) string { return path[:strings.LastIndexByte(path, '\\')+1] }
 	from, to := dir(loader), dir(fallback)
@@ -78,8 +80,8 @@ func loaderFiles(v *fat.Volume, loader, fallback string) ([]loaderFile, error) {
 	return append(files, loaderFile{fallback, data}), err
 }
 
-// writeLoader writes the files. The last one, which firmware starts, gets its name when all is written: there is none
-// that is cut short. What was made goes again when something fails, such as for lack of room.
+// writeLoader writes the files. The last one, which firmware starts, gets its name when all is written: there
+// is none that is cut short. What was made goes again when something fails, such as for lack of room.
 func writeLoader(dir string, files []loaderFile) (err error) {
 	var made []string
 	defer func() {

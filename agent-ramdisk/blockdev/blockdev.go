@@ -217,8 +217,9 @@ func (d *Device) CanDiscard() bool {
 	return d.Block && err == nil && strings.TrimSpace(string(most)) != "0"
 }
 
-// Discard tells the disk that nothing from off to its end is needed, in pieces: one call for a large disk can outlast every
-// time-out on its way. done is told how far it is; it may be nil. What the disk reads like afterwards is the disk's choice.
+// Discard tells the disk that nothing from off to its end is needed, in pieces: one call for a large disk can
+// outlast every time-out on its way. done is told how far it is; it may be nil. What the disk reads like
+// afterwards is the disk's choice.
 func (d *Device) Discard(ctx context.Context, off int64, done func(int64)) error {
 	const piece = 64 << 30
 	for ; off < d.Size && ctx.Err() == nil; off += piece {

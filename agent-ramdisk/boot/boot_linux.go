@@ -48,8 +48,8 @@ func MountEFI() {
 	}
 }
 
-// MountESP mounts an EFI system partition for writing, and returns where, and the function that takes it off again. The kernel
-// lets nobody mount a partition of a disk that somebody holds.
+// MountESP mounts an EFI system partition for writing, and returns where, and the function that takes it off
+// again. The kernel lets nobody mount a partition of a disk that somebody holds.
 func MountESP(disk string, number int) (dir string, unmount func() error, err error) {
 	device, err := partition("/sys/class/block", disk, number)
 	if err != nil {
@@ -58,7 +58,8 @@ func MountESP(disk string, number int) (dir string, unmount func() error, err er
 	if dir, err = os.MkdirTemp("", "esp-"); err != nil {
 		return "", nil, err
 	}
-	// What names a distribution's loader may have is in ASCII; the kernel's own default would ask for one more module on some.
+	// What names a distribution's loader may have is in ASCII; the kernel's own default would ask for one
+	// more module on some.
 	const options = "codepage=437,iocharset=ascii"
 	if err := unix.Mount(filepath.Join("/dev", device), dir, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
 		_ = os.Remove(dir)

@@ -78,8 +78,8 @@ func (c *Children) Shells(device string, busy func(bool)) error {
 	}
 }
 
-// shell opens the terminal anew each time: when a shell ends, the kernel hangs its terminal up for all who had
-// it open.
+// shell opens the terminal anew each time: when a shell ends, the kernel hangs its terminal up for all who
+// had it open.
 func (c *Children) shell(device string, busy func(bool)) error {
 	tty, err := os.OpenFile(device, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {

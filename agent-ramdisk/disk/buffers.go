@@ -22,16 +22,18 @@ const (
 	wrongTries = 4
 )
 
-// workerBuffers are what one worker fetches and decodes into: at most 8 MiB. They are most of the memory that a write takes,
-// whatever the image. They lie outside of the heap, which the collector would let grow to twice of that.
+// workerBuffers are what one worker fetches and decodes into: at most 8 MiB. They are most of the memory that
+// a write takes, whatever the image. They lie outside of the heap, which the collector would let grow to
+// twice of that.
 type workerBuffers struct {
 	raw, frame []byte
 	memory     []byte
 	decoder    *images.Decoder
 }
 
-// workers is how many fetch, decode and write at once. It is more than there are cores: while one waits for the disk or the
-// network, another has work. All together stay within 64 MiB: the manifest of an image of 1 TiB takes half of that by itself.
+// workers is how many fetch, decode and write at once. It is more than there are cores: while one waits for
+// the disk or the network, another has work. All together stay within 64 MiB: the manifest of an image of 1
+// TiB takes half of that by itself.
 func workers(chunks int) int {
 	const (
 		most, least = 6, 2

@@ -62,7 +62,8 @@ func TestDelta(t *testing.T) {
 		name, disk            string
 		kept, fetched, zeroed int
 	}{
-		// The first and the last chunk hold the labels that are cleared before; the last one is beyond the disk's last MiB here.
+		// The first and the last chunk hold the labels that are cleared before; the last one is beyond the
+		// disk's last MiB here.
 		{"the same", "aab..cd.ef", 9, 1, 0},
 		{"two differ", "aaX..cd.Yf", 7, 3, 0},
 		{"zeros to be made", "aabXXcd.ef", 7, 1, 2},

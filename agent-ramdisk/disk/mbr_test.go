@@ -98,7 +98,8 @@ func TestMBR(t *testing.T) {
 	}
 }
 
-// TestTablesAsTheKernelReadsThem: a GPT counts where the MBR says so, and one that nothing else contradicts is given an MBR that does.
+// TestTablesAsTheKernelReadsThem: a GPT counts where the MBR says so, and one that nothing else contradicts
+// is given an MBR that does.
 func TestTablesAsTheKernelReadsThem(t *testing.T) {
 	need(t, "sgdisk", "sfdisk", "partx")
 	const size = 70 << 20

@@ -15,8 +15,8 @@ import (
 	"github.com/pxectl/pxectl/images"
 )
 
-// TestMemory reads the manifest of the largest image that there may be, and writes it, with chunks that cannot be compressed, in a process
-// of its own, and looks at the most that it ever had in memory.
+// TestMemory reads the manifest of the largest image that there may be, and writes it, with chunks that
+// cannot be compressed, in a process of its own, and looks at the most that it ever had in memory.
 func TestMemory(t *testing.T) {
 	if dir := os.Getenv("PXECTL_MEMORY_TEST"); dir != "" {
 		writeLarge(t, dir)

@@ -60,8 +60,8 @@ var magics = []struct {
 	{"md", 4096, "\xfc\x4e\x2b\xa9"}, // metadata 1.2
 }
 
-// farCopies are where magics lie that clearing the edges does not reach, each within a block of 4096 bytes. A copy is
-// enough for a tool that repairs, and for some for a system to be found.
+// farCopies are where magics lie that clearing the edges does not reach, each within a block of 4096 bytes. A
+// copy is enough for a tool that repairs, and for some for a system to be found.
 var farCopies = func() (offsets []int64) {
 	for _, m := range magics {
 		if block := m.offset / 4096 * 4096; block >= edge && !slices.Contains(offsets, block) {

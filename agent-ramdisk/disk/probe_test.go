@@ -88,8 +88,9 @@ func FuzzProbe(f *testing.F) {
 	})
 }
 
-// TestPrepareClearsCopies: a signature has copies, which a tool that repairs finds it by. The places are those of the programs that
-// write them: cryptsetup's docs/on-disk-format-luks2, btrfs_sb_offset, bdev_label_positions of Ceph, md_p.h, mkswap.
+// TestPrepareClearsCopies: a signature has copies, which a tool that repairs finds it by. The places are
+// those of the programs that write them: cryptsetup's docs/on-disk-format-luks2, btrfs_sb_offset,
+// bdev_label_positions of Ceph, md_p.h, mkswap.
 func TestPrepareClearsCopies(t *testing.T) {
 	const disk = 1001 << 30
 	const part = 600 << 30 // of the partition that the disk has

@@ -27,8 +27,8 @@ type ESP struct {
 	First, Sectors uint64
 	Signature      [16]byte // the partition's GUID, or the four bytes of an MBR's disk
 	MBR            bool
-	// Fallback says that there is the loader that firmware starts without an entry of its own (section 3.5.1.1 of
-	// the UEFI specification). Loader is that one, or another one that is there, or "".
+	// Fallback says that there is the loader that firmware starts without an entry of its own (section
+	// 3.5.1.1 of the UEFI specification). Loader is that one, or another one that is there, or "".
 	Fallback bool
 	Loader   string
 }
@@ -99,8 +99,8 @@ func guidText(g [16]byte) string {
 	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(g[:]), le.Uint16(g[4:]), le.Uint16(g[6:]), g[8:10], g[10:])
 }
 
-// Rivals says what on another disk of the machine may be started, or taken for a part of the system, instead of what is
-// on this one.
+// Rivals says what on another disk of the machine may be started, or taken for a part of the system, instead
+// of what is on this one.
 func (s Signs) Rivals(disk string, other Signs, uefi bool) (warnings []string) {
 	const clear = "; clear that disk, or take it out, if it is not wanted"
 	for _, id := range other.ids {

@@ -216,8 +216,8 @@ func (j *job) bring(ctx context.Context, h *workerBuffers, c images.Chunk) error
 	return nil
 }
 
-// readBack checks a chunk on the medium. One that is wrong is written once more: a disk that said that it reads zeros
-// and does not is mended so, and a bad medium shows itself a second time.
+// readBack checks a chunk on the medium. One that is wrong is written once more: a disk that said that it
+// reads zeros and does not is mended so, and a bad medium shows itself a second time.
 func (j *job) readBack(ctx context.Context, h *workerBuffers, c images.Chunk) error {
 	if j.kept[c.Index] {
 		return nil
@@ -261,9 +261,9 @@ func (j *job) check(h *workerBuffers, c images.Chunk) error {
 	return nil
 }
 
-// Resembles says whether enough of the image lies on the disk for a delta write to pay: an earlier deployment of it or of
-// one like it, or a write that was interrupted. It looks at sixteen chunks all over the image; an empty disk and another
-// system have none of them.
+// Resembles says whether enough of the image lies on the disk for a delta write to pay: an earlier deployment
+// of it or of one like it, or a write that was interrupted. It looks at sixteen chunks all over the image; an
+// empty disk and another system have none of them.
 func (d *Device) Resembles(m *images.Manifest) bool {
 	const looks, enough = 16, 2
 	// Zeros say nothing, and labels differ on every disk.

@@ -19,8 +19,9 @@ const (
 	sampleSize = 64 << 10
 )
 
-// discardProved discards the whole disk and says whether it reads zeros now. Nothing but trying tells: the kernel dropped
-// the flag that disks used to claim it with. So marks are written all over the disk before, and must be gone after.
+// discardProved discards the whole disk and says whether it reads zeros now. Nothing but trying tells: the
+// kernel dropped the flag that disks used to claim it with. So marks are written all over the disk before,
+// and must be gone after.
 func (d *Device) discardProved() (discarded, zeros bool, err error) {
 	if !d.CanDiscard() {
 		return false, false, nil

@@ -15,8 +15,9 @@ import (
 // prefix is what labels of our entries begin with.
 const prefix = "pxectl:"
 
-// Forget removes the entries, whoever made them, that start something from partitions that were on a disk before it was erased or overwritten
-// (gone) and are on no disk now (alive): some firmware waits half a minute for each. It returns how the firmware's menu called them.
+// Forget removes the entries, whoever made them, that start something from partitions that were on a disk
+// before it was erased or overwritten (gone) and are on no disk now (alive): some firmware waits half a
+// minute for each. It returns how the firmware's menu called them.
 func (v Vars) Forget(gone [][16]byte, alive func(signature [16]byte) bool) (removed []string, err error) {
 	all, err := v.options()
 	if err != nil {
@@ -39,8 +40,9 @@ func (v Vars) Forget(gone [][16]byte, alive func(signature [16]byte) bool) (remo
 	return removed, v.setOrder(slices.DeleteFunc(order, func(n uint16) bool { return slices.Contains(numbers, n) }))
 }
 
-// stale decides which entries go. One that names no partition stays: a network card, what is built into the firmware, a whole disk. So
-// does one that names a partition that was never seen: its disk may be out for a day.
+// stale decides which entries go. One that names no partition stays: a network card, what is built into the
+// firmware, a whole disk. So does one that names a partition that was never seen: its disk may be out for a
+// day.
 func stale(all map[uint16]Option, gone [][16]byte, alive func([16]byte) bool) (numbers []uint16) {
 	for n, o := range all {
 		p := o.partition
@@ -60,9 +62,9 @@ func menuName(n uint16, o Option) string {
 	return optionName(n) + " " + string(label[:min(len(label), most)])
 }
 
-// SetBoot makes an entry "pxectl:NAME" that starts a file of a partition, and returns how the firmware's menu calls it, and those that it
-// removed: entries of ours go whose partition is this one, or on none of the machine's disks any more (alive says so), whatever is
-// remembered of it. Doing it again changes nothing.
+// SetBoot makes an entry "pxectl:NAME" that starts a file of a partition, and returns how the firmware's menu
+// calls it, and those that it removed: entries of ours go whose partition is this one, or on none of the
+// machine's disks any more (alive says so), whatever is remembered of it. Doing it again changes nothing.
 //
 // The entry stands behind the network entries at the head of BootOrder, and before every system on a disk and
 // the firmware's shell: a machine that asks the network first goes on doing so.

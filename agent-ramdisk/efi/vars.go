@@ -27,7 +27,8 @@ const (
 // Vars are the firmware's variables: Linux' efivarfs, or a folder that looks like it.
 type Vars struct{ Dir string }
 
-// Present says whether there are any: not when the machine started by BIOS, or its kernel may not ask the firmware.
+// Present says whether there are any: not when the machine started by BIOS, or its kernel may not ask the
+// firmware.
 func (v Vars) Present() bool {
 	entries, err := os.ReadDir(v.Dir)
 	return err == nil && len(entries) > 0
@@ -69,8 +70,9 @@ func (v Vars) remove(name string) error {
 	return nil
 }
 
-// unlock takes the immutable flag away, which efivarfs sets on variables that it does not know to be harmless. Where there is
-// no variable yet, or a filesystem without flags, what follows says more than an error here.
+// unlock takes the immutable flag away, which efivarfs sets on variables that it does not know to be
+// harmless. Where there is no variable yet, or a filesystem without flags, what follows says more than an
+// error here.
 func (v Vars) unlock(name string) {
 	f, err := os.Open(v.path(name))
 	if err != nil {

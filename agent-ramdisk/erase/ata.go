@@ -24,7 +24,8 @@ const (
 	ataPIOOut  = 5
 )
 
-// ataCDB wraps an ATA command into ATA PASS-THROUGH(16), 85h (SAT-3 section 12.2.2). Data is one sector or nothing.
+// ataCDB wraps an ATA command into ATA PASS-THROUGH(16), 85h (SAT-3 section 12.2.2). Data is one sector or
+// nothing.
 func ataCDB(command, protocol uint8) []byte {
 	cdb := make([]byte, 16)
 	cdb[0], cdb[1] = 0x85, protocol<<1
@@ -38,7 +39,8 @@ func ataCDB(command, protocol uint8) []byte {
 	return cdb
 }
 
-// ataSecurity is what IDENTIFY DEVICE says of the security feature set (ACS-3 section 7.12.7, words 82, 89, 90 and 128).
+// ataSecurity is what IDENTIFY DEVICE says of the security feature set (ACS-3 section 7.12.7, words 82, 89,
+// 90 and 128).
 type ataSecurity struct {
 	supported, enabled, locked, frozen, expired, enhanced bool
 	normally, thoroughly                                  time.Duration // how long a normal and an enhanced erase take
@@ -65,8 +67,8 @@ func eraseTime(w uint16) time.Duration {
 // password is for as long as the erase takes; the drive forgets it with its data.
 const password = "pxectl-erase"
 
-// passwordBlock is the data of SECURITY SET PASSWORD, ERASE UNIT and DISABLE PASSWORD (ACS-3 tables 147 to 151): the
-// identifier in bit 0 of word 0 is user, and for an erase bit 1 is enhanced.
+// passwordBlock is the data of SECURITY SET PASSWORD, ERASE UNIT and DISABLE PASSWORD (ACS-3 tables 147 to
+// 151): the identifier in bit 0 of word 0 is user, and for an erase bit 1 is enhanced.
 func passwordBlock(enhanced bool) []byte {
 	b := make([]byte, 512)
 	if enhanced {

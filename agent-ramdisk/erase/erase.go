@@ -119,7 +119,8 @@ func (d *disk) erase(ctx context.Context) (*inventory.Erased, error) {
 	panic("the ladder has no last rung")
 }
 
-// discard tells the disk that nothing on it is needed. What it reads like afterwards is the disk's choice: prove looks.
+// discard tells the disk that nothing on it is needed. What it reads like afterwards is the disk's choice:
+// prove looks.
 func (d *disk) discard(ctx context.Context) error {
 	if !d.Block {
 		return passed("it is no block device")

@@ -56,7 +56,8 @@ const (
 	sanitizeCrypto = 4
 )
 
-// Secure erase settings of Format NVM, Base 1.4 section 5.23, CDW10 bits 11:9. 0 is a format that erases nothing.
+// Secure erase settings of Format NVM, Base 1.4 section 5.23, CDW10 bits 11:9. 0 is a format that erases
+// nothing.
 const (
 	eraseUser   = 1
 	eraseCrypto = 2
@@ -68,7 +69,8 @@ func identify(cns, nsid uint32) nvmeCommand {
 	return nvmeCommand{opcode: nvmeIdentify, nsid: nsid, cdw10: cns, timeoutMS: 30_000}
 }
 
-// sanitizeLog asks for the Sanitize Status log page, 81h (Base 1.4 section 5.14.1.9.2): 512 bytes, counted in dwords from 0.
+// sanitizeLog asks for the Sanitize Status log page, 81h (Base 1.4 section 5.14.1.9.2): 512 bytes, counted in
+// dwords from 0.
 func sanitizeLog() nvmeCommand {
 	return nvmeCommand{opcode: nvmeGetLogPage, nsid: nvmeAll, cdw10: 0x81 | (512/4-1)<<16, timeoutMS: 30_000}
 }
@@ -264,8 +266,8 @@ func (d *disk) nvmeFormat(ctx context.Context) error {
 	return err
 }
 
-// tell tells how far the drive says that it is. It adds the seconds, so that a drive that says nothing for long, or
-// never, is not taken for a dead one.
+// tell tells how far the drive says that it is. It adds the seconds, so that a drive that says nothing for
+// long, or never, is not taken for a dead one.
 func (d *disk) tell(rung string, done float64, began time.Time) {
 	d.progress(rung, min(uint64(done*float64(d.Size))+uint64(time.Since(began).Seconds()), uint64(d.Size)), uint64(d.Size))
 }

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// edge is cleared and read back at both ends: boot code, the partition tables (both GPT places, with sectors of 512
-	// and of 4096 bytes) and most labels lie there.
+	// edge is cleared and read back at both ends: boot code, the partition tables (both GPT places, with
+	// sectors of 512 and of 4096 bytes) and most labels lie there.
 	edge = 1 << 20
 	// spread is how many places in between are read back, at random so that no disk can know them.
 	spread = 512

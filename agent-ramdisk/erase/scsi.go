@@ -139,7 +139,8 @@ const (
 	scsiExit      = 0x1f // leave the failure mode
 )
 
-// sanitizeCDB makes a SANITIZE, 48h, that returns at once (IMMED) and lets the drive out of a failed one (AUSE).
+// sanitizeCDB makes a SANITIZE, 48h, that returns at once (IMMED) and lets the drive out of a failed one
+// (AUSE).
 func sanitizeCDB(action uint8, parameters int) []byte {
 	cdb := make([]byte, 10)
 	cdb[0], cdb[1] = 0x48, 0x80|0x20|action
@@ -177,7 +178,8 @@ func (d *disk) scsiSanitize(ctx context.Context) error {
 	return passed("the drive does not sanitize: %v", why)
 }
 
-// awaitSanitize asks until the drive is ready again: NOT READY, SANITIZE IN PROGRESS (04h/1Bh) with its progress.
+// awaitSanitize asks until the drive is ready again: NOT READY, SANITIZE IN PROGRESS (04h/1Bh) with its
+// progress.
 func (d *disk) awaitSanitize(ctx context.Context) error {
 	began := time.Now()
 	for {

@@ -14,8 +14,8 @@ import (
 // notDisks are block devices that no system is installed on.
 var notDisks = regexp.MustCompile(`^(loop|ram|zram|dm-|md|sr|fd|nbd)|^mmcblk\d+(boot\d|rpmb)`)
 
-// Disks lists the whole disks of the machine, also those that nothing is to be written to. Of a disk with several paths that the kernel joins
-// by itself, NVMe's, it lists the one that there is to open.
+// Disks lists the whole disks of the machine, also those that nothing is to be written to. Of a disk with
+// several paths that the kernel joins by itself, NVMe's, it lists the one that there is to open.
 func (m Machine) Disks() ([]inventory.Disk, error) {
 	entries, err := os.ReadDir(m.path("sys/block"))
 	if err != nil {
@@ -71,8 +71,9 @@ func (m Machine) disk(name string) inventory.Disk {
 	return d
 }
 
-// place is where a disk is plugged in, as a path below /sys/devices. One that the kernel joins from several paths is at no place, and
-// one that it joins from a single path (the drive says that it could have more) is where that is.
+// place is where a disk is plugged in, as a path below /sys/devices. One that the kernel joins from several
+// paths is at no place, and one that it joins from a single path (the drive says that it could have more) is
+// where that is.
 func (m Machine) place(name string) string {
 	if ns := nvmeName.FindStringSubmatch(name); ns != nil {
 		paths, _ := filepath.Glob(m.path("sys/block/" + ns[1] + "c*" + ns[2])) // nvme0c1n1 is a hidden path of nvme0n1
@@ -101,7 +102,8 @@ func vpd(path string) string {
 	return strings.Trim(string(data[4:]), " \x00\n")
 }
 
-// wwn keeps what is a worldwide name; "t10." and "nvme." are vendor, model and serial in other words, and zeros are none.
+// wwn keeps what is a worldwide name; "t10." and "nvme." are vendor, model and serial in other words, and
+// zeros are none.
 func wwn(id string) string {
 	switch {
 	case strings.HasPrefix(id, "naa."):

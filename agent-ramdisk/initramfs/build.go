@@ -77,7 +77,8 @@ func Build(ctx context.Context, o Options) (*Manifest, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The kernel takes a further archive only at a multiple of four; one byte off and it is silently missing.
+		// The kernel takes a further archive only at a multiple of four; one byte off and it is silently
+		// missing.
 		initrd.Write(make([]byte, -initrd.Len()&511))
 		initrd.Write(archive)
 	}
@@ -85,8 +86,9 @@ func Build(ctx context.Context, o Options) (*Manifest, error) {
 	return m, install(o, m, initrd.Bytes())
 }
 
-// moduleArchive packs the chosen modules and the index. Those that do not lead to the boot NIC are compressed one by one: the
-// kernel then unpacks 8 MB instead of 25 MB before it starts the agent, who opens the few that the machine needs.
+// moduleArchive packs the chosen modules and the index. Those that do not lead to the boot NIC are compressed
+// one by one: the kernel then unpacks 8 MB instead of 25 MB before it starts the agent, who opens the few
+// that the machine needs.
 func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) {
 	all, err := scan(ctx, o.Modules)
 	if err != nil {
@@ -141,7 +143,8 @@ func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) 
 	return archive(append(records, blobs...))
 }
 
-// bigModule is a driver of a network card that few machines have: opening it costs those less than unpacking it costs all.
+// bigModule is a driver of a network card that few machines have: opening it costs those less than unpacking
+// it costs all.
 const bigModule = 256 << 10
 
 // scan reads what all modules of a kernel say of themselves.

@@ -40,8 +40,8 @@ type Up struct {
 const (
 	// cardWait is how long the boot card may take to appear: slow firmware loading in some.
 	cardWait = 20 * time.Second
-	// firstAnswer is the first wait for a DHCP server; it doubles. A port that spanning tree holds back for 50 s, or a
-	// server that restarts, must not end it: there is no end.
+	// firstAnswer is the first wait for a DHCP server; it doubles. A port that spanning tree holds back for
+	// 50 s, or a server that restarts, must not end it: there is no end.
 	firstAnswer = time.Second
 	longest     = 16 * time.Second
 	// carrierWait is how long a link may take to negotiate before we send anyway.
@@ -141,7 +141,8 @@ func hardware() ([]netlink.Link, error) {
 	return links, nil
 }
 
-// acquire asks until a server gives an address. A refusal (NAK) starts it over, as RFC 2131 section 3.1.5 wants.
+// acquire asks until a server gives an address. A refusal (NAK) starts it over, as RFC 2131 section 3.1.5
+// wants.
 func (u *Up) acquire(ctx context.Context) *nclient4.Lease {
 	// What is sent without carrier is lost, and the next attempt would come seconds later.
 	for deadline := time.Now().Add(carrierWait); !u.carrier() && time.Now().Before(deadline); {

@@ -17,8 +17,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// FuzzAgentCalls plays strangers and misbehaving agents against the engine: whatever is called, by whatever is shown, the answer
-// comes, is bounded, and is never a fault of ours.
+// FuzzAgentCalls plays strangers and misbehaving agents against the engine: whatever is called, by whatever
+// is shown, the answer comes, is bounded, and is never a fault of ours.
 func FuzzAgentCalls(f *testing.F) {
 	const mac = "52:54:00:00:00:01"
 	const boot = "11111111-2222-4333-8444-555555555555"

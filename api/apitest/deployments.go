@@ -264,7 +264,8 @@ func (f *Fleet) lastLocked(m inventory.Machine) *inventory.Deployment {
 	return nil
 }
 
-// inspected is the machine with the report that it must have sent to be in its state: a fleet need not be given one.
+// inspected is the machine with the report that it must have sent to be in its state: a fleet need not be
+// given one.
 func inspected(m inventory.Machine) inventory.Machine {
 	if m.Report == nil && m.State != inventory.Discovered && m.State != inventory.Enrolled {
 		m.Report = &inventory.Report{}

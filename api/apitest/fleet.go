@@ -1,6 +1,6 @@
-// Package apitest is a fleet of machines that exist only in memory, for tests of the API and of the CLI. It answers
-// as deploy.Engine does and keeps the same rules about refs and names, but no machine is behind it: power is a
-// boolean, and a deployment walks one step each time that somebody looks.
+// Package apitest is a fleet of machines that exist only in memory, for tests of the API and of the CLI. It
+// answers as deploy.Engine does and keeps the same rules about refs and names, but no machine is behind it:
+// power is a boolean, and a deployment walks one step each time that somebody looks.
 package apitest
 
 import (

@@ -11,8 +11,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Leases satisfies api.Leases as the DHCP server of an appliance does. Its zero value is that of a site with one
-// machine's lease and an address that was declined.
+// Leases satisfies api.Leases as the DHCP server of an appliance does. Its zero value is that of a site with
+// one machine's lease and an address that was declined.
 type Leases struct {
 	mu      sync.Mutex
 	deleted []string

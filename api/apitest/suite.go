@@ -18,7 +18,8 @@ import (
 // A Subject is a fleet that the suite looks at, and what happens in it that no operator does.
 type Subject struct {
 	api.Fleet
-	// Discover lets a machine register itself and report its BMC there; "" when it has none. It returns when that is recorded.
+	// Discover lets a machine register itself and report its BMC there; "" when it has none. It returns when
+	// that is recorded.
 	Discover func(t *testing.T, mac inventory.MAC, bmc string)
 	// Hold keeps runs at their first step from now on.
 	Hold func()
@@ -30,7 +31,8 @@ const (
 	image    = "debian-12" // every fleet has it
 )
 
-// RunFleetSuite checks what holds of every fleet: that of the engine, and the one that stands in for it in tests.
+// RunFleetSuite checks what holds of every fleet: that of the engine, and the one that stands in for it in
+// tests.
 func RunFleetSuite(t *testing.T, newFleet func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*testing.T, Subject){
 		"add": suiteAdd, "refs": suiteRefs, "unknown": suiteUnknown, "names": suiteNames, "approve": suiteApprove, "approve with a BMC": suiteApproveBMC,

@@ -42,7 +42,8 @@ type Provisioning struct {
 	Interfaces []Interface `yaml:"interfaces"`
 }
 
-// Interface is one of them. Without an address it is the interface's first IPv4 address, and another one when that goes away.
+// Interface is one of them. Without an address it is the interface's first IPv4 address, and another one when
+// that goes away.
 type Interface struct {
 	Name    string     `yaml:"name"`
 	Address netip.Addr `yaml:"address"`
@@ -288,8 +289,8 @@ func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mi
 	return mistakes
 }
 
-// checkWire finds a subnet whose pools would never be used, since machines on a wire get addresses of one subnet: the one that our
-// own address there lies in.
+// checkWire finds a subnet whose pools would never be used, since machines on a wire get addresses of one
+// subnet: the one that our own address there lies in.
 func (c *Config) checkWire(name string, ours netip.Addr, all []netip.Addr) (mistakes []string) {
 	served := slices.IndexFunc(c.DHCP.Server.Subnets, func(s dhcpd.Subnet) bool { return s.Subnet.Contains(ours) })
 	for _, a := range all {

@@ -9,12 +9,13 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// decode reads YAML into the struct that into points to and reports every mistake at once, each with its key: YAML
-// decoders stop at the first one, and nobody likes to correct a file ten times.
+// decode reads YAML into the struct that into points to and reports every mistake at once, each with its key:
+// YAML decoders stop at the first one, and nobody likes to correct a file ten times.
 func decode(raw []byte, into any) (mistakes []string) {
 	var tree any
 	if err := yaml.UnmarshalWithOptions(raw, &tree, yaml.UseOrderedMap()); err != nil {
-		// Without the lines around it: the file may be another one than was meant, and not for everybody's eyes.
+		// Without the lines around it: the file may be another one than was meant, and not for everybody's
+		// eyes.
 		return []string{fmt.Sprintf("%.200s", strings.TrimSpace(yaml.FormatError(err, false, false)))}
 	}
 	if tree != nil {

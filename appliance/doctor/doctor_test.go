@@ -30,7 +30,8 @@ func of(checks []api.Check, subject string) string {
 	return strings.Join(out, "\n")
 }
 
-// Everything that can be wrong with a configuration's house is found without a running appliance, and named with the next move.
+// Everything that can be wrong with a configuration's house is found without a running appliance, and named
+// with the next move.
 func TestDoctorWithoutAnAppliance(t *testing.T) {
 	loopback := config.Interface{Name: "lo", Address: netip.MustParseAddr("127.0.0.1")}
 	house := func(t *testing.T) config.Config {

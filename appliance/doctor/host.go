@@ -108,7 +108,8 @@ func answers(socket string) bool {
 	return true
 }
 
-// listeners counts the sockets with a local port in the text of /proc/net/udp: "  17: 00000000:0043 00000000:0000 07 …".
+// listeners counts the sockets with a local port in the text of /proc/net/udp: "  17: 00000000:0043
+// 00000000:0000 07 …".
 func listeners(table string, port uint16) int {
 	n := 0
 	for line := range strings.Lines(table) {

@@ -20,7 +20,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A Set is the provisioning interfaces of an appliance, watched. Run changes it, all else may be called at any time.
+// A Set is the provisioning interfaces of an appliance, watched. Run changes it, all else may be called at
+// any time.
 type Set struct {
 	log     *slog.Logger
 	note    func(inventory.Event)
@@ -67,8 +68,8 @@ func Of(all []config.Interface, log *slog.Logger) *Set {
 	return f
 }
 
-// Tell says who is told of what happens. It is called before Run: note is told of changes, moved of a new address, before anything
-// answers there.
+// Tell says who is told of what happens. It is called before Run: note is told of changes, moved of a new
+// address, before anything answers there.
 func (f *Set) Tell(note func(inventory.Event), moved func(name string, a netip.Addr)) {
 	f.note, f.moved = note, moved
 }
@@ -96,7 +97,8 @@ func (f *Set) Run(ctx context.Context) error {
 	defer stop()
 	buf := make([]byte, 64<<10)
 	for ctx.Err() == nil {
-		// What the kernel says is not read: the interfaces themselves are, and news that were lost (ENOBUFS) change nothing.
+		// What the kernel says is not read: the interfaces themselves are, and news that were lost (ENOBUFS)
+		// change nothing.
 		_ = f.changes.SetReadDeadline(time.Now().Add(lookAgain))
 		_, err := f.changes.Read(buf)
 		if err == nil || errors.Is(err, unix.ENOBUFS) {
@@ -163,7 +165,8 @@ func (f *Set) move(l *State, a netip.Addr) {
 	f.news = make(chan struct{})
 }
 
-// told says in words what happened to an interface, and whether machines can boot from it again; "" when nothing did.
+// told says in words what happened to an interface, and whether machines can boot from it again; "" when
+// nothing did.
 func told(name string, before, now condition, from, to netip.Addr) (text string, ok bool) {
 	switch {
 	case now == before && from == to:
@@ -203,8 +206,8 @@ func (f *Set) All() []State {
 	return all
 }
 
-// AddressFor is where a machine with that address reaches us: our address in its network, or the first one when a router stands
-// between.
+// AddressFor is where a machine with that address reaches us: our address in its network, or the first one
+// when a router stands between.
 func (f *Set) AddressFor(machine netip.Addr) netip.Addr {
 	all := f.All()
 	for _, in := range all {
@@ -215,13 +218,15 @@ func (f *Set) AddressFor(machine netip.Addr) netip.Addr {
 	return all[0].Address
 }
 
-// A Service has its sockets open. Run serves until ctx ends and closes them; Close closes those of a service that will not run.
+// A Service has its sockets open. Run serves until ctx ends and closes them; Close closes those of a service
+// that will not run.
 type Service struct {
 	Run   func(ctx context.Context) error
 	Close func() error
 }
 
-// At opens a service at the address of an interface, and opens it anew wherever that moves. what is its name in the log.
+// At opens a service at the address of an interface, and opens it anew wherever that moves. what is its name
+// in the log.
 func (f *Set) At(name, what string, open func(netip.Addr) (Service, error)) (Service, error) {
 	first, _ := f.address(name)
 	s, err := open(first)
@@ -253,7 +258,8 @@ func (f *Set) At(name, what string, open func(netip.Addr) (Service, error)) (Ser
 	return Service{run, s.Close}, nil
 }
 
-// next waits until the interface has another address, and opens the service there. ok is false when ctx ended first.
+// next waits until the interface has another address, and opens the service there. ok is false when ctx ended
+// first.
 func (f *Set) next(ctx context.Context, name, what string, at netip.Addr, open func(netip.Addr) (Service, error)) (netip.Addr, Service, bool) {
 	var complained netip.Addr
 	for {

@@ -83,8 +83,8 @@ func Load(dir string) (k Keys, err error) {
 	return k, nil
 }
 
-// certificate signs the key itself. Agents pin the key and look at nothing else, so a certificate of this run is as
-// good as any, and nothing expires.
+// certificate signs the key itself. Agents pin the key and look at nothing else, so a certificate of this run
+// is as good as any, and nothing expires.
 func certificate(pkcs8 []byte) (cert tls.Certificate, pin string, err error) {
 	key, err := x509.ParsePKCS8PrivateKey(pkcs8)
 	if err != nil {

@@ -46,7 +46,8 @@ type Server struct {
 // maxServers bounds what forged packets can make us remember. Past it, new servers are not.
 const maxServers = 64
 
-// Heard takes what was overheard. The first time that a server tells a machine what to boot is logged and noted.
+// Heard takes what was overheard. The first time that a server tells a machine what to boot is logged and
+// noted.
 func (s *Servers) Heard(o dhcpd.Overheard) {
 	s.mu.Lock()
 	if s.all == nil {
@@ -108,8 +109,8 @@ func (s *Servers) List() (all []Server, absent string) {
 	return all, s.absent
 }
 
-// looksLikeUs says whether an answer has our own form: a name of our boot programs with the server's address in words beside it,
-// or our script with iPXE's settings behind it.
+// looksLikeUs says whether an answer has our own form: a name of our boot programs with the server's address
+// in words beside it, or our script with iPXE's settings behind it.
 func looksLikeUs(o dhcpd.Overheard) bool {
 	if u, err := url.Parse(o.File); err == nil && u.Host != "" {
 		_, program := ipxe.NBP(strings.TrimPrefix(u.Path, ipxe.NBPPath("")))

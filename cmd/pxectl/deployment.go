@@ -62,7 +62,8 @@ func (c *cli) deploymentList() *cobra.Command {
 	return cmd
 }
 
-// pages lists as many as limit says, or all when it is 0, a page at a time. more says that there are older ones.
+// pages lists as many as limit says, or all when it is 0, a page at a time. more says that there are older
+// ones.
 func pages(ctx context.Context, client *api.Client, q deploy.DeploymentQuery, limit int) (all []api.Deployment, more bool, err error) {
 	for {
 		q.Limit = deploy.MaxDeployments

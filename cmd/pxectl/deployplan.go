@@ -12,7 +12,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// plan shows what deployments of the machines would do. One that would be refused is an error, so that scripts can ask first.
+// plan shows what deployments of the machines would do. One that would be refused is an error, so that
+// scripts can ask first.
 func (c *cli) plan(ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest) error {
 	c.noteUnaccepted(machines)
 	plans, err := gather(machines, func(m inventory.Machine) (deploy.Plan, error) { return client.Plan(ctx, string(m.ID), r) })

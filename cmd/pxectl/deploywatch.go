@@ -61,7 +61,8 @@ var stepHeads = map[inventory.Step]string{
 	inventory.FinishDisk: "FINISH", inventory.BootOS: "BOOT", inventory.VerifyOS: "VERIFY", inventory.EraseDisks: "ERASE",
 }
 
-// stepTable is how each deployment ended and how long each step took. A step that took no time anywhere is left out.
+// stepTable is how each deployment ended and how long each step took. A step that took no time anywhere is
+// left out.
 func (c *cli) stepTable(t *table, deployments []api.Deployment) {
 	head := []any{"MACHINE", "OUTCOME", "TIME"}
 	var steps []inventory.Step

@@ -80,7 +80,8 @@ func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(invento
 	}
 }
 
-// eventText is an event's line with what stands beside it: who did it, how long it took, how often it was seen.
+// eventText is an event's line with what stands beside it: who did it, how long it took, how often it was
+// seen.
 func eventText(e inventory.Event) string {
 	text := e.Text
 	var beside []string
@@ -102,7 +103,8 @@ func eventText(e inventory.Event) string {
 	return text
 }
 
-// A nameBook says how the machines of events are called now, also of packets that came before the machine had registered.
+// A nameBook says how the machines of events are called now, also of packets that came before the machine had
+// registered.
 type nameBook struct {
 	client *api.Client
 	read   time.Time

@@ -66,8 +66,8 @@ func system(img store.Info) contents.Software {
 	return *img.System
 }
 
-// bootsBy says which firmware finds something to boot once the image is deployed. An EFI system partition that is known to have no
-// loader, neither where firmware looks for one nor a distribution's, does not count.
+// bootsBy says which firmware finds something to boot once the image is deployed. An EFI system partition
+// that is known to have no loader, neither where firmware looks for one nor a distribution's, does not count.
 func bootsBy(img store.Info) string {
 	var by []string
 	if img.Contents.BIOS {

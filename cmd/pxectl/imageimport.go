@@ -101,8 +101,8 @@ func webURL(s string) (*url.URL, bool) {
 	return u, err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// openSource opens what is to be imported; checked says that a checksum was given. size is 0 when it cannot be known. note is told of
-// what may make a download slow.
+// openSource opens what is to be imported; checked says that a checksum was given. size is 0 when it cannot
+// be known. note is told of what may make a download slow.
 func (c *cli) openSource(ctx context.Context, source string, checked bool, note func(string)) (src io.ReadCloser, size int64, err error) {
 	if source == "-" {
 		if _, ok := terminal(c.in); ok {

@@ -96,7 +96,8 @@ func (c *cli) reported(p inventory.BMCProposal) string {
 	return s
 }
 
-// untilAvailable waits until machines that were approved have been inspected, or cannot be. It returns what was last seen of each.
+// untilAvailable waits until machines that were approved have been inspected, or cannot be. It returns what
+// was last seen of each.
 func untilAvailable(ctx context.Context, client *api.Client, machines []inventory.Machine) ([]inventory.Machine, error) {
 	tick := time.NewTicker(lookEvery + time.Duration(len(machines))*5*time.Millisecond)
 	defer tick.Stop()

@@ -44,8 +44,8 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
-// escapeControls escapes in JSON what moves a terminal's cursor and JSON does not: DEL, the C1 controls (U+009B begins an escape
-// sequence as ESC [ does), and what turns the direction of text.
+// escapeControls escapes in JSON what moves a terminal's cursor and JSON does not: DEL, the C1 controls
+// (U+009B begins an escape sequence as ESC [ does), and what turns the direction of text.
 func escapeControls(json string) string {
 	var out strings.Builder
 	for _, r := range json {
@@ -122,8 +122,8 @@ func clean(s string) string {
 	}, s)
 }
 
-// printAnswers prints what n machines said, one word or two each, and then returns asked: the error of those that said nothing.
-// all is their answers for programs.
+// printAnswers prints what n machines said, one word or two each, and then returns asked: the error of those
+// that said nothing. all is their answers for programs.
 func (c *cli) printAnswers(all any, n int, column string, answer func(i int) (machine, said string), asked error) error {
 	if n == 0 {
 		return asked

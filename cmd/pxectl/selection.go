@@ -53,9 +53,9 @@ func selectorFlag(cmd *cobra.Command, to *string) {
 	cmd.Flags().StringVarP(to, "selector", "l", "", "machines with these labels: key=value[,key=value]")
 }
 
-// pick finds the machines that the arguments (names, ids, MACs, patterns) and the selector mean: all
-// that are named, or all there are when none is, as far as the selector matches.
-// Each argument must mean one machine at least. The order is that of the arguments, within a pattern that of the names.
+// pick finds the machines that the arguments (names, ids, MACs, patterns) and the selector mean: all that are
+// named, or all there are when none is, as far as the selector matches. Each argument must mean one machine
+// at least. The order is that of the arguments, within a pattern that of the names.
 func (c *cli) pick(ctx context.Context, client *api.Client, args []string, labels string) ([]inventory.Machine, error) {
 	sel, err := parseSelector(labels)
 	if err != nil {
@@ -132,7 +132,8 @@ func named(all []inventory.Machine, args []string) ([]inventory.Machine, error) 
 	return picked, nil
 }
 
-// meant lists the machines that one argument means: the one that the appliance would find by it, or those that a pattern matches.
+// meant lists the machines that one argument means: the one that the appliance would find by it, or those
+// that a pattern matches.
 func meant(all []inventory.Machine, arg string) ([]inventory.Machine, error) {
 	if i, ok := inventory.Find(all, arg); ok {
 		return all[i : i+1], nil
@@ -212,8 +213,8 @@ func (c *cli) completeMachines(cmd *cobra.Command, _ []string, _ string) ([]stri
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// gather does something with every machine, several at a time. It returns what came of those that went well and the
-// errors of the others, both in the machines' order.
+// gather does something with every machine, several at a time. It returns what came of those that went well
+// and the errors of the others, both in the machines' order.
 func gather[T any](machines []inventory.Machine, do func(inventory.Machine) (T, error)) (done []T, err error) {
 	const atOnce = 16
 	results, errs := make([]T, len(machines)), make([]error, len(machines))

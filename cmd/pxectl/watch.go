@@ -17,8 +17,8 @@ const (
 	patience = 5 * time.Minute
 )
 
-// watch shows deployments until all of them have ended, ctx ends or the appliance is away for too long. It returns
-// what was last seen of each.
+// watch shows deployments until all of them have ended, ctx ends or the appliance is away for too long. It
+// returns what was last seen of each.
 func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.Deployment) ([]api.Deployment, error) {
 	names := make([]string, len(deployments))
 	widest := 0

@@ -56,7 +56,8 @@ func CheckKeys(keys []string) error {
 }
 
 // kinds are what cloud-init tells user-data by: how it begins, in any case and behind white space
-// (INCLUSION_TYPES_MAP in cloudinit/handlers/__init__.py). The longer ones come before those that they begin with.
+// (INCLUSION_TYPES_MAP in cloudinit/handlers/__init__.py). The longer ones come before those that they begin
+// with.
 var kinds = []string{
 	"#cloud-config-archive", "#cloud-config-jsonp", "#cloud-config", "#cloud-boothook", "#include-once", "#include", "#part-handler",
 	"#upstart-job", "## template: jinja", "#!",
@@ -196,8 +197,8 @@ func checkMIME(body []byte) error {
 	return nil
 }
 
-// parseYAML gives the one document that is in it, or nil when there is nothing but comments. Aliases are not followed, so they
-// cost nothing. The parser is a port of libyaml, whose rules are those of cloud-init's.
+// parseYAML gives the one document that is in it, or nil when there is nothing but comments. Aliases are not
+// followed, so they cost nothing. The parser is a port of libyaml, whose rules are those of cloud-init's.
 func parseYAML(data []byte) (*yaml.Node, error) {
 	var found *yaml.Node
 	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {

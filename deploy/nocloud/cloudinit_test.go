@@ -96,7 +96,8 @@ const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB5vd2bwvMTmB6kHCdWXr4q4VYQCmB2
 // TestCloudInitReadsSeed: whatever a MAC, a name or a key looks like, cloud-init reads it as it was given.
 func TestCloudInitReadsSeed(t *testing.T) {
 	instances := []Instance{}
-	// All shapes that YAML 1.1 takes for something else than text: numbers in base 60, 8 and 16, floats, booleans, nulls, dates.
+	// All shapes that YAML 1.1 takes for something else than text: numbers in base 60, 8 and 16, floats,
+	// booleans, nulls, dates.
 	for _, mac := range []inventory.MAC{
 		"52:54:00:12:34:56", "00:00:00:00:00:01", "01:02:03:04:05:06", "10:20:30:40:50:59", "52:54:00:ab:cd:ef", "0e:10:00:00:00:12", "ff:ff:ff:ff:ff:fe",
 	} {

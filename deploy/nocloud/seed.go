@@ -61,8 +61,8 @@ func (i Instance) Seed() (inventory.Seed, error) {
 	return seed, nil
 }
 
-// text is a string that comes from data. It is always quoted: YAML 1.1 takes 52:54:00:12:34:56 for a number in base 60, and
-// "no" for false.
+// text is a string that comes from data. It is always quoted: YAML 1.1 takes 52:54:00:12:34:56 for a number
+// in base 60, and "no" for false.
 func text(s string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Style: yaml.DoubleQuotedStyle, Value: s}
 }

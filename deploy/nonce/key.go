@@ -11,7 +11,8 @@ import (
 // A Key signs nonces and phone-home tokens. It is made once and kept beside the store.
 type Key []byte
 
-// PhoneHomeToken is the secret of a deployment. Only the deployed system gets it, so whoever shows it proves that the system runs.
+// PhoneHomeToken is the secret of a deployment. Only the deployed system gets it, so whoever shows it proves
+// that the system runs.
 func (k Key) PhoneHomeToken(id inventory.DeploymentID) string {
 	return base64.RawURLEncoding.EncodeToString(k.tag("phone-home", []byte(id)))
 }

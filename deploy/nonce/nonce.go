@@ -13,8 +13,9 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// Layout of a nonce before base64url: 4 bytes of the appliance's start, 6 bytes that count nonces since then, 6 bytes of milliseconds since
-// then, 6 bytes of MAC, then the first 16 bytes of HMAC-SHA-256 over the word "boot", them, and the salt of that start.
+// Layout of a nonce before base64url: 4 bytes of the appliance's start, 6 bytes that count nonces since then,
+// 6 bytes of milliseconds since then, 6 bytes of MAC, then the first 16 bytes of HMAC-SHA-256 over the word
+// "boot", them, and the salt of that start.
 const (
 	bodySize = 4 + 6 + 6 + 6
 	tagSize  = 16
@@ -24,8 +25,8 @@ const (
 type Nonce struct {
 	Serial inventory.Serial
 	MAC    inventory.MAC
-	// Age of a nonce of an earlier start is the time since this one: when the process was down is not known. So one that was
-	// issued before a crash has its full time to be shown after it.
+	// Age of a nonce of an earlier start is the time since this one: when the process was down is not known.
+	// So one that was issued before a crash has its full time to be shown after it.
 	Age time.Duration
 }
 
@@ -40,8 +41,8 @@ type Issuer struct {
 	count   atomic.Uint64
 }
 
-// NewIssuer returns the Issuer of the last of these starts. It verifies the nonces of all of them. elapsed is the time since this
-// start, by a clock that nobody sets.
+// NewIssuer returns the Issuer of the last of these starts. It verifies the nonces of all of them. elapsed is
+// the time since this start, by a clock that nobody sets.
 func NewIssuer(key Key, starts []boltdb.Start, elapsed func() time.Duration) *Issuer {
 	n := &Issuer{key: key, salts: map[uint32][]byte{}, elapsed: elapsed}
 	for _, s := range starts {

@@ -38,8 +38,9 @@ func TestNonceRoundTrip(t *testing.T) {
 	}
 }
 
-// TestNoncesAcrossStarts: one that was issued before a crash counts after it, is older than all that are issued then, and has the
-// full time. One of a start that this database knows nothing of (it was restored from a copy, or is new) counts nothing.
+// TestNoncesAcrossStarts: one that was issued before a crash counts after it, is older than all that are
+// issued then, and has the full time. One of a start that this database knows nothing of (it was restored
+// from a copy, or is new) counts nothing.
 func TestNoncesAcrossStarts(t *testing.T) {
 	var elapsed time.Duration
 	before := issuer(&elapsed, start(6, "f"), start(7, "g"))
@@ -81,7 +82,8 @@ func FuzzVerifyNonce(f *testing.F) {
 		if _, err := n.Verify(token); err != nil {
 			return
 		}
-		// Only a signed one gets here (the workers sign seeds of their own); one changed octet and it is nothing.
+		// Only a signed one gets here (the workers sign seeds of their own); one changed octet and it is
+		// nothing.
 		b := []byte(token)
 		b[len(b)/2] ^= 1
 		if _, err := n.Verify(string(b)); err == nil {

@@ -35,8 +35,8 @@ func (t *Table) Offer(c Claim) (Lease, error) {
 	return l, nil
 }
 
-// knownLocked says whether what a client holds counts as a known machine's. Anybody can put a known machine's MAC into
-// his packets, and as many client identifiers beside it as he likes.
+// knownLocked says whether what a client holds counts as a known machine's. Anybody can put a known machine's
+// MAC into his packets, and as many client identifiers beside it as he likes.
 func (t *Table) knownLocked(c Claim) bool {
 	if !c.Known {
 		return false
@@ -105,9 +105,9 @@ func (t *Table) Release(client string, a netip.Addr, done func(error)) (ok bool,
 	return true, t.journal.add(e.Lease, done)
 }
 
-// Decline puts an address out of use that the client found to be taken. It fails with ErrNotGiven when the client was
-// not given the address a moment ago. One client keeps a few addresses out of use: back is the one that is free again
-// instead, if any.
+// Decline puts an address out of use that the client found to be taken. It fails with ErrNotGiven when the
+// client was not given the address a moment ago. One client keeps a few addresses out of use: back is the one
+// that is free again instead, if any.
 func (t *Table) Decline(client string, a netip.Addr, done func(error)) (back netip.Addr, err error) {
 	if t.journal.full() {
 		return back, ErrBusy
@@ -140,7 +140,8 @@ func (t *Table) Decline(client string, a netip.Addr, done func(error)) (back net
 	return back, err
 }
 
-// oneTooMany is the first address that the client of a declined one has declined, if it keeps too many out of use.
+// oneTooMany is the first address that the client of a declined one has declined, if it keeps too many out of
+// use.
 func (s *subnet) oneTooMany(last *entry) *entry {
 	if all := s.decliners[last.decliner]; len(all) > maxDeclines {
 		return all[0]

@@ -21,7 +21,8 @@ func alias(id string) Claim {
 	return c
 }
 
-// A known machine's MAC in made-up packets takes three addresses of the known ones' part, and the rest of the strangers'.
+// A known machine's MAC in made-up packets takes three addresses of the known ones' part, and the rest of the
+// strangers'.
 func TestAKnownMACIsKnownThreeTimes(t *testing.T) {
 	now := start
 	path := filepath.Join(t.TempDir(), "leases")
@@ -88,7 +89,8 @@ func decline(t *testing.T, x *Table, c Claim) (l Lease, back string) {
 	return l, back
 }
 
-// One client that declines all that it is given, under as many names as it likes, keeps three addresses out of use.
+// One client that declines all that it is given, under as many names as it likes, keeps three addresses out
+// of use.
 func TestOneClientDeclinesInALoop(t *testing.T) {
 	now := start
 	x := testTable(t, filepath.Join(t.TempDir(), "leases"), &now)
@@ -110,7 +112,8 @@ func TestOneClientDeclinesInALoop(t *testing.T) {
 	}
 }
 
-// Many clients can decline the whole pool, and still nobody goes without: first those that were declined first.
+// Many clients can decline the whole pool, and still nobody goes without: first those that were declined
+// first.
 func TestWhatWasDeclinedIsBetterThanNothing(t *testing.T) {
 	now := start
 	path := filepath.Join(t.TempDir(), "leases")

@@ -159,8 +159,8 @@ func (j *journal) add(l Lease, done func(error)) error {
 	return nil
 }
 
-// begin starts the two goroutines. What those who wait do when they are told, such as sending an ACK, is no business
-// of the one that writes: it goes on meanwhile.
+// begin starts the two goroutines. What those who wait do when they are told, such as sending an ACK, is no
+// business of the one that writes: it goes on meanwhile.
 func (j *journal) begin() {
 	go j.run()
 	go j.tell()

@@ -14,17 +14,20 @@ import (
 
 const (
 	offerFor = time.Minute // EDK2 collects offers for four seconds, dhclient for longer
-	// How long an address stays out of use after a DECLINE: whoever took it is rarely gone at once. A reserved one comes
-	// back sooner, since its machine has no other.
+	// How long an address stays out of use after a DECLINE: whoever took it is rarely gone at once. A
+	// reserved one comes back sooner, since its machine has no other.
 	declineFor, declineReservedFor = time.Hour, 10 * time.Minute
-	// How many addresses one client keeps out of use. With one more, the one that it declined first is free again.
+	// How many addresses one client keeps out of use. With one more, the one that it declined first is free
+	// again.
 	maxDeclines = 3
-	// A client declines an address when it has just been given it: RFC 2131 section 4.4.1. Who does so later is told
-	// nothing, asks again, and may decline then; a forged DECLINE does not end the lease of a machine that runs.
+	// A client declines an address when it has just been given it: RFC 2131 section 4.4.1. Who does so later
+	// is told nothing, asks again, and may decline then; a forged DECLINE does not end the lease of a machine
+	// that runs.
 	declineWithin = 2 * time.Minute
 	// A released address is no other client's by asking for it, so that a forged RELEASE gains nothing.
 	releasedFor = 10 * time.Minute
-	// A machine's firmware, its boot program and its system may call themselves differently, and no more than that.
+	// A machine's firmware, its boot program and its system may call themselves differently, and no more than
+	// that.
 	knownLeases = 3
 )
 
@@ -64,7 +67,8 @@ type subnet struct {
 	except  map[uint32]bool
 	fresh   []span     // never used yet
 	free    *list.List // of *entry, the one that is free for the longest time first
-	// Pool addresses that clients declined, the longest out of use first. They are nobody's: no share counts them.
+	// Pool addresses that clients declined, the longest out of use first. They are nobody's: no share counts
+	// them.
 	declined  *list.List
 	decliners map[string][]*entry // the same by client, few of each
 }
@@ -82,8 +86,8 @@ type entry struct {
 	by     string        // what it is counted under in the subnet's known; "" for not at all
 	given  time.Time     // when its client was given it last, renewals left out
 	freed  time.Time     // when its client released it; zero when it did not
-	// Who declined it, while it is declined: a MAC, since identifiers cost nothing. MACs do not either; what many of them
-	// decline is offered again when nothing else is free.
+	// Who declined it, while it is declined: a MAC, since identifiers cost nothing. MACs do not either; what
+	// many of them decline is offered again when nothing else is free.
 	decliner string
 }
 
@@ -322,7 +326,8 @@ func (x *expiries) Pop() any {
 	return e
 }
 
-// Except takes an address out of the pools. taken is whether somebody has it, whose lease goes on until it expires.
+// Except takes an address out of the pools. taken is whether somebody has it, whose lease goes on until it
+// expires.
 func (t *Table) Except(a netip.Addr) (l Lease, taken bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

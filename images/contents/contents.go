@@ -30,7 +30,8 @@ type Software struct {
 	// "EFI/debian/shimx64.efi". A deployment copies it to EFI/BOOT.
 	Vendor string `json:"vendor_loader,omitempty"`
 
-	// Smallest is how many bytes a disk has at least that the image is deployed to, with the seed; 0 when it is not known.
+	// Smallest is how many bytes a disk has at least that the image is deployed to, with the seed; 0 when it
+	// is not known.
 	Smallest int64 `json:"smallest_disk,omitempty"`
 	// Fault says why nothing can be deployed from the image. One that has a fault was imported all the same.
 	Fault string `json:"fault,omitempty"`
@@ -155,7 +156,8 @@ func (s *Software) readRoot(part io.ReaderAt) {
 	}
 }
 
-// osRelease reads ID, VERSION_ID and PRETTY_NAME of os-release(5), which is a list of assignments of the shell.
+// osRelease reads ID, VERSION_ID and PRETTY_NAME of os-release(5), which is a list of assignments of the
+// shell.
 func osRelease(b []byte) (id, version, name string) {
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	for lines.Scan() {

@@ -37,9 +37,9 @@ func openExt4(r io.ReaderAt) (*ext4, error) {
 	}
 	le := binary.LittleEndian
 	const (
-		// What changes nothing in what is read here: file types, journal, extents, 64 bits, MMP, flexible groups,
-		// values of attributes in inodes, a seed of checksums, large directories, and what single inodes are marked
-		// with, which then are refused: inline data and encryption; and folded names.
+		// What changes nothing in what is read here: file types, journal, extents, 64 bits, MMP, flexible
+		// groups, values of attributes in inodes, a seed of checksums, large directories, and what single
+		// inodes are marked with, which then are refused: inline data and encryption; and folded names.
 		known   = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
 		wide    = 0x80
 		oldSize = 128

@@ -15,7 +15,8 @@ type Table struct {
 	BootCode   bool   // BIOS firmware would find something to run in sector 0
 	Partitions []Partition
 	Fault      string // what is wrong with the table, or keeps a seed from being added
-	// Smallest is how many bytes a disk has at least that holds the partitions and the seed; 0 when that cannot be.
+	// Smallest is how many bytes a disk has at least that holds the partitions and the seed; 0 when that
+	// cannot be.
 	Smallest int64
 }
 

@@ -14,8 +14,8 @@ import (
 
 // Options say how patient a download is. The zero value is good for servers on the Internet.
 type Options struct {
-	// Checked says that what comes is held against a checksum. Without one, https must not lead to http: anybody on the way could give
-	// another file.
+	// Checked says that what comes is held against a checksum. Without one, https must not lead to http:
+	// anybody on the way could give another file.
 	Checked bool
 
 	Client *http.Client // must have no Timeout of its own; nil is one that leaves stored compression alone

@@ -278,7 +278,8 @@ func FuzzContentRange(f *testing.F) {
 	})
 }
 
-// TestHTTPSStaysHTTPS: an address that begins secure does not end in the clear, unless a checksum judges what came.
+// TestHTTPSStaysHTTPS: an address that begins secure does not end in the clear, unless a checksum judges what
+// came.
 func TestHTTPSStaysHTTPS(t *testing.T) {
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("image")) }))
 	defer plain.Close()

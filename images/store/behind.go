@@ -14,12 +14,13 @@ import (
 	"github.com/therootcompany/xz"
 )
 
-// signature ends what OpenWrt puts behind its images: its fwtool appends a signature and a description, which end in a trailer of
-// 16 bytes that begins so.
+// signature ends what OpenWrt puts behind its images: its fwtool appends a signature and a description, which
+// end in a trailer of 16 bytes that begins so.
 const signature = "FWx0"
 
-// behind reads what follows a compressed stream; taken is what was taken of it already. Zeros are padding, as tapes and object
-// stores have it, and a signature is none of the image. Other bytes are no damage, but nobody can say what they are.
+// behind reads what follows a compressed stream; taken is what was taken of it already. Zeros are padding, as
+// tapes and object stores have it, and a signature is none of the image. Other bytes are no damage, but
+// nobody can say what they are.
 func behind(name string, taken []byte, rest io.Reader) error {
 	var count int64
 	clean := true

@@ -21,7 +21,8 @@ func layout(t contents.Table) images.Contents {
 	return images.Contents{PartitionTable: t.Kind, Partitions: len(t.Partitions), BIOS: t.BootCode && t.Kind != "", UEFI: t.HasESP()}
 }
 
-// look reads what can be known of the packed image. That a look fails costs the knowledge of the software and nothing else.
+// look reads what can be known of the packed image. That a look fails costs the knowledge of the software and
+// nothing else.
 func look(data io.ReaderAt, p packed) (t contents.Table, s contents.Software, err error) {
 	r, err := newUnpacked(data, p)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// flipped imports src with one bit changed, here and there, and wants an error or, where the bit means nothing (a
-// file's date), the very image.
+// flipped imports src with one bit changed, here and there, and wants an error or, where the bit means
+// nothing (a file's date), the very image.
 func flipped(t *testing.T, packed []byte, want images.Hash) {
 	t.Helper()
 	s := open(t, t.TempDir())
@@ -77,7 +77,8 @@ func TestFlippedBitsOfPrograms(t *testing.T) {
 			flipped(t, packed, want)
 		})
 	}
-	// A qcow2 has no checksums: what is asked is that it ends, in an image or an error, and leaves nothing else.
+	// A qcow2 has no checksums: what is asked is that it ends, in an image or an error, and leaves nothing
+	// else.
 	t.Run("qcow2", func(t *testing.T) {
 		q := filepath.Join(dir, "disk.qcow2")
 		qemuImg(t, "convert", "-c", "-f", "raw", "-O", "qcow2", file, q)

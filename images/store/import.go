@@ -47,7 +47,8 @@ var ErrUnfit = errors.New("this is no image that can be deployed")
 // Cancelling ctx ends it between two reads of src; whoever gives a src that can block for ever
 // must also make it stop.
 func (s *Store) Import(ctx context.Context, src io.Reader, opt ImportOptions) (Info, error) {
-	// The workers' buffers are more than all else that the process holds: 120 MB resident against 22 MB before.
+	// The workers' buffers are more than all else that the process holds: 120 MB resident against 22 MB
+	// before.
 	defer debug.FreeOSMemory()
 	info, err := s.importImage(ctx, src, opt)
 	if errors.Is(err, syscall.ENOSPC) {
@@ -197,8 +198,8 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 }
 
 // maxRatio is how many times larger than its source an image of more than ratioFrom bytes may be. zstd can
-// make 30,000 times of next to nothing, which costs us an hour of hashing zeros; a disk of 1 TiB with no more than a
-// small system on it is below this.
+// make 30,000 times of next to nothing, which costs us an hour of hashing zeros; a disk of 1 TiB with no more
+// than a small system on it is below this.
 const (
 	maxRatio  = 10_000
 	ratioFrom = 8 << 30
@@ -239,7 +240,8 @@ func streamed(r *bufio.Reader, in *intake) rawSource {
 	}
 }
 
-// inOrder reads a qcow2's raw image from its beginning to its end, as many chunks at once as there are packers.
+// inOrder reads a qcow2's raw image from its beginning to its end, as many chunks at once as there are
+// packers.
 func (q *qcow2Image) inOrder() rawSource {
 	var next int64
 	return func(buf []byte) (int, filler, error) {

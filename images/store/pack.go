@@ -45,8 +45,8 @@ type piece struct {
 }
 
 const (
-	// maxPackers bounds the memory of an import: each takes two chunks and what an encoder takes, and two more
-	// chunks are being read and written.
+	// maxPackers bounds the memory of an import: each takes two chunks and what an encoder takes, and two
+	// more chunks are being read and written.
 	maxPackers = 16
 
 	// window is how far back the encoder looks. That of a whole chunk would make images 0.6 % smaller and
@@ -54,8 +54,8 @@ const (
 	window = 1 << 20
 )
 
-// A steadyFile has the kernel write to the medium while we go on, so that the sync at the end is short, and the
-// page cache not full of what is still to be written.
+// A steadyFile has the kernel write to the medium while we go on, so that the sync at the end is short, and
+// the page cache not full of what is still to be written.
 type steadyFile struct {
 	*os.File
 	size, sent int64

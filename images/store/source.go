@@ -33,8 +33,9 @@ var compressions = []compression{
 	{"lz4", "\x02\x21\x4c\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }}, // the legacy format: refused with a word on what to do
 }
 
-// skippable is how many bytes the frame at the beginning of head takes that says nothing of the image, or 0. zstd and lz4 share the
-// form of such frames (RFC 8878 section 3.1.2), so what follows tells which it is; pzstd begins with one.
+// skippable is how many bytes the frame at the beginning of head takes that says nothing of the image, or 0.
+// zstd and lz4 share the form of such frames (RFC 8878 section 3.1.2), so what follows tells which it is;
+// pzstd begins with one.
 func skippable(head []byte) int64 {
 	if len(head) < 8 || head[0]&0xf0 != 0x50 || string(head[1:4]) != "\x2a\x4d\x18" {
 		return 0

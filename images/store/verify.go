@@ -70,7 +70,8 @@ func (s *Store) verify(ctx context.Context, v *Verdict, report func(Progress, bo
 		return nil
 	}
 	defer f.Close()
-	// What the page cache holds proves nothing about the medium. Pages that cannot be dropped are no reason not to look.
+	// What the page cache holds proves nothing about the medium. Pages that cannot be dropped are no reason
+	// not to look.
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 
 	if err := verifyChunks(ctx, f, m, v, report); err != nil {

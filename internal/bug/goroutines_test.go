@@ -14,8 +14,9 @@ import (
 // recovering are what a goroutine may begin with: the functions here, and a package's own that does the same.
 var recovering = map[string]bool{"bug.Recover": true, "bug.Return": true, "recovered": true}
 
-// TestEveryGoroutineRecovers reads the packages whose goroutines handle what comes from outside. A goroutine there is a function literal,
-// or a method of the same file, that defers one of recovering before it does anything but declare and defer.
+// TestEveryGoroutineRecovers reads the packages whose goroutines handle what comes from outside. A goroutine
+// there is a function literal, or a method of the same file, that defers one of recovering before it does
+// anything but declare and defer.
 func TestEveryGoroutineRecovers(t *testing.T) {
 	seen := 0
 	methods := map[string]*ast.BlockStmt{}

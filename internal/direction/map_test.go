@@ -29,8 +29,8 @@ func mapEntries(text string) map[string]string {
 	return entries
 }
 
-// The map in docs/architecture.md is the tree: what it names is there, and what is there is named, by itself or in the entry of
-// the folder that it lies in.
+// The map in docs/architecture.md is the tree: what it names is there, and what is there is named, by itself
+// or in the entry of the folder that it lies in.
 func TestTheMapIsTheTree(t *testing.T) {
 	const root = "../.."
 	raw, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))

@@ -1,6 +1,7 @@
-// Package efiloader is the rule by which a deployment finds the boot loader of an image on its EFI system partition. The appliance
-// says with it what a deployment will do, and the agent does it. It follows section 3.5.1.1 of the UEFI specification for the
-// name that firmware starts without a boot entry, and what distributions install for the others.
+// Package efiloader is the rule by which a deployment finds the boot loader of an image on its EFI system
+// partition. The appliance says with it what a deployment will do, and the agent does it. It follows section
+// 3.5.1.1 of the UEFI specification for the name that firmware starts without a boot entry, and what
+// distributions install for the others.
 package efiloader
 
 import (
@@ -12,11 +13,12 @@ import (
 // maxVendors bounds how many directories are looked into; a partition with two systems has four.
 const maxVendors = 32
 
-// programs are what distributions install, in the order in which one is chosen: shim starts GRUB, and is what Secure Boot trusts.
+// programs are what distributions install, in the order in which one is chosen: shim starts GRUB, and is what
+// Secure Boot trusts.
 var programs = []string{"shim", "grub", "systemd-boot"}
 
-// Fallback is the path of the loader that firmware starts without an entry of its own, on a machine of this architecture
-// ("amd64", "arm64").
+// Fallback is the path of the loader that firmware starts without an entry of its own, on a machine of this
+// architecture ("amd64", "arm64").
 func Fallback(arch string) string { return `\EFI\BOOT\BOOT` + suffix(arch) + `.EFI` }
 
 func suffix(arch string) string {
@@ -26,8 +28,8 @@ func suffix(arch string) string {
 	return "X64"
 }
 
-// Find looks for the fallback loader, then for one of a distribution, which a deployment copies to the fallback's place. path is "" when
-// there is neither.
+// Find looks for the fallback loader, then for one of a distribution, which a deployment copies to the
+// fallback's place. path is "" when there is neither.
 func Find(v *fat.Volume, arch string) (fallback bool, path string) {
 	if path := Fallback(arch); v.Has(path) {
 		return true, path

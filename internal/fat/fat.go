@@ -1,5 +1,6 @@
-// Package fat writes a FAT12 or FAT16 filesystem that holds a few files in its root directory, for the NoCloud seed,
-// and looks up and reads files in FAT filesystems of others, for their boot loaders. It changes none.
+// Package fat writes a FAT12 or FAT16 filesystem that holds a few files in its root directory, for the
+// NoCloud seed, and looks up and reads files in FAT filesystems of others, for their boot loaders. It changes
+// none.
 //
 // The layout is that of Microsoft's "FAT32 File System Specification" 1.03 (fatgen103);
 // the sections named below are its.

@@ -80,7 +80,8 @@ type Entry struct {
 // maxDirectory bounds what is read of a directory; the specification allows 2 MiB.
 const maxDirectory = 2 << 20
 
-// List lists a directory; "" is the root, names are compared as FAT does, without case, and \ or / is between them.
+// List lists a directory; "" is the root, names are compared as FAT does, without case, and \ or / is between
+// them.
 func (v *Volume) List(path string) ([]Entry, error) {
 	entries, err := v.root()
 	for _, name := range split(path) {

@@ -1,5 +1,5 @@
-// Package observe tells an observer what happened without waiting for it: what serves machines goes on while the observer
-// is slow, and after it panicked.
+// Package observe tells an observer what happened without waiting for it: what serves machines goes on while
+// the observer is slow, and after it panicked.
 package observe
 
 import (
@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// waiting is what a slow observer may be behind by. A rack of 1000 machines that is switched on at once fits.
+	// waiting is what a slow observer may be behind by. A rack of 1000 machines that is switched on at once
+	// fits.
 	waiting = 4096
 	// stopGrace is how long Close waits for the observer.
 	stopGrace = time.Second
@@ -35,14 +36,16 @@ type Queue[T any] struct {
 	saidS atomic.Int64 // when the log said so, Unix seconds
 }
 
-// New starts to tell an observer what is put into the queue. what names the values in the log: "DHCP packets".
+// New starts to tell an observer what is put into the queue. what names the values in the log: "DHCP
+// packets".
 func New[T any](log *slog.Logger, what string, tell func(T)) *Queue[T] {
 	q := &Queue[T]{what: what, tell: tell, log: log, values: make(chan T, waiting), ended: make(chan struct{})}
 	go q.run()
 	return q
 }
 
-// Put queues a value and never waits: when the observer is too far behind, the value is left out, and counted.
+// Put queues a value and never waits: when the observer is too far behind, the value is left out, and
+// counted.
 func (q *Queue[T]) Put(v T) {
 	q.mu.RLock()
 	defer q.mu.RUnlock()

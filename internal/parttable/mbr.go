@@ -20,8 +20,8 @@ const (
 // maxLogical bounds the chain of logical partitions; Linux stops at 256 partitions.
 const maxLogical = 250
 
-// An MBR is a sector with four entries of 16 bytes: the first one of a disk, or one of the chain that logical partitions
-// hang on (EBR).
+// An MBR is a sector with four entries of 16 bytes: the first one of a disk, or one of the chain that logical
+// partitions hang on (EBR).
 type MBR [512]byte
 
 // ReadMBR reads one at a place of the disk. ok is false when it is none, or boot code without a table.
@@ -64,8 +64,8 @@ func (m *MBR) partitions(r io.ReaderAt, sectors uint64, sector int) (parts []Ext
 	return parts
 }
 
-// logical walks the chain: an EBR's first entry is a partition, counted from the EBR, the second one the next EBR, counted from
-// the extended partition.
+// logical walks the chain: an EBR's first entry is a partition, counted from the EBR, the second one the next
+// EBR, counted from the extended partition.
 func logical(r io.ReaderAt, extended Extent, sector int) (parts []Extent) {
 	bytes := int64(sector)
 	at := extended.Offset
@@ -112,8 +112,8 @@ func (m *MBR) outside(sectors uint64) error {
 	return nil
 }
 
-// Protect makes the MBR that protects a GPT (section 5.2.3) span the disk. One that has no protective entry gets one, and what
-// boot code there is stays.
+// Protect makes the MBR that protects a GPT (section 5.2.3) span the disk. One that has no protective entry
+// gets one, and what boot code there is stays.
 func (m *MBR) Protect(sectors uint64) {
 	found := false
 	for i := range 4 {

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// disk makes a disk of so many sectors of 512 bytes with a GPT of 128 entries. Each partition is first and last LBA.
+// disk makes a disk of so many sectors of 512 bytes with a GPT of 128 entries. Each partition is first and
+// last LBA.
 func disk(sectors uint64, parts ...[2]uint64) []byte {
 	g := &GPT{sector: 512, Table: make([]byte, 128*128)}
 	g.Header = GPTHeader{

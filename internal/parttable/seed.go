@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// SeedName is the label of the partition that cloud-init reads its seed from, and SeedSize how large the one is that pxectl adds
-// to an image that has none.
+// SeedName is the label of the partition that cloud-init reads its seed from, and SeedSize how large the one
+// is that pxectl adds to an image that has none.
 const (
 	SeedName = "cidata"
 	SeedSize = 4 << 20
@@ -25,7 +25,8 @@ func (t Table) Seed(r io.ReaderAt) (Extent, bool) {
 	return Extent{}, false
 }
 
-// SeedLabel is the label of the file system at a place when it is one that cloud-init looks for: "cidata" or "config-2".
+// SeedLabel is the label of the file system at a place when it is one that cloud-init looks for: "cidata" or
+// "config-2".
 func SeedLabel(r io.ReaderAt, offset int64) string {
 	boot := make([]byte, 512)
 	if n, _ := r.ReadAt(boot, offset); n == len(boot) {
@@ -65,8 +66,9 @@ func FATLabel(boot []byte) (label string, ok bool) {
 // errNoEntry says that a seed partition cannot be added, however large the disk.
 var errNoEntry = errors.New("use an image with a partition labelled " + SeedName)
 
-// SeedFirst is the sector at which a seed partition begins on a disk of so many sectors: at its end, so that partitions keep their
-// numbers, and the last one of the image can still grow up to it. entry is the free one of an MBR.
+// SeedFirst is the sector at which a seed partition begins on a disk of so many sectors: at its end, so that
+// partitions keep their numbers, and the last one of the image can still grow up to it. entry is the free one
+// of an MBR.
 func (t Table) SeedFirst(sectors uint64, sector int) (first uint64, entry int, err error) {
 	perMiB, length := uint64(1<<20/sector), uint64(SeedSize/sector)
 	end := sectors
@@ -98,7 +100,8 @@ func (t Table) SeedFirst(sectors uint64, sector int) (first uint64, entry int, e
 	return first, entry, nil
 }
 
-// Smallest is how many bytes a disk has at least that holds the partitions, the backup of a GPT, and the seed.
+// Smallest is how many bytes a disk has at least that holds the partitions, the backup of a GPT, and the
+// seed.
 func (t Table) Smallest(r io.ReaderAt, sector int) (uint64, error) {
 	var end uint64 // of the last partition, in sectors
 	for _, p := range t.Partitions {

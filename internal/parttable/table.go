@@ -20,18 +20,18 @@ func (e Extent) ESP() bool { return e.Type == efiSystem || e.MBR == EFI }
 // efiSystem is the type of EFI system partitions, table 5-7.
 var efiSystem = GUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
 
-// A Table is the partition table of a disk, by the rules of the Linux kernel (block/partitions/efi.c): a GPT counts only where
-// the MBR has a protective entry, and the backup counts where the primary is damaged.
+// A Table is the partition table of a disk, by the rules of the Linux kernel (block/partitions/efi.c): a GPT
+// counts only where the MBR has a protective entry, and the backup counts where the primary is damaged.
 type Table struct {
 	Kind       string // "gpt", "mbr", or "" when there is none
 	Partitions []Extent
 	GPT        *GPT // with Kind "gpt" and a primary that is whole
 	MBR        MBR  // with Kind "mbr"
-	// Unprotected says that a GPT has no MBR to protect it, and nothing else that could count: the kernel reads it once it is
-	// given one.
+	// Unprotected says that a GPT has no MBR to protect it, and nothing else that could count: the kernel
+	// reads it once it is given one.
 	Unprotected bool
-	// Fault is what is wrong with the table: a primary that is damaged, a partition that lies outside of the disk. Such partitions
-	// are not listed.
+	// Fault is what is wrong with the table: a primary that is damaged, a partition that lies outside of the
+	// disk. Such partitions are not listed.
 	Fault error
 }
 
@@ -98,8 +98,8 @@ func extents(list []GPTPartition, sector int) (parts []Extent) {
 	return parts
 }
 
-// All lists the partitions of every table that lies on a disk, also of those that the kernel does not read: whoever clears a disk
-// wants them all.
+// All lists the partitions of every table that lies on a disk, also of those that the kernel does not read:
+// whoever clears a disk wants them all.
 func All(r io.ReaderAt, size int64, sector int) (parts []Extent) {
 	sectors := uint64(size) / uint64(sector)
 	if sectors < 4 {

@@ -40,7 +40,8 @@ func Main(m *testing.M) {
 	}
 	code := m.Run()
 	if n := skipped.Load(); n > 0 {
-		// `go test` in the directory of a package shows this. With a list of packages it shows nothing of those that pass.
+		// `go test` in the directory of a package shows this. With a list of packages it shows nothing of
+		// those that pass.
 		fmt.Printf("%d tests were skipped; `make test` runs all\n", n)
 	}
 	os.Exit(code)
@@ -172,8 +173,8 @@ func NewHost(t testing.TB, name, cidr, mac string) Host {
 	return h
 }
 
-// carries waits until a link carries packets. The kernel notices a carrier later than the command that set the link up returns:
-// until then it drops what is sent, and reports no error.
+// carries waits until a link carries packets. The kernel notices a carrier later than the command that set
+// the link up returns: until then it drops what is sent, and reports no error.
 func carries(t testing.TB, name string) {
 	t.Helper()
 	end := time.Now().Add(time.Minute)

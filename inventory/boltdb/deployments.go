@@ -11,7 +11,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// DeploymentsPerMachine is how many deployments and releases of a machine are kept. Those that it still refers to are kept besides.
+// DeploymentsPerMachine is how many deployments and releases of a machine are kept. Those that it still
+// refers to are kept besides.
 const DeploymentsPerMachine = 20
 
 // orderKey sorts deployments by when they began.
@@ -26,8 +27,8 @@ func (tx *Tx) Deployment(id inventory.DeploymentID) (inventory.Deployment, error
 	return get[inventory.Deployment](tx, bucketDeployments, string(id))
 }
 
-// Deployments lists up to limit, newest first: of one machine, or of all when it is ""; with before, those that began before that one.
-// A before that is not there any more is ErrNotFound.
+// Deployments lists up to limit, newest first: of one machine, or of all when it is ""; with before, those
+// that began before that one. A before that is not there any more is ErrNotFound.
 func (tx *Tx) Deployments(machine inventory.MachineID, before inventory.DeploymentID, limit int) ([]inventory.Deployment, error) {
 	c := tx.tx.Bucket(bucketOrder).Cursor()
 	k, owner := c.Last()
@@ -53,7 +54,8 @@ func (tx *Tx) Deployments(machine inventory.MachineID, before inventory.Deployme
 	return out, nil
 }
 
-// PutDeployment writes d. With a new one, the machine's oldest are dropped, but for those that the machine or d refer to.
+// PutDeployment writes d. With a new one, the machine's oldest are dropped, but for those that the machine or
+// d refer to.
 func (tx *Tx) PutDeployment(d inventory.Deployment) error {
 	order, key := tx.tx.Bucket(bucketOrder), orderKey(d)
 	isNew := order.Get(key) == nil

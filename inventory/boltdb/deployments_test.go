@@ -93,7 +93,8 @@ func TestDeploymentsArePaged(t *testing.T) {
 	}
 }
 
-// A file of an older release has no order of deployments: it gets one, and what it has too many goes with the next new one.
+// A file of an older release has no order of deployments: it gets one, and what it has too many goes with the
+// next new one.
 func TestAFileWithoutAnOrderOfDeployments(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	s := open(t, path)

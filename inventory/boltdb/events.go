@@ -7,16 +7,17 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A timeline is bounded: a machine that boots in a loop for a year costs what a good one costs. What comes from the wire and what
-// workers and operators write have quotas of their own, so that forged packets push out no approval.
+// A timeline is bounded: a machine that boots in a loop for a year costs what a good one costs. What comes
+// from the wire and what workers and operators write have quotas of their own, so that forged packets push
+// out no approval.
 const (
 	// PerMachine is how many events from the wire are kept of one machine.
 	PerMachine = 2000
 	// Unowned is how many events of packets that no known machine sent are kept, all together: a flood of
 	// invented MACs pushes out only its like.
 	Unowned = 5000
-	// Told is how many events of workers and operators are kept: of each machine, and of those that are no machine's. A
-	// deployment writes about 30.
+	// Told is how many events of workers and operators are kept: of each machine, and of those that are no
+	// machine's. A deployment writes about 30.
 	Told = 1000
 )
 
@@ -59,8 +60,8 @@ func (s share) countKey() []byte {
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-// AppendEvent gives e the next sequence number and writes it. The oldest events of its share past the quota are dropped when the
-// transaction ends.
+// AppendEvent gives e the next sequence number and writes it. The oldest events of its share past the quota
+// are dropped when the transaction ends.
 func (tx *Tx) AppendEvent(e *inventory.Event) error {
 	events := tx.tx.Bucket(bucketEvents)
 	seq, err := events.NextSequence()
@@ -113,8 +114,8 @@ func (tx *Tx) counted(of share, n uint64) {
 	tx.counts[of] = n
 }
 
-// RepeatEvent writes e in the place of the event with that number, which says the same and is of the same share: it is taken
-// away, if it is still there, and e becomes the newest.
+// RepeatEvent writes e in the place of the event with that number, which says the same and is of the same
+// share: it is taken away, if it is still there, and e becomes the newest.
 func (tx *Tx) RepeatEvent(seq uint64, e *inventory.Event) error {
 	of := shareOf(e)
 	owned, key := tx.tx.Bucket(bucketOwned), of.key(seq)
@@ -177,8 +178,8 @@ func (tx *Tx) Events(after uint64, limit int) ([]inventory.Event, error) {
 	return out, nil
 }
 
-// Timeline lists up to limit events with Seq > after, oldest first, that are m's: its own, and those of its MACs from
-// before it was known. A machine without an id is not known, and has only those of its MACs.
+// Timeline lists up to limit events with Seq > after, oldest first, that are m's: its own, and those of its
+// MACs from before it was known. A machine without an id is not known, and has only those of its MACs.
 func (tx *Tx) Timeline(m inventory.Machine, after uint64, limit int) ([]inventory.Event, error) {
 	macs := map[inventory.MAC]bool{}
 	for _, mac := range m.MACs {

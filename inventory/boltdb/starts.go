@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 )
 
-// KeptStarts is how many starts are remembered: more than an appliance that crashes over and over has while one machine boots.
+// KeptStarts is how many starts are remembered: more than an appliance that crashes over and over has while
+// one machine boots.
 const KeptStarts = 64
 
-// A Start is one start of the appliance. Starts order what happened without a clock, which can be set. A database that was
-// restored from a copy counts on from the copy; the salt tells its starts from those that the copy has not seen.
+// A Start is one start of the appliance. Starts order what happened without a clock, which can be set. A
+// database that was restored from a copy counts on from the copy; the salt tells its starts from those that
+// the copy has not seen.
 type Start struct {
 	Number uint32 `json:"number"` // from 1
 	Salt   []byte `json:"salt"`

@@ -39,8 +39,8 @@ type Store struct{ db *bolt.DB }
 
 // Open opens or creates the file. A damaged file is an error that says so, never a panic.
 func Open(path string) (s *Store, err error) {
-	// bbolt panics on some truncated files instead of returning ErrInvalid (etcd-io/bbolt#446), and touching a
-	// page past the end of the file is a memory fault, which is a panic only on demand.
+	// bbolt panics on some truncated files instead of returning ErrInvalid (etcd-io/bbolt#446), and touching
+	// a page past the end of the file is a memory fault, which is a panic only on demand.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -87,8 +87,8 @@ func Open(path string) (s *Store, err error) {
 	return &Store{db: db}, nil
 }
 
-// Owner says to which keys the database belongs, "" for one that belongs to none yet. used says that something has been written
-// to it.
+// Owner says to which keys the database belongs, "" for one that belongs to none yet. used says that
+// something has been written to it.
 func (s *Store) Owner() (owner string, used bool, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		owner = string(tx.Bucket(bucketMeta).Get([]byte("owner")))
@@ -124,8 +124,8 @@ func (s *Store) Close() error { return s.db.Close() }
 // BatchSize is how many calls of Batch share a transaction at most.
 const BatchSize = 50
 
-// Batch is Update for many goroutines that each change something small: calls that come at once share a transaction. fn may run
-// more than once.
+// Batch is Update for many goroutines that each change something small: calls that come at once share a
+// transaction. fn may run more than once.
 func (s *Store) Batch(fn func(*Tx) error) error { return s.db.Batch(within(fn)) }
 
 // Update runs fn in a transaction that is on disk when Update returns nil.

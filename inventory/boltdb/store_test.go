@@ -169,7 +169,8 @@ func TestTimelineMergesOwnAndEarlierEvents(t *testing.T) {
 	}
 }
 
-// What comes from the wire pushes out what came from the wire: a machine's events and those that are no machine's.
+// What comes from the wire pushes out what came from the wire: a machine's events and those that are no
+// machine's.
 func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "db"))
 	for _, owner := range []inventory.MachineID{"m-1", ""} {

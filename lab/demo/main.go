@@ -1,6 +1,7 @@
-// Demo tells pxectl's story in the virtual rack, as it happens: two bare machines power on, boot from the network,
-// register themselves, are approved, get Debian 12, boot it and phone home. Every command that it shows
-// is the real one, and at the end it proves from outside what was done. `make demo` builds what it needs.
+// Demo tells pxectl's story in the virtual rack, as it happens: two bare machines power on, boot from the
+// network, register themselves, are approved, get Debian 12, boot it and phone home. Every command that it
+// shows is the real one, and at the end it proves from outside what was done. `make demo` builds what it
+// needs.
 package main
 
 import (

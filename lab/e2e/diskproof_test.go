@@ -62,8 +62,8 @@ func (r *rack) scan(disk string) verify.Scan {
 	return s
 }
 
-// How QEMU's disks are erased: the rungs of the ladder that they cannot do, and the one that they can. Its NVMe formats and does
-// not sanitize, and its SATA disk has no security feature set.
+// How QEMU's disks are erased: the rungs of the ladder that they cannot do, and the one that they can. Its
+// NVMe formats and does not sanitize, and its SATA disk has no security feature set.
 var erasures = map[string]struct {
 	passed []string
 	method string

@@ -27,8 +27,8 @@ var targets = []struct {
 	{"uefi", "nvme", "TestFromPowerOnToProvedSystems"},
 }
 
-// Every kind of disk, behind both kinds of firmware, starts the system that was written to it, and holds the image. With all
-// of them, each is erased in the end.
+// Every kind of disk, behind both kinds of firmware, starts the system that was written to it, and holds the
+// image. With all of them, each is erased in the end.
 func TestTargets(t *testing.T) {
 	t.Parallel()
 	var machines []string
@@ -78,7 +78,8 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// An NVMe disk is deployed to, then again with an image of which one chunk in fifty has changed, and erased in the end.
+// An NVMe disk is deployed to, then again with an image of which one chunk in fifty has changed, and erased
+// in the end.
 func TestLifeOfADisk(t *testing.T) {
 	t.Parallel()
 	testnet.Gate(t, "sgdisk")
@@ -104,7 +105,8 @@ func TestLifeOfADisk(t *testing.T) {
 	r.proveErase("m1", "nvme")
 }
 
-// The power fails while chunks are being written. The disk boots nothing then; when the power is back, what is missing is fetched.
+// The power fails while chunks are being written. The disk boots nothing then; when the power is back, what
+// is missing is fetched.
 func TestPowerCutWhileChunksAreWritten(t *testing.T) {
 	t.Parallel()
 	testnet.Gate(t, "sgdisk")
@@ -114,13 +116,14 @@ func TestPowerCutWhileChunksAreWritten(t *testing.T) {
 	r.powerOn("m1")
 	r.until(60*time.Second, "m1 has reported", func() bool { return r.machine(mac1).Report != nil })
 	r.enroll("m1", mac1)
-	// Room for the chunks that are written at once, six, and far less than the image. A slower disk would make the kernel
-	// reset its controller.
+	// Room for the chunks that are written at once, six, and far less than the image. A slower disk would
+	// make the kernel reset its controller.
 	r.slowDisk("m1", &lab.SlowDisk{Burst: 40 << 20, PerSecond: 1 << 20})
 	empty := r.differ("m1", id)
 	r.pxectl("deploy", "m1", "--image", "first")
 	r.writing("m1")
-	// The progress speaks of chunks that were taken up, zeros among them; the next deployment is a delta when some are there.
+	// The progress speaks of chunks that were taken up, zeros among them; the next deployment is a delta when
+	// some are there.
 	r.until(60*time.Second, "eight chunks are on the disk", func() bool {
 		return empty.Differ-r.differ("m1", id).Differ >= 8 && slices.Contains(r.scan(disk).Marks, phrase)
 	})

@@ -14,8 +14,8 @@ import (
 	"github.com/pxectl/pxectl/lab"
 )
 
-// allFirmwares is the environment variable that asks for every row. `make test` boots one BIOS and one UEFI PXE machine in other
-// stories, and here what is marked always.
+// allFirmwares is the environment variable that asks for every row. `make test` boots one BIOS and one UEFI
+// PXE machine in other stories, and here what is marked always.
 const allFirmwares = "PXECTL_FIRMWARE"
 
 func onlyWithAllFirmwares(t *testing.T) {
@@ -64,8 +64,8 @@ var firmwares = []struct {
 	},
 }
 
-// Every firmware boots, beside a DHCP server that knows nothing of booting or with ours alone, until its agent has reported; and it
-// comes the way that docs/firmware.md tells.
+// Every firmware boots, beside a DHCP server that knows nothing of booting or with ours alone, until its
+// agent has reported; and it comes the way that docs/firmware.md tells.
 func TestFirmware(t *testing.T) {
 	for _, tt := range firmwares {
 		for i, dhcp := range tt.beside {
@@ -95,8 +95,8 @@ func TestFirmware(t *testing.T) {
 	}
 }
 
-// chain is how a machine came to its script: the class of its first DISCOVER, and the programs that it was sent; and when
-// the first and the last of it happened.
+// chain is how a machine came to its script: the class of its first DISCOVER, and the programs that it was
+// sent; and when the first and the last of it happened.
 func (r *rack) chain(mac string) (steps []string, discover, script time.Time) {
 	r.t.Helper()
 	err := r.client.Events(r.t.Context(), api.EventQuery{Machine: mac}, func(e inventory.Event) error {

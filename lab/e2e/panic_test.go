@@ -15,8 +15,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A machine gets a ramdisk that is none, so that its kernel panics. The appliance hears that on the serial console, over IPMI, and
-// `why` quotes it; also while an operator has the console.
+// A machine gets a ramdisk that is none, so that its kernel panics. The appliance hears that on the serial
+// console, over IPMI, and `why` quotes it; also while an operator has the console.
 func TestAKernelPanicIsQuoted(t *testing.T) {
 	r := newRack(t, "m1:bios")
 	initrd := filepath.Join(r.dir, "data", "ramdisk", "amd64", "initrd")

@@ -197,7 +197,8 @@ func (r *rack) console(name string) string {
 	return string(raw)
 }
 
-// proveDisk compares what lies on a machine's frozen disk with the image, from outside. Only what finish-disk names may differ.
+// proveDisk compares what lies on a machine's frozen disk with the image, from outside. Only what finish-disk
+// names may differ.
 func (r *rack) proveDisk(name string) {
 	r.t.Helper()
 	d := r.deployment(name)

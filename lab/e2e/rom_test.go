@@ -15,8 +15,9 @@ import (
 	"github.com/pxectl/pxectl/lab/verify"
 )
 
-// There is no BIOS PXE ROM for QEMU that is not iPXE, so one is played here, packet for packet, on a host of its own in the rack. It
-// does what the PXE specification 2.1 asks of a ROM, and what Intel's ROMs are seen to do.
+// There is no BIOS PXE ROM for QEMU that is not iPXE, so one is played here, packet for packet, on a host of
+// its own in the rack. It does what the PXE specification 2.1 asks of a ROM, and what Intel's ROMs are seen
+// to do.
 
 // playROM is the environment variable that makes this test binary the ROM. Its value is how it behaves.
 const playROM = "PXECTL_STORY_ROM"

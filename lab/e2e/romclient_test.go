@@ -60,7 +60,8 @@ func (r *rom) boot() (got romBoot, err error) {
 	if got.Address, boot, err = r.dhcp(options...); err != nil {
 		return got, err
 	}
-	// PXE 2.1 table 2-1, tag 6: bit 3 says that the boot file of this offer is the one to load. To iPXE, that there is one says it.
+	// PXE 2.1 table 2-1, tag 6: bit 3 says that the boot file of this offer is the one to load. To iPXE, that
+	// there is one says it.
 	control := dhcpv4.Options{}
 	if err := control.FromBytes(boot.GetOneOption(dhcpv4.OptionVendorSpecificInformation)); err != nil {
 		return got, fmt.Errorf("option 43 of the offer: %w", err)
@@ -132,8 +133,8 @@ func (r *rom) program() (string, error) {
 	return string(body), err
 }
 
-// dhcp gets an address, which becomes eth0's, and the packet that says what to boot: a proxy's offer, or the acknowledgement of
-// a server that is both.
+// dhcp gets an address, which becomes eth0's, and the packet that says what to boot: a proxy's offer, or the
+// acknowledgement of a server that is both.
 func (r *rom) dhcp(options ...dhcpv4.Modifier) (netip.Addr, *dhcpv4.DHCPv4, error) {
 	ask, err := dhcpv4.NewDiscovery(r.mac, options...)
 	if err != nil {
@@ -240,8 +241,8 @@ func (r *rom) ask4011(from netip.Addr, offer *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, er
 	return p, err
 }
 
-// tftp loads a file in lock step, RFC 1350, with the block size that is asked for, RFC 2348. With sizeOnly it ends the transfer
-// when it has seen the size, as ROMs do before the download proper.
+// tftp loads a file in lock step, RFC 1350, with the block size that is asked for, RFC 2348. With sizeOnly it
+// ends the transfer when it has seen the size, as ROMs do before the download proper.
 func tftp(server netip.Addr, file string, blksize int, sizeOnly bool) ([]byte, error) {
 	conn, err := net.ListenUDP("udp4", nil)
 	if err != nil {

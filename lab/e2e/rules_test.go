@@ -15,8 +15,8 @@ import (
 	"github.com/pxectl/pxectl/lab"
 )
 
-// Two deployed machines whose firmware has the network first come to their own disks, by the way and with the script that a rule gives
-// their vendor. docs/firmware.md has the seconds.
+// Two deployed machines whose firmware has the network first come to their own disks, by the way and with the
+// script that a rule gives their vendor. docs/firmware.md has the seconds.
 func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 	onlyWithAllFirmwares(t)
 	macs := map[string]string{"m1": mac1, "m2": mac2}
@@ -77,7 +77,8 @@ func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 	}
 }
 
-// bootAnswers counts on the wire how often a machine's firmware asked what to boot, and how often the appliance answered the machine.
+// bootAnswers counts on the wire how often a machine's firmware asked what to boot, and how often the
+// appliance answered the machine.
 func (r *rack) bootAnswers(mac string, since time.Time) (asked, answered int) {
 	r.t.Helper()
 	packets, err := lab.ReadDHCP(r.Capture())
@@ -96,8 +97,9 @@ func (r *rack) bootAnswers(mac string, since time.Time) (asked, answered int) {
 	return asked, answered
 }
 
-// A rule's boot program is loaded, and its kernel arguments are the kernel's. Another rule's script has iPXE ROMs load ipxe.pxe, as one
-// does that cannot load a kernel itself, and undionly.kpxe: on top of that ROM each drives the card and comes to the script.
+// A rule's boot program is loaded, and its kernel arguments are the kernel's. Another rule's script has iPXE
+// ROMs load ipxe.pxe, as one does that cannot load a kernel itself, and undionly.kpxe: on top of that ROM
+// each drives the card and comes to the script.
 func TestRulesAboutWhatIsLoaded(t *testing.T) {
 	onlyWithAllFirmwares(t)
 	const mac3 = "52:54:00:77:00:03"

@@ -97,8 +97,8 @@ func serialOf(t *testing.T, r *rack, machine, transport string) string {
 	return ""
 }
 
-// The appliance is killed while chunks are being written to a machine that its BMC brought back from its own system; the
-// deployment goes on.
+// The appliance is killed while chunks are being written to a machine that its BMC brought back from its own
+// system; the deployment goes on.
 func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 	r := newRack(t, "m1:bios", mini)
 	r.pxectl("image", "import", mini, "--name", "mini")
@@ -107,7 +107,8 @@ func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 	r.enroll("m1", mac1)
 	r.pxectl("deploy", "m1", "--image", "mini", "--wait", "--timeout", "4m")
 
-	// Five chunks of 4 MiB differ from what the first system left. The disk takes one of them, and the others when this test says so.
+	// Five chunks of 4 MiB differ from what the first system left. The disk takes one of them, and the others
+	// when this test says so.
 	r.slowDisk("m1", &lab.SlowDisk{Burst: 8 << 20, PerSecond: 64 << 10})
 	r.pxectl("deploy", "m1", "--image", "mini", "--redeploy", "--hostname", "again")
 	r.writing("m1")
@@ -172,7 +173,8 @@ func (r *rack) appliance() string {
 	return strings.TrimSpace(out)
 }
 
-// A real Debian with cloud-init (its kernel has no AHCI driver, hence virtio) takes its name, its key and its user-data from the seed.
+// A real Debian with cloud-init (its kernel has no AHCI driver, hence virtio) takes its name, its key and its
+// user-data from the seed.
 func TestDebianWithCloudInit(t *testing.T) {
 	r := newRack(t, "m1:uefi", debian)
 	r.pxectl("image", "import", debian, "--name", "debian-12")

@@ -18,9 +18,9 @@ var debianPackages = []string{
 }
 
 // cloudConfig makes the first boot quick and quiet: only the data source that there is, one host key, and the
-// modules that somebody who tries out a deployment will use. Only the last stage, which phones home, speaks on
-// the console: there the login prompt is to be seen. Everything else of cloud-init works as in
-// Debian; users, keys and phone_home come with the seed.
+// modules that somebody who tries out a deployment will use. Only the last stage, which phones home, speaks
+// on the console: there the login prompt is to be seen. Everything else of cloud-init works as in Debian;
+// users, keys and phone_home come with the seed.
 const cloudConfig = `datasource_list: [NoCloud, None]
 ssh_genkeytypes: [ed25519]
 ssh_deletekeys: true

@@ -17,9 +17,9 @@ const (
 	grubPrefix = "(,gpt4)/boot/grub"
 )
 
-// grubConfig is /boot/grub/grub.cfg. The kernel and the initrd are what Debian's kernel packages
-// keep as links in the root directory. On a busy host an emulated timer interrupt can come too late for the kernel's test of it, which ends in
-// a panic: hence no_timer_check.
+// grubConfig is /boot/grub/grub.cfg. The kernel and the initrd are what Debian's kernel packages keep as
+// links in the root directory. On a busy host an emulated timer interrupt can come too late for the kernel's
+// test of it, which ends in a panic: hence no_timer_check.
 func grubConfig(uuid string) string {
 	return `set timeout=0
 menuentry "Linux" {

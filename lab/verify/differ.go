@@ -13,7 +13,8 @@ type Difference struct {
 	Bytes  uint64 // of disk.zst that hold them
 }
 
-// Differ compares the chunks of an image with what lies in their places on a disk. store is the appliance's image directory.
+// Differ compares the chunks of an image with what lies in their places on a disk. store is the appliance's
+// image directory.
 func Differ(path, store, imageID string) (d Difference, err error) {
 	m, err := manifest(store, imageID)
 	if err != nil {

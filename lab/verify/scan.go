@@ -19,8 +19,8 @@ type Scan struct {
 
 const scanBlock = 1 << 20
 
-// ScanDisk reads the whole file of a disk but for its holes, counts what is not zero and looks for marks, which are shorter
-// than 4 KiB.
+// ScanDisk reads the whole file of a disk but for its holes, counts what is not zero and looks for marks,
+// which are shorter than 4 KiB.
 func ScanDisk(path string, marks map[string]string) (s Scan, err error) {
 	f, err := os.Open(path)
 	if err != nil {

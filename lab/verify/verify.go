@@ -1,5 +1,6 @@
-// Package verify checks from outside what the virtual rack claims to have done: what lies on a machine's disk, and what
-// went over the wire. It trusts neither the agent nor the appliance: it reads the disk's file and the capture.
+// Package verify checks from outside what the virtual rack claims to have done: what lies on a machine's
+// disk, and what went over the wire. It trusts neither the agent nor the appliance: it reads the disk's file
+// and the capture.
 package verify
 
 import (
@@ -18,9 +19,9 @@ import (
 	"github.com/pxectl/pxectl/lab"
 )
 
-// Disk is the SHA-256 of the image's range of a disk, with the named ranges taken from the image: they are what finish-disk
-// changes on purpose; and that of the image, which is what sha256sum prints of the raw file that was imported. store is
-// the appliance's image directory.
+// Disk is the SHA-256 of the image's range of a disk, with the named ranges taken from the image: they are
+// what finish-disk changes on purpose; and that of the image, which is what sha256sum prints of the raw file
+// that was imported. store is the appliance's image directory.
 func Disk(path, store, imageID string, but []inventory.Range) (sum, want images.Hash, err error) {
 	m, err := manifest(store, imageID)
 	if err != nil {
@@ -89,8 +90,8 @@ type Wire struct {
 	OurBootFiles  int // of those, with a boot file
 }
 
-// DHCP reads a capture and checks the peace between the two servers: the site's never hands out a boot file, and we
-// never hand out an address.
+// DHCP reads a capture and checks the peace between the two servers: the site's never hands out a boot file,
+// and we never hand out an address.
 func DHCP(capture string, ours netip.Addr) (w Wire, err error) {
 	packets, err := lab.ReadDHCP(capture)
 	if err != nil {

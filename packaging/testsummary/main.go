@@ -1,5 +1,6 @@
-// Testsummary reads what test runs left as JSON (`go test -json`, gotestsum --jsonfile) and ends their output with one summary
-// in plain words: what was skipped and why, what failed and how, and one line of counts. It fails when anything failed.
+// Testsummary reads what test runs left as JSON (`go test -json`, gotestsum --jsonfile) and ends their output
+// with one summary in plain words: what was skipped and why, what failed and how, and one line of counts. It
+// fails when anything failed.
 //
 //	testsummary FILE...
 package main

@@ -96,7 +96,8 @@ type finding struct {
 	why string
 }
 
-// count sorts the tests. One with subtests counts only when it failed and none of them did; a package when it failed and none of its tests did.
+// count sorts the tests. One with subtests counts only when it failed and none of them did; a package when it
+// failed and none of its tests did.
 func (s *summary) count() (passed int, failed, skipped []finding) {
 	subtests, failure := map[key]bool{}, map[key]bool{}
 	for k, outcome := range s.outcome {

@@ -19,8 +19,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// attacker stands on the wire between driver and BMC: it sees what both send, and says what the driver gets in place of each
-// answer. What it sends has the BMC's address, as a forged packet has.
+// attacker stands on the wire between driver and BMC: it sees what both send, and says what the driver gets
+// in place of each answer. What it sends has the BMC's address, as a forged packet has.
 type attacker struct {
 	addr   string
 	answer func(d []byte) [][]byte
@@ -348,7 +348,8 @@ func TestForgedConsole(t *testing.T) {
 	<-done
 }
 
-// unreachable is a socket that an ICMP message came to, before a message of the session and while its answer is awaited.
+// unreachable is a socket that an ICMP message came to, before a message of the session and while its answer
+// is awaited.
 type unreachable struct {
 	net.Conn
 	write, read bool // they have been told

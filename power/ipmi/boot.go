@@ -135,8 +135,8 @@ func (c *controller) SetBoot(ctx context.Context, b power.Boot) error {
 	})
 }
 
-// begin tells the BMC that boot options are being set, which it need not know. Another client that is in the middle, or has died there,
-// is waited for once; then what it left is ended.
+// begin tells the BMC that boot options are being set, which it need not know. Another client that is in the
+// middle, or has died there, is waited for once; then what it left is ended.
 func begin(ctx context.Context, set func(param byte, data ...byte) error, patience time.Duration) (begun bool, err error) {
 	for try := range 3 {
 		err := set(paramSetInProgress, 1)

@@ -35,7 +35,8 @@ type attaching struct {
 	poll     time.Duration // how long what the machine says may wait at the BMC
 }
 
-// A console is more patient than a command: when power changes, a BMC that shares a NIC is silent for a while.
+// A console is more patient than a command: when power changes, a BMC that shares a NIC is silent for a
+// while.
 const consoleRetries = 9
 
 // Console attaches to the serial console over SOL. A console that another session holds is taken
@@ -45,7 +46,8 @@ func (c *controller) Console(ctx context.Context, in io.Reader, out io.Writer) e
 	return c.attach(ctx, in, out, attaching{takeOver: true, retries: consoleRetries, poll: 50 * time.Millisecond})
 }
 
-// Listen is a console without keys, and one that gives way to all others. Nobody looks at it, so it polls less often.
+// Listen is a console without keys, and one that gives way to all others. Nobody looks at it, so it polls
+// less often.
 func (c *controller) Listen(ctx context.Context, out io.Writer) error {
 	over, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the read of no keys
@@ -74,19 +76,21 @@ func (c *controller) attach(ctx context.Context, in io.Reader, out io.Writer, ho
 	session.WithRetry(consoleRetries)
 	err = session.SOLStream(ctx, in, out, &client.SOLStreamOptions{PollInterval: how.poll})
 	if err != nil && ctx.Err() == nil {
-		// Not deactivated: it may be another session's by now. What is still ours ends with the session (section 24.2).
+		// Not deactivated: it may be another session's by now. What is still ours ends with the session
+		// (section 24.2).
 		return c.fail(doingConsole, fmt.Errorf("the BMC hung up: %s", oneLine(err)))
 	}
 	_ = c.deactivate(ctx, session)
 	return nil
 }
 
-// levels with which a console is asked for, the lowest first. What SOL wants is configurable and Administrator on many BMCs
-// (section 26.3, parameter 2), but most give it to an Operator, and some to a User.
+// levels with which a console is asked for, the lowest first. What SOL wants is configurable and
+// Administrator on many BMCs (section 26.3, parameter 2), but most give it to an Operator, and some to a
+// User.
 var levels = []types.PrivilegeLevel{types.PrivilegeLevelUser, types.PrivilegeLevelOperator, types.PrivilegeLevelAdministrator}
 
-// openConsole opens a session with the console in it, with no more privilege than the BMC wants for that. The level that
-// worked is remembered: the next console begins with it.
+// openConsole opens a session with the console in it, with no more privilege than the BMC wants for that. The
+// level that worked is remembered: the next console begins with it.
 func (c *controller) openConsole(ctx context.Context, how attaching) (*client.Client, error) {
 	begin := max(0, slices.Index(levels, types.PrivilegeLevel(c.target.console.Load())))
 	var first error // what ends the first try says more than that the user has no higher level

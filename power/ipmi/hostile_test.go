@@ -20,8 +20,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// hostile is a BMC that knows the password and does, answer by answer, what a script says. It is a connection to itself without
-// sockets: a Read for which there is no answer times out at once.
+// hostile is a BMC that knows the password and does, answer by answer, what a script says. It is a connection
+// to itself without sockets: a Read for which there is no answer times out at once.
 type hostile struct {
 	net.Conn
 	t      testing.TB
@@ -296,8 +296,9 @@ func TestHonestScript(t *testing.T) {
 	}
 }
 
-// FuzzHostileBMC plays BMCs that know the password and are hostile at every stage, the console included. It fails on a panic, in
-// a goroutine of the library's too, on a call that does not end, and on a password or clear text on the wire.
+// FuzzHostileBMC plays BMCs that know the password and are hostile at every stage, the console included. It
+// fails on a panic, in a goroutine of the library's too, on a call that does not end, and on a password or
+// clear text on the wire.
 func FuzzHostileBMC(f *testing.F) {
 	for call := range calls {
 		for stage := range 9 {

@@ -140,7 +140,8 @@ func (c *controller) talk(ctx context.Context, doing string, f func(context.Cont
 }
 
 func (c *controller) once(ctx context.Context, f func(context.Context, *client.Client) error) error {
-	// Chassis Control and the boot options are an Operator's, and nothing that we ask for is an Administrator's (appendix G).
+	// Chassis Control and the boot options are an Operator's, and nothing that we ask for is an
+	// Administrator's (appendix G).
 	session, err := c.connect(ctx, types.PrivilegeLevelOperator, 2)
 	if err != nil {
 		return err

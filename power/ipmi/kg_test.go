@@ -14,8 +14,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// A BMC with a key of its own, K_g, has a login with two keys (IPMI 2.0 section 13.33). OpenIPMI's ipmi_sim is one, and
-// ipmitool, given the same key, agrees with it.
+// A BMC with a key of its own, K_g, has a login with two keys (IPMI 2.0 section 13.33). OpenIPMI's ipmi_sim
+// is one, and ipmitool, given the same key, agrees with it.
 func TestBMCKey(t *testing.T) {
 	testnet.Need(t, "ipmi_sim")
 	const kg = "nineteen_bytes_of_k" // ipmi_sim drops the twentieth of a text
@@ -88,7 +88,8 @@ func TestAnswerFromAnotherAddress(t *testing.T) {
 			if n < 23 || buf[3] != 7 || buf[4] != 0 {
 				continue
 			}
-			// RMCP, no session, and Get Channel Authentication Capabilities' answer with the request's sequence number.
+			// RMCP, no session, and Get Channel Authentication Capabilities' answer with the request's
+			// sequence number.
 			m := []byte{0x81, 0x1c, 0x63, 0x20, buf[18], 0x38, 0, 1, 0x80, 0x14, 2, 0, 0, 0, 0, 0}
 			answer := append([]byte{6, 0, 0xff, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(m))}, m...)
 			_, _ = answers.WriteToUDPAddrPort(answer, from)

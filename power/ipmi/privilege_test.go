@@ -11,7 +11,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A console is had with the lowest privilege that the BMC gives it to, and the next time that is asked for at once.
+// A console is had with the lowest privilege that the BMC gives it to, and the next time that is asked for at
+// once.
 func TestConsoleAsksForTheLowestPrivilege(t *testing.T) {
 	for _, level := range levels {
 		t.Run(level.String(), func(t *testing.T) {

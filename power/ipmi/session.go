@@ -36,8 +36,8 @@ func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, re
 		var session *client.Client
 		session, err = c.dial(ctx, suite, level, retries)
 		if errors.Is(err, power.ErrRefused) {
-			// Once more: on a busy BMC a late answer to a repeated login message fails the library's check just as a wrong
-			// password does, and what is told as refused ends deployments.
+			// Once more: on a busy BMC a late answer to a repeated login message fails the library's check
+			// just as a wrong password does, and what is told as refused ends deployments.
 			if c.remember(); c.mayTry() == nil {
 				session, err = c.dial(ctx, suite, level, retries)
 			}
@@ -58,8 +58,9 @@ func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, re
 	return nil, err
 }
 
-// dial logs in. It takes the library's steps one by one, and not its Connect: that drops what kind of error there was, and
-// leaves a goroutine behind that would ask the BMC in the middle of other exchanges, which the library does not stand.
+// dial logs in. It takes the library's steps one by one, and not its Connect: that drops what kind of error
+// there was, and leaves a goroutine behind that would ask the BMC in the middle of other exchanges, which the
+// library does not stand.
 func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level types.PrivilegeLevel, retries int) (*client.Client, error) {
 	// The library makes the session's keys of the password; of K_g, where there is one (see lan.Secrets).
 	session, err := client.NewClient(c.addr.Addr().String(), int(c.addr.Port()), c.user, cmp.Or(c.kg, c.password))

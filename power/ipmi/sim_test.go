@@ -120,7 +120,8 @@ func newSimWith(t testing.TB, serial, line string) *sim {
 func (s *sim) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *sim) open(t testing.TB, password string) power.BMC {
-	// It runs a shell for each command and answers none that is sent again meanwhile: on a busy machine that takes a second.
+	// It runs a shell for each command and answers none that is sent again meanwhile: on a busy machine that
+	// takes a second.
 	d := &Driver{Timeout: 5 * time.Second, Backoff: 5 * time.Millisecond}
 	return open(t, d, power.Target{Address: s.addr, User: admin, Password: password})
 }

@@ -31,7 +31,8 @@ var (
 	SlowStatus = Quirks{Lag: 3}
 	// SharedNIC loses its link when the host's power changes: NC-SI, openbmc issue 2197.
 	SharedNIC = Quirks{Deaf: 4}
-	// Strict calls "off" an error when the machine is off: HPE and Redfish 409; Ironic and Cloudpods work around it.
+	// Strict calls "off" an error when the machine is off: HPE and Redfish 409; Ironic and Cloudpods work
+	// around it.
 	Strict = Quirks{RefusesAgain: true, Lag: 2}
 	// Lossy accepts a power-off and forgets it: Cloudpods sends it again every 20 s.
 	Lossy = Quirks{Loses: 1}

@@ -18,8 +18,8 @@ type WithConsole struct {
 
 var _ power.Console = WithConsole{}
 
-// A Line is a machine's serial line as a BMC gives it away: to one session at a time, a console takes it from whoever has it,
-// and what is said while nobody has it is lost.
+// A Line is a machine's serial line as a BMC gives it away: to one session at a time, a console takes it from
+// whoever has it, and what is said while nobody has it is lost.
 type Line struct {
 	Err error // instead of a console, when set
 

@@ -29,7 +29,8 @@ func main() {
 		println("pxagent: this is the first process of pxectl's ramdisk and runs nowhere else")
 		os.Exit(2)
 	}
-	// The agent shares a small machine with the files that it came in. What it writes images with lies outside of the heap.
+	// The agent shares a small machine with the files that it came in. What it writes images with lies
+	// outside of the heap.
 	debug.SetMemoryLimit(48 << 20)
 	console := new(agent.Console)
 	if err := boot.Mount(); err != nil {
@@ -138,8 +139,8 @@ func drivers(loader *modules.Loader, log *slog.Logger) {
 	done(errors.Join(err, e))
 }
 
-// waitDisks waits until the list of disks has stayed the same for a moment, and longer while there is none. Drivers have found
-// nearly all disks when they are loaded.
+// waitDisks waits until the list of disks has stayed the same for a moment, and longer while there is none.
+// Drivers have found nearly all disks when they are loaded.
 func waitDisks() {
 	const quiet, most = 300 * time.Millisecond, 5 * time.Second
 	var last []string

@@ -69,14 +69,14 @@ func goBuild(dir, arch string, args ...string) error {
 // dependencies stay out of pxectl's.
 func buildCommands(tmp, arch, out string) error {
 	const module = "agent-ramdisk/initramfs/bb"
-	// For the machine that builds: `go tool` would make it for the ramdisk's. Without -trimpath, as the tool asks
-	// its own runtime where Go is.
+	// For the machine that builds: `go tool` would make it for the ramdisk's. Without -trimpath, as the tool
+	// asks its own runtime where Go is.
 	tool := filepath.Join(tmp, "u-root")
 	if err := goBuild(module, "", "-o", tool, "github.com/u-root/u-root"); err != nil {
 		return err
 	}
-	// goshliner: the shell's plain line editor. Its default one paints a screen of colours, which a serial console at
-	// 115200 baud and its log do not want.
+	// goshliner: the shell's plain line editor. Its default one paints a screen of colours, which a serial
+	// console at 115200 baud and its log do not want.
 	args := []string{"-go-build-tags=goshliner", "-o", out, "-build=bb", "-initcmd=", "-uinitcmd=", "-defaultsh=gosh", "-base=/dev/null", "-tmp-dir", filepath.Join(tmp, "bb")}
 	for _, c := range commands {
 		args = append(args, "github.com/u-root/u-root/cmds/core/"+c)

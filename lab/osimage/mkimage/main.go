@@ -2,8 +2,8 @@
 //
 //	go run ./lab/osimage/mkimage [-cache DIR] -o FILE.raw debian-12|mini|mini-virtio
 //
-// The kind "kernel" is no image: it fetches Debian's generic kernel, for the architecture that -arch names, and prints
-// where the kernel and its modules are.
+// The kind "kernel" is no image: it fetches Debian's generic kernel, for the architecture that -arch names,
+// and prints where the kernel and its modules are.
 package main
 
 import (

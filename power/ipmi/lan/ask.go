@@ -10,8 +10,9 @@ import (
 	"github.com/bougou/go-ipmi/pkg/types"
 )
 
-// Ask sends Get Channel Authentication Capabilities (section 22.13), with which every login begins, and waits for the answer.
-// Nothing is believed of it but that somebody is there: all else is negotiated, and proved, in the login.
+// Ask sends Get Channel Authentication Capabilities (section 22.13), with which every login begins, and waits
+// for the answer. Nothing is believed of it but that somebody is there: all else is negotiated, and proved,
+// in the login.
 func (c *Conn) Ask(ctx context.Context, level types.PrivilegeLevel, timeout time.Duration, tries int) error {
 	answer := make([]byte, maxDatagram)
 	var err error

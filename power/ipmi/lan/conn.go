@@ -26,11 +26,13 @@ const (
 	// When an answer is not to be believed or ends the login, the true one is awaited for this long.
 	grace = 100 * time.Millisecond
 
-	// What a BMC may say to one message of ours. The library keeps console output in memory until its request is answered.
+	// What a BMC may say to one message of ours. The library keeps console output in memory until its request
+	// is answered.
 	maxAnswers = 64
 )
 
-// A Conn is the connection of one login and the session that follows. It serves one exchange at a time, as go-ipmi has it.
+// A Conn is the connection of one login and the session that follows. It serves one exchange at a time, as
+// go-ipmi has it.
 type Conn struct {
 	net.Conn
 	log  *slog.Logger
@@ -47,9 +49,10 @@ type Conn struct {
 // Secrets are what the console and the BMC both know.
 type Secrets struct {
 	Password string // of the user
-	// Kg is the BMC's own key, "" for none. With it a login has two keys (section 13.33): RAKP 2 and 3 are signed with the password, and
-	// the session's keys are made of K_g. The library knows one key only, and is given K_g as its password then; what it
-	// signs and checks with it in RAKP 3 and 2 is signed anew here.
+	// Kg is the BMC's own key, "" for none. With it a login has two keys (section 13.33): RAKP 2 and 3 are
+	// signed with the password, and the session's keys are made of K_g. The library knows one key only, and
+	// is given K_g as its password then; what it signs and checks with it in RAKP 3 and 2 is signed anew
+	// here.
 	Kg string
 }
 
@@ -61,8 +64,9 @@ func (s Secrets) sessionKey() []byte {
 	return crypto.PadPassword20([]byte(s.Password))
 }
 
-// New makes a Conn of a connection on which each Read and Write is a datagram. When ctx ends, so does a Read that waits: the
-// library would hold its lock until that times out, and the session could not be closed meanwhile.
+// New makes a Conn of a connection on which each Read and Write is a datagram. When ctx ends, so does a Read
+// that waits: the library would hold its lock until that times out, and the session could not be closed
+// meanwhile.
 func New(ctx context.Context, conn net.Conn, secrets Secrets, log *slog.Logger) *Conn {
 	c := &Conn{Conn: conn, log: log}
 	c.stop = context.AfterFunc(ctx, func() {
@@ -77,7 +81,8 @@ func New(ctx context.Context, conn net.Conn, secrets Secrets, log *slog.Logger) 
 	return c
 }
 
-// Close closes the socket, and says in the log what was not believed: it may be the BMC's own way to do things, or a stranger's.
+// Close closes the socket, and says in the log what was not believed: it may be the BMC's own way to do
+// things, or a stranger's.
 func (c *Conn) Close() error {
 	c.stop()
 	c.mu.Lock()
@@ -98,7 +103,8 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// Write sends a message of the library's. Those of the login get tags and the session id that no stranger knows.
+// Write sends a message of the library's. Those of the login get tags and the session id that no stranger
+// knows.
 func (c *Conn) Write(p []byte) (n int, err error) {
 	defer bug.Return(c.log, "send to the BMC", &err)
 	out, err := c.prepare(p)
@@ -115,7 +121,8 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	return len(p), nil
 }
 
-// prepare is what is sent in place of p, which stays as it is: the library sends it again when no answer comes.
+// prepare is what is sent in place of p, which stays as it is: the library sends it again when no answer
+// comes.
 func (c *Conn) prepare(p []byte) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -134,8 +141,8 @@ func (c *Conn) prepare(p []byte) ([]byte, error) {
 	return out, c.login.send(out[rmcpSize:])
 }
 
-// Read returns the next datagram that is the BMC's and that the library can read. Its error is the deadline's, one of the
-// socket, or says why the login is over.
+// Read returns the next datagram that is the BMC's and that the library can read. Its error is the
+// deadline's, one of the socket, or says why the login is over.
 func (c *Conn) Read(p []byte) (n int, err error) {
 	defer bug.Return(c.log, "read what the BMC sent", &err)
 	var refused error

@@ -1,9 +1,11 @@
-// Package lan is the UDP connection to a BMC that the IPMI driver gives to go-ipmi. It reads every datagram before the
-// library does, and lets through only what the BMC itself said, of a length that the library can read.
+// Package lan is the UDP connection to a BMC that the IPMI driver gives to go-ipmi. It reads every datagram
+// before the library does, and lets through only what the BMC itself said, of a length that the library can
+// read.
 //
-// The library believes what it gets: it takes the algorithms that a BMC answers with, does not look at AuthCodes and
-// sequence numbers of what it receives, and slices before it has looked at lengths, in goroutines of its own where a panic
-// ends the program. So here, by sections of the IPMI 2.0 specification, revision 1.1:
+// The library believes what it gets: it takes the algorithms that a BMC answers with, does not look at
+// AuthCodes and sequence numbers of what it receives, and slices before it has looked at lengths, in
+// goroutines of its own where a panic ends the program. So here, by sections of the IPMI 2.0 specification,
+// revision 1.1:
 //
 //   - Outside a session only the answer to the message that was sent last is let through (13.17 to 13.23): its payload
 //     type, its message tag and the console's session id, both chosen at random. RAKP 2 must prove that the BMC knows the

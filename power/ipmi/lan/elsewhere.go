@@ -11,8 +11,9 @@ import (
 	"github.com/bougou/go-ipmi/pkg/types"
 )
 
-// Elsewhere asks a BMC that was silent once more, and tells from which other address an answer came: a BMC with several addresses
-// may answer from another than it was asked at, and a connected socket does not hear that. It says nothing of whose answer it is.
+// Elsewhere asks a BMC that was silent once more, and tells from which other address an answer came: a BMC
+// with several addresses may answer from another than it was asked at, and a connected socket does not hear
+// that. It says nothing of whose answer it is.
 func Elsewhere(ctx context.Context, bmc netip.AddrPort, level types.PrivilegeLevel, timeout time.Duration) (other netip.AddrPort, ok bool) {
 	conn, err := net.ListenUDP("udp", nil)
 	if err != nil {

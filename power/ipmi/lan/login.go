@@ -29,7 +29,8 @@ func (a algorithms) String() string {
 	return fmt.Sprintf("%s/%s/%s (%d, %d, %d)", a.auth, a.integrity, a.crypt, a.auth, a.integrity, a.crypt)
 }
 
-// safe are the suites that may be asked for: 17 and 3. Others lack integrity or encryption, or nobody has them.
+// safe are the suites that may be asked for: 17 and 3. Others lack integrity or encryption, or nobody has
+// them.
 var safe = []algorithms{
 	{types.AuthAlg_HMAC_SHA256, types.IntegrityAlg_HMAC_SHA256_128, types.CryptAlg_AES_CBC_128},
 	{types.AuthAlg_HMAC_SHA1, types.IntegrityAlg_HMAC_SHA1_96, types.CryptAlg_AES_CBC_128},
@@ -104,7 +105,8 @@ func (l *login) send(d []byte) error {
 	return nil
 }
 
-// answer judges what may be the answer to the last message of the login. What is let through cannot come again.
+// answer judges what may be the answer to the last message of the login. What is let through cannot come
+// again.
 func (l *login) answer(d []byte) (v verdict) {
 	switch {
 	case l.sequence != 0:
