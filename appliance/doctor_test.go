@@ -134,7 +134,7 @@ func TestDoctorOfARunningAppliance(t *testing.T) {
 	}
 	for subject, want := range map[string]string{
 		"other DHCP servers": "warn: none hands out addresses, and dhcp.mode proxy needs one", "interface br0": "pass: 10.77.0.1", "ports": "pass: all are open",
-		"ramdisk": "pass: amd64", "images": "warn: there is none", "BMCs": "pass: 2 of 2 answer", "flight recorder": "pass: ", "permissions": "pass: ",
+		"ramdisk": "pass: amd64", "images": "warn: there is none", "BMCs": "pass: 2 of 2 answer", "timeline": "pass: ", "permissions": "pass: ",
 	} {
 		if got := of(checks, subject); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %q, want %q", subject, got, want)

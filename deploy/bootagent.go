@@ -10,7 +10,7 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// bootAgent walks the machine into the agent: off, boot device PXE, read back, on.
+// bootAgent boots the machine into the agent: off, boot device PXE, read back, on.
 func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
 	if s.m.BMC.Address == "" {
 		acted := "no BMC: waiting for somebody to reboot " + s.m.Name + " into network boot"
@@ -29,7 +29,7 @@ func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
 	if err := w.killNonces(ctx); err != nil {
 		return outcome{err: err}
 	}
-	// The ladder: a machine that lost a one-time override gets a persistent one at the next walk.
+	// A machine that lost a one-time override gets a persistent one at the next attempt.
 	want := power.Boot{Device: power.DevicePXE, Persistent: s.record().Attempt > 1, EFI: isEFI(s.m)}
 	said, err := w.startWith(ctx, b, s.m, want)
 	return outcome{acted: said, err: err}

@@ -285,7 +285,7 @@ func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 	}
 	r.until(inventory.Deployed)
 	if d, err := r.now().Deployment("m1"); err != nil || countSteps(d, inventory.BootAgent) != 1 {
-		t.Errorf("deployment = %+v, %v, want one walk", d.History, err)
+		t.Errorf("deployment = %+v, %v, want one attempt", d.History, err)
 	}
 }
 

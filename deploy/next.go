@@ -119,7 +119,7 @@ func nextStep(f Facts) Move {
 		case f.Overdue && f.Boots >= inventory.MaxBoots:
 			return do(Fail, "the machine was booted into the agent, and the agent never called")
 		case f.Overdue:
-			return do(Begin, "") // the ladder: another walk, with its own deadline
+			return do(Begin, "") // another attempt, with its own deadline
 		case f.Working, f.Acted:
 			return do(Wait, "")
 		}
@@ -154,13 +154,13 @@ func nextStep(f Facts) Move {
 
 // after is the step that follows s in a deployment, or in a release.
 func after(s inventory.Step, erasing bool) inventory.Step {
-	walk := inventory.Steps
+	steps := inventory.Steps
 	if erasing {
-		walk = inventory.EraseSteps
+		steps = inventory.EraseSteps
 	}
-	for i, step := range walk[:len(walk)-1] {
+	for i, step := range steps[:len(steps)-1] {
 		if step == s {
-			return walk[i+1]
+			return steps[i+1]
 		}
 	}
 	panic("no step after " + string(s))

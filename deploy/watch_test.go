@@ -138,11 +138,11 @@ func TestAPanicIsQuoted(t *testing.T) {
 	}
 }
 
-// Each walk that ends in vain leaves the last words of its console, with the lines before them.
+// Each attempt that ends in vain leaves the last words of its console, with the lines before them.
 func TestLastWordsOfABootInVain(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
-	r.dead.BootAgent = 5 * time.Second // time enough to speak and be quoted in each of its walks
+	r.dead.BootAgent = 5 * time.Second // time enough to speak and be quoted in each of its attempts
 	r.available()
 	r.off()
 	r.deploy(inventory.DeployRequest{})

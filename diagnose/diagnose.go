@@ -72,10 +72,10 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 	}
 	undriven := withoutDriver(m.Report, "01")
 	switch {
-	case m.State == inventory.Failed && m.Failure != nil && m.Failure.Step == string(inventory.BootAgent) && s.walked():
-		b := boot{m: m, now: now}.stopped(events, s.lastWalk().BeganAt)
+	case m.State == inventory.Failed && m.Failure != nil && m.Failure.Step == string(inventory.BootAgent) && s.attempted():
+		b := boot{m: m, now: now}.stopped(events, s.lastAttempt().BeganAt)
 		saw(b)
-		return say(b.next, "failed at %s: %s; in its last walk, %s.", m.Failure.Step, m.Failure.Reason, b.stage)
+		return say(b.next, "failed at %s: %s; in its last attempt, %s.", m.Failure.Step, m.Failure.Reason, b.stage)
 	case m.State == inventory.Failed && m.Failure != nil && undriven != "" && noDisk(m.Report):
 		return say(buildWith, "failed at %s: %s; the agent has no driver for %s.", m.Failure.Step, m.Failure.Reason, undriven)
 	case m.State == inventory.Failed && m.Failure != nil:
@@ -137,7 +137,7 @@ func whyDeploying(s facts, events []inventory.Event, now time.Time, say func(str
 			b.stage += "; " + UnacceptedBMC(s.m)
 			b.next = "reboot it into network boot, or let its BMC do that, if the address is right: `" + AcceptCommand(s.m) + "`"
 		}
-		return say(b.next, "is being booted into the agent since %s (walk %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, inventory.MaxBoots, b.stage, left)
+		return say(b.next, "is being booted into the agent since %s (attempt %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, inventory.MaxBoots, b.stage, left)
 	case inventory.VerifyOS:
 		if now.Sub(r.BeganAt) < systemStarts {
 			return say("wait", "was started from its disk %s ago, and its system has not phoned home yet; that takes a minute or more; %s.", since(r.BeganAt), left)
@@ -151,14 +151,14 @@ func whyDeploying(s facts, events []inventory.Event, now time.Time, say func(str
 	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "is at %s of %s %s since %s; %s.", r.Step, run, s.d.ID, since(r.BeganAt), left)
 }
 
-// walked says that the machine was really started for its deployment, by us or without a BMC by somebody.
-func (s facts) walked() bool {
-	r := s.lastWalk()
+// attempted says that the machine was really started for its deployment, by us or without a BMC by somebody.
+func (s facts) attempted() bool {
+	r := s.lastAttempt()
 	return r != nil && (!r.ActedAt.IsZero() || s.m.BMC.Address == "")
 }
 
-// lastWalk is the record of the last time that the machine was booted into the agent for its deployment.
-func (s facts) lastWalk() *inventory.StepRecord {
+// lastAttempt is the record of the last time that the machine was booted into the agent for its deployment.
+func (s facts) lastAttempt() *inventory.StepRecord {
 	if s.d == nil {
 		return nil
 	}

@@ -264,19 +264,19 @@ func TestDiagnose(t *testing.T) {
 		},
 		"just switched on": {
 			m: inventory.Machine{State: inventory.Deploying, BMC: bmc}, d: d(inventory.BootAgent, inventory.Running, 0, 4), second: 10,
-			sentence: "m1 is being booted into the agent since 10s (walk 1 of 3): it was switched on 6s ago and nothing was seen of it yet, which is normal", next: "wait",
+			sentence: "m1 is being booted into the agent since 10s (attempt 1 of 3): it was switched on 6s ago and nothing was seen of it yet, which is normal", next: "wait",
 		},
 		"on for long, and not a sign": {
 			m: inventory.Machine{State: inventory.Deploying, BMC: bmc, Power: inventory.Power{Known: true, On: true, ObservedAt: noon}}, d: d(inventory.BootAgent, inventory.Running, 0, 4), second: 600,
-			sentence: "m1 is being booted into the agent since 10m0s (walk 1 of 3): its BMC says that it is on (read 10m0s ago), and nothing was seen", next: "is network boot first",
+			sentence: "m1 is being booted into the agent since 10m0s (attempt 1 of 3): its BMC says that it is on (read 10m0s ago), and nothing was seen", next: "is network boot first",
 		},
 		"signs of an earlier boot do not count": {
 			m: inventory.Machine{State: inventory.Deploying, BMC: bmc}, d: d(inventory.BootAgent, inventory.Running, 100, 104), events: way, second: 110,
-			sentence: "m1 is being booted into the agent since 10s (walk 1 of 3): it was switched on 6s ago and nothing was seen of it yet", next: "wait",
+			sentence: "m1 is being booted into the agent since 10s (attempt 1 of 3): it was switched on 6s ago and nothing was seen of it yet", next: "wait",
 		},
 		"failed to boot the agent": {
 			m: inventory.Machine{State: inventory.Failed, Failure: &inventory.Failure{Step: "boot-agent", Reason: "no proof within 30m0s", Hint: "…"}}, d: d(inventory.BootAgent, inventory.FailedOut, 0, 1), events: upTo(3), second: 3600,
-			sentence: "m1 failed at boot-agent: no proof within 30m0s; in its last walk, it has our offer and an address from 10.77.0.2, and neither", next: "let UDP 4011 and 69 in",
+			sentence: "m1 failed at boot-agent: no proof within 30m0s; in its last attempt, it has our offer and an address from 10.77.0.2, and neither", next: "let UDP 4011 and 69 in",
 		},
 		"its BMC did not start it": {
 			m: inventory.Machine{State: inventory.Failed, BMC: bmc, Failure: &inventory.Failure{Step: "boot-agent", Reason: "power off: no answer", Hint: "look at its cable"}}, d: d(inventory.BootAgent, inventory.FailedOut, 0, 0), second: 60,

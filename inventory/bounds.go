@@ -25,7 +25,7 @@ const (
 	maxDIMMs    = 256
 	maxContent  = 16 // signatures of one disk
 	maxProblems = 32
-	maxListed   = 64 // warnings, boot entries, ranges, rungs of a result
+	maxListed   = 64 // warnings, boot entries, ranges, methods of a result
 )
 
 // Text makes of what anybody may have sent a line of n bytes at most: no control characters, no half

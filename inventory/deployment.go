@@ -21,7 +21,7 @@ const (
 // EraseDisks is the last step of a release; proof: the agent's results, one for each disk.
 const EraseDisks Step = "erase-disks"
 
-// Steps is the order in which a deployment walks, EraseSteps that of a release.
+// Steps is the order of the steps of a deployment, EraseSteps that of a release.
 var (
 	Steps      = []Step{Validate, BootAgent, PrepareDisk, WriteImage, FinishDisk, BootOS, VerifyOS}
 	EraseSteps = []Step{Validate, BootAgent, EraseDisks}

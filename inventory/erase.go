@@ -10,8 +10,8 @@ type EraseRequest struct {
 
 // Erased is the proof of an erase order.
 type Erased struct {
-	Method  string   `json:"method"`           // the rung of the ladder that did it, or MethodMetadata
-	Passed  []string `json:"passed,omitempty"` // the rungs that were passed over, and why
+	Method  string   `json:"method"`           // that did it, or MethodMetadata
+	Passed  []string `json:"passed,omitempty"` // the methods that were passed over, and why
 	Proof   string   `json:"proof"`            // what was read back, in words
 	Checked int      `json:"checked"`          // places that were read back
 	Bytes   uint64   `json:"bytes"`

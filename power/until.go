@@ -107,15 +107,15 @@ func late(ended error, act Action, want bool, last error) error {
 // returned is Unread then.
 func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	p = p.withDefaults()
-	rungs := []Boot{want, want}
+	tries := []Boot{want, want}
 	if !want.Persistent && want.Device != DeviceNone {
-		rungs = append(rungs, Boot{Device: want.Device, Persistent: true, EFI: want.EFI})
+		tries = append(tries, Boot{Device: want.Device, Persistent: true, EFI: want.EFI})
 	}
 	var (
 		stands Boot
 		err    error
 	)
-	for i, try := range rungs {
+	for i, try := range tries {
 		if i > 0 {
 			if ended := sleep.For(ctx, p.Poll); ended != nil {
 				return stands, fmt.Errorf("set boot device %s: %w (before that: %w)", want, ended, err)

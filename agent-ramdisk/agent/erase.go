@@ -41,7 +41,7 @@ func (a *Agent) eraseDisks(ctx context.Context, order inventory.Order) error {
 			if ctx.Err() != nil {
 				return // not begun, and not wanted any more
 			}
-			r := a.eraseOnce(ctx, order, &order.Targets[i], func(rung string, done, _ uint64) { all.at(i, rung, done) })
+			r := a.eraseOnce(ctx, order, &order.Targets[i], func(method string, done, _ uint64) { all.at(i, method, done) })
 			if results[i] = r; r.Error == "" {
 				if err := a.report(ctx, order, r); err != nil {
 					cancel(err)
@@ -127,11 +127,11 @@ func (a *Agent) eraseDisk(ctx context.Context, target *inventory.DiskIdentity, q
 	if err := dev.Close(); err != nil {
 		return nil, err
 	}
-	rung := ""
+	method := ""
 	erased, err := erase.Disk(ctx, filepath.Join(a.Dev, name), func(now string, done, total uint64) {
-		if now != rung {
-			rung = now
-			a.Log.Info("erase", "disk", name, "by", rung)
+		if now != method {
+			method = now
+			a.Log.Info("erase", "disk", name, "by", method)
 		}
 		tell(now, done, total)
 	})
@@ -176,16 +176,16 @@ type erasing struct {
 }
 
 type erasingDisk struct {
-	rung          string // "" while it waits for its turn
+	method        string // "" while it waits for its turn
 	done, total   uint64
 	ended, failed bool
 }
 
-// at notes how far a disk is on a rung. Another rung begins at the start of the disk again.
-func (e *erasing) at(i int, rung string, done uint64) {
+// at notes how far a disk is on a method. Another method begins at the start of the disk again.
+func (e *erasing) at(i int, method string, done uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.disks[i].rung, e.disks[i].done = rung, min(done, e.disks[i].total)
+	e.disks[i].method, e.disks[i].done = method, min(done, e.disks[i].total)
 	e.tell(e.progress())
 }
 
@@ -200,11 +200,11 @@ func (e *erasing) end(i int, well bool) {
 	e.tell(e.progress())
 }
 
-// progress counts the bytes of all disks. Its phase says by which rungs disks are being erased, and how many
+// progress counts the bytes of all disks. Its phase says by which methods disks are being erased, and how many
 // are not any more.
 func (e *erasing) progress() inventory.Progress {
 	var p inventory.Progress
-	var rungs []string
+	var methods []string
 	ended, failed := 0, 0
 	for _, d := range e.disks {
 		p.Done, p.Total = p.Done+d.done, p.Total+d.total
@@ -213,15 +213,15 @@ func (e *erasing) progress() inventory.Progress {
 			failed++
 		case d.ended:
 			ended++
-		case d.rung != "" && !slices.Contains(rungs, d.rung):
-			rungs = append(rungs, d.rung)
+		case d.method != "" && !slices.Contains(methods, d.method):
+			methods = append(methods, d.method)
 		}
 	}
 	if len(e.disks) == 1 {
-		p.Phase = e.disks[0].rung
+		p.Phase = e.disks[0].method
 		return p
 	}
-	p.Phase = strings.Join(rungs, ", ")
+	p.Phase = strings.Join(methods, ", ")
 	verb := "erased"
 	if e.quick {
 		verb = "cleared"

@@ -1,7 +1,7 @@
 // Package erase makes a disk forget what was on it, and proves it by reading back.
 //
-// It climbs down a ladder and stops at the first rung that the disk can do and that is proved: NVMe sanitize,
-// NVMe format with secure erase, ATA secure erase, SCSI sanitize, discard, overwriting with zeros. A rung
+// It climbs down a list and stops at the first method that the disk can do and that is proved: NVMe sanitize,
+// NVMe format with secure erase, ATA secure erase, SCSI sanitize, discard, overwriting with zeros. A method
 // that the disk does not know is passed over, and the record says so; one that begins and fails is an error.
 //
 // It erases one whole disk that somebody else chose. The commands are those of the NVM Express Base

@@ -12,10 +12,10 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Progress tells how far a rung is, in bytes of the disk. What the disk does by itself is an estimate.
-type Progress func(rung string, done, total uint64)
+// Progress tells how far a method is, in bytes of the disk. What the disk does by itself is an estimate.
+type Progress func(method string, done, total uint64)
 
-// A disk is what the rungs work on. Tests give it a drive that is not there.
+// A disk is what the methods work on. Tests give it a drive that is not there.
 type disk struct {
 	*blockdev.Device
 
@@ -25,7 +25,7 @@ type disk struct {
 	progress Progress
 }
 
-// errPassed says that the disk cannot do what a rung wants, so that the next one is tried.
+// errPassed says that the disk cannot do what a method wants, so that the next one is tried.
 var errPassed = errors.New("passed over")
 
 // passed makes an error that is errPassed and says why.
@@ -36,8 +36,8 @@ type passedOver struct{ why string }
 func (p passedOver) Error() string        { return p.why }
 func (p passedOver) Is(target error) bool { return target == errPassed }
 
-// A rung is one way to erase.
-type rung struct {
+// A method is one way to erase.
+type method struct {
 	name  string
 	zeros bool // afterwards the disk reads zeros; otherwise whatever is not the old data
 	run   func(context.Context) error
@@ -70,22 +70,22 @@ func open(path string) (*disk, error) {
 	return d, nil
 }
 
-// ladder lists the rungs, the thorough ones first.
-func (d *disk) ladder() []rung {
-	var rungs []rung
+// methods lists the methods, the thorough ones first.
+func (d *disk) methods() []method {
+	var methods []method
 	if d.nvme != nil {
-		rungs = append(rungs,
-			rung{name: "NVMe sanitize", run: d.nvmeSanitize},
-			rung{name: "NVMe format with secure erase", run: d.nvmeFormat})
+		methods = append(methods,
+			method{name: "NVMe sanitize", run: d.nvmeSanitize},
+			method{name: "NVMe format with secure erase", run: d.nvmeFormat})
 	}
 	if d.scsi != nil {
-		rungs = append(rungs,
-			rung{name: "ATA secure erase", run: d.ataErase},
-			rung{name: "SCSI sanitize", run: d.scsiSanitize})
+		methods = append(methods,
+			method{name: "ATA secure erase", run: d.ataErase},
+			method{name: "SCSI sanitize", run: d.scsiSanitize})
 	}
-	return append(rungs,
-		rung{name: "discard", zeros: true, run: d.discard},
-		rung{name: "overwrite with zeros", zeros: true, run: d.overwrite})
+	return append(methods,
+		method{name: "discard", zeros: true, run: d.discard},
+		method{name: "overwrite with zeros", zeros: true, run: d.overwrite})
 }
 
 func (d *disk) erase(ctx context.Context) (*inventory.Erased, error) {
@@ -98,8 +98,8 @@ func (d *disk) erase(ctx context.Context) (*inventory.Erased, error) {
 		return nil, err
 	}
 	out := &inventory.Erased{Bytes: uint64(d.Size)}
-	rungs := d.ladder()
-	for i, r := range rungs {
+	methods := d.methods()
+	for i, r := range methods {
 		d.progress(r.name, 0, uint64(d.Size))
 		err := r.run(ctx)
 		if err == nil {
@@ -111,12 +111,12 @@ func (d *disk) erase(ctx context.Context) (*inventory.Erased, error) {
 			return out, d.Reread()
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case !errors.Is(err, errPassed) || i == len(rungs)-1:
+		case !errors.Is(err, errPassed) || i == len(methods)-1:
 			return nil, fmt.Errorf("%s: %s: %w", d.Name, r.name, err)
 		}
 		out.Passed = append(out.Passed, r.name+": "+err.Error())
 	}
-	panic("the ladder has no last rung")
+	panic("there is no last method")
 }
 
 // discard tells the disk that nothing on it is needed. What it reads like afterwards is the disk's choice:

@@ -316,7 +316,7 @@ func TestProof(t *testing.T) {
 		{"erased to zeros", func() { fill(d, 0, false) }, true, ""},
 	} {
 		c.after()
-		err := d.prove(rung{name: "r", zeros: c.zeros}, before, &out)
+		err := d.prove(method{name: "r", zeros: c.zeros}, before, &out)
 		said := fmt.Sprint(err)
 		if c.want == "" && err != nil || !strings.Contains(said, c.want) || c.want != "" && !errors.Is(err, errPassed) {
 			t.Errorf("%s: prove = %v, want %q", c.name, err, c.want)

@@ -268,12 +268,12 @@ func (d *disk) nvmeFormat(ctx context.Context) error {
 
 // tell tells how far the drive says that it is. It adds the seconds, so that a drive that says nothing for
 // long, or never, is not taken for a dead one.
-func (d *disk) tell(rung string, done float64, began time.Time) {
-	d.progress(rung, min(uint64(done*float64(d.Size))+uint64(time.Since(began).Seconds()), uint64(d.Size)), uint64(d.Size))
+func (d *disk) tell(method string, done float64, began time.Time) {
+	d.progress(method, min(uint64(done*float64(d.Size))+uint64(time.Since(began).Seconds()), uint64(d.Size)), uint64(d.Size))
 }
 
 // during runs a command that says nothing until it is done, and tells of its progress by the clock.
-func (d *disk) during(rung string, estimate time.Duration, command func() error) error {
+func (d *disk) during(method string, estimate time.Duration, command func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- command() }()
 	began, tick := time.Now(), time.NewTicker(10*time.Second)
@@ -284,7 +284,7 @@ func (d *disk) during(rung string, estimate time.Duration, command func() error)
 			return err
 		case <-tick.C:
 			t := float64(time.Since(began))
-			d.tell(rung, t/(t+float64(estimate)/4), began) // never quite done
+			d.tell(method, t/(t+float64(estimate)/4), began) // never quite done
 		}
 	}
 }

@@ -55,8 +55,8 @@ func (d *disk) sample(offsets []int64) ([]sample, error) {
 }
 
 // prove clears both ends, since what a drive leaves there can look like a partition table, and reads back. An
-// error of what is read is errPassed: the next rung may do better.
-func (d *disk) prove(r rung, before []sample, out *inventory.Erased) error {
+// error of what is read is errPassed: the next method may do better.
+func (d *disk) prove(r method, before []sample, out *inventory.Erased) error {
 	quietly := func(int64) {}
 	for _, off := range []int64{0, d.Size - edge} {
 		if err := d.writeZeros(context.Background(), off, edge, quietly); err != nil {

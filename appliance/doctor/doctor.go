@@ -86,7 +86,7 @@ func (d House) Examine(ctx context.Context) []api.Check {
 	checks = append(checks, d.images())
 	if d.running() {
 		checks = append(checks, d.bmcs(ctx)...)
-		checks = append(checks, d.recorder())
+		checks = append(checks, d.timeline())
 	}
 	return append(checks, clock(), space(d.Config.DataDir), d.permissions())
 }
@@ -286,8 +286,8 @@ func unacceptedBMCs(all []inventory.Machine) (checks []api.Check) {
 	return []api.Check{warn("reported BMCs", text, "`pxectl machine list` shows them with ?; those that are right: `pxectl machine edit NAME --accept-bmc`")}
 }
 
-func (d House) recorder() api.Check {
-	const subject = "flight recorder"
+func (d House) timeline() api.Check {
+	const subject = "timeline"
 	if n := d.Engine.Dropped(); n > 0 {
 		return warn(subject, fmt.Sprintf("%d events were dropped since the start, since they came faster than they could be written", n), "is the disk of "+d.Config.DataDir+" full or slow? the log says when")
 	}
