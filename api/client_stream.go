@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/images/store"
+	"github.com/pxectl/pxectl/internal/backoff"
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -30,7 +32,8 @@ type EventQuery struct {
 // returns an error; when the connection breaks it comes back and goes on after the last event seen.
 func (c *Client) Events(ctx context.Context, q EventQuery, each func(inventory.Event) error) error {
 	ever := false // an appliance that was never there is an error, one that went away is waited for
-	for wait := 250 * time.Millisecond; ; {
+	wait := backoff.Backoff{First: 250 * time.Millisecond, Most: 5 * time.Second}
+	for {
 		began := q.After
 		attached, err := c.eventsOnce(ctx, &q, each)
 		ever = ever || attached
@@ -39,14 +42,11 @@ func (c *Client) Events(ctx context.Context, q EventQuery, each func(inventory.E
 			return err
 		}
 		if q.After > began {
-			wait = 250 * time.Millisecond
+			wait.Reset()
 		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := sleep.For(ctx, wait.Next()); err != nil {
+			return err
 		}
-		wait = min(2*wait, 5*time.Second)
 	}
 }
 

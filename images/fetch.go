@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/backoff"
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 // A Fetcher reads ranges of one image's disk.zst over HTTP. It can be used by several
@@ -37,7 +39,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 		dst = make([]byte, length)
 	}
 	dst = dst[:length]
-	attempts, wait := or(f.Attempts, 6), or(f.Backoff, 250*time.Millisecond)
+	attempts, wait := or(f.Attempts, 6), backoff.Backoff{First: or(f.Backoff, 250*time.Millisecond), Most: 10 * time.Second}
 	var done int64
 	for failed, refused := 0, 0; ; {
 		n, err := f.once(ctx, dst[done:], offset+done)
@@ -50,7 +52,8 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 		}
 		var final permanentError
 		if n >= slowest || n > 0 && !errors.Is(err, errStalled) {
-			failed, wait = 0, or(f.Backoff, 250*time.Millisecond)
+			failed = 0
+			wait.Reset()
 		}
 		if errors.Is(err, errRefused) {
 			refused++
@@ -60,13 +63,9 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 		if failed++; failed >= attempts || refused >= or(f.Refusals, 8) || errors.As(err, &final) {
 			return nil, fmt.Errorf("fetch %s bytes %d-%d: %w", f.URL, offset+done, offset+length-1, err)
 		}
-		// Half of it at random: a rack of machines must not come back as one.
-		select {
-		case <-time.After(wait/2 + rand.N(wait/2+1)):
-		case <-ctx.Done():
+		if sleep.For(ctx, wait.Next()) != nil {
 			return nil, context.Cause(ctx)
 		}
-		wait = min(2*wait, 10*time.Second)
 	}
 }
 

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/backoff"
 	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -198,8 +198,7 @@ func (h *hinted) Unwrap() error { return h.error }
 // insist repeats a call until it is answered. It gives up when the nonce is dead, the order gone, or ctx
 // over.
 func (a *Agent) insist(ctx context.Context, what string, call func() error) error {
-	const longest = 10 * time.Second
-	wait := a.backoff()
+	wait := backoff.Backoff{First: a.backoff(), Most: 10 * time.Second}
 	for {
 		err := call()
 		switch {
@@ -211,11 +210,9 @@ func (a *Agent) insist(ctx context.Context, what string, call func() error) erro
 			return err
 		}
 		a.Log.Warn(what+", will try again", "err", err)
-		// Half of it at random: a rack that lost its appliance must not come back as one.
-		if err := sleep.For(ctx, wait/2+rand.N(wait/2+1)); err != nil {
+		if err := sleep.For(ctx, wait.Next()); err != nil {
 			return err
 		}
-		wait = min(2*wait, longest)
 	}
 }
 

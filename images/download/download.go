@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/backoff"
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 // Options say how patient a download is. The zero value is good for servers on the Internet.
@@ -41,6 +43,7 @@ type Stream struct {
 	first  version // of the file, as the first answer had it
 	at     int64   // bytes handed out
 	failed int     // attempts in a row
+	wait   backoff.Backoff
 
 	conn     *connection // nil between two attempts
 	resolved string      // where redirects led: another mirror may hold another build
@@ -91,7 +94,7 @@ func Open(ctx context.Context, source string, opt Options) (*Stream, error) {
 		client.CheckRedirect = staysSecure(client.CheckRedirect)
 		opt.Client = &client
 	}
-	s := &Stream{ctx: ctx, opt: opt, source: source, resolved: source}
+	s := &Stream{ctx: ctx, opt: opt, source: source, resolved: source, wait: backoff.Backoff{First: opt.Backoff, Most: 15 * time.Second}}
 	for s.conn == nil {
 		err := s.connect()
 		if err == nil {
@@ -139,6 +142,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		s.at += int64(n)
 		if s.conn.total >= s.opt.Least {
 			s.failed = 0
+			s.wait.Reset()
 		}
 		switch {
 		case err == nil:
@@ -197,17 +201,14 @@ func (s *Stream) again(err error) error {
 	if s.failed >= s.opt.Attempts {
 		return s.wrap(fmt.Errorf("%w (attempt %d, the last one)", err, s.failed))
 	}
-	wait := min(s.opt.Backoff<<(s.failed-1), 15*time.Second)
-	wait = wait/2 + rand.N(wait/2+1)
+	wait := s.wait.Next()
 	if s.opt.Retry != nil {
 		s.opt.Retry(s.at, err, wait)
 	}
-	select {
-	case <-time.After(wait):
-		return nil
-	case <-s.ctx.Done():
+	if sleep.For(s.ctx, wait) != nil {
 		return context.Cause(s.ctx)
 	}
+	return nil
 }
 
 // read reads once, under the rule of Window and Least.
