@@ -111,7 +111,7 @@ func orderDeployments(tx *bolt.Tx) error {
 	}
 	return tx.Bucket(bucketDeployments).ForEach(func(k, raw []byte) error {
 		var d inventory.Deployment
-		if err := unseal(k, raw, &d); err != nil {
+		if err := decode(k, raw, &d); err != nil {
 			return err
 		}
 		return order.Put(orderKey(d), []byte(d.Machine))

@@ -69,7 +69,7 @@ func (tx *Tx) AppendEvent(e *inventory.Event) error {
 		return err
 	}
 	e.Seq = seq
-	raw, err := seal(e)
+	raw, err := encode(e)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (tx *Tx) Events(after uint64, limit int) ([]inventory.Event, error) {
 	c := tx.tx.Bucket(bucketEvents).Cursor()
 	for k, raw := c.Seek(seqKey(after + 1)); k != nil && len(out) < limit; k, raw = c.Next() {
 		var e inventory.Event
-		if err := unseal(k, raw, &e); err != nil {
+		if err := decode(k, raw, &e); err != nil {
 			return nil, err
 		}
 		out = append(out, e)
@@ -235,7 +235,7 @@ func (r *run) peek() error {
 		seq := k[len(r.prefix):]
 		r.seek = append(bytes.Clone(r.prefix), seqKey(binary.BigEndian.Uint64(seq)+1)...)
 		var e inventory.Event
-		if err := unseal(seq, r.tx.tx.Bucket(bucketEvents).Get(seq), &e); err != nil {
+		if err := decode(seq, r.tx.tx.Bucket(bucketEvents).Get(seq), &e); err != nil {
 			return err
 		}
 		if r.want == nil || r.want(&e) {

@@ -171,8 +171,8 @@ func (t *Taken) Is(target error) bool { return target == ErrTaken }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// seal puts the checksum before the JSON of v.
-func seal(v any) ([]byte, error) {
+// encode puts the checksum before the JSON of v.
+func encode(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func seal(v any) ([]byte, error) {
 	return append(out, body...), nil
 }
 
-func unseal(key, raw []byte, v any) error {
+func decode(key, raw []byte, v any) error {
 	if len(raw) < 4 || binary.BigEndian.Uint32(raw) != crc32.Checksum(raw[4:], castagnoli) {
 		return fmt.Errorf("record %q: checksum does not match, the database file is damaged", key)
 	}
@@ -198,11 +198,11 @@ func get[T any](tx *Tx, bucket []byte, key string) (T, error) {
 	if raw == nil {
 		return v, fmt.Errorf("%s %q: %w", bucket, key, ErrNotFound)
 	}
-	return v, unseal([]byte(key), raw, &v)
+	return v, decode([]byte(key), raw, &v)
 }
 
 func put(tx *Tx, bucket []byte, key string, v any) error {
-	raw, err := seal(v)
+	raw, err := encode(v)
 	if err != nil {
 		return fmt.Errorf("record %q: %w", key, err)
 	}
@@ -213,7 +213,7 @@ func all[T any](tx *Tx, bucket []byte) ([]T, error) {
 	var out []T
 	err := tx.tx.Bucket(bucket).ForEach(func(k, raw []byte) error {
 		var v T
-		if err := unseal(k, raw, &v); err != nil {
+		if err := decode(k, raw, &v); err != nil {
 			return err
 		}
 		out = append(out, v)
