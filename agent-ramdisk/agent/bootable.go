@@ -21,8 +21,8 @@ import (
 func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inventory.Finished) error {
 	_, err := os.Stat(a.EFI)
 	uefi := err == nil
-	signs := disk.ReadSigns(dev, dev.Size, dev.Sector, runtime.GOARCH)
-	others := a.rivals(dev.Name, signs, uefi, done)
+	scan := disk.ScanBoot(dev, dev.Size, dev.Sector, runtime.GOARCH)
+	others := a.conflicts(dev.Name, scan, uefi, done)
 	if !uefi {
 		return nil
 	}
@@ -30,16 +30,16 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 		a.warn(done, fmt.Sprintf("boot entries of the system that was on disk %s before are left: %v", dev.Name, err))
 	}
 	fallback := efiloader.Fallback(runtime.GOARCH)
-	i := slices.IndexFunc(signs.ESPs, func(e disk.ESP) bool { return e.Loader != "" })
+	i := slices.IndexFunc(scan.ESPs, func(e disk.ESP) bool { return e.Loader != "" })
 	switch {
-	case len(signs.ESPs) == 0:
+	case len(scan.ESPs) == 0:
 		a.warn(done, "the machine started by UEFI, and the image has no EFI system partition: use an image for UEFI, or set the firmware to BIOS")
 		return nil
 	case i < 0:
 		a.warn(done, fmt.Sprintf("the image's EFI system partition has no boot loader: neither %s nor one of a distribution for this machine", fallback))
 		return nil
 	}
-	esp := signs.ESPs[i]
+	esp := scan.ESPs[i]
 	var missing error
 	if !esp.Fallback {
 		missing = a.copyFallback(dev, esp, done)
@@ -58,9 +58,9 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	return nil
 }
 
-// rivals names what is on other disks that could get in the new system's way, and returns the partitions
+// conflicts names what is on other disks that could get in the new system's way, and returns the partitions
 // there that boot entries may name.
-func (a *Agent) rivals(name string, signs disk.Signs, uefi bool, done *inventory.Finished) (others [][16]byte) {
+func (a *Agent) conflicts(name string, scan disk.BootScan, uefi bool, done *inventory.Finished) (others [][16]byte) {
 	disks, err := a.Disks()
 	if err != nil {
 		a.warn(done, fmt.Sprintf("other disks were not looked at: %v", err))
@@ -69,13 +69,13 @@ func (a *Agent) rivals(name string, signs disk.Signs, uefi bool, done *inventory
 		if d.Name == name || d.Bytes == 0 {
 			continue
 		}
-		other, err := a.signs(d.Name)
+		other, err := a.scan(d.Name)
 		if err != nil {
 			a.warn(done, fmt.Sprintf("disk %s was not looked at: %v", d.Name, err))
 			continue
 		}
 		others = append(others, other.Signatures...)
-		for _, w := range signs.Rivals(d.Name, other, uefi) {
+		for _, w := range scan.Conflicts(d.Name, other, uefi) {
 			a.warn(done, w)
 		}
 	}
@@ -106,10 +106,10 @@ func (a *Agent) vars() efi.Vars { return efi.Vars{Dir: filepath.Join(a.EFI, "efi
 // remember keeps which partitions a disk has that is about to be cleared, for the boot entries that name
 // them.
 func (a *Agent) remember(dev *disk.Device) {
-	signs := disk.ReadSigns(dev, dev.Size, dev.Sector, runtime.GOARCH)
+	scan := disk.ScanBoot(dev, dev.Size, dev.Sector, runtime.GOARCH)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, s := range signs.Signatures {
+	for _, s := range scan.Signatures {
 		if !slices.Contains(a.were[dev.Name], s) {
 			a.were[dev.Name] = append(a.were[dev.Name], s)
 		}
@@ -133,11 +133,11 @@ func (a *Agent) forget(name string) ([]string, error) {
 		if d.Bytes == 0 {
 			continue
 		}
-		signs, err := a.signs(d.Name)
+		scan, err := a.scan(d.Name)
 		if err != nil {
 			a.Log.Warn("look for the partitions that boot entries name", "disk", d.Name, "err", err)
 		}
-		there = append(there, signs.Signatures...)
+		there = append(there, scan.Signatures...)
 	}
 	return vars.Forget(a.were[name], func(s [16]byte) bool { return slices.Contains(there, s) })
 }
@@ -147,16 +147,16 @@ func (a *Agent) warn(done *inventory.Finished, text string) {
 	done.Warnings = append(done.Warnings, text)
 }
 
-// signs reads them from another disk of the machine.
-func (a *Agent) signs(name string) (disk.Signs, error) {
+// scan reads them from another disk of the machine.
+func (a *Agent) scan(name string) (disk.BootScan, error) {
 	f, err := os.Open(filepath.Join(a.Dev, name))
 	if err != nil {
-		return disk.Signs{}, err
+		return disk.BootScan{}, err
 	}
 	defer f.Close()
 	size, sector, err := blockdev.Geometry(f)
 	if err != nil {
-		return disk.Signs{}, err
+		return disk.BootScan{}, err
 	}
-	return disk.ReadSigns(f, size, sector, runtime.GOARCH), nil
+	return disk.ScanBoot(f, size, sector, runtime.GOARCH), nil
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/pxectl/pxectl/internal/parttable"
 )
 
-// Signs are what firmware, kernel and cloud-init go by when they look for a system to start.
-type Signs struct {
+// BootScan are what firmware, kernel and cloud-init go by when they look for a system to start.
+type BootScan struct {
 	ESPs     []ESP
 	Labels   []string // of seeds: "cidata", "config-2"
 	BootCode bool     // a BIOS would start what is in the first sector
@@ -33,11 +33,11 @@ type ESP struct {
 	Loader   string
 }
 
-// ReadSigns reads them from a disk.
-func ReadSigns(r io.ReaderAt, size int64, sector int, arch string) Signs {
-	var s Signs
+// ScanBoot reads them from a disk.
+func ScanBoot(r io.ReaderAt, size int64, sector int, arch string) BootScan {
+	var s BootScan
 	first := make([]byte, 512)
-	_, _ = r.ReadAt(first, 0) // a disk that cannot be read has no signs
+	_, _ = r.ReadAt(first, 0) // a disk that cannot be read has nothing to start
 	s.BootCode = first[510] == 0x55 && first[511] == 0xaa && slices.ContainsFunc(first[:440], func(b byte) bool { return b != 0 })
 	parts := parttable.Read(r, size, sector).Partitions
 	for _, p := range append(parts, parttable.Extent{Length: size}) {
@@ -99,9 +99,9 @@ func guidText(g [16]byte) string {
 	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(g[:]), le.Uint16(g[4:]), le.Uint16(g[6:]), g[8:10], g[10:])
 }
 
-// Rivals says what on another disk of the machine may be started, or taken for a part of the system, instead
+// Conflicts says what on another disk of the machine may be started, or taken for a part of the system, instead
 // of what is on this one.
-func (s Signs) Rivals(disk string, other Signs, uefi bool) (warnings []string) {
+func (s BootScan) Conflicts(disk string, other BootScan, uefi bool) (warnings []string) {
 	const clear = "; clear that disk, or take it out, if it is not wanted"
 	for _, id := range other.ids {
 		if slices.Contains(s.ids, id) {
