@@ -21,14 +21,14 @@ images  := .cache/images/mini.raw .cache/images/debian-12.raw
 
 # What the parts are made of.
 go          = $(filter-out %_test.go,$(wildcard $(addsuffix /*.go,$(1))))
-agent      := $(call go,agent-ramdisk/agent agent-ramdisk/boot agent-ramdisk/cmd/pxagent agent-ramdisk/disk agent-ramdisk/efi agent-ramdisk/erase \
-	agent-ramdisk/hardware agent-ramdisk/modules agent-ramdisk/netup images internal/efiloader internal/fat internal/parttable inventory)
+agent      := $(call go,$(filter-out agent-ramdisk/initramfs,$(wildcard agent-ramdisk/*)) agent-ramdisk/cmd/pxagent \
+	images inventory $(wildcard internal/*))
 initramfs  := $(call go,agent-ramdisk/initramfs agent-ramdisk/modules)
 osimage    := $(filter-out %/mini.go,$(call go,lab/osimage lab/osimage/mkimage))
 miniosimage := lab/osimage/mini.go $(call go,lab/osimage/miniinit agent-ramdisk/modules)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build ramdisk ramdisk-arm64 images demo quick test race summary test-firmware check fuzz bench clean
+.PHONY: help deps build ramdisk ramdisk-arm64 images demo quick test race summary test-firmware check cover fuzz bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -97,6 +97,10 @@ $(results):
 test-firmware: deps ramdisk-arm64 ramdisk .cache/images/mini.raw build ## boot every firmware there is (docs/firmware.md), also arm64 and beside Kea, deploy to every kind of disk: a quarter of an hour
 	packaging/deps firmware
 	PXECTL_TEST=all PXECTL_FIRMWARE=all go run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 60m -run 'TestFirmware|TestROM|TestRules|TestTargets' ./lab/e2e
+
+cover: | $(results) ## run what make quick runs, and say how much of each package's code it reaches
+	-go test -short -coverprofile $(results)/cover.out ./...
+	go tool cover -func $(results)/cover.out | tail -1
 
 check: ## formatting, linters, tidy modules, and a build for arm64
 	@unformatted=$$(go run $(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then \
