@@ -86,3 +86,64 @@ func TestFilesAreShort(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+var (
+	namedFile = regexp.MustCompile("`([a-z][a-z0-9-]*/[\\w./-]+)`")
+	namedTest = regexp.MustCompile("`(?:([a-z0-9]+)\\.)?((?:Test|Fuzz)[A-Z]\\w*)`")
+	declared  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+)
+
+// Every file, folder and test of ours that a document names is there.
+func TestWhatDocumentsNameExists(t *testing.T) {
+	const root = "../.."
+	tests := map[string]bool{} // "dhcpd.TestParse" and "TestParse"
+	var documents []string
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && d.Name() != "..":
+			return filepath.SkipDir
+		case strings.HasSuffix(file, ".md") && d.Name() != "CHANGELOG.md":
+			documents = append(documents, file)
+		case strings.HasSuffix(file, "_test.go"):
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			name, _, _ := strings.Cut(strings.TrimPrefix(string(raw[strings.Index(string(raw), "package "):]), "package "), "\n")
+			name = strings.TrimSuffix(strings.TrimSpace(name), "_test")
+			for _, m := range declared.FindAllStringSubmatch(string(raw), -1) {
+				tests[m[1]], tests[name+"."+m[1]] = true, true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range documents {
+		raw, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range namedFile.FindAllStringSubmatch(string(raw), -1) {
+			top, _, _ := strings.Cut(m[1], "/")
+			if st, err := os.Stat(filepath.Join(root, top)); err != nil || !st.IsDir() || strings.Contains(m[1], "NAME") {
+				continue // not a path of this tree, or a pattern
+			}
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s names %s, which is not there", document, m[1])
+			}
+		}
+		for _, m := range namedTest.FindAllStringSubmatch(string(raw), -1) {
+			name := m[2]
+			if m[1] != "" {
+				name = m[1] + "." + m[2]
+			}
+			if !tests[name] {
+				t.Errorf("%s names the test %s, which is not there", document, name)
+			}
+		}
+	}
+}
