@@ -73,7 +73,7 @@ others   = $$(go list ./... | grep -vE '/lab(/e2e)?$$')
 
 quick: | $(results) ## run the tests that need no root, no other program and no minutes, and name those that were left out
 	@rm -f $(results)/quick.json
-	-$(call phase,quick) -- ./...
+	-$(call phase,quick) -- -short ./...
 	@$(call summary,quick)
 
 # The stories boot machines and measure time, so they run alone and after the rest.

@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
 func TestTheLifeOfAMachine(t *testing.T) {
+	testnet.Long(t)
 	for name, c := range map[string]struct {
 		quirks powertest.Quirks
 		noBMC  bool
@@ -61,6 +63,7 @@ func TestTheLifeOfAMachine(t *testing.T) {
 
 // A crash at any order, before or after the agent acts on it, loses nothing.
 func TestADeploymentSurvivesCrashes(t *testing.T) {
+	testnet.Long(t)
 	for _, do := range []string{inventory.DoInspect, inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk, inventory.DoPowerOff} {
 		t.Run("at "+do, func(t *testing.T) {
 			t.Parallel()
@@ -130,6 +133,7 @@ func countSteps(d inventory.Deployment, step inventory.Step) (n int) {
 }
 
 func TestDeploymentsThatFailSayWhy(t *testing.T) {
+	testnet.Long(t)
 	two := []inventory.Disk{
 		{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
 		{Name: "vdb", Serial: "D2", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},

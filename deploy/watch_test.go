@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/diagnose"
+	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 	"github.com/pxectl/pxectl/power/powertest"
@@ -140,6 +141,7 @@ func TestAPanicIsQuoted(t *testing.T) {
 
 // Each attempt that ends in vain leaves the last words of its console, with the lines before them.
 func TestLastWordsOfABootInVain(t *testing.T) {
+	testnet.Long(t)
 	t.Parallel()
 	r := cold(t)
 	r.dead.BootAgent = 5 * time.Second // time enough to speak and be quoted in each of its attempts

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 // slowPlane serves a boot plane behind LimitConns.
@@ -95,6 +97,7 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 // TestFullHouse: strangers hold all the connections that there may be, in each of the ways there are, and a
 // machine boots.
 func TestFullHouse(t *testing.T) {
+	testnet.Long(t)
 	ramdisk := filepath.Join(t.TempDir(), "initrd")
 	if err := os.WriteFile(ramdisk, nil, 0o644); err != nil {
 		t.Fatal(err)

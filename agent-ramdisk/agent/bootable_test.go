@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -66,6 +67,7 @@ func mtools(t *testing.T, disk string) func(string, int) (string, func() error, 
 }
 
 func TestBootable(t *testing.T) {
+	testnet.Long(t)
 	for _, p := range []string{"sgdisk", "mkfs.vfat", "mkfs.ext4", "mmd", "mcopy"} {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("SKIPPED %s: needs the program %s, which is not installed", t.Name(), p)
@@ -180,6 +182,7 @@ func TestBootable(t *testing.T) {
 
 // The entries of a system go with it: when its disk is overwritten, and when it is erased.
 func TestEntriesOfTheOldSystem(t *testing.T) {
+	testnet.Long(t)
 	for _, p := range []string{"sgdisk", "mkfs.vfat", "mkfs.ext4", "mmd", "mcopy"} {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("SKIPPED %s: needs the program %s, which is not installed", t.Name(), p)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -68,6 +69,7 @@ func TestErase(t *testing.T) {
 // Several disks are erased at once. One that fails keeps none of the others from being erased, nor from being
 // reported.
 func TestEraseSideBySide(t *testing.T) {
+	testnet.Long(t)
 	const size, disks = 8 << 20, sideBySide + 2
 	a := newAppliance(t)
 	ag := newAgent(t, a)

@@ -24,6 +24,7 @@ import (
 func TestMain(m *testing.M) { testnet.Main(m) }
 
 func TestLoaderFiles(t *testing.T) {
+	testnet.Long(t)
 	for _, p := range []string{"sgdisk", "mkfs.vfat", "mkfs.ext4", "mmd", "mcopy"} {
 		if _, err := exec.LookPath(p); err != nil {
 			t.Skipf("SKIPPED %s: needs the program %s, which is not installed", t.Name(), p)

@@ -10,6 +10,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -101,6 +102,7 @@ func (a *appliance) wantOn(t *testing.T, path string) {
 }
 
 func TestWriteImageFails(t *testing.T) {
+	testnet.Long(t)
 	for _, tt := range []struct {
 		name, want, hint string
 		spoil            func(*appliance, *inventory.Order)
@@ -139,6 +141,7 @@ func TestWriteImageFails(t *testing.T) {
 
 // TestModes: what lies on the disk already is used as the order says, and prepare-disk leaves it then.
 func TestModes(t *testing.T) {
+	testnet.Long(t)
 	for _, tt := range []struct {
 		mode          string
 		kept, fetched int

@@ -16,6 +16,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 
 	"github.com/pxectl/pxectl/internal/parttable"
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 // plainImage is an image without a partition table: of these chunks, the ones whose letter is '.' are zero.
@@ -55,6 +56,7 @@ func holds(t *testing.T, d *Device, raw []byte) bool {
 }
 
 func TestDelta(t *testing.T) {
+	testnet.Long(t)
 	const size = 12 * images.ChunkSize
 	raw := plainImage("aab..cd.ef")
 	m, data := pack(t, raw)
@@ -88,6 +90,7 @@ func TestDelta(t *testing.T) {
 }
 
 func TestResembles(t *testing.T) {
+	testnet.Long(t)
 	m, _ := pack(t, plainImage("aab..cd.ef"))
 	one, _ := pack(t, plainImage("a"))
 	for _, tt := range []struct {
@@ -235,6 +238,7 @@ func (f failing) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func TestBrokenDisk(t *testing.T) {
+	testnet.Long(t)
 	raw := plainImage("aab.cdef")
 	m, data := pack(t, raw)
 	const place, never = 5*images.ChunkSize + 4096, -1

@@ -139,6 +139,7 @@ func loopDevice(t *testing.T, path string, sector int) string {
 
 // TestDeploy is all the work on a disk, judged by other people's programs.
 func TestDeploy(t *testing.T) {
+	testnet.Long(t)
 	need(t, "sgdisk", "mcopy", "blkid")
 	for _, tt := range []struct {
 		name       string
@@ -291,6 +292,7 @@ func TestBusyDisk(t *testing.T) {
 }
 
 func TestWriteFails(t *testing.T) {
+	testnet.Long(t)
 	need(t, "sgdisk")
 	raw := diskImage(t, 70<<20, true)
 	m, data := pack(t, raw)
@@ -350,6 +352,7 @@ func TestWriteFails(t *testing.T) {
 
 // TestReadBackMends: a disk that is said to read zeros and does not is found out and mended.
 func TestReadBackMends(t *testing.T) {
+	testnet.Long(t)
 	need(t, "sgdisk")
 	raw := diskImage(t, 70<<20, true)
 	m, data := pack(t, raw)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/pxectl/pxectl/internal/parttable"
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 // sfdisk partitions a disk as its script says.
@@ -39,6 +40,7 @@ func byUs(d *Device) (parts []string) {
 }
 
 func TestMBR(t *testing.T) {
+	testnet.Long(t)
 	need(t, "sfdisk", "partx", "mcopy", "blkid")
 	for _, tt := range []struct {
 		name, script, want string
@@ -101,6 +103,7 @@ func TestMBR(t *testing.T) {
 // TestTablesAsTheKernelReadsThem: a GPT counts where the MBR says so, and one that nothing else contradicts
 // is given an MBR that does.
 func TestTablesAsTheKernelReadsThem(t *testing.T) {
+	testnet.Long(t)
 	need(t, "sgdisk", "sfdisk", "partx")
 	const size = 70 << 20
 	for _, tt := range []struct {

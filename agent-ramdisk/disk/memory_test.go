@@ -13,11 +13,13 @@ import (
 	"testing"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 // TestMemory reads the manifest of the largest image that there may be, and writes it, with chunks that
 // cannot be compressed, in a process of its own, and looks at the most that it ever had in memory.
 func TestMemory(t *testing.T) {
+	testnet.Long(t)
 	if dir := os.Getenv("PXECTL_MEMORY_TEST"); dir != "" {
 		writeLarge(t, dir)
 		return

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 func TestProbe(t *testing.T) {
@@ -92,6 +94,7 @@ func FuzzProbe(f *testing.F) {
 // those of the programs that write them: cryptsetup's docs/on-disk-format-luks2, btrfs_sb_offset,
 // bdev_label_positions of Ceph, md_p.h, mkswap.
 func TestPrepareClearsCopies(t *testing.T) {
+	testnet.Long(t)
 	const disk = 1001 << 30
 	const part = 600 << 30 // of the partition that the disk has
 	for _, tt := range []struct {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 var (
@@ -190,6 +192,7 @@ func TestBind(t *testing.T) {
 // Whatever happens in whatever order: no address has two live leases, no client two of
 // one subnet that it does not know of, the counts are right, and the disk says the same.
 func TestNoAddressIsGivenTwice(t *testing.T) {
+	testnet.Long(t)
 	for seed := range uint64(6) {
 		now := start
 		path := filepath.Join(t.TempDir(), "leases")

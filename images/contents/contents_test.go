@@ -147,6 +147,7 @@ func TestFilesystems(t *testing.T) {
 
 // A disk is made by the programs that make disks, and judged.
 func TestJudge(t *testing.T) {
+	testnet.Long(t)
 	const size = 64 << 20
 	for _, c := range []struct {
 		name string

@@ -203,6 +203,7 @@ func TestBehindTheStream(t *testing.T) {
 }
 
 func TestSkippableFrames(t *testing.T) {
+	testnet.Long(t)
 	src := disk(images.ChunkSize+512, 1)
 	for nibble := range byte(16) {
 		frame := []byte{0x50 | nibble, 0x2a, 0x4d, 0x18, 5, 0, 0, 0, 1, 2, 3, 4, 5}

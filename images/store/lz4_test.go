@@ -7,11 +7,14 @@ import (
 	"testing"
 
 	"github.com/pierrec/lz4/v4"
+
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 // A stream that is cut anywhere is never taken for a shorter image: also between two blocks, where
 // the library alone sees a good end.
 func TestLZ4CutAnywhere(t *testing.T) {
+	testnet.Long(t)
 	src := append(disk(256, 1), make([]byte, 200<<10)...)
 	for name, options := range map[string][]lz4.Option{
 		"plain":   {lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false)},

@@ -103,6 +103,15 @@ func Need(t testing.TB, programs ...string) {
 	}
 }
 
+// Long skips a test of seconds where only the short ones are wanted (go test -short).
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		skipped.Add(1)
+		t.Skipf("SKIPPED %s: takes seconds; run it with `make test`", t.Name())
+	}
+}
+
 // Gate is Need for a test that makes its own namespaces.
 func Gate(t testing.TB, programs ...string) {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/handlers"
 	"github.com/bougou/go-ipmi/pkg/types"
 
+	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/power"
 	"github.com/pxectl/pxectl/power/powertest"
 )
@@ -54,6 +55,7 @@ func TestConsoleEndsWithInput(t *testing.T) {
 }
 
 func TestConsoleIsTakenOver(t *testing.T) {
+	testnet.Long(t)
 	r := newRack(t, "127.0.0.1:0")
 	first := make(chan error, 1)
 	in1, keys1 := io.Pipe()
@@ -88,6 +90,7 @@ func TestConsoleIsTakenOver(t *testing.T) {
 
 // A listener hears the machine, types nothing, and loses the console to whoever asks for one.
 func TestListenGivesWay(t *testing.T) {
+	testnet.Long(t)
 	r := newRack(t, "127.0.0.1:0")
 	heard := &safeBuffer{}
 	listening := make(chan error, 1)

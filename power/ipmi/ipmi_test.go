@@ -154,6 +154,7 @@ func TestNoSuiteInCommon(t *testing.T) {
 }
 
 func TestLostPacketsAreSentAgain(t *testing.T) {
+	testnet.Long(t)
 	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n%3 != 0 })
