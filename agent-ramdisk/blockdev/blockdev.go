@@ -225,7 +225,7 @@ func (d *Device) Discard(ctx context.Context, off int64, done func(int64)) error
 	for ; off < d.Size && ctx.Err() == nil; off += piece {
 		r := [2]uint64{uint64(off), uint64(min(piece, d.Size-off))}
 		switch err := d.Ioctl(unix.BLKDISCARD, unsafe.Pointer(&r)); {
-		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EINVAL):
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY):
 			return ErrNoDiscard
 		case err != nil:
 			return fmt.Errorf("discard %s at %d: %w", d.Name, off, err)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pxectl/pxectl/agent-ramdisk/blockdev"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -126,8 +128,8 @@ func (d *disk) discard(ctx context.Context) error {
 		return passed("it is no block device")
 	}
 	err := d.Device.Discard(ctx, 0, func(done int64) { d.progress("discard", uint64(done), uint64(d.Size)) })
-	if errors.Is(err, blockdev.ErrNoDiscard) {
-		return passed("%v", err)
+	if errors.Is(err, blockdev.ErrNoDiscard) || errors.Is(err, unix.EINVAL) {
+		return passed("%v", blockdev.ErrNoDiscard)
 	}
 	return err
 }
