@@ -146,9 +146,9 @@ func bootFile(c Client, b Boot) (string, error) {
 	case c.WantsURL() && b.URL != "":
 		return b.URL, checkURL(b.URL)
 	case c.Class == ClassHTTP, c.Class == ClassOwnIPXE:
-		return "", badBoot("a client of class %s needs a URL and got none", c.Class)
+		return "", fmt.Errorf("a client of class %s needs a URL and got none", c.Class)
 	case b.File == "":
-		return "", badBoot("a client of class %s needs the name of a boot file and got none", c.Class)
+		return "", fmt.Errorf("a client of class %s needs the name of a boot file and got none", c.Class)
 	case c.Class == ClassIPXE:
 		u := (&url.URL{Scheme: "tftp", Host: c.Server.String(), Path: "/" + b.File}).String()
 		return u, checkURL(u)
