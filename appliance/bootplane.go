@@ -12,6 +12,7 @@ import (
 	"github.com/pxectl/pxectl/appliance/rogue"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/internal/printable"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/ipxe"
 	"github.com/pxectl/pxectl/tftpd"
@@ -133,7 +134,7 @@ func (p bootPlane) phoneHome(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	remote, _ := netip.ParseAddrPort(r.RemoteAddr)
 	id := inventory.DeploymentID(r.PathValue("deployment"))
-	err := p.engine.PhoneHome(r.Context(), id, r.PathValue("token"), remote.Addr().String(), inventory.Text(r.FormValue("hostname"), 64))
+	err := p.engine.PhoneHome(r.Context(), id, r.PathValue("token"), remote.Addr().String(), inventory.Text(printable.Only(r.FormValue("hostname")), 64))
 	if err == nil {
 		w.WriteHeader(http.StatusNoContent)
 		return

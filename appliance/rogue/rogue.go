@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/internal/printable"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/ipxe"
 )
@@ -123,5 +124,5 @@ func looksLikeUs(o dhcpd.Overheard) bool {
 // BootName is a boot file without iPXE's settings, fit for a terminal.
 func BootName(file string) string {
 	file, _, _ = strings.Cut(file, "?")
-	return inventory.Text(file, 64)
+	return inventory.Text(printable.Only(file), 64)
 }

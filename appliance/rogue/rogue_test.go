@@ -37,7 +37,7 @@ func TestServersAreNamed(t *testing.T) {
 			heard: []dhcpd.Overheard{{Server: lan, Addr: us, File: "undionly.kpxe"}},
 			want:  `another DHCP server, 10.77.0.2 on br0, tells machines to boot "undionly.kpxe"`,
 		},
-		"a hostile name":        {heard: []dhcpd.Overheard{{Server: lan, File: "\x1b[2Jx"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot " [2Jx"`},
+		"a hostile name":        {heard: []dhcpd.Overheard{{Server: lan, File: "\x1b[2Jx"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot "[2Jx"`},
 		"while we take no part": {heard: []dhcpd.Overheard{{Server: lan, File: "pxelinux.0"}}, off: true},
 	} {
 		t.Run(name, func(t *testing.T) {
