@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/api/apitest"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
@@ -197,8 +198,8 @@ func TestNothingIsSentUnderAuto(t *testing.T) {
 			}
 			_, status := remote.PowerStatus(t.Context(), m.Name)
 			checks, err := remote.Doctor(t.Context())
-			if status == nil || !strings.Contains(status.Error(), "not accepted") || err != nil || !strings.Contains(of(checks, "reported BMCs"), m.Name) {
-				t.Errorf("power status: %v; doctor: %q, %v; want that the BMC is not accepted", status, of(checks, "reported BMCs"), err)
+			if status == nil || !strings.Contains(status.Error(), "not accepted") || err != nil || !strings.Contains(apitest.ChecksOf(checks, "reported BMCs"), m.Name) {
+				t.Errorf("power status: %v; doctor: %q, %v; want that the BMC is not accepted", status, apitest.ChecksOf(checks, "reported BMCs"), err)
 			}
 			if n := b.heard.Load(); n != 0 || m.State == inventory.Discovered {
 				t.Errorf("%d datagrams were sent, and the machine is %s", n, m.State)

@@ -14,23 +14,13 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/api/apitest"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/deploy/nonce"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
-
-// of finds the checks of a subject, a line each.
-func of(checks []api.Check, subject string) string {
-	var out []string
-	for _, c := range checks {
-		if c.Subject == subject {
-			out = append(out, fmt.Sprintf("%s: %s", c.Status, c.Text))
-		}
-	}
-	return strings.Join(out, "\n")
-}
 
 // TestSecondAppliance is the helper process that plays another pxectl on another host, until its input ends.
 func TestSecondAppliance(t *testing.T) {
@@ -95,7 +85,7 @@ func TestASecondPxectlIsNamed(t *testing.T) {
 	want, got := `fail: another pxectl, 10.77.0.2 on br0, tells machines to boot "snponly.efi"`, ""
 	for end := time.Now().Add(20 * time.Second); !strings.Contains(got, want); { // it takes a moment to start
 		checks, err := remote.Doctor(t.Context())
-		if got = of(checks, "other DHCP servers"); err != nil || time.Now().After(end) {
+		if got = apitest.ChecksOf(checks, "other DHCP servers"); err != nil || time.Now().After(end) {
 			t.Fatalf("%q, %v, want %q", got, err, want)
 		}
 	}
@@ -122,7 +112,7 @@ func TestDoctorOfARunningAppliance(t *testing.T) {
 		var got string
 		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			checks, err := remote.Doctor(t.Context())
-			if got = of(checks, subject); err == nil && strings.HasPrefix(got, want) {
+			if got = apitest.ChecksOf(checks, subject); err == nil && strings.HasPrefix(got, want) {
 				return
 			}
 		}
@@ -136,7 +126,7 @@ func TestDoctorOfARunningAppliance(t *testing.T) {
 		"other DHCP servers": "warn: none hands out addresses, and dhcp.mode proxy needs one", "interface br0": "pass: 10.77.0.1", "ports": "pass: all are open",
 		"ramdisk": "pass: amd64", "images": "warn: there is none", "BMCs": "pass: 2 of 2 answer", "timeline": "pass: ", "permissions": "pass: ",
 	} {
-		if got := of(checks, subject); !strings.HasPrefix(got, want) {
+		if got := apitest.ChecksOf(checks, subject); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %q, want %q", subject, got, want)
 		}
 	}
@@ -167,7 +157,7 @@ func TestDoctorHearsASlowServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	checks, err := remote.Doctor(t.Context())
-	if got, want := of(checks, "other DHCP servers"), "pass: 10.77.0.2 on br0"; err != nil || !strings.HasPrefix(got, want) {
+	if got, want := apitest.ChecksOf(checks, "other DHCP servers"), "pass: 10.77.0.2 on br0"; err != nil || !strings.HasPrefix(got, want) {
 		t.Errorf("beside a dnsmasq that pings first: %q, %v, want %q", got, err, want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/api/apitest"
 	"github.com/pxectl/pxectl/internal/testnet"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -65,7 +66,7 @@ func TestInterfaceIsFollowed(t *testing.T) {
 				t.Fatal(err)
 			}
 			checks, err := remote.Doctor(t.Context())
-			if got := of(checks, "interface br0"); err != nil || !strings.HasPrefix(got, "pass: 10.77.0.2, link up; until ") || !strings.HasSuffix(got, "it was 10.77.0.1") {
+			if got := apitest.ChecksOf(checks, "interface br0"); err != nil || !strings.HasPrefix(got, "pass: 10.77.0.2, link up; until ") || !strings.HasSuffix(got, "it was 10.77.0.1") {
 				t.Errorf("doctor says %q, %v, want where it was and is", got, err)
 			}
 

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -13,22 +12,12 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/api/apitest"
 	"github.com/pxectl/pxectl/appliance/config"
 	"github.com/pxectl/pxectl/appliance/rogue"
 	"github.com/pxectl/pxectl/dhcpd"
 	"github.com/pxectl/pxectl/inventory"
 )
-
-// of finds the checks of a subject, a line each.
-func of(checks []api.Check, subject string) string {
-	var out []string
-	for _, c := range checks {
-		if c.Subject == subject {
-			out = append(out, fmt.Sprintf("%s: %s", c.Status, c.Text))
-		}
-	}
-	return strings.Join(out, "\n")
-}
 
 // Everything that can be wrong with a configuration's house is found without a running appliance, and named
 // with the next move.
@@ -106,7 +95,7 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 			cfg := house(t)
 			c.spoil(t, &cfg)
 			checks := House{Config: cfg}.Examine(t.Context())
-			if got := of(checks, c.subject); !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") {
+			if got := apitest.ChecksOf(checks, c.subject); !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") {
 				t.Errorf("%s: %q, want %q", c.subject, got, c.want)
 			}
 			for _, k := range checks {
@@ -123,7 +112,7 @@ func TestDoctorOfABadConfiguration(t *testing.T) {
 	if err := os.WriteFile(file, []byte("provisioning: {interfaces: [{name: lo}]}\ndhcp: {mode: maybe}\ntftp: {port: 0}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got := of(File(t.Context(), file), "configuration")
+	got := apitest.ChecksOf(File(t.Context(), file), "configuration")
 	if !strings.Contains(got, `fail: dhcp.mode: "maybe"`) || !strings.Contains(got, "fail: tftp.port: 0") {
 		t.Errorf("File() = %q, want both mistakes", got)
 	}
@@ -167,7 +156,7 @@ func TestDoctorNamesOtherServers(t *testing.T) {
 				n.Heard(c.heard)
 			}
 			checks := House{Config: config.Config{DHCP: config.DHCP{Mode: c.mode}}, Rogues: n}.otherServers(t.Context())
-			if got := of(checks, "other DHCP servers"); !strings.HasPrefix(got, c.want) || len(checks) != 1 {
+			if got := apitest.ChecksOf(checks, "other DHCP servers"); !strings.HasPrefix(got, c.want) || len(checks) != 1 {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})
