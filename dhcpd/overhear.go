@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 // Overheard is an answer of another DHCP server to a client on our wire. Only what is broadcast is heard: an
@@ -108,10 +109,8 @@ func (l *Listener) follow(ctx context.Context, name string, f *os.File) {
 			}
 			told = true
 		}
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, tapAgain) != nil {
 			return
-		case <-time.After(tapAgain):
 		}
 		f, _ = openTap(name) // an interface that is gone has been told of
 	}

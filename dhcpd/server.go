@@ -18,6 +18,7 @@ import (
 
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/internal/observe"
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 const (
@@ -218,10 +219,7 @@ func (s *Server) serve(ctx context.Context, k socket) {
 			return
 		case err != nil:
 			s.cfg.Log.Warn("dhcp: read", "port", k.port, "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(readPause):
-			}
+			_ = sleep.For(ctx, readPause)
 			continue
 		}
 		for _, m := range batch[:n] {

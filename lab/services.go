@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/sleep"
 )
 
 // A service is a program that runs beside the machines and is started again a second after
@@ -86,10 +88,8 @@ func (s *supervisor) keepRunning(ctx context.Context, svc service, out *os.File,
 			s.log.Warn("ended; starting it again", "service", svc.name, "how", cmd.ProcessState.String())
 		}
 		for exited = nil; exited == nil; {
-			select {
-			case <-ctx.Done():
+			if sleep.For(ctx, restartPause) != nil {
 				return
-			case <-time.After(restartPause):
 			}
 			var err error
 			if cmd, exited, err = s.spawn(svc, out); err != nil {

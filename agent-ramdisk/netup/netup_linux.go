@@ -118,10 +118,8 @@ func (o Options) cards(ctx context.Context) ([]netlink.Link, error) {
 			o.Log.Error("no network card has a driver; build the ramdisk with the modules of this machine's card", "mac", o.BootMAC)
 			deadline = time.Now().Add(time.Minute)
 		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err := sleep.For(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/lab"
 	"github.com/pxectl/pxectl/lab/verify"
@@ -228,10 +229,8 @@ func (d *demo) until(ctx context.Context, limit time.Duration, what string, ok f
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for !ok() {
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, 200*time.Millisecond) != nil {
 			return fmt.Errorf("waited %s in vain until %s", limit, what)
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 	return nil
