@@ -21,12 +21,13 @@ func TestMain(m *testing.M) { testnet.Main(m) }
 func quiet(decide Decider) (*Server, func() []Seen) {
 	var all []Seen
 	seen := observe.New(discard, "packets", func(s Seen) { all = append(all, s) })
-	return &Server{seen: seen, cfg: Config{
+	s := &Server{seen: seen, cfg: Config{
 		Program: programs,
 		Decide:  decide,
 		Log:     discard,
 		Now:     func() time.Time { return time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC) },
-	}}, func() []Seen {
+	}}
+	return s, func() []Seen {
 		seen.Close()
 		return all
 	}

@@ -55,7 +55,7 @@ var allowed = map[string][]string{
 	"appliance/keys":       {"deploy/nonce", "inventory"},
 	"appliance/rogue":      {"dhcpd", "inventory", "ipxe"},
 	"lab/...":              append([]string{"lab/...", "appliance", "api", "deploy", "agent-ramdisk/modules"}, leaves...),
-	"bench":                append([]string{"agent-ramdisk/disk", "appliance"}, leaves...),
+	"bench":                append([]string{"agent-ramdisk/disk"}, leaves...),
 	"cmd/pxectl":           append([]string{"lab", "appliance/...", "api", "deploy", "deploy/nocloud", "diagnose", "agent-ramdisk/initramfs"}, leaves...),
 	"packaging/...":        {},
 
