@@ -58,6 +58,7 @@ func NewClient(target string) (*Client, error) {
 	}}}, nil
 }
 
+// Version asks which program answers.
 func (c *Client) Version(ctx context.Context) (VersionInfo, error) {
 	return get[VersionInfo](ctx, c, "/v1/version")
 }
@@ -68,18 +69,22 @@ func (c *Client) Machines(ctx context.Context) ([]inventory.Machine, error) {
 	return l.Machines, err
 }
 
+// Machine has the report too. ref is a name, id or MAC, here and below.
 func (c *Client) Machine(ctx context.Context, ref string) (inventory.Machine, error) {
 	return get[inventory.Machine](ctx, c, machinePath(ref))
 }
 
+// AddMachine enrols a machine.
 func (c *Client) AddMachine(ctx context.Context, m deploy.NewMachine) (inventory.Machine, error) {
 	return call[inventory.Machine](ctx, c, http.MethodPost, "/v1/machines", m)
 }
 
+// EditMachine changes what e names and leaves the rest.
 func (c *Client) EditMachine(ctx context.Context, ref string, e deploy.Edit) (inventory.Machine, error) {
 	return call[inventory.Machine](ctx, c, http.MethodPatch, machinePath(ref), e)
 }
 
+// DeleteMachine forgets a machine.
 func (c *Client) DeleteMachine(ctx context.Context, ref string) error {
 	_, err := call[struct{}](ctx, c, http.MethodDelete, machinePath(ref), nil)
 	return err
@@ -91,10 +96,12 @@ func (c *Client) DeleteDiscovered(ctx context.Context) (int, error) {
 	return d.Deleted, err
 }
 
+// Approve twice is no mistake.
 func (c *Client) Approve(ctx context.Context, ref string, a deploy.Approval) (inventory.Machine, error) {
 	return call[inventory.Machine](ctx, c, http.MethodPost, machinePath(ref)+"/approve", a)
 }
 
+// Why says how far a machine came.
 func (c *Client) Why(ctx context.Context, ref string) (diagnose.Diagnosis, error) {
 	return get[diagnose.Diagnosis](ctx, c, machinePath(ref)+"/why")
 }
@@ -109,15 +116,17 @@ func (c *Client) Power(ctx context.Context, ref string, a power.Action) (invento
 	return call[inventory.Power](ctx, c, http.MethodPost, machinePath(ref)+"/power", PowerRequest{a})
 }
 
+// BootDevice asks the BMC.
 func (c *Client) BootDevice(ctx context.Context, ref string) (BootDevice, error) {
 	return get[BootDevice](ctx, c, machinePath(ref)+"/boot")
 }
 
-// SetBoot returns what the BMC reads back.
+// SetBootDevice returns what the BMC reads back.
 func (c *Client) SetBootDevice(ctx context.Context, ref string, b BootDevice) (BootDevice, error) {
 	return call[BootDevice](ctx, c, http.MethodPut, machinePath(ref)+"/boot", b)
 }
 
+// Deploy returns when the deployment is recorded, and does not wait for it.
 func (c *Client) Deploy(ctx context.Context, ref string, r inventory.DeployRequest) (Deployment, error) {
 	return call[Deployment](ctx, c, http.MethodPost, machinePath(ref)+"/deploy", r)
 }
@@ -168,6 +177,7 @@ func (c *Client) Deployment(ctx context.Context, ref string) (Deployment, error)
 	return get[Deployment](ctx, c, "/v1/deployments/"+url.PathEscape(ref))
 }
 
+// CancelDeployment takes a deployment's id, or its machine's ref.
 func (c *Client) CancelDeployment(ctx context.Context, ref string) (Deployment, error) {
 	return call[Deployment](ctx, c, http.MethodPost, "/v1/deployments/"+url.PathEscape(ref)+"/cancel", nil)
 }
@@ -177,15 +187,18 @@ func (c *Client) RetryDeployment(ctx context.Context, ref string) (Deployment, e
 	return call[Deployment](ctx, c, http.MethodPost, "/v1/deployments/"+url.PathEscape(ref)+"/retry", nil)
 }
 
+// Images lists what is in the store.
 func (c *Client) Images(ctx context.Context) ([]store.Info, error) {
 	l, err := get[ImageList](ctx, c, "/v1/images")
 	return l.Images, err
 }
 
+// Image takes a name, an id or the beginning of one, as DeleteImage does.
 func (c *Client) Image(ctx context.Context, ref string) (store.Info, error) {
 	return get[store.Info](ctx, c, "/v1/images/"+url.PathEscape(ref))
 }
 
+// DeleteImage is refused while a deployment needs the image.
 func (c *Client) DeleteImage(ctx context.Context, ref string) error {
 	_, err := call[struct{}](ctx, c, http.MethodDelete, "/v1/images/"+url.PathEscape(ref), nil)
 	return err

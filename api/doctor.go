@@ -10,6 +10,7 @@ import (
 // A Status is what a check came to.
 type Status string
 
+// What a check can come to.
 const (
 	Pass Status = "pass"
 	Warn Status = "warn" // machines boot, and something will bite

@@ -26,8 +26,12 @@ type Problem struct {
 
 const problemType = "application/problem+json"
 
-func (p *Problem) Error() string             { return p.Detail }
-func (p *Problem) GetStatus() int            { return p.Status }
+func (p *Problem) Error() string { return p.Detail }
+
+// GetStatus is how huma learns the HTTP status.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType is how huma learns that this is no plain JSON.
 func (p *Problem) ContentType(string) string { return problemType }
 
 // statusOf is how each code looks in HTTP. Refused is 403 here: whoever reaches the API has been

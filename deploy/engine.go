@@ -22,6 +22,7 @@ import (
 // Policy says what becomes of machines that nobody announced.
 type Policy string
 
+// What can become of them.
 const (
 	PolicyApprove Policy = "approve" // they register and wait for an operator
 	PolicyAuto    Policy = "auto"    // they are approved at once

@@ -29,6 +29,7 @@ type Facts struct {
 // A Verb says what a Move does.
 type Verb string
 
+// What a Move can do.
 const (
 	Wait    Verb = "wait"    // for a proof, a person, or a deadline
 	Enter   Verb = "enter"   // Move.State

@@ -10,6 +10,7 @@ import (
 // wrong way round).
 type Arch uint16
 
+// Architectures that the registry names.
 const (
 	ArchBIOS      Arch = 0
 	ArchUEFI32    Arch = 6

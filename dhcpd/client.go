@@ -29,6 +29,7 @@ const (
 // A Class is a kind of client, as far as the form of the answer depends on it.
 type Class string
 
+// Kinds of clients.
 const (
 	ClassBIOS    Class = "bios-pxe"  // a BIOS PXE ROM
 	ClassUEFI    Class = "uefi-pxe"  // the firmware's own PXE client, not iPXE

@@ -14,6 +14,7 @@ import (
 // A Code says why a packet got no answer or a NAK, or what is special about its answer.
 type Code string
 
+// Codes are words for programs: the timeline and diagnose know them.
 const (
 	// Who asks.
 	CodeNotRequest   Code = "not-a-request"   // a server's packet

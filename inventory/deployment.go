@@ -8,6 +8,7 @@ type DeploymentID string
 // A Step is one step of a deployment, in the order of Steps.
 type Step string
 
+// Steps in their order.
 const (
 	Validate    Step = "validate"     // image complete, disk chosen, BMC answers; nothing touched
 	BootAgent   Step = "boot-agent"   // proof: the agent registered with this boot's nonce
@@ -55,6 +56,7 @@ const MaxBoots = 3
 // Outcome of a deployment.
 type Outcome string
 
+// How a deployment can end, or that it has not.
 const (
 	Running   Outcome = "running"
 	Succeeded Outcome = "succeeded"

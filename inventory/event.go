@@ -5,6 +5,7 @@ import "time"
 // An EventKind says who did or said what an event tells.
 type EventKind string
 
+// Kinds of events.
 const (
 	KindAgent     EventKind = "agent"     // the agent, or somebody in its place
 	KindApprove   EventKind = "approve"   // an operator approved the machine
@@ -84,6 +85,7 @@ const (
 // A TFTPResult is how a transfer ended.
 type TFTPResult string
 
+// How a transfer can end.
 const (
 	TFTPSent      TFTPResult = "sent"      // whole
 	TFTPSize      TFTPResult = "size"      // the client asked for the size alone, as before every UEFI download

@@ -12,6 +12,7 @@ type MachineID string
 // A State says where a machine is in its life. States are written as words on disk and over the wire.
 type State string
 
+// Where a machine can be in its life.
 const (
 	Discovered State = "discovered" // an unknown machine network-booted and registered itself
 	Enrolled   State = "enrolled"   // known or approved, never inspected

@@ -6,6 +6,7 @@ import "errors"
 // from it.
 type Code string
 
+// Kinds of problems.
 const (
 	CodeInvalid  Code = "invalid"   // the request is wrong and will stay so
 	CodeNotFound Code = "not-found" // no such machine, image, deployment

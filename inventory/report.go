@@ -32,6 +32,7 @@ type System struct {
 	BIOSDate     string `json:"bios_date,omitempty"`
 }
 
+// CPU is all processors of a machine together.
 type CPU struct {
 	Model   string `json:"model"`
 	Sockets int    `json:"sockets"`
@@ -39,11 +40,13 @@ type CPU struct {
 	Threads int    `json:"threads"` // logical, all sockets
 }
 
+// Memory is what a machine has in all, and by module.
 type Memory struct {
 	Bytes uint64 `json:"bytes"` // as the kernel sees it
 	DIMMs []DIMM `json:"dimms,omitempty"`
 }
 
+// A DIMM is one memory module.
 type DIMM struct {
 	Slot   string `json:"slot"`
 	Bytes  uint64 `json:"bytes"`
@@ -71,6 +74,7 @@ type Disk struct {
 	Content        []string `json:"content,omitempty"` // signatures seen: "gpt", "mbr", "ext4", "cidata", …
 }
 
+// A NIC is one network interface.
 type NIC struct {
 	Name    string `json:"name"`
 	MAC     MAC    `json:"mac"`
@@ -81,6 +85,7 @@ type NIC struct {
 	Boot    bool   `json:"boot,omitempty"` // the machine network-booted from it
 }
 
+// A PCIDevice is one PCI function.
 type PCIDevice struct {
 	Address  string `json:"address"`
 	Class    string `json:"class"`            // six hex digits

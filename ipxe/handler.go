@@ -49,8 +49,10 @@ type Request struct {
 	Want      int64 // Content-Length; a GET that Sent less was cut
 }
 
-// NBPPath and RamdiskPath are the paths that the handler serves.
-func NBPPath(name string) string             { return "/nbp/" + name }
+// NBPPath is where the handler serves a boot program.
+func NBPPath(name string) string { return "/nbp/" + name }
+
+// RamdiskPath is where the handler serves a file of the ramdisk.
 func RamdiskPath(goarch, name string) string { return "/ramdisk/" + goarch + "/" + name }
 
 type handler struct{ Config }

@@ -10,6 +10,7 @@ import (
 // An Action is what a script makes a machine do.
 type Action string
 
+// What a script can make a machine do.
 const (
 	Agent Action = "agent" // run the ramdisk
 	Local Action = "local" // go on to the local disk

@@ -5,6 +5,7 @@ import (
 	"errors"
 )
 
+// What a BMC can fail with; an Error holds one of them, or what the network said.
 var (
 	ErrSilent      = errors.New("no answer")
 	ErrRefused     = errors.New("user or password rejected")

@@ -8,6 +8,7 @@ import (
 // An Action is one thing that a BMC does to a machine's power.
 type Action string
 
+// What can be done to the power.
 const (
 	ActOn    Action = "on"
 	ActOff   Action = "off"   // at once, like holding the button
@@ -19,6 +20,7 @@ const (
 // A Device is what the firmware boots from.
 type Device string
 
+// What the firmware can boot from.
 const (
 	DeviceNone  Device = "none" // no override: the firmware's own order
 	DevicePXE   Device = "pxe"

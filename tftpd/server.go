@@ -71,7 +71,7 @@ type Request struct {
 	Server netip.Addr     // our address that the client asked; transfers leave from it
 }
 
-// Open returns the whole file: boot files are small and in memory. An error that is
+// An Opener returns the whole file: boot files are small and in memory. An error that is
 // fs.ErrNotExist tells the client at once that there is no such file.
 type Opener func(context.Context, Request) ([]byte, error)
 

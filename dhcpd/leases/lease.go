@@ -12,6 +12,7 @@ import (
 // State is what has become of an address. The numbers are on the disk.
 type State uint8
 
+// What can become of an address.
 const (
 	Free     State = 1 // expired or given back; remembered, so that its client gets it again
 	Offered  State = 2 // held for a moment; never on the disk

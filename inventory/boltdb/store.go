@@ -166,7 +166,9 @@ type Taken struct {
 	By   string // that machine's name
 }
 
-func (t *Taken) Error() string        { return t.What + " is " + t.By + "'s" }
+func (t *Taken) Error() string { return t.What + " is " + t.By + "'s" }
+
+// Is makes every Taken an ErrTaken.
 func (t *Taken) Is(target error) bool { return target == ErrTaken }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -16,6 +16,7 @@ import (
 // A Kind is one of the images.
 type Kind string
 
+// The images that there are.
 const (
 	Debian12 Kind = "debian-12" // virtio and NVMe disks, virtio NICs; Debian's cloud kernel has no AHCI and no e1000
 	Mini     Kind = "mini"      // every disk and NIC that the rack has
