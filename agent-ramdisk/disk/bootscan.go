@@ -102,24 +102,24 @@ func guidText(g [16]byte) string {
 // Conflicts says what on another disk of the machine may be started, or taken for a part of the system, instead
 // of what is on this one.
 func (s BootScan) Conflicts(disk string, other BootScan, uefi bool) (warnings []string) {
-	const clear = "; clear that disk, or take it out, if it is not wanted"
+	const advice = "; clear that disk, or take it out, if it is not wanted"
 	for _, id := range other.ids {
 		if slices.Contains(s.ids, id) {
-			warnings = append(warnings, fmt.Sprintf("disk %s holds a copy of a part of the new system (%s): the kernel may mount that one%s", disk, id, clear))
+			warnings = append(warnings, fmt.Sprintf("disk %s holds a copy of a part of the new system (%s): the kernel may mount that one%s", disk, id, advice))
 			break
 		}
 	}
 	if len(other.Labels) > 0 {
-		warnings = append(warnings, fmt.Sprintf("disk %s has a filesystem labelled %s: cloud-init may read that one and not the new seed%s", disk, other.Labels[0], clear))
+		warnings = append(warnings, fmt.Sprintf("disk %s has a filesystem labelled %s: cloud-init may read that one and not the new seed%s", disk, other.Labels[0], advice))
 	}
 	for _, e := range other.ESPs {
 		if uefi && e.Fallback {
-			warnings = append(warnings, fmt.Sprintf("disk %s has an EFI system partition with %s: the firmware may start that one%s", disk, e.Loader, clear))
+			warnings = append(warnings, fmt.Sprintf("disk %s has an EFI system partition with %s: the firmware may start that one%s", disk, e.Loader, advice))
 			break
 		}
 	}
 	if !uefi && other.BootCode {
-		warnings = append(warnings, fmt.Sprintf("disk %s has boot code in its first sector: the BIOS may start that one%s", disk, clear))
+		warnings = append(warnings, fmt.Sprintf("disk %s has boot code in its first sector: the BIOS may start that one%s", disk, advice))
 	}
 	return warnings
 }

@@ -42,21 +42,21 @@ func Read(r io.ReaderAt, size int64, sector int) Table {
 		return Table{}
 	}
 	mbr, signed := ReadMBR(r, 0)
-	protective, real := false, false
+	protective, other := false, false
 	for i := range 4 {
 		if _, count, kind := mbr.Place(i); signed && kind == Protective {
 			protective = true
 		} else if signed && kind != 0 && count > 0 {
-			real = true
+			other = true
 		}
 	}
-	if protective || !real {
+	if protective || !other {
 		if t := readGPTs(r, sectors, sector); t.Kind != "" {
 			t.Unprotected = !protective
 			return t
 		}
 	}
-	if !real {
+	if !other {
 		return Table{}
 	}
 	t := Table{Kind: "mbr", MBR: mbr, Partitions: mbr.partitions(r, sectors, sector)}

@@ -112,9 +112,9 @@ func TestInitializationVectors(t *testing.T) {
 				t.Errorf("%s: %d bytes are sent", integrity, cut)
 			}
 		}
-		clear := slices.Clone(d)
-		clear[1] = 0
-		if err := s.encryptAnew(clear); err == nil {
+		inClear := slices.Clone(d)
+		inClear[1] = 0
+		if err := s.encryptAnew(inClear); err == nil {
 			t.Errorf("%s: clear text is sent", integrity)
 		}
 	}
