@@ -96,7 +96,7 @@ func miniInitrd(k Kernel, program string) ([]byte, error) {
 // moduleRecords packs the modules with an index of them as package modules reads it.
 func moduleRecords(k Kernel) ([]cpio.Record, error) {
 	files := map[string]string{}
-	err := filepath.WalkDir(k.Modules, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(k.Modules, func(path string, _ fs.DirEntry, err error) error {
 		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok {
 			files[strings.ReplaceAll(name, "-", "_")] = path
 		}

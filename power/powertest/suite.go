@@ -79,7 +79,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func reads(t testing.TB, ctx context.Context, b power.BMC, want bool) {
+func reads(ctx context.Context, t testing.TB, b power.BMC, want bool) {
 	t.Helper()
 	eventually(t, map[bool]string{true: "Power() = on", false: "Power() = off"}[want], func() bool {
 		on, err := b.Power(ctx)
@@ -94,7 +94,7 @@ func statusFollows(t *testing.T, b power.BMC, rig Rig) {
 	ctx := within(t, 20*time.Second)
 	for _, on := range []bool{false, true, false} {
 		rig.Set(on)
-		reads(t, ctx, b, on)
+		reads(ctx, t, b, on)
 	}
 }
 
@@ -116,7 +116,7 @@ func again(t *testing.T, b power.BMC, rig Rig) {
 		t.Errorf("Do(off) when off = %v, want nil", err)
 	}
 	rig.Set(true)
-	reads(t, ctx, b, true)
+	reads(ctx, t, b, true)
 	if err := b.Do(ctx, power.ActOn); err != nil {
 		t.Errorf("Do(on) when on = %v, want nil", err)
 	}
@@ -128,7 +128,7 @@ func again(t *testing.T, b power.BMC, rig Rig) {
 func restart(t *testing.T, b power.BMC, rig Rig, a power.Action) {
 	ctx := within(t, 20*time.Second)
 	rig.Set(true)
-	reads(t, ctx, b, true)
+	reads(ctx, t, b, true)
 	if err := b.Do(ctx, a); err != nil {
 		t.Fatalf("Do(%s) = %v", a, err)
 	}
@@ -141,12 +141,12 @@ func restart(t *testing.T, b power.BMC, rig Rig, a power.Action) {
 func soft(t *testing.T, b power.BMC, rig Rig) {
 	ctx := within(t, 20*time.Second)
 	rig.Set(true)
-	reads(t, ctx, b, true)
+	reads(ctx, t, b, true)
 	if err := b.Do(ctx, power.ActSoft); err != nil {
 		t.Fatalf("Do(soft) = %v", err)
 	}
 	eventually(t, "soft powers the machine off", func() bool { return !rig.On() })
-	reads(t, ctx, b, false)
+	reads(ctx, t, b, false)
 }
 
 func bootDevice(t *testing.T, b power.BMC, rig Rig) {

@@ -37,7 +37,7 @@ func network(ctx context.Context, c *console, want []Interface) error {
 		started++
 		go func() {
 			for {
-				err := configure(ctx, c, l, i, up)
+				err := configure(ctx, l, i, up)
 				c.logf("%s: %v", l.Attrs().Name, err)
 				time.Sleep(3 * time.Second)
 			}
@@ -64,7 +64,7 @@ func choose(want []Interface, mac string) (Interface, bool) {
 }
 
 // configure gives a NIC its addresses and keeps its lease. It returns when that failed.
-func configure(ctx context.Context, c *console, l netlink.Link, i Interface, up chan<- string) error {
+func configure(ctx context.Context, l netlink.Link, i Interface, up chan<- string) error {
 	name := l.Attrs().Name
 	if err := netlink.LinkSetUp(l); err != nil {
 		return err
