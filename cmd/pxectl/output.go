@@ -90,15 +90,15 @@ func newTable(w io.Writer) *table { return &table{tabwriter.NewWriter(w, 0, 0, 2
 func (t *table) row(cells ...any) {
 	for i, cell := range cells {
 		if i > 0 {
-			io.WriteString(t.w, "\t")
+			fmt.Fprint(t.w, "\t")
 		}
 		s := clean(fmt.Sprint(cell))
 		if s == "" {
 			s = "-"
 		}
-		io.WriteString(t.w, s)
+		fmt.Fprint(t.w, s)
 	}
-	io.WriteString(t.w, "\n")
+	fmt.Fprint(t.w, "\n")
 }
 
 // field adds "Name  value", unless there is no value.

@@ -55,6 +55,13 @@ func bind(t testing.TB, table *Table, c Claim, addr string, until time.Time) err
 	return <-written
 }
 
+func mustBind(t testing.TB, table *Table, c Claim, addr string, until time.Time) {
+	t.Helper()
+	if err := bind(t, table, c, addr, until); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOffer(t *testing.T) {
 	hour := start.Add(time.Hour)
 	reserved := claim("r")
@@ -74,25 +81,25 @@ func TestOffer(t *testing.T) {
 		{"a new client gets the first", nil, claim("a"), "10.0.0.10"},
 		{"what it wishes, if free", nil, wish, "10.0.0.17"},
 		{"not what it wishes, if taken", func(t *testing.T, x *Table, _ *time.Time) {
-			bind(t, x, claim("a"), "10.0.0.17", hour)
+			mustBind(t, x, claim("a"), "10.0.0.17", hour)
 		}, wish, "10.0.0.10"},
 		{"its own", func(t *testing.T, x *Table, _ *time.Time) {
-			bind(t, x, claim("a"), "10.0.0.18", hour)
+			mustBind(t, x, claim("a"), "10.0.0.18", hour)
 		}, claim("a"), "10.0.0.18"},
 		{"its own after it expired", func(t *testing.T, x *Table, now *time.Time) {
-			bind(t, x, claim("a"), "10.0.0.18", hour)
+			mustBind(t, x, claim("a"), "10.0.0.18", hour)
 			*now = hour.Add(time.Minute)
 		}, claim("a"), "10.0.0.18"},
 		{"what is reserved for it", nil, reserved, "10.0.0.15"},
 		{"what is reserved for it, though it holds another", func(t *testing.T, x *Table, _ *time.Time) {
-			bind(t, x, claim("r"), "10.0.0.12", hour)
+			mustBind(t, x, claim("r"), "10.0.0.12", hour)
 		}, reserved, "10.0.0.15"},
 		{"what is reserved for it, though it had it by another name", func(t *testing.T, x *Table, _ *time.Time) {
-			bind(t, x, other, "10.0.0.15", hour)
+			mustBind(t, x, other, "10.0.0.15", hour)
 		}, reserved, "10.0.0.15"},
 		{"another when the reserved one is in use by somebody", func(t *testing.T, x *Table, _ *time.Time) {
-			bind(t, x, reserved, "10.0.0.15", hour)
-			x.Decline("r", ip("10.0.0.15"), func(error) {})
+			mustBind(t, x, reserved, "10.0.0.15", hour)
+			_, _ = x.Decline("r", ip("10.0.0.15"), func(error) {})
 		}, reserved, "10.0.0.10"},
 		{"the one that is free for the longest when none is unused", func(t *testing.T, x *Table, now *time.Time) {
 			for i := range 9 {
@@ -100,39 +107,39 @@ func TestOffer(t *testing.T) {
 					t.Fatal(l, err)
 				}
 			}
-			x.Release("4", ip("10.0.0.14"), func(error) {})
-			x.Release("2", ip("10.0.0.12"), func(error) {})
+			_, _ = x.Release("4", ip("10.0.0.14"), func(error) {})
+			_, _ = x.Release("2", ip("10.0.0.12"), func(error) {})
 		}, claim("n"), "10.0.0.14"},
 		{"nothing when all are held", func(t *testing.T, x *Table, _ *time.Time) {
 			for i := range 9 {
-				x.Offer(claim(fmt.Sprint(i)))
+				_, _ = x.Offer(claim(fmt.Sprint(i)))
 			}
 		}, claim("n"), ErrExhausted.Error()},
 		{"nothing for the unknown when they hold their share", func(t *testing.T, x *Table, _ *time.Time) {
 			for i := range 9 {
 				c := claim(fmt.Sprint(i))
 				c.Known = false
-				x.Offer(c)
+				_, _ = x.Offer(c)
 			}
 		}, stranger, ErrShare.Error()},
 		{"one for the known when the unknown hold their share", func(t *testing.T, x *Table, _ *time.Time) {
 			for i := range 9 {
 				c := claim(fmt.Sprint(i))
 				c.Known = false
-				x.Offer(c)
+				_, _ = x.Offer(c)
 			}
 		}, claim("n"), "10.0.0.16"},
 		{"one for the unknown when offers that nobody took have ended", func(t *testing.T, x *Table, now *time.Time) {
 			for i := range 9 {
 				c := claim(fmt.Sprint(i))
 				c.Known = false
-				x.Offer(c)
+				_, _ = x.Offer(c)
 			}
 			*now = now.Add(2 * time.Minute)
 		}, stranger, "10.0.0.16"},
 		{"not what it declined", func(t *testing.T, x *Table, _ *time.Time) {
-			bind(t, x, claim("a"), "10.0.0.10", hour)
-			x.Decline("a", ip("10.0.0.10"), func(error) {})
+			mustBind(t, x, claim("a"), "10.0.0.10", hour)
+			_, _ = x.Decline("a", ip("10.0.0.10"), func(error) {})
 		}, claim("a"), "10.0.0.11"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -166,10 +173,10 @@ func TestBind(t *testing.T) {
 		want   error
 	}{
 		{"free", nil, claim("a"), "10.0.0.11", nil},
-		{"again", func(t *testing.T, x *Table) { bind(t, x, claim("a"), "10.0.0.11", hour) }, claim("a"), "10.0.0.11", nil},
-		{"another's", func(t *testing.T, x *Table) { bind(t, x, claim("b"), "10.0.0.11", hour) }, claim("a"), "10.0.0.11", ErrTaken},
-		{"offered to another", func(_ *testing.T, x *Table) { x.Offer(claim("b")) }, claim("a"), "10.0.0.10", ErrTaken},
-		{"not the one that it has", func(t *testing.T, x *Table) { bind(t, x, claim("a"), "10.0.0.11", hour) }, claim("a"), "10.0.0.12", ErrElsewhere},
+		{"again", func(t *testing.T, x *Table) { mustBind(t, x, claim("a"), "10.0.0.11", hour) }, claim("a"), "10.0.0.11", nil},
+		{"another's", func(t *testing.T, x *Table) { mustBind(t, x, claim("b"), "10.0.0.11", hour) }, claim("a"), "10.0.0.11", ErrTaken},
+		{"offered to another", func(_ *testing.T, x *Table) { _, _ = x.Offer(claim("b")) }, claim("a"), "10.0.0.10", ErrTaken},
+		{"not the one that it has", func(t *testing.T, x *Table) { mustBind(t, x, claim("a"), "10.0.0.11", hour) }, claim("a"), "10.0.0.12", ErrElsewhere},
 		{"not in a pool", nil, claim("a"), "10.0.0.99", ErrElsewhere},
 		{"reserved for another", nil, claim("a"), "10.0.0.15", ErrElsewhere},
 		{"reserved for it", nil, reserved, "10.0.0.15", nil},
@@ -211,7 +218,7 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 			case 1:
 				for a, l := range told {
 					if l.Client == c.Client && r.IntN(2) == 0 {
-						x.Release(c.Client, a, func(error) {})
+						_, _ = x.Release(c.Client, a, func(error) {})
 						delete(told, a)
 						break
 					}
@@ -219,7 +226,7 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 			case 2:
 				for a, l := range told {
 					if l.Client == c.Client && r.IntN(4) == 0 {
-						x.Decline(c.Client, a, func(error) {})
+						_, _ = x.Decline(c.Client, a, func(error) {})
 						delete(told, a)
 						break
 					}
