@@ -21,9 +21,9 @@ func TestAReportWithoutEnd(t *testing.T) {
 	r.setAnswer(func(inventory.Order) inventory.Result { return inventory.Result{Report: &huge} })
 	r.start()
 	r.powerOn(power.Boot{Device: power.DevicePXE})
-	m := r.until(inventory.Discovered)
+	r.until(inventory.Discovered)
 	r.reported()
-	m = r.machine()
+	m := r.machine()
 	if got := m.Report.Size(); got > inventory.StrangerReport || len(m.Report.System.Serial) > inventory.MaxWord {
 		t.Errorf("a stranger's report takes %d bytes, its serial number %d", got, len(m.Report.System.Serial))
 	}

@@ -129,7 +129,7 @@ func TestFetchEndsWithItsContext(t *testing.T) {
 	why := errors.New("the order was withdrawn")
 	time.AfterFunc(20*time.Millisecond, func() { cancel(why) })
 	f := Fetcher{Client: srv.Client(), URL: srv.URL}
-	if _, err := f.Fetch(ctx, nil, 0, 1); err != why { //nolint:errorlint // the very cause
+	if _, err := f.Fetch(ctx, nil, 0, 1); err != why { // the very cause
 		t.Errorf("Fetch = %v, want %v", err, why)
 	}
 }

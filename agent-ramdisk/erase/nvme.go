@@ -176,7 +176,8 @@ func (d *disk) look() (caps nvmeCaps, namespaces int, err error) {
 	if err := d.nvme.admin(identify(2, 0), page); err != nil {
 		return caps, 1, nil // before NVMe 1.1 there was no list, and one namespace
 	}
-	for ; namespaces < 1024 && binary.LittleEndian.Uint32(page[4*namespaces:]) != 0; namespaces++ {
+	for namespaces < 1024 && binary.LittleEndian.Uint32(page[4*namespaces:]) != 0 {
+		namespaces++
 	}
 	return caps, namespaces, nil
 }
