@@ -1,8 +1,7 @@
 # pxectl. `make help` lists what there is.
 
-GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
-GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
+GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOTESTSUM := gotest.tools/gotestsum@v1.13.0
 
 VERSION  := $(shell git describe --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30s
@@ -28,7 +27,7 @@ osimage    := $(filter-out %/mini.go,$(call go,lab/osimage lab/osimage/mkimage))
 miniosimage := lab/osimage/mini.go $(call go,lab/osimage/miniinit agent-ramdisk/modules)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build ramdisk ramdisk-arm64 images demo quick test race summary test-firmware check cover fuzz bench clean
+.PHONY: help deps build ramdisk ramdisk-arm64 images demo quick test race summary test-firmware lint fmt check cover fuzz bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -102,13 +101,15 @@ cover: | $(results) ## run what make quick runs, and say how much of each packag
 	-go test -short -coverprofile $(results)/cover.out ./...
 	go tool cover -func $(results)/cover.out | tail -1
 
-check: ## formatting, linters, tidy modules, and a build for arm64
-	@unformatted=$$(go run $(GOFUMPT) -l .) && if [ -n "$$unformatted" ]; then \
-		echo "not formatted; run go run $(GOFUMPT) -w on:"; echo "$$unformatted"; exit 1; fi
+lint: ## formatting, go vet, staticcheck, directions of imports and the other linters of .golangci.yml
+	go run $(GOLANGCI) run ./...
+
+fmt: ## format the code as make lint wants it
+	go run $(GOLANGCI) fmt
+
+check: lint ## lint, tidy modules, and a build for arm64
 	go mod tidy -diff
 	cd agent-ramdisk/initramfs/bb && go mod tidy -diff
-	go vet ./...
-	go run $(STATICCHECK) ./...
 	GOARCH=arm64 go build ./...
 
 fuzz: ## run every fuzz target for FUZZTIME (30s), one after another
