@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -48,7 +48,7 @@ func (o Overheard) Boots() bool {
 type Listener struct {
 	heard func(Overheard)
 	log   *slog.Logger
-	first map[string]*os.File // by interface
+	first map[string]*packet.Conn // by interface
 }
 
 // Overhear opens the sockets, one per interface. heard must not block. Packets that this host sends itself
@@ -57,7 +57,7 @@ func Overhear(interfaces []string, heard func(Overheard), log *slog.Logger) (*Li
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	l := &Listener{heard: heard, log: log, first: map[string]*os.File{}}
+	l := &Listener{heard: heard, log: log, first: map[string]*packet.Conn{}}
 	for _, name := range interfaces {
 		f, err := openTap(name)
 		if err != nil {
@@ -94,7 +94,7 @@ func (l *Listener) Run(ctx context.Context) error {
 const tapAgain = 2 * time.Second
 
 // follow listens on an interface, also after it went down or was made anew.
-func (l *Listener) follow(ctx context.Context, name string, f *os.File) {
+func (l *Listener) follow(ctx context.Context, name string, f *packet.Conn) {
 	told := false
 	for {
 		if f != nil {
@@ -116,7 +116,7 @@ func (l *Listener) follow(ctx context.Context, name string, f *os.File) {
 	}
 }
 
-func (l *Listener) listen(ctx context.Context, name string, f *os.File) error {
+func (l *Listener) listen(ctx context.Context, name string, f *packet.Conn) error {
 	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
 	defer func() {
 		if stop() {
@@ -125,7 +125,7 @@ func (l *Listener) listen(ctx context.Context, name string, f *os.File) error {
 	}()
 	buf := make([]byte, 2048)
 	for {
-		n, err := f.Read(buf)
+		n, _, err := f.ReadFrom(buf)
 		if err != nil {
 			return err
 		}
@@ -149,7 +149,7 @@ func (l *Listener) packet(name string, raw []byte) {
 }
 
 // openTap opens a packet socket that is given whole IP packets to UDP port 68, and nothing else.
-func openTap(name string) (*os.File, error) {
+func openTap(name string) (*packet.Conn, error) {
 	nic, err := net.InterfaceByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: listen for other DHCP servers on %s: %w", name, err)
@@ -158,8 +158,7 @@ func openTap(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: packet filter: %w", err)
 	}
-	// Protocol 0 hears nothing: the filter is in place before bind says which packets.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	tap, err := packet.Listen(nic, packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: filter})
 	if err != nil {
 		hint := ""
 		if errors.Is(err, unix.EPERM) {
@@ -167,19 +166,7 @@ func openTap(name string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("dhcp: listen for other DHCP servers on %s%s: %w", name, hint, err)
 	}
-	code := make([]unix.SockFilter, len(filter))
-	for i, op := range filter {
-		code[i] = unix.SockFilter{Code: op.Op, Jt: op.Jt, Jf: op.Jf, K: op.K}
-	}
-	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: nic.Index})
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("dhcp: listen for other DHCP servers on %s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), "packets of "+name), nil
+	return tap, nil
 }
 
 // toClients passes IPv4 packets to UDP port 68 that others sent. Offsets count from the IP header

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,14 +42,14 @@ func Ask(ctx context.Context, name string) ([]Overheard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: ask on %s: %w", name, err)
 	}
-	if err := sendToAll(tap, nic.Index, datagram(p.ToBytes())); err != nil {
+	if _, err := tap.WriteTo(datagram(p.ToBytes()), &packet.Addr{HardwareAddr: everybody}); err != nil {
 		return nil, fmt.Errorf("dhcp: ask on %s: %w", name, err)
 	}
 	return answers(ctx, tap, name, p.TransactionID)
 }
 
 // answers collects what is offered to a question.
-func answers(ctx context.Context, tap *os.File, name string, xid dhcpv4.TransactionID) ([]Overheard, error) {
+func answers(ctx context.Context, tap *packet.Conn, name string, xid dhcpv4.TransactionID) ([]Overheard, error) {
 	deadline := time.Now().Add(AskFor)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
@@ -60,7 +60,7 @@ func answers(ctx context.Context, tap *os.File, name string, xid dhcpv4.Transact
 	var all []Overheard
 	buf := make([]byte, 2048)
 	for ctx.Err() == nil {
-		n, err := tap.Read(buf)
+		n, _, err := tap.ReadFrom(buf)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return all, nil
@@ -75,24 +75,8 @@ func answers(ctx context.Context, tap *os.File, name string, xid dhcpv4.Transact
 	return all, ctx.Err()
 }
 
-// sendToAll sends an IP packet to everybody on the wire.
-func sendToAll(tap *os.File, ifindex int, packet []byte) error {
-	raw, err := tap.SyscallConn()
-	if err != nil {
-		return err
-	}
-	to := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: ifindex, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
-	var sent error
-	err = raw.Write(func(fd uintptr) bool {
-		sent = unix.Sendto(int(fd), packet, 0, to)
-		return !errors.Is(sent, syscall.EAGAIN)
-	})
-	return errors.Join(err, sent)
-}
-
-func networkOrder(n uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n))
-}
+// everybody is Ethernet's broadcast address.
+var everybody = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // datagram puts a client's message into UDP and IPv4 (RFC 768, RFC 791): from nobody to everybody. UDP's
 // checksum is left out, as IPv4 allows.
