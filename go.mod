@@ -35,6 +35,8 @@ require (
 
 require github.com/felixge/httpsnoop v1.0.4
 
+require github.com/gopacket/gopacket v1.5.0
+
 require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/VividCortex/ewma v1.2.0 // indirect

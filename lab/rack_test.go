@@ -15,6 +15,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/pxectl/pxectl/internal/testnet"
+	"github.com/pxectl/pxectl/lab/pcap"
 )
 
 // TestMain lets the test binary be the rack's supervisor, as pxectl is.
@@ -220,9 +221,9 @@ func status(t *testing.T, r *Rack) Status {
 	return machines[0]
 }
 
-func captured(t *testing.T, r *Rack) []Packet {
+func captured(t *testing.T, r *Rack) []pcap.Packet {
 	t.Helper()
-	packets, err := ReadDHCP(r.Capture())
+	packets, err := pcap.DHCP(r.Capture())
 	if err != nil {
 		t.Fatal(err)
 	}

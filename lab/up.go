@@ -262,7 +262,7 @@ func (r *Rack) Frozen(machine string) string {
 // Socket is the appliance's Unix socket; it can be dialled from outside the rack.
 func (r *Rack) Socket() string { return applianceSocket(r.Dir) }
 
-// Capture is the file of all boot packets so far; see [ReadDHCP].
+// Capture is the file of all boot packets so far; see package pcap.
 func (r *Rack) Capture() string { return filepath.Join(r.Dir, "dhcp.pcap") }
 
 // Command is a command that will run inside the rack, where the appliance runs.

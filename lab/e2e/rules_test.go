@@ -12,7 +12,7 @@ import (
 	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/ipxe"
-	"github.com/pxectl/pxectl/lab"
+	"github.com/pxectl/pxectl/lab/pcap"
 )
 
 // Two deployed machines whose firmware has the network first come to their own disks, by the way and with the
@@ -81,7 +81,7 @@ func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 // appliance answered the machine.
 func (r *rack) bootAnswers(mac string, since time.Time) (asked, answered int) {
 	r.t.Helper()
-	packets, err := lab.ReadDHCP(r.Capture())
+	packets, err := pcap.DHCP(r.Capture())
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/pxectl/pxectl/images"
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/lab"
+	"github.com/pxectl/pxectl/lab/pcap"
 )
 
 // Disk is the SHA-256 of the image's range of a disk, with the named ranges taken from the image: they are
@@ -92,8 +92,8 @@ type Wire struct {
 
 // DHCP reads a capture and checks the peace between the two servers: the site's never hands out a boot file,
 // and we never hand out an address.
-func DHCP(capture string, ours netip.Addr) (w Wire, err error) {
-	packets, err := lab.ReadDHCP(capture)
+func DHCP(file string, ours netip.Addr) (w Wire, err error) {
+	packets, err := pcap.DHCP(file)
 	if err != nil {
 		return w, err
 	}
@@ -126,7 +126,7 @@ func DHCP(capture string, ours netip.Addr) (w Wire, err error) {
 		}
 	}
 	if w.SiteAddresses == 0 || w.OurBootFiles == 0 {
-		return w, fmt.Errorf("the capture %s shows %d addresses of the site's server and %d boot files of ours: it cannot be of a deployment", capture, w.SiteAddresses, w.OurBootFiles)
+		return w, fmt.Errorf("the capture %s shows %d addresses of the site's server and %d boot files of ours: it cannot be of a deployment", file, w.SiteAddresses, w.OurBootFiles)
 	}
 	return w, nil
 }

@@ -1,4 +1,4 @@
-package lab
+package pcap
 
 import (
 	"bytes"
@@ -13,10 +13,18 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
+const (
+	pcapMagic     = 0xa1b2c3d4 // microseconds; draft-ietf-opsawg-pcap section 4
+	pcapMagicNano = 0xa1b23c4d
+	linkEthernet  = 1
+)
+
 // pcapOf is a capture of frames, one a second.
 func pcapOf(order binary.AppendByteOrder, magic uint32, frames ...[]byte) []byte {
 	b := order.AppendUint32(nil, magic)
-	b = append(b, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0) // version, zone, accuracy
+	b = order.AppendUint16(b, 2) // version 2.4
+	b = order.AppendUint16(b, 4)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0) // zone, accuracy
 	b = order.AppendUint32(b, 262144)
 	b = order.AppendUint32(b, linkEthernet)
 	for i, f := range frames {
@@ -50,7 +58,7 @@ func discoverFrame(t testing.TB, port uint16) []byte {
 	return frameOf(netip.MustParseAddrPort("0.0.0.0:68"), netip.AddrPortFrom(netip.MustParseAddr("255.255.255.255"), port), m.ToBytes())
 }
 
-func TestReadDHCP(t *testing.T) {
+func TestDHCP(t *testing.T) {
 	discover := discoverFrame(t, 67)
 	tftp := frameOf(netip.MustParseAddrPort("10.77.0.100:2070"), netip.MustParseAddrPort("10.77.0.1:69"), []byte("\x00\x01x\x00octet\x00"))
 	fragment := bytes.Clone(discover)
@@ -77,9 +85,9 @@ func TestReadDHCP(t *testing.T) {
 			if err := os.WriteFile(path, tt.pcap, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			got, err := ReadDHCP(path)
+			got, err := DHCP(path)
 			if (err != nil) != tt.bad || len(got) != tt.want {
-				t.Fatalf("ReadDHCP = %d packets, error %v, want %d, error %v", len(got), err, tt.want, tt.bad)
+				t.Fatalf("DHCP = %d packets, error %v, want %d, error %v", len(got), err, tt.want, tt.bad)
 			}
 			for _, p := range got {
 				if p.DHCP.MessageType() != dhcpv4.MessageTypeDiscover || p.Src != netip.MustParseAddrPort("0.0.0.0:68") || p.From.String() != "52:54:00:77:00:01" {
@@ -93,13 +101,13 @@ func TestReadDHCP(t *testing.T) {
 	}
 }
 
-func FuzzReadDHCP(f *testing.F) {
+func FuzzRead(f *testing.F) {
 	f.Add(pcapOf(binary.LittleEndian, pcapMagic, discoverFrame(f, 67)))
 	f.Add(pcapOf(binary.BigEndian, pcapMagicNano, discoverFrame(f, 4011), []byte{1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		packets, err := readDHCP(bytes.NewReader(b))
-		if err != nil && packets != nil {
-			t.Errorf("readDHCP = %d packets and %v, want one of them", len(packets), err)
+		datagrams, err := read(bytes.NewReader(b))
+		if err != nil && datagrams != nil {
+			t.Errorf("read = %d datagrams and %v, want one of them", len(datagrams), err)
 		}
 	})
 }
