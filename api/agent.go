@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"path"
 	"strings"
 	"time"
 
@@ -38,10 +39,19 @@ func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log 
 	mux.HandleFunc("POST /agent/v1/orders/{id}/progress", a.call(a.progress))
 	mux.HandleFunc("POST /agent/v1/orders/{id}/result", a.call(a.result))
 	mux.HandleFunc("GET /agent/v1/images/{id}/manifest", a.call(a.manifest))
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, problemOf(&inventory.Problem{Code: inventory.CodeNotFound, Detail: "no such call: " + inventory.Text(r.Method+" "+r.URL.Path, inventory.MaxWord)}))
+	noCall := func(w http.ResponseWriter, r *http.Request) {
+		call := inventory.Text(r.Method+" "+r.URL.Path, inventory.MaxWord)
+		writeProblem(w, problemOf(&inventory.Problem{Code: inventory.CodeNotFound, Detail: "no such call: " + call}))
+	}
+	mux.HandleFunc("/", noCall)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The mux would redirect it to its clean form, and answer with several times the bytes that it was sent.
+		if path.Clean(r.URL.Path) != r.URL.Path {
+			noCall(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
 	})
-	return mux
 }
 
 // AgentTLS is how the agents' port speaks: an agent shows the certificate of a key that it made itself, and

@@ -125,7 +125,7 @@ func TestAgentCalls(t *testing.T) {
 		{"manifest of another's image", good, "GET", "/images/i-other/manifest", "", 404, "not-found"},
 		{"manifest without nonce", nil, "GET", "/images/i-mine/manifest", "", 401, "refused"},
 		{"wrong method", good, "GET", "/register", "", 404, "no such call"},
-		{"wrong path", good, "POST", "/orders/o-1/../../x", "{}", 307, ""},
+		{"wrong path", good, "POST", "/orders/o-1/../../x", "{}", 404, "no such call"},
 		{"unknown call", good, "POST", "/format-everything", "{}", 404, "no such call"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -32,6 +32,7 @@ func FuzzAgentCalls(f *testing.F) {
 		{"POST", "/orders/d-1-1-1/result", `{"boot_id":"` + boot + `","error":"` + strings.Repeat("e", 3000) + `"}`},
 		{"GET", "/images/0123/manifest", ""},
 		{"DELETE", "/../../etc/passwd", "\x00"},
+		{"GET", "//" + strings.Repeat("\xe5", 4000), ""},
 	} {
 		for who := range byte(3) {
 			f.Add(seed.method, seed.path, seed.body, who)
