@@ -8,7 +8,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
 
-	"github.com/pxectl/pxectl/lab/pcap"
+	"github.com/pxectl/pxectl/internal/pcap"
 )
 
 // wire is a DHCP packet as captured.

@@ -14,8 +14,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/pxectl/pxectl/internal/pcap"
 	"github.com/pxectl/pxectl/internal/testnet"
-	"github.com/pxectl/pxectl/lab/pcap"
 )
 
 // TestMain lets the test binary be the rack's supervisor, as pxectl is.

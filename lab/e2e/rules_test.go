@@ -10,9 +10,9 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/internal/pcap"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/ipxe"
-	"github.com/pxectl/pxectl/lab/pcap"
 )
 
 // Two deployed machines whose firmware has the network first come to their own disks, by the way and with the

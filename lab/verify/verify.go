@@ -15,8 +15,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/pxectl/pxectl/images"
+	"github.com/pxectl/pxectl/internal/pcap"
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/lab/pcap"
 )
 
 // Disk is the SHA-256 of the image's range of a disk, with the named ranges taken from the image: they are
