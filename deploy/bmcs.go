@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -30,10 +29,15 @@ func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, b po
 	said := ""
 	if p, ok := errors.AsType[*inventory.Problem](err); ok && p.Code == inventory.CodeBMC {
 		said = p.Detail
+	} else if err != nil {
+		return err // not the BMC's word
 	}
 	rejected := said != "" && errors.Is(err, power.ErrRefused)
 	if said != m.BMC.Error && ctx.Err() == nil {
 		_, serr := call(ctx, w, func() (struct{}, error) {
+			if reached(w.snap.Load().m.BMC) != reached(m.BMC) {
+				return struct{}{}, nil // another BMC's word
+			}
 			return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 				m.BMC.Error, m.BMC.Refused = said, rejected
 				if said == "" {
@@ -64,67 +68,6 @@ func (e *Engine) PowerStatus(ctx context.Context, ref string) (inventory.Power, 
 	return p, err
 }
 
-// Power changes a machine's power and waits for the proof where there is one: two equal readings for on, off
-// and cycle.
-func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
-	var p inventory.Power
-	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
-		if err := w.snap.Load().leaves("its power"); err != nil {
-			return err
-		}
-		switch a {
-		case power.ActOn, power.ActCycle, power.ActReset:
-			w.switched.start(w.e.cfg.Elapsed())
-			w.nudge()
-		}
-		if err := e.change(ctx, w, b, a); err != nil {
-			return err
-		}
-		_, err := call(ctx, w, func() (struct{}, error) {
-			return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-				m.Power.Wanted = map[power.Action]string{power.ActOff: "off", power.ActSoft: "off"}[a]
-				if m.Power.Wanted == "" {
-					m.Power.Wanted = "on"
-				}
-				return []inventory.Event{{Kind: inventory.KindPower, Actor: actor, Text: "power " + string(a)}}
-			})
-		})
-		p = w.snap.Load().m.Power
-		return err
-	})
-	return p, err
-}
-
-func (e *Engine) change(ctx context.Context, w *worker, b power.BMC, a power.Action) error {
-	switch a {
-	case power.ActOn:
-		if err := power.On(ctx, b, e.cfg.Pace); err != nil {
-			return err
-		}
-		return w.observed(ctx, true)
-	case power.ActOff, power.ActCycle:
-		// A cycle is an error on many BMCs when the machine is off, so it is off and on here.
-		if err := power.Off(ctx, b, e.cfg.Pace); err != nil {
-			return err
-		}
-		if err := w.killNonces(ctx); err != nil || a == power.ActOff {
-			return err
-		}
-		return e.change(ctx, w, b, power.ActOn)
-	case power.ActReset:
-		if err := b.Do(ctx, a); err != nil {
-			return err
-		}
-		if err := w.killNonces(ctx); err != nil {
-			return err
-		}
-		return w.observed(ctx, true)
-	case power.ActSoft:
-		return b.Do(ctx, a) // the system may take minutes, or refuse
-	}
-	return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("power action %q", a), Hint: "use on, off, soft, cycle or reset"}
-}
-
 // BootDevice reads the boot device override.
 func (e *Engine) BootDevice(ctx context.Context, ref string) (power.Boot, error) {
 	var boot power.Boot
@@ -133,21 +76,6 @@ func (e *Engine) BootDevice(ctx context.Context, ref string) (power.Boot, error)
 		return err
 	})
 	return boot, err
-}
-
-// SetBootDevice sets the boot device override and reads it back.
-func (e *Engine) SetBootDevice(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
-	var stands power.Boot
-	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) (err error) {
-		if err := w.snap.Load().leaves("its boot device"); err != nil {
-			return err
-		}
-		if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
-			e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "boot device " + stands.String()})
-		}
-		return err
-	})
-	return stands, err
 }
 
 // Console joins in and out to the machine's serial console until ctx or in ends. If we watch it, we let go of
@@ -161,16 +89,8 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 		e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "console opened"})
 		giveBack := w.console.Lend(ctx)
 		defer giveBack()
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go func() { // a BMC's console is not kept for a machine that is not ours any more
-			defer bug.Recover(w.log(), "wait for the end of the machine")
-			select {
-			case <-w.gone:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
+		ctx, cancel := w.whileHere(ctx) // a BMC's console is not kept for a machine that is not ours any more
+		defer cancel(nil)
 		err := c.Console(ctx, in, w.console.Tee(out))
 		select {
 		case <-w.gone:

@@ -15,6 +15,7 @@
 //	steps.go, orders.go                         how a step begins, is done by us or by the agent, and ends
 //	validate.go, bootagent.go, bootos.go, …     the steps
 //	agents.go, inspect.go, phonehome.go         what agents and deployed systems call
-//	operators.go, edits.go, retry.go, bmcs.go   what operators ask for
+//	operators.go, edits.go, retry.go            what operators ask for
+//	bmcs.go, command.go                         what BMCs tell, and are told
 //	claim.go, strangers.go                      what is not believed, and who has to wait
 package deploy

@@ -21,17 +21,17 @@ func MayDeploy(m inventory.Machine, last *inventory.Deployment, r inventory.Depl
 	if err := checkRequest(r); err != nil {
 		return err
 	}
-	return deployable(&snapshot{m, last}, r)
+	return deployable(&snapshot{m: m, d: last}, r)
 }
 
 // MayRelease says why a machine cannot be released now.
 func MayRelease(m inventory.Machine, last *inventory.Deployment) error {
-	return erasable(&snapshot{m, last}, "release", releasedFrom)
+	return erasable(&snapshot{m: m, d: last}, "release", releasedFrom)
 }
 
 // MayClean says why a machine cannot be cleaned now.
 func MayClean(m inventory.Machine, last *inventory.Deployment) error {
-	return erasable(&snapshot{m, last}, "clean", cleanedFrom)
+	return erasable(&snapshot{m: m, d: last}, "clean", cleanedFrom)
 }
 
 // Erases are the disks that a release of a machine, or its cleaning, erases: all that a deployment could have
@@ -65,5 +65,5 @@ func MayPower(m inventory.Machine) error {
 
 // MayRetry says why a deployment cannot be retried now. last is the machine's.
 func MayRetry(m inventory.Machine, last *inventory.Deployment, d inventory.Deployment, now time.Time) error {
-	return retryable(&snapshot{m, last}, d, now)
+	return retryable(&snapshot{m: m, d: last}, d, now)
 }

@@ -21,7 +21,7 @@ func (w *worker) save(f change) error { return w.saveAfter(f, func(*boltdb.Tx) e
 // last alone.
 func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	old := w.snap.Load()
-	next := snapshot{m: old.m}
+	next := snapshot{m: old.m, command: old.command}
 	d := inventory.Deployment{}
 	if old.d != nil {
 		d = *old.d
@@ -72,6 +72,9 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	w.snap.Store(&next)
 	if reached(old.m.BMC) != reached(next.m.BMC) {
 		w.opened.forget()
+		if c := next.command; c.underWay() {
+			c.stop(&inventory.Problem{Code: inventory.CodeConflict, Detail: next.m.Name + " was given another BMC, or another user or password for it", Hint: "say it again"})
+		}
 	}
 	if next.m.Report != old.m.Report {
 		w.reportSize.Store(int64(next.m.Report.Size()))

@@ -6,10 +6,12 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A snapshot is a machine and its current or last deployment, as stored. It is never changed, only replaced.
+// A snapshot is a machine and its current or last deployment, as stored, and what its BMC is told meanwhile.
+// It is never changed, only replaced.
 type snapshot struct {
-	m inventory.Machine
-	d *inventory.Deployment
+	m       inventory.Machine
+	d       *inventory.Deployment
+	command *command // an operator's last; nil before the first
 }
 
 // running says whether a deployment or a release is under way.
@@ -62,15 +64,26 @@ func (s *snapshot) free() error {
 	switch {
 	case s.running():
 		return s.cannot(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
+	case s.command.underWay():
+		return s.commanded()
 	case s.m.Maintenance != nil:
 		return s.cannot("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
 	}
 	return nil
 }
 
-// leaves says why an operator cannot have what a deployment or a release is using: "its power".
+// commanded is the error for who has to wait for a command to the machine's BMC.
+func (s *snapshot) commanded() error {
+	return s.cannot("waits for its BMC ("+s.command.String()+")", "wait until that has ended, or end it where it was given")
+}
+
+// leaves says why an operator cannot have what a deployment, a release or another operator is using: "its
+// power".
 func (s *snapshot) leaves(what string) error {
-	if !s.running() {
+	switch {
+	case s.command.underWay():
+		return s.commanded()
+	case !s.running():
 		return nil
 	}
 	return s.cannot(fmt.Sprintf("is %s (%s, at %s), and %s with it", s.doing(), s.d.ID, s.d.Step, what), "end it with `pxectl deployment cancel "+string(s.d.ID)+"` first")

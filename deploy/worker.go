@@ -67,7 +67,7 @@ type worker struct {
 
 func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {
 	w := &worker{e: e, id: m.ID, mail: make(chan func()), gone: make(chan struct{}), console: console.NewWatcher(consoleComplaint)}
-	w.snap.Store(&snapshot{m, d})
+	w.snap.Store(&snapshot{m: m, d: d})
 	w.reportSize.Store(int64(m.Report.Size()))
 	w.orders.changed = make(chan struct{})
 	// After a restart an agent that was here gets its full time to call again.

@@ -1,0 +1,156 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+)
+
+// A command is what an operator has a machine's BMC do. The machine is its alone until it has ended: what
+// began meanwhile would have its agent switched off by it.
+type command struct {
+	actor, what string // "power off"
+	stop        context.CancelCauseFunc
+	ended       chan struct{} // closed when nothing of it is under way any more
+}
+
+// underWay is also for nil.
+func (c *command) underWay() bool {
+	if c == nil {
+		return false
+	}
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+func (c *command) String() string {
+	if c.actor == "" {
+		return c.what
+	}
+	return c.what + ", by " + c.actor
+}
+
+// whileHere is a context that also ends with the machine, and with the appliance.
+func (w *worker) whileHere(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		defer bug.Recover(w.log(), "wait for the end of the machine")
+		select {
+		case <-w.gone:
+			cancel(errGone(w))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// command gives a machine's BMC a command, unless a deployment, a release or another command uses it. It ends
+// with the machine, and when the machine gets another BMC. needs is what it uses: "its power".
+func (w *worker) command(ctx context.Context, actor, what, needs string, f func(context.Context, power.BMC) error) error {
+	ctx, stop := w.whileHere(ctx)
+	defer stop(nil)
+	c := &command{actor: actor, what: what, stop: stop, ended: make(chan struct{})}
+	defer close(c.ended)
+	b, err := call(ctx, w, func() (power.BMC, error) {
+		s := *w.snap.Load()
+		if err := s.leaves(needs); err != nil {
+			return nil, err
+		}
+		b, err := w.bmc(s.m)
+		if err != nil {
+			return nil, err
+		}
+		s.command = c
+		w.snap.Store(&s)
+		return b, nil
+	})
+	if err == nil {
+		err = f(ctx, b)
+	}
+	if p, ok := errors.AsType[*inventory.Problem](context.Cause(ctx)); ok && err != nil {
+		return p
+	}
+	return err
+}
+
+// Power changes a machine's power and waits for the proof where there is one: two equal readings for on, off
+// and cycle.
+func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
+	var p inventory.Power
+	err := e.withBMC(ctx, ref, func(w *worker, _ power.BMC) error {
+		return w.command(ctx, actor, "power "+string(a), "its power", func(ctx context.Context, b power.BMC) error {
+			switch a {
+			case power.ActOn, power.ActCycle, power.ActReset:
+				w.switched.start(w.e.cfg.Elapsed())
+				w.nudge()
+			}
+			if err := w.change(ctx, b, a); err != nil {
+				return err
+			}
+			_, err := call(ctx, w, func() (struct{}, error) {
+				return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+					m.Power.Wanted = map[power.Action]string{power.ActOff: "off", power.ActSoft: "off"}[a]
+					if m.Power.Wanted == "" {
+						m.Power.Wanted = "on"
+					}
+					return []inventory.Event{{Kind: inventory.KindPower, Actor: actor, Text: "power " + string(a)}}
+				})
+			})
+			p = w.snap.Load().m.Power
+			return err
+		})
+	})
+	return p, err
+}
+
+func (w *worker) change(ctx context.Context, b power.BMC, a power.Action) error {
+	switch a {
+	case power.ActOn:
+		if err := power.On(ctx, b, w.e.cfg.Pace); err != nil {
+			return err
+		}
+		return w.observed(ctx, true)
+	case power.ActOff, power.ActCycle:
+		// A cycle is an error on many BMCs when the machine is off, so it is off and on here.
+		if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
+			return err
+		}
+		if err := w.killNonces(ctx); err != nil || a == power.ActOff {
+			return err
+		}
+		return w.change(ctx, b, power.ActOn)
+	case power.ActReset:
+		if err := b.Do(ctx, a); err != nil {
+			return err
+		}
+		if err := w.killNonces(ctx); err != nil {
+			return err
+		}
+		return w.observed(ctx, true)
+	case power.ActSoft:
+		return b.Do(ctx, a) // the system may take minutes, or refuse
+	}
+	return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("power action %q", a), Hint: "use on, off, soft, cycle or reset"}
+}
+
+// SetBootDevice sets the boot device override and reads it back.
+func (e *Engine) SetBootDevice(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
+	var stands power.Boot
+	err := e.withBMC(ctx, ref, func(w *worker, _ power.BMC) error {
+		return w.command(ctx, actor, "boot device "+want.String(), "its boot device", func(ctx context.Context, b power.BMC) (err error) {
+			if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
+				e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "boot device " + stands.String()})
+			}
+			return err
+		})
+	})
+	return stands, err
+}

@@ -1,0 +1,175 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/powertest"
+)
+
+// A heldBMC keeps a command in the driver, which does not look at its context, until the test lets it go.
+type heldBMC struct {
+	power.BMC
+	asked chan string
+	let   chan struct{}
+}
+
+func (h heldBMC) hold(what string) {
+	h.asked <- what
+	<-h.let
+}
+
+func (h heldBMC) Do(ctx context.Context, a power.Action) error {
+	h.hold(string(a))
+	return h.BMC.Do(context.WithoutCancel(ctx), a)
+}
+
+func (h heldBMC) SetBoot(ctx context.Context, b power.Boot) error {
+	h.hold(b.String())
+	return h.BMC.SetBoot(context.WithoutCancel(ctx), b)
+}
+
+// holds makes the rack's BMC a held one, for the machines that are available from now on.
+func (r *rack) holds() heldBMC {
+	h := heldBMC{r.bmc, make(chan string), make(chan struct{})}
+	r.open = func(power.Target) (power.BMC, error) { return h, nil }
+	return h
+}
+
+// While a BMC is told something nothing else begins on its machine: an off that comes late would take the
+// agent from whatever began. Whatever ends the command makes the machine free.
+func TestNothingBeginsBesideACommand(t *testing.T) {
+	for name, c := range map[string]struct {
+		do   func(context.Context, *Engine) error
+		said string
+		ends func(t *testing.T, h heldBMC, r *rack, hangUp func())
+		want error // nil: it succeeds
+	}{
+		"off":  {do: powers(power.ActOff), said: "m1 waits for its BMC (power off, by alice)", ends: obeys},
+		"soft": {do: powers(power.ActSoft), said: "(power soft, by alice)", ends: obeys},
+		"cycle": {
+			do: powers(power.ActCycle), said: "(power cycle, by alice)",
+			ends: func(t *testing.T, h heldBMC, r *rack, _ func()) {
+				obeys(t, h, r, nil)
+				if got := <-h.asked; got != "on" {
+					t.Errorf("after off the BMC is told %s, want on", got)
+				}
+				h.let <- struct{}{}
+			},
+		},
+		"reset": {do: powers(power.ActReset), said: "(power reset, by alice)", ends: obeys},
+		"boot device": {
+			do:   boots,
+			said: "(boot device disk once, by alice)", ends: obeys,
+		},
+		"its client hangs up": {
+			do: powers(power.ActOff), said: "(power off, by alice)", want: context.Canceled,
+			ends: func(_ *testing.T, h heldBMC, _ *rack, hangUp func()) {
+				hangUp()
+				h.let <- struct{}{}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRack(t)
+			h := r.holds()
+			r.available()
+			e := r.now()
+			ctx, hangUp := context.WithCancel(t.Context())
+			defer hangUp()
+			ended := make(chan error, 1)
+			go func() { ended <- c.do(ctx, e) }()
+			<-h.asked
+			for _, try := range []struct {
+				what string
+				do   func(context.Context, *Engine) error
+			}{
+				{"deploy", deploys},
+				{"clean", func(ctx context.Context, e *Engine) error {
+					_, err := e.Clean(ctx, "bob", "m1", inventory.EraseRequest{})
+					return err
+				}},
+				{"release", func(ctx context.Context, e *Engine) error {
+					_, err := e.Release(ctx, "bob", "m1", inventory.EraseRequest{})
+					return err
+				}},
+				{"power", powers(power.ActOn)},
+				{"boot device", boots},
+			} {
+				err := try.do(t.Context(), e)
+				if err == nil {
+					t.Fatalf("%s beside a command was let in", try.what)
+				}
+				if p := inventory.AsProblem(err); p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, c.said) || p.Hint == "" {
+					t.Errorf("%s: %v (%s), want a conflict with %q, and the next move", try.what, err, p.Hint, c.said)
+				}
+			}
+			if p, err := e.Plan("m1", inventory.DeployRequest{Image: "debian-12"}); err != nil || p.Refused == nil || !strings.Contains(p.Refused.Detail, c.said) {
+				t.Errorf("plan: %+v, %v, want it refused with %q", p.Refused, err, c.said)
+			}
+			c.ends(t, h, r, hangUp)
+			if err := <-ended; !errors.Is(err, c.want) {
+				t.Errorf("the command ended with %v, want %v", err, c.want)
+			}
+			if err := deploys(t.Context(), e); err != nil {
+				t.Errorf("deploy after the command: %v", err)
+			}
+		})
+	}
+}
+
+func powers(a power.Action) func(context.Context, *Engine) error {
+	return func(ctx context.Context, e *Engine) error {
+		_, err := e.Power(ctx, "alice", "m1", a)
+		return err
+	}
+}
+
+func obeys(_ *testing.T, h heldBMC, _ *rack, _ func()) { h.let <- struct{}{} }
+
+func deploys(ctx context.Context, e *Engine) error {
+	_, err := e.Deploy(ctx, "bob", "m1", inventory.DeployRequest{Image: "debian-12"})
+	return err
+}
+
+func boots(ctx context.Context, e *Engine) error {
+	_, err := e.SetBootDevice(ctx, "alice", "m1", power.Boot{Device: power.DeviceDisk})
+	return err
+}
+
+// A command does not outlive what it was for: the machine, and the BMC that it was given to.
+func TestACommandEndsWithItsMachineAndItsBMC(t *testing.T) {
+	elsewhere := "192.0.2.77"
+	for name, c := range map[string]struct {
+		change func(context.Context, *Engine) error
+		want   string
+	}{
+		"the machine is deleted": {func(ctx context.Context, e *Engine) error { return e.DeleteMachine(ctx, "bob", "m1") }, "machine m1 is gone"},
+		"another BMC": {func(ctx context.Context, e *Engine) error {
+			_, err := e.EditMachine(ctx, "bob", "m1", Edit{BMC: BMCEdit{Address: &elsewhere}})
+			return err
+		}, "m1 was given another BMC"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRack(t)
+			r.available()
+			r.bmc.Misbehave(func(q *powertest.Quirks) { q.Loses = 1 << 30 })
+			e, ended := r.now(), make(chan error, 1)
+			go func() { ended <- powers(power.ActOff)(t.Context(), e) }()
+			r.soon("off is sent", func() bool { return slices.Contains(r.bmc.Calls(), "off") })
+			if err := c.change(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the command ended with %v, want %q", err, c.want)
+			}
+		})
+	}
+}
