@@ -56,7 +56,7 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 		// In a deployment the agent that is at work is not displaced by whoever has a younger nonce: anybody
 		// on the wire can ask for one. A machine that really rebooted has been silent for longer, or tries
 		// again.
-		atWork := w.snap.Load().running() && w.silence() < displace
+		atWork := w.snap.Load().running() && w.agentSilence() < displace
 		if err := admits(m, n, c.Key, r.BootID, atWork); err != nil {
 			ev := inventory.Event{Machine: w.id, MAC: r.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + err.Error(), Data: refusedCall()}
 			if m.Boot != nil && m.Boot.Nonce == n.Serial {
@@ -222,7 +222,9 @@ func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) 
 		return inventory.Order{}, err
 	}
 	o := w.orders.wait(ctx, longPoll)
-	w.touch()
+	if !w.cut.since(&w.seen) { // else nobody may be there any more: a call is held as long for a machine that is off
+		w.touch()
+	}
 	if o == nil {
 		return inventory.Order{Do: inventory.DoWait}, ctx.Err()
 	}

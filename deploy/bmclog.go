@@ -19,7 +19,7 @@ func (w *worker) recorded(b power.BMC) power.BMC {
 			ev.Data = map[string]string{inventory.DataError: err.Error()}
 		}
 		w.e.NoteOwn(ev)
-	}}
+	}, cut: func() { w.cut.start(w.e.cfg.Elapsed()) }}
 	if c, ok := b.(power.Console); ok {
 		return recordedConsole{r, c}
 	}
@@ -49,6 +49,7 @@ type recordedBMC struct {
 	power.BMC
 	last *readings
 	note func(text string, err error)
+	cut  func() // what ran on the machine may have ended
 }
 
 func (r recordedBMC) read(of, said string, err error) {
@@ -74,6 +75,9 @@ func (r recordedBMC) Power(ctx context.Context) (bool, error) {
 func (r recordedBMC) Do(ctx context.Context, a power.Action) error {
 	err := r.BMC.Do(ctx, a)
 	r.note("told to "+string(a), err)
+	if a == power.ActOff || a == power.ActCycle || a == power.ActReset { // whatever it answers: it may have done it
+		r.cut()
+	}
 	return err
 }
 

@@ -15,6 +15,9 @@ type stopwatch struct{ at atomic.Int64 } // 1 and nanoseconds of Elapsed; 0 when
 
 func (s *stopwatch) start(elapsed time.Duration) { s.at.Store(int64(elapsed) + 1) }
 
+// since says whether s was started after another one.
+func (s *stopwatch) since(other *stopwatch) bool { return s.at.Load() > other.at.Load() }
+
 func (s *stopwatch) ran() bool { return s.at.Load() != 0 }
 
 // reads is for ever when it never was started.

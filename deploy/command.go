@@ -59,7 +59,7 @@ func (w *worker) command(ctx context.Context, actor, what, needs string, f func(
 	defer stop(nil)
 	c := &command{actor: actor, what: what, stop: stop, ended: make(chan struct{})}
 	defer close(c.ended)
-	b, err := call(ctx, w, func() (power.BMC, error) {
+	b, err := whenIdle(ctx, w, func() (power.BMC, error) {
 		s := *w.snap.Load()
 		if err := s.leaves(needs); err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
@@ -171,5 +172,71 @@ func TestACommandEndsWithItsMachineAndItsBMC(t *testing.T) {
 				t.Errorf("the command ended with %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// passes lets through whatever the BMC is told until the test ends.
+func (h heldBMC) passes(t *testing.T) {
+	close(h.let)
+	go func() {
+		for {
+			select {
+			case <-h.asked:
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+}
+
+// An off whose client hung up is done all the same: the next deployment boots the agent, and does not give its
+// orders to the one that was there.
+func TestAnOffThatWasCutShortEndsTheAgent(t *testing.T) {
+	r := newRack(t)
+	h := r.holds()
+	r.available()
+	ctx, hangUp := context.WithCancel(t.Context())
+	e, ended := r.now(), make(chan error, 1)
+	go func() { ended <- powers(power.ActOff)(ctx, e) }()
+	<-h.asked
+	hangUp()
+	h.let <- struct{}{}
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Fatalf("power off ended with %v, want that its client hung up", err)
+	}
+	h.passes(t)
+	r.deploy(inventory.DeployRequest{})
+	r.until(inventory.Deployed)
+	if d, err := e.Deployment("m1"); err != nil || countSteps(d, inventory.PrepareDisk) != 1 {
+		t.Errorf("prepare-disk began %d times (%v), want once, with an agent that is there", countSteps(d, inventory.PrepareDisk), err)
+	}
+}
+
+// What a cancelled deployment was telling the BMC comes to its end before anything else begins.
+func TestACancelledStepIsWaitedFor(t *testing.T) {
+	r := newRack(t)
+	h := r.holds()
+	r.available()
+	r.mute.Store(true)
+	r.unplug()
+	e := r.now()
+	if err := e.withBMC(t.Context(), "m1", func(w *worker, _ power.BMC) error { return w.killNonces(t.Context()) }); err != nil {
+		t.Fatal(err)
+	}
+	d := r.deploy(inventory.DeployRequest{})
+	<-h.asked
+	if _, err := e.CancelDeployment(t.Context(), "alice", d.ID); err != nil {
+		t.Fatal(err)
+	}
+	for what, do := range map[string]func(context.Context, *Engine) error{"deploy": deploys, "power": powers(power.ActOn), "boot device": boots} {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if err := do(ctx, e); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s beside a cancelled deployment's off ended with %v, want that it waits", what, err)
+		}
+		cancel()
+	}
+	h.passes(t)
+	if err := deploys(t.Context(), e); err != nil {
+		t.Errorf("deploy after it: %v", err)
 	}
 }

@@ -197,7 +197,7 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 	if err != nil {
 		return none, fmt.Errorf("seal the user-data: %w", err)
 	}
-	return call(ctx, w, func() (inventory.Deployment, error) {
+	return whenIdle(ctx, w, func() (inventory.Deployment, error) {
 		s := w.snap.Load()
 		if err := deployable(s, r); err != nil {
 			return none, err

@@ -36,7 +36,7 @@ func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.E
 	if err != nil {
 		return none, err
 	}
-	return call(ctx, w, func() (inventory.Deployment, error) {
+	return whenIdle(ctx, w, func() (inventory.Deployment, error) {
 		s := w.snap.Load()
 		if err := erasable(s, verb, from); err != nil {
 			return none, err

@@ -69,7 +69,7 @@ func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deploy
 	if err != nil {
 		return inventory.Deployment{}, err
 	}
-	return call(ctx, w, func() (inventory.Deployment, error) {
+	return whenIdle(ctx, w, func() (inventory.Deployment, error) {
 		var none inventory.Deployment
 		s := w.snap.Load()
 		if s.d != nil && s.d.ID == failed.ID {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pxectl/pxectl/internal/bug"
@@ -19,6 +20,21 @@ type outcome struct {
 	update func(*inventory.Machine, *inventory.Deployment)
 }
 
+// A part of a step is what we do for it ourselves, beside the loop.
+type part struct {
+	stop  context.CancelFunc
+	ended chan struct{} // closed when nothing of it is in flight
+}
+
+func (p *part) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // act starts our own part of a step beside the loop, so that phone calls and agents are heard meanwhile.
 func (w *worker) act(step inventory.Step) {
 	s := w.snap.Load()
@@ -27,12 +43,14 @@ func (w *worker) act(step inventory.Step) {
 	if step == inventory.VerifyOS {
 		ctx, cancel = context.WithTimeout(w.ctx, time.Minute) // its deadline is what brought us here
 	}
-	w.working = cancel
+	p := &part{cancel, make(chan struct{})}
+	w.working = p
 	began := r.BeganAt
 	w.e.wg.Go(func() {
 		defer bug.Recover(w.log(), string(step))
 		defer cancel()
 		out := w.part(ctx, step, s)
+		close(p.ended)
 		// The loop may have gone on to another step (a phone-home, a cancel): then this outcome is history.
 		_, _ = call(w.ctx, w, func() (struct{}, error) {
 			now := w.snap.Load()
@@ -209,7 +227,8 @@ func (w *worker) finish() error {
 // stopWork ends our own part of the step, if it is in flight.
 func (w *worker) stopWork() {
 	if w.working != nil {
-		w.working()
+		w.working.stop()
+		w.stopping = append(slices.DeleteFunc(w.stopping, (*part).over), w.working)
 		w.working = nil
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +41,7 @@ type worker struct {
 	snap atomic.Pointer[snapshot]
 
 	seen     stopwatch // since the agent's last call
+	cut      stopwatch // since its BMC was last told to end what runs on it
 	asked    stopwatch // since the last network boot
 	system   stopwatch // since the last DHCP packet of an operating system
 	switched stopwatch // since an operator last switched it on
@@ -55,7 +58,8 @@ type worker struct {
 
 	// Of the loop alone.
 	ctx          context.Context
-	working      context.CancelFunc // our own part of the step is in flight; nil when not
+	working      *part   // our own part of the step, while it is in flight; nil when not
+	stopping     []*part // those that were stopped, and may still be with the BMC
 	deleted      bool
 	watching     string // the boot whose console is watched
 	watchedAsk   int64  // asked, when that was looked at last
@@ -79,6 +83,15 @@ func (w *worker) now() time.Time { return w.e.cfg.Now().UTC() }
 func (w *worker) touch()         { w.seen.start(w.e.cfg.Elapsed()) }
 
 func (w *worker) silence() time.Duration { return w.seen.reads(w.e.cfg.Elapsed()) }
+
+// agentSilence is silence, and for ever when the machine was told to go off since: whether its agent is still
+// there shows when that calls.
+func (w *worker) agentSilence() time.Duration {
+	if w.cut.since(&w.seen) {
+		return math.MaxInt64
+	}
+	return w.silence()
+}
 
 func (w *worker) log() *slog.Logger {
 	s := w.snap.Load()
@@ -156,6 +169,34 @@ func call[T any](ctx context.Context, w *worker, f func() (T, error)) (T, error)
 	}
 }
 
+// whenIdle is call for what must not begin while a part of a step that was stopped is still with the BMC: it
+// waits for the end of that, which is soon.
+func whenIdle[T any](ctx context.Context, w *worker, f func() (T, error)) (T, error) {
+	type answer struct {
+		v    T
+		busy *part
+	}
+	for {
+		a, err := call(ctx, w, func() (a answer, err error) {
+			w.stopping = slices.DeleteFunc(w.stopping, (*part).over)
+			if len(w.stopping) > 0 {
+				a.busy = w.stopping[0]
+				return a, nil
+			}
+			a.v, err = f()
+			return a, err
+		})
+		if a.busy == nil {
+			return a.v, err
+		}
+		select {
+		case <-a.busy.ended:
+		case <-ctx.Done():
+			return a.v, ctx.Err()
+		}
+	}
+}
+
 func errGone(w *worker) error {
 	return &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("machine %s is gone, or the appliance is stopping", w.snap.Load().m.Name)}
 }
@@ -167,8 +208,8 @@ func (w *worker) facts() Facts {
 		State:       s.m.State,
 		Maintenance: s.m.Maintenance != nil,
 		AutoApprove: w.e.cfg.Policy == PolicyAuto,
-		AgentHere:   s.m.Boot != nil && w.silence() < agentHere,
-		AgentLost:   s.m.Boot == nil || w.silence() > agentLost,
+		AgentHere:   s.m.Boot != nil && w.agentSilence() < agentHere,
+		AgentLost:   s.m.Boot == nil || w.agentSilence() > agentLost,
 		Inspected:   s.m.Boot != nil && s.m.Boot.Reported,
 	}
 	f.Uninspected = s.m.State == inventory.Failed && s.m.Failure != nil && s.m.Failure.Step == inspecting
