@@ -23,7 +23,8 @@ func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
-	if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
+	off := func(ctx context.Context) error { return power.Off(ctx, b, w.e.cfg.Pace) }
+	if err := w.e.inTime(ctx, s.m, off); err != nil {
 		return outcome{err: w.e.bmcProblem(s.m, err)}
 	}
 	if err := w.killNonces(ctx); err != nil {
@@ -48,7 +49,8 @@ func (w *worker) startWith(ctx context.Context, b power.BMC, m inventory.Machine
 	case stands.Unread:
 		doubt = " (the BMC refuses to tell what stands; the proof will decide)"
 	}
-	if err := power.On(ctx, b, w.e.cfg.Pace); err != nil {
+	on := func(ctx context.Context) error { return power.On(ctx, b, w.e.cfg.Pace) }
+	if err := w.e.inTime(ctx, m, on); err != nil {
 		return "", w.e.bmcProblem(m, err)
 	}
 	if err := w.observed(ctx, true); err != nil {

@@ -41,7 +41,8 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoPowerOff})
 		itself = agentPowerOff
 	}
-	if err := power.AwaitOff(ctx, b, itself, w.e.cfg.Pace); err != nil {
+	off := func(ctx context.Context) error { return power.AwaitOff(ctx, b, itself, w.e.cfg.Pace) }
+	if err := w.e.inTime(ctx, s.m, off); err != nil {
 		return outcome{err: w.e.bmcProblem(s.m, err)}
 	}
 	if err := w.killNonces(ctx); err != nil {

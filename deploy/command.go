@@ -4,11 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
+
+// commandTime is how long a BMC has to do what it was told. An off that it loses is sent again every 20 s, and it
+// may be silent for a minute.
+const commandTime = 5 * time.Minute
+
+// givenUp is why a command has ended whose time is over.
+type givenUp struct{ after time.Duration }
+
+func (g givenUp) Error() string { return "given up after " + g.after.String() }
+
+// Is says that a deadline is over.
+func (g givenUp) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// inTime has a machine's BMC do something, for as long as that may take.
+func (e *Engine) inTime(ctx context.Context, m inventory.Machine, f func(context.Context) error) error {
+	over := givenUp{e.cfg.Deadlines.Command}
+	ctx, cancel := context.WithTimeoutCause(ctx, over.after, over)
+	defer cancel()
+	err := f(ctx)
+	if err == nil || context.Cause(ctx) != over {
+		return err
+	}
+	p := &inventory.Problem{
+		Code: inventory.CodeTimeout, Detail: m.Name + ": " + err.Error(), Err: err,
+		Hint: "look at `pxectl why " + m.Name + "` for what the BMC was told and said, and at the machine itself; a BMC that takes commands and does nothing is restarted with `ipmitool mc reset cold`",
+	}
+	if !errors.Is(err, over) { // a driver says it in its own words
+		p.Detail += ": " + over.Error()
+	}
+	return p
+}
 
 // A command is what an operator has a machine's BMC do. The machine is its alone until it has ended: what
 // began meanwhile would have its agent switched off by it.
@@ -53,7 +85,7 @@ func (w *worker) whileHere(ctx context.Context) (context.Context, context.Cancel
 }
 
 // command gives a machine's BMC a command, unless a deployment, a release or another command uses it. It ends
-// with the machine, and when the machine gets another BMC. needs is what it uses: "its power".
+// when its time is over, with the machine, and when the machine gets another BMC. needs is what it uses: "its power".
 func (w *worker) command(ctx context.Context, actor, what, needs string, f func(context.Context, power.BMC) error) error {
 	ctx, stop := w.whileHere(ctx)
 	defer stop(nil)
@@ -73,7 +105,7 @@ func (w *worker) command(ctx context.Context, actor, what, needs string, f func(
 		return b, nil
 	})
 	if err == nil {
-		err = f(ctx, b)
+		err = w.e.inTime(ctx, w.snap.Load().m, func(ctx context.Context) error { return f(ctx, b) })
 	}
 	if p, ok := errors.AsType[*inventory.Problem](context.Cause(ctx)); ok && err != nil {
 		return p

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/sleep"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 	"github.com/pxectl/pxectl/power/powertest"
@@ -217,12 +218,8 @@ func TestACancelledStepIsWaitedFor(t *testing.T) {
 	r := newRack(t)
 	h := r.holds()
 	r.available()
-	r.mute.Store(true)
-	r.unplug()
+	r.agentless()
 	e := r.now()
-	if err := e.withBMC(t.Context(), "m1", func(w *worker, _ power.BMC) error { return w.killNonces(t.Context()) }); err != nil {
-		t.Fatal(err)
-	}
 	d := r.deploy(inventory.DeployRequest{})
 	<-h.asked
 	if _, err := e.CancelDeployment(t.Context(), "alice", d.ID); err != nil {
@@ -238,5 +235,79 @@ func TestACancelledStepIsWaitedFor(t *testing.T) {
 	h.passes(t)
 	if err := deploys(t.Context(), e); err != nil {
 		t.Errorf("deploy after it: %v", err)
+	}
+}
+
+// An idleBMC takes on and off and does nothing, and answers nothing else.
+type idleBMC struct{ power.BMC }
+
+func (b idleBMC) Do(ctx context.Context, a power.Action) error {
+	if a == power.ActOn || a == power.ActOff {
+		return nil
+	}
+	<-ctx.Done()
+	return &power.Error{Target: testBMC, Doing: string(a), Err: ctx.Err()}
+}
+
+func (b idleBMC) SetBoot(ctx context.Context, _ power.Boot) error {
+	<-ctx.Done()
+	return &power.Error{Target: testBMC, Doing: "set boot device", Err: ctx.Err()}
+}
+
+// A BMC that takes a command and does nothing is not told it again for ever, however long an operator or a
+// deployment waits.
+func TestACommandThatIsNotDoneIsGivenUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		on   bool
+		do   func(context.Context, *Engine) error
+		want string
+	}{
+		"off":         {true, powers(power.ActOff), "m1: power off: told "},
+		"on":          {false, powers(power.ActOn), "m1: power on: told "},
+		"cycle":       {true, powers(power.ActCycle), "m1: power off: told "},
+		"soft":        {true, powers(power.ActSoft), "m1: soft "},
+		"reset":       {true, powers(power.ActReset), "m1: reset "},
+		"boot device": {true, boots, "m1: set boot device "},
+		"a deployment": {true, func(ctx context.Context, e *Engine) error {
+			if err := deploys(ctx, e); err != nil {
+				return err
+			}
+			return failure(ctx, e)
+		}, "m1: power off: told "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRack(t)
+			r.dead.Command = 200 * time.Millisecond
+			r.open = func(power.Target) (power.BMC, error) { return idleBMC{r.bmc}, nil }
+			r.available()
+			r.agentless()
+			e := r.now()
+			r.bmc.Set(c.on)
+			err := c.do(t.Context(), e)
+			if err == nil {
+				t.Fatal("what the BMC never did has succeeded")
+			}
+			p := inventory.AsProblem(err)
+			if p.Code != inventory.CodeTimeout || !strings.HasPrefix(p.Detail, c.want) || !strings.Contains(p.Detail, "given up after 200ms") || !strings.Contains(p.Hint, "pxectl why m1") {
+				t.Errorf("%s: %s (hint: %s), want %q, given up after its time, and the next move", p.Code, p.Detail, p.Hint, c.want)
+			}
+		})
+	}
+}
+
+// failure waits until the deployment has failed, and is its reason.
+func failure(ctx context.Context, e *Engine) error {
+	for {
+		m, err := e.Machine("m1")
+		switch {
+		case err != nil:
+			return err
+		case m.State == inventory.Failed:
+			return &inventory.Problem{Code: inventory.CodeTimeout, Detail: m.Failure.Reason, Hint: m.Failure.Hint}
+		}
+		if err := sleep.For(ctx, 2*time.Millisecond); err != nil {
+			return err
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -34,6 +35,8 @@ type Deadlines struct {
 	BootAgent  time.Duration // power-on to the agent's call, each of MaxBoots times; big servers need 15 minutes of POST
 	WriteImage time.Duration
 	VerifyOS   time.Duration // power-on to the phone-home
+	// Command is how long a BMC has to do what it was told: commandTime unless given.
+	Command time.Duration
 }
 
 // An Image is what the engine needs to know of one in the catalogue.
@@ -94,6 +97,7 @@ func New(cfg Config) (*Engine, error) {
 		began := time.Now()
 		cfg.Elapsed = func() time.Duration { return time.Since(began) }
 	}
+	cfg.Deadlines.Command = cmp.Or(cfg.Deadlines.Command, commandTime)
 	e := &Engine{
 		cfg:     cfg,
 		workers: map[inventory.MachineID]*worker{},

@@ -218,6 +218,20 @@ func (r *rack) unplug() {
 	}
 }
 
+// agentless ends the agent without the BMC, so that the next deployment has to boot it, which is in vain.
+func (r *rack) agentless() {
+	r.t.Helper()
+	r.mute.Store(true)
+	r.unplug()
+	w, err := r.now().find("m1")
+	if err == nil {
+		err = w.killNonces(r.t.Context())
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // until waits for a state, and shows the timeline when it does not come.
 func (r *rack) until(want inventory.State) inventory.Machine {
 	r.t.Helper()

@@ -30,12 +30,8 @@ func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	asked := make(chan struct{}, 1)
 	r.open = func(power.Target) (power.BMC, error) { return lingering{r.bmc, asked}, nil }
 	r.available()
-	r.mute.Store(true)
-	r.unplug()
+	r.agentless()
 	e := r.now()
-	if err := e.withBMC(t.Context(), "m1", func(w *worker, _ power.BMC) error { return w.killNonces(t.Context()) }); err != nil {
-		t.Fatal(err)
-	}
 	r.deploy(inventory.DeployRequest{})
 	<-asked
 	r.mu.Lock()

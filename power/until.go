@@ -27,7 +27,8 @@ func (p Pace) withDefaults() Pace {
 }
 
 // Off powers the machine off and returns when two readings in a row say so: one alone may be
-// old. A machine that is off already is left alone. It goes on until ctx ends, so give ctx a deadline.
+// old. A machine that is off already is left alone. It goes on until ctx ends, so give ctx a deadline; its cause
+// is in the error.
 func Off(ctx context.Context, b BMC, p Pace) error {
 	return until(ctx, b, ActOff, false, 0, p.withDefaults())
 }
@@ -49,6 +50,7 @@ func until(ctx context.Context, b BMC, act Action, want bool, itself time.Durati
 	var (
 		equal    int       // readings in a row that say what is wanted
 		sent     time.Time // when the action was last sent
+		times    int       // how often it was
 		answered time.Time // when the BMC last told its power
 		last     error     // what went wrong last, for the error when time is up
 		gap      = p.Poll / 4
@@ -69,6 +71,7 @@ func until(ctx context.Context, b BMC, act Action, want bool, itself time.Durati
 			equal, answered = 0, time.Now()
 			if time.Since(began) >= itself && (sent.IsZero() || time.Since(sent) >= p.Resend) {
 				sent = time.Now()
+				times++
 				// An error here is not the end: some BMCs refuse "off" while the machine
 				// is on its way there. The next readings decide.
 				if last = b.Do(ctx, act); last != nil && hopeless(last) {
@@ -84,20 +87,20 @@ func until(ctx context.Context, b BMC, act Action, want bool, itself time.Durati
 		default:
 			equal, last = 0, err
 		}
-		if err := sleep.For(ctx, gap); err != nil {
-			return late(err, act, want, last)
+		if sleep.For(ctx, gap) != nil {
+			return late(context.Cause(ctx), act, want, times, last)
 		}
 		gap = min(gap*5/4, p.Poll)
 	}
 }
 
 // late keeps both what ended the wait and what the BMC had said before.
-func late(ended error, act Action, want bool, last error) error {
+func late(ended error, act Action, want bool, times int, last error) error {
 	word := map[bool]string{true: "on", false: "off"}[want]
 	if last != nil {
-		return fmt.Errorf("power %s: not seen to be %s: %w (before that: %w)", act, word, ended, last)
+		return fmt.Errorf("power %s: told %d×, not seen to be %s: %w (before that: %w)", act, times, word, ended, last)
 	}
-	return fmt.Errorf("power %s: not seen to be %s: %w", act, word, ended)
+	return fmt.Errorf("power %s: told %d×, not seen to be %s: %w", act, times, word, ended)
 }
 
 // AssertBoot sets the boot device and reads it back. When it was not kept, it sets it again; when that does
@@ -117,8 +120,8 @@ func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	)
 	for i, try := range tries {
 		if i > 0 {
-			if ended := sleep.For(ctx, p.Poll); ended != nil {
-				return stands, fmt.Errorf("set boot device %s: %w (before that: %w)", want, ended, err)
+			if sleep.For(ctx, p.Poll) != nil {
+				return stands, fmt.Errorf("set boot device %s: %w (before that: %w)", want, context.Cause(ctx), err)
 			}
 		}
 		if err = b.SetBoot(ctx, try); err != nil {
