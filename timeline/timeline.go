@@ -25,6 +25,8 @@ const (
 	maxRounds = 2 * queueSize / batchSize
 	drainTime = 500 * time.Millisecond
 
+	complainEvery = time.Minute
+
 	// Events of many strangers are written once a second, and only the newest: the store keeps few of them
 	// anyway. Of 20,000 packets a second nine tenths are never written.
 	strangersQueue = 4 * queueSize
@@ -42,7 +44,7 @@ type Timeline struct {
 	now       func() time.Time
 	queue     chan inventory.Event // of machines
 	strangers chan inventory.Event // of MACs that no machine has
-	lost      atomic.Uint64        // since the last commit that said so
+	lost      atomic.Uint64        // since the last commit that said so, once in complainEvery
 	dropped   atomic.Uint64        // since the start
 
 	// Only Run and Drain touch these.
@@ -50,6 +52,8 @@ type Timeline struct {
 	waiting []inventory.Event // of strangers, the newest strangersKept
 	wrote   time.Time         // when strangers were written last
 	failing bool
+	// complained is when it was last said that events were dropped: whoever floods us makes us say so.
+	complained time.Time
 
 	repeats repeats
 
@@ -112,7 +116,7 @@ func (t *Timeline) Run(ctx context.Context) {
 
 // Drain writes what is still queued. It gives up after half a second: a stuck disk must not hold up the stop.
 func (t *Timeline) Drain() error {
-	t.wrote = time.Time{} // strangers are due at once
+	t.wrote, t.complained = time.Time{}, time.Time{} // both are due at once
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	if err := t.commit(ctx); err != nil {
@@ -127,7 +131,9 @@ func (t *Timeline) Drain() error {
 // commit writes what is queued, in transactions of PerTransaction events, until ctx ends. Events that could
 // not be written stay pending, and the queue fills up behind them.
 func (t *Timeline) commit(ctx context.Context) error {
-	if n := t.lost.Swap(0); n > 0 {
+	if now := t.now(); now.Sub(t.complained) >= complainEvery && t.lost.Load() > 0 {
+		t.complained = now
+		n := t.lost.Swap(0)
 		t.log.Warn("timeline: more events than can be written; some were dropped", "dropped", n)
 	}
 	t.gather()

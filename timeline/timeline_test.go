@@ -1,6 +1,7 @@
 package timeline
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -33,6 +34,30 @@ func commit(t *testing.T, tl *Timeline) {
 	t.Helper()
 	if err := tl.commit(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Events that are dropped are told of once a minute, and once more at the stop: floods go on for days.
+func TestDroppedEventsAreSaidOnceAMinute(t *testing.T) {
+	tl, _ := newRecorder(t)
+	var log bytes.Buffer
+	tl.log = slog.New(slog.NewTextHandler(&log, nil))
+	now := noon
+	tl.now = func() time.Time { return now }
+	for range 500 { // 100 s
+		tl.lost.Add(1)
+		commit(t, tl)
+		now = now.Add(tickEvery)
+	}
+	if err := tl.Drain(); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for line := range strings.Lines(log.String()) {
+		told = append(told, strings.TrimSpace(line[strings.LastIndex(line, "=")+1:]))
+	}
+	if got := strings.Join(told, ", "); got != "1, 300, 199" {
+		t.Errorf("500 losses within 100 s are told of as %s, want 1, 300, 199", got)
 	}
 }
 
