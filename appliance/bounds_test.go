@@ -165,6 +165,62 @@ func TestLongPathsAreNotLogged(t *testing.T) {
 	}
 }
 
+// Who boots, registers and reports again and again in a few machines' names fills no log, whatever his agents
+// say; what operators do meanwhile is in it line by line.
+func TestAFloodOfReportsIsNotLogged(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t)
+	c := from(t, "127.0.0.66")
+	problems := make([]string, 32)
+	for i := range problems {
+		problems[i] = fmt.Sprintf("problem %d: %s", i, strings.Repeat("x", 100))
+	}
+	const rounds, machines, edits = 200, 40, 100
+	for i := range rounds {
+		mac := strangerMAC(i % machines)
+		if status, answer := c.boots(mac); status != 200 {
+			t.Fatalf("register: %d %s", status, answer)
+		}
+		var order inventory.Order
+		status, answer := c.agent("/next", inventory.Ask{BootID: bootOf(mac)})
+		if err := json.Unmarshal([]byte(answer), &order); status != 200 || err != nil || order.Do != inventory.DoInspect {
+			t.Fatalf("next: %d %s", status, answer)
+		}
+		report := inventory.Report{Problems: problems, BMC: &inventory.BMCReport{Address: fmt.Sprintf("10.77.%d.9", i)}}
+		for _, id := range []string{order.ID, order.ID, fmt.Sprint("none-", i)} {
+			status, answer := c.agent("/orders/"+id+"/result", inventory.Result{BootID: bootOf(mac), Error: problems[0], Report: &report})
+			if status != 204 {
+				t.Fatalf("result of %s: %d %s", id, status, answer)
+			}
+		}
+		if i >= edits {
+			continue
+		}
+		edit := deploy.Edit{Labels: map[string]*string{"round": &order.ID}}
+		if _, err := s.engine.EditMachine(t.Context(), "unix:uid=0", string(mac), edit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range machines {
+		if _, err := s.engine.Approve(t.Context(), "unix:uid=0", string(strangerMAC(i)), deploy.Approval{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := s.log.String()
+	const kinds = 5 // scripts, what agents say, BMCs, states, results that nobody ordered
+	if n := strings.Count(log, "\n") - edits - 2*machines; n > kinds*logPerSource+10 || len(log) > 128<<10 {
+		t.Errorf("%d reports are %d lines with %d bytes in the log: %.3000s", rounds, n, len(log), log)
+	}
+	for said, want := range map[string]int{
+		"edited: labels": edits, `"approved`: machines, "discovered → enrolled": machines,
+		"the agent registered from 127.0.0.66": 1, "inspect: problem": 1, "no longer stands": logPerSource,
+	} {
+		if n := strings.Count(log, said); n < want {
+			t.Errorf("the log says %q %d times, want %d", said, n, want)
+		}
+	}
+}
+
 type lockedBuffer struct {
 	mu  sync.Mutex
 	all bytes.Buffer

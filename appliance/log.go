@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"encoding"
 	"fmt"
@@ -23,14 +24,15 @@ const (
 	logStack    = 8 << 10 // of our own faults
 )
 
-// How often the wire may cause lines of one kind (what a message begins with, before its first colon): one
-// address or MAC, and all together, which is what a rack of 500 machines causes that boots at once. The rest
-// is counted, and said once a minute.
+// How often the wire may cause lines of one kind (that of an event, or what a message begins with, before its
+// first colon): one address or MAC, and all together, which is what a rack of 500 machines causes that boots
+// at once. The rest is counted, and said once a minute.
 const (
 	logWindow    = time.Minute
 	logPerSource = 30
 	logPerKind   = 6000
 	logSources   = 8192 // remembered at once; those beyond are counted together
+	logKinds     = 256  // as well
 )
 
 // NewLog returns a logger that bounds what others can cause it to write.
@@ -47,22 +49,20 @@ func NewLog(c config.Log, w io.Writer) *slog.Logger {
 // flood of them causes.
 type boundedLog struct {
 	slog.Handler
-	flood  *logFlood
-	source string // of the attributes that all lines have
+	flood *logFlood
+	cause cause // of the attributes that all lines have
 }
 
 func (b boundedLog) Handle(ctx context.Context, r slog.Record) error {
 	short := slog.NewRecord(r.Time, r.Level, inventory.Text(r.Message, logSentence), r.PC)
-	source := b.source
+	c := b.cause
 	r.Attrs(func(a slog.Attr) bool {
 		a = shortened(a)
 		short.AddAttrs(a)
-		if source == "" {
-			source = sourceIn(a)
-		}
+		c = c.with(a)
 		return true
 	})
-	if source != "" && r.Level >= slog.LevelInfo && !b.flood.admits(short.Message, source) {
+	if c.source != "" && r.Level >= slog.LevelInfo && !b.flood.admits(c.of(short.Message), c.source) {
 		return nil
 	}
 	return b.Handler.Handle(ctx, short)
@@ -72,9 +72,7 @@ func (b boundedLog) WithAttrs(attrs []slog.Attr) slog.Handler {
 	all := make([]slog.Attr, len(attrs))
 	for i, a := range attrs {
 		all[i] = shortened(a)
-		if b.source == "" {
-			b.source = sourceIn(all[i])
-		}
+		b.cause = b.cause.with(all[i])
 	}
 	b.Handler = b.Handler.WithAttrs(all)
 	return b
@@ -121,18 +119,43 @@ func shortened(a slog.Attr) slog.Attr {
 	return a
 }
 
-// sourceIn is the address, or the MAC, of who on the wire caused a line; "" when the attribute is none.
-func sourceIn(a slog.Attr) string {
+// A cause is what the attributes of a line say of who on the wire caused it, and of its kind.
+type cause struct {
+	source string // an address or a MAC; "" when nobody on the wire did
+	sure   bool   // an address, which is harder to make up than a MAC
+	kind   string // of an event
+}
+
+// ourBug is the source of all lines with a stack: the same one again and again says no more, whoever causes
+// it.
+const ourBug = "a bug"
+
+func (c cause) with(a slog.Attr) cause {
 	switch a.Key {
-	case "ip", "remote", "client", "from", "mac":
-	default:
-		return ""
+	case "ip", "remote", "client", "from":
+		if c.sure {
+			break
+		}
+		c.source, c.sure = a.Value.String(), true
+		if at, err := netip.ParseAddrPort(c.source); err == nil {
+			c.source = at.Addr().String()
+		}
+	case "mac", "host":
+		if !c.sure {
+			c.source = a.Value.String()
+		}
+	case "stack":
+		c.source = cmp.Or(c.source, ourBug)
+	case "kind":
+		c.kind = a.Value.String()
 	}
-	s := a.Value.String()
-	if at, err := netip.ParseAddrPort(s); err == nil {
-		return at.Addr().String()
-	}
-	return s
+	return c
+}
+
+// of is the kind of a line: sentences of events have names and numbers in them.
+func (c cause) of(message string) string {
+	before, _, _ := strings.Cut(message, ":")
+	return cmp.Or(c.kind, before)
 }
 
 // logFlood counts the lines of each kind and source within a window.
@@ -151,13 +174,15 @@ type logKind struct {
 	hidden  int // lines that were not written
 }
 
-func (f *logFlood) admits(message, source string) bool {
-	kind, _, _ := strings.Cut(message, ":")
+func (f *logFlood) admits(kind, source string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if now := f.now(); now.After(f.until) {
 		f.sayLocked()
 		f.kinds, f.until = map[string]*logKind{}, now.Add(logWindow)
+	}
+	if _, known := f.kinds[kind]; !known && len(f.kinds) >= logKinds {
+		kind = "" // all others
 	}
 	k := f.kinds[kind]
 	if k == nil {

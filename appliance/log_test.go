@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/pxectl/pxectl/appliance/config"
+	"github.com/pxectl/pxectl/inventory"
 )
 
 func TestLogLinesAreBounded(t *testing.T) {
@@ -42,19 +43,32 @@ func TestLogLinesAreBounded(t *testing.T) {
 	}
 }
 
+// A floodedLog has a clock of its own.
+type floodedLog struct {
+	*slog.Logger
+	now time.Time
+	out bytes.Buffer
+}
+
+func newFloodedLog() *floodedLog {
+	f := &floodedLog{now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
+	inner := slog.NewTextHandler(&f.out, nil)
+	f.Logger = slog.New(boundedLog{Handler: inner, flood: &logFlood{now: func() time.Time { return f.now }, out: inner}})
+	return f
+}
+
+// lines counts what was written since it was last asked.
+func (f *floodedLog) lines() int {
+	defer f.out.Reset()
+	return strings.Count(f.out.String(), "\n")
+}
+
 func TestTheLogOfAFlood(t *testing.T) {
-	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	var out bytes.Buffer
-	inner := slog.NewTextHandler(&out, nil)
-	log := slog.New(boundedLog{Handler: inner, flood: &logFlood{now: func() time.Time { return now }, out: inner}})
-	lines := func() int {
-		defer out.Reset()
-		return strings.Count(out.String(), "\n")
-	}
+	log := newFloodedLog()
 	for i := range 10_000 {
 		log.Info("agent call refused", "ip", "192.0.2.66", "call", i)
 	}
-	if got := lines(); got != logPerSource {
+	if got := log.lines(); got != logPerSource {
 		t.Errorf("10,000 refusals of one address are %d lines, want %d", got, logPerSource)
 	}
 	log.Info("agent call refused", "ip", "192.0.2.7")
@@ -62,22 +76,55 @@ func TestTheLogOfAFlood(t *testing.T) {
 	for i := range 1000 {
 		log.With("machine", "m1").Info("state", "n", i)
 	}
-	if got := lines(); got != 1002 {
+	if got := log.lines(); got != 1002 {
 		t.Errorf("what another address, another kind and the appliance itself cause is %d lines, want all 1002", got)
 	}
 	for i := range 3 * logPerKind { // from ports, and from addresses, that change
 		log.Info(fmt.Sprint("dhcp: DISCOVER ", i), "mac", fmt.Sprint("52:54:00:", i))
 		log.Info("tftp: not sent", "client", fmt.Sprint("192.0.2.66:", 1024+i))
 	}
-	if got := lines(); got != logPerKind+logPerSource-1 {
+	if got := log.lines(); got != logPerKind+logPerSource-1 {
 		t.Errorf("a flood from many sources is %d lines, want %d", got, logPerKind+logPerSource-1)
 	}
-	now = now.Add(logWindow + time.Second)
+	log.now = log.now.Add(logWindow + time.Second)
 	log.Info("agent call refused", "ip", "192.0.2.66")
-	said := out.String()
+	said := log.out.String()
 	for _, want := range []string{`kind="agent call refused" not_written=9970`, "most_from=192.0.2.66 of_it=10000", "kind=dhcp not_written=12000", "msg=\"agent call refused\" ip=192.0.2.66"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("a minute later the log says %s, want %q", said, want)
 		}
+	}
+}
+
+// What a line says of who caused it, whichever part of us says it.
+func TestTheLogKnowsWhoCausedALine(t *testing.T) {
+	log := newFloodedLog()
+	for what, say := range map[string]func(i int){
+		"workers that agents make speak": func(i int) {
+			log.With("machine", i).With("from", "192.0.2.66").Info(fmt.Sprintf("the agent registered %d s ago", i), "kind", inventory.KindAgent)
+		},
+		"one address with many MACs":       func(i int) { log.Info("boot script", "mac", i, "remote", "192.0.2.66:999") },
+		"an address, and then a MAC":       func(i int) { log.Info("boot script from", "remote", "192.0.2.66:999", "mac", i) },
+		"one bug":                          func(i int) { log.Error("worker: bug", "panic", i, "stack", "goroutine 1") },
+		"a MAC that answers for all":       func(i int) { log.Warn("dhcp: probed", "host", "52:54:00:66:00:01", "n", i) },
+		"an agent and a flood of messages": func(i int) { log.Info(fmt.Sprint(i), "ip", "192.0.2.67", "kind", inventory.KindState) },
+	} {
+		for i := range 1000 {
+			say(i)
+		}
+		if got := log.lines(); got != logPerSource {
+			t.Errorf("%s: 1000 times are %d lines, want %d", what, got, logPerSource)
+		}
+	}
+	for i := range 10 * logKinds {
+		log.Info(fmt.Sprintf("%d: made up", i), "ip", "192.0.2.68")
+	}
+	if got := log.lines(); got > logKinds+logPerSource {
+		t.Errorf("a kind of its own for each line is %d lines, want %d at most", got, logKinds+logPerSource)
+	}
+	log.now = log.now.Add(logWindow + time.Second)
+	log.Info("agent call refused", "ip", "192.0.2.66")
+	if said := log.out.String(); !strings.Contains(said, "kind=agent not_written=970") {
+		t.Errorf("a minute later the log says %s, want how many lines of workers were not written", said)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -21,14 +22,14 @@ func newID(prefix string) string {
 	return prefix + hex.EncodeToString(b[:])
 }
 
-// add stores a new machine and starts its worker. Without a name it is called after its MAC.
-func (e *Engine) add(m inventory.Machine, actor string, ev inventory.Event) (*worker, error) {
+// add stores a new machine, says so in log, and starts its worker. Without a name it is called after its MAC.
+func (e *Engine) add(m inventory.Machine, log *slog.Logger, ev inventory.Event) (*worker, error) {
 	// One at a time, and not under e.mu: who asks for a boot script never waits for the disk.
 	e.adding.Lock()
 	defer e.adding.Unlock()
 	m.ID, m.Name = e.assignName(m)
 	m.CreatedAt, m.ChangedAt = e.cfg.Now().UTC(), e.cfg.Now().UTC()
-	ev.Machine, ev.At, ev.Actor = m.ID, m.CreatedAt, actor
+	ev.Machine, ev.At = m.ID, m.CreatedAt
 	err := e.cfg.Store.Update(func(tx *boltdb.Tx) error {
 		if err := tx.PutMachine(m); err != nil {
 			return err
@@ -39,7 +40,7 @@ func (e *Engine) add(m inventory.Machine, actor string, ev inventory.Event) (*wo
 		return nil, taken(m.Name, err)
 	}
 	e.timeline.Wrote(ev.Seq)
-	e.cfg.Log.Info(ev.Text, "machine", m.Name, "id", m.ID, "macs", m.MACs, "actor", actor)
+	log.Info(ev.Text, "machine", m.Name, "id", m.ID, "macs", m.MACs, "kind", ev.Kind, "actor", ev.Actor)
 	w := newWorker(e, m, nil)
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -88,7 +89,7 @@ func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inve
 	if err != nil {
 		return m, err
 	}
-	w, err := e.add(m, actor, inventory.Event{Kind: inventory.KindState, Text: "added: enrolled"})
+	w, err := e.add(m, e.cfg.Log, inventory.Event{Kind: inventory.KindState, Actor: actor, Text: "added: enrolled"})
 	if err != nil {
 		return m, err
 	}

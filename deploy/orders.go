@@ -74,7 +74,7 @@ func (w *worker) claimDisk(s *snapshot) error {
 // acknowledged, so that the agent stops repeating it.
 func (w *worker) result(id string, r inventory.Result) error {
 	if !w.orders.is(id) {
-		w.log().Info("a result of an order that no longer stands", "order", id, "error", r.Error)
+		w.wireLog().Info("a result of an order that no longer stands", "order", id, "error", r.Error)
 		return nil
 	}
 	err := w.take(id, r)

@@ -118,7 +118,7 @@ func (w *worker) erased(disk inventory.DiskIdentity, proof inventory.Erased) err
 	s := w.snap.Load()
 	left := toErase(s.d)
 	if !slices.Contains(left, disk) {
-		w.log().Info("an erase of a disk that is recorded already, or was not ordered", "disk", disk.Name)
+		w.wireLog().Info("an erase of a disk that is recorded already, or was not ordered", "disk", disk.Name)
 		return nil
 	}
 	w.noteRemoved(proof.Removed)

@@ -31,6 +31,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	if d.ID != "" {
 		next.d = &d
 	}
+	byAgent := !old.running() && !next.running() && !slices.ContainsFunc(events, func(ev inventory.Event) bool { return ev.Actor != "" })
 	if next.m.State != old.m.State {
 		next.m.ChangedAt = w.now()
 		events = append(events, inventory.Event{Kind: inventory.KindState, Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
@@ -84,9 +85,19 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		w.e.timeline.Wrote(last)
 	}
 	for _, ev := range events {
-		w.log().Info(ev.Text, "kind", ev.Kind, "actor", ev.Actor)
+		// A state that changes without an operator or a deployment changes because an agent called.
+		w.say(ev, ev.Wire || byAgent && ev.Kind == inventory.KindState)
 	}
 	return nil
+}
+
+// say puts an event in the log as well.
+func (w *worker) say(ev inventory.Event, byWire bool) {
+	log := w.log()
+	if byWire {
+		log = w.wireLog()
+	}
+	log.Info(ev.Text, "kind", ev.Kind, "actor", ev.Actor)
 }
 
 // newErasures are those that a change has added.

@@ -141,7 +141,7 @@ func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, ev
 			return nil, err
 		}
 	}
-	w, err := e.add(m, "", ev)
+	w, err := e.add(m, e.cfg.Log.With("from", from), ev)
 	if err == nil {
 		w.from = from
 	}
@@ -247,7 +247,7 @@ func (w *worker) remove(actor string, update func(func(*boltdb.Tx) error) error,
 	}
 	if why != "" {
 		w.e.timeline.Wrote(ev.Seq)
-		w.log().Info(ev.Text, "actor", actor)
+		w.say(ev, ev.Wire)
 	}
 	w.orders.set(nil)
 	w.deleted = true

@@ -98,6 +98,19 @@ func (w *worker) log() *slog.Logger {
 	return w.e.cfg.Log.With("machine", s.m.Name, "id", w.id)
 }
 
+// wireLog is log for what anybody on the provisioning network can make the worker say, as often as they like:
+// each line has where that comes from, so that a flood of them can be thinned out.
+func (w *worker) wireLog() *slog.Logger {
+	m := w.snap.Load().m
+	switch {
+	case m.Boot != nil:
+		return w.log().With("from", m.Boot.IP)
+	case len(m.MACs) > 0:
+		return w.log().With("mac", m.MACs[0])
+	}
+	return w.log().With("from", w.id)
+}
+
 // run is the loop. A panic in it is a bug of ours and takes down this machine's worker for a while, not the
 // appliance.
 func (w *worker) run(ctx context.Context) {

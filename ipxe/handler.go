@@ -138,7 +138,7 @@ func (h handler) boot(w http.ResponseWriter, r *http.Request, seen *Request) {
 	}
 	text, err := Script(seen.Local, params, b)
 	if err != nil {
-		h.Log.Error("boot plane: no script", "mac", params.MAC, "err", err)
+		h.Log.Error("boot plane: no script", "mac", params.MAC, "remote", seen.Remote, "err", err)
 		b = Boot{Action: Wait, Reason: "the appliance has no valid boot script for this machine; see its log"}
 		text, _ = Script(seen.Local, params, b)
 	}
@@ -167,14 +167,14 @@ func (h handler) ramdisk(w http.ResponseWriter, r *http.Request, arch, name stri
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		h.Log.Error("boot plane: ramdisk", "arch", arch, "file", name, "err", err)
+		h.Log.Error("boot plane: ramdisk", "remote", r.RemoteAddr, "arch", arch, "file", name, "err", err)
 		problem(w, http.StatusNotFound, "the ramdisk for "+arch+" cannot be read")
 		return
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() {
-		h.Log.Error("boot plane: ramdisk is not a regular file", "arch", arch, "file", file, "err", err)
+		h.Log.Error("boot plane: ramdisk is not a regular file", "remote", r.RemoteAddr, "arch", arch, "file", file, "err", err)
 		problem(w, http.StatusNotFound, "the ramdisk for "+arch+" cannot be read")
 		return
 	}
