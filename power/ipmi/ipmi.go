@@ -3,15 +3,16 @@ package ipmi
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/types"
@@ -21,14 +22,10 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-const (
-	refusals    = 2 // after so many the same credentials are not tried again …
-	refusedTime = 5 * time.Minute
-	busyTries   = 5
-)
+const busyTries = 5
 
 // A Driver opens BMCs and remembers of each target what makes the next conversation shorter and
-// kinder. The zero value is ready. Fields are set before first use.
+// kinder, for as long as somebody has it open. The zero value is ready. Fields are set before first use.
 type Driver struct {
 	Interval time.Duration // least time between two conversations with one BMC; 0 is none
 	Timeout  time.Duration // 700 ms unless set: for one answer, which is asked for three times
@@ -37,18 +34,17 @@ type Driver struct {
 
 	dial func(context.Context, netip.AddrPort) (net.Conn, error) // a UDP socket, but in tests
 
+	refused refusals
+
 	mu      sync.Mutex
-	targets map[netip.AddrPort]*target
+	targets map[netip.AddrPort]weak.Pointer[target] // each ends with its last controller
 }
 
 // target is what is remembered of one BMC. turn guards the rest.
 type target struct {
-	turn    chan struct{}
-	suite   types.CipherSuiteID // that worked last; 0 is none
-	last    time.Time           // end of the last conversation
-	refused [sha256.Size]byte   // the credentials that were refused
-	times   int                 // how often in a row
-	since   time.Time           // the last time
+	turn  chan struct{}
+	suite types.CipherSuiteID // that worked last; 0 is none
+	last  time.Time           // end of the last conversation
 
 	console atomic.Uint32 // privilege level with which the console was had last, 0 is none; turn does not guard it
 }
@@ -67,17 +63,33 @@ func (d *Driver) Open(t power.Target) (power.BMC, error) {
 	if err := errors.Join(power.CheckUser(t.User), power.CheckPassword(t.Password), power.CheckKg(t.Kg)); err != nil {
 		return nil, fmt.Errorf("BMC %s: %w", addr, err)
 	}
+	return &controller{driver: d, target: d.target(addr), addr: addr, user: t.User, password: t.Password, kg: t.Kg}, nil
+}
+
+// target is the one of an address that all who have it open share. No BMC is ever closed, so the collector
+// tells when the last of them has let go.
+func (d *Driver) target(addr netip.AddrPort) *target {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if known := d.targets[addr].Value(); known != nil {
+		return known
+	}
 	if d.targets == nil {
-		d.targets = make(map[netip.AddrPort]*target)
+		d.targets = make(map[netip.AddrPort]weak.Pointer[target])
 	}
-	known := d.targets[addr]
-	if known == nil {
-		known = &target{turn: make(chan struct{}, 1)}
-		d.targets[addr] = known
+	fresh := &target{turn: make(chan struct{}, 1)}
+	d.targets[addr] = weak.Make(fresh)
+	runtime.AddCleanup(fresh, d.forget, addr)
+	return fresh
+}
+
+// forget drops a target that nobody has open, unless another one of the same address has come since.
+func (d *Driver) forget(addr netip.AddrPort) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.targets[addr].Value() == nil {
+		delete(d.targets, addr)
 	}
-	return &controller{driver: d, target: known, addr: addr, user: t.User, password: t.Password, kg: t.Kg}, nil
 }
 
 type controller struct {

@@ -3,12 +3,9 @@ package ipmi
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/bougou/go-ipmi/pkg/client"
 	"github.com/bougou/go-ipmi/pkg/types"
@@ -24,7 +21,7 @@ var suites = []types.CipherSuiteID{types.CipherSuiteID17, types.CipherSuiteID3}
 // connect opens a session. The caller has the target's turn. Each suite gets a client of its
 // own: a client is used up by a session, and a late answer to the last try must not meet the next one.
 func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, retries int) (*client.Client, error) {
-	if err := c.mayTry(); err != nil {
+	if err := c.driver.refused.mayTry(c); err != nil {
 		return nil, err
 	}
 	order := suites
@@ -38,16 +35,17 @@ func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, re
 		if errors.Is(err, power.ErrRefused) {
 			// Once more: on a busy BMC a late answer to a repeated login message fails the library's check
 			// just as a wrong password does, and what is told as refused ends deployments.
-			if c.remember(); c.mayTry() == nil {
+			if c.driver.refused.remember(c); c.driver.refused.mayTry(c) == nil {
 				session, err = c.dial(ctx, suite, level, retries)
 			}
 			if errors.Is(err, power.ErrRefused) {
-				c.remember()
+				c.driver.refused.remember(c)
 				return nil, err
 			}
 		}
 		if err == nil {
-			c.target.suite, c.target.times = suite, 0
+			c.target.suite = suite
+			c.driver.refused.accepted(c)
 			return session, nil
 		}
 		if !errors.Is(err, errSuite) {
@@ -155,27 +153,4 @@ func (c *controller) hangUp(ctx context.Context, session *client.Client) {
 	if err := session.Close(ctx); err != nil {
 		c.driver.log().Debug("bmc: close session", "target", c.addr, "error", oneLine(err))
 	}
-}
-
-func (c *controller) credentials() [sha256.Size]byte {
-	return sha256.Sum256([]byte(c.user + "\x00" + c.password + "\x00" + c.kg))
-}
-
-// mayTry refuses, without a packet, credentials that were just refused twice.
-func (c *controller) mayTry() error {
-	t := c.target
-	if t.times < refusals || t.refused != c.credentials() || time.Since(t.since) > refusedTime {
-		return nil
-	}
-	return fmt.Errorf("%w %d times; not tried again before %s, so that the BMC does not lock the user",
-		power.ErrRefused, t.times, t.since.Add(refusedTime).Format(time.TimeOnly))
-}
-
-func (c *controller) remember() {
-	t, sum := c.target, c.credentials()
-	if t.refused != sum || time.Since(t.since) > refusedTime {
-		t.refused, t.times = sum, 0
-	}
-	t.times++
-	t.since = time.Now()
 }

@@ -1,0 +1,122 @@
+package ipmi
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pxectl/pxectl/power"
+)
+
+const (
+	maxRefused  = 2 // after so many refusals the same credentials are not tried again …
+	refusedTime = 5 * time.Minute
+	maxRefusals = 1024 // of all BMCs that are remembered: whoever reports addresses chooses them
+)
+
+// refusals are the credentials that BMCs refused within the last refusedTime. The zero value is ready. They
+// outlive the targets, so that an address that is dropped and taken again does not lock the BMC's user.
+type refusals struct {
+	mu     sync.Mutex
+	key    []byte // of this process, so that what is kept says nothing of a password without it
+	all    map[credentials]refusal
+	ending *time.Timer // set while there are any
+}
+
+// credentials are an address, with a keyed hash of user, password and K_g.
+type credentials struct {
+	addr netip.AddrPort
+	sum  [sha256.Size]byte
+}
+
+type refusal struct {
+	times int       // in a row
+	since time.Time // the last time
+}
+
+// mayTry refuses, without a packet, credentials that were just refused twice.
+func (r *refusals) mayTry(c *controller) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.all[r.credentials(c)]
+	if known.times < maxRefused || time.Since(known.since) >= refusedTime {
+		return nil
+	}
+	return fmt.Errorf("%w %d times; not tried again before %s, so that the BMC does not lock the user",
+		power.ErrRefused, known.times, known.since.Add(refusedTime).Format(time.TimeOnly))
+}
+
+// remember counts a refusal. When there are too many, it makes room of the oldest.
+func (r *refusals) remember(c *controller) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.expire()
+	who := r.credentials(c)
+	known, again := r.all[who]
+	if !again && len(r.all) >= maxRefusals {
+		r.dropOldest()
+	}
+	if r.all == nil {
+		r.all = make(map[credentials]refusal)
+	}
+	r.all[who] = refusal{known.times + 1, time.Now()}
+	if r.ending == nil {
+		r.ending = time.AfterFunc(refusedTime, r.end)
+	}
+}
+
+// accepted forgets what was refused before: the count is of refusals in a row.
+func (r *refusals) accepted(c *controller) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.all, r.credentials(c))
+}
+
+// end expires refusals when their time is over, although nobody asks for them any more.
+func (r *refusals) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ending = nil
+	if next := r.expire(); len(r.all) > 0 {
+		r.ending = time.AfterFunc(next, r.end)
+	}
+}
+
+// expire returns when the next one does.
+func (r *refusals) expire() (next time.Duration) {
+	next = refusedTime
+	for who, known := range r.all {
+		left := refusedTime - time.Since(known.since)
+		if left <= 0 {
+			delete(r.all, who)
+			continue
+		}
+		next = min(next, left)
+	}
+	return next
+}
+
+func (r *refusals) dropOldest() {
+	var oldest credentials
+	var since time.Time
+	for who, known := range r.all {
+		if since.IsZero() || known.since.Before(since) {
+			oldest, since = who, known.since
+		}
+	}
+	delete(r.all, oldest)
+}
+
+func (r *refusals) credentials(c *controller) credentials {
+	if r.key == nil {
+		r.key = make([]byte, sha256.Size)
+		rand.Read(r.key)
+	}
+	mac := hmac.New(sha256.New, r.key)
+	mac.Write([]byte(c.user + "\x00" + c.password + "\x00" + c.kg))
+	return credentials{c.addr, [sha256.Size]byte(mac.Sum(nil))}
+}
