@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -275,6 +277,34 @@ func TestSlowObserver(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v, want the file", name, len(got), err)
 			}
 		}
+	}
+}
+
+// A log that hangs costs no transfer, and a flood that it tells of keeps nobody else out.
+func TestSlowLog(t *testing.T) {
+	read, write := io.Pipe() // nobody reads it
+	s, _ := server(t, Config{Addr: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(write, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	t.Cleanup(func() { read.Close() })
+	for _, name := range []string{"tiny", "exact", "snponly.efi"} {
+		if got, err := get(client(t, s.Addr(), 1468, true), name); err != nil || !bytes.Equal(got, boot[name]) {
+			t.Fatalf("%s: %d bytes, %v, want the file", name, len(got), err)
+		}
+	}
+	flooder := netip.MustParseAddr("127.0.0.9")
+	flooded := make(chan struct{})
+	go func() {
+		defer close(flooded)
+		for s.flood.admits(flooder, time.Now()) {
+			continue
+		}
+	}()
+	select {
+	case <-flooded:
+	case <-time.After(time.Minute):
+		t.Fatal("to shut a flooding client out waits for the log")
+	}
+	if got, err := get(client(t, s.Addr(), 1468, true), "tiny"); err != nil || !bytes.Equal(got, boot["tiny"]) {
+		t.Errorf("after the flood: %d bytes, %v, want the file", len(got), err)
 	}
 }
 

@@ -108,6 +108,7 @@ type Server struct {
 	ports  []*port
 	engine *engineConn
 	ended  *observe.Queue[Transfer]
+	logged func() // lets the log write what is queued
 	stalls *stalls
 	flood  *floodFilter
 	mtus   mtus
@@ -157,10 +158,13 @@ func Listen(cfg Config) (*Server, error) {
 		conn.Close()
 		return nil, fmt.Errorf("tftp: ask for the destination address of requests: %w", err)
 	}
-	s := &Server{cfg: cfg, conn: conn, stalls: newStalls(time.Now), exchanges: newExchanges()}
+	s := &Server{conn: conn, stalls: newStalls(time.Now), exchanges: newExchanges()}
+	cfg.Log, s.logged = observe.Log(cfg.Log, "TFTP") // much of it is logged under the lock of all transfers
+	s.cfg = cfg
 	s.engine = newEngineConn(conn.LocalAddr(), s.fromEngine)
 	if err := s.open(addr.IP); err != nil {
 		s.close()
+		s.logged()
 		return nil, fmt.Errorf("tftp: %w", err)
 	}
 	s.ended = observe.New(cfg.Log, "TFTP transfers", cfg.Done)
@@ -212,12 +216,14 @@ func (s *Server) Addr() netip.AddrPort { return s.conn.LocalAddr().(*net.UDPAddr
 
 // Close closes the sockets of a server that will not run.
 func (s *Server) Close() error {
+	defer s.logged()
 	s.ended.Close()
 	return s.close()
 }
 
 // Run serves until the context ends.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.logged()
 	defer s.ended.Close()
 	srv := tftp.NewServer(func(_ string, rf io.ReaderFrom) error { return s.transfer(ctx, rf) }, nil)
 	srv.EnableSinglePort()

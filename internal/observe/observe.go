@@ -24,6 +24,7 @@ const (
 // A Queue hands values to an observer, in their order. It is made by New.
 type Queue[T any] struct {
 	what  string
+	full  string // what the log says when values are left out
 	tell  func(T)
 	log   *slog.Logger
 	ended chan struct{}
@@ -39,9 +40,14 @@ type Queue[T any] struct {
 // New starts to tell an observer what is put into the queue. what names the values in the log: "DHCP
 // packets".
 func New[T any](log *slog.Logger, what string, tell func(T)) *Queue[T] {
-	q := &Queue[T]{what: what, tell: tell, log: log, values: make(chan T, waiting), ended: make(chan struct{})}
+	q := newQueue(log, what, tell)
+	q.full = "the timeline does not keep up with " + what
 	go q.run()
 	return q
+}
+
+func newQueue[T any](log *slog.Logger, what string, tell func(T)) *Queue[T] {
+	return &Queue[T]{what: what, tell: tell, log: log, values: make(chan T, waiting), ended: make(chan struct{})}
 }
 
 // Put queues a value and never waits: when the observer is too far behind, the value is left out, and
@@ -58,7 +64,7 @@ func (q *Queue[T]) Put(v T) {
 		lost := q.lost.Add(1)
 		now, said := time.Now().Unix(), q.saidS.Load()
 		if now-said >= int64(sayEvery/time.Second) && q.saidS.CompareAndSwap(said, now) {
-			q.log.Warn("the timeline does not keep up with "+q.what, "left_out", lost)
+			go q.say(lost) // whoever puts a value may hold a lock, and the log may be slow
 		}
 	}
 }
@@ -86,6 +92,12 @@ func (q *Queue[T]) run() {
 	for v := range q.values {
 		q.one(v)
 	}
+}
+
+// say tells that values were left out.
+func (q *Queue[T]) say(lost uint64) {
+	defer bug.Recover(q.log, "tell of "+q.what)
+	q.log.Warn(q.full, "left_out", lost)
 }
 
 func (q *Queue[T]) one(v T) {
