@@ -191,6 +191,16 @@ func (x *exchanges) leaveUnproven(e *exchange) {
 	x.count--
 }
 
+// waitingOf is how many exchanges of an address wait for a transfer.
+func (x *exchanges) waitingOf(a netip.Addr) (n int) {
+	for _, e := range x.waiting {
+		if e.Client.Addr() == a {
+			n++
+		}
+	}
+	return n
+}
+
 // mostSilent is the running exchange whose client was heard the longest ago.
 func (x *exchanges) mostSilent(among func(*exchange) bool) *exchange {
 	var most *exchange

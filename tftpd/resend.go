@@ -48,7 +48,7 @@ func (s *Server) due(now time.Time) {
 			s.resend(e, now)
 		}
 	}
-	s.admitWaiting(now)
+	s.admitWaiting(now, true)
 	for len(x.waiting) > 0 && now.Sub(x.waiting[0].proved) >= slotWait {
 		s.refuse(x.waiting[0], errors.New("all transfers, or all that this address may have, are busy"))
 	}

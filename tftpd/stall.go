@@ -72,21 +72,23 @@ func (s *stalls) limit(client string, addr netip.Addr) int {
 	return blockSizes[step]
 }
 
-// begin counts a transfer. ok is false when the address has as many running as it may have.
-func (s *stalls) begin(client string, addr netip.Addr, block, most int) (a *attempt, ok bool) {
+// count is how many transfers of an address run.
+func (s *stalls) count(addr netip.Addr) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	running := s.running[addr]
-	if len(running) >= most {
-		return nil, false
+	return len(s.running[addr])
+}
+
+// begin counts a transfer.
+func (s *stalls) begin(client string, addr netip.Addr, block int) *attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := &attempt{client: client, addr: addr, block: block}
+	if s.running[addr] == nil {
+		s.running[addr] = map[*attempt]struct{}{}
 	}
-	a = &attempt{client: client, addr: addr, block: block}
-	if running == nil {
-		running = map[*attempt]struct{}{}
-		s.running[addr] = running
-	}
-	running[a] = struct{}{}
-	return a, true
+	s.running[addr][a] = struct{}{}
+	return a
 }
 
 // end is told whether all of the file was acknowledged, or was never begun.

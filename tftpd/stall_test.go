@@ -21,11 +21,7 @@ func TestLadder(t *testing.T) {
 	try := func(client, blksize string) *attempt {
 		t.Helper()
 		block, _ := wish{options: map[string]string{"blksize": blksize}}.blockSize(s.limit(client, netip.Addr{}))
-		a, ok := s.begin(client, netip.Addr{}, block, 4)
-		if !ok {
-			t.Fatalf("begin(%s) refused", client)
-		}
-		return a
+		return s.begin(client, netip.Addr{}, block)
 	}
 	stall := func(a *attempt) {
 		a.touch(now)
@@ -87,7 +83,7 @@ func TestStallsAreBounded(t *testing.T) {
 	now := time.Unix(0, 0)
 	s := newStalls(func() time.Time { return now })
 	for i := range maxStalled + 10 {
-		a, _ := s.begin(fmt.Sprint(i), netip.Addr{}, s.limit(fmt.Sprint(i), netip.Addr{}), 1)
+		a := s.begin(fmt.Sprint(i), netip.Addr{}, s.limit(fmt.Sprint(i), netip.Addr{}))
 		a.touch(now.Add(time.Second))
 		now = now.Add(3 * time.Second)
 		s.end(a, false)

@@ -60,21 +60,39 @@ func (s *Server) answer(p *port, from netip.AddrPort, b []byte, now time.Time) {
 	}
 }
 
-// admit gives a transfer to a client that has proved itself, or has it wait for one.
+// admit gives a transfer to a client that has proved itself, or has it wait for one. An address has as many
+// that wait as it may have that run.
 func (s *Server) admit(e *exchange, now time.Time) {
-	if !s.start(e, now) {
-		if len(s.exchanges.waiting) >= s.cfg.MaxTransfers {
-			s.refuse(e, fmt.Errorf("all %d transfers are busy, and as many wait", s.cfg.MaxTransfers))
-			return
-		}
-		s.exchanges.waiting = append(s.exchanges.waiting, e)
+	if s.start(e, now, true) == started {
+		return
+	}
+	x := &s.exchanges
+	switch own := x.waitingOf(e.Client.Addr()); {
+	case own >= s.cfg.MaxPerClient:
+		s.refuse(e, fmt.Errorf("%d transfers of this address wait already", own))
+	case len(x.waiting) >= s.cfg.MaxTransfers:
+		s.refuse(e, fmt.Errorf("all %d transfers are busy, and as many wait", s.cfg.MaxTransfers))
+	default:
+		x.waiting = append(x.waiting, e)
 	}
 }
 
-// start starts a transfer if there is one to be had.
-func (s *Server) start(e *exchange, now time.Time) bool {
+// A room says what became of a wish to start a transfer.
+type room int
+
+const (
+	started     room = iota
+	addressFull      // the address has as many as it may have; another one may start
+	allFull
+)
+
+// start starts a transfer if there is one to be had. With displace a silent one makes room.
+func (s *Server) start(e *exchange, now time.Time, displace bool) room {
 	x := &s.exchanges
 	silent := func(among func(*exchange) bool) bool {
+		if !displace {
+			return false
+		}
 		o := x.mostSilent(among)
 		if o == nil || now.Sub(o.heard) < silentFor {
 			return false
@@ -82,21 +100,19 @@ func (s *Server) start(e *exchange, now time.Time) bool {
 		s.end(o, errMakeRoom)
 		return true
 	}
+	// The address first: what it may not have anyway costs nobody else a transfer.
+	own := e.Client.Addr()
+	if s.stalls.count(own) >= s.cfg.MaxPerClient && !silent(func(o *exchange) bool { return o.Client.Addr() == own }) {
+		return addressFull
+	}
 	if x.running >= s.cfg.MaxTransfers && !silent(func(*exchange) bool { return true }) {
-		return false
+		return allFull
 	}
-	try, ok := s.stalls.begin(e.client, e.Client.Addr(), e.BlockSize, s.cfg.MaxPerClient)
-	if !ok && silent(func(o *exchange) bool { return o.Client.Addr() == e.Client.Addr() }) {
-		try, ok = s.stalls.begin(e.client, e.Client.Addr(), e.BlockSize, s.cfg.MaxPerClient)
-	}
-	if !ok {
-		return false
-	}
-	e.try, e.echo, e.tries = try, true, 0
+	e.try, e.echo, e.tries = s.stalls.begin(e.client, own, e.BlockSize), true, 0
 	x.running++
 	x.byID[e.id] = e
 	s.engine.give(e.from(), e.request())
-	return true
+	return started
 }
 
 // fromEngine is what the library sends to a client.
@@ -151,7 +167,7 @@ func (s *Server) over(e *exchange, n int64, err error) {
 		err = e.ending
 	}
 	s.settle(e, err)
-	s.admitWaiting(time.Now())
+	s.admitWaiting(time.Now(), false)
 }
 
 // end ends an exchange before its end. A transfer that runs is reported when the library has let go of it.
@@ -219,14 +235,29 @@ func (s *Server) dropUnproven(e *exchange, now time.Time) {
 	}
 }
 
-func (s *Server) admitWaiting(now time.Time) {
-	for len(s.exchanges.waiting) > 0 {
-		e := s.exchanges.waiting[0]
-		if !s.start(e, now) {
-			return
+// admitWaiting gives the transfers that are free to those who wait, the longest first. Who may not have one
+// for its address's sake keeps nobody waiting behind it.
+func (s *Server) admitWaiting(now time.Time, displace bool) {
+	x := &s.exchanges
+	var full map[netip.Addr]bool // to look for each address's silent transfers once
+	all := false
+	x.waiting = slices.DeleteFunc(x.waiting, func(e *exchange) bool {
+		if all || full[e.Client.Addr()] {
+			return false
 		}
-		s.exchanges.waiting = s.exchanges.waiting[1:]
-	}
+		switch s.start(e, now, displace) {
+		case started:
+			return true
+		case allFull:
+			all = true
+		case addressFull:
+			if full == nil {
+				full = map[netip.Addr]bool{}
+			}
+			full[e.Client.Addr()] = true
+		}
+		return false
+	})
 }
 
 // A contextReader ends a transfer at the next block once its context has ended, and
