@@ -164,7 +164,8 @@ func TestAnErrorIsNotAnswered(t *testing.T) {
 }
 
 func TestRefusalsHaveFittingCodes(t *testing.T) {
-	addr, done := serve(t, Config{Addr: "127.0.0.1:0", MaxTransfers: 1})
+	s, done := server(t, Config{Addr: "127.0.0.1:0", MaxTransfers: 1})
+	addr := s.Addr()
 	for _, c := range []struct {
 		name, packet string
 		want         *refusal
@@ -194,7 +195,7 @@ func TestRefusalsHaveFittingCodes(t *testing.T) {
 			}
 		})
 	}
-	holding(t, addr)
+	hold(t, s)
 	k := udp(t)
 	if _, err := k.WriteToUDPAddrPort(rrq("tiny", "tsize", "0"), addr); err != nil {
 		t.Fatal(err)

