@@ -13,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -38,7 +39,7 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := whileServing(r)
 	defer cancel()
 	line := &consoleLine{w: w}
-	unhook := context.AfterFunc(ctx, line.hangUp) // a Read of a quiet line ends with the server, too
+	unhook := context.AfterFunc(ctx, bug.Recovering(s.log, "end a console", line.hangUp)) // a Read of a quiet line ends with the server, too
 	defer unhook()
 	err := s.fleet.Console(ctx, actorOf(ctx), r.PathValue("ref"), line, line)
 	if !line.seal() {

@@ -65,7 +65,7 @@ type stoppingKey struct{}
 func whileServing(r *http.Request) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(r.Context())
 	if stopping, ok := r.Context().Value(stoppingKey{}).(context.Context); ok {
-		unhook := context.AfterFunc(stopping, cancel)
+		unhook := context.AfterFunc(stopping, bug.Recovering(nil, "end a call", cancel))
 		return ctx, func() { unhook(); cancel() }
 	}
 	return ctx, cancel

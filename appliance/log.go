@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/appliance/config"
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -195,18 +196,21 @@ func (f *logFlood) admits(kind, source string) bool {
 	if k.sources[source]++; k.sources[source] > logPerSource || k.lines >= logPerKind {
 		if k.hidden++; k.hidden == 1 {
 			// The flood may end with the last line that is hidden: it is said then, too.
-			time.AfterFunc(logWindow+time.Second, func() {
-				f.mu.Lock()
-				defer f.mu.Unlock()
-				if f.now().After(f.until) {
-					f.sayLocked()
-				}
-			})
+			time.AfterFunc(logWindow+time.Second, bug.Recovering(slog.New(f.out), "log: say what was not written", f.sayWhenOver))
 		}
 		return false
 	}
 	k.lines++
 	return true
+}
+
+// sayWhenOver tells what was not written in a window that is over.
+func (f *logFlood) sayWhenOver() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.now().After(f.until) {
+		f.sayLocked()
+	}
 }
 
 // sayLocked tells what was not written.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -118,29 +117,27 @@ func (w *worker) run(ctx context.Context) {
 	defer w.opened.forget()
 	defer w.stop() // what was begun for the machine ends with it, its console first
 	for ctx.Err() == nil && !w.deleted {
-		w.loop(ctx)
+		if w.loop(ctx) != nil {
+			_ = sleep.For(ctx, storeRetry)
+		}
 	}
 }
 
-func (w *worker) loop(ctx context.Context) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.log().Error("worker: bug", "panic", r, "stack", string(debug.Stack()))
-			_ = sleep.For(ctx, storeRetry)
-		}
-	}()
+// loop has an error after a panic alone.
+func (w *worker) loop(ctx context.Context) (err error) {
+	defer bug.Return(w.log(), "worker", &err)
 	w.ctx = ctx
 	for {
 		timer := time.NewTimer(w.advance())
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return
+			return nil
 		case f := <-w.mail:
 			timer.Stop()
 			f()
 			if w.deleted {
-				return
+				return nil
 			}
 		case <-timer.C:
 		}

@@ -3,12 +3,12 @@ package dhcpd
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -117,7 +117,7 @@ func (l *Listener) follow(ctx context.Context, name string, f *packet.Conn) {
 }
 
 func (l *Listener) listen(ctx context.Context, name string, f *packet.Conn) error {
-	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
+	stop := context.AfterFunc(ctx, bug.Recovering(l.log, "dhcp: stop to listen for other DHCP servers", func() { _ = f.Close() }))
 	defer func() {
 		if stop() {
 			_ = f.Close()
@@ -134,11 +134,7 @@ func (l *Listener) listen(ctx context.Context, name string, f *packet.Conn) erro
 }
 
 func (l *Listener) packet(name string, raw []byte) {
-	defer func() {
-		if p := recover(); p != nil {
-			l.log.Error("dhcp: panic", "interface", name, "panic", p, "stack", string(debug.Stack()), "packet", fmt.Sprintf("%x", raw))
-		}
-	}()
+	defer bug.Recover(l.log, "dhcp: overhear a packet", func() []any { return []any{"interface", name, "packet", hex.EncodeToString(raw)} })
 	o, err := parseOverheard(raw)
 	if err != nil {
 		l.log.Debug("dhcp: overheard something that is no answer", "interface", name, "err", err)

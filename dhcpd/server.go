@@ -2,12 +2,12 @@ package dhcpd
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -187,7 +187,7 @@ func (s *Server) hangUp() error {
 
 // Run serves until the context ends.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.hangUp() })
+	stop := context.AfterFunc(ctx, bug.Recovering(s.cfg.Log, "dhcp: stop", func() { _ = s.hangUp() }))
 	defer stop()
 	var all sync.WaitGroup
 	for _, k := range s.socks {
@@ -244,11 +244,7 @@ func (k socket) read(batch []ipv4.Message) (int, error) {
 
 // packet handles one packet. Whatever it contains, the server goes on.
 func (s *Server) packet(ctx context.Context, k socket, raw []byte, in origin) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.cfg.Log.Error("dhcp: panic", "port", k.port, "from", in.from, "panic", p, "stack", string(debug.Stack()), "packet", fmt.Sprintf("%x", raw))
-		}
-	}()
+	defer bug.Recover(s.cfg.Log, "dhcp: handle a packet", func() []any { return []any{"port", k.port, "from", in.from, "packet", hex.EncodeToString(raw)} })
 	p, odd, err := parse(raw)
 	if err != nil {
 		s.cfg.Log.Debug("dhcp: not a DHCP packet", "port", k.port, "from", in.from, "err", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/internal/backoff"
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/internal/sleep"
 )
 
@@ -82,7 +83,7 @@ func (f *Fetcher) once(ctx context.Context, dst []byte, offset int64) (int64, er
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stall := or(f.Stall, 15*time.Second)
-	watchdog := time.AfterFunc(stall, func() { cancel(fmt.Errorf("%w for %s", errStalled, stall)) })
+	watchdog := time.AfterFunc(stall, bug.Recovering(nil, "end a fetch that stalled", func() { cancel(fmt.Errorf("%w for %s", errStalled, stall)) }))
 	defer watchdog.Stop()
 
 	last := offset + int64(len(dst)) - 1

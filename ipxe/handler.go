@@ -11,12 +11,13 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/felixge/httpsnoop"
+
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 // A Decider says what the machine that sent p should boot. server is the address at which the
@@ -69,26 +70,27 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var answered httpsnoop.Metrics
 	answered.CaptureMetrics(w, func(w http.ResponseWriter) {
-		defer func() {
-			if e := recover(); e != nil {
-				h.Log.Error("boot plane: panic", "path", r.URL.Path, "remote", r.RemoteAddr, "panic", e, "stack", string(debug.Stack()))
-				if answered.Code == 0 {
-					problem(w, http.StatusInternalServerError, "internal error")
-				}
-			}
-		}()
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			problem(w, http.StatusMethodNotAllowed, "only GET and HEAD")
-			return
+		if h.answer(w, r, &seen) != nil && answered.Code == 0 {
+			problem(w, http.StatusInternalServerError, "internal error")
 		}
-		h.route(w, r, &seen)
 	})
 	seen.Took, seen.Status, seen.Sent = answered.Duration, answered.Code, answered.Written
 	seen.Want, _ = strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64)
 	if h.Observe != nil {
 		h.Observe(seen)
 	}
+}
+
+// answer answers a request. It has an error after a panic alone.
+func (h handler) answer(w http.ResponseWriter, r *http.Request, seen *Request) (err error) {
+	defer bug.Return(h.Log, "boot plane: answer a request", &err, func() []any { return []any{"path", r.URL.Path, "remote", r.RemoteAddr} })
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		problem(w, http.StatusMethodNotAllowed, "only GET and HEAD")
+		return nil
+	}
+	h.route(w, r, seen)
+	return nil
 }
 
 // route matches whole paths. http.ServeMux would redirect unclean ones, which firmware does

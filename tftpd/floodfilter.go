@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 // A request costs a hundredth of a millisecond, so a client that sends as fast as it can would leave less
@@ -69,7 +71,7 @@ func (s *floodFilter) admits(client netip.Addr, now time.Time) bool {
 	s.log.Warn("tftp: a client floods us with requests; most of them are dropped for a while", "client", client, "requests", s.most, "within", floodWindow, "for", shutFor)
 	s.reattachLocked()
 	s.empty()
-	time.AfterFunc(shutFor, func() { s.readmit(client) })
+	time.AfterFunc(shutFor, bug.Recovering(s.log, "tftp: hear a client again", func() { s.readmit(client) }))
 	return false
 }
 

@@ -93,7 +93,7 @@ func (f *Set) Close() error { return f.changes.Close() }
 
 // Run looks at the interfaces whenever the kernel says that something happened, until ctx ends.
 func (f *Set) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = f.changes.Close() })
+	stop := context.AfterFunc(ctx, bug.Recovering(f.log, "stop to follow the interfaces", func() { _ = f.changes.Close() }))
 	defer stop()
 	buf := make([]byte, 64<<10)
 	for ctx.Err() == nil {

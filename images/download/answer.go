@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/bug"
 )
 
 // connect makes one request for what is still missing. Where a redirect led stays where we ask, until
@@ -44,7 +46,7 @@ func refusal(status int) bool {
 func (s *Stream) get(address string) (*http.Response, *connection, error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	c := &connection{cancel: cancel}
-	c.watchdog = time.AfterFunc(s.opt.Window, func() { c.fired.Store(true); cancel() })
+	c.watchdog = time.AfterFunc(s.opt.Window, bug.Recovering(nil, "end a download that stalled", func() { c.fired.Store(true); cancel() }))
 	defer c.watchdog.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {

@@ -9,25 +9,39 @@ import (
 )
 
 // Recover is deferred first in a goroutine, by itself: defer bug.Recover(log, "follow the console"). A panic
-// is logged with what was being done and the stack, and the goroutine ends. A nil log is slog's default.
-func Recover(log *slog.Logger, doing string) {
+// is logged with what was being done and the stack, and the goroutine ends. A nil log is slog's default. about
+// gives more attributes for the log; it is called after a panic alone.
+func Recover(log *slog.Logger, doing string, about ...func() []any) {
 	if r := recover(); r != nil {
-		report(log, doing, r)
+		report(log, doing, r, about)
 	}
 }
 
 // Return is deferred by a function whose error somebody waits for: defer bug.Return(log, "read the packet",
 // &err). A panic is logged as Recover does, and is the error.
-func Return(log *slog.Logger, doing string, err *error) {
+func Return(log *slog.Logger, doing string, err *error, about ...func() []any) {
 	if r := recover(); r != nil {
-		report(log, doing, r)
+		report(log, doing, r, about)
 		*err = fmt.Errorf("%s: a bug of ours, the log has more: %v", doing, r)
 	}
 }
 
-func report(log *slog.Logger, doing string, r any) {
+// Recovering is f with Recover, for what calls it in a goroutine of its own: time.AfterFunc and
+// context.AfterFunc.
+func Recovering(log *slog.Logger, doing string, f func()) func() {
+	return func() {
+		defer Recover(log, doing)
+		f()
+	}
+}
+
+func report(log *slog.Logger, doing string, r any, about []func() []any) {
 	if log == nil {
 		log = slog.Default()
 	}
-	log.Error(doing+": bug", "panic", r, "stack", string(debug.Stack()))
+	attrs := []any{"panic", r, "stack", string(debug.Stack())}
+	for _, f := range about {
+		attrs = append(attrs, f()...)
+	}
+	log.Error(doing+": bug", attrs...)
 }

@@ -14,14 +14,23 @@ func TestRecover(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(&out, nil))
 	var all sync.WaitGroup
 	all.Go(func() {
-		defer Recover(log, "index a slice")
+		defer Recover(log, "index a slice", func() []any { return []any{"packet", "0a0b"} })
 		_ = []int{}[len(t.Name())]
 	})
 	all.Wait()
-	for _, want := range []string{"index a slice: bug", "index out of range", "bug_test.go"} {
+	for _, want := range []string{"index a slice: bug", "index out of range", "bug_test.go", "packet=0a0b"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("log = %s, want %q in it", out.String(), want)
 		}
+	}
+}
+
+func TestRecovering(t *testing.T) {
+	var out bytes.Buffer
+	called := false
+	Recovering(slog.New(slog.NewTextHandler(&out, nil)), "ring", func() { called = true; panic("no bell") })()
+	if !called || !strings.Contains(out.String(), "ring: bug") {
+		t.Errorf("called %v, log = %s, want the panic in it", called, out.String())
 	}
 }
 

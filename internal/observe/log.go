@@ -15,9 +15,7 @@ type line struct {
 // need. what names the lines: "TFTP". stop lets what is queued be written, for a second at most; a line that
 // comes later is lost.
 func Log(log *slog.Logger, what string) (queued *slog.Logger, stop func()) {
-	q := newQueue(log, "lines of "+what, func(l line) { _ = l.handler.Handle(context.Background(), l.record) })
-	q.full = "the log does not keep up with " + what
-	go q.run()
+	q := begin(log, "lines of "+what, "the log does not keep up with "+what, func(l line) { _ = l.handler.Handle(context.Background(), l.record) })
 	return slog.New(queuedLines{log.Handler(), q}), q.Close
 }
 

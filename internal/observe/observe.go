@@ -40,14 +40,13 @@ type Queue[T any] struct {
 // New starts to tell an observer what is put into the queue. what names the values in the log: "DHCP
 // packets".
 func New[T any](log *slog.Logger, what string, tell func(T)) *Queue[T] {
-	q := newQueue(log, what, tell)
-	q.full = "the timeline does not keep up with " + what
-	go q.run()
-	return q
+	return begin(log, what, "the timeline does not keep up with "+what, tell)
 }
 
-func newQueue[T any](log *slog.Logger, what string, tell func(T)) *Queue[T] {
-	return &Queue[T]{what: what, tell: tell, log: log, values: make(chan T, waiting), ended: make(chan struct{})}
+func begin[T any](log *slog.Logger, what, full string, tell func(T)) *Queue[T] {
+	q := &Queue[T]{what: what, full: full, tell: tell, log: log, values: make(chan T, waiting), ended: make(chan struct{})}
+	go q.run()
+	return q
 }
 
 // Put queues a value and never waits: when the observer is too far behind, the value is left out, and

@@ -74,7 +74,7 @@ func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level 
 		_ = conn.Close()
 		err = opening(ctx, "", err)
 		if errors.Is(err, power.ErrSilent) && c.driver.dial == nil {
-			if other, ok := lan.Elsewhere(ctx, c.addr, level, c.driver.timeout()); ok {
+			if other, ok := lan.Elsewhere(ctx, c.addr, level, c.driver.timeout(), c.driver.log()); ok {
 				return nil, &elsewhereError{err, other}
 			}
 		}
