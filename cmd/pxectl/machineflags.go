@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -48,16 +50,16 @@ func (f *machineFlags) read(c *cli, cmd *cobra.Command) (bmc deploy.BMCEdit, dis
 		disk = &hint
 	}
 	if changed("bmc-password-file") {
-		password, err := c.readPassword("BMC password", f.passwordFile)
+		password, err := c.readPassword(cmd.Context(), "BMC password", f.passwordFile)
 		if err != nil {
-			return bmc, nil, fmt.Errorf("BMC password: %w", err)
+			return bmc, nil, err
 		}
 		bmc.Password = &password
 	}
 	if changed("bmc-kg-file") {
-		kg, err := c.readPassword("BMC key K_g", f.kgFile)
+		kg, err := c.readPassword(cmd.Context(), "BMC key K_g", f.kgFile)
 		if err != nil {
-			return bmc, nil, fmt.Errorf("BMC key K_g: %w", err)
+			return bmc, nil, err
 		}
 		bmc.Kg = &kg
 	}
@@ -65,28 +67,29 @@ func (f *machineFlags) read(c *cli, cmd *cobra.Command) (bmc deploy.BMCEdit, dis
 }
 
 // readPassword keeps passwords off the command line, where every process could read them.
-func (c *cli) readPassword(what, file string) (string, error) {
+func (c *cli) readPassword(ctx context.Context, what, file string) (string, error) {
 	const longest = 4096
 	var data []byte
 	var err error
 	if tty, ok := terminal(c.in); file == "-" && ok {
-		fmt.Fprint(c.err, what+": ")
-		data, err = term.ReadPassword(int(tty.Fd()))
-		fmt.Fprintln(c.err)
+		data, err = c.askSecretly(ctx, tty, what)
 	} else {
 		in := c.in
 		if file != "-" {
 			f, err := os.Open(file)
 			if err != nil {
-				return "", err
+				return "", fmt.Errorf("%s: %w", what, err)
 			}
 			defer f.Close()
 			in = f
 		}
-		data, err = io.ReadAll(io.LimitReader(in, longest))
+		data, err = untilInterrupted(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, longest)) })
+	}
+	if errors.Is(err, errNothingDone) {
+		return "", err
 	}
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%s: %w", what, err)
 	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	return strings.TrimSuffix(line, "\r"), nil

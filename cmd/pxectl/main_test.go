@@ -64,7 +64,7 @@ func TestScripts(t *testing.T) {
 				}
 			}
 			socket := filepath.Join(dir, "s")
-			if err := serveFleet(env, dir, socket, fleet); err != nil {
+			if err := serveFleet(env.Defer, dir, socket, fleet); err != nil {
 				return err
 			}
 			env.Setenv("PXECTL_SOCKET", socket)
@@ -94,7 +94,8 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func serveFleet(env *testscript.Env, dir, socket string, fleet *apitest.Fleet) error {
+// serveFleet serves until what it gives to atEnd is called.
+func serveFleet(atEnd func(func()), dir, socket string, fleet *apitest.Fleet) error {
 	log := slog.New(slog.DiscardHandler)
 	images, err := store.Open(filepath.Join(dir, "images"), log)
 	if err != nil {
@@ -109,7 +110,7 @@ func serveFleet(env *testscript.Env, dir, socket string, fleet *apitest.Fleet) e
 	go func() {
 		ended <- api.Serve(ctx, l, api.NewServer(api.Config{Fleet: fleet, Doctor: checkup, Images: images, Leases: &apitest.Leases{}, Version: "9.9.9", Log: log}).Handler(), log)
 	}()
-	env.Defer(func() {
+	atEnd(func() {
 		cancel()
 		<-ended
 		images.Close()

@@ -95,7 +95,10 @@ func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []i
 		what = "The labels and partition tables of these disks are cleared."
 	}
 	fmt.Fprint(c.err, what+" Go on? [y/N] ")
-	line, err := bufio.NewReader(c.in).ReadString('\n')
+	line, err := untilInterrupted(ctx, func() (string, error) { return bufio.NewReader(c.in).ReadString('\n') })
+	if errors.Is(err, errNothingDone) {
+		fmt.Fprintln(c.err) // the ^C stands on the line of the question
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -103,7 +106,7 @@ func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []i
 	case "y", "yes":
 		return nil
 	}
-	return errors.New("nothing was done")
+	return errNothingDone
 }
 
 func (c *cli) machineErasures() *cobra.Command {

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+)
+
+var errNothingDone = errors.New("nothing was done")
+
+// untilInterrupted is read, or errNothingDone when the context ends first: an interrupt does not end a read
+// from a terminal. The read stays behind; it ends with the process.
+func untilInterrupted[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := read()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, errNothingDone
+	}
+}
+
+// askSecretly reads a line that does not show.
+func (c *cli) askSecretly(ctx context.Context, tty *os.File, what string) ([]byte, error) {
+	before, err := term.GetState(int(tty.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	fmt.Fprint(c.err, what+": ")
+	line, err := untilInterrupted(ctx, func() ([]byte, error) { return term.ReadPassword(int(tty.Fd())) })
+	fmt.Fprintln(c.err)
+	if errors.Is(err, errNothingDone) {
+		_ = term.Restore(int(tty.Fd()), before) // the read that stays behind would have done it
+	} else if errors.Is(err, io.EOF) {
+		err = errNothingDone
+	}
+	return line, err
+}
