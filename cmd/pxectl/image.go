@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -150,10 +151,24 @@ func (c *cli) imageDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var errs []error
-			for _, ref := range args {
-				if err := client.DeleteImage(cmd.Context(), ref); err != nil {
-					errs = append(errs, about(ref, err))
+			// All are found before the first is deleted: a mistyped name deletes nothing.
+			ids, errs := make([]string, len(args)), make([]error, len(args))
+			for i, ref := range args {
+				img, err := client.Image(cmd.Context(), ref)
+				if err != nil {
+					errs[i] = about(ref, err)
+				}
+				ids[i] = img.ID
+			}
+			if err := severally(errs); err != nil {
+				return err
+			}
+			for i, id := range ids {
+				if slices.Contains(ids[:i], id) {
+					continue
+				}
+				if err := client.DeleteImage(cmd.Context(), id); err != nil {
+					errs[i] = about(args[i], err)
 				}
 			}
 			return severally(errs)
