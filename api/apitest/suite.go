@@ -21,7 +21,7 @@ type Subject struct {
 	// Discover lets a machine register itself and report its BMC there; "" when it has none. It returns when
 	// that is recorded.
 	Discover func(t *testing.T, mac inventory.MAC, bmc string)
-	// Hold keeps runs at their first step from now on.
+	// Hold keeps runs at their first step from now on, and BMCs from answering what nobody asked them.
 	Hold func()
 }
 
