@@ -13,15 +13,19 @@ import (
 	"github.com/pxectl/pxectl/appliance/config"
 )
 
-// freePort is a TCP port that nobody listens on.
-func freePort(t *testing.T) int {
+// freePorts are TCP ports that nobody listens on, each another one.
+func freePorts(t *testing.T) (http, tftp, api int) {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	ports := make([]int, 3)
+	for i := range ports {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // when all are chosen: a port that is free again may come twice
+		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return ports[0], ports[1], ports[2]
 }
 
 // A part that cannot start closes what was opened before it: sockets, database and images can be opened again
@@ -32,9 +36,9 @@ func TestAFailedStartLeavesNothingOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ports := fmt.Sprintf("http: {port: %d}\ntftp: {port: %d}\n", freePort(t), freePort(t))
+	http, tftp, api := freePorts(t)
 	load := func(socket string) config.Config {
-		text := fmt.Sprintf("data_dir: %s/data\napi: {socket: %s, port: %d}\ndhcp: {mode: \"off\"}\nprovisioning: {interfaces: [{name: lo}]}\n", dir, socket, freePort(t)) + ports
+		text := fmt.Sprintf("data_dir: %s/data\napi: {socket: %s, port: %d}\nhttp: {port: %d}\ntftp: {port: %d}\ndhcp: {mode: \"off\"}\nprovisioning: {interfaces: [{name: lo}]}\n", dir, socket, api, http, tftp)
 		cfg, err := config.Parse("test", []byte(text), net.Interfaces)
 		if err != nil {
 			t.Fatal(err)
