@@ -107,7 +107,12 @@ func (c Config) checkBoot() (mistakes []string) {
 		key := fmt.Sprintf("boot[%d]", i)
 		if err := r.Check(); err != nil {
 			for line := range strings.Lines(err.Error()) {
-				mistakes = append(mistakes, key+"."+strings.TrimSpace(line))
+				line = strings.TrimSpace(line)
+				if field, _, ok := strings.Cut(line, ": "); ok && !strings.Contains(field, " ") {
+					mistakes = append(mistakes, key+"."+line)
+				} else {
+					mistakes = append(mistakes, key+": "+line)
+				}
 			}
 		}
 		if r.Script == "" {
@@ -172,21 +177,22 @@ func readConfig(path string) ([]byte, error) {
 // Parse is Load without the file; interfaces are the machine's.
 func Parse(name string, raw []byte, interfaces func() ([]net.Interface, error)) (Config, error) {
 	c := Defaults()
-	mistakes := decode(raw, &c)
-	if len(mistakes) == 0 || c.Provisioning.Interfaces != nil {
-		mistakes = append(mistakes, c.check(interfaces)...)
+	d := decode(raw, &c)
+	if len(d.mistakes) == 0 || c.Provisioning.Interfaces != nil {
+		d.wrong(c.check(interfaces))
 	}
-	if n := len(mistakes); n > maxMistakes {
+	mistakes := d.inOrder()
+	if len(mistakes) == 0 {
+		return c, nil
+	}
+	n, many := len(mistakes), "mistakes"
+	if n == 1 {
+		many = "mistake"
+	}
+	if n > maxMistakes {
 		mistakes = append(mistakes[:maxMistakes], fmt.Sprintf("and %d more", n-maxMistakes))
 	}
-	if len(mistakes) > 0 {
-		many := "mistakes"
-		if len(mistakes) == 1 {
-			many = "mistake"
-		}
-		return Config{}, fmt.Errorf("%s: %d %s:\n  %s", name, len(mistakes), many, strings.Join(mistakes, "\n  "))
-	}
-	return c, nil
+	return Config{}, fmt.Errorf("%s: %d %s:\n  %s", name, n, many, strings.Join(mistakes, "\n  "))
 }
 
 // check finds what is well-formed and wrong, and fills in addresses.

@@ -74,6 +74,15 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 			"provisioning: {interfaces: [{name: lo}]}\nbmc: {user: a-name-of-18-bytes, password: \"123456789012345678901\"}",
 			[]string{`bmc.user: BMC user "a-name-of-18-bytes": 18 bytes, IPMI takes 16 at most`, "bmc.password: BMC password: 21 bytes, IPMI takes 20 at most"},
 		},
+		"levels that there are not": {
+			"provisioning: {interfaces: [{name: lo}]}\nlog: {level: loud, format: xml}",
+			[]string{`log.level: "loud" (have: debug, info, warn, error)`, `log.format: "xml" (have: text, json)`},
+		},
+		"a level that is a number": {"provisioning: {interfaces: [{name: lo}]}\nlog: {level: 5}", []string{`log.level: "5" (have: debug, info, warn, error)`}},
+		"rules of boot": {
+			"provisioning: {interfaces: [{name: lo}]}\nboot: [{machine: a}, {machine: a, local: no}]",
+			[]string{"boot[0]: sets nothing (have: nbp, args, local, script)", `boot[1].local: "no" (have: `},
+		},
 		"same port twice": {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
 	} {
 		_, err := Parse("a.yaml", []byte(c.yaml), loopback)
@@ -86,6 +95,33 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 				t.Errorf("%s: error is\n%v\nwant in it: %s", name, err, want)
 			}
 		}
+	}
+}
+
+// Mistakes come in the order of the file, those of the YAML and those of the values.
+func TestMistakesAreInTheOrderOfTheFile(t *testing.T) {
+	text := "log: {format: xml, loudness: 3, level: loud}\ntftp: {port: 99999}\nspeed: 1\nboot:\n  - nbp: x\n  - local: y\n    scripts: z\ndata_dir: here\nprovisioning: {interfaces: [{name: eno9}]}\ndhcp: {mode: maybe}\n"
+	_, err := Parse("a.yaml", []byte(text), loopback)
+	want := []string{
+		"a.yaml: 11 mistakes:", "log.format: ", `log: unknown key "loudness"`, "log.level: ", "tftp.port: ", `unknown key "speed"`, "boot[0].nbp: ", "boot[1].local: ",
+		`boot[1]: unknown key "scripts"`, "data_dir: ", "provisioning.interfaces[0].name: ", "dhcp.mode: ",
+	}
+	got := strings.Split(err.Error(), "\n  ")
+	if len(got) != len(want) {
+		t.Fatalf("%v, want %d lines", err, len(want))
+	}
+	for i, line := range got {
+		if !strings.HasPrefix(line, want[i]) {
+			t.Errorf("line %d is %q, want %q…", i, line, want[i])
+		}
+	}
+}
+
+// A file with more mistakes than anybody makes says how many there are.
+func TestManyMistakes(t *testing.T) {
+	_, err := Parse("a.yaml", []byte("provisioning: {interfaces: [{name: lo}]}\nboot: ["+strings.Repeat("{nbp: x}, ", maxMistakes+6)+"]"), loopback)
+	if got := err.Error(); !strings.HasPrefix(got, "a.yaml: 26 mistakes:\n") || !strings.HasSuffix(got, "\n  and 6 more") || strings.Count(got, "\n") != maxMistakes+1 {
+		t.Errorf("26 mistakes: %s", got)
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -9,25 +10,66 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
+// A mistake has the place of its key in the file.
+type mistake struct {
+	place int
+	text  string
+}
+
+// A decoder fills a configuration and collects what is wrong.
+type decoder struct {
+	places   map[string]int // of each key, by its whole path: its number in the order of the file
+	mistakes []mistake
+}
+
 // decode reads YAML into the struct that into points to and reports every mistake at once, each with its key:
 // YAML decoders stop at the first one, and nobody likes to correct a file ten times.
-func decode(raw []byte, into any) (mistakes []string) {
+func decode(raw []byte, into any) *decoder {
+	d := &decoder{places: map[string]int{}}
 	var tree any
 	if err := yaml.UnmarshalWithOptions(raw, &tree, yaml.UseOrderedMap()); err != nil {
 		// Without the lines around it: the file may be another one than was meant, and not for everybody's
 		// eyes.
-		return []string{fmt.Sprintf("%.200s", strings.TrimSpace(yaml.FormatError(err, false, false)))}
+		d.mistakes = []mistake{{text: fmt.Sprintf("%.200s", strings.TrimSpace(yaml.FormatError(err, false, false)))}}
+		return d
 	}
 	if tree != nil {
-		fill(tree, reflect.ValueOf(into).Elem(), "", &mistakes)
+		d.fill(tree, reflect.ValueOf(into).Elem(), "")
 	}
-	return mistakes
+	return d
+}
+
+// wrong adds what was found in a configuration that could be read: "key: what is wrong". What the file does
+// not have stands where the nearest key above it does, or at the end.
+func (d *decoder) wrong(texts []string) {
+	for _, text := range texts {
+		key, _, _ := strings.Cut(text, ": ")
+		place, ok := d.places[key]
+		for !ok && key != "" {
+			key = key[:max(0, strings.LastIndexAny(key, ".["))]
+			place, ok = d.places[key]
+		}
+		if key == "" {
+			place = len(d.places)
+		}
+		d.mistakes = append(d.mistakes, mistake{place, text})
+	}
+}
+
+// inOrder are all mistakes in the order of the file.
+func (d *decoder) inOrder() (texts []string) {
+	slices.SortStableFunc(d.mistakes, func(a, b mistake) int { return a.place - b.place })
+	for _, m := range d.mistakes {
+		texts = append(texts, m.text)
+	}
+	return texts
 }
 
 // fill puts one node of the tree into its place.
-func fill(node any, into reflect.Value, path string, mistakes *[]string) {
+func (d *decoder) fill(node any, into reflect.Value, path string) {
+	d.places[path] = len(d.places)
 	complain := func(format string, args ...any) {
-		*mistakes = append(*mistakes, strings.TrimPrefix(path+": ", ": ")+fmt.Sprintf(format, args...))
+		d.mistakes = append(d.mistakes, mistake{len(d.places), strings.TrimPrefix(path+": ", ": ") + fmt.Sprintf(format, args...)})
 	}
 	switch {
 	case into.Kind() == reflect.Struct && !isScalar(into):
@@ -54,7 +96,7 @@ func fill(node any, into reflect.Value, path string, mistakes *[]string) {
 				complain("unknown key %.40q (have: %s)", key, readable(into))
 				continue
 			}
-			fill(entry.Value, into.Field(i), strings.TrimPrefix(path+"."+key, "."), mistakes)
+			d.fill(entry.Value, into.Field(i), strings.TrimPrefix(path+"."+key, "."))
 		}
 	case into.Kind() == reflect.Slice:
 		items, ok := node.([]any)
@@ -64,9 +106,19 @@ func fill(node any, into reflect.Value, path string, mistakes *[]string) {
 		}
 		list := reflect.MakeSlice(into.Type(), len(items), len(items))
 		for i, item := range items {
-			fill(item, list.Index(i), fmt.Sprintf("%s[%d]", path, i), mistakes)
+			d.fill(item, list.Index(i), fmt.Sprintf("%s[%d]", path, i))
 		}
 		into.Set(list)
+	case into.Type() == reflect.TypeFor[slog.Level]():
+		// Numbers and levels between these are slog's, and no level that we log at.
+		if node == nil {
+			return
+		}
+		if !slices.Contains(levels, strings.ToLower(short(node))) {
+			complain("%q (have: %s)", short(node), strings.Join(levels, ", "))
+			return
+		}
+		_ = into.Addr().Interface().(*slog.Level).UnmarshalText([]byte(short(node))) // it knows these four
 	default:
 		if node == nil {
 			return
@@ -80,6 +132,8 @@ func fill(node any, into reflect.Value, path string, mistakes *[]string) {
 		}
 	}
 }
+
+var levels = []string{"debug", "info", "warn", "error"}
 
 // short is enough of a value to find it by.
 func short(node any) string {
