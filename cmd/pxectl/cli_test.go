@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pxectl/pxectl/api"
 	"github.com/pxectl/pxectl/inventory"
 )
 
@@ -178,6 +181,22 @@ func TestExitCode(t *testing.T) {
 	} {
 		if got := exitCode(tt.err); got != tt.want {
 			t.Errorf("%s: exitCode(%v) = %d, want %d", tt.name, tt.err, got, tt.want)
+		}
+	}
+}
+
+// A socket that may not be used is no appliance that does not run.
+func TestNotAnswering(t *testing.T) {
+	for err, want := range map[syscall.Errno]string{
+		syscall.EACCES:       "no permission to ask at /s: run as root, or as a member of the socket's group",
+		syscall.ENOENT:       "not running at /s",
+		syscall.ECONNREFUSED: "not running at /s",
+		syscall.ECONNRESET:   "went away",
+	} {
+		// As the client wraps it.
+		p := &inventory.Problem{Detail: "went away", Err: fmt.Errorf("%w: %w", api.ErrUnreachable, &net.OpError{Op: "dial", Err: err})}
+		if got := notAnswering("/s", p); got != want {
+			t.Errorf("notAnswering(%v) = %q, want %q", err, got, want)
 		}
 	}
 }

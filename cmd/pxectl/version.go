@@ -3,13 +3,28 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pxectl/pxectl/api"
 )
+
+// notAnswering says why the appliance has told no version.
+func notAnswering(socket string, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "no permission to ask at " + socket + ": run as root, or as a member of the socket's group"
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
+		return "not running at " + socket
+	case err != nil:
+		return err.Error()
+	}
+	return ""
+}
 
 func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
@@ -25,12 +40,10 @@ func (c *cli) versionCommand() *cobra.Command {
 				Client    api.VersionInfo  `json:"client"`
 				Appliance *api.VersionInfo `json:"appliance"`
 			}{Client: api.VersionInfo{Version: version, Go: runtime.Version()}}
-			running := "not running at " + c.socket
-			switch v, err := client.Version(ctx); {
-			case err == nil:
+			v, err := client.Version(ctx)
+			running := notAnswering(c.socket, err)
+			if err == nil {
 				both.Appliance, running = &v, v.Version+" ("+v.Go+")"
-			case !errors.Is(err, api.ErrUnreachable):
-				running = err.Error()
 			}
 			return c.print(both, []string{version}, func(t *table) {
 				t.field("pxectl", both.Client.Version+" ("+both.Client.Go+")")
