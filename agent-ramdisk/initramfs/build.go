@@ -51,17 +51,23 @@ type Manifest struct {
 	BuiltAt     time.Time `json:"built_at"`
 }
 
-// ErrNoBase says that pxectl was built without the base archive.
-var ErrNoBase = errors.New("this pxectl was built without a ramdisk; build it with make")
+// ErrNoBase says that pxectl was built without the base archive of an architecture.
+var ErrNoBase = errors.New("this pxectl was built without its base")
+
+// Targets are the architectures that there are ramdisks for, and what of make builds pxectl with their base.
+var Targets = map[string]string{"amd64": "make", "arm64": "make ramdisk-arm64"}
 
 // Build makes the ramdisk. What was there before stays until all of the new one is complete.
 func Build(ctx context.Context, o Options) (*Manifest, error) {
 	if o.Arch == "" || o.Kernel == "" || o.Out == "" {
 		return nil, errors.New("ramdisk: kernel, architecture and output folder are needed")
 	}
+	if Targets[o.Arch] == "" {
+		return nil, fmt.Errorf("ramdisk: architecture %q (have: %s)", o.Arch, strings.Join(slices.Sorted(maps.Keys(Targets)), ", "))
+	}
 	base, err := bases.ReadFile("base/" + o.Arch + ".cpio.zst")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("ramdisk for %s: %w", o.Arch, ErrNoBase)
+		return nil, fmt.Errorf("ramdisk for %s: %w; build pxectl with `%s`", o.Arch, ErrNoBase, Targets[o.Arch])
 	}
 	if err != nil {
 		return nil, err
@@ -150,6 +156,9 @@ const bigModule = 256 << 10
 // scan reads what all modules of a kernel say of themselves.
 func scan(ctx context.Context, dir string) ([]found, error) {
 	root := filepath.Join(dir, "kernel")
+	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("modules: no lib/modules/VERSION folder in %s%s", dir, besides(dir))
+	}
 	var all []found
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -177,6 +186,16 @@ func scan(ctx context.Context, dir string) ([]found, error) {
 		return nil, fmt.Errorf("modules: none in %s (want the folder lib/modules/VERSION of a kernel package)", root)
 	}
 	return all, nil
+}
+
+// besides names the folder that was probably meant: below the one where a package was unpacked.
+func besides(dir string) string {
+	for _, below := range []string{"*", "modules/*", "lib/modules/*", "usr/lib/modules/*"} {
+		if at, err := filepath.Glob(filepath.Join(dir, below, "kernel")); err == nil && len(at) > 0 {
+			return "; " + filepath.Dir(at[0]) + " is one"
+		}
+	}
+	return " (there is no kernel/ in it)"
 }
 
 // maxModule bounds a module after decompression; the largest of Debian's has 10 MiB.

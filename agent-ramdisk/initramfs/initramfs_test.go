@@ -168,12 +168,14 @@ func TestModuleArchive(t *testing.T) {
 }
 
 func TestModuleArchiveRefuses(t *testing.T) {
+	modules := kernel(t, "6.1.0-56-amd64")
 	for _, tt := range []struct {
 		name, want string
 		o          Options
 	}{
 		{"other release", "the kernel is 6.1.0-56-amd64 and the modules in", Options{Modules: kernel(t, "6.1.0-55-amd64")}},
-		{"no modules", "modules", Options{Modules: t.TempDir()}},
+		{"no modules", "modules: no lib/modules/VERSION folder in /", Options{Modules: t.TempDir()}},
+		{"the folder above", filepath.Base(modules) + " is one", Options{Modules: filepath.Dir(modules)}},
 		{"unknown module", "module nosuch: not among the 7 modules", Options{Modules: kernel(t, "6.1.0-56-amd64"), Extra: []string{"nosuch"}}},
 		{"no firmware folder", "firmware", Options{Modules: kernel(t, "6.1.0-56-amd64"), Firmware: "/nonexistent"}},
 	} {
@@ -188,8 +190,15 @@ func TestModuleArchiveRefuses(t *testing.T) {
 
 func TestBuildWithoutBase(t *testing.T) {
 	_, err := Build(context.Background(), Options{Kernel: "k", Arch: "riscv64", Out: t.TempDir()})
-	if !errors.Is(err, ErrNoBase) {
-		t.Errorf("Build = %v, want %v", err, ErrNoBase)
+	if err == nil || !strings.Contains(err.Error(), `"riscv64" (have: amd64, arm64)`) {
+		t.Errorf("Build for riscv64 = %v, want the architectures that there are", err)
+	}
+	if _, err := fs.Stat(bases, "base/arm64.cpio.zst"); err == nil {
+		return
+	}
+	_, err = Build(context.Background(), Options{Kernel: "k", Arch: "arm64", Out: t.TempDir()})
+	if !errors.Is(err, ErrNoBase) || !strings.Contains(err.Error(), "`make ramdisk-arm64`") {
+		t.Errorf("Build without a base = %v, want %v and how to get one", err, ErrNoBase)
 	}
 }
 

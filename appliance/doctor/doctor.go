@@ -176,9 +176,9 @@ func (d House) ramdisk() api.Check {
 	}
 	switch {
 	case len(broken) > 0:
-		return fail(subject, "kernel or ramdisk is missing for "+strings.Join(broken, ", "), "`pxectl ramdisk build --arch "+broken[0]+"`")
+		return fail(subject, "kernel or ramdisk is missing for "+strings.Join(broken, ", "), "`pxectl ramdisk build --arch "+broken[0]+" --out "+d.Config.RamdiskDir()+"`, with a kernel and its modules (`pxectl ramdisk build --help`)")
 	case len(whole) == 0:
-		return fail(subject, "none in "+d.Config.RamdiskDir()+": machines wait in their boot program", "`pxectl ramdisk build`")
+		return fail(subject, "none in "+d.Config.RamdiskDir()+": machines wait in their boot program", "`pxectl ramdisk build --out "+d.Config.RamdiskDir()+"`, with a kernel and its modules (`pxectl ramdisk build --help`)")
 	}
 	return pass(subject, "%s", strings.Join(whole, ", "))
 }

@@ -107,6 +107,14 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 	}
 }
 
+// The next move names the folder that the appliance looks in, and where an example is.
+func TestDoctorOfARamdisk(t *testing.T) {
+	d := House{Config: config.Config{DataDir: "/data"}}
+	if got, want := d.ramdisk().Next, "`pxectl ramdisk build --out /data/ramdisk`, with a kernel and its modules (`pxectl ramdisk build --help`)"; got != want {
+		t.Errorf("next move %q, want %q", got, want)
+	}
+}
+
 func TestDoctorOfABadConfiguration(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "appliance.yaml")
 	if err := os.WriteFile(file, []byte("provisioning: {interfaces: [{name: lo}]}\ndhcp: {mode: maybe}\ntftp: {port: 0}\n"), 0o600); err != nil {

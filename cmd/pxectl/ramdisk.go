@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,10 +22,13 @@ func ramdiskCommand() *cobra.Command {
 	return cmd
 }
 
+const exampleBuild = "for example `pxectl ramdisk build --kernel kernel/boot/vmlinuz-6.1.0-56-amd64 --modules kernel/lib/modules/6.1.0-56-amd64" +
+	" --out /var/lib/pxectl/ramdisk`; --help says where these come from"
+
 func ramdiskBuildCommand() *cobra.Command {
 	var o initramfs.Options
 	cmd := &cobra.Command{
-		Use:   "build --kernel VMLINUZ --modules LIB/MODULES/VERSION --out DIR",
+		Use:   "build --kernel VMLINUZ --modules LIB/MODULES/VERSION|none --out DIR",
 		Short: "Build the ramdisk for a kernel",
 		Long: `Build puts the agent, a shell with tools, and a kernel's drivers together into the ramdisk
 that machines boot into, and writes DIR/ARCH/vmlinuz and DIR/ARCH/initrd.
@@ -35,6 +41,15 @@ Kernel and modules come from a distribution's kernel package, which need not be 
         --modules kernel/lib/modules/6.1.0-56-amd64 --out /var/lib/pxectl/ramdisk`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Kernel == "" || o.Modules == "" || o.Out == "" {
+				return usageError{usagef("give --kernel, --modules (or --modules none) and --out"), exampleBuild}
+			}
+			if initramfs.Targets[o.Arch] == "" {
+				return usagef("--arch %q: have %s", o.Arch, strings.Join(slices.Sorted(maps.Keys(initramfs.Targets)), ", "))
+			}
+			if o.Modules == "none" {
+				o.Modules = ""
+			}
 			m, err := initramfs.Build(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -50,16 +65,11 @@ Kernel and modules come from a distribution's kernel package, which need not be 
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Kernel, "kernel", "", "the kernel (vmlinuz)")
-	f.StringVar(&o.Modules, "modules", "", "folder of its modules, lib/modules/VERSION; none: the kernel has all drivers built in")
+	f.StringVar(&o.Modules, "modules", "", "folder of its modules, lib/modules/VERSION; \"none\" for a kernel that has all drivers built in")
 	f.StringVar(&o.Firmware, "firmware", "", "folder with firmware files for network cards, lib/firmware")
 	f.StringSliceVar(&o.Extra, "with", nil, "further modules, by name or by folder below kernel/ (drivers/net/ethernet/sfc/)")
 	f.StringVar(&o.Arch, "arch", runtime.GOARCH, "architecture of the machines: amd64 or arm64")
 	f.StringVar(&o.Out, "out", "", "folder to write to")
-	for _, name := range []string{"kernel", "out"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err) // a typo above
-		}
-	}
 	return cmd
 }
 
