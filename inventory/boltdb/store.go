@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -44,21 +45,25 @@ func Open(path string) (s *Store, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			s, err = nil, fmt.Errorf("open %s: the file is damaged (%v); put a copy of data_dir's pxectl.db back in its place; `pxectl serve --new-database` begins anew", path, r)
+			s, err = nil, damaged(path, fmt.Errorf("the file is damaged (%v)", r))
 		}
 	}()
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType})
+	_, system := errors.AsType[syscall.Errno](err)
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("open %s: another pxectl holds it", path)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("open %s: %w; put a copy of data_dir's pxectl.db back in its place; `pxectl serve --new-database` begins anew", path, err)
-	case err != nil:
+		return nil, &inventory.Problem{
+			Code: inventory.CodeConflict, Detail: fmt.Sprintf("open %s: another pxectl holds it", path), Err: err,
+			Hint: "`pxectl version` asks the one that runs; stop it first, or give this one another data_dir",
+		}
+	case system:
 		return nil, fmt.Errorf("open %s: %w", path, err)
+	case err != nil:
+		return nil, damaged(path, err)
 	}
 	db.MaxBatchSize = BatchSize
 	if err := checkSize(db); err != nil {
-		return nil, errors.Join(fmt.Errorf("open %s: %w; put a copy of data_dir's pxectl.db back in its place; `pxectl serve --new-database` begins anew", path, err), db.Close())
+		return nil, errors.Join(damaged(path, err), db.Close())
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketBMCs, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures, bucketStarts} {
@@ -85,6 +90,14 @@ func Open(path string) (s *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
 	return &Store{db: db}, nil
+}
+
+// damaged says what to do with a file that is no database, or not all of one.
+func damaged(path string, err error) error {
+	return &inventory.Problem{
+		Code: inventory.CodeInternal, Detail: fmt.Sprintf("open %s: %v", path, err), Err: err,
+		Hint: "put a copy of data_dir's pxectl.db back in its place; if there is none, move " + path + " away and begin anew with `pxectl serve --new-database`",
+	}
 }
 
 // Owner says to which keys the database belongs, "" for one that belongs to none yet. used says that

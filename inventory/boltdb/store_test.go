@@ -264,12 +264,13 @@ func TestDamagedFilesAreErrorsThatSaySo(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"text":      []byte("this is not a database"),
 		"truncated": raw[:2*os.Getpagesize()],
+		"short":     raw[:5000],
 		"zeroed":    make([]byte, len(raw)),
 	} {
 		if s, err := Open(write(name, b)); err == nil {
 			s.Close()
 			t.Errorf("%s file opened without an error", name)
-		} else if !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "serve --new-database") {
+		} else if hint := inventory.AsProblem(err).Hint; !strings.Contains(err.Error(), name) || !strings.Contains(hint, name+" away and begin anew with `pxectl serve --new-database`") {
 			t.Errorf("%s file: %v, want the path and the next move", name, err)
 		}
 	}
@@ -286,7 +287,7 @@ func TestDamagedFilesAreErrorsThatSaySo(t *testing.T) {
 func TestASecondOpenIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	open(t, path)
-	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "another pxectl") {
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "another pxectl") || inventory.AsProblem(err).Hint == "" {
 		t.Errorf("second open: %v, want the reason", err)
 	}
 }
