@@ -11,8 +11,8 @@ import (
 // PerTransaction is how many events one transaction writes at most. It bounds how long another writer waits.
 const PerTransaction = 50
 
-// Strangers choose what is in an event. These bound its text, a datum, and a datum of several lines: the log
-// of a failed order, and a console's output.
+// Strangers choose the content of events. These bound an event's text, a datum, and a datum of several lines:
+// the log of a failed order, and a console's output.
 const (
 	maxText  = 1 << 10
 	maxDatum = 512

@@ -9,26 +9,27 @@ import (
 )
 
 // A machine that loops through its boot for days causes the same few events again and again. Each is stored
-// once, with a count, so that they do not push out what happened before. An event of the machine's worker (a
-// state, a step, a proof) ends a row of repeats, so the packets of the next boot are events of their own.
+// once, with a count, so that they do not push out what happened before. Only events since the last one of
+// the machine's worker (a state, a step, a proof) are repeated: the packets of the next boot count anew.
 const (
-	maxRepeatOwners = 4096 // past it, as in a flood of invented MACs, all rows begin anew
+	maxRepeatOwners = 4096 // past it, as in a flood of invented MACs, all counts begin anew
 	maxRepeatKeys   = 64   // of one owner; a boot has fewer
 	maxRepeatsAll   = 32 << 10
 )
 
 type repeats struct {
 	mu     sync.Mutex
-	owners map[string]*row
-	all    int // number of repeats of all owners
+	owners map[string]*ownerRepeats
+	total  int // of all owners
 }
 
-// A row is the events of one owner (a machine, or the MAC of a stranger) since its worker last wrote one.
-type row struct {
-	bar    uint64 // number of the worker's last event
-	events map[sameness]repeat
+// ownerRepeats are the events of one owner (a machine, or the MAC of a stranger) since its worker last wrote one.
+type ownerRepeats struct {
+	workerSeq uint64 // number of the worker's last event
+	events    map[repeatKey]repeat
 }
 
+// A repeat is an event in the store, and how often it has happened.
 type repeat struct {
 	seq   uint64
 	count int
@@ -42,109 +43,110 @@ func (r repeat) with(e inventory.Event) inventory.Event {
 	return e
 }
 
-func owned(e *inventory.Event) string {
+// owner is the machine of an event, or the MAC of a stranger.
+func owner(e *inventory.Event) string {
 	if e.Machine != "" {
 		return string(e.Machine)
 	}
 	return string(e.MAC)
 }
 
-// A sameness is what two events have in common when one repeats the other.
-type sameness struct {
+// A repeatKey is equal for two events when one repeats the other.
+type repeatKey struct {
 	kind                                   inventory.EventKind
 	mac, actor, text, iface, client, order string
-	wire                                   bool // the store has a quota for each of both
+	wire                                   bool // the store has a quota for either
 }
 
-func samenessOf(e *inventory.Event) sameness {
-	return sameness{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data[inventory.DataInterface], e.Data[inventory.DataClient], e.Data[inventory.DataOrder], e.Wire}
+func repeatKeyOf(e *inventory.Event) repeatKey {
+	return repeatKey{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data[inventory.DataInterface], e.Data[inventory.DataClient], e.Data[inventory.DataOrder], e.Wire}
 }
 
 func (r *repeats) find(e *inventory.Event) (repeat, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o := r.owners[owned(e)]
+	o := r.owners[owner(e)]
 	if o == nil {
 		return repeat{}, false
 	}
-	before, ok := o.events[samenessOf(e)]
-	return before, ok && before.seq > o.bar
+	before, ok := o.events[repeatKeyOf(e)]
+	return before, ok && before.seq > o.workerSeq
 }
 
 // keep remembers an event that is on disk.
 func (r *repeats) keep(e *inventory.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.all >= maxRepeatsAll {
-		r.owners, r.all = nil, 0
+	if r.total >= maxRepeatsAll {
+		r.owners, r.total = nil, 0
 	}
-	o, same := r.rowLocked(owned(e)), samenessOf(e)
+	o, key := r.ownerLocked(owner(e)), repeatKeyOf(e)
 	if len(o.events) >= maxRepeatKeys {
 		r.forgetLocked(o)
 	}
 	if o.events == nil {
-		o.events = map[sameness]repeat{}
+		o.events = map[repeatKey]repeat{}
 	}
-	if _, again := o.events[same]; !again {
-		r.all++
+	if _, again := o.events[key]; !again {
+		r.total++
 	}
-	o.events[same] = repeat{e.Seq, max(e.Count, 1), first(*e)}
+	o.events[key] = repeat{e.Seq, max(e.Count, 1), first(*e)}
 }
 
-func (r *repeats) forgetLocked(o *row) {
-	r.all -= len(o.events)
+func (r *repeats) forgetLocked(o *ownerRepeats) {
+	r.total -= len(o.events)
 	o.events = nil
 }
 
-// bar ends the owner's row with the event of that number.
-func (r *repeats) bar(owner string, seq uint64) {
+// restart begins the owner's counts anew, after the event of its worker with that number.
+func (r *repeats) restart(owner string, seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o := r.rowLocked(owner)
-	o.bar = max(o.bar, seq)
+	o := r.ownerLocked(owner)
+	o.workerSeq = max(o.workerSeq, seq)
 	r.forgetLocked(o)
 }
 
-func (r *repeats) rowLocked(owner string) *row {
+func (r *repeats) ownerLocked(owner string) *ownerRepeats {
 	o := r.owners[owner]
 	if o == nil {
 		if r.owners == nil || len(r.owners) >= maxRepeatOwners {
-			r.owners, r.all = map[string]*row{}, 0
+			r.owners, r.total = map[string]*ownerRepeats{}, 0
 		}
-		o = &row{}
+		o = &ownerRepeats{}
 		r.owners[owner] = o
 	}
 	return o
 }
 
-// merge makes one event of those in a batch that repeat each other. It stands where the last of them stood.
+// merge makes one event of those in a batch that repeat each other, in the place of the last.
 func merge(batch []inventory.Event) []inventory.Event {
 	type key struct {
 		owner string
-		sameness
+		repeatKey
 	}
 	at := make(map[key]int, len(batch))
-	gone := make([]bool, len(batch))
+	merged := make([]bool, len(batch)) // into a later one
 	for i := range batch {
 		e := &batch[i]
-		k := key{owned(e), samenessOf(e)}
+		k := key{owner(e), repeatKeyOf(e)}
 		if j, ok := at[k]; ok {
 			b := batch[j]
 			*e = repeat{count: max(b.Count, 1), since: first(b)}.with(*e)
-			gone[j] = true
+			merged[j] = true
 		}
 		at[k] = i
 	}
 	out := make([]inventory.Event, 0, len(at))
 	for i := range batch {
-		if !gone[i] {
+		if !merged[i] {
 			out = append(out, batch[i])
 		}
 	}
 	return slices.Clip(out)
 }
 
-// first is when an event was seen first.
+// first is the time of an event's first occurrence.
 func first(e inventory.Event) time.Time {
 	if e.Since.IsZero() {
 		return e.At

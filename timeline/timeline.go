@@ -106,7 +106,7 @@ func (t *Timeline) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			err := t.commit(ctx)
-			if err != nil && !t.failing { // once, and not five times a second
+			if err != nil && !t.failing { // log it once, not five times a second
 				t.log.Error("write the timeline; what is not written is kept and tried again", "err", err)
 			}
 			t.failing = err != nil
@@ -169,7 +169,7 @@ func (t *Timeline) gather() {
 	}
 }
 
-// next takes what is due, in the order in which it was seen.
+// next takes the events that are due, in the order in which they were seen.
 func (t *Timeline) next() []inventory.Event {
 	batch := t.take()
 	t.gather() // after take: a MAC can have become a machine's in between
@@ -178,11 +178,11 @@ func (t *Timeline) next() []inventory.Event {
 		t.wrote = t.now()
 	}
 	t.waiting = slices.DeleteFunc(t.waiting, func(e inventory.Event) bool {
-		goes := due || t.ownerOf(e) != "" // a machine's by now
-		if goes {
+		now := due || t.ownerOf(e) != "" // its MAC may be a machine's by now
+		if now {
 			batch = append(batch, e)
 		}
-		return goes
+		return now
 	})
 	slices.SortStableFunc(batch, func(a, b inventory.Event) int { return a.At.Compare(b.At) })
 	return batch
@@ -251,8 +251,9 @@ func (t *Timeline) take() []inventory.Event {
 	return batch
 }
 
-// EndRepeats ends a machine's row of repeats with the event of that number, which its worker has written.
-func (t *Timeline) EndRepeats(id inventory.MachineID, seq uint64) { t.repeats.bar(string(id), seq) }
+// EndRepeats says that a machine's worker has written the event with that number. What repeats an earlier
+// event is stored as an event of its own from then on.
+func (t *Timeline) EndRepeats(id inventory.MachineID, seq uint64) { t.repeats.restart(string(id), seq) }
 
 // Wrote wakes those who wait for events up to seq, which are in the store.
 func (t *Timeline) Wrote(seq uint64) {

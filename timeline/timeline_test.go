@@ -14,8 +14,9 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// A recorder over a store of its own. It is driven by hand: commit is what its loop does five times a second.
-func newRecorder(t *testing.T) (*Timeline, *boltdb.Store) {
+// newTimeline returns a timeline with a store of its own. Nothing runs it: tests call commit, as Run does five
+// times a second.
+func newTimeline(t *testing.T) (*Timeline, *boltdb.Store) {
 	t.Helper()
 	store, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
 	if err != nil {
@@ -39,7 +40,7 @@ func commit(t *testing.T, tl *Timeline) {
 
 // Events that are dropped are told of once a minute, and once more at the stop: floods go on for days.
 func TestDroppedEventsAreSaidOnceAMinute(t *testing.T) {
-	tl, _ := newRecorder(t)
+	tl, _ := newTimeline(t)
 	var log bytes.Buffer
 	tl.log = slog.New(slog.NewTextHandler(&log, nil))
 	now := noon
@@ -61,8 +62,8 @@ func TestDroppedEventsAreSaidOnceAMinute(t *testing.T) {
 	}
 }
 
-// story is what the store tells, a line each.
-func story(t *testing.T, store *boltdb.Store) string {
+// stored lists the texts of the events in the store, with their counts.
+func stored(t *testing.T, store *boltdb.Store) string {
 	t.Helper()
 	var out []string
 	err := store.View(func(tx *boltdb.Tx) error {
@@ -111,7 +112,7 @@ func TestRepeatsAreCountedAndNotKept(t *testing.T) {
 	} {
 		for _, batches := range []string{"in one commit", "in a commit each"} {
 			t.Run(name+" "+batches, func(t *testing.T) {
-				tl, store := newRecorder(t)
+				tl, store := newTimeline(t)
 				for _, e := range c.noted {
 					tl.Note(e)
 					if batches == "in a commit each" {
@@ -119,8 +120,8 @@ func TestRepeatsAreCountedAndNotKept(t *testing.T) {
 					}
 				}
 				commit(t, tl)
-				if got := story(t, store); got != c.want {
-					t.Errorf("the store tells %q, want %q", got, c.want)
+				if got := stored(t, store); got != c.want {
+					t.Errorf("the store has %q, want %q", got, c.want)
 				}
 			})
 		}
@@ -129,7 +130,7 @@ func TestRepeatsAreCountedAndNotKept(t *testing.T) {
 
 // Days of a boot loop cost three events, and what happened before is still there.
 func TestALoopPushesNothingOut(t *testing.T) {
-	tl, store := newRecorder(t)
+	tl, store := newTimeline(t)
 	tl.Note(packet(testMAC, 0, "what went wrong"))
 	for i := range 3 * boltdb.PerMachine {
 		tl.Note(packet(testMAC, i, []string{"DISCOVER", "REQUEST", "snponly.efi: no such file"}[i%3]))
@@ -138,14 +139,14 @@ func TestALoopPushesNothingOut(t *testing.T) {
 		}
 	}
 	commit(t, tl)
-	if got, want := story(t, store), "what went wrong; DISCOVER ×2000 in 1h39m57s; REQUEST ×2000 in 1h39m57s; snponly.efi: no such file ×2000 in 1h39m57s"; got != want {
-		t.Errorf("the store tells %q, want %q", got, want)
+	if got, want := stored(t, store), "what went wrong; DISCOVER ×2000 in 1h39m57s; REQUEST ×2000 in 1h39m57s; snponly.efi: no such file ×2000 in 1h39m57s"; got != want {
+		t.Errorf("the store has %q, want %q", got, want)
 	}
 }
 
 // What the worker writes between two boots keeps their packets apart.
 func TestTheNextBootStandsForItself(t *testing.T) {
-	tl, store := newRecorder(t)
+	tl, store := newTimeline(t)
 	tl.Note(packet(testMAC, 0, "DISCOVER"))
 	commit(t, tl)
 	proof := inventory.Event{Machine: "m-1", Kind: inventory.KindAgent, Text: "registered"}
@@ -157,13 +158,13 @@ func TestTheNextBootStandsForItself(t *testing.T) {
 		tl.Note(packet(testMAC, 60+i, "DISCOVER"))
 		commit(t, tl)
 	}
-	if got, want := story(t, store), "DISCOVER; registered; DISCOVER ×2 in 1s"; got != want {
-		t.Errorf("the store tells %q, want %q", got, want)
+	if got, want := stored(t, store), "DISCOVER; registered; DISCOVER ×2 in 1s"; got != want {
+		t.Errorf("the store has %q, want %q", got, want)
 	}
 }
 
 func TestACommitThatFailsLosesNothing(t *testing.T) {
-	tl, store := newRecorder(t)
+	tl, store := newTimeline(t)
 	tl.Note(packet(testMAC, 0, "DISCOVER"))
 	commit(t, tl)
 	good := tl.store
@@ -183,14 +184,14 @@ func TestACommitThatFailsLosesNothing(t *testing.T) {
 	}
 	tl.store = good
 	commit(t, tl)
-	if got, want := story(t, store), "REQUEST ×2 in 2s; DISCOVER ×4 in 5s"; got != want {
-		t.Errorf("the store tells %q, want %q", got, want)
+	if got, want := stored(t, store), "REQUEST ×2 in 2s; DISCOVER ×4 in 5s"; got != want {
+		t.Errorf("the store has %q, want %q", got, want)
 	}
 }
 
 // The memory of repeats is bounded, whatever a flood invents.
 func TestAFloodOfStrangersIsBounded(t *testing.T) {
-	tl, _ := newRecorder(t)
+	tl, _ := newTimeline(t)
 	for i := range 3 * maxRepeatOwners {
 		e := packet(inventory.MAC(fmt.Sprintf("52:54:01:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, "DISCOVER")
 		e.Seq = uint64(i)
@@ -204,7 +205,7 @@ func TestAFloodOfStrangersIsBounded(t *testing.T) {
 		t.Errorf("%d owners are remembered, want at most %d", n, maxRepeatOwners)
 	}
 	if n := len(tl.repeats.owners[string(testMAC)].events); n > maxRepeatKeys {
-		t.Errorf("%d sayings of one owner are remembered, want at most %d", n, maxRepeatKeys)
+		t.Errorf("%d events of one owner are remembered, want at most %d", n, maxRepeatKeys)
 	}
 	tl.Note(inventory.Event{MAC: testMAC, Text: strings.Repeat("é", maxText), Data: map[string]string{"path": strings.Repeat("x", 10*maxDatum), "a": "b"}})
 	got := <-tl.queue
@@ -218,10 +219,9 @@ func strangerSays(i int, text string) inventory.Event {
 	return packet(inventory.MAC(fmt.Sprintf("52:54:02:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, text)
 }
 
-// What a flood of strangers says is written once a second, the newest of it, and it displaces no machine's
-// packet.
+// Packets of many strangers are written once a second, and only the newest. They displace no machine's packet.
 func TestAFloodOfStrangersWaits(t *testing.T) {
-	tl, store := newRecorder(t)
+	tl, store := newTimeline(t)
 	tl.now = func() time.Time { return noon }
 	tl.wrote = noon
 	const n = 3 * strangersKept
@@ -232,12 +232,12 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 		tl.Note(packet(testMAC, i, fmt.Sprint("REQUEST ", i)))
 	}
 	commit(t, tl)
-	if got := strings.Split(story(t, store), "; "); len(got) != batchSize || got[0] != "REQUEST 0" {
+	if got := strings.Split(stored(t, store), "; "); len(got) != batchSize || got[0] != "REQUEST 0" {
 		t.Errorf("at the first tick %d events are in the store, beginning with %q; want the %d of the machine", len(got), got[0], batchSize)
 	}
 	tl.now = func() time.Time { return noon.Add(strangersEvery) }
 	commit(t, tl)
-	got := strings.Split(story(t, store), "; ")[batchSize:]
+	got := strings.Split(stored(t, store), "; ")[batchSize:]
 	if first := fmt.Sprint("DISCOVER ", n-strangersKept); len(got) != strangersKept || got[0] != first {
 		t.Errorf("a second later %d events of strangers are in the store, beginning with %q; want %d from %q on", len(got), got[0], strangersKept, first)
 	}
@@ -248,7 +248,7 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 
 // A store that cannot be written costs no stranger that would have been written.
 func TestStrangersOutliveABrokenStore(t *testing.T) {
-	tl, store := newRecorder(t)
+	tl, store := newTimeline(t)
 	broken, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 	commit(t, tl)
 	tl.wrote = time.Time{} // a second later
 	commit(t, tl)
-	got := strings.Split(story(t, store), "; ")
+	got := strings.Split(stored(t, store), "; ")
 	// What was being written when it broke, and the newest since.
 	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+2*strangersKept || got[0] != "REQUEST" || got[len(got)-1] != last || tl.Dropped() != 0 {
 		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and %d up to %q", len(got), got[0], got[len(got)-1], tl.Dropped(), 2*strangersKept, last)
@@ -278,7 +278,7 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 }
 
 func TestOneStrangerPushesNobodyOut(t *testing.T) {
-	tl, store := newRecorder(t)
+	tl, store := newTimeline(t)
 	tl.now = func() time.Time { return noon }
 	tl.wrote = noon
 	tl.Note(strangerSays(1, "DISCOVER"))
@@ -287,14 +287,14 @@ func TestOneStrangerPushesNobodyOut(t *testing.T) {
 	}
 	tl.Note(strangerSays(2, "REQUEST"))
 	commit(t, tl)
-	if got, want := story(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST", 2*strangersKept); got != want {
-		t.Errorf("the store tells %q, want %q", got, want)
+	if got, want := stored(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST", 2*strangersKept); got != want {
+		t.Errorf("the store has %q, want %q", got, want)
 	}
 }
 
 // A stranger that becomes a machine in the middle of a flood has its packets in their order.
 func TestAStrangerThatBecomesAMachine(t *testing.T) {
-	tl, store := newRecorder(t)
+	tl, store := newTimeline(t)
 	owner := tl.owner
 	tl.owner = func(inventory.MAC) inventory.MachineID { return "" }
 	tl.now = func() time.Time { return noon }
@@ -307,8 +307,8 @@ func TestAStrangerThatBecomesAMachine(t *testing.T) {
 	tl.owner = owner
 	tl.Note(packet(testMAC, 1, "REQUEST"))
 	commit(t, tl)
-	if got, want := story(t, store), "DISCOVER; REQUEST"; got != want {
-		t.Errorf("the store tells %q, want %q", got, want)
+	if got, want := stored(t, store), "DISCOVER; REQUEST"; got != want {
+		t.Errorf("the store has %q, want %q", got, want)
 	}
 }
 
@@ -364,7 +364,7 @@ func TestEventsOfATransaction(t *testing.T) {
 // An event over which the timeline panics is dropped and counted; those that come later are written.
 func TestAnEventOverWhichTheTimelinePanics(t *testing.T) {
 	const evil = inventory.MAC("52:54:00:00:00:66")
-	tl, store := newRecorder(t)
+	tl, store := newTimeline(t)
 	armed := false
 	tl.owner = func(mac inventory.MAC) inventory.MachineID {
 		if armed && mac == evil {
@@ -379,7 +379,7 @@ func TestAnEventOverWhichTheTimelinePanics(t *testing.T) {
 	}
 	tl.Note(packet(testMAC, 1, "REQUEST"))
 	commit(t, tl)
-	if got := story(t, store); got != "REQUEST" || tl.Dropped() != 1 {
-		t.Errorf("the timeline tells %q, %d dropped; want REQUEST, 1", got, tl.Dropped())
+	if got := stored(t, store); got != "REQUEST" || tl.Dropped() != 1 {
+		t.Errorf("the store has %q, %d dropped; want REQUEST, 1", got, tl.Dropped())
 	}
 }
