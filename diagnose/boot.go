@@ -12,8 +12,8 @@ import (
 	"github.com/pxectl/pxectl/ipxe"
 )
 
-// How long each stretch of a boot may be silent before that is worth a word. The longest that were measured
-// are a third of it.
+// How long each part of a boot may be silent before a diagnosis says so: three times the longest that was
+// measured.
 const (
 	firmwareStarts = 3 * time.Minute // power-on to the first DHCP; large servers need more, and `why` says so
 	firmwareAsks   = 15 * time.Second
@@ -22,30 +22,30 @@ const (
 	systemStarts   = 2 * time.Minute // of a deployed system, to its call home
 )
 
-// A boot is what is known of a machine that should boot from the network.
+// A boot is a machine that should boot from the network, and the moment of the diagnosis.
 type boot struct {
 	m       inventory.Machine
 	now     time.Time
 	started time.Time // when we switched it on; zero when we did not
 }
 
-// A breakdown is where a boot stopped.
+// A breakdown says where a boot stopped.
 type breakdown struct {
 	stage, next string
 	decisive    *inventory.Event
 	underWay    bool // it may go on by itself
 }
 
-func going(stage string) breakdown { return breakdown{stage: stage, next: "wait", underWay: true} }
+func inProgress(stage string) breakdown { return breakdown{stage: stage, next: "wait", underWay: true} }
 
-// stopped tells how far the network boot came since a moment. A boot that has just begun anew says less than
-// the one before it.
+// stopped says how far the network boot came since a moment. When the last boot has just begun, it describes
+// the one before it, which shows more.
 func (b boot) stopped(events []inventory.Event, from time.Time) breakdown {
 	all := traces(events, from)
 	last := b.where(&all[len(all)-1])
 	if len(all) > 1 && last.underWay {
 		if t := &all[len(all)-2]; t.agent == nil && (t.script == nil || t.script.Data[inventory.DataAction] != string(ipxe.Local)) {
-			before := b.at(t.last.Add(time.Hour)).where(t) // as if it had been waited for
+			before := b.at(t.last.Add(time.Hour)).where(t) // an hour later: it no longer counts as under way
 			before.stage += fmt.Sprintf("; it began another boot %s ago", b.ago(all[len(all)-1].last))
 			return before
 		}
@@ -60,7 +60,7 @@ func (b boot) at(now time.Time) boot {
 
 func (b boot) ago(t time.Time) string { return b.now.Sub(t).Round(time.Second).String() }
 
-// console is the advice to look at the machine's console, with the command where there is one.
+// console advises to look at the machine's console, with the command if it has a BMC.
 func (b boot) console() string {
 	if b.m.BMC.Address == "" {
 		return "look at its console"
@@ -68,24 +68,25 @@ func (b boot) console() string {
 	return "look at its console: `pxectl console " + b.m.Name + "`"
 }
 
-// quiet says that the machine gave no sign for that long.
+// quiet says whether the machine has sent nothing for that long.
 func (b boot) quiet(t *trace, d time.Duration) bool { return b.now.Sub(t.last) >= d }
 
-// where tells how far one boot came, and what its console says of that.
+// where says how far one boot came, and adds its console's complaints.
 func (b boot) where(t *trace) breakdown {
-	br := b.link(t)
+	br := b.onWire(t)
 	if t.agent != nil || t.refused != nil {
 		return br
 	}
-	br = b.complained(t, br)
-	if t.deaf != nil && strings.Contains(br.next, "`pxectl console ") {
-		br.next += " (when pxectl listened: " + t.deaf.Data[inventory.DataAbsent] + ")"
+	br = b.withComplaints(t, br)
+	if t.noConsole != nil && strings.Contains(br.next, "`pxectl console ") {
+		br.next += " (when pxectl listened: " + t.noConsole.Data[inventory.DataAbsent] + ")"
 	}
 	return br
 }
 
-// link tells how far one boot came on the wire, from its end to its beginning: the last link that held decides.
-func (b boot) link(t *trace) breakdown {
+// onWire says how far one boot came on the wire. It looks from a boot's end to its beginning: the last part
+// that succeeded decides.
+func (b boot) onWire(t *trace) breakdown {
 	switch {
 	case t.empty():
 		return b.unseen(t)
@@ -103,21 +104,21 @@ func (b boot) link(t *trace) breakdown {
 	return b.asking(t)
 }
 
-// unseen is about a machine of which nothing came.
+// unseen is about a machine that has sent nothing.
 func (b boot) unseen(t *trace) breakdown {
 	cable := "is network boot first in its boot order, and is the cable of that card in the provisioning network?"
 	switch p := b.m.Power; {
-	case t.foreign != nil:
-		name := t.foreign.Data[inventory.DataInterface]
+	case t.elsewhere != nil:
+		name := t.elsewhere.Data[inventory.DataInterface]
 		return breakdown{
 			stage:    "its requests arrive on " + name + ", which is not a provisioning interface",
 			next:     "add " + name + " to provisioning.interfaces in appliance.yaml, or plug the machine into the provisioning network",
-			decisive: t.foreign,
+			decisive: t.elsewhere,
 		}
-	case t.rival != nil || t.lease != nil:
-		ev := t.rival
+	case t.otherBoot != nil || t.otherLease != nil:
+		ev := t.otherBoot
 		if ev == nil {
-			ev = t.lease
+			ev = t.otherLease
 		}
 		return breakdown{
 			stage:    "the DHCP server " + ev.Data[inventory.DataServer] + " answers it, and its own requests do not reach us",
@@ -125,7 +126,7 @@ func (b boot) unseen(t *trace) breakdown {
 			decisive: ev,
 		}
 	case !b.started.IsZero() && b.now.Sub(b.started) < firmwareStarts:
-		return going(fmt.Sprintf("it was switched on %s ago and nothing was seen of it yet, which is normal while its firmware starts", b.ago(b.started)))
+		return inProgress(fmt.Sprintf("it was switched on %s ago and nothing was seen of it yet, which is normal while its firmware starts", b.ago(b.started)))
 	case p.Known && !p.On:
 		return breakdown{stage: fmt.Sprintf("its BMC says that it is off (read %s ago)", b.ago(p.ObservedAt)), next: "`pxectl power on " + b.m.Name + "`"}
 	case p.Known:
@@ -141,62 +142,62 @@ func (b boot) unseen(t *trace) breakdown {
 func (b boot) asking(t *trace) breakdown {
 	switch {
 	case !b.quiet(t, firmwareAsks):
-		return going("it asked by DHCP " + b.ago(t.last) + " ago")
-	case t.rival != nil && (t.offered != nil || t.told != nil):
-		server := t.rival.Data[inventory.DataServer]
+		return inProgress("it asked by DHCP " + b.ago(t.last) + " ago")
+	case t.otherBoot != nil && (t.offered != nil || t.bootReply != nil):
+		server := t.otherBoot.Data[inventory.DataServer]
 		return breakdown{
-			stage:    fmt.Sprintf("another DHCP server, %s, told it to boot %q, and it never came to us for ours", server, t.rival.Data[inventory.DataBoot]),
+			stage:    fmt.Sprintf("another DHCP server, %s, told it to boot %q, and it never asked us for our boot program", server, t.otherBoot.Data[inventory.DataBoot]),
 			next:     "take the boot options (66, 67, next-server) out of " + server + ", at least for this machine",
-			decisive: t.rival,
+			decisive: t.otherBoot,
 		}
-	case (t.offered != nil || t.told != nil && t.told.Data[inventory.DataPort] == "67") && t.took == nil:
+	case (t.offered != nil || t.bootReply != nil && t.bootReply.Data[inventory.DataPort] == "67") && t.request == nil:
 		return breakdown{
 			stage:    "it has our offer and took no address: no DHCP server gave it one",
 			next:     "does the DHCP server of this network run, with free addresses? `pxectl doctor` names those that were heard",
-			decisive: cmp.Or(t.offered, t.told),
+			decisive: cmp.Or(t.offered, t.bootReply),
 		}
-	case t.told != nil && strings.HasPrefix(t.told.Data[inventory.DataBoot], "http"):
+	case t.bootReply != nil && strings.HasPrefix(t.bootReply.Data[inventory.DataBoot], "http"):
 		return breakdown{
-			stage:    "it was told to load " + bare(t.told.Data[inventory.DataBoot]) + ", and no request for it came",
+			stage:    "it was told to load " + withoutQuery(t.bootReply.Data[inventory.DataBoot]) + ", and no request for it came",
 			next:     "let the HTTP port (http.port, TCP 8080 by default) in; has it got an address from the DHCP server?",
-			decisive: t.told,
+			decisive: t.bootReply,
 		}
-	case t.told != nil:
+	case t.bootReply != nil:
 		return breakdown{
-			stage:    "it was told on port 4011 to fetch " + t.told.Data[inventory.DataBoot] + ", and no TFTP request for it came",
+			stage:    "it was told on port 4011 to fetch " + t.bootReply.Data[inventory.DataBoot] + ", and no TFTP request for it came",
 			next:     "let UDP 69 in, and " + b.console(),
-			decisive: t.told,
+			decisive: t.bootReply,
 		}
 	case t.offered != nil:
-		server := cmp.Or(t.took.Data[inventory.DataSelected], "its DHCP server")
+		server := cmp.Or(t.request.Data[inventory.DataSelected], "its DHCP server")
 		return breakdown{
 			stage: "it has our offer and an address from " + server + ", and neither a request on port 4011 nor one by TFTP came",
 			next: "let UDP 4011 and 69 in; or " + server + " told it to boot something else, in an answer that was not broadcast: " +
 				b.console(),
 			decisive: t.offered,
 		}
-	case t.unheard != nil:
-		return b.unanswered(t.unheard)
+	case t.unanswered != nil:
+		return b.unanswered(t.unanswered)
 	}
-	return breakdown{stage: "it took an address and did not ask what to boot", next: "is network boot what it does?", decisive: t.took}
+	return breakdown{stage: "it took an address and did not ask what to boot", next: "is network boot on in its firmware?", decisive: t.request}
 }
 
-// unanswered is about a machine whose request we left without an answer, or without a boot program in it.
+// unanswered is about a machine whose request we did not answer, or answered without a boot program.
 func (b boot) unanswered(ev *inventory.Event) breakdown {
 	code := dhcpd.Code(ev.Data[inventory.DataReason])
 	if code == dhcpd.CodeProbing {
-		return going("it asked by DHCP, and whether its address is free is being asked by ARP")
+		return inProgress("it asked by DHCP, and the appliance asks by ARP whether its address is free")
 	}
 	br := breakdown{stage: "it asked by DHCP and got no answer: " + cmp.Or(ev.Data[inventory.DataWhy], ev.Text), decisive: ev}
 	if ev.Data[inventory.DataAnswer] != "" {
-		br.stage = "it asked by DHCP and got an address and nothing to boot: there is no boot program for what it says it is"
+		br.stage = "it asked by DHCP and got an address and nothing to boot: there is no boot program for the architecture that it names"
 	}
 	const another = "choose another boot mode in its firmware: BIOS or 64-bit UEFI, PXE or HTTP over IPv4"
 	switch code {
 	case dhcpd.CodeLeftAlone:
 		br.next = "`pxectl machine add NAME --mac " + string(ev.MAC) + "`, or discovery.policy: approve, if it should boot from here"
 		if b.m.ID != "" {
-			br.next = "it is known, so there is no boot program for what it says it is, or `boot` in appliance.yaml silences it; " + another
+			br.next = "it is known, so there is no boot program for the architecture that it names, or `boot` in appliance.yaml silences it; " + another
 		}
 	case dhcpd.CodeNoFree:
 		br.next = "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; or widen dhcp.server.subnets[].pools"
@@ -245,17 +246,17 @@ func (b boot) transferring(t *trace) breakdown {
 	switch result(t.tftp) {
 	case inventory.TFTPMissing:
 		br.stage, br.next = fmt.Sprintf("it asked by TFTP for %q, which is not ours", file), "who told it that name? `pxectl doctor` names other DHCP servers with boot options"
-		if t.rival != nil {
-			br.next = "take the boot options (66, 67, next-server) out of " + t.rival.Data[inventory.DataServer] + ", which names that file"
+		if t.otherBoot != nil {
+			br.next = "take the boot options (66, 67, next-server) out of " + t.otherBoot.Data[inventory.DataServer] + ", which names that file"
 		}
 	case inventory.TFTPMalformed:
-		br.stage, br.next = "what it sent to the TFTP port is no request ("+t.tftp.Text+")", "look at it with `tcpdump -nX udp port 69`; another boot mode in its firmware may do; "+b.console()
+		br.stage, br.next = "it sent no valid request to the TFTP port ("+t.tftp.Text+")", "look at it with `tcpdump -nX udp port 69`; another boot mode in its firmware may do; "+b.console()
 	case inventory.TFTPStalled:
 		br.stage = fmt.Sprintf("it asked for %s by TFTP, and the transfer stalls", file)
 		br.next = "full-size frames get lost on the way: compare the MTU of all bridges, VLANs and switch ports with 1500; then a firewall between, then the cable"
 	case inventory.TFTPSize, inventory.TFTPSent:
 		if !b.quiet(t, firmwareAsks) {
-			return going("it is about to fetch " + file + " by TFTP")
+			return inProgress("it is about to fetch " + file + " by TFTP")
 		}
 		br.stage, br.next = "it asked by TFTP for "+file+" and went no further", b.console()
 	default:
@@ -264,15 +265,15 @@ func (b boot) transferring(t *trace) breakdown {
 	return br
 }
 
-// loaded is about a machine that has a boot program, which has not asked for its script.
+// loaded is about a machine that has fetched a boot program. The program has not asked for its script.
 func (b boot) loaded(t *trace) breakdown {
 	name := t.program.Data[inventory.DataFile]
 	if name == "" {
-		name = bare(t.program.Data[inventory.DataPath])
+		name = withoutQuery(t.program.Data[inventory.DataPath])
 	}
 	switch {
 	case !b.quiet(t, programStarts):
-		return going("it fetched " + name + " " + b.ago(t.last) + " ago")
+		return inProgress("it fetched " + name + " " + b.ago(t.last) + " ago")
 	case t.ipxe != nil:
 		return breakdown{
 			stage: name + " runs and asked by DHCP, and no request for its script came", decisive: t.ipxe,
@@ -286,7 +287,7 @@ func (b boot) loaded(t *trace) breakdown {
 	return breakdown{stage: "it fetched " + name + " whole, and that never asked for its script", decisive: t.program, next: next + b.console()}
 }
 
-// scripted is about a machine that has its script and no agent.
+// scripted is about a machine that has fetched its script. Its agent has not called.
 func (b boot) scripted(t *trace) breakdown {
 	console := b.console()
 	br := breakdown{decisive: t.script}
@@ -295,18 +296,18 @@ func (b boot) scripted(t *trace) breakdown {
 		br.stage, br.next = "its script sent it to its own disk ("+reason+")", "nothing, if it should; else `pxectl deploy` or `pxectl machine approve` it"
 	case t.script.Data[inventory.DataAction] == string(ipxe.Wait):
 		br.stage, br.next = "it waits in its boot program: "+reason, "`pxectl ramdisk build`; it goes on by itself"
-	case t.cut != nil:
-		br.decisive = t.cut
-		br.stage = fmt.Sprintf("its download of %s was cut off after %s of %s bytes", t.cut.Data[inventory.DataPath], cmp.Or(t.cut.Data[inventory.DataBytes], "0"), t.cut.Data[inventory.DataWant])
+	case t.cutOff != nil:
+		br.decisive = t.cutOff
+		br.stage = fmt.Sprintf("its download of %s was cut off after %s of %s bytes", t.cutOff.Data[inventory.DataPath], cmp.Or(t.cutOff.Data[inventory.DataBytes], "0"), t.cutOff.Data[inventory.DataWant])
 		br.next = "packets get lost: compare the MTU of all bridges, VLANs and switch ports with 1500, then the cable; " + console
 	case t.kernel == nil && !b.quiet(t, programStarts), t.initrd == nil && t.kernel != nil && !b.quiet(t, kernelStarts):
-		return going("it asked for its script " + b.ago(t.script.At) + " ago and loads the ramdisk")
+		return inProgress("it asked for its script " + b.ago(t.script.At) + " ago and loads the ramdisk")
 	case t.kernel == nil:
 		br.stage, br.next = "it has its script and fetched no kernel", console
 	case t.initrd == nil:
 		br.stage, br.next, br.decisive = "it has the kernel and fetched no ramdisk", console, t.kernel
 	case !b.quiet(t, kernelStarts):
-		return going("it has kernel and ramdisk since " + b.ago(t.initrd.At) + ", and its agent has not called yet")
+		return inProgress("it has kernel and ramdisk since " + b.ago(t.initrd.At) + ", and its agent has not called yet")
 	case t.system != nil:
 		br.stage, br.decisive = "it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called", t.system
 		br.next = "let the agents' port (TCP 8443) in; " + console
@@ -317,7 +318,7 @@ func (b boot) scripted(t *trace) breakdown {
 	return br
 }
 
-// card names the network card that was booted from, as far as that is known.
+// card names the network card that the machine booted from, if it is known.
 func (b boot) card(t *trace) string {
 	nic := t.script.Data[inventory.DataNIC]
 	if b.m.Report != nil {
@@ -336,8 +337,8 @@ func (b boot) card(t *trace) string {
 	return " (PCI " + nic + ")"
 }
 
-// bare is a URL without iPXE's settings.
-func bare(u string) string {
+// withoutQuery cuts iPXE's settings off a URL.
+func withoutQuery(u string) string {
 	u, _, _ = strings.Cut(u, "?")
 	return u
 }

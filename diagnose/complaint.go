@@ -22,7 +22,7 @@ const (
 	aboutPanic    Subject = "panic"    // the kernel has given up
 	aboutMemory   Subject = "memory"   // there is too little of it
 	aboutRamdisk  Subject = "ramdisk"  // the kernel does not get at its ramdisk, or at the program in it
-	aboutHardware Subject = "hardware" // the hardware tells of an error
+	aboutHardware Subject = "hardware" // the hardware reports an error
 	aboutKernel   Subject = "kernel"   // a fault in the kernel, which may have gone on
 	aboutAgent    Subject = "agent"    // our own
 	aboutSecure   Subject = "secure-boot"
@@ -31,9 +31,9 @@ const (
 	aboutFirmware Subject = "firmware"
 )
 
-// What stands in the lines: one of some words, and where these are not enough, an expression. The first that
-// fits counts, so the graver ones come first. The words are looked for first, since all that a console says
-// is held against this.
+// complaints say how to recognize them: by one of some words and, where these are not enough, by an
+// expression. The first that fits counts, so the graver ones come first. Every line of a console is compared
+// with them, and words are cheaper than expressions, so words are compared first.
 var complaints = []struct {
 	about Subject
 	words []string
@@ -62,11 +62,11 @@ var complaints = []struct {
 	{aboutFirmware, []string{"PXE-", "Boot failed: ", "not found", "oot device"}, regexp.MustCompile(`\bPXE-[EM][0-9A-F]{2}: |^Boot failed: |^[Oo]perating [Ss]ystem not found|^[Nn]o boot device`)},
 }
 
-// stamped is what a kernel puts before its lines: the time since its start, and the task or the processor.
+// stamped matches the prefix of a kernel's lines: the time since its start, and the task or the processor.
 var stamped = regexp.MustCompile(`^(<\d{1,2}>)?\[ *\d+\.\d{6}\](\[ *[TC]\d+\])? ?`)
 
-// ComplaintIn says what a line of a console complains of, if it does.
-func ComplaintIn(line string) (Complaint, bool) {
+// ComplaintIn finds the complaint in a line of a console. ok is false when there is none.
+func ComplaintIn(line string) (c Complaint, ok bool) {
 	if strings.HasPrefix(line, "[") || strings.HasPrefix(line, "<") {
 		line = strings.TrimSpace(stamped.ReplaceAllString(line, ""))
 	}
@@ -85,8 +85,7 @@ func containsAny(line string, words []string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(line, w) })
 }
 
-// next is the move that fits a complaint; "" when it says nothing that the place where the boot stopped does
-// not say.
+// next is the move that fits a complaint. It is "" when the place where the boot stopped says as much.
 func (c Complaint) next() string {
 	has := func(words ...string) bool { return containsAny(c.Quote, words) }
 	const (
@@ -106,7 +105,7 @@ func (c Complaint) next() string {
 		case has("error -8"): // ENOEXEC
 			return arch
 		case has("Attempted to kill init"):
-			return "the agent in the ramdisk ended, and the lines before on the console say why: build the ramdisk again with `pxectl ramdisk build`, of this version"
+			return "the agent in the ramdisk ended; earlier lines on the console say why: build the ramdisk again with `pxectl ramdisk build` of this version"
 		case has("achine check", "NMI", "Hardware Error"):
 			return hardware
 		case c.About == aboutRamdisk, has("Unable to mount root", "No working init", "Requested init", "No init found"):

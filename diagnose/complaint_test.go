@@ -11,7 +11,7 @@ import (
 	"github.com/pxectl/pxectl/console"
 )
 
-// recorded is the output of a console, from testdata.
+// recorded reads the output of a console from testdata.
 func recorded(t testing.TB, name string) string {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("testdata", name))
@@ -122,7 +122,7 @@ func TestWhatAConsoleSays(t *testing.T) {
 	}
 }
 
-// Whatever a line says, what is quoted of it is a part of it, and there is no panic over the next move.
+// Whatever a line says, its quote is a part of it, and next does not panic.
 func FuzzComplaint(f *testing.F) {
 	for line := range strings.Lines(recorded(f, "panic.txt") + recorded(f, "boot.txt")) {
 		f.Add(line)

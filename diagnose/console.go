@@ -7,15 +7,15 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// complained adds to where a boot stopped what its console says of it.
-func (b boot) complained(t *trace, br breakdown) breakdown {
+// withComplaints adds the console's complaints to the place where a boot stopped.
+func (b boot) withComplaints(t *trace, br breakdown) breakdown {
 	decisive, cause := t.complaints()
 	if decisive == nil {
 		return br
 	}
 	said := complaintOf(decisive)
-	// Firmware and boot programs complain of much that they then get over. A kernel that panics has ended,
-	// and who says the same again has not got over it.
+	// Firmware and boot programs go on after most complaints. A kernel that panics does not, and one that
+	// repeats itself has not gone on.
 	if br.underWay && said.About != aboutPanic && decisive.Count < 2 {
 		return br
 	}
@@ -40,10 +40,10 @@ func (b boot) complained(t *trace, br breakdown) breakdown {
 	return br
 }
 
-// complaints are the event that stands for a boot, the last of the gravest, and what tells what to do: a
-// kernel that panics for want of a root has often said before why it has none.
+// complaints returns the last of a boot's gravest complaints, and its cause, which decides what to do: before a
+// kernel panics without a root filesystem, it has often said why it has none.
 func (t *trace) complaints() (decisive *inventory.Event, cause Complaint) {
-	for _, e := range t.said {
+	for _, e := range t.complained {
 		if decisive == nil || gravity(e) <= gravity(decisive) {
 			decisive = e
 		}
@@ -55,7 +55,7 @@ func (t *trace) complaints() (decisive *inventory.Event, cause Complaint) {
 	if cause.About != aboutPanic {
 		return decisive, cause
 	}
-	for _, e := range t.said {
+	for _, e := range t.complained {
 		switch c := complaintOf(e); c.About {
 		case aboutMemory, aboutRamdisk, aboutHardware:
 			if cause.About == aboutPanic || c.About == aboutMemory {

@@ -32,8 +32,8 @@ type facts struct {
 	d *inventory.Deployment
 }
 
-// withIntruder adds that somebody showed this boot's nonce who is not the agent that registered: a stranger,
-// or the machine's own agent that came after one.
+// withIntruder adds that a second agent showed this boot's nonce: a stranger, or the machine's own agent after
+// a stranger.
 func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Diagnosis {
 	if m.Boot == nil {
 		return d
@@ -43,7 +43,7 @@ func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Di
 		if !ok {
 			continue
 		}
-		d.Sentence += fmt.Sprintf(" Somebody at %s showed the nonce of this boot at %s, which the agent at %s had spent, and was refused.",
+		d.Sentence += fmt.Sprintf(" Somebody at %s showed the nonce of this boot at %s and was refused, since the agent at %s had spent it.",
 			who, events[i].At.Local().Format(time.TimeOnly), m.Boot.IP)
 		move := "if " + who + " is the machine and " + m.Boot.IP + " is not, boot it from the network again; a stranger on that network replays boot scripts"
 		if d.Next == "nothing to do" {
@@ -57,7 +57,7 @@ func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Di
 	return d
 }
 
-// diagnose is about a known machine. It reads values only, so its test is a table.
+// diagnose is about a known machine. It reads only values, so its test is a table.
 func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 	m := s.m
 	d := Diagnosis{Machine: m.ID, Evidence: lastOf(events, evidence)}
@@ -68,7 +68,7 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 	saw := func(b breakdown) { d.Evidence = withDecisive(d.Evidence, b.decisive) }
 	since := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
 	if m.Maintenance != nil {
-		return say("`pxectl machine edit "+m.Name+" --no-maintenance` ends it", "is in maintenance since %s: %s. Nothing automatic happens to it.", since(m.Maintenance.Since), m.Maintenance.Reason)
+		return say("`pxectl machine edit "+m.Name+" --no-maintenance` ends it", "has been in maintenance for %s: %s. pxectl does nothing to it by itself.", since(m.Maintenance.Since), m.Maintenance.Reason)
 	}
 	undriven := withoutDriver(m.Report, "01")
 	switch {
@@ -94,7 +94,7 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 		}
 		return say(b.next, "is enrolled and its agent has not called yet: %s.", b.stage)
 	case m.State == inventory.Inspecting:
-		return say("wait; it takes seconds", "is being inspected since %s.", since(m.ChangedAt))
+		return say("wait; it takes seconds", "has been under inspection for %s.", since(m.ChangedAt))
 	case m.State == inventory.Available && undriven != "" && noDisk(m.Report):
 		return say(buildWith, "is available and has no disk to deploy to: the agent has no driver for %s.", undriven)
 	case m.BMC.Proposed != nil && m.BMC.Error != "":
@@ -137,7 +137,7 @@ func whyDeploying(s facts, events []inventory.Event, now time.Time, say func(str
 			b.stage += "; " + UnacceptedBMC(s.m)
 			b.next = "reboot it into network boot, or let its BMC do that, if the address is right: `" + AcceptCommand(s.m) + "`"
 		}
-		return say(b.next, "is being booted into the agent since %s (attempt %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, inventory.MaxBoots, b.stage, left)
+		return say(b.next, "has been booting into the agent for %s (attempt %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, inventory.MaxBoots, b.stage, left)
 	case inventory.VerifyOS:
 		if now.Sub(r.BeganAt) < systemStarts {
 			return say("wait", "was started from its disk %s ago, and its system has not phoned home yet; that takes a minute or more; %s.", since(r.BeganAt), left)
@@ -148,10 +148,10 @@ func whyDeploying(s facts, events []inventory.Event, now time.Time, say func(str
 	if s.d.Erase != nil {
 		run = "erasure"
 	}
-	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "is at %s of %s %s since %s; %s.", r.Step, run, s.d.ID, since(r.BeganAt), left)
+	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "has been at %s of %s %s for %s; %s.", r.Step, run, s.d.ID, since(r.BeganAt), left)
 }
 
-// attempted says that the machine was really started for its deployment, by us or without a BMC by somebody.
+// attempted says whether the machine was started for its deployment. Without a BMC, an operator does that.
 func (s facts) attempted() bool {
 	r := s.lastAttempt()
 	return r != nil && (!r.ActedAt.IsZero() || s.m.BMC.Address == "")
@@ -175,15 +175,15 @@ func Stranger(mac inventory.MAC, events []inventory.Event, now time.Time) Diagno
 	events = inOrder(events)
 	b := boot{m: inventory.Machine{Name: string(mac)}, now: now}.stopped(events, time.Time{})
 	return Diagnosis{
-		Sentence: fmt.Sprintf("%s is no machine's yet: %s.", mac, b.stage), Next: b.next,
+		Sentence: fmt.Sprintf("%s belongs to no machine yet: %s.", mac, b.stage), Next: b.next,
 		Evidence: withDecisive(lastOf(events, evidence), b.decisive),
 	}
 }
 
 const buildWith = "put the driver into the ramdisk (`pxectl ramdisk build --with MODULE`), and boot the machine again"
 
-// withoutDriver names the PCI devices of a base class (01 mass storage, 02 network) that nothing in the
-// ramdisk drives.
+// withoutDriver names the PCI devices of a base class (01 mass storage, 02 network) for which the ramdisk has
+// no driver.
 func withoutDriver(r *inventory.Report, class string) string {
 	if r == nil {
 		return ""
@@ -197,7 +197,7 @@ func withoutDriver(r *inventory.Report, class string) string {
 	return strings.Join(names, " and ")
 }
 
-// noDisk says that the agent found no disk that a system could be written to.
+// noDisk says whether the agent found no disk that a system could be written to.
 func noDisk(r *inventory.Report) bool {
 	for _, d := range r.Disks {
 		if !d.ReadOnly && !d.Removable && d.Transport != "usb" {
@@ -222,8 +222,8 @@ func withDecisive(last []inventory.Event, decisive *inventory.Event) []inventory
 	return append([]inventory.Event{*decisive}, last[1:]...)
 }
 
-// inOrder sorts events by their time: what is noted on the way is numbered a moment later than what a worker
-// writes.
+// inOrder sorts events by their time. Their numbers do not do: the timeline numbers packets later than a
+// worker numbers its own events.
 func inOrder(events []inventory.Event) []inventory.Event {
 	slices.SortStableFunc(events, func(a, b inventory.Event) int { return a.At.Compare(b.At) })
 	return events

@@ -14,8 +14,8 @@ var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 const testMAC = inventory.MAC("52:54:00:00:00:01")
 
-// sign is an event as the boot plane's observers write it: kind, then pairs of data.
-func sign(second int, kind inventory.EventKind, text string, pairs ...string) inventory.Event {
+// event is an event as the boot plane's observers write it: kind, then pairs of data.
+func event(second int, kind inventory.EventKind, text string, pairs ...string) inventory.Event {
 	e := inventory.Event{Seq: uint64(1000 + second), At: noon.Add(time.Duration(second) * time.Second), MAC: testMAC, Kind: kind, Text: text, Data: map[string]string{}}
 	for i := 0; i < len(pairs); i += 2 {
 		if pairs[i+1] != "" {
@@ -25,39 +25,39 @@ func sign(second int, kind inventory.EventKind, text string, pairs ...string) in
 	return e
 }
 
-// A UEFI machine's way, one sign after the other, as in docs/boot-story.md.
-var way = []inventory.Event{
-	sign(0, "dhcp", "DISCOVER from uefi-pxe (x86-64 UEFI) on port 67: OFFER snponly.efi", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "answer", "OFFER", "boot", "snponly.efi"),
-	sign(1, "dhcp", "OFFER from another server, 10.77.0.2: the address 10.77.0.120", "server", "10.77.0.2", "type", "OFFER", "address", "10.77.0.120"),
-	sign(4, "dhcp", "REQUEST from uefi-pxe on port 67: no answer: takes the address offered by 10.77.0.2", "type", "REQUEST", "class", "uefi-pxe", "port", "67", "selected", "10.77.0.2"),
-	sign(5, "dhcp", "REQUEST from uefi-pxe on port 4011: ACK snponly.efi", "type", "REQUEST", "class", "uefi-pxe", "port", "4011", "answer", "ACK", "boot", "snponly.efi"),
-	sign(6, "tftp", "snponly.efi: asked for its size", "file", "snponly.efi", "result", "size"),
-	sign(7, "tftp", "snponly.efi: 237568 bytes", "file", "snponly.efi", "result", "sent", "bytes", "237568"),
-	sign(8, "dhcp", "DISCOVER from ipxe on port 67: OFFER http://10.77.0.1:8080/boot.ipxe", "type", "DISCOVER", "class", "ipxe", "port", "67", "answer", "OFFER", "boot", "http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"),
-	sign(9, "http", "boot script: agent (m1)", "path", "/boot.ipxe", "status", "200", "action", "agent", "reason", "m1", "nic", "8086:1533"),
-	sign(10, "http", "GET /ramdisk/amd64/vmlinuz: 200", "path", "/ramdisk/amd64/vmlinuz", "status", "200"),
-	sign(11, "http", "GET /ramdisk/amd64/initrd: 200", "path", "/ramdisk/amd64/initrd", "status", "200"),
-	sign(20, "dhcp", "DISCOVER from other on port 67: no answer: not a network boot client", "type", "DISCOVER", "class", "other", "port", "67"),
-	sign(25, "agent", "the agent registered from 10.77.0.120, 9.1 s after its kernel started"),
+// uefiBoot is a UEFI machine's boot, event by event, as in docs/boot-story.md.
+var uefiBoot = []inventory.Event{
+	event(0, "dhcp", "DISCOVER from uefi-pxe (x86-64 UEFI) on port 67: OFFER snponly.efi", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "answer", "OFFER", "boot", "snponly.efi"),
+	event(1, "dhcp", "OFFER from another server, 10.77.0.2: the address 10.77.0.120", "server", "10.77.0.2", "type", "OFFER", "address", "10.77.0.120"),
+	event(4, "dhcp", "REQUEST from uefi-pxe on port 67: no answer: takes the address offered by 10.77.0.2", "type", "REQUEST", "class", "uefi-pxe", "port", "67", "selected", "10.77.0.2"),
+	event(5, "dhcp", "REQUEST from uefi-pxe on port 4011: ACK snponly.efi", "type", "REQUEST", "class", "uefi-pxe", "port", "4011", "answer", "ACK", "boot", "snponly.efi"),
+	event(6, "tftp", "snponly.efi: asked for its size", "file", "snponly.efi", "result", "size"),
+	event(7, "tftp", "snponly.efi: 237568 bytes", "file", "snponly.efi", "result", "sent", "bytes", "237568"),
+	event(8, "dhcp", "DISCOVER from ipxe on port 67: OFFER http://10.77.0.1:8080/boot.ipxe", "type", "DISCOVER", "class", "ipxe", "port", "67", "answer", "OFFER", "boot", "http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"),
+	event(9, "http", "boot script: agent (m1)", "path", "/boot.ipxe", "status", "200", "action", "agent", "reason", "m1", "nic", "8086:1533"),
+	event(10, "http", "GET /ramdisk/amd64/vmlinuz: 200", "path", "/ramdisk/amd64/vmlinuz", "status", "200"),
+	event(11, "http", "GET /ramdisk/amd64/initrd: 200", "path", "/ramdisk/amd64/initrd", "status", "200"),
+	event(20, "dhcp", "DISCOVER from other on port 67: no answer: not a network boot client", "type", "DISCOVER", "class", "other", "port", "67"),
+	event(25, "agent", "the agent registered from 10.77.0.120, 9.1 s after its kernel started"),
 }
 
-// says is a complaint that was heard on the console.
+// says is a complaint on the console.
 func says(second int, about Subject, quote string) inventory.Event {
-	return sign(second, "console", "the console says "+strconv.Quote(quote), "complaint", string(about), "quote", quote)
+	return event(second, "console", "the console says "+strconv.Quote(quote), "complaint", string(about), "quote", quote)
 }
 
-// upTo is the way up to one sign, with others in the place of what would follow.
+// upTo is the first n events of uefiBoot, and then others.
 func upTo(n int, more ...inventory.Event) []inventory.Event {
-	return append(append([]inventory.Event{}, way[:n]...), more...)
+	return append(append([]inventory.Event{}, uefiBoot[:n]...), more...)
 }
 
-var rival = sign(2, "dhcp", `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "pxelinux.0"`, "server", "10.77.0.2", "type", "OFFER", "address", "10.77.0.120", "boot", "pxelinux.0")
+var otherServer = event(2, "dhcp", `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "pxelinux.0"`, "server", "10.77.0.2", "type", "OFFER", "address", "10.77.0.120", "boot", "pxelinux.0")
 
-// How far a boot came: the sentence, the next move and the event that decided it, an hour after the last
-// sign.
+// Each place where a boot can stop has a sentence, a next move and an event that decides, an hour after the
+// last event.
 func TestWhyABootStopped(t *testing.T) {
-	romIPXE := sign(0, "dhcp", "DISCOVER from ipxe on port 67: OFFER http://10.77.0.1:8080/boot.ipxe", "type", "DISCOVER", "class", "ipxe", "port", "67", "answer", "OFFER", "boot", "http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}")
-	took := sign(3, "dhcp", "REQUEST from ipxe on port 67: no answer", "type", "REQUEST", "class", "ipxe", "port", "67", "selected", "10.77.0.2")
+	romIPXE := event(0, "dhcp", "DISCOVER from ipxe on port 67: OFFER http://10.77.0.1:8080/boot.ipxe", "type", "DISCOVER", "class", "ipxe", "port", "67", "answer", "OFFER", "boot", "http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}")
+	took := event(3, "dhcp", "REQUEST from ipxe on port 67: no answer", "type", "REQUEST", "class", "ipxe", "port", "67", "selected", "10.77.0.2")
 	for name, c := range map[string]struct {
 		events      []inventory.Event
 		m           inventory.Machine
@@ -73,20 +73,20 @@ func TestWhyABootStopped(t *testing.T) {
 			m:     inventory.Machine{Name: "m1", Power: inventory.Power{Known: true, ObservedAt: noon}},
 			stage: "its BMC says that it is off", next: "`pxectl power on m1`",
 		},
-		"its system's own DHCP is no boot": {events: []inventory.Event{way[10]}, stage: "nothing was seen", next: "is it on"},
+		"its system's own DHCP is no boot": {events: []inventory.Event{uefiBoot[10]}, stage: "nothing was seen", next: "is it on"},
 		"an interface that is not configured": {
-			events: []inventory.Event{sign(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: interface eno2 is not a provisioning interface", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "interface", "eno2", "unconfigured", "yes")},
+			events: []inventory.Event{event(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: interface eno2 is not a provisioning interface", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "interface", "eno2", "unconfigured", "yes")},
 			stage:  "its requests arrive on eno2, which is not a provisioning interface", next: "add eno2 to provisioning.interfaces", decisive: "DISCOVER",
 		},
 		"configured and not configured": {
-			events: upTo(1, sign(1, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "uefi-pxe", "interface", "eno2", "unconfigured", "yes")),
+			events: upTo(1, event(1, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "uefi-pxe", "interface", "eno2", "unconfigured", "yes")),
 			stage:  "it has our offer and took no address", next: "does the DHCP server",
 		},
-		"only another server is heard": {events: []inventory.Event{rival}, stage: "the DHCP server 10.77.0.2 answers it, and its own requests do not reach us", next: "let UDP 67 in", decisive: "OFFER from another"},
+		"only another server is heard": {events: []inventory.Event{otherServer}, stage: "the DHCP server 10.77.0.2 answers it, and its own requests do not reach us", next: "let UDP 67 in", decisive: "OFFER from another"},
 		"no server gives an address":   {events: upTo(1), stage: "it has our offer and took no address", next: "does the DHCP server of this network run", decisive: "DISCOVER"},
 		"no server gives iPXE one":     {events: []inventory.Event{romIPXE}, stage: "it has our offer and took no address", next: "does the DHCP server", decisive: "DISCOVER from ipxe"},
 		"another server's boot file won": {
-			events: upTo(2, rival, way[2]), stage: `another DHCP server, 10.77.0.2, told it to boot "pxelinux.0", and it never came to us for ours`,
+			events: upTo(2, otherServer, uefiBoot[2]), stage: `another DHCP server, 10.77.0.2, told it to boot "pxelinux.0", and it never asked us for our boot program`,
 			next: "take the boot options (66, 67, next-server) out of 10.77.0.2", decisive: "OFFER from another server",
 		},
 		"neither 4011 nor TFTP": {
@@ -96,38 +96,38 @@ func TestWhyABootStopped(t *testing.T) {
 		"4011 and no TFTP":           {events: upTo(4), stage: "it was told on port 4011 to fetch snponly.efi, and no TFTP request for it came", next: "let UDP 69 in", decisive: "REQUEST"},
 		"a script's URL and no HTTP": {events: []inventory.Event{romIPXE, took}, stage: "it was told to load http://10.77.0.1:8080/boot.ipxe, and no request for it came", next: "let the HTTP port (http.port, TCP 8080 by default) in", decisive: "DISCOVER from ipxe"},
 		"left alone": {
-			events: []inventory.Event{sign(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: left alone", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", inventory.DataReason, string(dhcpd.CodeLeftAlone), inventory.DataWhy, "left alone")},
+			events: []inventory.Event{event(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: left alone", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", inventory.DataReason, string(dhcpd.CodeLeftAlone), inventory.DataWhy, "left alone")},
 			stage:  "it asked by DHCP and got no answer: left alone", next: "`pxectl machine add NAME --mac 52:54:00:00:00:01`", decisive: "DISCOVER",
 		},
 		"the size and no more": {events: upTo(5), stage: "it asked by TFTP for snponly.efi and went no further", next: "look at its console", decisive: "snponly.efi: asked"},
 		"another server's file on our TFTP": {
-			events: upTo(4, rival, sign(6, "tftp", "pxelinux.0: no such file", "file", "pxelinux.0", "result", "missing")),
+			events: upTo(4, otherServer, event(6, "tftp", "pxelinux.0: no such file", "file", "pxelinux.0", "result", "missing")),
 			stage:  `it asked by TFTP for "pxelinux.0", which is not ours`, next: "take the boot options (66, 67, next-server) out of 10.77.0.2", decisive: "pxelinux.0",
 		},
 		"no request by TFTP": {
-			events: upTo(4, sign(6, "tftp", "malformed request: no mode", "result", "malformed")),
-			stage:  "what it sent to the TFTP port is no request (malformed request: no mode)", next: "look at it with `tcpdump -nX udp port 69`", decisive: "malformed request",
+			events: upTo(4, event(6, "tftp", "malformed request: no mode", "result", "malformed")),
+			stage:  "it sent no valid request to the TFTP port (malformed request: no mode)", next: "look at it with `tcpdump -nX udp port 69`", decisive: "malformed request",
 		},
 		"a name with rubbish behind it": { // served: nobody else is suspected
-			events: upTo(4, sign(6, "tftp", `undionly.kpxe (asked for with rubbish behind the name, "undionly.kpxea\x11"): 70001 bytes`, "file", "undionly.kpxe", "result", "sent", "bytes", "70001")),
+			events: upTo(4, event(6, "tftp", `undionly.kpxe (asked for with rubbish behind the name, "undionly.kpxea\x11"): 70001 bytes`, "file", "undionly.kpxe", "result", "sent", "bytes", "70001")),
 			stage:  "it fetched undionly.kpxe whole, and that never asked for its script", next: "the program does not run: look at its console", decisive: "undionly.kpxe (asked for with rubbish",
 		},
 		"the transfer stalls": {
-			events: upTo(5, sign(15, "tftp", "snponly.efi: the client stopped acknowledging after 1468 bytes", "file", "snponly.efi", "result", "stalled", "retransmits", "8")),
+			events: upTo(5, event(15, "tftp", "snponly.efi: the client stopped acknowledging after 1468 bytes", "file", "snponly.efi", "result", "stalled", "retransmits", "8")),
 			stage:  "it asked for snponly.efi by TFTP, and the transfer stalls", next: "full-size frames get lost on the way: compare the MTU", decisive: "snponly.efi: the client stopped",
 		},
 		"it began anew after a stall": {
-			events: append(upTo(5, sign(15, "tftp", "snponly.efi: the client stopped acknowledging", "file", "snponly.efi", "result", "stalled")), sign(3595, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "answer", "OFFER")),
+			events: append(upTo(5, event(15, "tftp", "snponly.efi: the client stopped acknowledging", "file", "snponly.efi", "result", "stalled")), event(3595, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "answer", "OFFER")),
 			stage:  "it asked for snponly.efi by TFTP, and the transfer stalls; it began another boot 5s ago", next: "full-size frames", decisive: "snponly.efi",
 		},
 		"the program does not run":          {events: upTo(6), stage: "it fetched snponly.efi whole, and that never asked for its script", next: "the program does not run: switch Secure Boot off", decisive: "snponly.efi: 237568"},
 		"the program runs and gets no HTTP": {events: upTo(7), stage: "snponly.efi runs and asked by DHCP, and no request for its script came", next: "let the HTTP port", decisive: "DISCOVER from ipxe"},
-		"sent to its disk":                  {events: upTo(7, sign(9, "http", "boot script: local", "path", "/boot.ipxe", "action", "local", "reason", "m1 has its own system")), stage: "its script sent it to its own disk (m1 has its own system)", next: "nothing", decisive: "boot script: local"},
-		"no ramdisk":                        {events: upTo(7, sign(9, "http", "boot script: wait", "path", "/boot.ipxe", "action", "wait", "reason", "the appliance has no ramdisk for amd64")), stage: "it waits in its boot program: the appliance has no ramdisk for amd64", next: "`pxectl ramdisk build`", decisive: "boot script: wait"},
+		"sent to its disk":                  {events: upTo(7, event(9, "http", "boot script: local", "path", "/boot.ipxe", "action", "local", "reason", "m1 has its own system")), stage: "its script sent it to its own disk (m1 has its own system)", next: "nothing", decisive: "boot script: local"},
+		"no ramdisk":                        {events: upTo(7, event(9, "http", "boot script: wait", "path", "/boot.ipxe", "action", "wait", "reason", "the appliance has no ramdisk for amd64")), stage: "it waits in its boot program: the appliance has no ramdisk for amd64", next: "`pxectl ramdisk build`", decisive: "boot script: wait"},
 		"a script and no kernel":            {events: upTo(8), stage: "it has its script and fetched no kernel", next: "look at its console", decisive: "boot script: agent"},
 		"a kernel and no ramdisk":           {events: upTo(9), stage: "it has the kernel and fetched no ramdisk", next: "look at its console", decisive: "GET /ramdisk/amd64/vmlinuz"},
 		"a ramdisk that was cut off": {
-			events: upTo(9, sign(40, "http", "GET /ramdisk/amd64/initrd: 200, cut off", "path", "/ramdisk/amd64/initrd", "status", "200", "cut", "yes", "bytes", "1000", "want", "9000")),
+			events: upTo(9, event(40, "http", "GET /ramdisk/amd64/initrd: 200, cut off", "path", "/ramdisk/amd64/initrd", "status", "200", "cut", "yes", "bytes", "1000", "want", "9000")),
 			stage:  "its download of /ramdisk/amd64/initrd was cut off after 1000 of 9000 bytes", next: "packets get lost", decisive: "GET /ramdisk/amd64/initrd: 200, cut off",
 		},
 		"no agent": {
@@ -158,7 +158,7 @@ func TestWhyABootStopped(t *testing.T) {
 			stage:  `it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called; its console says "pxagent: warn: register`, next: "is another machine at the appliance's address", decisive: "the console says",
 		},
 		"what was said before the script is past": {
-			events: append(upTo(4, says(5, aboutFirmware, "No bootable device."), says(5, aboutPanic, "Kernel panic - not syncing: of the system before")), way[4:10]...),
+			events: append(upTo(4, says(5, aboutFirmware, "No bootable device."), says(5, aboutPanic, "Kernel panic - not syncing: of the system before")), uefiBoot[4:10]...),
 			stage:  "it has kernel and ramdisk, and its agent never called: the kernel does not start", next: "look at its console", decisive: "GET /ramdisk/amd64/initrd",
 		},
 		"a boot program that cannot reach us": {
@@ -176,12 +176,12 @@ func TestWhyABootStopped(t *testing.T) {
 		},
 		"no agent, and no console either": {
 			m:      inventory.Machine{BMC: inventory.BMC{Address: "192.0.2.51"}},
-			events: append([]inventory.Event{sign(0, "console", "no console: serial over LAN is switched off", "none", "serial over LAN is switched off")}, upTo(9)...),
+			events: append([]inventory.Event{event(0, "console", "no console: serial over LAN is switched off", "none", "serial over LAN is switched off")}, upTo(9)...),
 			stage:  "it has the kernel and fetched no ramdisk", next: "look at its console: `pxectl console m1` (when pxectl listened: serial over LAN is switched off)", decisive: "GET /ramdisk/amd64/vmlinuz",
 		},
 		"a kernel with an address and no agent": {events: upTo(11), stage: "it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called", next: "let the agents' port (TCP 8443) in", decisive: "DISCOVER from other"},
-		"a nonce that is refused":               {events: upTo(11, sign(25, "agent", "registration from 10.77.0.120 refused: the nonce is another boot's", inventory.DataRefused, "yes")), stage: "registration from 10.77.0.120 refused", next: "boot it from the network again", decisive: "registration"},
-		"the agent called":                      {events: way, stage: "its agent called", next: "wait", decisive: "the agent registered"},
+		"a nonce that is refused":               {events: upTo(11, event(25, "agent", "registration from 10.77.0.120 refused: the nonce is another boot's", inventory.DataRefused, "yes")), stage: "registration from 10.77.0.120 refused", next: "boot it from the network again", decisive: "registration"},
+		"the agent called":                      {events: uefiBoot, stage: "its agent called", next: "wait", decisive: "the agent registered"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.m.Name == "" {
@@ -199,9 +199,9 @@ func TestWhyABootStopped(t *testing.T) {
 	}
 }
 
-// A boot that goes on is no cause for alarm, wherever it is.
+// While a boot is under way, the next move is to wait, at each of its events.
 func TestABootUnderWayAlarmsNobody(t *testing.T) {
-	for n := range len(way) {
+	for n := range len(uefiBoot) {
 		events := upTo(n)
 		now := noon.Add(time.Minute)
 		if n > 0 {
@@ -209,13 +209,13 @@ func TestABootUnderWayAlarmsNobody(t *testing.T) {
 		}
 		got := boot{m: inventory.Machine{Name: "m1"}, now: now, started: noon}.stopped(events, noon.Add(-time.Second))
 		if got.next != "wait" {
-			t.Errorf("5 s after sign %d: %q, next %q, want to be told to wait", n, got.stage, got.next)
+			t.Errorf("5 s after event %d: %q, next %q, want to be told to wait", n, got.stage, got.next)
 		}
 	}
 }
 
-// What firmware and boot programs grumble about while they go on alarms nobody either. A kernel that has
-// panicked does not go on.
+// Firmware and boot programs complain and go on: the next move is still to wait. A kernel that has panicked
+// does not go on.
 func TestWhatAConsoleSaysWhileABootIsUnderWay(t *testing.T) {
 	grumble := says(9, aboutIPXE, "tftp://10.77.0.1/autoexec.ipxe... Not found (https://ipxe.org/2d126001)")
 	again := grumble
@@ -256,7 +256,7 @@ func TestDiagnose(t *testing.T) {
 	}{
 		"just deployed": {
 			m: inventory.Machine{State: inventory.Deploying}, d: d(inventory.Validate, inventory.Running, 0, 0), second: 1,
-			sentence: "m1 is at validate of deployment d-1 since 1s", next: "wait",
+			sentence: "m1 has been at validate of deployment d-1 for 1s", next: "wait",
 		},
 		"being switched": {
 			m: inventory.Machine{State: inventory.Deploying, BMC: bmc}, d: d(inventory.BootAgent, inventory.Running, 0, 0), second: 3,
@@ -264,15 +264,15 @@ func TestDiagnose(t *testing.T) {
 		},
 		"just switched on": {
 			m: inventory.Machine{State: inventory.Deploying, BMC: bmc}, d: d(inventory.BootAgent, inventory.Running, 0, 4), second: 10,
-			sentence: "m1 is being booted into the agent since 10s (attempt 1 of 3): it was switched on 6s ago and nothing was seen of it yet, which is normal", next: "wait",
+			sentence: "m1 has been booting into the agent for 10s (attempt 1 of 3): it was switched on 6s ago and nothing was seen of it yet, which is normal", next: "wait",
 		},
-		"on for long, and not a sign": {
+		"on for long, and no event": {
 			m: inventory.Machine{State: inventory.Deploying, BMC: bmc, Power: inventory.Power{Known: true, On: true, ObservedAt: noon}}, d: d(inventory.BootAgent, inventory.Running, 0, 4), second: 600,
-			sentence: "m1 is being booted into the agent since 10m0s (attempt 1 of 3): its BMC says that it is on (read 10m0s ago), and nothing was seen", next: "is network boot first",
+			sentence: "m1 has been booting into the agent for 10m0s (attempt 1 of 3): its BMC says that it is on (read 10m0s ago), and nothing was seen", next: "is network boot first",
 		},
-		"signs of an earlier boot do not count": {
-			m: inventory.Machine{State: inventory.Deploying, BMC: bmc}, d: d(inventory.BootAgent, inventory.Running, 100, 104), events: way, second: 110,
-			sentence: "m1 is being booted into the agent since 10s (attempt 1 of 3): it was switched on 6s ago and nothing was seen of it yet", next: "wait",
+		"events of an earlier boot do not count": {
+			m: inventory.Machine{State: inventory.Deploying, BMC: bmc}, d: d(inventory.BootAgent, inventory.Running, 100, 104), events: uefiBoot, second: 110,
+			sentence: "m1 has been booting into the agent for 10s (attempt 1 of 3): it was switched on 6s ago and nothing was seen of it yet", next: "wait",
 		},
 		"failed to boot the agent": {
 			m: inventory.Machine{State: inventory.Failed, Failure: &inventory.Failure{Step: "boot-agent", Reason: "no proof within 30m0s", Hint: "…"}}, d: d(inventory.BootAgent, inventory.FailedOut, 0, 1), events: upTo(3), second: 3600,
@@ -306,7 +306,7 @@ func TestDiagnose(t *testing.T) {
 		},
 		"enrolled, and on a port that is not ours": {
 			m:        inventory.Machine{State: inventory.Enrolled},
-			events:   []inventory.Event{sign(0, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "bios-pxe", "interface", "eno2", "unconfigured", "yes")},
+			events:   []inventory.Event{event(0, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "bios-pxe", "interface", "eno2", "unconfigured", "yes")},
 			sentence: "m1 is enrolled and its agent has not called yet: its requests arrive on eno2", next: "add eno2",
 		},
 		"its system just started": {
@@ -324,16 +324,16 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
-// What decided stands under the sentence, also when much followed it.
+// The event that decided is in the evidence, even when many followed it.
 func TestTheDecisiveEventIsEvidence(t *testing.T) {
-	events := upTo(2, rival, way[2])
+	events := upTo(2, otherServer, uefiBoot[2])
 	for i := range 40 {
-		e := sign(100+i, "bmc", "power is read: on")
+		e := event(100+i, "bmc", "power is read: on")
 		e.Data = nil
 		events = append(events, e)
 	}
 	got := diagnose(facts{m: inventory.Machine{Name: "m1", State: inventory.Enrolled}}, events, noon.Add(time.Hour))
-	if len(got.Evidence) != evidence || got.Evidence[0].Text != rival.Text {
-		t.Errorf("evidence begins with %q and has %d events, want %q and %d", got.Evidence[0].Text, len(got.Evidence), rival.Text, evidence)
+	if len(got.Evidence) != evidence || got.Evidence[0].Text != otherServer.Text {
+		t.Errorf("evidence begins with %q and has %d events, want %q and %d", got.Evidence[0].Text, len(got.Evidence), otherServer.Text, evidence)
 	}
 }

@@ -9,34 +9,34 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A trace is how far one network boot came: the last event of each kind of sign. What counts is the kind of
-// an event and its data, never its text.
+// A trace is the last event of each kind in one network boot. Only the kinds of events and their data count,
+// never their text.
 type trace struct {
-	last time.Time // of the client's own signs
+	last time.Time // of the client's own events
 
-	foreign *inventory.Event // a request on an interface that is not ours to serve
-	unheard *inventory.Event // a request that we did not answer, or could not with a boot program
-	offered *inventory.Event // our offer to firmware
-	told    *inventory.Event // our answer on port 4011, or to an HTTP boot client
-	took    *inventory.Event // its request to a server for an address
-	lease   *inventory.Event // another server's answer that boots nothing
-	rival   *inventory.Event // another server's answer that tells it what to boot
-	tftp    *inventory.Event
-	program *inventory.Event // a boot program that arrived whole
-	ipxe    *inventory.Event // the boot program's own DHCP
-	script  *inventory.Event
-	kernel  *inventory.Event
-	initrd  *inventory.Event
-	cut     *inventory.Event // a download that ended before its time
-	system  *inventory.Event // DHCP of what was booted
-	agent   *inventory.Event
-	refused *inventory.Event
-	said    []*inventory.Event // complaints on its console
-	deaf    *inventory.Event   // there was no console to listen to
+	elsewhere  *inventory.Event // a request on an interface that we do not serve
+	unanswered *inventory.Event // a request that we did not answer, or answered without a boot program
+	offered    *inventory.Event // our offer to firmware
+	bootReply  *inventory.Event // our answer on port 4011, or to an HTTP boot client
+	request    *inventory.Event // its request to a server for an address
+	otherLease *inventory.Event // another server's answer without a boot file
+	otherBoot  *inventory.Event // another server's answer with a boot file
+	tftp       *inventory.Event
+	program    *inventory.Event // a boot program that arrived whole
+	ipxe       *inventory.Event // the boot program's own DHCP
+	script     *inventory.Event
+	kernel     *inventory.Event
+	initrd     *inventory.Event
+	cutOff     *inventory.Event // a download that ended before its time
+	system     *inventory.Event // DHCP of what was booted
+	agent      *inventory.Event
+	refused    *inventory.Event
+	complained []*inventory.Event // on its console
+	noConsole  *inventory.Event   // there was no console to listen to
 }
 
-// traces splits what was seen since a moment into boots, oldest first. There is always one, perhaps an empty
-// one.
+// traces splits the events since a moment into boots, oldest first. It returns at least one, which may be
+// empty.
 func traces(events []inventory.Event, from time.Time) []trace {
 	all := []trace{{}}
 	for i := range events {
@@ -54,7 +54,7 @@ func traces(events []inventory.Event, from time.Time) []trace {
 	return all
 }
 
-// begins says that e is the first sign of another boot than t.
+// begins says whether e is the first event of another boot than t.
 func (t *trace) begins(e *inventory.Event) bool {
 	if e.Kind != inventory.KindDHCP || e.Data[inventory.DataType] != "DISCOVER" {
 		return false
@@ -88,11 +88,11 @@ func (t *trace) add(e *inventory.Event) {
 	case inventory.KindConsole:
 		switch {
 		case e.Data[inventory.DataComplaint] != "":
-			t.said = append(t.said, e)
+			t.complained = append(t.complained, e)
 		case e.Data[inventory.DataAbsent] != "":
-			t.deaf = e
+			t.noConsole = e
 		}
-		return // not a sign on the wire
+		return // not seen on the wire
 	default:
 		return
 	}
@@ -103,9 +103,9 @@ func (t *trace) addDHCP(e *inventory.Event) {
 	d, class := e.Data, dhcpd.Class(e.Data[inventory.DataClass])
 	if d[inventory.DataServer] != "" {
 		if d[inventory.DataBoot] != "" {
-			t.rival = e
+			t.otherBoot = e
 		} else {
-			t.lease = e
+			t.otherLease = e
 		}
 		return
 	}
@@ -113,29 +113,29 @@ func (t *trace) addDHCP(e *inventory.Event) {
 		return // an operating system's
 	}
 	if d[inventory.DataUnconfigured] != "" {
-		t.foreign = e
+		t.elsewhere = e
 		return
 	}
 	t.last = e.At
 	ipxe := class == dhcpd.ClassIPXE || class == dhcpd.ClassOwnIPXE
 	if d[inventory.DataType] == "REQUEST" && d[inventory.DataPort] == "67" {
-		t.took = e
+		t.request = e
 	}
 	switch {
 	case d[inventory.DataUnserved] != "":
-		t.unheard = e
+		t.unanswered = e
 	case class == dhcpd.ClassOther:
 		t.system = e
 	case ipxe && t.program != nil:
 		t.ipxe = e
-	case d[inventory.DataAnswer] == "" && t.took == e:
-		// its DHCP server's to answer
+	case d[inventory.DataAnswer] == "" && t.request == e:
+		// its DHCP server answers this one
 	case d[inventory.DataAnswer] == "":
-		t.unheard = e
+		t.unanswered = e
 	case d[inventory.DataPort] == "4011" || class == dhcpd.ClassHTTP || ipxe:
-		t.told, t.unheard = e, nil
+		t.bootReply, t.unanswered = e, nil
 	default:
-		t.offered, t.unheard = e, nil
+		t.offered, t.unanswered = e, nil
 	}
 }
 
@@ -143,23 +143,22 @@ func (t *trace) addHTTP(e *inventory.Event) {
 	path := e.Data[inventory.DataPath]
 	switch {
 	case e.Data[inventory.DataAction] != "":
-		t.script, t.kernel, t.initrd, t.cut, t.system = e, nil, nil, nil, nil
-		// What was said before has not kept it from coming here, unless it is why the boot program asks
-		// again.
-		t.said = slices.DeleteFunc(t.said, func(e *inventory.Event) bool { return e.Data[inventory.DataComplaint] != string(aboutIPXE) })
+		t.script, t.kernel, t.initrd, t.cutOff, t.system = e, nil, nil, nil, nil
+		// Earlier complaints did not stop this boot. Only the boot program's own can be why it asks again.
+		t.complained = slices.DeleteFunc(t.complained, func(e *inventory.Event) bool { return e.Data[inventory.DataComplaint] != string(aboutIPXE) })
 	case e.Data[inventory.DataCut] != "":
-		t.cut = e
+		t.cutOff = e
 	case e.Data[inventory.DataStatus] != "200" && e.Data[inventory.DataStatus] != "206":
 	case strings.HasSuffix(path, "/vmlinuz"):
-		t.kernel, t.cut = e, nil
+		t.kernel, t.cutOff = e, nil
 	case strings.HasSuffix(path, "/initrd"):
-		t.initrd, t.cut = e, nil
+		t.initrd, t.cutOff = e, nil
 	case strings.HasSuffix(path, ".efi"):
 		t.program = e
 	}
 }
 
-// empty says that the machine itself gave no sign that reached us where we serve.
+// empty says whether nothing that the machine sent has reached an interface that we serve.
 func (t *trace) empty() bool { return t.last.IsZero() }
 
 // result is how a TFTP transfer ended.

@@ -44,7 +44,7 @@ func TestUnanswered(t *testing.T) {
 		"a slow disk":                                 {why: dhcpd.Reason{Code: dhcpd.CodeDiskBusy, Err: leases.ErrBusy}, next: "`pxectl doctor`: is the disk"},
 		"a full disk":                                 {why: dhcpd.Reason{Code: dhcpd.CodeLeaseFile, Err: leases.ErrWrite}, next: "`pxectl doctor`: is the disk"},
 		"no way back":                                 {why: dhcpd.Reason{Code: dhcpd.CodeAnswerFailed, Name: "10.78.0.1:67", Err: unix.ENETUNREACH}, next: "`pxectl doctor`: is the interface up"},
-		"a probe":                                     {why: dhcpd.Reason{Code: dhcpd.CodeProbing}, stage: "it asked by DHCP, and whether its address is free", next: "wait"},
+		"a probe":                                     {why: dhcpd.Reason{Code: dhcpd.CodeProbing}, stage: "it asked by DHCP, and the appliance asks by ARP whether its address is free", next: "wait"},
 		"a long URL":                                  {why: dhcpd.Reason{Code: dhcpd.CodeBootFile, Err: errors.New("boot URL")}, next: "correct `boot` in appliance.yaml"},
 		"a relay that says much":                      {why: dhcpd.Reason{Code: dhcpd.CodeTooLong, Err: errors.New("the answer has 600 bytes")}, next: "let the relay say less in option 82"},
 		"RISC-V":                                      {why: dhcpd.Reason{Code: dhcpd.CodeNoProgram, Arch: dhcpd.ArchRISCV64}, next: "pxectl boots x86 and 64-bit ARM machines"},
@@ -59,7 +59,7 @@ func TestUnanswered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c.m.Name = "m1"
 			class, stage := cmp.Or(c.class, "uefi-pxe"), cmp.Or(c.stage, "it asked by DHCP and got no answer: "+c.why.String())
-			e := sign(0, inventory.KindDHCP, "DISCOVER", inventory.DataType, "DISCOVER", inventory.DataClass, class, inventory.DataPort, "67", inventory.DataAnswer, c.answer,
+			e := event(0, inventory.KindDHCP, "DISCOVER", inventory.DataType, "DISCOVER", inventory.DataClass, class, inventory.DataPort, "67", inventory.DataAnswer, c.answer,
 				inventory.DataReason, string(c.why.Code), inventory.DataWhy, c.why.String(), inventory.DataArch, strconv.Itoa(int(c.why.Arch)))
 			if class == "other" {
 				e.Data["unserved"] = "yes"
