@@ -13,11 +13,11 @@ import (
 
 const (
 	reconnectSoon = 2 * time.Second // after a BMC hung up; an operator who freed the console is faster
-	reconnect     = 5 * time.Second // while the console cannot be had
+	reconnect     = 5 * time.Second // while it fails for another reason
 )
 
-// Watch holds the machine's console until ctx ends, except while an operator has it. It gives up on a BMC
-// that will never give it.
+// Watch reads the machine's console until ctx ends, except while an operator has it. It stops when the BMC
+// will never give the console: it has none, or refuses us.
 func (w *Watcher) Watch(ctx context.Context, open func() (power.BMC, error)) {
 	failed := 0 // times in a row
 	for {
@@ -61,7 +61,7 @@ func (w *Watcher) Watch(ctx context.Context, open func() (power.BMC, error)) {
 	}
 }
 
-// reason is what is wrong with a console, without the address.
+// reason is why there is no console, without the BMC's address.
 func reason(err error) string {
 	if e, ok := errors.AsType[*power.Error](err); ok {
 		err = e.Err
@@ -69,7 +69,8 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// acquire waits until no operator has the console. The context that it returns ends when one wants it.
+// acquire waits until no operator has the console. The context that it returns ends when an operator wants
+// it.
 func (w *Watcher) acquire(ctx context.Context) (session context.Context, release func()) {
 	for {
 		w.mu.Lock()
@@ -100,8 +101,8 @@ func (w *Watcher) acquire(ctx context.Context) (session context.Context, release
 	}
 }
 
-// Lend ends our own session for an operator's, and waits until the BMC knows. The Watcher opens no other
-// until giveBack is called.
+// Lend ends our own session, so that an operator can have the console, and waits until the BMC knows. The
+// Watcher opens no session until giveBack is called.
 func (w *Watcher) Lend(ctx context.Context) (giveBack func()) {
 	w.mu.Lock()
 	if w.operators++; w.operators == 1 {
@@ -126,5 +127,5 @@ func (w *Watcher) Lend(ctx context.Context) (giveBack func()) {
 	}
 }
 
-// Tee lets the Watcher read what an operator's console shows.
+// Tee lets the Watcher read an operator's console, too.
 func (w *Watcher) Tee(out io.Writer) io.Writer { return io.MultiWriter(w, out) }

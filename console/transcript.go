@@ -11,19 +11,19 @@ import (
 	"github.com/pxectl/pxectl/internal/printable"
 )
 
-// Bounds of a transcript: anybody can be at the other end of a serial line.
+// Bounds of a transcript, since anybody can be at the other end of a serial line.
 const (
 	maxLine     = 512 // a longer line is cut into several
 	maxLines    = 40
 	maxBytes    = 4 << 10
-	maxEscape   = 64  // of an escape sequence; a longer one is none
+	maxEscape   = 64  // of an escape sequence; anything longer is text
 	maxString   = 256 // of a control string
 	screenWidth = 80  // firmware breaks lines there
 )
 
 // A Transcript turns the output of a serial console into lines of plain text, and keeps the last of them. It
-// leaves out escape sequences and control characters. A jump of the cursor ends a line. Each byte costs the
-// same, whatever it is.
+// leaves out escape sequences and control characters. A jump of the cursor ends a line. Every byte takes the
+// same time.
 type Transcript struct {
 	lines []string
 	size  int // of lines
@@ -56,8 +56,8 @@ func (t *Transcript) Add(output []byte, ended func(line string)) {
 	}
 }
 
-// byte gives the terminal a byte. It ends a character that was cut short and a sequence that has no end: both
-// would swallow all that follows.
+// byte gives the terminal a byte. It first ends a character that was cut short and a sequence without an end:
+// the terminal would swallow all that follows.
 func (t *Transcript) byte(c byte) {
 	if state := t.terminal.State(); state == parser.Utf8State && c&0xc0 != 0x80 || inString(state) && c == '\n' {
 		t.terminal.Reset()
@@ -83,7 +83,7 @@ func inString(state parser.State) bool {
 // print takes a character.
 func (t *Transcript) print(r rune) {
 	if t.cr {
-		// The line is overwritten, as by a progress that counts up. It is reported and not kept.
+		// The line is overwritten, as by a progress counter. Report it and do not keep it.
 		t.end(false)
 	}
 	t.put(r)
@@ -136,8 +136,8 @@ func (t *Transcript) put(r rune) {
 	t.line = utf8.AppendRune(t.line, r)
 }
 
-// wrapped says whether the line goes on in the next one. Firmware, and iPXE with it, breaks lines at the edge
-// of the screen. A kernel does not.
+// wrapped says whether the line goes on in the next one. Firmware and iPXE break lines at the edge of the
+// screen. A kernel does not.
 func (t *Transcript) wrapped() bool {
 	n := utf8.RuneCount(t.line)
 	return n > 0 && n%screenWidth == 0 && t.line[0] != '['
@@ -174,10 +174,10 @@ func (t *Transcript) Last(n int) []string {
 	return lines[max(0, len(lines)-n):]
 }
 
-// nonceArgument is the nonce in the kernel's arguments, which a kernel without "quiet" prints.
+// nonceArgument matches the nonce in the kernel's arguments, which a kernel without "quiet" prints.
 var nonceArgument = regexp.MustCompile(`(pxectl\.nonce=)\S+`)
 
-// plain removes what cannot be printed, and the nonce.
+// plain removes unprintable characters and the nonce.
 func plain(line []byte) string {
 	text := strings.TrimSpace(printable.Only(string(line)))
 	if strings.Contains(text, "pxectl.nonce=") {

@@ -50,7 +50,7 @@ func TestTranscript(t *testing.T) {
 	}
 }
 
-// An overwritten line is reported and not kept. It can be the last thing before a hang.
+// An overwritten line is reported and not kept. It can be the last line before a hang.
 func TestTranscriptReportsOverwrittenLines(t *testing.T) {
 	var tr Transcript
 	var heard []string
@@ -60,8 +60,7 @@ func TestTranscriptReportsOverwrittenLines(t *testing.T) {
 	}
 }
 
-// Whatever comes, what is kept is bounded and plain, and the same text gives the same lines however it is cut
-// into packets.
+// Any input gives plain lines within bounds, and the same lines however it is cut into packets.
 func FuzzTranscript(f *testing.F) {
 	f.Add([]byte("\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2)\r\nBooting from ROM...\r\n"), 3)
 	f.Add([]byte("[    5.273002] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"), 7)

@@ -7,17 +7,17 @@ import (
 
 const (
 	maxComplaints = 16 // of one boot: a kernel can complain for ever
-	endLines      = 3  // of a failed boot, that are reported as its end
+	endLines      = 3  // of a failed boot, which are reported as its end
 )
 
 // A Complaint is a line that says why a boot cannot go on.
 type Complaint struct {
-	About string // what it is about, in the caller's words
+	About string // in the caller's words
 	Quote string // the line, without what differs from boot to boot
 	Final bool   // the system has given up; reported even after many others
 }
 
-// A Finding is one thing that a Watcher reports of a boot. One of the first four fields is set.
+// A Finding is one thing that a Watcher reports of a boot. Exactly one of the first four fields is set.
 type Finding struct {
 	Complaint Complaint // a line complains
 	Ends      []string  // the last lines of a boot that failed
@@ -36,7 +36,7 @@ type Watcher struct {
 	report func(Finding) // nil while no boot is watched
 	text   Transcript
 	left   int    // complaints that are still reported
-	absent string // why there is no console, as it was reported
+	absent string // the last reported reason why there is no console
 
 	operators int           // sessions of operators
 	free      chan struct{} // closed when the last of them has ended
@@ -56,7 +56,7 @@ func (w *Watcher) Begin(report func(Finding)) {
 	w.report, w.text, w.left, w.absent = report, Transcript{}, maxComplaints, ""
 }
 
-// BootsAgain says that the machine has begun to boot anew by itself. Its complaints are reported afresh.
+// BootsAgain says that the machine boots anew by itself. Its complaints are reported afresh.
 func (w *Watcher) BootsAgain() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -78,7 +78,7 @@ func (w *Watcher) End(failed bool) {
 	w.report = nil
 }
 
-// Shows returns the last lines of the console while a boot is watched.
+// Shows returns the last lines of the console, or nil while no boot is watched.
 func (w *Watcher) Shows() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -88,7 +88,7 @@ func (w *Watcher) Shows() []string {
 	return w.text.Last(endLines)
 }
 
-// Write takes what the machine says.
+// Write takes the console's output.
 func (w *Watcher) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

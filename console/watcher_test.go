@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// A machine that complains for ever does not fill its timeline. That its kernel has given up is reported all
-// the same.
+// A machine that complains for ever does not fill its timeline. A panic of its kernel is reported even so.
 func TestComplaintsAreBounded(t *testing.T) {
 	w := NewWatcher(func(line string) (Complaint, bool) {
 		return Complaint{About: "kernel", Quote: line, Final: strings.Contains(line, "panic")}, true
