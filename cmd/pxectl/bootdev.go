@@ -47,7 +47,7 @@ func (c *cli) bootdevCommand() *cobra.Command {
 	}
 	selectorFlag(cmd, &labels)
 	cmd.Flags().BoolVar(&persistent, "persistent", false, "for every boot, not only the next one")
-	cmd.Flags().BoolVar(&legacy, "legacy", false, "without the EFI bit, whatever firmware the machine was seen with")
+	cmd.Flags().BoolVar(&legacy, "legacy", false, "leave out the EFI bit, even for a machine with UEFI firmware")
 	return cmd
 }
 

@@ -24,7 +24,7 @@ func TestNaturally(t *testing.T) {
 	want := []string{"", "a", "m1", "m01", "m2", "m2b", "m10", "m10-1", "m10-2", "n"}
 	got := slices.Clone(want)
 	slices.Reverse(got)
-	slices.SortFunc(got, naturally)
+	slices.SortFunc(got, compareNatural)
 	want[2], want[3] = "m01", "m1" // equal but for the zero: as text
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("sorted (-want +got):\n%s", diff)
@@ -36,10 +36,10 @@ func FuzzNaturally(f *testing.F) {
 	f.Add("007", "7", "00")
 	f.Add("ä1", "a9999999999999999999999", "")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
-		if naturally(a, b) != -naturally(b, a) || (naturally(a, b) == 0) != (a == b) {
-			t.Errorf("naturally(%q, %q) = %d, the other way %d", a, b, naturally(a, b), naturally(b, a))
+		if compareNatural(a, b) != -compareNatural(b, a) || (compareNatural(a, b) == 0) != (a == b) {
+			t.Errorf("compareNatural(%q, %q) = %d, the other way %d", a, b, compareNatural(a, b), compareNatural(b, a))
 		}
-		if naturally(a, b) < 0 && naturally(b, c) < 0 && naturally(a, c) >= 0 {
+		if compareNatural(a, b) < 0 && compareNatural(b, c) < 0 && compareNatural(a, c) >= 0 {
 			t.Errorf("%q < %q < %q, but not %q < %q", a, b, c, a, c)
 		}
 	})
@@ -93,9 +93,9 @@ func FuzzPattern(f *testing.F) {
 	f.Add("52:54:00:00:00:01")
 	all := []inventory.Machine{{ID: "m-1", Name: "web1", MACs: []inventory.MAC{"52:54:00:00:00:01"}}, {ID: "m-2", Name: "web2"}}
 	f.Fuzz(func(t *testing.T, arg string) {
-		found, err := meant(all, arg)
+		found, err := matching(all, arg)
 		if len(found) > len(all) || err != nil && exitCode(err) != exitUsage {
-			t.Errorf("meant(%q) = %v, %v", arg, found, err)
+			t.Errorf("matching(%q) = %v, %v", arg, found, err)
 		}
 	})
 }
@@ -175,8 +175,8 @@ func TestExitCode(t *testing.T) {
 		{"timed out", problem(inventory.CodeTimeout), 4},
 		{"deadline", fmt.Errorf("x: %w", context.DeadlineExceeded), 4},
 		{"bmc", problem(inventory.CodeBMC), 1},
-		{"several of one kind", severally([]error{nil, problem(inventory.CodeNotFound), problem(inventory.CodeNotFound)}), 3},
-		{"several kinds", severally([]error{problem(inventory.CodeNotFound), problem(inventory.CodeTimeout)}), 1},
+		{"several of one kind", joinErrors([]error{nil, problem(inventory.CodeNotFound), problem(inventory.CodeNotFound)}), 3},
+		{"several kinds", joinErrors([]error{problem(inventory.CodeNotFound), problem(inventory.CodeTimeout)}), 1},
 		{"seen already", reported{problem(inventory.CodeTimeout)}, 4},
 	} {
 		if got := exitCode(tt.err); got != tt.want {

@@ -53,7 +53,7 @@ func (c *cli) consoleCommand() *cobra.Command {
 					if errors.Is(err, errLeave) {
 						return nil
 					}
-					sent = nil // nothing more to say; what the machine says still counts
+					sent = nil // there is nothing more to send; the machine's output still counts
 				case err := <-received:
 					return err
 				case <-cmd.Context().Done():

@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +18,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// deployFlags are what can be asked of a deployment.
+// deployFlags are the options of a deployment.
 type deployFlags struct {
 	all                     bool
 	labels                  string
@@ -29,18 +28,18 @@ type deployFlags struct {
 	mode, verify            string
 	redeploy, overwrite     bool
 	asIs                    bool
-	plan, wait              bool
-	timeout                 time.Duration
+	plan                    bool
+	waitFlags
 }
 
 func (c *cli) deployCommand() *cobra.Command {
 	var f deployFlags
 	cmd := &cobra.Command{
 		Use: "deploy MACHINE... | --all", Short: "Write an image to machines and boot them from it",
-		Long: "Write an image to machines and boot them from it. What is on their disks is lost; --plan shows what that is.\n\n" +
-			"--all means every machine that is available and not under maintenance, and says which ones it leaves out; a machine\n" +
-			"that is deployed has to be named, with --redeploy. With --wait the command ends when every machine has proved that its new system\n" +
-			"runs, or has failed; without it the deployments go on by themselves.",
+		Long: "Write an image to machines and boot them from it. This overwrites their disks; --plan shows what is on them.\n\n" +
+			"--all takes every machine that is available and not in maintenance, and names the others. A deployed machine\n" +
+			"must be named, with --redeploy. With --wait the command ends when every machine has proved that its new system\n" +
+			"runs, or has failed. Without --wait it returns at once, and the deployments go on.",
 		Example: "  pxectl deploy web1 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --wait\n" +
 			"  pxectl deploy 'web*' --image debian-12 --user-data web.yaml --wait --timeout 20m\n" +
 			"  pxectl deploy db1 --image debian-12 --disk serial=S4EVNF0M\n" +
@@ -78,15 +77,14 @@ func (c *cli) deployCommand() *cobra.Command {
 	fl.StringVar(&f.hostname, "hostname", "", "host name of the new system, for a single machine (default: the machine's name)")
 	fl.StringArrayVar(&f.keyFiles, "ssh-key", nil, "`file` of public keys for the image's default user; can be repeated")
 	fl.StringVar(&f.userData, "user-data", "", "`file` with cloud-init user-data, plain or in gzip")
-	fl.BoolVar(&f.asIs, "as-is", false, "user-data, network and keys are for another program than cloud-init: do not check them")
+	fl.BoolVar(&f.asIs, "as-is", false, "do not check user-data, network and keys: another program than cloud-init reads them")
 	fl.StringVar(&f.network, "network", "", "`file` with cloud-init network configuration")
 	fl.StringVar(&f.disk, "disk", "", "`disk` to write to: "+diskHelp)
-	fl.StringVar(&f.mode, "mode", "", "full writes every chunk, delta those that differ from the disk, auto sees (default auto)")
-	fl.StringVar(&f.verify, "verify", "", "readback reads what was written back from the medium, hash does not (default readback)")
-	fl.BoolVar(&f.overwrite, "overwrite", false, "overwrite what is on the disk and was not put there by pxectl")
-	fl.BoolVar(&f.plan, "plan", false, "show what would be done, and touch nothing")
-	fl.BoolVar(&f.wait, "wait", false, "wait for the proof that the new systems run")
-	fl.DurationVar(&f.timeout, "timeout", 0, "with --wait: how long at most; the deployments go on")
+	fl.StringVar(&f.mode, "mode", "", "full writes every chunk; delta writes those that differ from the disk; auto chooses (default auto)")
+	fl.StringVar(&f.verify, "verify", "", "readback reads every chunk back from the medium; hash does not (default readback)")
+	fl.BoolVar(&f.overwrite, "overwrite", false, "overwrite data that pxectl did not put on the disk")
+	fl.BoolVar(&f.plan, "plan", false, "show what a deployment would do, and change nothing")
+	f.add(cmd, "for the proof that the new systems run", "; the deployments go on")
 	return cmd
 }
 
@@ -96,8 +94,8 @@ func (f deployFlags) request() (inventory.DeployRequest, error) {
 	if f.plan && f.wait {
 		return r, usagef("either --plan or --wait")
 	}
-	if f.timeout != 0 && !f.wait {
-		return r, usagef("--timeout is of --wait")
+	if err := f.check(); err != nil {
+		return r, err
 	}
 	if f.disk != "" {
 		hint, err := inventory.ParseDiskHint(f.disk)
@@ -138,16 +136,16 @@ func (f deployFlags) request() (inventory.DeployRequest, error) {
 	return r, nil
 }
 
-// readSmall reads a file of at most so many bytes.
-func readSmall(path string, most int64) ([]byte, error) {
+// readSmall reads a file of at most limit bytes.
+func readSmall(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("%s: more than %d bytes", path, most)
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s: more than %d bytes", path, limit)
 	}
 	return data, err
 }
@@ -169,7 +167,8 @@ func publicKeys(text string) ([]string, error) {
 	return keys, nil
 }
 
-// deployable finds the machines that are meant.
+// deployable finds the machines that the arguments and the selector mean, and checks that they can be
+// deployed.
 func (c *cli) deployable(ctx context.Context, client *api.Client, args []string, f deployFlags) ([]inventory.Machine, error) {
 	if !f.all {
 		machines, err := c.pickSome(ctx, client, args, f.labels)
@@ -210,7 +209,7 @@ func (c *cli) deployable(ctx context.Context, client *api.Client, args []string,
 	return ready, nil
 }
 
-// leftOut says which machines --all does not mean, and why, a line for each reason.
+// leftOut says which machines --all leaves out, and why, a line for each reason.
 func leftOut(machines []inventory.Machine) (lines []string) {
 	var maintained []inventory.Machine
 	of := map[inventory.State][]inventory.Machine{}
@@ -246,7 +245,7 @@ func leftOut(machines []inventory.Machine) (lines []string) {
 	return lines
 }
 
-// statesOf is "2 deployed, 1 failed".
+// statesOf counts machines by state: "2 deployed, 1 failed".
 func statesOf(machines []inventory.Machine) string {
 	if len(machines) == 0 {
 		return "there are none"
@@ -281,7 +280,7 @@ func onlyImage(ctx context.Context, client *api.Client) (string, error) {
 	return "", usagef("which image? give --image (have: %s)", strings.Join(imageNames(images), ", "))
 }
 
-// deploy starts a deployment of each machine and, with --wait, sees them through.
+// deploy starts a deployment of each machine and, with --wait, shows them until they end.
 func (c *cli) deploy(ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest, f deployFlags) error {
 	c.noteUnaccepted(machines)
 	var started []api.Deployment
@@ -298,10 +297,11 @@ func (c *cli) deploy(ctx context.Context, client *api.Client, machines []invento
 		}
 		started = append(started, d)
 	}
-	return c.seeThrough(ctx, client, started, severally(errs), f.wait, f.timeout)
+	return c.watchToEnd(ctx, client, started, joinErrors(errs), f.waitFlags)
 }
 
-// noteUnaccepted says whose BMC waits to be accepted: without it, somebody has to reboot the machine.
+// noteUnaccepted names the machines whose BMC waits to be accepted: without a BMC, somebody has to reboot
+// them.
 func (c *cli) noteUnaccepted(machines []inventory.Machine) {
 	for _, m := range machines {
 		if m.BMC.Proposed != nil && m.State != inventory.Discovered {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -24,8 +23,8 @@ func (c *cli) deploymentList() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List deployments and releases, newest first", Args: cobra.NoArgs,
-		Long: "List deployments and releases, newest first. Of each machine the last 20 are kept; its timeline (`pxectl events -m MACHINE`)\n" +
-			"and what was erased (`pxectl machine erasures`) are kept apart from them.",
+		Long: "List deployments and releases, newest first. pxectl keeps the last 20 of each machine, and independently of\n" +
+			"them its timeline (`pxectl events -m MACHINE`) and the list of erased disks (`pxectl machine erasures`).",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
 				return usagef("--limit %d: want a number, or 0 for all", limit)
@@ -56,13 +55,13 @@ func (c *cli) deploymentList() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&q.Running, "running", false, "only those that are running")
-	cmd.Flags().StringVarP(&q.Machine, "machine", "m", "", "only those of this `machine` (name, id or MAC)")
-	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most; 0: all")
+	cmd.Flags().BoolVar(&q.Running, "running", false, "list running ones only")
+	cmd.Flags().StringVarP(&q.Machine, "machine", "m", "", "list those of this `machine` only (name, id or MAC)")
+	cmd.Flags().IntVar(&limit, "limit", 50, "list at most this many; 0: all")
 	return cmd
 }
 
-// pages lists as many as limit says, or all when it is 0, a page at a time. more says that there are older
+// pages lists limit deployments, or all when limit is 0, a page at a time. more says whether there are older
 // ones.
 func pages(ctx context.Context, client *api.Client, q deploy.DeploymentQuery, limit int) (all []api.Deployment, more bool, err error) {
 	for {
@@ -99,12 +98,12 @@ func (c *cli) deploymentRows(t *table, deployments []api.Deployment) {
 		} else if d.Progress != nil {
 			step += " " + percent(d.Progress.Done, d.Progress.Total)
 		}
-		t.row(d.ID, machineOf(d), whatOf(d), d.Outcome, step, c.lasted(d), c.ago(d.CreatedAt), d.Actor)
+		t.row(d.ID, machineOf(d), imageOf(d), d.Outcome, step, c.lasted(d), c.ago(d.CreatedAt), d.Actor)
 	}
 }
 
-// whatOf is the image, or that none is written.
-func whatOf(d api.Deployment) string {
+// imageOf is the image of a deployment, or says that it writes none.
+func imageOf(d api.Deployment) string {
 	switch {
 	case d.Erase == nil:
 		return d.ImageName
@@ -114,7 +113,7 @@ func whatOf(d api.Deployment) string {
 	return "(erased)"
 }
 
-// machineOf is the machine's name, or its id when it has been deleted since.
+// machineOf is the machine's name, or its id once the machine has been deleted.
 func machineOf(d api.Deployment) string {
 	if d.MachineName != "" {
 		return d.MachineName
@@ -166,7 +165,7 @@ func (c *cli) showDeployment(d api.Deployment) error {
 	if d.Erase == nil {
 		t.field("image", d.ImageName+" ("+d.ImageID[:min(12, len(d.ImageID))]+")")
 	} else {
-		t.field("image", whatOf(d))
+		t.field("image", imageOf(d))
 	}
 	t.field("hostname", d.Hostname)
 	t.field("outcome", c.outcomeLine(d))
@@ -220,18 +219,17 @@ func prefixed(prefix, s string) string {
 }
 
 func (c *cli) deploymentRetry() *cobra.Command {
-	var wait bool
-	var timeout time.Duration
+	var waiting waitFlags
 	cmd := &cobra.Command{
-		Use: "retry DEPLOYMENT|MACHINE...", Short: "Start failed deployments again, with all that was asked for", Args: cobra.MinimumNArgs(1),
-		Long: "Start failed deployments again, with all that was asked for: image, host name, disk, user-data, keys and network. What only the\n" +
-			"machine may see is kept, sealed, for 7 days after the failure, or until the machine is deployed, released or deleted. A failed\n" +
-			"release is started again, too. What was cancelled has to be asked for anew.",
+		Use: "retry DEPLOYMENT|MACHINE...", Short: "Start failed deployments again, with the same options", Args: cobra.MinimumNArgs(1),
+		Long: "Start failed deployments and releases again, with the same image, host name, disk, user-data, keys and network.\n" +
+			"pxectl keeps user-data, keys and network, sealed, for 7 days after a failure, or until the machine is deployed,\n" +
+			"released or deleted. A cancelled deployment cannot be retried: start a new one with `pxectl deploy`.",
 		Example:           "  pxectl deployment retry web1 --wait",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if timeout != 0 && !wait {
-				return usagef("--timeout is of --wait")
+			if err := waiting.check(); err != nil {
+				return err
 			}
 			client, err := c.client()
 			if err != nil {
@@ -247,17 +245,16 @@ func (c *cli) deploymentRetry() *cobra.Command {
 				}
 				started = append(started, d)
 			}
-			return c.seeThrough(cmd.Context(), client, started, severally(errs), wait, timeout)
+			return c.watchToEnd(cmd.Context(), client, started, joinErrors(errs), waiting)
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the proof that the new systems run")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "with --wait: how long at most; the deployments go on")
+	waiting.add(cmd, "for the proof that the new systems run", "; the deployments go on")
 	return cmd
 }
 
 func (c *cli) deploymentCancel() *cobra.Command {
 	return &cobra.Command{
-		Use: "cancel DEPLOYMENT|MACHINE...", Short: "Cancel deployments; what is on the disk then is not bootable", Args: cobra.MinimumNArgs(1),
+		Use: "cancel DEPLOYMENT|MACHINE...", Short: "Cancel deployments; a disk that was being written does not boot", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -287,5 +284,5 @@ func (c *cli) cancelAll(ctx context.Context, client *api.Client, refs []string) 
 			fmt.Fprintln(c.err, "power stays as it was; `pxectl power off MACHINE` switches off")
 		}
 	}
-	return severally(errs)
+	return joinErrors(errs)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// plan shows what deployments of the machines would do. One that would be refused is an error, so that
-// scripts can ask first.
+// plan shows what deployments of the machines would do. It fails when one would be refused, so that scripts
+// can ask first.
 func (c *cli) plan(ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest) error {
 	c.noteUnaccepted(machines)
 	plans, err := gather(machines, func(m inventory.Machine) (deploy.Plan, error) { return client.Plan(ctx, string(m.ID), r) })
@@ -41,7 +41,7 @@ func (c *cli) plan(ctx context.Context, client *api.Client, machines []inventory
 			errs = append(errs, about(p.MachineName, &inventory.Problem{Code: p.Refused.Code, Detail: p.Refused.Detail, Hint: p.Refused.Hint}))
 		}
 	}
-	return severally(errs)
+	return joinErrors(errs)
 }
 
 func (c *cli) showPlan(p deploy.Plan) error {

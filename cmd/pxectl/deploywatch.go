@@ -11,28 +11,29 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// seeThrough shows what was started and, with wait, sees it to its end. refused is the error of what was not.
-func (c *cli) seeThrough(ctx context.Context, client *api.Client, started []api.Deployment, refused error, wait bool, timeout time.Duration) error {
+// watchToEnd shows the deployments that were started and, with --wait, watches them to their end. refused is
+// the error of those that were not started.
+func (c *cli) watchToEnd(ctx context.Context, client *api.Client, started []api.Deployment, refused error, f waitFlags) error {
 	if len(started) == 0 {
 		return refused
 	}
-	if !wait {
+	if !f.wait {
 		if err := c.print(started, deploymentIDs(started), func(t *table) {
 			t.row("MACHINE", "DEPLOYMENT", "IMAGE", "HOSTNAME")
 			for _, d := range started {
-				t.row(machineOf(d), d.ID, whatOf(d), d.Hostname)
+				t.row(machineOf(d), d.ID, imageOf(d), d.Hostname)
 			}
 		}); err != nil {
 			return err
 		}
 		return refused
 	}
-	if timeout > 0 {
+	if f.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
+		ctx, cancel = context.WithTimeout(ctx, f.timeout)
 		defer cancel()
 	}
-	report(c.err, refused) // now, as the wait may be long
+	report(c.err, refused) // print it now: the wait may be long
 	ended, lost := c.watch(ctx, client, started)
 	if err := c.print(ended, deploymentIDs(ended), func(t *table) { c.stepTable(t, ended) }); err != nil {
 		return err
@@ -41,7 +42,7 @@ func (c *cli) seeThrough(ctx context.Context, client *api.Client, started []api.
 	for _, d := range ended {
 		errs = append(errs, failureOf(d, ctx.Err()))
 	}
-	if err := severally(errs); err != nil {
+	if err := joinErrors(errs); err != nil {
 		return err
 	}
 	if refused != nil {
@@ -50,19 +51,19 @@ func (c *cli) seeThrough(ctx context.Context, client *api.Client, started []api.
 	return nil
 }
 
-// reported is an error that the person has seen already; only the exit code is left of it.
+// reported is an error that was printed already; it only sets the exit code.
 type reported struct{ error }
 
 func (r reported) Unwrap() error { return r.error }
 
-// stepHeads are the steps in words short enough for a table of 80 columns.
+// stepHeads are the steps in words that fit a table of 80 columns.
 var stepHeads = map[inventory.Step]string{
 	inventory.Validate: "CHECK", inventory.BootAgent: "AGENT", inventory.PrepareDisk: "PREPARE", inventory.WriteImage: "WRITE",
 	inventory.FinishDisk: "FINISH", inventory.BootOS: "BOOT", inventory.VerifyOS: "VERIFY", inventory.EraseDisks: "ERASE",
 }
 
-// stepTable is how each deployment ended and how long each step took. A step that took no time anywhere is
-// left out.
+// stepTable shows how each deployment ended and how long each step took. It leaves out a step that took no
+// time anywhere.
 func (c *cli) stepTable(t *table, deployments []api.Deployment) {
 	head := []any{"MACHINE", "OUTCOME", "TIME"}
 	var steps []inventory.Step
@@ -85,7 +86,7 @@ func (c *cli) stepTable(t *table, deployments []api.Deployment) {
 	}
 }
 
-// stepTime is how long all attempts at a step took.
+// stepTime is the time of all attempts at a step.
 func stepTime(d api.Deployment, s inventory.Step) (sum time.Duration) {
 	for _, r := range d.History {
 		if r.Step == s && !r.EndedAt.IsZero() {
@@ -95,7 +96,7 @@ func stepTime(d api.Deployment, s inventory.Step) (sum time.Duration) {
 	return sum
 }
 
-// failureOf is the error that a deployment ended with, or that it had not ended.
+// failureOf is the error that a deployment ended with, or says that it has not ended.
 func failureOf(d api.Deployment, stopped error) error {
 	name := machineOf(d)
 	switch {
@@ -112,7 +113,7 @@ func failureOf(d api.Deployment, stopped error) error {
 			Hint: "the deployment goes on; `pxectl deployment cancel " + string(d.ID) + "` would end it",
 		}
 	case d.Outcome == inventory.Running:
-		return nil // lost: the error of losing it says so
+		return nil // lost: the error of the lost connection says so
 	case d.Failure != nil:
 		hint := d.Failure.Hint
 		if hint == "" {

@@ -13,9 +13,9 @@ import (
 )
 
 var (
-	// spanned is a command in backquotes: in a hint of the code, or in a document.
+	// spanned matches a command in backquotes: in a hint of the code, or in a document.
 	spanned = regexp.MustCompile("`pxectl ([^`\n]*)`")
-	// shown is a command on a line of its own: in a document's block, or an example of a help text.
+	// shown matches a command on a line of its own: in a document's block, or in an example of a help text.
 	shown = regexp.MustCompile(`^ +(?:# )?(?:\$ )?(?:sudo )?pxectl ([a-z].*)$`)
 	flag  = regexp.MustCompile(`(?:^|[\s(\[|])(--[a-z][a-z-]*|-[a-zA-Z])\b`)
 	word  = regexp.MustCompile(`^[a-z][a-z-]*$`)
@@ -66,7 +66,7 @@ func TestCommandsThatAreNamedExist(t *testing.T) {
 	}
 }
 
-// unknown says what of a command line does not exist.
+// unknown says which part of a command line does not exist.
 func unknown(root *cobra.Command, line string) string {
 	line, _, _ = strings.Cut(line, " #")
 	for _, end := range []string{"; ", " | ", " && ", " > "} {
@@ -123,7 +123,7 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
-// link is one of a document to a file beside it.
+// link matches a document's link to a file beside it.
 var link = regexp.MustCompile(`\]\(([^)#:\s]+)(?:#[^)\s]*)?\)`)
 
 // Every file that a document links to is there, and README leads to every document.

@@ -17,8 +17,8 @@ func (c *cli) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor [--config [FILE]]", Short: "Check the appliance itself: network, ports, other DHCP servers, BMCs, disk",
 		Long: "Ask the running appliance to check itself, and say for each check whether it passes, warns or fails, and what to do.\n\n" +
-			"With --config what can be checked without a running appliance is, from its configuration file\n" +
-			"(" + defaultConfig + " unless FILE is given). The exit code is 1 when a check fails.",
+			"With --config it checks what it can without a running appliance, from the configuration file\n" +
+			"(default " + defaultConfig + "). The exit code is 1 when a check fails.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, ok := terminal(c.err); ok {
@@ -57,7 +57,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 	return cmd
 }
 
-// showChecks prints them; the error, when one failed, has been seen then.
+// showChecks prints the checks. Its error, when one failed, counts as reported.
 func (c *cli) showChecks(checks []api.Check) error {
 	var names []string
 	count := map[api.Status]int{}

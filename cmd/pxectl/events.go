@@ -14,15 +14,15 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// followTail is how much of the past events -f begins with.
+// followTail is how many past events -f shows first.
 const followTail = 10
 
 func (c *cli) eventsCommand() *cobra.Command {
 	var q api.EventQuery
 	cmd := &cobra.Command{
-		Use: "events", Short: "Show what happened, and with -f what happens",
-		Long: "Show what happened, oldest first, and with -f what happens from now on.\n\n" +
-			"With -o json each event is one line; its seq given to --after goes on where a reader stopped.",
+		Use: "events", Short: "Show events, and with -f follow them",
+		Long: "Show past events, oldest first. With -f, follow new ones.\n\n" +
+			"With -o json each event is one line. --after SEQ goes on behind the event with that seq.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if q.Tail < 0 {
@@ -38,21 +38,21 @@ func (c *cli) eventsCommand() *cobra.Command {
 			show := c.eventPrinter(cmd.Context(), client)
 			err = client.Events(cmd.Context(), q, show)
 			if q.Follow && errors.Is(err, context.Canceled) {
-				return nil // that is how one leaves it
+				return nil // Ctrl-C is how to leave -f
 			}
 			return err
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVarP(&q.Follow, "follow", "f", false, "go on as things happen")
-	f.StringVarP(&q.Machine, "machine", "m", "", "only of this `machine` (name, id or MAC)")
-	f.IntVarP(&q.Tail, "tail", "n", 0, fmt.Sprintf("of what happened, only the last so many (0: all; %d with -f)", followTail))
-	f.Uint64Var(&q.After, "after", 0, "only events with a higher seq")
+	f.BoolVarP(&q.Follow, "follow", "f", false, "follow new events")
+	f.StringVarP(&q.Machine, "machine", "m", "", "show events of this `machine` only (name, id or MAC)")
+	f.IntVarP(&q.Tail, "tail", "n", 0, fmt.Sprintf("show this many past events, the newest (0: all; %d with -f)", followTail))
+	f.Uint64Var(&q.After, "after", 0, "show only events with a higher seq")
 	_ = cmd.RegisterFlagCompletionFunc("machine", c.completeMachines)
 	return cmd
 }
 
-// eventPrinter shows one event at a time, as -o asks.
+// eventPrinter prints one event at a time, in the format of -o.
 func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(inventory.Event) error {
 	switch c.output {
 	case "json":
@@ -70,8 +70,8 @@ func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(invento
 			return err
 		}
 	}
-	names := nameBook{client: client}
-	wide := len("52:54:00:12:34:56") // of the machine column, which a MAC stands in for; it only grows
+	names := nameCache{client: client}
+	wide := len("52:54:00:12:34:56") // of the machine column, which shows a MAC for an unknown machine; it only grows
 	return func(e inventory.Event) error {
 		who := names.of(ctx, e)
 		wide = max(wide, len(who))
@@ -80,8 +80,7 @@ func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(invento
 	}
 }
 
-// eventText is an event's line with what stands beside it: who did it, how long it took, how often it was
-// seen.
+// eventText is an event's text, with who did it, how long it took and how often it was seen.
 func eventText(e inventory.Event) string {
 	text := e.Text
 	var beside []string
@@ -103,21 +102,21 @@ func eventText(e inventory.Event) string {
 	return text
 }
 
-// A nameBook says how the machines of events are called now, also of packets that came before the machine had
+// A nameCache knows the present names of the machines of events, even for packets from before a machine
 // registered.
-type nameBook struct {
+type nameCache struct {
 	client *api.Client
 	read   time.Time
 	byID   map[inventory.MachineID]string
 	byMAC  map[inventory.MAC]string
 }
 
-func (b *nameBook) of(ctx context.Context, e inventory.Event) string {
-	// New machines and new names are looked up once; strangers' packets are no reason to ask again.
+func (b *nameCache) of(ctx context.Context, e inventory.Event) string {
+	// Look up new machines and new names once. Strangers' packets are no reason to ask again.
 	if _, known := b.byID[e.Machine]; b.read.IsZero() || e.Machine != "" && !known || e.Kind == inventory.KindEdit && e.At.After(b.read) {
 		b.load(ctx)
 		if b.byID[e.Machine] == "" && e.Machine != "" {
-			b.byID[e.Machine] = string(e.Machine) // deleted since
+			b.byID[e.Machine] = string(e.Machine) // it was deleted since
 		}
 	}
 	switch {
@@ -131,13 +130,13 @@ func (b *nameBook) of(ctx context.Context, e inventory.Event) string {
 	return "-"
 }
 
-func (b *nameBook) load(ctx context.Context) {
+func (b *nameCache) load(ctx context.Context) {
 	b.read = time.Now()
 	machines, err := b.client.Machines(ctx)
 	if err != nil && b.byID != nil {
 		return
 	}
-	b.byID, b.byMAC = map[inventory.MachineID]string{}, map[inventory.MAC]string{} // without machines, ids and MACs are names
+	b.byID, b.byMAC = map[inventory.MachineID]string{}, map[inventory.MAC]string{} // without a list of machines, ids and MACs serve as names
 	for _, m := range machines {
 		b.byID[m.ID] = m.Name
 		for _, mac := range m.MACs {
@@ -146,5 +145,5 @@ func (b *nameBook) load(ctx context.Context) {
 	}
 }
 
-// stamp is a time of day with its date, where the reader is.
+// stamp is a date and a time of day, in the reader's zone.
 func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

@@ -19,7 +19,7 @@ const (
 	exitTimedOut = 4
 )
 
-// usageError is a command that was given wrongly.
+// usageError is an error in the arguments or flags of a command.
 type usageError struct {
 	error
 	hint string
@@ -31,10 +31,10 @@ func usagef(format string, args ...any) error {
 	return usageError{error: fmt.Errorf(format, args...)}
 }
 
-// several are the errors of several machines; each is reported by itself.
-type several []error
+// machineErrors are the errors of several machines; each is reported by itself.
+type machineErrors []error
 
-func (s several) Error() string {
+func (s machineErrors) Error() string {
 	texts := make([]string, len(s))
 	for i, err := range s {
 		texts[i] = err.Error()
@@ -42,9 +42,9 @@ func (s several) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// severally makes one error of those that are there. What would be said twice (that the appliance is away) is
-// said once.
-func severally(errs []error) error {
+// joinErrors joins the errors that are not nil. It says only once what all of them say, such as that the
+// appliance is away.
+func joinErrors(errs []error) error {
 	said := map[string]bool{}
 	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool {
 		if err == nil || said[err.Error()] {
@@ -59,15 +59,15 @@ func severally(errs []error) error {
 	case 1:
 		return errs[0]
 	}
-	return several(errs)
+	return machineErrors(errs)
 }
 
-// exitCode is the one place where errors become exit codes.
+// exitCode turns errors into exit codes. No other function does.
 func exitCode(err error) int {
 	if err == nil {
 		return exitDone
 	}
-	if all, ok := errors.AsType[several](err); ok {
+	if all, ok := errors.AsType[machineErrors](err); ok {
 		code := exitCode(all[0])
 		for _, err := range all[1:] {
 			if exitCode(err) != code {
@@ -93,7 +93,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// report says what went wrong and what to do next.
+// report prints what went wrong and what to do next.
 func report(w io.Writer, err error) {
 	if err == nil {
 		return
@@ -101,7 +101,7 @@ func report(w io.Writer, err error) {
 	if _, seen := errors.AsType[reported](err); seen {
 		return
 	}
-	if all, ok := errors.AsType[several](err); ok {
+	if all, ok := errors.AsType[machineErrors](err); ok {
 		for _, err := range all {
 			report(w, err)
 		}

@@ -31,7 +31,7 @@ func (c *cli) ago(t time.Time) string {
 	return c.age(t) + " ago"
 }
 
-// took is a length of time that is looked at closely: "0.4s", "41s", "1m40s", "1h02m".
+// took is a duration in detail: "0.4s", "41s", "1m40s", "1h02m".
 func took(d time.Duration) string {
 	switch d = max(d, 0); {
 	case d < 9950*time.Millisecond:
@@ -47,7 +47,7 @@ func took(d time.Duration) string {
 	}
 }
 
-// clock is time since a beginning: "0:07", "12:40", "1:02:03".
+// clock is the time since a beginning: "0:07", "12:40", "1:02:03".
 func clock(d time.Duration) string {
 	s := int(max(d, 0).Seconds())
 	if s >= 3600 {

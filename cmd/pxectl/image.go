@@ -59,7 +59,7 @@ func (c *cli) imageRows(t *table, images []store.Info) {
 	}
 }
 
-// system is what is known of what is in an image.
+// system describes the operating system in an image.
 func system(img store.Info) contents.Software {
 	if img.System == nil {
 		return contents.Software{}
@@ -67,8 +67,8 @@ func system(img store.Info) contents.Software {
 	return *img.System
 }
 
-// bootsBy says which firmware finds something to boot once the image is deployed. An EFI system partition
-// that is known to have no loader, neither where firmware looks for one nor a distribution's, does not count.
+// bootsBy says which firmware can boot a deployed image. An EFI system partition without a loader, neither
+// where firmware looks for one nor a distribution's, does not count.
 func bootsBy(img store.Info) string {
 	var by []string
 	if img.Contents.BIOS {
@@ -80,7 +80,7 @@ func bootsBy(img store.Info) string {
 	return strings.Join(by, ", ")
 }
 
-// loadersOf says what firmware finds on the EFI system partition.
+// loadersOf names the loaders on the EFI system partition.
 func loadersOf(img store.Info) string {
 	sys := system(img)
 	switch {
@@ -160,7 +160,7 @@ func (c *cli) imageDelete() *cobra.Command {
 				}
 				ids[i] = img.ID
 			}
-			if err := severally(errs); err != nil {
+			if err := joinErrors(errs); err != nil {
 				return err
 			}
 			for i, id := range ids {
@@ -171,7 +171,7 @@ func (c *cli) imageDelete() *cobra.Command {
 					errs[i] = about(args[i], err)
 				}
 			}
-			return severally(errs)
+			return joinErrors(errs)
 		},
 	}
 }

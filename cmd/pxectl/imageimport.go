@@ -38,7 +38,7 @@ func (c *cli) imageImport() *cobra.Command {
 			}
 			bars := c.newProgress(cmd.Context(), []string{opt.Name}, len("imported"))
 			began := c.now()
-			var mu sync.Mutex // the source is read by another goroutine than the one that hears of progress
+			var mu sync.Mutex // one goroutine reads the source, another one reports progress
 			note := func(text string) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -70,11 +70,11 @@ func (c *cli) imageImport() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&opt.Name, "name", "", "name in the catalogue (default: the file's, without its endings)")
-	f.StringVar(&opt.SHA256, "sha256", "", "sha256 of the file as it is given; the import fails if it differs")
-	f.StringVar(&opt.SHA512, "sha512", "", "sha512 of it, likewise")
-	f.BoolVar(&opt.Force, "force", false, "keep also what no machine could start from")
-	f.StringVar(&opt.Format, "format", "", "raw or qcow2 (default: told by the content)")
+	f.StringVar(&opt.Name, "name", "", "name in the catalogue (default: the file's name without extensions)")
+	f.StringVar(&opt.SHA256, "sha256", "", "SHA-256 of the file as it is given, compressed or not; the import fails if it differs")
+	f.StringVar(&opt.SHA512, "sha512", "", "SHA-512 of the file, likewise")
+	f.BoolVar(&opt.Force, "force", false, "keep the image even if no machine could boot it")
+	f.StringVar(&opt.Format, "format", "", "raw or qcow2 (default: found from the content)")
 	return cmd
 }
 
@@ -101,8 +101,8 @@ func webURL(s string) (*url.URL, bool) {
 	return u, err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// openSource opens what is to be imported; checked says that a checksum was given. size is 0 when it cannot
-// be known. note is told of what may make a download slow.
+// openSource opens the image to import. checked says that a checksum was given. size is 0 when it is unknown.
+// note prints why a download may be slow.
 func (c *cli) openSource(ctx context.Context, source string, checked bool, note func(string)) (src io.ReadCloser, size int64, err error) {
 	if source == "-" {
 		if _, ok := terminal(c.in); ok {

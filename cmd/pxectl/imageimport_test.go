@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// What a person sees when a download is cut: that it was, where, and that it goes on.
+// When a download is cut, the CLI says so, says where, and goes on.
 func TestDownloadsGoOnAndSaySo(t *testing.T) {
 	file := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
 	tries := 0

@@ -13,9 +13,9 @@ import (
 func (c *cli) imageVerify() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "verify IMAGE...|--all", Short: "Read images again and hold every byte against what was imported",
-		Long: "Reads all of an image from its medium and checks the sum of each stored frame, the hash of each chunk of the disk and\n" +
-			"the hash of the whole. Exits 1 when something is damaged, and says what.",
+		Use: "verify IMAGE...|--all", Short: "Read images again and compare every byte with what was imported",
+		Long: "Read images from the medium. Check the sum of each stored frame, the hash of each chunk of the disk and the hash\n" +
+			"of the whole. The exit code is 1 when something is damaged.",
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -57,10 +57,10 @@ func (c *cli) imageVerify() *cobra.Command {
 					return err
 				}
 			}
-			return severally(errs)
+			return joinErrors(errs)
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "all images, older ones of a name too")
+	cmd.Flags().BoolVar(&all, "all", false, "verify all images, also older ones of the same name")
 	return cmd
 }
 
@@ -96,10 +96,10 @@ func verdictRows(t *table, verdicts []store.Verdict) {
 	}
 }
 
-// shownDamage is how many lines of damage a person is given; -o json has more.
+// shownDamage is how many lines of damage the CLI prints; -o json has all of them.
 const shownDamage = 5
 
-// damaged says what is wrong with an image, where, and what to do.
+// damaged says where an image is damaged, and what to do.
 func damaged(v store.Verdict) error {
 	id := v.Image.ID[:min(12, len(v.Image.ID))]
 	var text strings.Builder

@@ -22,8 +22,8 @@ func labCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lab",
 		Short: "A virtual rack: QEMU machines with BMCs, a site DHCP server and an appliance",
-		Long: "A virtual rack: QEMU machines with real firmware and simulated BMCs, the site's DHCP server and an\n" +
-			"appliance, in namespaces of their own. Nothing of the host's network is touched. Needs root.",
+		Long: "Run a virtual rack: QEMU machines with real firmware and simulated BMCs, the site's DHCP server and an\n" +
+			"appliance, in namespaces of their own. It does not touch the host's network. It needs root.",
 	}
 	dir := cmd.PersistentFlags().String("dir", lab.DefaultDir, "directory of the rack: disks, consoles, logs, sockets")
 	cmd.AddCommand(labUp(dir), labStatus(dir), labPower(dir), labShell(dir), labDown(dir), labSupervise())
@@ -75,11 +75,11 @@ func labUp(dir *string) *cobra.Command {
 	f.StringVar(&machines, "machines", "", "machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi, uefi-rom, uefi-http, arm64, arm64-http; disk virtio, sata, nvme, with sectors of 4096 bytes virtio-4k, nvme-4k; NIC virtio, e1000 (default "+lab.DefaultMachines+")")
 	f.StringVar(&file, "config", "", "YAML file that describes the rack")
 	f.StringVar(&dhcp, "dhcp", lab.Dnsmasq, "the site's DHCP server: dnsmasq, kea or none")
-	f.StringVar(&accel, "accel", "auto", "auto (KVM where it boots a guest), kvm or tcg")
+	f.StringVar(&accel, "accel", "auto", "auto (KVM if it works here), kvm or tcg")
 	f.StringVar(&applianceConfig, "appliance-config", "", "appliance.yaml to run the appliance with, instead of one for this rack")
-	f.BoolVar(&noAppliance, "no-appliance", false, "leave the appliance out")
+	f.BoolVar(&noAppliance, "no-appliance", false, "start no appliance")
 	f.BoolVar(&freeze, "freeze", false, "keep a copy of a machine's first disk each time it is powered on to boot from disk")
-	f.BoolVar(&fresh, "fresh", false, "begin with empty disks and an appliance that knows nothing")
+	f.BoolVar(&fresh, "fresh", false, "begin with empty disks and an empty appliance")
 	f.BoolVar(&foreground, "foreground", false, "stay until interrupted, then take the rack down")
 	return cmd
 }
@@ -151,7 +151,7 @@ func printRack(ctx context.Context, rack *lab.Rack, output string, out io.Writer
 func labPower(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:       "power on|off|soft|cycle|reset MACHINE...",
-		Short:     "Switch machines, past their BMCs",
+		Short:     "Switch machines on and off without their BMCs",
 		Args:      cobra.MinimumNArgs(2),
 		ValidArgs: []string{"on", "off", "soft", "cycle", "reset"},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -171,7 +171,7 @@ func labPower(dir *string) *cobra.Command {
 func labShell(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "shell [-- COMMAND [ARGUMENT...]]",
-		Short:   "A shell, or one command, inside the rack's namespaces",
+		Short:   "Run a shell, or one command, inside the rack's namespaces",
 		Example: "  pxectl lab shell -- ipmitool -I lanplus -H 10.77.0.51 -U admin -P secret chassis status",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rack, err := lab.Attach(*dir)
@@ -216,7 +216,7 @@ func labDown(dir *string) *cobra.Command {
 	}
 }
 
-// labSupervise is what lab up starts as process 1 of the rack.
+// labSupervise is the command that `lab up` starts as process 1 of the rack.
 func labSupervise() *cobra.Command {
 	return &cobra.Command{
 		Use:    "supervise DIR",

@@ -53,7 +53,7 @@ func leaseState(l api.Lease) string {
 
 func (c *cli) leaseDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete ADDRESS...", Aliases: []string{"rm"}, Short: "Forget leases; who still uses such an address gets it again, if it is free", Args: cobra.MinimumNArgs(1),
+		Use: "delete ADDRESS...", Aliases: []string{"rm"}, Short: "Forget leases; a client that still uses its address gets it again if it is free", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -65,7 +65,7 @@ func (c *cli) leaseDelete() *cobra.Command {
 					errs = append(errs, about(address, err))
 				}
 			}
-			return severally(errs)
+			return joinErrors(errs)
 		},
 	}
 }

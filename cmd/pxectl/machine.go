@@ -24,7 +24,7 @@ func (c *cli) machineList() *cobra.Command {
 	var states []string
 	cmd := &cobra.Command{
 		Use: "list [MACHINE...]", Aliases: []string{"ls"}, Short: "List machines",
-		Long:              "List machines. A BMC address with ? behind it was reported by the machine and not accepted: nothing is sent there.",
+		Long:              "List machines. A ? behind a BMC address says that nobody has accepted it: pxectl sends nothing there.",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, s := range states {
@@ -72,7 +72,7 @@ func machineNames(machines []inventory.Machine) []string {
 	return names
 }
 
-// stateWords is the state and what stands beside it.
+// stateWords is a machine's state, with the power, maintenance and other notes beside it.
 func stateWords(m inventory.Machine) string {
 	var beside []string
 	if m.Unverified {
@@ -97,7 +97,7 @@ func powerWord(p inventory.Power) string {
 	return "off"
 }
 
-// bmcWord is the accepted address of a BMC, and the reported one that is not.
+// bmcWord is the accepted address of a BMC, and the reported one with a question mark.
 func bmcWord(b inventory.BMC) string {
 	if b.Proposed == nil {
 		return b.Address
@@ -138,7 +138,7 @@ func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Mac
 	return err
 }
 
-// change changes every machine, and says what remarks have to say of each before and after.
+// change changes every machine. It prints what each remark says about a machine before and after the change.
 func (c *cli) change(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error), remarks ...func(before, after inventory.Machine) string) ([]inventory.Machine, error) {
 	notes := make(map[inventory.MachineID]string)
 	var mu sync.Mutex

@@ -16,18 +16,20 @@ import (
 
 func (c *cli) machineApprove() *cobra.Command {
 	var labels string
-	var all, noBMC, wait bool
-	var timeout time.Duration
+	var all, noBMC bool
+	var waiting waitFlags
 	cmd := &cobra.Command{
 		Use: "approve MACHINE... | --all", Short: "Let discovered machines in, with their BMCs",
-		Long: "Let discovered machines in. The address that a machine has reported of its BMC is accepted with it: from then on, commands go\n" +
-			"there. `pxectl machine list` shows the address, with ? behind it. If it changes meanwhile, the machine is not let in.\n\n" +
-			"With --wait the command ends when the machines have been inspected and are available: `pxectl deploy --all` means them then.",
+		Long: "Let discovered machines in. This also accepts the BMC address that a machine has reported: from then on, pxectl\n" +
+			"sends commands there. `pxectl machine list` shows the address with a ? behind it. A machine that has reported\n" +
+			"another address meanwhile is refused.\n\n" +
+			"With --wait the command ends when the machines have been inspected and are available.\n" +
+			"`pxectl deploy --all` takes them then.",
 		Example:           "  pxectl machine approve --all --wait --timeout 10m",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if timeout != 0 && !wait {
-				return usagef("--timeout is of --wait")
+			if err := waiting.check(); err != nil {
+				return err
 			}
 			client, err := c.client()
 			if err != nil {
@@ -62,16 +64,16 @@ func (c *cli) machineApprove() *cobra.Command {
 				}
 				return ""
 			})
-			if wait && len(approved) > 0 {
+			if waiting.wait && len(approved) > 0 {
 				ctx := cmd.Context()
-				if timeout > 0 {
+				if waiting.timeout > 0 {
 					var cancel context.CancelFunc
-					ctx, cancel = context.WithTimeout(ctx, timeout)
+					ctx, cancel = context.WithTimeout(ctx, waiting.timeout)
 					defer cancel()
 				}
 				var waited error
 				approved, waited = untilAvailable(ctx, client, approved)
-				err = severally([]error{err, waited})
+				err = joinErrors([]error{err, waited})
 			}
 			if printed := c.showChanged(approved); printed != nil {
 				return printed
@@ -79,9 +81,8 @@ func (c *cli) machineApprove() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the machines have been inspected and are available")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "with --wait: how long at most")
-	cmd.Flags().BoolVar(&noBMC, "no-bmc", false, "accept no BMC with the machines")
+	waiting.add(cmd, "until the machines have been inspected and are available", "")
+	cmd.Flags().BoolVar(&noBMC, "no-bmc", false, "let the machines in without their BMCs")
 	selectorFlag(cmd, &labels)
 	cmd.Flags().BoolVar(&all, "all", false, "every machine that waits for approval")
 	return cmd
@@ -96,8 +97,8 @@ func (c *cli) reported(p inventory.BMCProposal) string {
 	return s
 }
 
-// untilAvailable waits until machines that were approved have been inspected, or cannot be. It returns what
-// was last seen of each.
+// untilAvailable waits until the approved machines have been inspected or cannot be. It returns the last
+// known state of each.
 func untilAvailable(ctx context.Context, client *api.Client, machines []inventory.Machine) ([]inventory.Machine, error) {
 	tick := time.NewTicker(lookEvery + time.Duration(len(machines))*5*time.Millisecond)
 	defer tick.Stop()
@@ -140,5 +141,5 @@ func untilAvailable(ctx context.Context, client *api.Client, machines []inventor
 			errs = append(errs, &inventory.Problem{Code: inventory.CodeInternal, Detail: m.Name + ": " + m.Failure.Step + ": " + m.Failure.Reason, Hint: m.Failure.Hint})
 		}
 	}
-	return machines, severally(errs)
+	return machines, joinErrors(errs)
 }

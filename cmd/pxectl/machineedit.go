@@ -123,14 +123,14 @@ func (c *cli) machineEdit() *cobra.Command {
 	cmd.Flags().BoolVar(&acceptBMC, "accept-bmc", false, "accept the BMC address that the machine has reported: from then on, commands go there")
 	cmd.Flags().StringVar(&name, "name", "", "new name")
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value, or key- to remove it; can be repeated")
-	cmd.Flags().StringVar(&maintenance, "maintenance", "", "keep automation away, for this `reason`")
+	cmd.Flags().StringVar(&maintenance, "maintenance", "", "put the machine into maintenance, for this `reason`: pxectl does nothing to it by itself")
 	cmd.Flags().BoolVar(&over, "no-maintenance", false, "end maintenance")
 	selectorFlag(cmd, &selected)
 	f.add(cmd)
 	return cmd
 }
 
-// proposing are the machines that have reported a BMC which nobody has accepted.
+// proposing lists the machines that have reported a BMC which nobody has accepted.
 func proposing(machines []inventory.Machine) ([]inventory.Machine, error) {
 	those := slices.DeleteFunc(slices.Clone(machines), func(m inventory.Machine) bool { return m.BMC.Proposed == nil })
 	if len(those) == 0 {
@@ -142,7 +142,7 @@ func proposing(machines []inventory.Machine) ([]inventory.Machine, error) {
 	return those, nil
 }
 
-// labelEdits reads key=value, and key- where labels can be removed.
+// labelEdits reads key=value and, where labels can be removed, key-.
 func labelEdits(args []string, removable bool) (map[string]*string, error) {
 	if len(args) == 0 {
 		return nil, nil
@@ -169,8 +169,8 @@ func (c *cli) machineDelete() *cobra.Command {
 	var discovered bool
 	cmd := &cobra.Command{
 		Use: "delete MACHINE... | --discovered", Aliases: []string{"rm"}, Short: "Forget machines; their disks stay as they are",
-		Long: "Forget machines; their disks stay as they are. One that boots from the network again registers itself anew.\n" +
-			"--discovered forgets every machine that waits for approval, without listing them: after a flood of them.",
+		Long: "Forget machines. Their disks stay as they are. A machine that boots from the network again registers itself anew.\n" +
+			"--discovered forgets every machine that waits for approval, such as after a flood of invented ones.",
 		Example:           "  pxectl machine delete web1 'old*'\n  pxectl machine delete --discovered",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {

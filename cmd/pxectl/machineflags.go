@@ -15,23 +15,23 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// machineFlags are what can be told of a machine when it is added and later.
+// machineFlags are the flags that `machine add` and `machine edit` share.
 type machineFlags struct {
 	bmc, user, passwordFile, kgFile, disk string
 }
 
-// diskHelp says what a disk hint is; docs/machine-life.md has the operators.
+// diskHelp is the help for disk hints; docs/machine-life.md has the operators.
 const diskHelp = "a name, or name, serial, wwn, wwn_with_extension, by_path, model, vendor, hctl or transport=…, size>=…, rotational=false, several with commas"
 
 func (f *machineFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.bmc, "bmc", "", "address of the BMC, with :PORT if it is not 623")
-	cmd.Flags().StringVar(&f.user, "bmc-user", "", "user of the BMC; the appliance's default if empty")
+	cmd.Flags().StringVar(&f.user, "bmc-user", "", "user of the BMC (default: bmc.user of appliance.yaml)")
 	cmd.Flags().StringVar(&f.passwordFile, "bmc-password-file", "", "`file` whose first line is the BMC's password; - asks or reads standard input")
-	cmd.Flags().StringVar(&f.kgFile, "bmc-kg-file", "", "`file` whose first line is the BMC's own key K_g, if it has one: text, or 0x and hexadecimal digits; empty for none; - asks or reads standard input")
+	cmd.Flags().StringVar(&f.kgFile, "bmc-kg-file", "", "`file` whose first line is the BMC's own key K_g: text, or 0x and hexadecimal digits; an empty line removes it; - asks or reads standard input")
 	cmd.Flags().StringVar(&f.disk, "disk", "", "`disk` to deploy to: "+diskHelp+"; none clears it")
 }
 
-// read gives the flags that were set.
+// read returns the flags that were set.
 func (f *machineFlags) read(c *cli, cmd *cobra.Command) (bmc deploy.BMCEdit, disk *inventory.DiskHint, err error) {
 	changed := cmd.Flags().Changed
 	if changed("bmc") {
@@ -95,7 +95,7 @@ func (c *cli) readPassword(ctx context.Context, what, file string) (string, erro
 	return strings.TrimSuffix(line, "\r"), nil
 }
 
-// terminal says whether a stream is a terminal, and which.
+// terminal says whether a stream is a terminal, and returns its file.
 func terminal(stream any) (*os.File, bool) {
 	f, ok := stream.(*os.File)
 	return f, ok && term.IsTerminal(int(f.Fd()))

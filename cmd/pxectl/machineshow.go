@@ -21,7 +21,7 @@ func (c *cli) machineShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// Lists have no reports.
+			// The machines of a list have no reports.
 			machines, err = gather(machines, func(m inventory.Machine) (inventory.Machine, error) {
 				return client.Machine(cmd.Context(), string(m.ID))
 			})
@@ -84,7 +84,7 @@ func (c *cli) showMachine(m inventory.Machine, d *api.Deployment) error {
 		t.field("last disk", m.Disk.Name+", "+m.Disk.Said())
 	}
 	if d != nil {
-		t.field("deployment", fmt.Sprintf("%s: %s, %s", d.ID, whatOf(*d), c.outcomeLine(*d)))
+		t.field("deployment", fmt.Sprintf("%s: %s, %s", d.ID, imageOf(*d), c.outcomeLine(*d)))
 	}
 	t.field("agent", agentLine(c, m))
 	if m.Report != nil {
@@ -183,7 +183,7 @@ func (c *cli) showReport(r *inventory.Report) error {
 	return t.w.Flush()
 }
 
-// words drops those that are empty.
+// words drops empty strings.
 func words(all ...string) []string {
 	var out []string
 	for _, w := range all {

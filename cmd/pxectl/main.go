@@ -20,11 +20,11 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, time.Now))
 }
 
-// run does one command and returns the exit code.
+// run executes one command and returns the exit code.
 func run(args []string, in io.Reader, out, errOut io.Writer, now func() time.Time) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second interrupt ends us as if we had not asked for the first
+	context.AfterFunc(ctx, stop) // a second interrupt ends the process at once
 	c := &cli{in: in, out: out, err: errOut, now: now}
 	root := c.rootCommand()
 	root.SetArgs(args)

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"pxectl": func() {
-		// An hour after everything happened in the fleet of apitest, or as a script says.
+		// The tests' clock: an hour after the events in the fleet of apitest, or the time that a script sets.
 		since, err := time.ParseDuration(os.Getenv("SINCE"))
 		if err != nil {
 			since = time.Hour
@@ -43,7 +43,7 @@ func TestScripts(t *testing.T) {
 			if cond != "pty" {
 				return false, fmt.Errorf("unknown condition %q", cond)
 			}
-			// A container may have none, or the file and nothing behind it.
+			// A container may have no such file, or the file without a device behind it.
 			pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 			if err != nil {
 				return false, nil
@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// exits is "exits CODE COMMAND...".
+// exits is the command of scripts "exits CODE COMMAND...".
 func exits(ts *testscript.TestScript, _ bool, args []string) {
 	got := 0
 	if err := ts.Exec(args[1], args[2:]...); err != nil {
@@ -181,7 +181,7 @@ func hardwareReport() *inventory.Report {
 	}
 }
 
-// checkup is what the doctor of the scripts' appliance says.
+// checkup is what `pxectl doctor` finds on the scripts' appliance.
 func checkup(context.Context) []api.Check {
 	return []api.Check{
 		{Subject: "ports", Status: api.Pass, Text: "all are open"},

@@ -14,7 +14,7 @@ import (
 
 var outputs = []string{"table", "json", "yaml", "name"}
 
-// print shows v as -o asks: names for name, table for table, v itself otherwise.
+// print shows v in the format of -o: names for name, table for table, v itself otherwise.
 func (c *cli) print(v any, names []string, table func(*table)) error {
 	switch c.output {
 	case "json":
@@ -44,8 +44,9 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
-// escapeControls escapes in JSON what moves a terminal's cursor and JSON does not: DEL, the C1 controls
-// (U+009B begins an escape sequence as ESC [ does), and what turns the direction of text.
+// escapeControls escapes in JSON the characters that move a terminal's cursor and that JSON leaves alone:
+// DEL, the C1 controls (U+009B begins an escape sequence as ESC [ does), and those that change the direction
+// of text.
 func escapeControls(json string) string {
 	var out strings.Builder
 	for _, r := range json {
@@ -58,10 +59,10 @@ func escapeControls(json string) string {
 	return out.String()
 }
 
-// moves says that a rune moves a terminal's cursor, or the text around it.
+// moves says whether a rune moves a terminal's cursor or the text around it.
 func moves(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
 
-// printYAML shows the same members with the same names as JSON, in the same order.
+// printYAML shows the members of the JSON form, with the same names in the same order.
 func printYAML(w io.Writer, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -86,7 +87,7 @@ type table struct{ w *tabwriter.Writer }
 
 func newTable(w io.Writer) *table { return &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
 
-// row adds a line; what is empty shows as "-".
+// row adds a line; an empty cell shows as "-".
 func (t *table) row(cells ...any) {
 	for i, cell := range cells {
 		if i > 0 {
@@ -101,15 +102,14 @@ func (t *table) row(cells ...any) {
 	fmt.Fprint(t.w, "\n")
 }
 
-// field adds "Name  value", unless there is no value.
+// field adds "Name  value", unless the value is empty.
 func (t *table) field(name string, value any) {
 	if s := clean(fmt.Sprint(value)); s != "" {
 		fmt.Fprintf(t.w, "%s\t%s\n", name, s)
 	}
 }
 
-// clean keeps what came from the network (host names, serial numbers, the text of events) from moving
-// the cursor of whoever reads it.
+// clean keeps text from the network (host names, serial numbers, events) from moving the reader's cursor.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -122,8 +122,8 @@ func clean(s string) string {
 	}, s)
 }
 
-// printAnswers prints what n machines said, one word or two each, and then returns asked: the error of those
-// that said nothing. all is their answers for programs.
+// printAnswers prints the answers of n machines, one word or two each, and then returns asked: the error of
+// those that did not answer. all is their answers for programs.
 func (c *cli) printAnswers(all any, n int, column string, answer func(i int) (machine, said string), asked error) error {
 	if n == 0 {
 		return asked

@@ -8,7 +8,8 @@ import (
 	"unicode"
 )
 
-// TestControlsAreEscaped: nothing that is printed moves the cursor, and JSON still says what was said.
+// TestControlsAreEscaped: nothing that is printed moves the cursor, and the JSON still decodes to the same
+// text.
 func TestControlsAreEscaped(t *testing.T) {
 	const hostile = "a\u009b31mb\u0090c\x7fd\u202ee\x1b[2Jf\u0085g\rh"
 	for _, output := range []string{"json", "yaml", "name", "table"} {

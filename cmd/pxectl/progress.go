@@ -11,7 +11,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// A moment is how far one thing is.
+// A moment is how far one task is.
 type moment struct {
 	at          time.Duration // since it began
 	step        string
@@ -19,14 +19,14 @@ type moment struct {
 	end, failed bool
 }
 
-// A progress shows how far several things are: as bars on a terminal, as lines elsewhere.
+// A progress shows how far several tasks are: as bars on a terminal, as lines elsewhere.
 type progress interface {
 	show(i int, m moment)
-	note(text string) // about all of them
-	close()           // and leave what was shown
+	note(text string) // about all tasks
+	close()           // leaves the last state on the screen
 }
 
-// newBoard shows progress where errors go, so that standard output is the result alone.
+// newProgress shows progress on standard error, so that standard output has only the result.
 func (c *cli) newProgress(ctx context.Context, names []string, widestStep int) progress {
 	wide := 0
 	for i, n := range names {
@@ -39,10 +39,10 @@ func (c *cli) newProgress(ctx context.Context, names []string, widestStep int) p
 	return &lines{w: c.err, names: names, wide: wide, last: make([]moment, len(names))}
 }
 
-// quietly is how often lines report progress within one step.
-const quietly = 10 * time.Second
+// reportEvery is the time between two lines about one step.
+const reportEvery = 10 * time.Second
 
-// lines prints one line per step, and now and then how far it is.
+// lines prints one line per step, and more at intervals while bytes move.
 type lines struct {
 	w     io.Writer
 	names []string
@@ -53,7 +53,7 @@ type lines struct {
 func (l *lines) show(i int, m moment) {
 	last := l.last[i]
 	same := m.step == last.step && !m.end
-	if same && (m.total == 0 || last.total != 0 && m.at-last.at < quietly) {
+	if same && (m.total == 0 || last.total != 0 && m.at-last.at < reportEvery) {
 		return
 	}
 	text := clean(m.step)
@@ -79,7 +79,7 @@ func speed(bytes uint64, in time.Duration) string {
 	return binary(uint64(float64(bytes)/in.Seconds())) + "/s"
 }
 
-// bars draws one bar per thing.
+// bars draws one bar per task.
 type bars struct {
 	all  *mpb.Progress
 	rows []*barRow
@@ -102,7 +102,7 @@ func newBars(ctx context.Context, w io.Writer, names []string, wide, widestStep 
 	for _, name := range names {
 		r := &barRow{}
 		r.bar = b.all.New(
-			0, style, // 0: it ends when it is told to, not when it is full, as each step fills it again
+			0, style, // 0: the bar ends when we say so, not when it is full, as each step fills it again
 			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return r.before(name, wide, widestStep) })),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return r.after() })),
 		)
@@ -116,7 +116,7 @@ func (r *barRow) before(name string, wide, widestStep int) string {
 	defer r.mu.Unlock()
 	step := clean(r.m.step)
 	if r.m.end && r.m.failed {
-		step = "failed" // the reason is told below the bars
+		step = "failed" // the reason is printed below the bars
 	}
 	return fmt.Sprintf("%-*s  %-*s  ", wide, name, widestStep, step)
 }
@@ -165,7 +165,7 @@ func (b *bars) note(text string) { fmt.Fprintln(b.all, clean(text)) }
 
 func (b *bars) close() {
 	for _, r := range b.rows {
-		r.bar.Abort(false) // those that have not ended stay as they are; the others do not mind
+		r.bar.Abort(false) // bars that have not ended stay as they are; the others ignore it
 	}
 	b.all.Wait()
 }

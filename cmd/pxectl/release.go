@@ -18,11 +18,11 @@ import (
 
 func (c *cli) releaseCommand() *cobra.Command {
 	return c.eraseCommand(&cobra.Command{
-		Use: "release MACHINE...", Short: "Take the systems of machines away and erase their disks",
-		Long: "Take the systems of machines away and erase their disks: all of them but those that are removable, on USB or read-only.\n" +
-			"The machines are available when every disk has proved by reading back that it is erased.\n" +
-			"`pxectl machine erasures` lists what was done. --quick clears labels and partition tables only: the data stays.\n\n" +
-			"On a terminal the disks are shown, and it asks before it begins. Scripts say --yes.",
+		Use: "release MACHINE...", Short: "Take machines out of use and erase their disks",
+		Long: "Take machines out of use and erase all their disks, except those that are removable, on USB or read-only.\n" +
+			"A machine is available when every disk has proved by reading back that it is erased.\n" +
+			"`pxectl machine erasures` lists the erased disks. --quick clears labels and partition tables only: the data stays.\n\n" +
+			"On a terminal the command shows the disks and asks before it begins. Scripts use --yes.",
 		Example: "  pxectl release web1 --wait\n  pxectl release 'web*' --quick --yes",
 	}, (*api.Client).Release)
 }
@@ -37,12 +37,12 @@ func (c *cli) machineClean() *cobra.Command {
 func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.Context, string, inventory.EraseRequest) (api.Deployment, error)) *cobra.Command {
 	var labels string
 	var r inventory.EraseRequest
-	var waiting, yes bool
-	var timeout time.Duration
+	var yes bool
+	var waiting waitFlags
 	cmd.ValidArgsFunction = c.completeMachines
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if timeout != 0 && !waiting {
-			return usagef("--timeout is of --wait")
+		if err := waiting.check(); err != nil {
+			return err
 		}
 		client, err := c.client()
 		if err != nil {
@@ -64,17 +64,16 @@ func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.C
 		if len(started) == 0 {
 			return refused
 		}
-		return c.seeThrough(cmd.Context(), client, started, refused, waiting, timeout)
+		return c.watchToEnd(cmd.Context(), client, started, refused, waiting)
 	}
 	selectorFlag(cmd, &labels)
 	cmd.Flags().BoolVar(&r.Quick, "quick", false, "clear labels and partition tables only; the data is not erased")
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask; without it, a terminal is needed to ask on")
-	cmd.Flags().BoolVar(&waiting, "wait", false, "wait until the machines are available")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "with --wait: how long at most; the erasing goes on")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask; required without a terminal")
+	waiting.add(cmd, "until the machines are available", "; the erasing goes on")
 	return cmd
 }
 
-// confirmErase shows which disks will be erased, and asks.
+// confirmErase shows which disks will be erased, and asks for consent.
 func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []inventory.Machine, quick bool) error {
 	if _, ok := terminal(c.in); !ok {
 		return usageError{usagef("the disks of %s would be erased, and there is no terminal to ask on", nameList(machines)), "say --yes if that is meant"}
@@ -111,7 +110,7 @@ func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []i
 
 func (c *cli) machineErasures() *cobra.Command {
 	return &cobra.Command{
-		Use: "erasures [MACHINE|SERIAL|WWN...]", Short: "List the disks that were erased, and what proves it",
+		Use: "erasures [MACHINE|SERIAL|WWN...]", Short: "List erased disks, each with its proof",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()

@@ -14,7 +14,7 @@ import (
 
 const defaultSocket = "/run/pxectl/pxectl.sock"
 
-// cli is what all commands share.
+// cli is the state that all commands share.
 type cli struct {
 	in       io.Reader
 	out, err io.Writer
@@ -22,7 +22,7 @@ type cli struct {
 
 	socket  string
 	output  string // one of outputs
-	started bool   // arguments and flags were in order and a command began
+	started bool   // arguments and flags were right, and a command began
 }
 
 func (c *cli) rootCommand() *cobra.Command {
@@ -30,7 +30,7 @@ func (c *cli) rootCommand() *cobra.Command {
 		Use:   "pxectl",
 		Short: "Discover, inspect and deploy the machines of a rack",
 		Long: "pxectl discovers, inspects and deploys the machines of a rack over network boot.\n\n" +
-			"Machines are named by name, id, MAC or a pattern like 'web*', several at once.\n" +
+			"A MACHINE is a name, an id, a MAC or a pattern like 'web*'. Most commands take several.\n" +
 			"Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 timed out.",
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -72,7 +72,7 @@ func (c *cli) rootCommand() *cobra.Command {
 	return root
 }
 
-// group is a command that only has subcommands.
+// group makes a command that only has subcommands.
 func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs,

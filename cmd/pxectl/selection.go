@@ -17,7 +17,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A selector is labels that a machine must have.
+// A selector is a set of labels that a machine must have.
 type selector map[string]string
 
 // parseSelector reads "rack=a" or "rack=a,role=web".
@@ -53,9 +53,9 @@ func selectorFlag(cmd *cobra.Command, to *string) {
 	cmd.Flags().StringVarP(to, "selector", "l", "", "machines with these labels: key=value[,key=value]")
 }
 
-// pick finds the machines that the arguments (names, ids, MACs, patterns) and the selector mean: all that are
-// named, or all there are when none is, as far as the selector matches. Each argument must mean one machine
-// at least. The order is that of the arguments, within a pattern that of the names.
+// pick finds the machines that the arguments (names, ids, MACs, patterns) name, or all machines without
+// arguments, and keeps those that the selector matches. Each argument must name one machine at least. They
+// come in the order of the arguments; those of a pattern in the order of their names.
 func (c *cli) pick(ctx context.Context, client *api.Client, args []string, labels string) ([]inventory.Machine, error) {
 	sel, err := parseSelector(labels)
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *cli) pick(ctx context.Context, client *api.Client, args []string, label
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(all, func(a, b inventory.Machine) int { return naturally(a.Name, b.Name) })
+	slices.SortStableFunc(all, func(a, b inventory.Machine) int { return compareNatural(a.Name, b.Name) })
 	picked := all
 	if len(args) > 0 {
 		if picked, err = named(all, args); err != nil {
@@ -75,7 +75,7 @@ func (c *cli) pick(ctx context.Context, client *api.Client, args []string, label
 	return slices.DeleteFunc(slices.Clone(picked), func(m inventory.Machine) bool { return !sel.matches(m) }), nil
 }
 
-// picked is pickSome with a client of its own, for commands that have asked nothing yet.
+// picked is pickSome with a client of its own, for commands that have no client yet.
 func (c *cli) picked(ctx context.Context, args []string, labels string) (*api.Client, []inventory.Machine, error) {
 	client, err := c.client()
 	if err != nil {
@@ -85,7 +85,7 @@ func (c *cli) picked(ctx context.Context, args []string, labels string) (*api.Cl
 	return client, machines, err
 }
 
-// pickSome is pick for commands that do something: it is an error to mean nothing.
+// pickSome is pick for commands that change something: it is an error to name no machine.
 func (c *cli) pickSome(ctx context.Context, client *api.Client, args []string, labels string) ([]inventory.Machine, error) {
 	if len(args) == 0 && labels == "" {
 		return nil, usagef("which machines? give names, ids, MACs, patterns or --selector")
@@ -113,7 +113,7 @@ func named(all []inventory.Machine, args []string) ([]inventory.Machine, error) 
 	var picked []inventory.Machine
 	seen := map[inventory.MachineID]bool{}
 	for _, arg := range args {
-		found, err := meant(all, arg)
+		found, err := matching(all, arg)
 		if err != nil {
 			return nil, err
 		}
@@ -132,9 +132,9 @@ func named(all []inventory.Machine, args []string) ([]inventory.Machine, error) 
 	return picked, nil
 }
 
-// meant lists the machines that one argument means: the one that the appliance would find by it, or those
+// matching lists the machines that one argument names: the one that the appliance would find by it, or those
 // that a pattern matches.
-func meant(all []inventory.Machine, arg string) ([]inventory.Machine, error) {
+func matching(all []inventory.Machine, arg string) ([]inventory.Machine, error) {
 	if i, ok := inventory.Find(all, arg); ok {
 		return all[i : i+1], nil
 	}
@@ -169,8 +169,8 @@ func nameList(machines []inventory.Machine) string {
 	return strings.Join(names, ", ")
 }
 
-// naturally compares names as people count: m2 before m10.
-func naturally(a, b string) int {
+// compareNatural compares names as people count: m2 before m10.
+func compareNatural(a, b string) int {
 	digits := func(s string) int {
 		n := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })
 		if n < 0 {
@@ -197,7 +197,7 @@ func naturally(a, b string) int {
 	return cmp.Or(cmp.Compare(len(a), len(b)), whole)
 }
 
-// completeMachines offers names to the shell.
+// completeMachines completes names for the shell.
 func (c *cli) completeMachines(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	client, err := c.client()
 	if err != nil {
@@ -213,8 +213,8 @@ func (c *cli) completeMachines(cmd *cobra.Command, _ []string, _ string) ([]stri
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// gather does something with every machine, several at a time. It returns what came of those that went well
-// and the errors of the others, both in the machines' order.
+// gather calls f for every machine, several at a time. It returns the results of those that went well and the
+// errors of the others, both in the machines' order.
 func gather[T any](machines []inventory.Machine, do func(inventory.Machine) (T, error)) (done []T, err error) {
 	const atOnce = 16
 	results, errs := make([]T, len(machines)), make([]error, len(machines))
@@ -235,10 +235,10 @@ func gather[T any](machines []inventory.Machine, do func(inventory.Machine) (T, 
 			errs[i] = about(m.Name, errs[i])
 		}
 	}
-	return done, severally(errs)
+	return done, joinErrors(errs)
 }
 
-// about puts a machine's name before an error that does not have it, unless the error is not the machine's.
+// about puts a machine's name before an error that lacks it, unless the error is not about the machine.
 func about(name string, err error) error {
 	if strings.Contains(err.Error(), name) || errors.Is(err, api.ErrUnreachable) {
 		return err

@@ -16,8 +16,8 @@ func (c *cli) serveCommand() *cobra.Command {
 	var newDatabase bool
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the appliance", Args: cobra.NoArgs,
-		Long: "Run the appliance until SIGTERM or an interrupt, which it obeys within 3 s. Its log goes to standard error.\n" +
-			"After a kill or a power cut it goes on where it was.",
+		Long: "Run the appliance until SIGTERM or an interrupt; it ends within 3 s. It logs to standard error.\n" +
+			"After a kill or a power cut, run it again: it goes on where it stopped.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(file)
 			if err != nil {

@@ -12,13 +12,13 @@ import (
 
 const (
 	lookEvery = 250 * time.Millisecond
-	// patience is how long a watcher waits for an appliance that went away: long enough for it to be
-	// restarted, or the machine that it runs on.
-	patience = 5 * time.Minute
+	// maxAway is how long a watcher waits for an appliance that is away: long enough for it, or its host, to
+	// restart.
+	maxAway = 5 * time.Minute
 )
 
 // watch shows deployments until all of them have ended, ctx ends or the appliance is away for too long. It
-// returns what was last seen of each.
+// returns the last known state of each.
 func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.Deployment) ([]api.Deployment, error) {
 	names := make([]string, len(deployments))
 	widest := 0
@@ -30,7 +30,7 @@ func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.D
 	}
 	b := c.newProgress(ctx, names, widest)
 	defer b.close()
-	told := make([]int, len(deployments)) // records of the history that were shown
+	shown := make([]int, len(deployments)) // records of the history that were shown
 	every := lookEvery + time.Duration(len(deployments))*5*time.Millisecond
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -46,7 +46,7 @@ func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.D
 			switch {
 			case ctx.Err() != nil:
 				return deployments, nil
-			case errors.Is(err, api.ErrUnreachable) && time.Since(contact) < patience:
+			case errors.Is(err, api.ErrUnreachable) && time.Since(contact) < maxAway:
 				if !away {
 					b.note("the appliance went away; waiting for it")
 				}
@@ -59,7 +59,7 @@ func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.D
 				}
 				away, contact = false, time.Now()
 				deployments[i] = now
-				told[i] = c.showProgress(b, i, now, told[i])
+				shown[i] = c.showProgress(b, i, now, shown[i])
 			}
 			if deployments[i].Outcome == inventory.Running {
 				running++
@@ -79,15 +79,15 @@ func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.D
 	}
 }
 
-// showProgress shows what is new of one deployment: the steps that began since, then how far it is.
-func (c *cli) showProgress(b progress, i int, d api.Deployment, told int) int {
+// showProgress shows the news of one deployment: the steps that began, then how far the current one is.
+func (c *cli) showProgress(b progress, i int, d api.Deployment, shown int) int {
 	step := string(d.Step)
 	for j, r := range d.History {
 		step = string(r.Step)
 		if r.Attempt > 1 {
 			step += fmt.Sprintf(" (attempt %d)", r.Attempt)
 		}
-		if j >= told {
+		if j >= shown {
 			b.show(i, moment{at: r.BeganAt.Sub(d.CreatedAt), step: step})
 		}
 	}

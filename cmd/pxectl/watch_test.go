@@ -43,8 +43,8 @@ func (s *shared) waitFor(t *testing.T, text string) {
 	}
 }
 
-// TestWaitOutlivesTheAppliance: the appliance goes away in the middle of a deployment and comes back, and
-// `deploy --wait` is still there to see the end of it.
+// TestWaitOutlivesTheAppliance: the appliance goes away in the middle of a deployment and comes back. `deploy
+// --wait` still shows the end.
 func TestWaitOutlivesTheAppliance(t *testing.T) {
 	dir, err := os.MkdirTemp("", "px") // a socket's path must be short
 	if err != nil {

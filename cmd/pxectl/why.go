@@ -15,7 +15,7 @@ func (c *cli) whyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// Not picked from the list: packets of a MAC that is no machine yet have a story, too.
+			// The machine is not picked from the list: a MAC that is no machine yet has events, too.
 			d, err := client.Why(cmd.Context(), args[0])
 			if err != nil {
 				return err
