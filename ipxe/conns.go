@@ -7,29 +7,29 @@ import (
 	"time"
 )
 
-// What the boot plane holds open at once. Firmware and iPXE have one or two connections, an agent that
-// writes an image a handful; a connection that waits for its request costs about 12 KiB and a descriptor.
+// Bounds on the boot plane's open connections. Firmware and iPXE have one or two, an agent that writes an
+// image a handful. A connection that waits for its request costs about 12 KiB and a descriptor.
 const (
 	maxConns          = 8192
 	maxConnsPerClient = 64
-	// idleEnough is how long nothing has moved on a connection that makes room for a new one.
+	// idleEnough is the idle time after which a connection may be closed for a new one.
 	idleEnough = 5 * time.Second
 )
 
-// LimitConns bounds the connections that l hands out, for each client address and in all, and how slowly an
-// answer may be taken. When an address has all that it may have, or when there are too many in all, the
-// connection on which nothing has moved for longest is closed for the new one: its own, or that of the
-// address which has most. So whoever opens thousands of connections, and sends nothing or takes nothing,
-// closes his own, and another machine is always accepted.
+// LimitConns bounds the connections that l accepts, for each client address and in all, and how slowly a
+// client may take an answer. When an address, or the listener, has all that it may have, LimitConns closes
+// the connection that was idle for longest: of that address, or of the address with the most connections. So
+// whoever opens thousands of connections and sends or takes nothing closes its own, and other machines are
+// always accepted.
 func LimitConns(l net.Listener) net.Listener {
 	return &limitedListener{Listener: l, most: maxConns, rate: leastRate, grace: slack, clients: map[netip.Addr]map[*limitedConn]struct{}{}}
 }
 
 type limitedListener struct {
 	net.Listener
-	most    int           // maxConns, and
+	most    int           // maxConns
 	rate    int64         // leastRate
-	grace   time.Duration // and slack, but for tests
+	grace   time.Duration // slack; tests have others
 	mu      sync.Mutex
 	total   int
 	clients map[netip.Addr]map[*limitedConn]struct{}
@@ -60,8 +60,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// take counts a connection, and says which other one it takes the place of. ok is false when there is none
-// that may go.
+// take counts a connection, and returns the one whose place it takes. ok is false when all are in use.
 func (l *limitedListener) take(c *limitedConn) (victim *limitedConn, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -74,7 +73,7 @@ func (l *limitedListener) take(c *limitedConn) (victim *limitedConn, ok bool) {
 	}
 	full := victim != nil
 	if full && now.Sub(victim.moved()) < idleEnough && len(l.clients[victim.client]) <= len(l.clients[c.client])+1 {
-		// All that could go are at work, and their owner has no more of them than who asks.
+		// All that could be closed are in use, and the address with the most has no more than this one.
 		return nil, false
 	}
 	if full {
@@ -88,7 +87,7 @@ func (l *limitedListener) take(c *limitedConn) (victim *limitedConn, ok bool) {
 	return victim, true
 }
 
-// busiest is the address that has most connections.
+// busiest is the address with the most connections.
 func (l *limitedListener) busiest() (most netip.Addr) {
 	for a, conns := range l.clients {
 		if len(conns) > len(l.clients[most]) {
@@ -98,7 +97,7 @@ func (l *limitedListener) busiest() (most netip.Addr) {
 	return most
 }
 
-// mostIdle is the connection on which nothing has moved for longest.
+// mostIdle is the connection that was idle for longest.
 func mostIdle(conns map[*limitedConn]struct{}) (idle *limitedConn) {
 	for c := range conns {
 		if idle == nil || c.moved().Before(idle.moved()) {

@@ -42,7 +42,7 @@ func from(ip string) *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: 5 * time.Second}
 }
 
-// eventually polls, because the server learns of a closed connection in its own time.
+// eventually polls, because the server learns of a closed connection some time later.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
@@ -56,7 +56,7 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		address func(i int) string
-		held    int // connections that the server keeps
+		held    int // connections that the server keeps open
 	}{
 		{"2000 connections from one address", func(int) string { return "127.0.0.2" }, maxConnsPerClient},
 		{"2000 connections from 500 addresses", func(i int) string { return fmt.Sprintf("127.0.%d.%d", 3+i%2, 1+i%250) }, 2000},
@@ -69,7 +69,7 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 					t.Fatalf("connection %d: %v", i, err)
 				}
 				defer conn.Close()
-				_, _ = conn.Write([]byte("GET /boot.ipxe HTTP/1.1\r\nX-Slow: ")) // and nothing more
+				_, _ = conn.Write([]byte("GET /boot.ipxe HTTP/1.1\r\nX-Slow: ")) // and send nothing more
 			}
 			held := func() int {
 				l.mu.Lock()
@@ -94,8 +94,7 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 	}
 }
 
-// TestFullHouse: strangers hold all the connections that there may be, in each of the ways there are, and a
-// machine boots.
+// TestFullHouse: a machine boots while strangers hold all connections, in each of the ways to hold one.
 func TestFullHouse(t *testing.T) {
 	testnet.Long(t)
 	ramdisk := filepath.Join(t.TempDir(), "initrd")
@@ -131,7 +130,7 @@ func TestFullHouse(t *testing.T) {
 				defer conn.Close()
 				_, _ = io.WriteString(conn, first)
 			}
-			if !strings.HasPrefix(first, "POST") { // those were answered and closed
+			if !strings.HasPrefix(first, "POST") { // the server has answered and closed the POST ones
 				eventually(t, "the house is full", func() bool { return held() == most })
 			}
 			for i := range 20 { // each of which needs a place of its own
@@ -154,8 +153,8 @@ func TestFullHouse(t *testing.T) {
 	}
 }
 
-// TestSlowReaderIsCut: who takes less than the least rate loses the connection, and who takes it steadily
-// gets all.
+// TestSlowReaderIsCut: a client below the least rate loses its connection; one at a steady rate gets
+// everything.
 func TestSlowReaderIsCut(t *testing.T) {
 	const size = 64 << 20 // more than the socket's buffers hold
 	ramdisk := filepath.Join(t.TempDir(), "initrd")
@@ -219,7 +218,7 @@ func TestLimitsForget(t *testing.T) {
 	})
 }
 
-// A fileSink is a ResponseWriter that can be given a file, as net/http's can on a TCP connection.
+// A fileSink is a ResponseWriter with ReadFrom, as net/http's on a TCP connection.
 type fileSink struct {
 	*httptest.ResponseRecorder
 	file *os.File
@@ -232,8 +231,8 @@ func (s *fileSink) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(s.ResponseRecorder, r)
 }
 
-// A wrapper that hides ReadFrom costs a copy of every byte through user space: sendfile needs the file at
-// one end of the chain and the TCP connection at the other. The row http-cpu of bench measures it.
+// A wrapper that hides ReadFrom costs a copy of every byte through user space: sendfile needs the file at one
+// end of the chain and the TCP connection at the other. The row http-cpu of bench measures it.
 func TestNothingStandsInTheWayOfSendfile(t *testing.T) {
 	var conn net.Conn = &limitedConn{}
 	if _, ok := conn.(io.ReaderFrom); !ok {

@@ -24,12 +24,12 @@ import (
 // machine reached us. It is called on every request and must not block.
 type Decider func(ctx context.Context, p Params, server netip.AddrPort) Boot
 
-// Config is what the handler needs from the rest of the appliance.
+// Config connects the handler with the rest of the appliance.
 type Config struct {
 	Decide Decider
-	// Ramdisk is the file on disk of "vmlinuz" or "initrd" for a GOARCH.
+	// Ramdisk is the path of "vmlinuz" or "initrd" for a GOARCH.
 	Ramdisk func(goarch, name string) (path string, ok bool)
-	// Observe is told of every request when it has ended. Optional.
+	// Observe receives every request when it has ended. Optional.
 	Observe func(Request)
 	Log     *slog.Logger
 }
@@ -47,7 +47,7 @@ type Request struct {
 	Boot      *Boot   // the answer to it
 	Status    int
 	Sent      int64 // bytes of the body
-	Want      int64 // Content-Length; a GET that Sent less was cut
+	Want      int64 // Content-Length; a GET with Sent below it was cut off
 }
 
 // NBPPath is where the handler serves a boot program.
@@ -58,8 +58,8 @@ func RamdiskPath(goarch, name string) string { return "/ramdisk/" + goarch + "/"
 
 type handler struct{ Config }
 
-// Handler serves the boot plane: the scripts, the network boot programs (below /nbp/ and at the
-// root, for UEFI HTTP boot) and the ramdisk. Nothing else exists.
+// Handler serves the boot plane: the scripts, the network boot programs (below /nbp/ and at the root, for
+// UEFI HTTP boot) and the ramdisk. Every other path is 404.
 func Handler(c Config) http.Handler { return handler{c} }
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -93,8 +93,8 @@ func (h handler) answer(w http.ResponseWriter, r *http.Request, seen *Request) (
 	return nil
 }
 
-// route matches whole paths. http.ServeMux would redirect unclean ones, which firmware does
-// not follow.
+// route matches whole paths. http.ServeMux would redirect unclean ones, and firmware does not follow a
+// redirect.
 func (h handler) route(w http.ResponseWriter, r *http.Request, seen *Request) {
 	p := r.URL.Path
 	if p == "/boot.ipxe" {
@@ -150,10 +150,10 @@ func (h handler) boot(w http.ResponseWriter, r *http.Request, seen *Request) {
 	script(w, r, text)
 }
 
-// parseQuery reads a query as iPXE writes it: blanks are %20, so a plus sign is one, and a semicolon
+// parseQuery reads a query as iPXE writes it: a blank is %20, a plus sign is itself, and a semicolon
 // separates nothing. iPXE before 2021 leaves both unescaped.
 func parseQuery(raw string) url.Values {
-	q, _ := url.ParseQuery(strings.NewReplacer("+", "%2B", ";", "%3B").Replace(raw)) // what is broken is left out
+	q, _ := url.ParseQuery(strings.NewReplacer("+", "%2B", ";", "%3B").Replace(raw)) // broken pairs are left out
 	return q
 }
 
@@ -185,8 +185,8 @@ func (h handler) ramdisk(w http.ResponseWriter, r *http.Request, arch, name stri
 	http.ServeContent(w, r, "", st.ModTime(), f)
 }
 
-// script answers with a text that is made for this request. ServeContent sets Content-Length,
-// without which iPXE's download is very slow.
+// script answers with a text that is made for this request. ServeContent sets Content-Length; without it,
+// iPXE's download is very slow.
 func script(w http.ResponseWriter, r *http.Request, text []byte) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -200,7 +200,7 @@ func problem(w http.ResponseWriter, status int, text string) {
 	fmt.Fprintln(w, text)
 }
 
-// localAddr is our address on the connection: the one that the machine can surely reach.
+// localAddr is our address on the connection, which the machine can certainly reach.
 func localAddr(r *http.Request) netip.AddrPort {
 	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
 		return addrPort(a.String())

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// plane serves a boot plane whose only ramdisk is amd64 and returns its base URL and what was observed.
+// plane serves a boot plane whose only ramdisk is amd64, and returns its base URL and the observed requests.
 func plane(t *testing.T, decide Decider) (base string, observed chan Request) {
 	t.Helper()
 	dir := t.TempDir()

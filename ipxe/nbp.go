@@ -8,15 +8,15 @@ import (
 	"slices"
 )
 
-// The names are those of the Debian package, and the ones that DHCP and TFTP hand out.
+// The names are those of the Debian package. DHCP and TFTP use the same.
 const (
 	BIOS = "undionly.kpxe" // keeps the PXE stack of the ROM that loaded it, so it drives every NIC that can PXE
-	// Native is for a BIOS whose ROM is an iPXE already. undionly.kpxe would drive the card through that
+	// Native is for a BIOS whose ROM is already an iPXE. undionly.kpxe would drive the card through that
 	// ROM's own UNDI, which works with QEMU's and is known to fail with others (danderson/pixiecore#63); this
-	// one has drivers of its own.
+	// one has its own drivers.
 	Native = "ipxe.pxe"
-	X64    = "snponly.efi" // only the NIC it was loaded from, by the firmware's driver: never "initialising devices" for minutes
-	// NativeX64 has drivers of its own for all NICs. Nobody gets it unless a rule says so.
+	X64    = "snponly.efi" // only for the NIC that it was loaded from, by the firmware's driver
+	// NativeX64 has its own drivers for all NICs. Only a rule selects it.
 	NativeX64 = "ipxe-amd64.efi"
 	ARM64     = "ipxe-arm64.efi" // the package has no snponly for arm64
 )
@@ -62,8 +62,8 @@ func NBP(name string) ([]byte, bool) {
 // NBPs names all of them.
 func NBPs() []string { return slices.Sorted(maps.Keys(programs)) }
 
-// byArch maps DHCP option 93 (client system architecture, RFC 4578 section 2.1 with erratum
-// 4624, continued by the IANA registry) to a program. A code that is not here gets nothing.
+// byArch maps DHCP option 93 (client system architecture, RFC 4578 section 2.1 with erratum 4624, continued
+// by the IANA registry) to a program. Other codes get nothing.
 var byArch = map[uint16]string{
 	0:  BIOS,  // x86 BIOS
 	7:  X64,   // x64 UEFI
@@ -76,9 +76,9 @@ var byArch = map[uint16]string{
 	22: ARM64, // U-Boot on 64-bit ARM, which starts EFI programs
 }
 
-// NBPFor is the program for a client architecture code of DHCP option 93. ok is false for
-// architectures that have no program here: IA32 UEFI (6 and 15), 32-bit ARM (10 and 18),
-// RISC-V, LoongArch and the historic ones. overIPXE says that the client is an iPXE itself.
+// NBPFor is the program for a client architecture code of DHCP option 93. ok is false for architectures
+// without a program here: IA32 UEFI (6 and 15), 32-bit ARM (10 and 18), RISC-V, LoongArch and the historic
+// ones. overIPXE says that the client is an iPXE itself.
 func NBPFor(arch uint16, overIPXE bool) (name string, ok bool) {
 	name, ok = byArch[arch]
 	if name == BIOS && overIPXE {

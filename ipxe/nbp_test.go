@@ -58,7 +58,7 @@ func TestNBPForTable(t *testing.T) {
 	}
 }
 
-// The machine type of the PE header must be the one that the architecture code promises.
+// The machine type of the PE header must be that of the architecture code.
 func TestProgramsAreWhatTheySay(t *testing.T) {
 	for name, machine := range map[string]uint16{X64: 0x8664, NativeX64: 0x8664, ARM64: 0xaa64} {
 		b, _ := NBP(name)
@@ -78,7 +78,7 @@ func TestProgramsAreWhatTheySay(t *testing.T) {
 	}
 }
 
-// The embedded bytes are those that nbp/README.md, SHA256SUMS and NOTICE speak of.
+// nbp/README.md, SHA256SUMS and NOTICE describe the embedded bytes.
 func TestSumsAreTheDocumentedOnes(t *testing.T) {
 	for _, file := range []string{"nbp/SHA256SUMS", "nbp/README.md"} {
 		text, err := os.ReadFile(file)

@@ -10,8 +10,8 @@ import (
 	"github.com/pxectl/pxectl/internal/printable"
 )
 
-// Params is what iPXE says of the machine it runs on. Anybody on the network can say it, so
-// it is a claim and not a proof. Only MAC is always there.
+// Params is iPXE's description of its machine. Anybody on the network can send one, so it is a claim and not
+// a proof. Only MAC is always set.
 type Params struct {
 	MAC          string // of the NIC that boots: "52:54:00:12:34:56"
 	UUID         string // SMBIOS, as iPXE and product_uuid print it, lower case
@@ -24,8 +24,8 @@ type Params struct {
 	BusID        string // of the NIC: bus type, vendor, device
 }
 
-// query is the list of parameters that ParseParams reads, with the iPXE setting that each
-// comes from. uristring escapes what SMBIOS may hold; the others are plain by nature.
+// query is the list of parameters that ParseParams reads, each with its iPXE setting. uristring escapes text
+// from SMBIOS; the others need no escaping.
 const query = "mac=${netX/mac:hexhyp}&uuid=${uuid}&serial=${serial:uristring}&asset=${asset:uristring}" +
 	"&manufacturer=${manufacturer:uristring}&product=${product:uristring}" +
 	"&arch=${buildarch}&platform=${platform}&busid=${netX/busid}"
@@ -42,10 +42,9 @@ var (
 	reBusID      = regexp.MustCompile(`^[0-9a-fA-F:-]{0,32}$`)
 )
 
-// ParseParams reads the query of /boot.ipxe. What iPXE itself writes is checked strictly; what
-// comes from SMBIOS is cleaned rather than refused, because machines with rubbish in their
-// serial number must boot too. Of a repeated key the first value counts: old iPXE turns an
-// escaped '&' of a product name back into a separator.
+// ParseParams reads the query of /boot.ipxe. It checks values of iPXE's own strictly. It cleans values from
+// SMBIOS, because machines with rubbish in their serial number must boot too. Of a repeated key the first
+// value counts: old iPXE turns an escaped '&' of a product name back into a separator.
 func ParseParams(q url.Values) (Params, error) {
 	p := Params{
 		Serial:       cleanText(q.Get("serial")),
@@ -88,8 +87,8 @@ func ParseParams(q url.Values) (Params, error) {
 	return p, nil
 }
 
-// GoArch is the architecture of the kernel that the machine can run, as GOARCH says it. A BIOS
-// build of iPXE is 32-bit code on what is today always a 64-bit machine.
+// GoArch is the GOARCH of the kernel that the machine can run. A BIOS build of iPXE is 32-bit code, on a
+// machine that today always has 64 bits.
 func (p Params) GoArch() string {
 	if p.Arch == "arm64" {
 		return "arm64"
@@ -104,7 +103,7 @@ func cleanText(s string) string {
 	return strings.TrimSpace(printable.Only(s))
 }
 
-// quoted shows hostile text in an error: escaped, and not more of it than helps.
+// quoted makes hostile text fit for an error: escaped, and cut short.
 func quoted(s string) string {
 	if len(s) > 40 {
 		s = s[:40] + "…"

@@ -12,7 +12,7 @@ var server = mustAddrPort("10.77.0.1:8080")
 
 func mustAddrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
-// What QEMU's option ROM (iPXE of January 2019) and Debian's snponly.efi send.
+// Queries of QEMU's option ROM (iPXE of January 2019) and Debian's snponly.efi.
 const (
 	fromROM = "mac=52-54-00-aa-00-01&uuid=a1234567-89ab-cdef-a123-456789abcd01&serial=S-1&asset=" +
 		"&manufacturer=QEMU&product=Standard%20PC%20(i440FX%20+%20PIIX,%201996)&arch=i386&platform=pcbios&busid=01:1a:f4:10:00"
@@ -67,7 +67,7 @@ func TestParseParamsRefuses(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, each kind of script keeps the lines that it was written with.
+// Whatever a client sends, it adds no line to any kind of script.
 func FuzzParams(f *testing.F) {
 	f.Add(fromROM)
 	f.Add(fromEFI)

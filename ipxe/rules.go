@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// Silence is the third way of a machine to its own disk: nobody answers its DHCP. For a script,
-// which somebody asked for anyway, it is Exit.
+// Silence sends a machine to its own disk by a third way: nobody answers its DHCP. In a script it means Exit,
+// since somebody has asked for the script.
 const Silence = "silence"
 
-// A Rule says what is different about some machines. An empty pattern matches every machine, and an
-// empty answer leaves the question to the next rule.
+// A Rule changes the boot of some machines. An empty pattern matches every machine. An empty answer leaves
+// the question to the next rule.
 type Rule struct {
 	Machine string `yaml:"machine"` // pattern for the name or a MAC
 	Vendor  string `yaml:"vendor"`  // pattern for the manufacturer in SMBIOS
@@ -25,19 +25,18 @@ type Rule struct {
 	Script string   `yaml:"script"` // file of the template that makes the script
 }
 
-// Rules are read from the top: of the rules that match a machine, the first one that answers a question
-// answers it.
+// Rules are read from the top: the first rule that matches a machine and answers a question decides it.
 type Rules []Rule
 
-// A Subject is what rules look at. Before a machine has been inspected, nothing is known but its MAC.
+// A Subject is a machine as rules see it. Before its inspection, only its MAC is known.
 type Subject struct {
 	Names         []string // the machine's name and MACs
 	Vendor, Model string
 }
 
-// A Choice is what the rules say of one machine; what is empty is as always.
+// A Choice is the answer of the rules for one machine; an empty field is the default.
 type Choice struct {
-	NBPs   []string // the first one that suits the client counts
+	NBPs   []string // the first one that runs on the client counts
 	Args   []string
 	Local  string
 	Script string
@@ -66,7 +65,7 @@ func (r Rules) For(s Subject) Choice {
 	return c
 }
 
-// NBP is the program for a client, as NBPFor, unless a rule names another one that runs there.
+// NBP is the program for a client: that of a rule if it runs there, else that of NBPFor.
 func (c Choice) NBP(arch uint16, overIPXE bool) (name string, ok bool) {
 	usual, ok := NBPFor(arch, overIPXE)
 	for _, name := range c.NBPs {
@@ -82,16 +81,16 @@ func (r Rule) matches(s Subject) bool {
 		(r.Vendor == "" || matches(r.Vendor, s.Vendor)) && (r.Model == "" || matches(r.Model, s.Model))
 }
 
-// matches takes * for any text and ? for any character, whatever the case.
+// matches compares without regard to case; * is any text and ? is any character.
 func matches(pattern, text string) bool {
 	ok, err := path.Match(plain(pattern), plain(text))
 	return ok && err == nil
 }
 
-// plain makes a slash a character like any other: path.Match stops at it.
+// plain replaces slashes, since path.Match treats them specially.
 func plain(s string) string { return strings.ReplaceAll(strings.ToLower(s), "/", "\x00") }
 
-// Check says all that is wrong with a rule but for its script, which CheckScript reads.
+// Check reports all mistakes of a rule, except in its script, which CheckScript reads.
 func (r Rule) Check() error {
 	var errs []error
 	for key, pattern := range map[string]string{"machine": r.Machine, "vendor": r.Vendor, "model": r.Model} {

@@ -10,7 +10,7 @@ import (
 // An Action is what a script makes a machine do.
 type Action string
 
-// What a script can make a machine do.
+// The actions of a script.
 const (
 	Agent Action = "agent" // run the ramdisk
 	Local Action = "local" // go on to the local disk
@@ -19,57 +19,57 @@ const (
 
 // How a Local script leaves iPXE.
 const (
-	// Exit goes back to the firmware, which goes on in its boot order. It is the default, because it keeps
-	// to what the firmware and the system have agreed on. On UEFI it can take a detour, when further
-	// network entries come before the disk: OVMF tries PXE over IPv6 and HTTP boot.
+	// Exit returns to the firmware, which goes on in its boot order. It is the default, because it follows
+	// the order that firmware and system have agreed on. On UEFI, further network entries before the disk
+	// cost time: OVMF tries PXE over IPv6 and HTTP boot.
 	Exit = "exit"
-	// SANBoot boots the first disk directly (on UEFI its EFI/BOOT/BOOTX64.EFI), and is Exit when there is
-	// nothing to boot. It is for firmware that stops, or dawdles, after a PXE program returned.
+	// SANBoot boots the first disk directly (on UEFI its EFI/BOOT/BOOTX64.EFI), and falls back to Exit. It is
+	// for firmware that stops or waits after a PXE program has returned.
 	SANBoot = "sanboot"
 )
 
 // A Boot is the answer for one machine.
 type Boot struct {
 	Action Action
-	Reason string // shown on the console: why this is what happens
+	Reason string // shown on the console: why the machine boots this
 
-	Kernel string   // Agent: URL; the handler fills in its own ramdisk when Kernel and Initrd are empty
+	Kernel string   // Agent: URL; when Kernel and Initrd are empty, the handler fills in its own ramdisk
 	Initrd string   // Agent: URL
 	Args   []string // Agent: kernel arguments after BOOTIF and console
 
 	Method string        // Local: Exit, SANBoot or Silence
 	Retry  time.Duration // Wait: until the next question; 0 is 15 s
 
-	Template *Template // an operator's, instead of our own text; optional
+	Template *Template // an operator's template in place of the built-in text; optional
 }
 
 const defaultRetry = 15 * time.Second
 
-// ScriptURL is the boot file for a client that already is iPXE. iPXE expands settings in the
-// boot file name it gets by DHCP (fetch_next_server_and_filename in usr/autoboot.c, since 2011),
-// so the first request says who asks. It does not fit BOOTP's file field of 128 bytes: it must go
-// into option 67, whose limit of 255 it keeps.
+// ScriptURL is the boot file for a client that already is iPXE. iPXE expands settings in the boot file name
+// that it gets by DHCP (fetch_next_server_and_filename in usr/autoboot.c, since 2011), so the first request
+// already identifies the machine. It does not fit BOOTP's file field of 128 bytes: it must go into option 67,
+// whose limit of 255 it keeps.
 func ScriptURL(server netip.AddrPort) string {
 	return "http://" + server.String() + "/boot.ipxe?" + query
 }
 
-// Autoexec is the script autoexec.ipxe (also start.ipxe): it brings the network up and goes on to
-// boot.ipxe. EFI builds of iPXE fetch it from beside themselves before they do anything else,
-// so an unmodified iPXE finds us without a second round of DHCP.
+// Autoexec is the script autoexec.ipxe (also start.ipxe): it brings the network up and goes on to boot.ipxe.
+// EFI builds of iPXE look for it beside themselves before they do anything else, so an unmodified iPXE finds
+// us without a second round of DHCP.
 func Autoexec(server netip.AddrPort) []byte {
 	return []byte(strings.ReplaceAll(autoexec, "SCRIPT", ScriptURL(server)))
 }
 
-// AutoexecURL is that script by HTTP: a boot file for an iPXE whose DHCP answer has no room for ScriptURL.
+// AutoexecURL is that script's URL: a boot file for an iPXE whose DHCP answer has no room for ScriptURL.
 func AutoexecURL(server netip.AddrPort) string { return "http://" + server.String() + "/autoexec.ipxe" }
 
-// In order: the NIC that iPXE has open (we were started by its DHCP); net0 with the lease that
-// the firmware's PXE client left us (EFI builds take it over); DHCP on each NIC. "ifconf -c dhcp"
-// and not "dhcp": the latter also waits 13 s for IPv6 router advertisements. Sleeps grow by
-// name, because the commands have no arithmetic beyond inc.
+// In order: the NIC that iPXE has open (its DHCP started us); net0 with the lease of the firmware's PXE
+// client (EFI builds take it over); DHCP on each NIC. It is "ifconf -c dhcp" and not "dhcp", since the latter
+// also waits 13 s for IPv6 router advertisements. `inc pause ${pause}` doubles the pause: iPXE has no
+// other arithmetic.
 //
-// imgfree: EFI builds keep autoexec.ipxe in memory as an image, and what is in memory is
-// handed to the kernel in front of the initrd.
+// imgfree: EFI builds keep autoexec.ipxe in memory as an image, and pass images in memory to the kernel in
+// front of the initrd.
 const autoexec = `#!ipxe
 imgfree
 set try:int32 0
@@ -97,11 +97,11 @@ sleep 10
 reboot
 `
 
-// magic is how iPXE knows a script.
+// magic is the first line by which iPXE recognizes a script.
 const magic = "#!ipxe\n"
 
-// Script is the script that does b on the machine p. It refuses text that would be read as
-// script: nothing in a Boot may end the line or name a setting.
+// Script writes the script for b on the machine p. It refuses text that iPXE would read as script: no field
+// of a Boot may end the line or name a setting.
 func Script(server netip.AddrPort, p Params, b Boot) ([]byte, error) {
 	words := b.Args
 	if b.Action == Agent {
@@ -120,9 +120,8 @@ func Script(server netip.AddrPort, p Params, b Boot) ([]byte, error) {
 	switch b.Action {
 	case Agent:
 		args := agentArgs(p, b.Args)
-		// The initrd is named because an EFI kernel finds it by that name; a BIOS kernel
-		// ignores the argument. When a download fails the question is asked again: by then
-		// the answer may be another one.
+		// The initrd has a name because an EFI kernel finds it by that name; a BIOS kernel ignores the
+		// argument. When a download fails, the machine asks again: by then the answer may be another one.
 		fmt.Fprintf(&w, "kernel %s initrd=rd %s || goto again\n", b.Kernel, strings.Join(args, " "))
 		fmt.Fprintf(&w, "initrd --name rd %s || goto again\n", b.Initrd)
 		w.WriteString("boot || goto again\n")
@@ -148,17 +147,17 @@ func Script(server netip.AddrPort, p Params, b Boot) ([]byte, error) {
 	return []byte(w.String()), nil
 }
 
-// writeAgain asks for the script anew, until there is an answer. It does not fall through to the
-// disk: what to boot is the appliance's decision, also while it restarts.
+// writeAgain asks for the script anew, until there is an answer. It never falls through to the disk: only the
+// appliance decides what to boot, even while it restarts.
 func writeAgain(w *strings.Builder, server netip.AddrPort, after time.Duration) {
 	fmt.Fprintf(w, ":again\nsleep %d\n", max(1, int(after.Seconds())))
 	fmt.Fprintf(w, "chain --replace --autofree %s || goto again\n", ScriptURL(server))
 }
 
-// writeLocal leaves iPXE. On EFI the status decides: EDK2's BdsDxe goes on to the next boot option
-// only when this one failed, and shows its menu when it succeeded, so it is 1. On a BIOS the
-// status means nothing: the ROM returns to the BIOS, which goes on with its boot order
-// (BIOS Boot Specification: a BEV device that returns has failed).
+// writeLocal leaves iPXE. On EFI the exit status is 1: EDK2's BdsDxe goes on to the next boot option only
+// after a failure, and shows its menu after a success. On a BIOS the status means nothing: the ROM returns to
+// the BIOS, which goes on with its boot order (BIOS Boot Specification: a BEV device that returns has
+// failed).
 func writeLocal(w *strings.Builder, method string) {
 	if method == SANBoot {
 		w.WriteString("sanboot --no-describe --drive 0x80 ||\n")
@@ -166,8 +165,8 @@ func writeLocal(w *strings.Builder, method string) {
 	w.WriteString("exit 1\n")
 }
 
-// agentArgs are the kernel arguments that follow from the machine, then the caller's. BOOTIF
-// is PXELINUX's form: ARP hardware type, then the address.
+// agentArgs are the kernel arguments for the machine, then the caller's. BOOTIF has PXELINUX's form: ARP
+// hardware type, then the address.
 func agentArgs(p Params, args []string) []string {
 	out := []string{"BOOTIF=01-" + strings.ReplaceAll(p.MAC, ":", "-")}
 	for _, a := range args {
@@ -178,9 +177,9 @@ func agentArgs(p Params, args []string) []string {
 	return append(append(out, consoleArgs(p)...), args...)
 }
 
-// consoleArgs sends the kernel's messages to the screen and to the serial port that the BMC
-// forwards: the second port on the boards of those who use the first for themselves. quiet leaves
-// errors and panics; the rest would cost seconds on a serial line of 115200 baud, and dmesg has it.
+// consoleArgs sends the kernel's messages to the screen and to the serial port that the BMC forwards, which
+// is the second port on some boards. quiet leaves errors and panics; the rest would cost seconds on a serial
+// line of 115200 baud, and dmesg has it.
 func consoleArgs(p Params) []string {
 	serial := "ttyS0"
 	switch vendor := strings.ToLower(p.Manufacturer); {
@@ -192,9 +191,9 @@ func consoleArgs(p Params) []string {
 	return []string{"console=tty0", "console=" + serial + ",115200n8", "quiet"}
 }
 
-// isWord says whether s is one word of a script line and stays as it is: iPXE splits at blanks,
-// knows no quotes, expands ${...}, joins lines at a final backslash, and takes "||", "&&", ";"
-// and "#..." for its own when they stand alone (core/exec.c).
+// isWord says whether iPXE reads s as one word, unchanged: iPXE splits at blanks, knows no quotes, expands
+// ${...}, joins lines at a final backslash, and treats "||", "&&", ";" and "#..." as its own when they stand
+// alone (core/exec.c).
 func isWord(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' || s[i] == '\\' {
@@ -204,7 +203,7 @@ func isWord(s string) bool {
 	return s != "" && s != "||" && s != "&&" && s != ";" && s[0] != '#' && !strings.Contains(s, "${")
 }
 
-// consoleText is s reduced to what echo prints as it is.
+// consoleText keeps only the characters of s that echo prints unchanged.
 func consoleText(s string) string {
 	var words []string
 	for f := range strings.FieldsSeq(s) {

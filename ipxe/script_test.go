@@ -97,7 +97,7 @@ func TestScriptURLFitsOption67(t *testing.T) {
 	}
 }
 
-// A label that goto cannot find ends the script, which on a BIOS boots the disk.
+// A goto without its label ends the script, which on a BIOS boots the disk.
 func TestEveryGotoHasItsLabel(t *testing.T) {
 	files, _ := filepath.Glob("testdata/*.ipxe")
 	if len(files) == 0 {

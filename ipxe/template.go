@@ -12,7 +12,7 @@ import (
 	"text/template"
 )
 
-// maxScript bounds a template and what it makes. iPXE reads scripts line by line; the bound is for us.
+// maxScript bounds a template and its output. iPXE reads scripts line by line; the bound protects us.
 const maxScript = 64 << 10
 
 var scriptName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}\.ipxe$`)
@@ -23,15 +23,15 @@ type Template struct {
 	tmpl *template.Template
 }
 
-// A Page is what a template can use.
+// A Page has the fields that a template can use.
 type Page struct {
 	Action       string // agent, local or wait
-	Script       string // the script that the machine would get without a template, less its first line
+	Script       string // the built-in script for the machine, without its first line
 	Kernel       string // URL, for agent
 	Initrd       string // URL, for agent
 	Args         string // kernel arguments, for agent
 	Again        string // URL that asks for the script anew
-	Reason       string // why, for an echo
+	Reason       string // why the machine boots this, for an echo
 	MAC          string
 	UUID         string
 	Manufacturer string
@@ -89,11 +89,11 @@ func parseTemplate(name, text string) (*Template, error) {
 	return t, nil
 }
 
-// fill makes the script of a machine.
+// fill writes the script of a machine.
 func (t *Template) fill(server netip.AddrPort, p Params, b Boot, plain string) ([]byte, error) {
 	page := Page{
 		Action: string(b.Action), Script: strings.TrimPrefix(plain, magic), Again: ScriptURL(server), Reason: consoleText(b.Reason),
-		// What SMBIOS says is anybody's word: it must stay text.
+		// Anybody can write what SMBIOS says, so it must stay text.
 		MAC: p.MAC, UUID: p.UUID, Manufacturer: consoleText(p.Manufacturer), Product: consoleText(p.Product), Serial: consoleText(p.Serial),
 		Arch: p.Arch, Platform: p.Platform,
 	}
@@ -107,7 +107,7 @@ func (t *Template) fill(server netip.AddrPort, p Params, b Boot, plain string) (
 	return out.Bytes(), checkScript(out.String())
 }
 
-// checkScript finds what would end a script early. A label that goto cannot find does, and on a BIOS the disk
+// checkScript finds mistakes that end a script early. A goto without its label does, and on a BIOS the disk
 // boots then.
 func checkScript(s string) error {
 	if !strings.HasPrefix(s, magic) {
@@ -122,7 +122,7 @@ func checkScript(s string) error {
 	return nil
 }
 
-// limited is a buffer that overflows with an error.
+// limited is a buffer with a bound; writing beyond it is an error.
 type limited struct {
 	bytes.Buffer
 	most int
