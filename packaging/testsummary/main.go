@@ -1,6 +1,6 @@
-// Testsummary reads what test runs left as JSON (`go test -json`, gotestsum --jsonfile) and ends their output
-// with one summary in plain words: what was skipped and why, what failed and how, and one line of counts. It
-// fails when anything failed.
+// Testsummary reads the JSON of test runs (`go test -json`, gotestsum --jsonfile) and prints one summary in
+// plain words: which tests were skipped and why, which failed and how, and one line of counts. It fails when
+// a test failed.
 //
 //	testsummary FILE...
 package main
@@ -21,7 +21,7 @@ func main() {
 	}
 }
 
-// run says whether all went well. A run that left no results is one that failed.
+// run says whether all went well. A run without results counts as failed.
 func run(files []string, out io.Writer) (ok bool) {
 	s := newSummary()
 	var broken []error

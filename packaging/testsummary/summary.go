@@ -16,13 +16,13 @@ import (
 type event struct {
 	Action      string
 	Package     string
-	ImportPath  string // of what does not build
+	ImportPath  string // of a package that does not build
 	Test        string
 	Output      string
 	FailedBuild string
 }
 
-// A key names a test, or with an empty test a package, in one of the runs.
+// A key names a test of one of the runs, or a package when the test is empty.
 type key struct {
 	run       int
 	pkg, test string
@@ -37,8 +37,8 @@ func (k key) parent() (key, bool) {
 type summary struct {
 	outcome map[key]string // pass, fail, skip; "" while it runs
 	said    map[key][]string
-	builds  map[string][]string // what the compiler said, by import path
-	broken  map[key]string      // packages that do not build, and what of them
+	builds  map[string][]string // output of the compiler, by import path
+	broken  map[key]string      // packages that do not build, and why
 	runs    int
 }
 
@@ -46,7 +46,7 @@ func newSummary() *summary {
 	return &summary{outcome: map[key]string{}, said: map[key][]string{}, builds: map[string][]string{}, broken: map[key]string{}}
 }
 
-// read takes in one run. What ran before counts once more.
+// read adds one run. A test that ran before counts once more.
 func (s *summary) read(r io.Reader) error {
 	s.runs++
 	lines := bufio.NewReader(r)
@@ -90,14 +90,14 @@ func (s *summary) add(e event) {
 	}
 }
 
-// A finding is a test, or a package, with what is to be said of it.
+// A finding is a test or a package, and what the summary says about it.
 type finding struct {
 	key
 	why string
 }
 
-// count sorts the tests. One with subtests counts only when it failed and none of them did; a package when it
-// failed and none of its tests did.
+// count sorts the tests. A test with subtests counts only when it failed and none of them did; a package when
+// it failed and none of its tests did.
 func (s *summary) count() (passed int, failed, skipped []finding) {
 	subtests, failure := map[key]bool{}, map[key]bool{}
 	for k, outcome := range s.outcome {
@@ -145,7 +145,7 @@ func (s *summary) reason(k key) string {
 	return strings.TrimPrefix(strings.TrimPrefix(why, k.test), ": ")
 }
 
-// how is what a failed test or package said: how it began and how it ended, when that is much.
+// how is the output of a failed test or package. Long output loses its middle.
 func (s *summary) how(k key, outcome string) string {
 	const first, last = 10, 30
 	lines := s.said[k]
@@ -167,7 +167,7 @@ func (s *summary) ok() bool {
 	return len(failed) == 0
 }
 
-// print has what a person looks for last.
+// print writes the most important part last.
 func (s *summary) print(out io.Writer, broken []error) {
 	passed, failed, skipped := s.count()
 	if len(skipped) > 0 {

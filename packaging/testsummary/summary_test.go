@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What `go test -json` of Go 1.26 writes, shortened.
+// Output of `go test -json` of Go 1.26, shortened.
 const (
 	good = `{"Action":"start","Package":"github.com/pxectl/pxectl/dhcpd"}
 {"Action":"run","Package":"github.com/pxectl/pxectl/dhcpd","Test":"TestA"}
@@ -129,7 +129,7 @@ Failed:
 	}
 }
 
-// A run that left nothing, or half a line, is one that failed, and the others are told all the same.
+// A run that left no results, or half a line, counts as failed, and the others are still reported.
 func TestARunWithoutResultsHasFailed(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"good": good, "empty": "", "cut": good + `{"Action":"st`} {
