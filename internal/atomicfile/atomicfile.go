@@ -1,4 +1,4 @@
-// Package atomicfile writes files that are whole or not there, also after a power cut.
+// Package atomicfile writes files that are complete or absent, even after a power cut.
 package atomicfile
 
 import (
@@ -9,14 +9,14 @@ import (
 	"path/filepath"
 )
 
-// Write replaces the file at path. When it returns nil, the data and the name are on the disk.
+// Write replaces the file at path. When it returns nil, data and name are on the disk.
 func Write(path string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // mode 0600
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // gone once it is renamed
+	defer os.Remove(f.Name()) // after the rename it no longer exists
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {
@@ -28,7 +28,7 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 	return SyncDir(dir)
 }
 
-// SyncDir brings the names in a directory to the disk.
+// SyncDir makes the names in a directory durable.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

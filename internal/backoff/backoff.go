@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A Backoff is a row of waits. Each is twice the one before, up to Most, and half of it is random: a rack that lost its
-// appliance must not come back as one.
+// A Backoff is a series of waits. Each is twice the one before, up to Most, and half of it is random: the
+// machines of a rack that lost its appliance must not come back all at once.
 type Backoff struct {
 	First, Most time.Duration
 
@@ -21,5 +21,5 @@ func (b *Backoff) Next() time.Duration {
 	return wait/2 + rand.N(wait/2+1)
 }
 
-// Reset begins anew with First, after something went well.
+// Reset begins anew with First. Call it after a success.
 func (b *Backoff) Reset() { b.next = 0 }

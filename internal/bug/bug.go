@@ -8,17 +8,17 @@ import (
 	"runtime/debug"
 )
 
-// Recover is deferred first in a goroutine, by itself: defer bug.Recover(log, "follow the console"). A panic
-// is logged with what was being done and the stack, and the goroutine ends. A nil log is slog's default. about
-// gives more attributes for the log; it is called after a panic alone.
+// Recover ends a goroutine that panics, and logs the panic with its stack and what was being done. It is the
+// first thing that a goroutine defers: defer bug.Recover(log, "follow the console"). A nil log is slog's
+// default. about gives more attributes for the log; it is called only after a panic.
 func Recover(log *slog.Logger, doing string, about ...func() []any) {
 	if r := recover(); r != nil {
 		report(log, doing, r, about)
 	}
 }
 
-// Return is deferred by a function whose error somebody waits for: defer bug.Return(log, "read the packet",
-// &err). A panic is logged as Recover does, and is the error.
+// Return logs a panic as Recover does and turns it into the error that the function returns: defer
+// bug.Return(log, "read the packet", &err).
 func Return(log *slog.Logger, doing string, err *error, about ...func() []any) {
 	if r := recover(); r != nil {
 		report(log, doing, r, about)

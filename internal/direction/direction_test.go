@@ -17,7 +17,7 @@ import (
 
 const module = "github.com/pxectl/pxectl/"
 
-// leaves are those that the rest stands on; they do not know each other.
+// leaves are the packages that the rest builds on. They do not know each other.
 var leaves = []string{"dhcpd", "dhcpd/leases", "images", "images/contents", "images/download", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"}
 
 // allowed lists each package with those it may import. Anything may import internal/*. A name that ends
@@ -59,7 +59,7 @@ var allowed = map[string][]string{
 	"cmd/pxectl":           append([]string{"lab", "appliance/...", "api", "deploy", "deploy/nocloud", "diagnose", "agent-ramdisk/initramfs"}, leaves...),
 	"packaging/...":        {},
 
-	// What runs in the ramdisk, and what builds it.
+	// The agent in the ramdisk, and the ramdisk's builder.
 	"agent-ramdisk/agent":            {"agent-ramdisk/blockdev", "agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "images", "inventory"},
 	"agent-ramdisk/blockdev":         {},
 	"agent-ramdisk/boot":             {},
@@ -74,7 +74,7 @@ var allowed = map[string][]string{
 	"agent-ramdisk/netup":            {"inventory"},
 }
 
-// violations says what is wrong with the imports, given by package.
+// violations compares the imports of each package with the table.
 func violations(imports map[string][]string) []string {
 	var wrong []string
 	for _, pkg := range slices.Sorted(maps.Keys(imports)) {
@@ -92,7 +92,7 @@ func violations(imports map[string][]string) []string {
 	return wrong
 }
 
-// rule finds the entry for a package: its own, or the longest that covers it.
+// rule finds the entry for a package: its own, or the longest one that covers it.
 func rule(pkg string) ([]string, bool) {
 	if may, ok := allowed[pkg]; ok {
 		return may, true
@@ -110,8 +110,9 @@ func covers(name, pkg string) bool {
 	return pkg == tree || all && strings.HasPrefix(pkg, tree+"/")
 }
 
-// read lists the packages below root with what they import of this module, tests left out. It reads the
-// files itself and does not ask `go list`, so that go test knows when its cached answer is stale.
+// read lists the imports of each package below root, as far as they are of this module. It leaves out tests.
+// It reads the files itself, and does not ask `go list`, so that go test knows when its cached answer is
+// stale.
 func read(root string) (map[string][]string, error) {
 	imports := map[string][]string{}
 	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
@@ -169,7 +170,7 @@ func TestImportsPointDownward(t *testing.T) {
 	}
 }
 
-// Every machine loads the ramdisk at every boot: what is heavy stays out, at any depth.
+// Every machine loads the ramdisk at every boot, so the agent depends on nothing heavy, however deep.
 func TestAgentStaysSmall(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", module+"agent-ramdisk/cmd/pxagent").CombinedOutput()
 	if err != nil {

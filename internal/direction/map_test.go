@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// mapEntries are the folders of the tree in docs/architecture.md, with what is said of each.
+// mapEntries are the folders of the tree in docs/architecture.md, with their descriptions.
 func mapEntries(text string) map[string]string {
 	entry := regexp.MustCompile(`^    ([a-z][a-z0-9/_-]*[a-z0-9/]) +(\S.*)$`)
 	entries, last := map[string]string{}, ""
@@ -29,8 +29,8 @@ func mapEntries(text string) map[string]string {
 	return entries
 }
 
-// The map in docs/architecture.md is the tree: what it names is there, and what is there is named, by itself
-// or in the entry of the folder that it lies in.
+// The tree in docs/architecture.md names every folder that exists, by itself or in the entry of its parent,
+// and no other.
 func TestTheMapIsTheTree(t *testing.T) {
 	const root = "../.."
 	raw, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))
@@ -66,7 +66,7 @@ func TestTheMapIsTheTree(t *testing.T) {
 	}
 }
 
-// A file past 400 lines hides a second idea.
+// A file of more than 400 lines hides a second idea.
 func TestFilesAreShort(t *testing.T) {
 	const most = 400
 	err := filepath.WalkDir("../..", func(file string, d fs.DirEntry, err error) error {
@@ -93,7 +93,7 @@ var (
 	declared  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 )
 
-// Every file, folder and test of ours that a document names is there.
+// Every file, folder and test that a document names exists.
 func TestWhatDocumentsNameExists(t *testing.T) {
 	const root = "../.."
 	tests := map[string]bool{} // "dhcpd.TestParse" and "TestParse"

@@ -1,7 +1,6 @@
-// Package efiloader is the rule by which a deployment finds the boot loader of an image on its EFI system
-// partition. The appliance says with it what a deployment will do, and the agent does it. It follows section
-// 3.5.1.1 of the UEFI specification for the name that firmware starts without a boot entry, and what
-// distributions install for the others.
+// Package efiloader finds the boot loader of an image on its EFI system partition. The appliance uses it to
+// say what a deployment will do, and the agent to do it. The name that firmware starts without a boot entry
+// is that of section 3.5.1.1 of the UEFI specification; the other names are those that distributions install.
 package efiloader
 
 import (
@@ -10,14 +9,14 @@ import (
 	"github.com/pxectl/pxectl/internal/fat"
 )
 
-// maxVendors bounds how many directories are looked into; a partition with two systems has four.
+// maxVendors bounds the number of directories to look into; a partition with two systems has four.
 const maxVendors = 32
 
-// programs are what distributions install, in the order in which one is chosen: shim starts GRUB, and is what
-// Secure Boot trusts.
+// programs are the loaders that distributions install. The first one wins: shim starts GRUB, and Secure Boot
+// trusts shim.
 var programs = []string{"shim", "grub", "systemd-boot"}
 
-// Fallback is the path of the loader that firmware starts without an entry of its own, on a machine of this
+// Fallback is the path of the loader that firmware starts without a boot entry, on a machine of this
 // architecture ("amd64", "arm64").
 func Fallback(arch string) string { return `\EFI\BOOT\BOOT` + suffix(arch) + `.EFI` }
 
@@ -28,8 +27,8 @@ func suffix(arch string) string {
 	return "X64"
 }
 
-// Find looks for the fallback loader, then for one of a distribution, which a deployment copies to the
-// fallback's place. path is "" when there is neither.
+// Find looks for the fallback loader, and else for a distribution's, which a deployment copies to the
+// fallback's path. path is "" when there is neither.
 func Find(v *fat.Volume, arch string) (fallback bool, path string) {
 	if path := Fallback(arch); v.Has(path) {
 		return true, path

@@ -1,9 +1,8 @@
-// Package fat writes a FAT12 or FAT16 filesystem that holds a few files in its root directory, for the
-// NoCloud seed, and looks up and reads files in FAT filesystems of others, for their boot loaders. It changes
-// none.
+// Package fat writes a FAT12 or FAT16 filesystem with a few files in its root directory, for the NoCloud
+// seed. It also reads files in FAT filesystems of others, for their boot loaders, and does not change those.
 //
-// The layout is that of Microsoft's "FAT32 File System Specification" 1.03 (fatgen103);
-// the sections named below are its.
+// The layout is that of Microsoft's "FAT32 File System Specification" 1.03 (fatgen103), whose sections are
+// cited below.
 package fat
 
 import (
@@ -35,7 +34,7 @@ const (
 	attrLong    = 0x0f
 )
 
-// 1980-01-01, the first day that FAT knows: the seed's bytes then depend on the files alone.
+// 1980-01-01, the first day that FAT knows: the seed's bytes depend on nothing but the files.
 const firstDay = 1<<5 | 1
 
 type geometry struct {
@@ -54,13 +53,13 @@ func layout(size, sector int) (geometry, error) {
 	g := geometry{sector: sector, sectors: size / sector, rootSectors: rootEntries * entrySize / sector}
 	for g.perCluster = 1; g.perCluster <= 64; g.perCluster *= 2 {
 		for _, g.bits = range []int{12, 16} {
-			// Enough FAT for as many clusters as there could be, were the FATs themselves nothing.
+			// Enough FAT for every cluster that the volume could have without FATs.
 			most := g.sectors/g.perCluster + 2
 			g.fatSectors = (most*g.bits/8 + 1 + sector - 1) / sector
 			g.rootStart = reserved + fats*g.fatSectors
 			g.dataStart = g.rootStart + g.rootSectors
 			g.clusters = (g.sectors - g.dataStart) / g.perCluster
-			// Away from the borders: other people's code has them off by a few.
+			// Keep away from the limits: other implementations are off by a few.
 			if g.clusters >= 16 && (g.bits == 12 && g.clusters < minFAT16-16 || g.bits == 16 && g.clusters >= minFAT16+16 && g.clusters < maxFAT16-16) {
 				return g, nil
 			}
@@ -200,7 +199,7 @@ func (w *writer) file(f File, i int) error {
 	return nil
 }
 
-// shortName makes the 8.3 alias: the first letters and a number that no other file has.
+// shortName makes the 8.3 alias: the first letters, and a number that no other file has.
 func shortName(name string, i int) []byte {
 	var base strings.Builder
 	for _, r := range strings.ToUpper(name) {
@@ -211,7 +210,7 @@ func shortName(name string, i int) []byte {
 	return fmt.Appendf(nil, "%-11s", fmt.Sprintf("%s~%d", base.String(), i+1))
 }
 
-// longName writes the entries that go before the short one, last piece first ("FAT Long Directory Entries").
+// longName writes the entries that precede the short one, last piece first ("FAT Long Directory Entries").
 func (w *writer) longName(name string, short []byte) error {
 	chars := utf16.Encode([]rune(name))
 	if len(chars) == 0 || len(chars) > 255 || strings.ContainsAny(name, `\/:*?"<>|`) {
@@ -245,5 +244,5 @@ func (w *writer) longName(name string, short []byte) error {
 	return nil
 }
 
-// longAt is where the characters of a long name's piece lie in its entry.
+// longAt is the offset of each character of a long name's piece in its entry.
 var longAt = [13]int{1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30}

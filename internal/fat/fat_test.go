@@ -16,8 +16,8 @@ var seed = []File{
 	{"network-config", []byte("version: 2\n")},
 }
 
-// Other people's programs judge the filesystem: fsck.fat its structure, mtools the names and
-// contents, blkid the label that cloud-init looks for.
+// Other programs check the filesystem: fsck.fat its structure, mtools the names and contents, blkid the label
+// that cloud-init looks for.
 func TestOthersReadIt(t *testing.T) {
 	for _, p := range []string{"fsck.fat", "mcopy", "mdir", "blkid"} {
 		if _, err := exec.LookPath(p); err != nil {

@@ -23,7 +23,7 @@ type Volume struct {
 	clusters              uint32
 }
 
-// errNotFAT says that it is another filesystem, or none.
+// errNotFAT is the error for another filesystem, or none.
 var errNotFAT = errors.New("not a FAT filesystem")
 
 // Open reads the boot sector of the filesystem that begins at r's start.
@@ -77,10 +77,10 @@ type Entry struct {
 	cluster uint32
 }
 
-// maxDirectory bounds what is read of a directory; the specification allows 2 MiB.
+// maxDirectory bounds the size of a directory; the specification allows 2 MiB.
 const maxDirectory = 2 << 20
 
-// List lists a directory; "" is the root, names are compared as FAT does, without case, and \ or / is between
+// List lists a directory; "" is the root. As in FAT, the case of names does not matter. \ or / separates
 // them.
 func (v *Volume) List(path string) ([]Entry, error) {
 	entries, err := v.root()
@@ -100,13 +100,13 @@ func (v *Volume) List(path string) ([]Entry, error) {
 	return entries, err
 }
 
-// Has says whether there is a file with something in it.
+// Has says whether there is a file that is not empty.
 func (v *Volume) Has(path string) bool {
 	e, err := v.file(path)
 	return err == nil && e.Size > 0
 }
 
-// Read gives what is in a file. One that is larger than limit is an error.
+// Read returns the content of a file. A file larger than limit is an error.
 func (v *Volume) Read(path string, limit int64) ([]byte, error) {
 	e, err := v.file(path)
 	if err != nil {
@@ -126,7 +126,7 @@ func (v *Volume) Read(path string, limit int64) ([]byte, error) {
 	return raw[:size], nil
 }
 
-// file finds a file. One that is not there is fs.ErrNotExist.
+// file finds a file. Its error is fs.ErrNotExist when there is none.
 func (v *Volume) file(path string) (Entry, error) {
 	names := split(path)
 	if len(names) == 0 {
@@ -169,12 +169,12 @@ func (v *Volume) root() ([]Entry, error) {
 	return parse(raw), nil
 }
 
-// chain reads the clusters of a file or a directory, up to the one in which limit is reached.
+// chain reads the clusters of a file or a directory, up to the one that reaches limit.
 func (v *Volume) chain(cluster uint32, limit int64) (raw []byte, err error) {
 	size := v.perCluster * v.sector
 	for int64(len(raw)) < limit {
 		if cluster < 2 || cluster-2 >= v.clusters {
-			return raw, nil // the end's mark lies above all clusters
+			return raw, nil // the end mark is a number above all clusters
 		}
 		raw = append(raw, make([]byte, size)...)
 		if _, err := v.r.ReadAt(raw[int64(len(raw))-size:], v.dataStart+int64(cluster-2)*size); err != nil {
@@ -187,7 +187,7 @@ func (v *Volume) chain(cluster uint32, limit int64) (raw []byte, err error) {
 	return raw, nil
 }
 
-// next reads the FAT ("FAT Data Structure").
+// next reads a cluster's successor in the FAT ("FAT Data Structure").
 func (v *Volume) next(cluster uint32) (uint32, error) {
 	off, width := int64(cluster)*4, 4
 	switch v.bits {

@@ -33,7 +33,7 @@ func TestRead(t *testing.T) {
 			if err := os.WriteFile(loader, []byte("MZ"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			// Clusters and a piece of one.
+			// Whole clusters and a part of one.
 			data := bytes.Repeat([]byte("0123456789"), 1000)
 			large := filepath.Join(t.TempDir(), "large")
 			if err := os.WriteFile(large, data, 0o600); err != nil {
@@ -102,7 +102,7 @@ func TestReadWhatWeWrite(t *testing.T) {
 	}
 }
 
-// FuzzRead: no filesystem makes reading fail otherwise than by an error.
+// FuzzRead: any filesystem is read or gives an error.
 func FuzzRead(f *testing.F) {
 	img, err := Build(64<<10, 512, "cidata", []File{{Name: "meta-data", Data: []byte("x")}})
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package observe tells an observer what happened without waiting for it: what serves machines goes on while
-// the observer is slow, and after it panicked.
+// Package observe tells an observer what happened without waiting for it. Servers go on while the observer is
+// slow, and after it has panicked.
 package observe
 
 import (
@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	// waiting is what a slow observer may be behind by. A rack of 1000 machines that is switched on at once
-	// fits.
+	// waiting is how many values an observer may be behind: enough for a rack of 1000 machines that is
+	// switched on at once.
 	waiting = 4096
 	// stopGrace is how long Close waits for the observer.
 	stopGrace = time.Second
-	// sayEvery is how often the log says that something was left out.
+	// sayEvery is the time between two lines in the log about values left out.
 	sayEvery = time.Minute
 )
 
-// A Queue hands values to an observer, in their order. It is made by New.
+// A Queue passes values to an observer, in their order. New makes one.
 type Queue[T any] struct {
 	what  string
 	full  string // what the log says when values are left out
@@ -34,11 +34,10 @@ type Queue[T any] struct {
 	closed bool
 
 	lost  atomic.Uint64
-	saidS atomic.Int64 // when the log said so, Unix seconds
+	saidS atomic.Int64 // when the log last said so, Unix seconds
 }
 
-// New starts to tell an observer what is put into the queue. what names the values in the log: "DHCP
-// packets".
+// New starts to pass values of the queue to an observer. what names them in the log: "DHCP packets".
 func New[T any](log *slog.Logger, what string, tell func(T)) *Queue[T] {
 	return begin(log, what, "the timeline does not keep up with "+what, tell)
 }
@@ -49,8 +48,8 @@ func begin[T any](log *slog.Logger, what, full string, tell func(T)) *Queue[T] {
 	return q
 }
 
-// Put queues a value and never waits: when the observer is too far behind, the value is left out, and
-// counted.
+// Put queues a value and never waits. When the observer is too far behind, Put leaves the value out and
+// counts it.
 func (q *Queue[T]) Put(v T) {
 	q.mu.RLock()
 	defer q.mu.RUnlock()
@@ -71,7 +70,7 @@ func (q *Queue[T]) Put(v T) {
 // Lost is how many values were left out.
 func (q *Queue[T]) Lost() uint64 { return q.lost.Load() }
 
-// Close lets the observer see what is queued, for a second at most.
+// Close gives the observer a second at most for the values in the queue.
 func (q *Queue[T]) Close() {
 	q.mu.Lock()
 	if !q.closed {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Values come in their order, also behind one that the observer panics at.
+// Values come in their order, even after one at which the observer panics.
 func TestOrder(t *testing.T) {
 	var log bytes.Buffer
 	var got []int
@@ -33,7 +33,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// An observer that hangs holds nobody up: what is too much is left out and counted, and Close comes back.
+// An observer that hangs holds nobody up: values past the bound are left out and counted, and Close returns.
 func TestHangingObserver(t *testing.T) {
 	log := make(lines, 9)
 	begun, release := make(chan struct{}), make(chan struct{})

@@ -1,7 +1,6 @@
-// Package parttable reads, judges and writes partition tables: GPT (UEFI specification, chapter 5.3) and MBR.
-// The agent fits a written disk to its size with it, and the image store judges with it what is imported, so
-// that both mean the same.
+// Package parttable reads, checks and writes partition tables: GPT (UEFI specification, chapter 5.3) and MBR.
+// The agent uses it to fit a written disk to its size, and the image store to check imports, so that both
+// agree.
 //
-// It reads from anything, and what it reads may be made to hurt: sizes are bounded, and no partition lies
-// outside of its disk.
+// It reads any input, even hostile: sizes are bounded, and it returns no partition outside of the disk.
 package parttable

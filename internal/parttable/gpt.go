@@ -19,7 +19,7 @@ const (
 	maxTable      = 1 << 20
 )
 
-// ErrNoGPT says that there is no GPT, good or bad.
+// ErrNoGPT says that there is no GPT, not even a damaged one.
 var ErrNoGPT = errors.New("no GPT")
 
 // A GPTHeader is the table of section 5.3.2 of the UEFI specification.
@@ -44,7 +44,7 @@ type GPTHeader struct {
 type GPT struct {
 	Header GPTHeader
 	Table  []byte
-	rest   []byte // of the header behind what is defined, kept
+	rest   []byte // the header's bytes after the defined fields, kept as they are
 	sector int64
 }
 
@@ -53,7 +53,7 @@ type GPTPartition struct {
 	Number      int // from 1
 	Type        [16]byte
 	Unique      [16]byte
-	First, Last uint64 // LBA, both inside
+	First, Last uint64 // LBAs; the partition has both
 	Name        string
 }
 
@@ -94,14 +94,14 @@ func ReadGPT(r io.ReaderAt, sector int, lba uint64) (*GPT, error) {
 	return g, nil
 }
 
-// headerCRC is taken with the checksum's own field zero.
+// headerCRC is computed with the checksum's own field zero.
 func headerCRC(header []byte) uint32 {
 	b := bytes.Clone(header)
 	clear(b[16:20])
 	return crc32.ChecksumIEEE(b)
 }
 
-// Encode gives the header's sector with both checksums.
+// Encode returns the header's sector with both checksums.
 func (g *GPT) Encode() []byte {
 	h := &g.Header
 	h.EntriesCRC = crc32.ChecksumIEEE(g.Table)
@@ -115,12 +115,12 @@ func (g *GPT) Encode() []byte {
 	return block
 }
 
-// TableSectors is how many sectors the entries take.
+// TableSectors is the number of sectors of the entries.
 func (g *GPT) TableSectors() uint64 {
 	return uint64((int64(len(g.Table)) + g.sector - 1) / g.sector)
 }
 
-// Partitions lists the used entries, and refuses those that lie outside of limit sectors.
+// Partitions lists the used entries. One outside of limit sectors is an error.
 func (g *GPT) Partitions(limit uint64) ([]GPTPartition, error) {
 	var parts []GPTPartition
 	for i := range int(g.Header.Entries) {
@@ -184,7 +184,7 @@ func (g *GPT) free() int {
 	return -1
 }
 
-// GUID reads the text form; its first three fields lie little-endian on disk (appendix A).
+// GUID parses the text form. On the disk, its first three fields are little-endian (appendix A).
 func GUID(text string) [16]byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(text, "-", ""))
 	if err != nil || len(b) != 16 {

@@ -20,11 +20,12 @@ const (
 // maxLogical bounds the chain of logical partitions; Linux stops at 256 partitions.
 const maxLogical = 250
 
-// An MBR is a sector with four entries of 16 bytes: the first one of a disk, or one of the chain that logical
-// partitions hang on (EBR).
+// An MBR is a sector with four entries of 16 bytes: the first one of a disk, or an EBR in the chain of
+// logical partitions.
 type MBR [512]byte
 
-// ReadMBR reads one at a place of the disk. ok is false when it is none, or boot code without a table.
+// ReadMBR reads the sector at an offset of the disk. ok is false for another kind of sector, such as boot
+// code without a table.
 func ReadMBR(r io.ReaderAt, off int64) (m MBR, ok bool) {
 	if n, _ := r.ReadAt(m[:], off); n < len(m) || m[510] != 0x55 || m[511] != 0xaa {
 		return m, false
@@ -37,16 +38,16 @@ func ReadMBR(r io.ReaderAt, off int64) (m MBR, ok bool) {
 	return m, true
 }
 
-// Entry is one of the four.
+// Entry returns one of the four.
 func (m *MBR) Entry(i int) []byte { return m[446+16*i:][:16] }
 
-// Place is where an entry's partition lies, in sectors.
+// Place is the place of an entry's partition, in sectors.
 func (m *MBR) Place(i int) (first, count uint64, kind byte) {
 	e := m.Entry(i)
 	return uint64(binary.LittleEndian.Uint32(e[8:])), uint64(binary.LittleEndian.Uint32(e[12:])), e[4]
 }
 
-// partitions lists the primary ones and the logical ones, with the numbers that Linux gives them.
+// partitions lists primary and logical partitions, with the numbers that Linux gives them.
 func (m *MBR) partitions(r io.ReaderAt, sectors uint64, sector int) (parts []Extent) {
 	bytes := int64(sector)
 	for i := range 4 {
@@ -64,8 +65,8 @@ func (m *MBR) partitions(r io.ReaderAt, sectors uint64, sector int) (parts []Ext
 	return parts
 }
 
-// logical walks the chain: an EBR's first entry is a partition, counted from the EBR, the second one the next
-// EBR, counted from the extended partition.
+// logical follows the chain of EBRs. In each, the first entry is a partition, counted from the EBR, and the
+// second one is the next EBR, counted from the extended partition.
 func logical(r io.ReaderAt, extended Extent, sector int) (parts []Extent) {
 	bytes := int64(sector)
 	at := extended.Offset
@@ -102,7 +103,7 @@ func (m *MBR) free() int {
 	return -1
 }
 
-// outside names a primary partition that ends behind the disk.
+// outside names a primary partition that ends beyond the disk.
 func (m *MBR) outside(sectors uint64) error {
 	for i := range 4 {
 		if first, count, kind := m.Place(i); kind != 0 && count > 0 && first+count > sectors {
@@ -112,8 +113,8 @@ func (m *MBR) outside(sectors uint64) error {
 	return nil
 }
 
-// Protect makes the MBR that protects a GPT (section 5.2.3) span the disk. One that has no protective entry
-// gets one, and what boot code there is stays.
+// Protect makes the MBR that protects a GPT (section 5.2.3) span the disk. It adds a protective entry if
+// there is none, and keeps boot code.
 func (m *MBR) Protect(sectors uint64) {
 	found := false
 	for i := range 4 {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// disk makes a disk of so many sectors of 512 bytes with a GPT of 128 entries. Each partition is first and
-// last LBA.
+// disk makes a disk of that many sectors of 512 bytes with a GPT of 128 entries. Each partition is its first
+// and last LBA.
 func disk(sectors uint64, parts ...[2]uint64) []byte {
 	g := &GPT{sector: 512, Table: make([]byte, 128*128)}
 	g.Header = GPTHeader{
@@ -59,7 +59,7 @@ func TestRead(t *testing.T) {
 		raw   []byte
 		kind  string
 		parts int
-		bare  bool   // without an MBR that protects it
+		bare  bool   // without a protective MBR
 		fault string // a part of it
 	}{
 		{"nothing", make([]byte, sectors*512), "", 0, false, ""},
@@ -153,7 +153,7 @@ func FuzzReadGPT(f *testing.F) {
 	})
 }
 
-// FuzzPartitions: no disk makes the reading of its table fail, take long, or find partitions outside of it.
+// FuzzPartitions: reading the table of any disk ends soon, and finds no partition outside of the disk.
 func FuzzPartitions(f *testing.F) {
 	boot := make([]byte, 64<<10)
 	copy(boot[446:], "\x80\x00\x00\x00\x83\x00\x00\x00\x01\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x05\x00\x00\x00\x10\x00\x00\x00\x20\x00\x00\x00")

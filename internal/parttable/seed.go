@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// SeedName is the label of the partition that cloud-init reads its seed from, and SeedSize how large the one
-// is that pxectl adds to an image that has none.
+// SeedName is the label of the partition from which cloud-init reads its seed. SeedSize is the size of the
+// one that pxectl adds to an image without one.
 const (
 	SeedName = "cidata"
 	SeedSize = 4 << 20
 )
 
-// Seed finds the partition that is labelled cidata, by its name in the GPT or by its file system.
+// Seed finds the partition with the label cidata, by its name in the GPT or by its file system.
 func (t Table) Seed(r io.ReaderAt) (Extent, bool) {
 	for _, p := range t.Partitions {
 		if strings.EqualFold(p.Name, SeedName) || SeedLabel(r, p.Offset) == SeedName {
@@ -25,7 +25,7 @@ func (t Table) Seed(r io.ReaderAt) (Extent, bool) {
 	return Extent{}, false
 }
 
-// SeedLabel is the label of the file system at a place when it is one that cloud-init looks for: "cidata" or
+// SeedLabel returns the label of the file system at an offset if cloud-init looks for it: "cidata" or
 // "config-2".
 func SeedLabel(r io.ReaderAt, offset int64) string {
 	boot := make([]byte, 512)
@@ -49,7 +49,7 @@ func seedLabel(label string) string {
 	return ""
 }
 
-// FATLabel reads the label of a FAT boot sector of 512 bytes. ok is false when it is none.
+// FATLabel reads the label in a FAT boot sector of 512 bytes. ok is false for another kind of sector.
 func FATLabel(boot []byte) (label string, ok bool) {
 	if boot[510] != 0x55 || boot[511] != 0xaa {
 		return "", false
@@ -63,12 +63,12 @@ func FATLabel(boot []byte) (label string, ok bool) {
 	return "", false
 }
 
-// errNoEntry says that a seed partition cannot be added, however large the disk.
+// errNoEntry says that a seed partition cannot be added, however large the disk is.
 var errNoEntry = errors.New("use an image with a partition labelled " + SeedName)
 
-// SeedFirst is the sector at which a seed partition begins on a disk of so many sectors: at its end, so that
-// partitions keep their numbers, and the last one of the image can still grow up to it. entry is the free one
-// of an MBR.
+// SeedFirst returns the first sector of a seed partition on a disk of that many sectors. It lies at the end
+// of the disk: partitions keep their numbers, and the image's last one can still grow. entry is the free
+// entry of an MBR.
 func (t Table) SeedFirst(sectors uint64, sector int) (first uint64, entry int, err error) {
 	perMiB, length := uint64(1<<20/sector), uint64(SeedSize/sector)
 	end := sectors
@@ -80,7 +80,7 @@ func (t Table) SeedFirst(sectors uint64, sector int) (first uint64, entry int, e
 		if t.GPT.free() < 0 {
 			return 0, 0, fmt.Errorf("all %d entries of the GPT are used, so the seed has no place; %w", t.GPT.Header.Entries, errNoEntry)
 		}
-		end = sectors - 1 - t.GPT.TableSectors() // where the backup begins
+		end = sectors - 1 - t.GPT.TableSectors() // the backup GPT begins there
 	default:
 		if entry = t.MBR.free(); entry < 0 {
 			return 0, 0, fmt.Errorf("all four entries of the MBR are used, so the seed has no place; %w", errNoEntry)
@@ -100,8 +100,7 @@ func (t Table) SeedFirst(sectors uint64, sector int) (first uint64, entry int, e
 	return first, entry, nil
 }
 
-// Smallest is how many bytes a disk has at least that holds the partitions, the backup of a GPT, and the
-// seed.
+// Smallest is the size in bytes of the smallest disk for the partitions, the backup of a GPT, and the seed.
 func (t Table) Smallest(r io.ReaderAt, sector int) (uint64, error) {
 	var end uint64 // of the last partition, in sectors
 	for _, p := range t.Partitions {

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// An Extent is where a partition lies, in bytes, and what its table says of it.
+// An Extent is the place of a partition, in bytes, with the properties that its table gives it.
 type Extent struct {
 	Offset, Length int64
 	Number         int
@@ -21,17 +21,17 @@ func (e Extent) ESP() bool { return e.Type == efiSystem || e.MBR == EFI }
 var efiSystem = GUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
 
 // A Table is the partition table of a disk, by the rules of the Linux kernel (block/partitions/efi.c): a GPT
-// counts only where the MBR has a protective entry, and the backup counts where the primary is damaged.
+// counts only if the MBR has a protective entry, and the backup counts if the primary is damaged.
 type Table struct {
 	Kind       string // "gpt", "mbr", or "" when there is none
 	Partitions []Extent
-	GPT        *GPT // with Kind "gpt" and a primary that is whole
+	GPT        *GPT // with Kind "gpt" and an undamaged primary
 	MBR        MBR  // with Kind "mbr"
-	// Unprotected says that a GPT has no MBR to protect it, and nothing else that could count: the kernel
-	// reads it once it is given one.
+	// Unprotected says that the only table is a GPT without a protective MBR. The kernel reads it once it has
+	// one.
 	Unprotected bool
-	// Fault is what is wrong with the table: a primary that is damaged, a partition that lies outside of the
-	// disk. Such partitions are not listed.
+	// Fault says what is wrong with the table: a damaged primary, or a partition outside of the disk. Such
+	// partitions are not listed.
 	Fault error
 }
 
@@ -64,7 +64,7 @@ func Read(r io.ReaderAt, size int64, sector int) Table {
 	return t
 }
 
-// readGPTs takes the primary, or else the backup.
+// readGPTs takes the primary, or the backup if the primary is damaged.
 func readGPTs(r io.ReaderAt, sectors uint64, sector int) Table {
 	primary, err := ReadGPT(r, sector, 1)
 	if err == nil {
@@ -98,8 +98,8 @@ func extents(list []GPTPartition, sector int) (parts []Extent) {
 	return parts
 }
 
-// All lists the partitions of every table that lies on a disk, also of those that the kernel does not read:
-// whoever clears a disk wants them all.
+// All lists the partitions of every table on a disk, even of those that the kernel does not read. Whoever
+// clears a disk needs them all.
 func All(r io.ReaderAt, size int64, sector int) (parts []Extent) {
 	sectors := uint64(size) / uint64(sector)
 	if sectors < 4 {

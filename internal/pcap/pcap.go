@@ -1,4 +1,4 @@
-// Package pcap reads what tcpdump wrote of a wire.
+// Package pcap reads the captures that tcpdump writes.
 package pcap
 
 import (
@@ -78,7 +78,7 @@ func read(r io.Reader) ([]Datagram, error) {
 	var datagrams []Datagram
 	for {
 		frame, info, err := file.ReadPacketData()
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // the rest is still being written
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // tcpdump is still writing the rest
 			return datagrams, nil
 		}
 		if err != nil {
@@ -91,7 +91,7 @@ func read(r io.Reader) ([]Datagram, error) {
 	}
 }
 
-// parse reads an Ethernet frame; ok is false for what is not a whole UDP packet in IPv4.
+// parse reads an Ethernet frame; ok is false unless it is a whole UDP packet in IPv4.
 func parse(frame []byte) (d Datagram, ok bool) {
 	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
 	ether, _ := p.Layer(layers.LayerTypeEthernet).(*layers.Ethernet)

@@ -1,4 +1,4 @@
-// Package printable takes out of a text what a terminal could take for more than text.
+// Package printable removes from a text whatever a terminal would not print as text.
 package printable
 
 import (
@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Only returns s without control characters, invalid UTF-8, and all else that is not printed.
+// Only returns s without control characters, invalid UTF-8 and other characters that do not print.
 func Only(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {

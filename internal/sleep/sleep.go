@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// For waits for d. It returns ctx's error when ctx ends first, or has ended before.
+// For waits for d. It returns ctx's error when ctx ends first or has ended already.
 func For(ctx context.Context, d time.Duration) error {
 	if d <= 0 || ctx.Err() != nil {
 		return ctx.Err()

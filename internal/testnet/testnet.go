@@ -1,8 +1,7 @@
-// Package testnet gives tests a network of their own: the test binary runs
-// itself again inside a fresh network and mount namespace, and other hosts on
-// that network are further namespaces inside it. The kernel removes all of it
-// with the last process, so a killed test leaves nothing behind and the host's
-// network is never touched.
+// Package testnet gives tests a network of their own: the test binary runs itself again inside a fresh
+// network and mount namespace, and other hosts on that network are further namespaces inside it. The kernel
+// removes all of it with the last process, so a killed test leaves nothing behind, and the host's network is
+// never touched.
 //
 // It is for tests and benchmarks only and needs root and iproute2. A plain "go test" skips the
 // tests that ask for it, by name and with the reason; "make test" runs them.
@@ -26,21 +25,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// All is the environment variable that asks for the tests that need root, other
-// people's programs, or minutes.
+// All is the environment variable that asks for the tests that need root, other programs, or minutes.
 const All = "PXECTL_TEST"
 
 const inside = "PXECTL_TEST_INSIDE"
 
-// Main is a package's TestMain. It runs the tests inside a private namespace when
-// PXECTL_TEST=all and we are root, and runs them as they are otherwise.
+// Main is a package's TestMain. It runs the tests inside a private namespace when PXECTL_TEST=all and the
+// user is root, and otherwise as they are.
 func Main(m *testing.M) {
 	if os.Getenv(inside) != "" || os.Getenv(All) == "all" && os.Geteuid() == 0 {
 		Isolate()
 	}
 	code := m.Run()
 	if n := skipped.Load(); n > 0 {
-		// `go test` in the directory of a package shows this. With a list of packages it shows nothing of
+		// `go test` in the directory of a package prints this. With a list of packages, it prints nothing of
 		// those that pass.
 		fmt.Printf("%d tests were skipped; `make test` runs all\n", n)
 	}
@@ -50,8 +48,8 @@ func Main(m *testing.M) {
 // skipped counts the tests that Gate skipped.
 var skipped atomic.Int64
 
-// Isolate returns inside private network and mount namespaces. To get there it runs this program
-// again with its arguments, and the process that it was called in ends with that one's exit code.
+// Isolate returns inside private network and mount namespaces. It runs this program again in them, with the
+// same arguments, and then ends the calling process with that one's exit code.
 func Isolate() {
 	if os.Getenv(inside) != "" {
 		if err := settle(); err != nil {
@@ -63,7 +61,8 @@ func Isolate() {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), inside+"=1")
-	// It ends with us, also when we are killed; the kernel watches the thread that started it.
+	// The child ends with this process, even when it is killed. The kernel watches the thread that started
+	// it.
 	runtime.LockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
@@ -78,8 +77,8 @@ func Isolate() {
 	os.Exit(0)
 }
 
-// settle makes mounts private, gives `ip netns` a directory that nobody outside
-// sees, and brings the loopback up.
+// settle makes mounts private, gives `ip netns` a directory that nobody outside sees, and brings the loopback
+// up.
 func settle() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -93,8 +92,8 @@ func settle() error {
 	return command("ip", "link", "set", "lo", "up")
 }
 
-// Need skips the test, saying its name and the reason, unless it runs inside the
-// private namespace and every named program is installed.
+// Need skips the test, with its name and the reason, unless it runs inside the private namespace and every
+// named program is installed.
 func Need(t testing.TB, programs ...string) {
 	t.Helper()
 	Gate(t, programs...)
@@ -103,7 +102,7 @@ func Need(t testing.TB, programs ...string) {
 	}
 }
 
-// Long skips a test of seconds where only the short ones are wanted (go test -short).
+// Long skips a test that takes seconds when only short ones are wanted (go test -short).
 func Long(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
@@ -140,12 +139,12 @@ func and(programs []string) string {
 	return " and " + strings.Join(programs, ", ")
 }
 
-// A Host is another machine on the test's network: a namespace with one veth
-// interface, eth0, whose other end is a port of the bridge br0.
+// A Host is another machine on the test's network: a namespace with one veth interface, eth0, whose other end
+// is a port of the bridge br0.
 type Host struct{ Name string }
 
-// Bridge makes br0 in the test's own namespace with the given address (CIDR) and
-// removes it when the test ends.
+// Bridge makes br0 in the test's own namespace with the given address (CIDR) and removes it when the test
+// ends.
 func Bridge(t testing.TB, cidr string) {
 	t.Helper()
 	// forward_delay 0: a port must not swallow the first seconds of DHCP.
@@ -157,14 +156,14 @@ func Bridge(t testing.TB, cidr string) {
 	}
 }
 
-// NewHost plugs a host into br0. cidr is its address, or "" for none yet; mac is
-// its hardware address, or "" for the kernel's choice.
+// NewHost plugs a host into br0. cidr is its address, or "" for none yet; mac is its hardware address, or ""
+// for the kernel's choice.
 func NewHost(t testing.TB, name, cidr, mac string) Host {
 	t.Helper()
 	run(t, "ip", "netns", "add", name)
 	t.Cleanup(func() { _ = command("ip", "netns", "del", name) })
 	run(t, "ip", "link", "add", "v-"+name, "type", "veth", "peer", "name", "eth0", "netns", name)
-	// The kernel removes a namespace's interfaces when it gets to it; the next host may have this name.
+	// The kernel removes a namespace's interfaces some time later, and the next host may have this name.
 	t.Cleanup(func() { _ = command("ip", "link", "del", "v-"+name) })
 	run(t, "ip", "link", "set", "v-"+name, "master", "br0", "up")
 	h := Host{Name: name}
@@ -182,8 +181,8 @@ func NewHost(t testing.TB, name, cidr, mac string) Host {
 	return h
 }
 
-// carries waits until a link carries packets. The kernel notices a carrier later than the command that set
-// the link up returns: until then it drops what is sent, and reports no error.
+// carries waits until a link carries packets. The kernel notices a carrier some time after the command that
+// set the link up has returned. Until then it drops packets without an error.
 func carries(t testing.TB, name string) {
 	t.Helper()
 	end := time.Now().Add(time.Minute)
@@ -200,13 +199,12 @@ func carries(t testing.TB, name string) {
 	}
 }
 
-// Command is a command that will run on the host.
+// Command returns a command that will run on the host.
 func (h Host) Command(name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", h.Name, name}, args...)...)
 }
 
-// Run runs a command on the host, fails the test when it fails, and returns what it
-// printed.
+// Run runs a command on the host and returns its output. It fails the test when the command fails.
 func (h Host) Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := h.Command(name, args...).CombinedOutput()
@@ -216,7 +214,8 @@ func (h Host) Run(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// Inside calls f on the host's network. What f opens stays there; goroutines that it starts do not run there.
+// Inside calls f on the host's network. Sockets that f opens stay there; goroutines that it starts do not run
+// there.
 func (h Host) Inside(t testing.TB, f func()) {
 	t.Helper()
 	there, err := os.Open("/run/netns/" + h.Name)
@@ -238,7 +237,7 @@ func (h Host) Inside(t testing.TB, f func()) {
 	}
 }
 
-// Forge sends UDP packets from an address that need not be the host's.
+// Forge sends UDP packets from any address, not only the host's.
 func (h Host) Forge(t testing.TB, src, dst netip.AddrPort, payloads ...[]byte) {
 	t.Helper()
 	h.Inside(t, func() {
