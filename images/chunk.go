@@ -11,26 +11,26 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxFrame bounds a frame: zstd stores what it cannot compress with three bytes for every 128 KiB
-// block and a header of at most 18 (RFC 8878 section 3.1.1).
+// maxFrame bounds a frame: zstd stores incompressible data with three bytes for every block of 128 KiB and a
+// header of at most 18 (RFC 8878 section 3.1.1).
 const maxFrame = ChunkSize + ChunkSize/256 + 64
 
-// ErrChunk is wrapped by every error that says that a chunk's bytes are not what the
-// manifest promised; fetching them again may help, as nothing is wrong on our side.
+// ErrChunk is wrapped by every error about a chunk whose bytes differ from the manifest. Fetching them again
+// may help, as nothing is wrong on our side.
 var ErrChunk = errors.New("chunk differs from the manifest")
 
-// A Decoder decodes and verifies chunks, one at a time. It holds a few hundred KiB beside the
-// caller's buffers whatever it is fed; keep one for each goroutine.
+// A Decoder decodes and verifies chunks, one at a time. It takes a few hundred KiB beside the caller's
+// buffers, whatever the input. Keep one for each goroutine.
 type Decoder struct{ zstd *zstd.Decoder }
 
-// NewDecoder makes a Decoder. It starts no goroutines and needs no closing.
+// NewDecoder makes a Decoder. It starts no goroutines, and nobody need close it.
 func NewDecoder() (*Decoder, error) {
 	z, err := zstd.NewReader(
 		nil,
 		zstd.WithDecoderConcurrency(1),
 		zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxMemory(ChunkSize),
-		zstd.WithDecodeAllCapLimit(true), // a frame that holds more than it should stops at the chunk's length
+		zstd.WithDecodeAllCapLimit(true), // decoding stops at the chunk's length, even if the frame holds more
 	)
 	if err != nil {
 		return nil, fmt.Errorf("zstd decoder: %w", err)
@@ -38,13 +38,12 @@ func NewDecoder() (*Decoder, error) {
 	return &Decoder{z}, nil
 }
 
-// DecodeChunk verifies the frame of c, decodes it into dst, which is made larger when it is too
-// small, and returns the raw bytes. frame must be what the manifest says, c.Length bytes
-// from c.Offset; c comes from a manifest that Parse returned.
+// DecodeChunk verifies the frame of c, decodes it into dst, which it enlarges when needed, and returns the
+// raw bytes. frame must be the c.Length bytes from c.Offset; c comes from a manifest that Parse returned.
 //
-// The frame is hashed, not what comes out of it: that is several times less to hash, and bytes that
-// are not the image's never reach the decompressor. The raw bytes then follow from the
-// frame, whose own checksum (xxh64) guards against our decoding it wrongly.
+// It hashes the frame and not the raw bytes: that is several times less to hash, and bytes that are not the
+// image's never reach the decompressor. The frame's own checksum (xxh64) then guards against our decoding it
+// wrongly.
 func (d *Decoder) DecodeChunk(dst, frame []byte, c Chunk) ([]byte, error) {
 	if int64(len(frame)) != c.Length {
 		return nil, fmt.Errorf("chunk %d: %d bytes of frame, want %d: %w", c.Index, len(frame), c.Length, ErrChunk)
@@ -72,15 +71,15 @@ func (d *Decoder) decode(dst, frame []byte, c Chunk) ([]byte, error) {
 	return raw, nil
 }
 
-// Verify says whether raw is what the chunk holds, by its hash. It is for bytes that somebody else may have
-// written, such as what lies on a disk before a deployment. For bytes that came out of DecodeChunk
-// and are read back from a disk, comparing Quick is as good and several times cheaper.
+// Verify says whether raw has the chunk's hash. It is for bytes that somebody else may have written, such as
+// those on a disk before a deployment. For bytes from DecodeChunk that are read back from a disk, comparing
+// Quick is as good and several times cheaper.
 func (c Chunk) Verify(raw []byte) error {
 	if int64(len(raw)) != c.RawLength {
 		return fmt.Errorf("chunk %d: %d raw bytes, want %d: %w", c.Index, len(raw), c.RawLength, ErrChunk)
 	}
 	if c.Zero {
-		// Comparing is several times faster than hashing.
+		// Comparing with zeros is several times faster than hashing.
 		if !IsZero(raw) {
 			return fmt.Errorf("chunk %d at %d: not zero: %w", c.Index, c.RawOffset, ErrChunk)
 		}
@@ -92,8 +91,8 @@ func (c Chunk) Verify(raw []byte) error {
 	return nil
 }
 
-// Quick is a checksum (xxh64) that finds accidents and not attacks: take it of the bytes
-// that DecodeChunk returned, and again of what the disk gives back.
+// Quick is a checksum (xxh64) that finds accidents and not attacks. Compare that of DecodeChunk's bytes with
+// that of the bytes read back from the disk.
 func Quick(raw []byte) uint64 { return xxhash.Sum64(raw) }
 
 var zeros [64 << 10]byte
@@ -118,7 +117,7 @@ func zeroHash(n int64) Hash {
 	return HashChunk(make([]byte, n))
 }
 
-// The seek table's numbers: zstd's contrib/seekable_format/zstd_seekable_compression_format.md.
+// Numbers of the seek table: zstd's contrib/seekable_format/zstd_seekable_compression_format.md.
 const (
 	skippableMagic = 0x184D2A5E
 	seekableMagic  = 0x8F92EAB1
@@ -126,8 +125,8 @@ const (
 
 func seekTableSize(chunks int) int64 { return 8 + 8*int64(chunks) + 9 }
 
-// SeekTable is what follows the frames in disk.zst: their compressed and raw lengths, in a
-// skippable frame that plain decoders pass over.
+// SeekTable returns the end of disk.zst: the compressed and raw lengths of the frames, in a skippable frame
+// that plain decoders pass over.
 func SeekTable(chunks Chunks) []byte {
 	le := binary.LittleEndian
 	t := make([]byte, 0, seekTableSize(len(chunks)))

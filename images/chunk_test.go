@@ -39,7 +39,7 @@ func TestDecodeChunk(t *testing.T) {
 		if !bytes.Equal(got, raw[c.RawOffset:c.RawOffset+c.RawLength]) {
 			t.Errorf("chunk %d decodes to something else", c.Index)
 		}
-		// Direct I/O needs the caller's aligned buffer, not a copy.
+		// Direct I/O needs the bytes in the caller's aligned buffer, not in a copy.
 		if &got[0] != &buf[0] {
 			t.Errorf("chunk %d was not decoded into the buffer that was given", c.Index)
 		}
@@ -67,7 +67,7 @@ func TestDecodeChunkRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// as makes the chunk of a frame whose sum is right, whatever is in it.
+	// as makes the chunk of any frame, with the right sum.
 	as := func(frame []byte, rawLength int64) Chunk {
 		return Chunk{Length: int64(len(frame)), Sum: HashChunk(frame), RawLength: rawLength}
 	}
@@ -105,7 +105,7 @@ func TestDecodeChunkRefuses(t *testing.T) {
 	}
 }
 
-// The decoder behind the sum, as if an attacker could make sums.
+// The decoder itself, as if an attacker could make sums.
 func FuzzDecodeChunk(f *testing.F) {
 	_, data, m := parsed(f)
 	for _, c := range m.Chunks[1:] {

@@ -1,7 +1,6 @@
-// Package images is the canonical form of an operating-system disk image and the
-// reading side of it: the manifest, the chunk codec, and the fetching of chunks over
-// HTTP. The agent links it, so it stays light; importing, converting and keeping images
-// is the work of images/store.
+// Package images defines the canonical form of an operating system's disk image, and reads it: the manifest,
+// the chunk codec, and the fetching of chunks over HTTP. The agent links it, so it stays light. Package
+// images/store imports, converts and keeps images.
 //
 // An image is two files:
 //
@@ -9,7 +8,7 @@
 //     of the zstd seekable format (facebook/zstd, contrib/seekable_format), a
 //     skippable frame. `zstd -dc disk.zst` gives the raw image back, so zero chunks have their
 //     (tiny) frames too.
-//   - manifest.json: where the frames lie, the hash of each frame and of the raw bytes in it. The
+//   - manifest.json: the place of each frame, its hash and that of its raw bytes. The
 //     image's id is the sha256 of this file, so whoever holds the id can check the manifest,
 //     and through it every byte that arrives and every byte on a disk.
 //

@@ -10,7 +10,7 @@ import (
 	"github.com/pxectl/pxectl/images"
 )
 
-// A chunk travels compressed. It is believed when the hash of what travelled fits, and that of the bytes for
+// A chunk travels compressed. Two hashes check it: one of the bytes that travelled, and one of the bytes for
 // the disk.
 func ExampleDecoder() {
 	raw := bytes.Repeat([]byte("an operating system\n"), 1000)
@@ -30,10 +30,10 @@ func ExampleDecoder() {
 	got, err := decoder.DecodeChunk(make([]byte, len(raw)), frame, chunk)
 	fmt.Println(len(got), err)
 
-	got[7] ^= 1 // what lies on the disk is not what was written
+	got[7] ^= 1 // the disk has other bytes
 	fmt.Println(errors.Is(chunk.Verify(got), images.ErrChunk))
 
-	frame[7] ^= 1 // spoiled on the way
+	frame[7] ^= 1 // damaged on the way
 	_, err = decoder.DecodeChunk(make([]byte, len(raw)), frame, chunk)
 	fmt.Println(errors.Is(err, images.ErrChunk))
 	// Output:

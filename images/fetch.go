@@ -13,25 +13,25 @@ import (
 	"github.com/pxectl/pxectl/internal/sleep"
 )
 
-// A Fetcher reads ranges of one image's disk.zst over HTTP. It can be used by several
-// goroutines at once; set its fields before the first use.
+// A Fetcher reads ranges of one image's disk.zst over HTTP. Several goroutines can use it at once. Set its
+// fields before the first use.
 type Fetcher struct {
-	Client *http.Client // must have no Timeout of its own: a slow link is not an error, a dead one is
+	Client *http.Client // must have no Timeout of its own: a slow link is no error
 	URL    string       // of disk.zst
 	ID     string       // when set, an answer with another ETag is refused
 
-	Stall    time.Duration // give up on a connection that moves less than slowest in this time; 0 is 15 s
+	Stall    time.Duration // close a connection that moves less than slowest in this time; 0 is 15 s
 	Attempts int           // without progress, before giving up; 0 is 6
-	Refusals int           // answers of 4xx in a row, before giving up: an appliance that starts may refuse for a moment; 0 is 8
+	Refusals int           // 4xx in a row, before giving up: an appliance that starts may refuse at first; 0 is 8
 	Backoff  time.Duration // wait before the second attempt, doubled up to 10 s; 0 is 250 ms
 }
 
-// slowest is what must arrive within Stall: a source that trickles is as good as dead.
+// slowest is the number of bytes that must arrive within Stall.
 const slowest = 16 << 10
 
-// Fetch reads exactly length bytes at offset into dst, which is made larger when it is too small.
-// A cut or stalled answer goes on where it stopped. What is permanent (a server without
-// Range, another image) is an error at once.
+// Fetch reads exactly length bytes at offset into dst, which it enlarges when needed. After a cut or stalled
+// answer it goes on where that stopped. A permanent failure (a server without Range, another image) is an
+// error at once.
 func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) ([]byte, error) {
 	if offset < 0 || length <= 0 {
 		return nil, fmt.Errorf("fetch %s: range of %d bytes at %d", f.URL, length, offset)
@@ -70,7 +70,7 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 	}
 }
 
-// permanentError is an answer that asking again will not change.
+// permanentError is an error that another attempt would meet again.
 type permanentError struct{ error }
 
 var (
@@ -78,7 +78,7 @@ var (
 	errRefused = errors.New("the server refuses")
 )
 
-// once makes one request for len(dst) bytes at offset and says how many of them arrived.
+// once makes one request for len(dst) bytes at offset and returns how many of them arrived.
 func (f *Fetcher) once(ctx context.Context, dst []byte, offset int64) (int64, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -92,7 +92,7 @@ func (f *Fetcher) once(ctx context.Context, dst []byte, offset int64) (int64, er
 		return 0, permanentError{err}
 	}
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, last))
-	req.Header.Set("Accept-Encoding", "identity") // ranges are of the stored bytes
+	req.Header.Set("Accept-Encoding", "identity") // ranges count stored bytes
 	resp, err := f.Client.Do(req)
 	if err != nil {
 		return 0, stalledOr(ctx, err)
@@ -120,7 +120,7 @@ func (f *Fetcher) once(ctx context.Context, dst []byte, offset int64) (int64, er
 	return n, nil
 }
 
-// checkAnswer holds the answer's head against what was asked for.
+// checkAnswer compares the answer's header with the request.
 func (f *Fetcher) checkAnswer(resp *http.Response, offset, last int64) error {
 	switch code := resp.StatusCode; {
 	case code == http.StatusPartialContent:
@@ -147,10 +147,10 @@ func (f *Fetcher) checkAnswer(resp *http.Response, offset, last int64) error {
 	return nil
 }
 
-// ETag is the entity tag that an image's disk.zst is served with.
+// ETag is the entity tag of an image's disk.zst.
 func ETag(id string) string { return `"` + id + `"` }
 
-// stalledOr prefers the watchdog's reason to the "context canceled" that it caused.
+// stalledOr returns the watchdog's reason in place of the "context canceled" that the watchdog caused.
 func stalledOr(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
 		return cause

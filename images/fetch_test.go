@@ -102,7 +102,7 @@ func TestFetch(t *testing.T) {
 	}
 }
 
-// TestFetchTrickle: a byte now and then is no progress.
+// TestFetchTrickle: a byte now and then does not count as progress.
 func TestFetchTrickle(t *testing.T) {
 	var tries atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

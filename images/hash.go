@@ -6,14 +6,14 @@ import (
 	"lukechampine.com/blake3/guts"
 )
 
-// HashName names the hash of the chunks in the manifest. docs/decisions/0007-blake3.md has the
-// figures that chose it.
+// HashName names the hash of the chunks in the manifest. docs/decisions/0007-blake3.md has the figures behind
+// the choice.
 const HashName = "blake3"
 
-// HashChunk hashes bytes the way the manifest's sums and hashes are made: BLAKE3 with 32 bytes of output.
+// HashChunk computes the hash of the manifest's sums and hashes: BLAKE3 with 32 bytes of output.
 //
-// The module's own Sum256 starts a goroutine for every 16 KiB. Chunks are hashed on all cores already, and
-// the agent has 64 MiB for all its work: this takes no memory at all, and as much time as the other does on
+// The module's own Sum256 starts a goroutine for every 16 KiB. The store and the agent hash chunks on all
+// cores already, and the agent has 64 MiB for all its work. HashChunk allocates nothing, and is as fast on
 // one core.
 func HashChunk(raw []byte) Hash {
 	root := subtree(raw, 0)
@@ -22,7 +22,7 @@ func HashChunk(raw []byte) Hash {
 	return Hash(out[:len(Hash{})])
 }
 
-// leafSize is as many of BLAKE3's chunks as one instruction stream takes.
+// leafSize is the number of BLAKE3 chunks for one instruction stream.
 const leafSize = guts.MaxSIMD * guts.ChunkSize
 
 // subtree is the node over b, whose first byte is that of chunk number counter: the left child covers the

@@ -7,7 +7,7 @@ import (
 	"lukechampine.com/blake3"
 )
 
-// What b3sum prints, so that an image can be held against its manifest without us.
+// The output of b3sum, so that anybody can check an image against its manifest.
 func TestHashIsThatOfB3sum(t *testing.T) {
 	for _, c := range []struct {
 		name, want string
@@ -22,7 +22,7 @@ func TestHashIsThatOfB3sum(t *testing.T) {
 	}
 }
 
-// Every shape of tree gives what the module's own hash gives.
+// The module's own hash gives the same for every shape of tree.
 func TestHashChunkIsThatOfTheModule(t *testing.T) {
 	raw := make([]byte, ChunkSize)
 	for i := range raw {

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// Format is the version of the manifest that this package writes, and the only one it reads.
+	// Format is the version of the manifest that this package writes, and the only one that it reads.
 	Format = 2
 
-	// ChunkSize is how much of the raw image one frame holds; the last one may hold less.
+	// ChunkSize is the raw size of a frame; the last one may be smaller.
 	ChunkSize = 4 << 20
 
-	// MaxRawSize bounds an image. It keeps the manifest below MaxManifest and is far above any
-	// image of an operating system.
+	// MaxRawSize bounds an image. It keeps the manifest below MaxManifest, and no image of an operating
+	// system comes near it.
 	MaxRawSize = 1 << 40
 
 	// MaxManifest bounds the manifest's bytes: a chunk takes about 200 of them.
@@ -28,35 +28,34 @@ const (
 	MaxName = 128
 )
 
-// A Manifest describes one image. Manifests are immutable: Read checks one and fills the
-// fields of its chunks that are not written down.
+// A Manifest describes one image. It is immutable. Read checks it and fills in the fields of its chunks that
+// are not stored.
 type Manifest struct {
 	Format     int      `json:"format"`
 	Name       string   `json:"name"`
 	RawSize    int64    `json:"raw_size"`    // a multiple of 512
-	SectorSize int      `json:"sector_size"` // of the disk that the image was made for: 512 or 4096
+	SectorSize int      `json:"sector_size"` // of the disk for which the image was made: 512 or 4096
 	ChunkSize  int64    `json:"chunk_size"`  // ChunkSize
-	HashName   string   `json:"chunk_hash"`  // HashName: how the chunks' sums and hashes are made
+	HashName   string   `json:"chunk_hash"`  // HashName: the hash of the chunks' sums and hashes
 	DataSize   int64    `json:"data_size"`   // of disk.zst, seek table included
 	Contents   Contents `json:"contents"`
 	Chunks     Chunks   `json:"chunks"`
 }
 
-// Contents is what could be read of the image's layout at import. It informs; nothing that writes
-// a disk relies on it.
+// Contents is the image's layout, as read at import. It informs; nothing that writes a disk relies on it.
 type Contents struct {
-	PartitionTable string `json:"partition_table,omitempty"` // "gpt", "mbr", or nothing
+	PartitionTable string `json:"partition_table,omitempty"` // "gpt", "mbr", or ""
 	Partitions     int    `json:"partitions,omitempty"`
 	BIOS           bool   `json:"bios,omitempty"` // sector 0 holds boot code
 	UEFI           bool   `json:"uefi,omitempty"` // there is an EFI system partition
 }
 
-// A Chunk is one frame of disk.zst and the piece of the raw image that it holds.
+// A Chunk is one frame of disk.zst and its piece of the raw image.
 type Chunk struct {
 	Offset int64 `json:"offset"` // in disk.zst
 	Length int64 `json:"length"` // in disk.zst
-	Sum    Hash  `json:"sum"`    // of those bytes of disk.zst: what arrives is what was stored
-	Hash   Hash  `json:"hash"`   // of the raw bytes: what is on a disk is what should be
+	Sum    Hash  `json:"sum"`    // of those bytes of disk.zst: checks what arrives
+	Hash   Hash  `json:"hash"`   // of the raw bytes: checks what is on a disk
 	Zero   bool  `json:"zero,omitempty"`
 
 	Index     int   `json:"-"`
@@ -86,13 +85,13 @@ func (h *Hash) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ID is the id of the image whose manifest this is.
+// ID is the id of the image with this manifest.
 func ID(manifest []byte) string {
 	sum := sha256.Sum256(manifest)
 	return hex.EncodeToString(sum[:])
 }
 
-// CheckName refuses names that do not fit on a command line, in a path or in a table.
+// CheckName refuses names that do not fit a command line, a path or a table.
 func CheckName(name string) error {
 	if name == "" {
 		return errors.New("image name: empty")
@@ -112,8 +111,8 @@ func CheckName(name string) error {
 	return nil
 }
 
-// Encode checks the manifest and gives the bytes that its id is made of. The same
-// manifest always gives the same bytes.
+// Encode checks the manifest and returns the bytes whose hash is its id. The same manifest always gives the
+// same bytes.
 func (m *Manifest) Encode() ([]byte, error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -125,8 +124,8 @@ func (m *Manifest) Encode() ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// RawHash is the same for two images exactly when their disks are the same, however they were packed: the
-// hash of the chunks' hashes, in order, and of the size.
+// RawHash is equal for two images exactly when their disks are, however they were packed. It is the hash of
+// the chunks' hashes, in order, and of the size.
 func (m *Manifest) RawHash() Hash {
 	all := make([]byte, 0, len(m.Chunks)*len(Hash{})+8)
 	for _, c := range m.Chunks {
@@ -135,7 +134,7 @@ func (m *Manifest) RawHash() Hash {
 	return HashChunk(binary.LittleEndian.AppendUint64(all, uint64(m.RawSize)))
 }
 
-// ZeroBytes is how much of the raw image lies in zero chunks.
+// ZeroBytes is the size of the zero chunks, raw.
 func (m *Manifest) ZeroBytes() int64 {
 	var n int64
 	for _, c := range m.Chunks {

@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// testImage makes an image of chunks that are random, zero, and short, and its manifest.
+// testImage makes an image of random, zero and short chunks, and its manifest.
 func testImage(t testing.TB) (raw, data []byte, m *Manifest) {
 	t.Helper()
 	raw = make([]byte, 2*ChunkSize+1536)
@@ -167,7 +167,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What was let through keeps its promises.
+		// A manifest that Parse accepts has its properties.
 		var end, raw int64
 		for i, c := range m.Chunks {
 			if c.Offset != end || c.Length <= 0 || c.RawOffset != raw || c.RawLength <= 0 || c.RawLength > ChunkSize || c.Index != i {

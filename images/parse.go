@@ -10,24 +10,24 @@ import (
 	"io"
 )
 
-// Parse is Read of a manifest in memory.
+// Parse reads a manifest in memory, as Read does.
 func Parse(data []byte) (*Manifest, error) {
 	m, _, err := Read(bytes.NewReader(data))
 	return m, err
 }
 
-// Read reads a manifest that may come from anybody. Its cost is bounded by its length, and what it
-// returns can be relied on: the chunks cover the raw image exactly, in order, and their frames
-// follow one another inside the data.
+// Read reads a manifest from anybody. Its cost is bounded by the manifest's length, and callers can rely on
+// the result: the chunks cover the raw image exactly, in order, and their frames follow one another inside
+// the data.
 //
-// The id is that of the image whose manifest this is, known also when the manifest is refused, and empty when
-// r broke off. The text is never in memory as a whole: that of the largest image has 50 MB.
+// Read returns the id even when it refuses the manifest; the id is empty when r broke off. The text is never
+// in memory as a whole: that of the largest image has 50 MB.
 func Read(r io.Reader) (m *Manifest, id string, err error) {
 	sum := sha256.New()
 	in := &source{r: r}
 	text := io.TeeReader(in, sum)
 	m, err = read(text)
-	// The rest of what was refused belongs to the id, too.
+	// The rest of a refused manifest belongs to the id, too.
 	_, _ = io.Copy(io.Discard, text)
 	switch {
 	case in.err != nil:
@@ -38,11 +38,11 @@ func Read(r io.Reader) (m *Manifest, id string, err error) {
 	return m, hex.EncodeToString(sum.Sum(nil)), err
 }
 
-// A source ends beyond MaxManifest bytes, and remembers how reading went.
+// A source ends after MaxManifest bytes and keeps the error of reading.
 type source struct {
 	r   io.Reader
 	n   int
-	err error // of r, and not its end
+	err error // of r, except its end
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -63,8 +63,8 @@ func read(r io.Reader) (*Manifest, error) {
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return nil, errors.New("image manifest: not a JSON object; this is not an image manifest")
 	}
-	// Chunks are checked as they come, so that a list of millions of empty ones ends at the first of them and
-	// not when memory does. All else is small, and checked as one.
+	// Check chunks as they come, so that a list of millions of empty ones ends at the first and not when
+	// memory does. Everything else is small, and is checked at the end.
 	fields := map[string]json.RawMessage{}
 	var chunks Chunks
 	for dec.More() {
@@ -85,7 +85,7 @@ func read(r io.Reader) (*Manifest, error) {
 		}
 		fields[key] = value
 		if key == "format" {
-			// What another version holds is not for us to judge.
+			// Do not check the fields of another version.
 			if err := checkFormat(value); err != nil {
 				return nil, err
 			}
@@ -128,8 +128,7 @@ func checkFormat(value json.RawMessage) error {
 	return nil
 }
 
-// expected is how many chunks an image of this size has, as far as it can be believed: it saves the list from
-// growing.
+// expected is the plausible number of chunks for an image of this size, so that the list need not grow.
 func expected(rawSize json.RawMessage) int {
 	var size int64
 	if json.Unmarshal(rawSize, &size) != nil || size < 0 || size > MaxRawSize {
@@ -161,7 +160,7 @@ func readChunks(dec *json.Decoder, expected int) (Chunks, error) {
 	return chunks, err
 }
 
-// follows checks the frame's place: right behind the one that ends at end.
+// follows checks that the frame begins at end, where the last one ended.
 func (c Chunk) follows(end int64) error {
 	switch {
 	case c.Offset != end:

@@ -15,32 +15,31 @@ import (
 	"github.com/pxectl/pxectl/internal/printable"
 )
 
-// Software is what could be read of an image. Everything in it comes from the image and may lie.
+// Software is what Read found in an image. All of it comes from the image and may be false.
 type Software struct {
-	Architecture string   `json:"architecture,omitempty"` // "amd64", "arm64", …: of its programs, or else of its boot loader
+	Architecture string   `json:"architecture,omitempty"` // "amd64", "arm64", …: of its programs, else of its boot loader
 	OS           string   `json:"os,omitempty"`           // ID of os-release(5): "debian"
 	Version      string   `json:"version,omitempty"`      // VERSION_ID
 	Name         string   `json:"name,omitempty"`         // PRETTY_NAME
 	CloudInit    *bool    `json:"cloud_init,omitempty"`   // nil: the root file system was not read
-	Filesystems  []string `json:"filesystems,omitempty"`  // kinds that were recognised, in the order of the partitions
-	// Loaders are those in EFI/BOOT of the EFI system partition, which firmware finds without a boot
+	Filesystems  []string `json:"filesystems,omitempty"`  // kinds that Read knows, in the order of the partitions
+	// Loaders are the files in EFI/BOOT of the EFI system partition, which firmware finds without a boot
 	// entry: "BOOTX64.EFI". nil: no such partition was read; empty: there are none.
 	Loaders []string `json:"loaders,omitzero"`
-	// Vendor is, where there is none for a machine, the one of a distribution in a directory of its own:
+	// Vendor is a distribution's loader in a directory of its own, if Loaders has none for a machine:
 	// "EFI/debian/shimx64.efi". A deployment copies it to EFI/BOOT.
 	Vendor string `json:"vendor_loader,omitempty"`
 
-	// Smallest is how many bytes a disk has at least that the image is deployed to, with the seed; 0 when it
-	// is not known.
+	// Smallest is the size in bytes of the smallest disk for the image and its seed; 0 when unknown.
 	Smallest int64 `json:"smallest_disk,omitempty"`
-	// Fault says why nothing can be deployed from the image. One that has a fault was imported all the same.
+	// Fault says why nothing can be deployed from the image. Such an image is in the store only by force.
 	Fault string `json:"fault,omitempty"`
 }
 
-// maxPartitions is how many partitions are looked into.
+// maxPartitions bounds the number of partitions to read.
 const maxPartitions = 16
 
-// Read looks into the partitions of a disk of size bytes, or into the disk itself when it has no table.
+// Read reads the partitions of a disk of size bytes, or the disk itself when it has no table.
 func Read(disk io.ReaderAt, size int64, t Table) (s Software) {
 	partitions := t.Partitions
 	if t.Kind == "" {
@@ -57,7 +56,7 @@ func Read(disk io.ReaderAt, size int64, t Table) (s Software) {
 			s.Filesystems = append(s.Filesystems, kind)
 		}
 		switch {
-		case kind == "vfat" && p.ESP && len(s.Loaders) == 0 && s.Vendor == "": // the first that has one, as the agent takes it
+		case kind == "vfat" && p.ESP && len(s.Loaders) == 0 && s.Vendor == "": // the first partition with a loader, as the agent takes it
 			s.Loaders, s.Vendor, loaderArch = readLoaders(part)
 		case kind == "ext4" && s.CloudInit == nil:
 			s.readRoot(part)
@@ -66,11 +65,11 @@ func Read(disk io.ReaderAt, size int64, t Table) (s Software) {
 	if s.Architecture == "" {
 		s.Architecture = loaderArch
 	}
-	s.Smallest, s.Fault = t.Smallest, Judge(disk, t, s)
+	s.Smallest, s.Fault = t.Smallest, FindFault(disk, t, s)
 	return s
 }
 
-// filesystem tells a file system, or what stands in its place, by its magic.
+// filesystem names a file system, or another content of a partition, by its magic.
 func filesystem(r io.ReaderAt) string {
 	at := func(off int64, magic string) bool {
 		b := make([]byte, len(magic))
@@ -79,7 +78,7 @@ func filesystem(r io.ReaderAt) string {
 	}
 	switch {
 	case at(1024+56, "\x53\xef"):
-		return "ext4" // or 2, or 3: one reader for all
+		return "ext4" // or ext2 or ext3: one reader for all
 	case at(0, "XFSB"):
 		return "xfs"
 	case at(64<<10+64, "_BHRfS_M"):
@@ -98,7 +97,7 @@ func filesystem(r io.ReaderAt) string {
 	return ""
 }
 
-// loaders are the removable paths (UEFI specification section 3.5.1.1, table 3-2) and what they are for.
+// loaders are the removable paths (UEFI specification section 3.5.1.1, table 3-2) with their architectures.
 var loaders = []struct{ name, arch string }{
 	{"BOOTX64.EFI", "amd64"}, {"BOOTAA64.EFI", "arm64"}, {"BOOTIA32.EFI", "386"}, {"BOOTARM.EFI", "arm"},
 }
@@ -117,7 +116,7 @@ func readLoaders(part io.ReaderAt) (found []string, vendor, arch string) {
 			found, arch = append(found, l.name), cmp.Or(arch, l.arch)
 		}
 	}
-	for _, l := range loaders[:2] { // those that a ramdisk is made for
+	for _, l := range loaders[:2] { // the architectures that have a ramdisk
 		if fallback, path := efiloader.Find(v, l.arch); !fallback && path != "" && vendor == "" {
 			vendor, arch = word(strings.ReplaceAll(path[1:], `\`, "/")), cmp.Or(arch, l.arch)
 		}
@@ -125,13 +124,13 @@ func readLoaders(part io.ReaderAt) (found []string, vendor, arch string) {
 	return found, vendor, arch
 }
 
-// readRoot looks at a file system that may be the root.
+// readRoot reads a file system that may be the root.
 func (s *Software) readRoot(part io.ReaderAt) {
 	fs, err := openExt4(part)
 	if err != nil {
 		return
 	}
-	// os-release(5): the one below /etc goes first.
+	// os-release(5): the file in /etc goes before the one in /usr/lib.
 	var release []byte
 	for _, path := range []string{"/etc/os-release", "/usr/lib/os-release"} {
 		if release, err = fs.read(path, 64<<10); err == nil {
@@ -156,8 +155,7 @@ func (s *Software) readRoot(part io.ReaderAt) {
 	}
 }
 
-// osRelease reads ID, VERSION_ID and PRETTY_NAME of os-release(5), which is a list of assignments of the
-// shell.
+// osRelease reads ID, VERSION_ID and PRETTY_NAME from os-release(5), a list of shell assignments.
 func osRelease(b []byte) (id, version, name string) {
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	for lines.Scan() {
@@ -178,7 +176,7 @@ func osRelease(b []byte) (id, version, name string) {
 	return id, version, name
 }
 
-// maxWord bounds what is taken over from the image.
+// maxWord bounds a word from the image.
 const maxWord = 80
 
 func word(s string) string { return printable.Only(s[:min(len(s), maxWord)]) }

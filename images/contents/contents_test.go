@@ -50,7 +50,7 @@ func TestRead(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 
-	// Without the file system, the loader tells the architecture.
+	// Without the file system, the loader shows the architecture.
 	esp, root := disk[64*512:576*512], disk[576*512:1600*512]
 	want.Filesystems, want.OS, want.Version, want.Name, want.CloudInit = []string{"vfat"}, "", "", "", nil
 	noRoot := bytes.Clone(disk)
@@ -79,7 +79,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// What other people's programs make, in the forms that images come in.
+// Output of other programs, in the usual forms of images.
 func TestFilesystems(t *testing.T) {
 	testnet.Need(t, "mkfs.ext4", "mkfs.xfs", "mkfs.vfat", "mmd", "mcopy")
 	dir := t.TempDir()
@@ -145,14 +145,14 @@ func TestFilesystems(t *testing.T) {
 	}
 }
 
-// A disk is made by the programs that make disks, and judged.
+// Other programs make a disk, and FindFault checks it.
 func TestJudge(t *testing.T) {
 	testnet.Long(t)
 	const size = 64 << 20
 	for _, c := range []struct {
 		name string
 		make string // by sh, with the disk as $D
-		want string // a part of the judgement
+		want string // a part of the fault
 	}{
 		{"GPT with an ESP", `sgdisk -n 1:2048:+20M -t 1:ef00 $D`, ""},
 		{"GPT with boot code", `sgdisk -n 1:2048:+20M $D; printf '\353\143' | dd of=$D conv=notrunc`, ""},
@@ -218,7 +218,7 @@ func TestOSRelease(t *testing.T) {
 	}
 }
 
-// Whatever an image holds, looking at it ends, soon and without a panic.
+// Reading any image ends soon, and without a panic.
 func FuzzRead(f *testing.F) {
 	disk := example(f)
 	f.Add(disk[64*512 : 128*512])

@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// ext4 finds and reads small files (Linux, Documentation/filesystems/ext4). The journal is not
-// replayed: an image that was not unmounted may show an older state.
+// ext4 finds and reads small files (Linux, Documentation/filesystems/ext4). It does not replay the journal:
+// an image that was not unmounted may show an older state.
 type ext4 struct {
 	r         io.ReaderAt
 	block     int64
 	inodeSize int64
 	perGroup  uint32
 	inodes    uint32
-	groups    int64 // where the group descriptors lie
+	groups    int64 // offset of the group descriptors
 	descSize  int64
-	steps     int // reads that may still be made: a damaged tree does not lead us in circles
+	steps     int // remaining reads, so that a damaged tree does not lead us in circles
 }
 
-// errNotThere says that a path leads nowhere; any other error that it could not be followed.
+// errNotThere says that a path does not exist. Any other error says that it could not be followed.
 var errNotThere = errors.New("no such file")
 
 const (
@@ -37,9 +37,9 @@ func openExt4(r io.ReaderAt) (*ext4, error) {
 	}
 	le := binary.LittleEndian
 	const (
-		// What changes nothing in what is read here: file types, journal, extents, 64 bits, MMP, flexible
-		// groups, values of attributes in inodes, a seed of checksums, large directories, and what single
-		// inodes are marked with, which then are refused: inline data and encryption; and folded names.
+		// Features that do not change what this reader reads: file types, journal, extents, 64 bits, MMP,
+		// flexible groups, values of attributes in inodes, a seed of checksums, large directories, folded
+		// names, and two that mark single inodes, which are then refused: inline data and encryption.
 		known   = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000
 		wide    = 0x80
 		oldSize = 128
@@ -79,7 +79,7 @@ func (f *ext4) readAt(b []byte, off int64) error {
 	return err
 }
 
-// An inode is a file; raw is as much of it as every ext has.
+// An inode is a file. raw is the part that every ext version has.
 type inode struct{ raw [128]byte }
 
 const rootInode = 2
@@ -90,7 +90,7 @@ func (n *inode) size() int64 {
 	return int64(binary.LittleEndian.Uint32(n.raw[4:])) | int64(binary.LittleEndian.Uint32(n.raw[108:])&(1<<30-1))<<32
 }
 
-// The upper four bits of i_mode, and of i_flags those that matter.
+// The upper four bits of i_mode, and flags of i_flags.
 const (
 	isDir, isFile, isLink           = 4, 8, 10
 	inExtents, inlineData, isSecret = 0x80000, 0x10000000, 0x800
@@ -120,7 +120,7 @@ func (f *ext4) inode(number uint32) (*inode, error) {
 func (f *ext4) find(path string) (*inode, error) {
 	const maxLinks = 8
 	rest := strings.Split(path, "/")
-	trail := []uint32{rootInode} // the directories that lead to here
+	trail := []uint32{rootInode} // the directories on the path so far
 	n, err := f.inode(rootInode)
 	for links := 0; len(rest) > 0 && err == nil; {
 		name := rest[0]
@@ -186,7 +186,7 @@ func (f *ext4) lookup(dir *inode, name string) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	// Entry after entry, also where there is a hash tree: its nodes look like empty entries, on purpose.
+	// Read entry after entry, even in a hash tree: its nodes look like empty entries by design.
 	le := binary.LittleEndian
 	for len(b) >= 8 {
 		number, length, nameLen := le.Uint32(b), int(le.Uint16(b[4:])), int(b[6])
@@ -210,7 +210,7 @@ func (f *ext4) content(n *inode, most int64) ([]byte, error) {
 	if n.flags()&(inlineData|isSecret) != 0 {
 		return nil, errors.New("ext4: encrypted, or inside the inode")
 	}
-	// Blocks are read one by one, so nothing is made larger than what was read for it.
+	// Read block by block, so that memory grows only with bytes that were read.
 	var out []byte
 	for i := int64(0); i*f.block < size; i++ {
 		at, err := f.blockOf(n, uint32(i))
@@ -229,7 +229,7 @@ func (f *ext4) content(n *inode, most int64) ([]byte, error) {
 	return out[:size], nil
 }
 
-// blockOf says where block i of a file lies, 0 for a hole.
+// blockOf returns the place of block i of a file, 0 for a hole.
 func (f *ext4) blockOf(n *inode, i uint32) (int64, error) {
 	le := binary.LittleEndian
 	if n.flags()&inExtents == 0 {

@@ -8,19 +8,19 @@ import (
 	"github.com/pxectl/pxectl/internal/parttable"
 )
 
-// A Table is what a disk says of its layout.
+// A Table describes the layout of a disk.
 type Table struct {
-	Kind       string // "gpt", "mbr", or nothing
-	SectorSize int    // 512 or 4096: that of the disk that the image was made for
-	BootCode   bool   // BIOS firmware would find something to run in sector 0
+	Kind       string // "gpt", "mbr", or ""
+	SectorSize int    // 512 or 4096: of the disk for which the image was made
+	BootCode   bool   // sector 0 has code that a BIOS would run
 	Partitions []Partition
-	Fault      string // what is wrong with the table, or keeps a seed from being added
-	// Smallest is how many bytes a disk has at least that holds the partitions and the seed; 0 when that
-	// cannot be.
+	Fault      string // says what is wrong with the table, or why a seed cannot be added
+	// Smallest is the size in bytes of the smallest disk for the partitions and the seed; 0 when there is
+	// none.
 	Smallest int64
 }
 
-// A Partition is where one lies, in bytes. Its place comes from the image and may be nonsense.
+// A Partition is the place of a partition, in bytes. It comes from the image and may be nonsense.
 type Partition struct {
 	Offset, Length int64
 	ESP            bool // an EFI system partition

@@ -12,8 +12,8 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// connect makes one request for what is still missing. Where a redirect led stays where we ask, until
-// that place refuses: a signed address ages.
+// connect makes one request for the rest of the file. It goes to the target of the last redirect until that
+// refuses, since a signed address expires.
 func (s *Stream) connect() error {
 	resp, conn, err := s.get(s.resolved)
 	if err == nil && s.resolved != s.source && refusal(resp.StatusCode) {
@@ -25,7 +25,7 @@ func (s *Stream) connect() error {
 	if err != nil {
 		return err
 	}
-	v, err := s.judge(resp)
+	v, err := s.checkAnswer(resp)
 	if err != nil {
 		conn.cancel()
 		resp.Body.Close()
@@ -68,8 +68,8 @@ func (s *Stream) get(address string) (*http.Response, *connection, error) {
 	return resp, c, nil
 }
 
-// judge says whether the answer is the file, or the rest of the file, that we began with.
-func (s *Stream) judge(resp *http.Response) (version, error) {
+// checkAnswer checks that the answer is the file, or the rest of the file, that the download began with.
+func (s *Stream) checkAnswer(resp *http.Response) (version, error) {
 	v := version{resp.Header.Get("ETag"), resp.Header.Get("Last-Modified"), resp.ContentLength}
 	permanent := func(format string, args ...any) error { return permanentError{fmt.Errorf(format, args...)} }
 	switch code := resp.StatusCode; {
@@ -105,7 +105,7 @@ func (s *Stream) judge(resp *http.Response) (version, error) {
 	return v, s.changed(v)
 }
 
-// changed holds a later answer against the first one.
+// changed compares a later answer with the first one.
 func (s *Stream) changed(v version) error {
 	differs := func(what, was, is string) error {
 		return permanentError{fmt.Errorf("the file on the server changed during the download: %s was %s and is %s; begin anew", what, was, is)}

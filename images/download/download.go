@@ -14,24 +14,25 @@ import (
 	"github.com/pxectl/pxectl/internal/sleep"
 )
 
-// Options say how patient a download is. The zero value is good for servers on the Internet.
+// Options set the patience of a download. The zero value suits servers on the Internet.
 type Options struct {
-	// Checked says that what comes is held against a checksum. Without one, https must not lead to http:
-	// anybody on the way could give another file.
+	// Checked says that the caller compares the file with a checksum. Without one, https must not lead to
+	// http: anybody on the way could replace the file.
 	Checked bool
 
-	Client *http.Client // must have no Timeout of its own; nil is one that leaves stored compression alone
+	Client *http.Client // must have no Timeout of its own; nil: one that does not undo the server's compression
 
-	// A connection that brings less than Least bytes in Window of waiting is given up, so that a server
-	// that sends a byte a second does not keep us for ever. Time in which nobody calls Read does
-	// not count: the reader of the stream may be slower than the server.
+	// A connection that brings less than Least bytes in Window of waiting is closed, so that a server that
+	// sends a byte a second does not keep us for ever. Only time inside Read counts: the reader of the stream
+	// may be slower than the server.
 	Window time.Duration // 0 is 30 s
 	Least  int64         // 0 is 64 KiB
 
 	Attempts int           // in a row without Least new bytes, before giving up; 0 is 6
 	Backoff  time.Duration // before the second attempt, doubled up to 15 s; 0 is 500 ms
 
-	// Retry, when set, is told of each broken attempt: at which byte, why, and when the next one follows.
+	// Retry, when set, is called for each broken attempt, with the offset, the reason, and the wait before
+	// the next one.
 	Retry func(at int64, why error, wait time.Duration)
 }
 
@@ -41,16 +42,16 @@ type Stream struct {
 	opt    Options
 	source string
 	first  version // of the file, as the first answer had it
-	at     int64   // bytes handed out
+	at     int64   // bytes that Read has returned
 	failed int     // attempts in a row
 	wait   backoff.Backoff
 
 	conn     *connection // nil between two attempts
-	resolved string      // where redirects led: another mirror may hold another build
-	err      error       // for good
+	resolved string      // the target of the redirects: another mirror may have another build
+	err      error       // final
 }
 
-// version is what tells whether a later answer is of the same file.
+// version is what an answer's header says about the file, to compare later answers with.
 type version struct {
 	etag, modified string
 	size           int64 // -1 when the server does not say
@@ -67,22 +68,22 @@ type connection struct {
 	total    int64
 }
 
-// permanentError is one that asking again will not change.
+// permanentError is an error that another attempt would meet again.
 type permanentError struct{ error }
 
 func (e permanentError) Unwrap() error { return e.error }
 
-// busyError is an answer of a server that may answer otherwise soon.
+// busyError is the answer of a server that may succeed soon.
 type busyError struct{ status string }
 
 func (e busyError) Error() string { return "the server answered " + e.status }
 
-// Open asks for the file. An address that cannot be reached is an error at once, a busy server is
-// asked again. Cancelling ctx ends the stream too.
+// Open requests the file. An unreachable address is an error at once; Open asks a busy server again.
+// Cancelling ctx ends the stream too.
 func Open(ctx context.Context, source string, opt Options) (*Stream, error) {
 	if opt.Client == nil {
 		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.DisableCompression = true // checksums are of the file as it is there
+		transport.DisableCompression = true // checksums are of the stored file
 		opt.Client = &http.Client{Transport: transport}
 	}
 	opt.Window = or(opt.Window, 30*time.Second)
@@ -110,7 +111,7 @@ func Open(ctx context.Context, source string, opt Options) (*Stream, error) {
 	return s, nil
 }
 
-// staysSecure refuses to be led from https to http, and otherwise does what then does, which may be nil.
+// staysSecure refuses redirects from https to http, and otherwise calls then, which may be nil.
 func staysSecure(then func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
 		if last := via[len(via)-1]; last.URL.Scheme == "https" && req.URL.Scheme != "https" {
@@ -126,10 +127,10 @@ func staysSecure(then func(*http.Request, []*http.Request) error) func(*http.Req
 	}
 }
 
-// Size is the length of the file, 0 when the server does not say.
+// Size is the length of the file, 0 when the server does not say it.
 func (s *Stream) Size() int64 { return max(s.first.size, 0) }
 
-// Read reads on, over as many connections as it takes.
+// Read reads on, over as many connections as needed.
 func (s *Stream) Read(p []byte) (int, error) {
 	for len(p) > 0 && s.err == nil {
 		if s.conn == nil {
@@ -192,7 +193,7 @@ func (s *Stream) wrap(err error) error {
 	return fmt.Errorf("fetch %s at byte %d: %w", s.source, s.at, err)
 }
 
-// again waits before the next attempt, or says why there is none.
+// again waits before the next attempt, or returns the error that ends the download.
 func (s *Stream) again(err error) error {
 	_, final := errors.AsType[permanentError](err)
 	if s.failed++; final || s.ctx.Err() != nil {

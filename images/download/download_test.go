@@ -184,7 +184,7 @@ func all(ctx context.Context, url string, opt Options) ([]byte, error) {
 	return io.ReadAll(s)
 }
 
-// Whoever reads slowly is no reason to blame the server.
+// A slow reader is not the server's fault.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	var tries atomic.Int64
@@ -211,7 +211,8 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// A resumed download goes on at the mirror that it began at, and asks anew when that one refuses.
+// A resumed download goes on at the mirror where it began, and asks the first address again when that mirror
+// refuses.
 func TestRedirects(t *testing.T) {
 	var asked, mirror atomic.Int64
 	mux := http.NewServeMux()
@@ -278,8 +279,8 @@ func FuzzContentRange(f *testing.F) {
 	})
 }
 
-// TestHTTPSStaysHTTPS: an address that begins secure does not end in the clear, unless a checksum judges what
-// came.
+// TestHTTPSStaysHTTPS: a download that begins with https does not end in the clear, unless a checksum checks
+// it.
 func TestHTTPSStaysHTTPS(t *testing.T) {
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("image")) }))
 	defer plain.Close()

@@ -12,18 +12,18 @@ import (
 	"github.com/pxectl/pxectl/images/contents"
 )
 
-// systemFile lies beside the manifest and not in it: it says what could be read of the image, which is not
-// what makes the image.
+// systemFile has the contents of the image. It lies beside the manifest and not in it, since it is no part of
+// the image's identity.
 const systemFile = "system.json"
 
-// layout is what the manifest says of the image's partition table.
+// layout is the part of the manifest about the image's partition table.
 func layout(t contents.Table) images.Contents {
 	return images.Contents{PartitionTable: t.Kind, Partitions: len(t.Partitions), BIOS: t.BootCode && t.Kind != "", UEFI: t.HasESP()}
 }
 
-// look reads what can be known of the packed image. That a look fails costs the knowledge of the software and
-// nothing else.
-func look(data io.ReaderAt, p packed) (t contents.Table, s contents.Software, err error) {
+// readContents reads the contents of the packed image. A failure leaves the software unknown and has no other
+// effect.
+func readContents(data io.ReaderAt, p packed) (t contents.Table, s contents.Software, err error) {
 	r, err := newUnpacked(data, p)
 	if err != nil {
 		return t, s, err
@@ -46,18 +46,18 @@ func readSoftware(r io.ReaderAt, size int64, t contents.Table) (s contents.Softw
 	return contents.Read(r, size, t), nil
 }
 
-// unpacked reads the raw bytes of a packed image here and there.
+// unpacked reads raw bytes of a packed image, at any offset.
 type unpacked struct {
 	data   io.ReaderAt
 	p      packed
 	dec    *images.Decoder
 	frame  []byte
-	raw    []byte // of the chunk at
+	raw    []byte // of the current chunk
 	at     int
-	chunks int // that may still be unpacked
+	chunks int // remaining chunks to unpack
 }
 
-// maxUnpacked bounds what a look into an image costs: 100 chunks are about half a second.
+// maxUnpacked bounds the cost of reading an image's contents: 100 chunks are about half a second.
 const maxUnpacked = 100
 
 func newUnpacked(data io.ReaderAt, p packed) (*unpacked, error) {
@@ -124,8 +124,8 @@ func writeSystem(dir string, s contents.Software) error {
 	return writeSynced(filepath.Join(dir, systemFile), append(b, '\n'))
 }
 
-// loadSystem gives nil for an image of which nothing is known: it was imported before this was looked at, or
-// what was known is damaged.
+// loadSystem returns nil when nothing is known of an image: an older release imported it, or the file is
+// damaged.
 func (s *Store) loadSystem(id string) *contents.Software {
 	path := filepath.Join(s.dir, id, systemFile)
 	b, err := os.ReadFile(path)

@@ -12,7 +12,7 @@ import (
 	"github.com/pxectl/pxectl/images"
 )
 
-// exampleDisk is the image of package contents' tests.
+// exampleDisk is the image of the tests of package contents.
 func exampleDisk(t *testing.T) []byte {
 	t.Helper()
 	packed, err := os.ReadFile("../contents/testdata/disk.img.zst")
@@ -46,7 +46,7 @@ func TestImportSaysWhatIsInside(t *testing.T) {
 		t.Errorf("opened again (-before +after):\n%s", diff)
 	}
 
-	// An image without the file is an image all the same.
+	// An image without the file stays usable.
 	if err := os.WriteFile(filepath.Join(s.dir, info.ID, systemFile), []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -1,15 +1,15 @@
-// Package store imports disk images, keeps them and serves them: everything about images
-// that the agent does not need.
+// Package store imports disk images, keeps them and serves them. It has everything about images that the
+// agent does not need.
 //
 // A store is a directory:
 //
 //	<id>/manifest.json   what the image is; the id is its sha256
 //	<id>/disk.zst        its bytes (package images says how)
-//	<id>/system.json     what could be read of what is in it; it may be missing
-//	tmp-*/               imports under way and deletions; leftovers go at the next Open
+//	<id>/system.json     its contents, as far as they could be read; it may be missing
+//	tmp-*/               imports and deletions in progress; the next Open removes leftovers
 //
-// An image appears by the rename of a finished directory and is immutable from then
-// on, so a crash at any moment leaves whole images and rubbish, never half an image.
+// An image appears by the rename of a finished directory and is immutable from then on, so a crash at any
+// moment leaves whole images and leftovers, never half an image.
 //
 // Names come from the manifests. Several images may carry one name: the name then means
 // the one that was imported last (the modification time of its manifest.json), and

@@ -56,7 +56,7 @@ func lz4ed(t testing.TB, b []byte, options ...lz4.Option) []byte {
 	return out.Bytes()
 }
 
-// refused imports src and wants an error with each of want, and nothing kept.
+// refused imports src, and expects an error with each of want and an unchanged store.
 func refused(t *testing.T, src []byte, want ...string) {
 	t.Helper()
 	s := open(t, t.TempDir())
@@ -166,7 +166,8 @@ func TestKilledImport(t *testing.T) {
 	}
 }
 
-// TestBehindTheStream: what stands behind a compressed image is padding, a signature, or named.
+// TestBehindTheStream: bytes behind a compressed image are padding, a signature, or an error that counts
+// them.
 func TestBehindTheStream(t *testing.T) {
 	testnet.Need(t, "xz", "bzip2")
 	src := disk(images.ChunkSize+512, 1)
@@ -237,14 +238,15 @@ func TestFixedVHD(t *testing.T) {
 		if got := readBack(t, s, add(t, s, "x", vhd).ID); !bytes.Equal(got, src) {
 			t.Errorf("a VHD of %d bytes reads back as %d bytes, want the %d of the disk", len(vhd), len(got), len(src))
 		}
-		vhd[len(vhd)-footerSize+100] ^= 1 // its checksum is wrong now: it is data
+		vhd[len(vhd)-footerSize+100] ^= 1 // its checksum is wrong now, so the bytes are data
 		if got := readBack(t, s, add(t, s, "y", vhd).ID); !bytes.Equal(got, vhd) {
 			t.Errorf("what only looks like a footer was dropped: %d bytes, want %d", len(got), len(vhd))
 		}
 	}
 }
 
-// TestNotDiskImages: what is told by its first bytes is called by its name, with the way to an image.
+// TestNotDiskImages: an error names the kind of a file by its first bytes, and says how to get an image from
+// it.
 func TestNotDiskImages(t *testing.T) {
 	testnet.Need(t, "qemu-img", "tar", "xz", "zstd")
 	dir := t.TempDir()

@@ -18,8 +18,8 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// flipped imports src with one bit changed, here and there, and wants an error or, where the bit means
-// nothing (a file's date), the very image.
+// flipped imports src with one bit changed, at many places. It expects an error or, where the bit has no
+// meaning (a file's date), the same image.
 func flipped(t *testing.T, packed []byte, want images.Hash) {
 	t.Helper()
 	s := open(t, t.TempDir())
@@ -35,7 +35,7 @@ func flipped(t *testing.T, packed []byte, want images.Hash) {
 			refused++
 		case info.RawHash == want:
 		case at < 8 && bytes.HasPrefix(changed[at+1:], packed[at+1:]):
-			// The magic is gone: whatever it is now, it was taken as it came.
+			// The magic is gone: the store imported it as raw bytes.
 		default:
 			t.Errorf("bit %d of byte %d of %d changed: another image and no error", i%8, at, len(packed))
 		}
@@ -77,8 +77,8 @@ func TestFlippedBitsOfPrograms(t *testing.T) {
 			flipped(t, packed, want)
 		})
 	}
-	// A qcow2 has no checksums: what is asked is that it ends, in an image or an error, and leaves nothing
-	// else.
+	// A qcow2 has no checksums, so any outcome is right, provided that the import ends in an image or an
+	// error and leaves nothing else.
 	t.Run("qcow2", func(t *testing.T) {
 		q := filepath.Join(dir, "disk.qcow2")
 		qemuImg(t, "convert", "-c", "-f", "raw", "-O", "qcow2", file, q)
@@ -135,7 +135,7 @@ func TestBombs(t *testing.T) {
 		t.Errorf("1 TiB from 30 MiB: %v, want a refusal", err)
 	}
 
-	// A sparse file of 16 TiB is refused by its announced size, without being read.
+	// The store refuses a sparse file of 16 TiB by its announced size, without reading it.
 	s := open(t, t.TempDir())
 	src := &zeros{}
 	_, err := s.Import(t.Context(), src, ImportOptions{Force: true, Name: "x", Size: 16 << 40})
@@ -143,9 +143,9 @@ func TestBombs(t *testing.T) {
 		t.Errorf("Import(16 TiB) = %v after %d bytes, want a refusal at once", err, src.n)
 	}
 
-	// One that announces nothing is stopped on the way.
+	// It stops one without an announced size on the way.
 	in := &intake{}
-	in.read.Store(300 << 10) // as zstd can make of 9 GiB
+	in.read.Store(300 << 10) // the source that zstd needs for 9 GiB of zeros
 	next, buf, total := streamed(bufio.NewReader(&zeros{}), in), make([]byte, images.ChunkSize), 0
 	for err = nil; err == nil && total < 9<<30; total += len(buf) {
 		_, _, err = next(buf)
@@ -164,7 +164,7 @@ func (z *zeros) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A full disk leaves no half image, says so, and the store works on when there is room again.
+// A full disk leaves no half image and gives an error. The store works on when there is room again.
 func TestFullDisk(t *testing.T) {
 	testnet.Need(t)
 	dir := t.TempDir()
@@ -178,7 +178,7 @@ func TestFullDisk(t *testing.T) {
 	}()
 	s := open(t, dir)
 	kept := add(t, s, "kept", disk(2*images.ChunkSize, 1))
-	noise := disk(64<<20, 2)[:16<<20] // all of it random
+	noise := disk(64<<20, 2)[:16<<20] // random
 	for name, src := range map[string][]byte{"raw": bytes.Repeat(noise, 3), "qcow2": bigQcow2(30 << 20)} {
 		_, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Force: true, Name: name})
 		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(fmt.Sprint(err), "nothing was kept") {
@@ -201,7 +201,7 @@ func bigQcow2(n int) []byte {
 	return append(h, make([]byte, n)...)
 }
 
-// Whatever a stream holds, unpacking it ends in an error or in bytes.
+// Unpacking any stream ends in an error or in bytes.
 func FuzzDecompress(f *testing.F) {
 	src := disk(2000, 1)
 	f.Add(gzipped(f, src))

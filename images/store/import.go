@@ -17,14 +17,14 @@ import (
 	"github.com/pxectl/pxectl/internal/atomicfile"
 )
 
-// ImportOptions say what Import is given. Only Name is needed.
+// ImportOptions describe an import. Only Name is required.
 type ImportOptions struct {
 	Name   string
-	Format string // "raw", "qcow2", or "auto" (also ""): told by the content
-	SHA256 string // of the source as it is given, compressed or not, in hex
+	Format string // "raw", "qcow2", or "auto" (also ""): found from the content
+	SHA256 string // of the source as it is, compressed or not, in hex
 	SHA512 string // the same
-	Force  bool   // keep also what no machine could start from
-	Size   int64  // of the source, for Progress.Total; 0 when unknown. A hint, never believed
+	Force  bool   // keep an image even if no machine could boot it
+	Size   int64  // of the source, for Progress.Total; 0 when unknown. A hint only
 
 	// Progress is called a few times a second and at the end, from one goroutine at a time.
 	Progress func(Progress)
@@ -39,16 +39,14 @@ type Progress struct {
 	Data  int64  `json:"data"`  // bytes that they take in the store
 }
 
-// ErrUnfit says that no machine could start from what was imported.
+// ErrUnfit says that no machine could start from the image.
 var ErrUnfit = errors.New("this is no image that can be deployed")
 
-// Import reads an image from src and adds it to the store, whole or not at all. A raw image is
-// packed as it streams by; a qcow2 is first written down, as its pieces lie in any order.
-// Cancelling ctx ends it between two reads of src; whoever gives a src that can block for ever
-// must also make it stop.
+// Import reads an image from src and adds it to the store, completely or not at all. It packs a raw image as
+// it arrives. It first writes a qcow2 to a file, as its parts lie in any order. Cancelling ctx ends it
+// between two reads of src; if src can block for ever, the caller must also make it stop.
 func (s *Store) Import(ctx context.Context, src io.Reader, opt ImportOptions) (Info, error) {
-	// The workers' buffers are more than all else that the process holds: 120 MB resident against 22 MB
-	// before.
+	// The workers' buffers are most of the process's memory: 120 MB resident against 22 MB before.
 	defer debug.FreeOSMemory()
 	info, err := s.importImage(ctx, src, opt)
 	if errors.Is(err, syscall.ENOSPC) {
@@ -70,7 +68,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	if err != nil {
 		return Info{}, err
 	}
-	defer os.RemoveAll(temp) // by then it is empty of what was kept
+	defer os.RemoveAll(temp) // the kept files are no longer in it
 
 	in := &intake{ctx: ctx, src: src, sums: sums}
 	report := throttle(opt.Progress)
@@ -79,7 +77,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 		return Info{}, err
 	}
 	defer data.Close()
-	p, err := s.convert(ctx, in, temp, &steadyFile{File: data}, opt, report)
+	p, err := s.convert(ctx, in, temp, &writebackFile{File: data}, opt, report)
 	if err != nil {
 		return Info{}, err
 	}
@@ -93,7 +91,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 		Format: images.Format, Name: opt.Name, RawSize: p.rawSize, ChunkSize: images.ChunkSize,
 		HashName: images.HashName, DataSize: p.dataSize, Chunks: p.chunks,
 	}
-	table, system, err := look(data, p)
+	table, system, err := readContents(data, p)
 	if err != nil {
 		s.log.Warn("the image's contents are not known", "name", opt.Name, "err", err)
 	}
@@ -145,7 +143,7 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 		}
 	}
 	if opt.Size > images.MaxRawSize {
-		return packed{}, tooLarge("source", opt.Size) // before hours of it are read
+		return packed{}, tooLarge("source", opt.Size) // before reading it for hours
 	}
 	at := Progress{Phase: "receive", Total: opt.Size}
 	if format == "raw" {
@@ -158,7 +156,7 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 		return p, err
 	}
 
-	// A header that will be refused is refused before gigabytes of it are received.
+	// Refuse a bad header before receiving gigabytes.
 	header, err := checkQcow2(head)
 	if err != nil {
 		return packed{}, err
@@ -197,9 +195,9 @@ func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Wr
 	return p, os.Remove(spool.Name())
 }
 
-// maxRatio is how many times larger than its source an image of more than ratioFrom bytes may be. zstd can
-// make 30,000 times of next to nothing, which costs us an hour of hashing zeros; a disk of 1 TiB with no more
-// than a small system on it is below this.
+// maxRatio bounds the ratio of an image to its source, for images of more than ratioFrom bytes. zstd can make
+// 30,000 bytes of one, and we would hash zeros for an hour. A disk of 1 TiB with no more than a small system
+// on it is below maxRatio.
 const (
 	maxRatio  = 10_000
 	ratioFrom = 8 << 30
@@ -216,7 +214,7 @@ func tooLarge(what string, size int64) error {
 	return fmt.Errorf("the %s is of %d bytes and more, the most that is taken is %d", what, size, int64(images.MaxRawSize))
 }
 
-// streamed reads a raw image that flows by; in is where it comes from, still packed.
+// streamed reads a raw image as it arrives; in is its source, still compressed.
 func streamed(r *bufio.Reader, in *intake) rawSource {
 	var total int64
 	return func(buf []byte) (int, filler, error) {
@@ -228,8 +226,7 @@ func streamed(r *bufio.Reader, in *intake) rawSource {
 		if _, next := r.Peek(1); next == io.EOF && isFooter(buf[max(0, n-footerSize):n], total-footerSize) {
 			n -= footerSize
 		}
-		// The bare value is ReadFull's word for an end within buf. A stream that was cut says so in an
-		// error of intake or unpacking, which wraps it.
+		// The bare error is ReadFull's word for an end within buf. A cut stream gives an error that wraps it.
 		if err == io.ErrUnexpectedEOF {
 			err = nil
 		}
@@ -240,8 +237,7 @@ func streamed(r *bufio.Reader, in *intake) rawSource {
 	}
 }
 
-// inOrder reads a qcow2's raw image from its beginning to its end, as many chunks at once as there are
-// packers.
+// inOrder reads a qcow2's raw image from beginning to end, as many chunks at once as there are packers.
 func (q *qcow2Image) inOrder() rawSource {
 	var next int64
 	return func(buf []byte) (int, filler, error) {
@@ -268,7 +264,7 @@ func receive(r io.Reader, w io.Writer, onRead func()) (err error) {
 			return tooLarge("source", total)
 		}
 		onRead()
-		if err == io.EOF { // bare: an error that wraps it is a cut stream, not an end
+		if err == io.EOF { // bare: a wrapped one is a cut stream, not the end
 			return nil
 		}
 		if err != nil {
@@ -277,7 +273,7 @@ func receive(r io.Reader, w io.Writer, onRead func()) (err error) {
 	}
 }
 
-// publish makes the finished image in temp visible, or finds that it is there already.
+// publish makes the finished image in temp visible, or finds that the store has it already.
 func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -295,7 +291,7 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 		}
 	}
 	if same != nil {
-		// This version may read more of an image than the one that imported it.
+		// This release may read more of an image than the one that imported it.
 		if err := os.Rename(filepath.Join(temp, systemFile), filepath.Join(s.dir, same.ID, systemFile)); err != nil {
 			return Info{}, err
 		}
@@ -328,7 +324,7 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	return info, nil
 }
 
-// shareLocked makes one file of the new image's data and of its twin's, which is the same disk.
+// shareLocked makes one file of the data of the new image and of an image with the same disk.
 func (s *Store) shareLocked(data string, m *images.Manifest, twin string) error {
 	_, tm, err := s.Manifest(twin)
 	if err != nil {
@@ -338,15 +334,15 @@ func (s *Store) shareLocked(data string, m *images.Manifest, twin string) error 
 	sameFrame := func(a, b images.Chunk) bool { return a.Sum == b.Sum && a.Offset == b.Offset && a.Length == b.Length }
 	link := filepath.Join(s.dir, tempPrefix+"link-"+twin)
 	if slices.EqualFunc(tm.Chunks, m.Chunks, sameFrame) {
-		// Ours were hashed just now: with them, whatever the twin's medium may have lost is whole again.
+		// Ours has just been hashed, so it repairs whatever the other file has lost on its medium.
 		return errors.Join(os.Link(data, link), os.Rename(link, s.DataPath(twin)))
 	}
-	// Another version of the compressor made the twin's. Its chunks come with its bytes.
+	// The other image was compressed by another version. Its chunks come with its bytes.
 	m.DataSize, m.Chunks = tm.DataSize, tm.Chunks
 	return errors.Join(os.Link(s.DataPath(twin), link), os.Rename(link, data))
 }
 
-// touchLocked gives an image its name back by making it the newest of that name.
+// touchLocked gives an image its name back: it becomes the newest image of that name.
 func (s *Store) touchLocked(info Info) (Info, error) {
 	now := time.Now()
 	if err := os.Chtimes(filepath.Join(s.dir, info.ID, manifestFile), now, now); err != nil {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// An intake is the source as it is given: counted, hashed when there are checksums to hold against it, and
-// ended when nobody wants it any more.
+// An intake reads the source. It counts the bytes, hashes them when there are checksums to compare, and ends
+// when ctx does.
 type intake struct {
 	ctx  context.Context
 	src  io.Reader
@@ -22,14 +22,14 @@ type intake struct {
 	read atomic.Int64
 }
 
-// A checksum is one that somebody gave with the source.
+// A checksum is one that the caller gave with the source.
 type checksum struct {
 	name string
 	want string // lower-case hex
 	hash hash.Hash
 }
 
-// checksums are those that were given.
+// checksums are those that the caller gave.
 func (o ImportOptions) checksums() ([]checksum, error) {
 	var sums []checksum
 	for _, c := range []checksum{{"sha256", o.SHA256, sha256.New()}, {"sha512", o.SHA512, sha512.New()}} {
@@ -61,8 +61,8 @@ func (in *intake) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// finish reads what lies behind the image (padding of a compressed file), so that a checksum is of the
-// whole source, and compares.
+// finish reads the rest behind the image (padding of a compressed file), so that a checksum is of the whole
+// source, and compares.
 func (in *intake) finish() error {
 	if _, err := io.Copy(io.Discard, in); err != nil {
 		return err
@@ -76,10 +76,10 @@ func (in *intake) finish() error {
 	return nil
 }
 
-// progressEvery is how often Progress is called.
+// progressEvery is the time between two calls of Progress.
 const progressEvery = 200 * time.Millisecond
 
-// throttle makes a reporter that passes on what is due or final.
+// throttle wraps a reporter: it passes on values that are due or final.
 func throttle(f func(Progress)) func(p Progress, final bool) {
 	var last time.Time
 	return func(p Progress, final bool) {

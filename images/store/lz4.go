@@ -14,7 +14,7 @@ import (
 const (
 	lz4Magic          = 0x184D2204
 	lz4LegacyMagic    = 0x184C2102
-	lz4SkippableMagic = 0x184D2A50 // and the 15 that follow
+	lz4SkippableMagic = 0x184D2A50 // and the next 15
 	lz4MaxBlock       = 4 << 20
 )
 
@@ -22,11 +22,11 @@ func openLZ4(r io.Reader) (io.Reader, func(), error) {
 	return lz4.NewReader(&lz4Frames{r: bufio.NewReader(r)}), func() {}, nil
 }
 
-// lz4Frames passes LZ4 frames on and sees to it that they are whole. The library takes a stream that
-// ends between two blocks for one that has ended well.
+// lz4Frames passes LZ4 frames on and checks that they are complete. The library takes a stream that ends
+// between two blocks for a complete one.
 type lz4Frames struct {
 	r       *bufio.Reader
-	pass    int64 // bytes to hand on before the next field is looked at
+	pass    int64 // bytes to pass on before the next field
 	inFrame bool
 	sums    bool // each block is followed by a checksum of 4 bytes
 	end     int64
@@ -46,7 +46,7 @@ func (f *lz4Frames) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// field looks at the next field and says how much may pass.
+// field reads the next field and returns how many bytes may pass.
 func (f *lz4Frames) field() error {
 	word, err := f.r.Peek(4)
 	if errors.Is(err, io.EOF) && (len(word) > 0 || f.inFrame) {
@@ -61,7 +61,7 @@ func (f *lz4Frames) field() error {
 			f.inFrame, f.pass = false, 4+f.end
 			return nil
 		}
-		size := int64(n &^ (1 << 31)) // the highest bit says that it is stored as it is
+		size := int64(n &^ (1 << 31)) // the highest bit marks uncompressed data
 		if size > lz4MaxBlock {
 			return fmt.Errorf("a block of %d bytes, at most %d; the file is damaged", size, lz4MaxBlock)
 		}

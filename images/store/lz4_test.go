@@ -11,8 +11,7 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// A stream that is cut anywhere is never taken for a shorter image: also between two blocks, where
-// the library alone sees a good end.
+// No cut makes a stream a shorter image, even between two blocks, where the library alone sees a good end.
 func TestLZ4CutAnywhere(t *testing.T) {
 	testnet.Long(t)
 	src := append(disk(256, 1), make([]byte, 200<<10)...)
@@ -56,7 +55,7 @@ func FuzzLZ4(f *testing.F) {
 	})
 }
 
-// guarded runs f as the import does.
+// guarded runs f under recovered, as the import does.
 func guarded(f func() error) (err error) {
 	defer recovered("source", &err)
 	return f()

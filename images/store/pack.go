@@ -16,80 +16,79 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// A rawSource gives the raw image in order. It fills buf, short only at the end of the image, where it
-// returns io.EOF with nothing. When it returns a filler instead, the n bytes are still to be had from
-// that, by any goroutine.
+// A rawSource returns the raw image in order. It fills buf completely, except at the end of the image; after
+// that it returns io.EOF. When it returns a filler, any goroutine can get the n bytes from that instead.
 type rawSource func(buf []byte) (n int, later filler, err error)
 
-// A filler fills all of buf. zero says that it is known to be zero, and then buf was not touched.
+// A filler fills all of buf, or returns zero when the bytes are zero and leaves buf alone.
 type filler func(buf []byte) (zero bool, err error)
 
-// A packed image is what pack found out while it wrote the frames.
+// A packed image describes the frames that pack wrote.
 type packed struct {
 	chunks   images.Chunks
 	rawSize  int64
 	dataSize int64
 }
 
-// A piece is one chunk on its way: read by one goroutine, packed by any, written by one.
+// A piece is one chunk in progress: one goroutine reads it, any packs it, one writes it.
 type piece struct {
-	buf   []byte // ChunkSize of room
-	raw   []byte // buf, as far as it was filled; nil when known to be zero
-	given int    // of raw; the rest of its last sector is ours
-	later filler // what fills that, when it was not filled by who read it
-	size  int    // raw length
-	room  []byte // for the frame
-	frame []byte
-	chunk images.Chunk
-	done  chan struct{} // holds one value when the piece is packed
+	buf        []byte // ChunkSize long
+	raw        []byte // the filled part of buf; nil when it is zero
+	fromSource int    // bytes of raw from the source; the rest fills the last sector
+	fill       filler // fills raw, when the reader did not
+	size       int    // raw length
+	frameBuf   []byte // buffer for the frame
+	frame      []byte
+	chunk      images.Chunk
+	done       chan struct{} // receives one value when the piece is packed
 }
 
 const (
-	// maxPackers bounds the memory of an import: each takes two chunks and what an encoder takes, and two
-	// more chunks are being read and written.
+	// maxPackers bounds the memory of an import: each packer takes two chunks and an encoder, and two more
+	// chunks are being read and written.
 	maxPackers = 16
 
-	// window is how far back the encoder looks. That of a whole chunk would make images 0.6 % smaller and
+	// window is how far back the encoder looks. A window of a whole chunk would make images 0.6 % smaller and
 	// each encoder 6 MiB larger.
 	window = 1 << 20
 )
 
-// A steadyFile has the kernel write to the medium while we go on, so that the sync at the end is short, and
-// the page cache not full of what is still to be written.
-type steadyFile struct {
+// A writebackFile makes the kernel write to the medium early, so that the sync at the end is short and the
+// page cache does not fill up.
+type writebackFile struct {
 	*os.File
 	size, sent int64
 }
 
 const sendEvery = 8 << 20
 
-func (f *steadyFile) Write(b []byte) (int, error) {
+func (f *writebackFile) Write(b []byte) (int, error) {
 	n, err := f.File.Write(b)
 	if f.size += int64(n); f.size-f.sent >= sendEvery {
-		// A file system that cannot is no reason to stop: the sync has the last word.
+		// Some file systems cannot do this. The sync at the end decides.
 		_ = unix.SyncFileRange(int(f.Fd()), f.sent, f.size-f.sent, unix.SYNC_FILE_RANGE_WRITE)
 		f.sent = f.size
 	}
 	return n, err
 }
 
-// pack reads raw to its end and writes frames and seek table to w, packing on all cores.
-// onChunk is called after each chunk, in order and from one goroutine.
+// pack reads raw to its end and writes frames and seek table to w, packing on all cores. It calls onChunk
+// after each chunk, in order and from one goroutine.
 func pack(ctx context.Context, raw rawSource, w io.Writer, onChunk func(rawSize, dataSize int64)) (packed, error) {
 	packers := min(runtime.GOMAXPROCS(0), maxPackers)
 	g, ctx := errgroup.WithContext(ctx)
-	// Every piece is always in free, in todo, or in a packer's hands, and besides in order from its reading
-	// to its writing; with room for all of them no send ever blocks.
+	// Every piece is in free, in todo or with a packer, and in order from its reading to its writing. Each
+	// channel has room for all of them, so no send ever blocks.
 	pieces := packers + 2
 	free, todo, order := make(chan *piece, pieces), make(chan *piece, pieces), make(chan *piece, pieces)
 	for range pieces {
 		free <- &piece{
 			buf: make([]byte, images.ChunkSize), done: make(chan struct{}, 1),
-			room: make([]byte, 0, images.ChunkSize+images.ChunkSize/64), // an encoder that has to make it larger leaves the smaller ones lying about
+			frameBuf: make([]byte, 0, images.ChunkSize+images.ChunkSize/64), // so large that no encoder enlarges it
 		}
 	}
 	g.Go(func() (err error) {
-		defer recovered("source", &err) // other people's decompressors run here
+		defer recovered("source", &err) // third-party decompressors run here
 		defer close(order)
 		defer close(todo)
 		return readPieces(ctx, raw, free, todo, order)
@@ -130,15 +129,15 @@ func readPieces(ctx context.Context, raw rawSource, free <-chan *piece, todo, or
 			return context.Cause(ctx)
 		}
 		n, later, err := raw(p.buf)
-		if err == io.EOF { // bare: an error that wraps it is a cut stream, not an end
+		if err == io.EOF { // bare: a wrapped one is a cut stream, not the end
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		// Disks come in sectors: what is missing from the last one is zero.
+		// Disks come in sectors: fill up the last one with zeros.
 		p.size = (n + 511) &^ 511
-		p.raw, p.given, p.later = p.buf[:p.size], n, later
+		p.raw, p.fromSource, p.fill = p.buf[:p.size], n, later
 		clear(p.raw[n:])
 		if total += int64(p.size); total > images.MaxRawSize {
 			return tooLarge("image", total)
@@ -174,8 +173,8 @@ func packPieces(ctx context.Context, todo <-chan *piece) error {
 			return nil
 		}
 		isZero := false
-		if p.later != nil {
-			if isZero, err = p.later(p.raw[:p.given]); err != nil {
+		if p.fill != nil {
+			if isZero, err = p.fill(p.raw[:p.fromSource]); err != nil {
 				return err
 			}
 		}
@@ -196,10 +195,10 @@ func packPieces(ctx context.Context, todo <-chan *piece) error {
 	}
 }
 
-// pack makes p's frame of p's raw bytes.
+// pack packs p's raw bytes into its frame.
 func (p *piece) pack(enc *zstd.Encoder) {
-	p.room = enc.EncodeAll(p.raw, p.room[:0])
-	p.frame = p.room
+	p.frameBuf = enc.EncodeAll(p.raw, p.frameBuf[:0])
+	p.frame = p.frameBuf
 	p.chunk = images.Chunk{
 		Length:    int64(len(p.frame)),
 		Sum:       images.HashChunk(p.frame),

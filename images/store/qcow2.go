@@ -17,20 +17,20 @@ import (
 	"github.com/pxectl/pxectl/images"
 )
 
-// qcow2HeaderSize is as much of the header as we judge: up to the compression type and its
-// padding (QEMU docs/interop/qcow2.txt, "Header").
+// qcow2HeaderSize is the part of the header that checkQcow2 reads: up to the compression type and its padding
+// (QEMU docs/interop/qcow2.txt, "Header").
 const qcow2HeaderSize = 112
 
-// A qcow2Header is what the judgement left over.
+// A qcow2Header has the fields that checkQcow2 found good.
 type qcow2Header struct {
 	size     int64 // of the raw image
 	l1Offset int64
 	l1Bytes  int64
 }
 
-// checkQcow2 judges a header before the library sees the file. The library opens the backing file that
-// a header names, which would hand any file of this host to whoever may import images;
-// so nothing that points outside the file gets past here, and no size that is absurd.
+// checkQcow2 checks a header before the library sees the file. The library opens the backing file that a
+// header names, which would give any file of this host to whoever may import images. So checkQcow2 refuses
+// everything that points outside the file, and absurd sizes.
 func checkQcow2(h []byte) (qcow2Header, error) {
 	var none qcow2Header
 	if len(h) < 72 || string(h[:4]) != "QFI\xfb" {
@@ -106,7 +106,7 @@ func checkQcow2V3(h []byte) error {
 	return nil
 }
 
-// A qcow2Image reads the raw image out of a spooled qcow2 file.
+// A qcow2Image reads the raw image from a spooled qcow2 file.
 type qcow2Image struct {
 	img  *qcow2.Qcow2
 	size int64
@@ -133,7 +133,7 @@ func openQcow2(f *os.File) (_ *qcow2Image, err error) {
 	if header.l1Offset+header.l1Bytes > st.Size() {
 		return nil, fmt.Errorf("qcow2: its L1 table ends at %d, the file at %d; it is cut off", header.l1Offset+header.l1Bytes, st.Size())
 	}
-	// readerAtOnly hides the file's name, without which no relative path can be followed.
+	// readerAtOnly hides the file's name, without which the library cannot follow a relative path.
 	img, err := qcow2.Open(readerAtOnly{f}, func(io.ReaderAt, image.Type) (image.Image, error) {
 		return nil, errors.New("backing files are refused")
 	})
@@ -148,8 +148,7 @@ func openQcow2(f *os.File) (_ *qcow2Image, err error) {
 
 type readerAtOnly struct{ io.ReaderAt }
 
-// readChunk fills buf from off and says whether it is known to be zero, in which case buf
-// was not touched.
+// readChunk fills buf from off, or returns true when the bytes are zero and leaves buf alone.
 func (q *qcow2Image) readChunk(buf []byte, off int64) (zero bool, err error) {
 	defer recovered("qcow2", &err)
 	zero = true
@@ -189,9 +188,9 @@ func recovered(what string, err *error) {
 	}
 }
 
-// setUpQcow2Library gives it decompressors that are kept between clusters, read a whole
-// cluster at once (its own loop unpacks the cluster anew after every short read) and fail
-// on one that is cut; and keeps it from writing to the process's log.
+// setUpQcow2Library gives the library decompressors that are kept between clusters, read a whole cluster at
+// once (its own loop unpacks the cluster anew after every short read) and fail on a cut cluster. It also
+// keeps the library from writing to the process's log.
 func setUpQcow2Library() {
 	log.SetWarnFunc(nil)
 	deflaters := sync.Pool{New: func() any { return flate.NewReader(nil) }}

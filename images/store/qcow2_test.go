@@ -144,7 +144,7 @@ func TestQcow2HeaderRefuses(t *testing.T) {
 	refused(t, header()[:80], "cut off")
 }
 
-// Whatever a small qcow2 holds, reading it ends, in an error or in its bytes.
+// Reading any small qcow2 ends, in an error or in its bytes.
 func FuzzQcow2(f *testing.F) {
 	f.Add(header())
 	small := append(header(), make([]byte, 4<<9)...)

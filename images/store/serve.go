@@ -7,9 +7,8 @@ import (
 	"github.com/pxectl/pxectl/images"
 )
 
-// Handler serves the stored bytes, GET and HEAD /images/{id}/disk.zst, with Range. It serves
-// nothing else: no lists, no manifests, and no path that is not a listed image's. The
-// bytes are immutable, so any cache may keep them.
+// Handler serves the stored bytes: GET and HEAD /images/{id}/disk.zst, with Range. Every other path is 404:
+// it has no lists and no manifests. The bytes are immutable, so any cache may keep them.
 func (s *Store) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/{id}/"+dataFile, s.serveData)
@@ -33,7 +32,7 @@ func (s *Store) serveData(w http.ResponseWriter, r *http.Request) {
 	}
 	defer f.Close()
 	h := w.Header()
-	// Not application/zstd: some clients and proxies would unpack that.
+	// Not application/zstd: some clients and proxies would decompress it.
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("ETag", images.ETag(id))
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")

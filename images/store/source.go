@@ -13,11 +13,10 @@ import (
 	"github.com/therootcompany/xz"
 )
 
-// peekSize is how much of a stream is looked at to tell what it is; a tar header's magic
-// ends at 262.
+// peekSize is how much of a stream tells its kind; a tar header's magic ends at 262.
 const peekSize = 512
 
-// A compression is told by its first bytes, never by a file's name.
+// A compression is known by its first bytes, never by a file's name.
 type compression struct {
 	name  string
 	magic string
@@ -30,12 +29,11 @@ var compressions = []compression{
 	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
 	{"bzip2", "BZh", openBzip2},
 	{"lz4", "\x04\x22\x4d\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }},
-	{"lz4", "\x02\x21\x4c\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }}, // the legacy format: refused with a word on what to do
+	{"lz4", "\x02\x21\x4c\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }}, // the legacy format: refused, with advice
 }
 
-// skippable is how many bytes the frame at the beginning of head takes that says nothing of the image, or 0.
-// zstd and lz4 share the form of such frames (RFC 8878 section 3.1.2), so what follows tells which it is;
-// pzstd begins with one.
+// skippable returns the length of a skippable frame at the beginning of head, or 0. Such frames look the same
+// in zstd and lz4 (RFC 8878 section 3.1.2), so the next frame tells which it is. pzstd begins with one.
 func skippable(head []byte) int64 {
 	if len(head) < 8 || head[0]&0xf0 != 0x50 || string(head[1:4]) != "\x2a\x4d\x18" {
 		return 0
@@ -44,8 +42,8 @@ func skippable(head []byte) int64 {
 }
 
 func openZstd(r *bufio.Reader) (io.Reader, func(), error) {
-	// 2 GiB of window would be allowed by the format; 128 MiB is what `zstd --long` (27) asks for and
-	// what the zstd program itself accepts unless told otherwise.
+	// The format allows a window of 2 GiB. 128 MiB is that of `zstd --long` (27), and the most that the zstd
+	// program accepts by default.
 	z, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(128<<20))
 	if err != nil {
 		return nil, nil, err
@@ -62,8 +60,7 @@ func compressionOf(head []byte) *compression {
 	return nil
 }
 
-// decompress unpacks src if it is compressed and otherwise passes it on. done releases
-// what unpacking took.
+// decompress unpacks src if it is compressed, and otherwise passes it on. done releases the decompressor.
 func decompress(src io.Reader) (r *bufio.Reader, done func(), err error) {
 	defer recovered("source", &err)
 	in := bufio.NewReaderSize(src, 1<<20)
@@ -105,7 +102,7 @@ func decompress(src io.Reader) (r *bufio.Reader, done func(), err error) {
 	return out, done, nil
 }
 
-// unpacking names the decompressor in what goes wrong.
+// unpacking names the decompressor in an error.
 type unpacking struct {
 	r    io.Reader
 	name string
@@ -127,15 +124,15 @@ func cut(err error) error {
 	case errors.Is(err, xz.ErrMemlimit):
 		return errors.New("its dictionary is larger than the 64 MiB of xz -9; unpack it with `xz -d` and import the result")
 	}
-	// xz.ErrBuf is its word for more bytes wanted than there are.
+	// xz.ErrBuf says that it wants more bytes than there are.
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, xz.ErrBuf) {
 		return fmt.Errorf("cut off before its end, or damaged (%w); fetch the file again", io.ErrUnexpectedEOF)
 	}
 	return err
 }
 
-// formatOf tells what an unpacked stream begins like: "qcow2", "raw", or an error for what is
-// surely no disk image or one that we do not read.
+// formatOf returns the format of an unpacked stream: "qcow2" or "raw". It returns an error for a stream that
+// is certainly no disk image, or in a format that we do not read.
 func formatOf(head []byte) (string, error) {
 	at := func(off int, magic string) bool {
 		return len(head) >= off+len(magic) && string(head[off:off+len(magic)]) == magic

@@ -19,7 +19,7 @@ import (
 	"github.com/pxectl/pxectl/internal/atomicfile"
 )
 
-// ErrNotFound is wrapped when no image has the name or id asked for.
+// ErrNotFound is wrapped when no image has the given name or id.
 var ErrNotFound = errors.New("no such image")
 
 const (
@@ -42,27 +42,27 @@ type Info struct {
 	Contents   images.Contents `json:"contents"`
 	ImportedAt time.Time       `json:"imported_at"`
 
-	System *contents.Software `json:"system,omitempty"` // nil: not looked at
+	System *contents.Software `json:"system,omitempty"` // nil: unknown
 }
 
-// A Store is a directory of images. One process at a time may have it open. All methods can be
-// called by several goroutines at once.
+// A Store is a directory of images. One process at a time may have it open. Several goroutines can call its
+// methods at once.
 type Store struct {
 	dir  string
 	log  *slog.Logger
 	lock *os.File
 
 	mu     sync.RWMutex
-	images map[string]Info // by id; Current is worked out when asked for
+	images map[string]Info // by id; Current is computed when asked for
 }
 
-// Open opens the store in dir, making it when it is missing, and clears away what a crash has
-// left. An image that is damaged is logged and left where it is, unlisted.
+// Open opens the store in dir, creates it when it is missing, and removes leftovers of a crash. It logs a
+// damaged image and leaves it in place, unlisted.
 func Open(dir string, log *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
-	// A file of our own: whoever may read a directory may lock it.
+	// Lock a file of our own: whoever may read a directory may lock it.
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
@@ -107,7 +107,7 @@ func (s *Store) load() error {
 	return nil
 }
 
-// read reads what lies in the directory of id and checks it as far as that is cheap.
+// read reads the directory of id and makes the cheap checks.
 func (s *Store) read(id string) (Info, error) {
 	_, m, err := s.Manifest(id)
 	if err != nil {
@@ -163,11 +163,10 @@ func (s *Store) listLocked() []Info {
 	return list
 }
 
-// minPrefix is the shortest beginning of an id that is looked up.
+// minPrefix is the shortest prefix of an id that Get accepts.
 const minPrefix = 4
 
-// Get finds an image by its name, its id, or a beginning of its id that is no other's. A name
-// goes before an id.
+// Get finds an image by its name, its id, or a unique prefix of its id. A name goes before an id.
 func (s *Store) Get(ref string) (Info, error) {
 	list := s.List()
 	var byID []Info
@@ -188,7 +187,7 @@ func (s *Store) Get(ref string) (Info, error) {
 	return Info{}, fmt.Errorf("image %q: %w (have: %s)", ref, ErrNotFound, names(list))
 }
 
-// names lists the names there are, for an error.
+// names lists the names of all images, for an error.
 func names(list []Info) string {
 	const most = 12
 	var all []string
@@ -206,8 +205,8 @@ func names(list []Info) string {
 	return strings.Join(all, ", ")
 }
 
-// Delete deletes the image that Get finds. Downloads under way come to their end, as they hold the
-// file open. An older image of the same name gets the name back.
+// Delete deletes the image that Get finds. Running downloads finish, as they have the file open. An older
+// image of the same name gets the name back.
 func (s *Store) Delete(ref string) (Info, error) {
 	info, err := s.Get(ref)
 	if err != nil {
@@ -231,7 +230,7 @@ func (s *Store) Delete(ref string) (Info, error) {
 	return info, nil
 }
 
-// Manifest returns the manifest of an image as it is stored, whose sha256 is the id, and parsed.
+// Manifest returns the stored manifest of an image, whose sha256 is the id, and the parsed one.
 func (s *Store) Manifest(id string) ([]byte, *images.Manifest, error) {
 	if !isID(id) {
 		return nil, nil, fmt.Errorf("image id %.80q: want 64 hex digits", id)
@@ -258,10 +257,10 @@ func (s *Store) Manifest(id string) ([]byte, *images.Manifest, error) {
 	return data, m, nil
 }
 
-// DataPath is where the image's disk.zst lies.
+// DataPath is the path of the image's disk.zst.
 func (s *Store) DataPath(id string) string { return filepath.Join(s.dir, id, dataFile) }
 
-// isID says whether s can be an id, and so whether it is safe in a path.
+// isID says whether s has the form of an id, and so is safe in a path.
 func isID(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }

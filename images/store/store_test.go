@@ -87,7 +87,7 @@ func readBack(t testing.TB, s *Store, id string) []byte {
 	return raw
 }
 
-// visible lists what lies in the store's directory.
+// visible lists the store's directory.
 func visible(t testing.TB, s *Store) []string {
 	t.Helper()
 	entries, err := os.ReadDir(s.dir)
@@ -120,7 +120,7 @@ func TestImportRaw(t *testing.T) {
 			if info.RawSize != int64(len(want)) {
 				t.Errorf("RawSize = %d, want %d", info.RawSize, len(want))
 			}
-			// The whole catalogue is found again from the disk.
+			// A new Store finds the whole catalogue on the disk.
 			s.Close()
 			if diff := cmp.Diff(s.List(), open(t, s.dir).List()); diff != "" {
 				t.Errorf("opened again (-before +after):\n%s", diff)
@@ -129,7 +129,7 @@ func TestImportRaw(t *testing.T) {
 	}
 }
 
-// Somebody else's reader of the seekable format finds every byte through our table.
+// Another reader of the seekable format finds every byte through our table.
 func TestSeekTableIsSeekable(t *testing.T) {
 	s := open(t, t.TempDir())
 	src := disk(3*images.ChunkSize+512, 1)
@@ -249,7 +249,7 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errors.New("connection reset") }
 
-// cutting ends as the body of a broken HTTP answer does.
+// cutting ends like the body of a cut HTTP answer.
 type cutting struct{}
 
 func (cutting) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
@@ -279,7 +279,7 @@ func TestImportChecksTheSource(t *testing.T) {
 	}
 }
 
-// endless gives random bytes for ever and cancels after some of them.
+// endless returns random bytes for ever, and cancels after some of them.
 type endless struct {
 	rng    *rand.ChaCha8
 	left   int

@@ -17,17 +17,17 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// A Verdict is what Verify found out.
+// A Verdict is the result of Verify.
 type Verdict struct {
 	Image   Info     `json:"image"`
-	Damage  []Damage `json:"damage"`  // the first of it; empty: every byte is as it was imported
-	Damaged int      `json:"damaged"` // chunks, also those that Damage has no room for
+	Damage  []Damage `json:"damage"`  // the first ones; empty: every byte is as it was imported
+	Damaged int      `json:"damaged"` // all damaged chunks, also those that Damage has no room for
 }
 
-// Damage is one chunk that is not what the manifest says.
+// Damage is one chunk that differs from the manifest.
 type Damage struct {
-	Chunk     int    `json:"chunk"`      // -1: what is wrong is not in a chunk
-	RawOffset int64  `json:"raw_offset"` // where on the disk its bytes would be written
+	Chunk     int    `json:"chunk"`      // -1: the damage is outside of the chunks
+	RawOffset int64  `json:"raw_offset"` // the place of its bytes on a disk
 	RawLength int64  `json:"raw_length"`
 	Reason    string `json:"reason"`
 }
@@ -42,7 +42,7 @@ func (v *Verdict) add(d Damage) {
 }
 
 // Verify reads the image that Get finds from its medium: each frame's sum, each chunk's raw hash and the seek
-// table. An error means that it could not be read to the end, not that it is damaged.
+// table. An error means that the image could not be read to the end, not that it is damaged.
 func (s *Store) Verify(ctx context.Context, ref string, progress func(Progress)) (Verdict, error) {
 	defer debug.FreeOSMemory() // as after an import
 	info, err := s.Get(ref)
@@ -70,8 +70,7 @@ func (s *Store) verify(ctx context.Context, v *Verdict, report func(Progress, bo
 		return nil
 	}
 	defer f.Close()
-	// What the page cache holds proves nothing about the medium. Pages that cannot be dropped are no reason
-	// not to look.
+	// The page cache proves nothing about the medium, so drop it. If that fails, verify all the same.
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 
 	if err := verifyChunks(ctx, f, m, v, report); err != nil {
@@ -85,25 +84,25 @@ func (s *Store) verify(ctx context.Context, v *Verdict, report func(Progress, bo
 	return nil
 }
 
-// A reading is one chunk on its way through verifyChunks.
+// A reading is one chunk in progress in verifyChunks.
 type reading struct {
-	chunk images.Chunk
-	frame []byte
-	room  []byte // for raw
-	raw   []byte
-	err   error
-	done  chan struct{} // holds one value when the chunk is judged
+	chunk  images.Chunk
+	frame  []byte
+	rawBuf []byte // for raw
+	raw    []byte
+	err    error
+	done   chan struct{} // receives one value when the chunk is checked
 }
 
-// verifyChunks reads and judges all chunks on all cores.
+// verifyChunks reads and checks all chunks on all cores.
 func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Verdict, report func(Progress, bool)) error {
 	workers := min(runtime.GOMAXPROCS(0), maxPackers)
 	g, ctx := errgroup.WithContext(ctx)
-	// As in pack: there is room for every reading in every channel.
+	// As in pack, every channel has room for every reading.
 	readings := workers + 1
 	free, todo, order := make(chan *reading, readings), make(chan *reading, readings), make(chan *reading, readings)
 	for range readings {
-		free <- &reading{done: make(chan struct{}, 1), room: make([]byte, images.ChunkSize)}
+		free <- &reading{done: make(chan struct{}, 1), rawBuf: make([]byte, images.ChunkSize)}
 	}
 	var decoders []*images.Decoder
 	for range workers {
@@ -133,7 +132,7 @@ func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Ver
 		g.Go(func() (err error) {
 			defer bug.Return(nil, "verify an image", &err)
 			for r := range todo {
-				r.judge(f, dec)
+				r.check(f, dec)
 				r.done <- struct{}{}
 			}
 			return nil
@@ -143,7 +142,7 @@ func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Ver
 	g.Go(func() (err error) {
 		defer bug.Return(nil, "verify an image", &err)
 		for r := range order {
-			<-r.done // workers take all there is in todo, whatever becomes of ctx
+			<-r.done // workers empty todo, even when ctx has ended
 			if r.err != nil {
 				v.add(Damage{r.chunk.Index, r.chunk.RawOffset, r.chunk.RawLength, r.err.Error()})
 			}
@@ -157,8 +156,8 @@ func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Ver
 	return g.Wait()
 }
 
-// judge reads one chunk and holds it against its manifest.
-func (r *reading) judge(f io.ReaderAt, dec *images.Decoder) {
+// check reads one chunk and compares it with its manifest.
+func (r *reading) check(f io.ReaderAt, dec *images.Decoder) {
 	defer bug.Return(nil, "read a chunk", &r.err)
 	c := r.chunk
 	if int64(cap(r.frame)) < c.Length {
@@ -172,7 +171,7 @@ func (r *reading) judge(f io.ReaderAt, dec *images.Decoder) {
 		r.err = fmt.Errorf("chunk %d: read %s at %d: %w", c.Index, dataFile, c.Offset, err)
 		return
 	}
-	if r.raw, r.err = dec.DecodeChunk(r.room, r.frame, c); r.err == nil {
+	if r.raw, r.err = dec.DecodeChunk(r.rawBuf, r.frame, c); r.err == nil {
 		r.err = c.Verify(r.raw)
 	}
 }

@@ -96,7 +96,7 @@ func TestVerify(t *testing.T) {
 		}
 	})
 
-	// The same disk imported again, under whatever name, makes it whole and still costs one copy.
+	// Another import of the same disk, under any name, repairs the data, and the store still has one copy.
 	other := add(t, s, "y", src)
 	for _, ref := range []string{"x", "y"} {
 		if v := verified(t, s, ref); v.Damaged != 0 {
@@ -133,7 +133,7 @@ func sameData(t *testing.T, s *Store, a, b Info) bool {
 	return os.SameFile(x, y)
 }
 
-// The same disk imported several times at once is one image, and one copy under two names.
+// Several imports of the same disk at once give one image for each name, and one copy of the data.
 func TestImportTwiceAtOnce(t *testing.T) {
 	s := open(t, t.TempDir())
 	src := disk(3*images.ChunkSize, 1)

@@ -3,8 +3,8 @@ package store
 import "encoding/binary"
 
 // footerSize is that of a VHD's footer (Virtual Hard Disk Image Format Specification, "Hard Disk Footer
-// Format"). A VHD of fixed size is a raw image with one behind it, which is no part of the disk. One that
-// grows has a copy in front, and is refused by that.
+// Format"). A VHD of fixed size is a raw image with a footer behind it, which is no part of the disk. A
+// growing VHD has a copy in front, by which it is refused.
 const footerSize = 512
 
 // isFooter says whether b is the footer of a VHD of fixed size (disk type 2) that holds a disk of size bytes.

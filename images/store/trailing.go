@@ -14,14 +14,14 @@ import (
 	"github.com/therootcompany/xz"
 )
 
-// signature ends what OpenWrt puts behind its images: its fwtool appends a signature and a description, which
-// end in a trailer of 16 bytes that begins so.
-const signature = "FWx0"
+// openwrtTrailer begins the trailer of 16 bytes behind OpenWrt's images: its fwtool appends a signature and a
+// description.
+const openwrtTrailer = "FWx0"
 
-// behind reads what follows a compressed stream; taken is what was taken of it already. Zeros are padding, as
-// tapes and object stores have it, and a signature is none of the image. Other bytes are no damage, but
-// nobody can say what they are.
-func behind(name string, taken []byte, rest io.Reader) error {
+// checkTrailing reads the bytes behind a compressed stream; taken are those that the decompressor has read
+// already. Zeros are padding, as tapes and object stores add it, and OpenWrt's signature is not a part of the
+// image. Other bytes are an error: nobody can say what they are.
+func checkTrailing(name string, taken []byte, rest io.Reader) error {
 	var count int64
 	clean := true
 	var last []byte
@@ -40,16 +40,16 @@ func behind(name string, taken []byte, rest io.Reader) error {
 			return err
 		}
 	}
-	if clean || bytes.HasPrefix(last, []byte(signature)) {
+	if clean || bytes.HasPrefix(last, []byte(openwrtTrailer)) {
 		return io.EOF
 	}
 	return fmt.Errorf("%s stream: it is whole, but %d bytes that are not part of it stand behind its end; cut them off if they do not belong to the image (`head -c -%d`)", name, count, count)
 }
 
-// A gzipReader reads streams that follow each other, and judges what stands behind the last one.
+// A gzipReader reads streams that follow each other, and checks the bytes behind the last one.
 type gzipReader struct {
 	z  *gzip.Reader
-	in *bufio.Reader // left behind each stream: it is a ByteReader
+	in *bufio.Reader // a ByteReader, so the decompressor reads nothing behind a stream
 }
 
 func openGzip(in *bufio.Reader) (io.Reader, func(), error) {
@@ -67,7 +67,7 @@ func (g *gzipReader) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if next, _ := g.in.Peek(2); string(next) != "\x1f\x8b" {
-		return n, behind("gzip", nil, g.in)
+		return n, checkTrailing("gzip", nil, g.in)
 	}
 	if err := g.z.Reset(g.in); err != nil {
 		return n, err
@@ -76,7 +76,7 @@ func (g *gzipReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// A bzip2Reader knows which bytes its decompressor took for the head of another stream.
+// A bzip2Reader keeps the bytes that its decompressor took for the head of another stream.
 type bzip2Reader struct {
 	z    io.Reader
 	in   *bufio.Reader
@@ -92,7 +92,7 @@ func openBzip2(in *bufio.Reader) (io.Reader, func(), error) {
 	return b, func() {}, nil
 }
 
-// ReadByte is what the decompressor reads by.
+// ReadByte serves the decompressor.
 func (b *bzip2Reader) ReadByte() (byte, error) {
 	c, err := b.in.ReadByte()
 	if err == nil {
@@ -104,12 +104,12 @@ func (b *bzip2Reader) ReadByte() (byte, error) {
 func (b *bzip2Reader) Read(p []byte) (int, error) {
 	n, err := b.z.Read(p)
 	if err == bzip2.StructuralError("bad magic value in continuation file") {
-		return n, behind("bzip2", b.last[:], b.in)
+		return n, checkTrailing("bzip2", b.last[:], b.in)
 	}
 	return n, err
 }
 
-// An xzReader remembers what its decompressor read last, since that reads ahead.
+// An xzReader keeps the last bytes that its decompressor read, since that reads ahead.
 type xzReader struct {
 	z      *xz.Reader
 	in     *bufio.Reader
@@ -120,7 +120,7 @@ const recentSize = 64 << 10
 
 func openXZ(in *bufio.Reader) (_ io.Reader, _ func(), err error) {
 	x := &xzReader{in: in}
-	// xz -9 asks for 64 MiB of dictionary, which is also the most that this reader gives.
+	// xz -9 asks for 64 MiB of dictionary, which is the most that this reader allows.
 	x.z, err = xz.NewReader(readerFunc(x.read), xz.DefaultDictMax)
 	return x, func() {}, err
 }
@@ -142,13 +142,13 @@ func (x *xzReader) Read(p []byte) (int, error) {
 	n, err := x.z.Read(p)
 	if errors.Is(err, xz.ErrFormat) {
 		if end := xzEnd(x.recent); end > 0 {
-			return n, behind("xz", x.recent[end:], x.in)
+			return n, checkTrailing("xz", x.recent[end:], x.in)
 		}
 	}
 	return n, err
 }
 
-// xzEnd finds the end of the last stream: its footer has a checksum (The .xz File Format, section 2.1.2).
+// xzEnd finds the end of the last stream by its footer's checksum (The .xz File Format, section 2.1.2).
 func xzEnd(b []byte) int {
 	for {
 		i := bytes.LastIndex(b, []byte("YZ"))

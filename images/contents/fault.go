@@ -8,8 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// Judge says why no machine could start from an image, or why a deployment of it would fail, or "".
-func Judge(r io.ReaderAt, t Table, s Software) string {
+// FindFault says why no machine could start from an image, or why a deployment of it would fail. It returns
+// "" when it finds nothing.
+func FindFault(r io.ReaderAt, t Table, s Software) string {
 	switch {
 	case t.Kind == "":
 		return "it has no partition table, so nothing can start from it; it looks like " + LooksLike(r)
@@ -23,8 +24,8 @@ func Judge(r io.ReaderAt, t Table, s Software) string {
 	return ""
 }
 
-// looks are what is mistaken for a disk image, told by bytes at fixed places.
-var looks = []struct {
+// lookalikes are files that people mistake for a disk image, with bytes at fixed places.
+var lookalikes = []struct {
 	offset int64
 	magic  string
 	what   string
@@ -53,9 +54,9 @@ var looks = []struct {
 	{0, "\xd0\x0d\xfe\xed", "a device tree"},
 }
 
-// LooksLike says what something is that is no disk image.
+// LooksLike names the kind of a file that is not a disk image.
 func LooksLike(r io.ReaderAt) string {
-	for _, l := range looks {
+	for _, l := range lookalikes {
 		b := make([]byte, len(l.magic))
 		if n, _ := r.ReadAt(b, l.offset); n == len(b) && string(b) == l.magic {
 			return l.what
@@ -66,20 +67,20 @@ func LooksLike(r io.ReaderAt) string {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "nothing that can be read"
 	}
-	// An image's last sector is filled up with zeros.
+	// The store fills up an image's last sector with zeros.
 	switch text := bytes.TrimRight(head[:n], "\x00"); {
 	case len(text) == 0:
 		return "an empty disk"
 	case utf8.Valid(text) && bytes.IndexFunc(text, func(c rune) bool { return c < ' ' && c != '\n' && c != '\t' && c != '\r' }) < 0:
 		return "a text file"
-	case spread(text) > 250:
+	case distinct(text) > 250:
 		return "compressed, encrypted or random bytes"
 	}
 	return fmt.Sprintf("nothing that is known (it begins with % x)", head[:min(n, 8)])
 }
 
-// spread counts the values that bytes take.
-func spread(b []byte) (n int) {
+// distinct counts the different values of bytes.
+func distinct(b []byte) (n int) {
 	var seen [256]bool
 	for _, c := range b {
 		if !seen[c] {
