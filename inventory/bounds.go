@@ -8,11 +8,12 @@ import (
 	"unicode"
 )
 
-// What an agent says is bounded before it is kept: anybody may send it. The counts are those of the largest
-// servers of docs/security.md and some room. A string that is too long is cut, a list that is too long loses
-// its end, and Report.Problems says so: a machine with an odd serial number must be deployable, too.
+// Anybody may send as an agent, so the appliance bounds an agent's words before it keeps them. The counts are
+// those of the largest servers of docs/security.md and some room. A string that is too long is cut, a list
+// that is too long loses its end, and Report.Problems says so: a machine with an odd serial number must be
+// deployable, too.
 const (
-	// StrangerReport and KnownReport are how large the JSON of a report may be, before and after approval.
+	// StrangerReport and KnownReport bound the JSON of a report before and after approval.
 	StrangerReport = 64 << 10
 	KnownReport    = 256 << 10
 
@@ -28,8 +29,7 @@ const (
 	maxListed   = 64 // warnings, boot entries, ranges, methods of a result
 )
 
-// Text makes of what anybody may have sent a line of n bytes at most: no control characters, no half
-// characters.
+// Text turns anybody's text into a line of n bytes at most, without control characters and half characters.
 func Text(s string, n int) string {
 	const more = "…"
 	s = strings.Map(func(r rune) rune {
@@ -52,9 +52,9 @@ func words(n int, all ...*string) {
 
 var systemUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// Bounded is the report as it may be kept: each string and each list within its bound, addresses and UUID
-// parsed, and the JSON of it at most limit bytes long (32 KiB or more). What is left out is in Problems. The
-// agent bounds what it sends, and the appliance what it gets.
+// Bounded returns the report within its bounds: each string and each list, addresses and UUID parsed, and the
+// JSON at most limit bytes long (32 KiB or more). Problems says what was left out. The agent bounds what it
+// sends, and the appliance what it gets.
 func (r Report) Bounded(limit int) Report {
 	var cut []string
 	r.Disks = first(r.Disks, maxDisks, "disks", &cut)
@@ -146,12 +146,12 @@ func (r Report) fit(limit int) Report {
 func (r Report) size() int {
 	raw, err := json.Marshal(r)
 	if err != nil {
-		panic(err) // strings and numbers alone
+		panic(err) // cannot happen: it has only strings and numbers
 	}
 	return len(raw)
 }
 
-// Size is what the report takes in the store.
+// Size is the size of the report in the store.
 func (r *Report) Size() int {
 	if r == nil {
 		return 0
@@ -159,7 +159,7 @@ func (r *Report) Size() int {
 	return r.size()
 }
 
-// Brief is who the machine says it is and how large it is, and why no more is kept. It is about 1 KiB long.
+// Brief is the machine's identity and size, and the reason why the rest is not kept. It takes about 1 KiB.
 func (r Report) Brief(why string) Report {
 	const word = MaxWord / 2
 	b := Report{
@@ -171,7 +171,7 @@ func (r Report) Brief(why string) Report {
 	return b
 }
 
-// Hardware is a report in a line of a list.
+// Hardware is the summary of a report, for a list.
 type Hardware struct {
 	Threads   int    `json:"threads"`
 	Memory    uint64 `json:"memory_bytes"`
@@ -179,7 +179,7 @@ type Hardware struct {
 	DiskBytes uint64 `json:"disk_bytes"`
 }
 
-// Hardware sums the report up; nil of none.
+// Hardware sums the report up; nil for a nil report.
 func (r *Report) Hardware() *Hardware {
 	if r == nil {
 		return nil
@@ -191,7 +191,7 @@ func (r *Report) Hardware() *Hardware {
 	return h
 }
 
-// Bounded is the result as it may be kept, but for its report.
+// Bounded returns the result within its bounds, except for its report.
 func (r Result) Bounded() Result {
 	words(MaxLine, &r.Error, &r.Hint)
 	if f := r.Finished; f != nil {
@@ -223,7 +223,7 @@ func (r Result) Bounded() Result {
 	return r
 }
 
-// first is the beginning of a list, copied, with a note of what is cut.
+// first copies the beginning of a list and notes the cut.
 func first[T any](all []T, n int, what string, cut *[]string) []T {
 	if len(all) > n {
 		*cut = append(*cut, fmt.Sprintf("%d %s are reported, and the first %d kept", len(all), what, n))
@@ -232,7 +232,7 @@ func first[T any](all []T, n int, what string, cut *[]string) []T {
 	return append([]T(nil), all...)
 }
 
-// lines is the beginning of a list of texts, each within its bound.
+// lines copies the beginning of a list of texts, each within its bound.
 func lines(all []string, n, each int) []string {
 	if all == nil {
 		return nil

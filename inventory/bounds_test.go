@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// large is what the largest servers of a rack report: two sockets with all their slots filled, a shelf of
-// disks, cards with many functions. The texts are as long as those that such machines have.
+// large is a report of the largest servers of a rack: two sockets with all their slots filled, a shelf of
+// disks, cards with many functions. The texts are as long as those of such machines.
 func large(disks, dimms, pci int) Report {
 	r := Report{
 		AgentVersion: "1.4.2-17-g2f1c9aa", Kernel: "6.12.57+deb13-amd64", Arch: "amd64", Firmware: "uefi", BootMAC: "b0:7b:25:00:00:01",
@@ -47,13 +47,13 @@ func large(disks, dimms, pci int) Report {
 	return r
 }
 
-// Real machines fit, the largest ones with a note of what is left out: never a disk or a network card.
+// Real machines fit. The largest ones lose something, with a note, but never a disk or a network card.
 func TestLargeServersFit(t *testing.T) {
 	for _, c := range []struct {
 		name              string
 		disks, dimms, pci int
 		limit             int
-		leftOut           string // of Problems; "" when nothing is
+		leftOut           string // in Problems; "" for nothing
 	}{
 		{"2 sockets, 24 disks", 24, 32, 180, StrangerReport, ""},
 		{"2 sockets, 64 DIMMs, 40 disks, 300 PCI functions", 40, 64, 300, StrangerReport, "module aliases of PCI functions that have a driver"},
@@ -85,7 +85,7 @@ func TestBoundedReport(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		in   Report
-		want func(Report) string // what is wrong
+		want func(Report) string // the mistake
 	}{
 		{"300,000 problems", Report{Problems: make([]string, 300_000)}, func(r Report) string {
 			return differ(len(r.Problems), maxProblems, r.Problems[0], "300000 problems are reported, and the first 32 kept")
@@ -130,7 +130,7 @@ func differ[A, B comparable](got, want A, alsoGot, alsoWant B) (wrong string) {
 	return wrong
 }
 
-// A report that was bounded is not written into: others hold it.
+// Bounded does not write into a report, since others hold it.
 func TestBoundedCopies(t *testing.T) {
 	in, same := large(168, 192, 1000), large(168, 192, 1000)
 	in.Disks[0].Serial, same.Disks[0].Serial = "a\nb", "a\nb"
@@ -166,7 +166,7 @@ func limits(v reflect.Value, path string) (wrong string) {
 	return wrong
 }
 
-// limits looks at fields by reflection, so that one that is added later and not bounded fails here.
+// It visits fields by reflection, so that a later field without a bound fails here.
 func TestEveryFieldIsBounded(t *testing.T) {
 	var r Report
 	fill(reflect.ValueOf(&r).Elem())
@@ -175,7 +175,7 @@ func TestEveryFieldIsBounded(t *testing.T) {
 	}
 	var res Result
 	fill(reflect.ValueOf(&res).Elem())
-	res.Report, res.Log, res.BootID = nil, "", "" // bounded by itself; cut when it is noted; compared and not kept
+	res.Report, res.Log, res.BootID = nil, "", "" // bounded by itself; cut when noted; compared and not kept
 	if wrong := limits(reflect.ValueOf(res.Bounded()), "Result"); wrong != "" {
 		t.Error(wrong)
 	}
@@ -217,7 +217,7 @@ func FuzzBoundedReport(f *testing.F) {
 		if json.Unmarshal(raw, &r) != nil {
 			return
 		}
-		for range times % 2000 { // lists that are long, and not only those of the fuzzer
+		for range times % 2000 { // lists longer than the fuzzer's
 			r.Disks = append(r.Disks, r.Disks[:min(len(r.Disks), 1)]...)
 			r.PCI = append(r.PCI, r.PCI[:min(len(r.PCI), 1)]...)
 			r.NICs = append(r.NICs, r.NICs[:min(len(r.NICs), 1)]...)

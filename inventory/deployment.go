@@ -22,41 +22,41 @@ const (
 // EraseDisks is the last step of a release; proof: the agent's results, one for each disk.
 const EraseDisks Step = "erase-disks"
 
-// Steps is the order of the steps of a deployment, EraseSteps that of a release.
+// Steps are the steps of a deployment in order, EraseSteps those of a release.
 var (
 	Steps      = []Step{Validate, BootAgent, PrepareDisk, WriteImage, FinishDisk, BootOS, VerifyOS}
 	EraseSteps = []Step{Validate, BootAgent, EraseDisks}
 )
 
-// A DeployRequest is what the operator asked for.
+// A DeployRequest has the operator's options.
 type DeployRequest struct {
 	Image    string   `json:"image"` // name or id
 	Hostname string   `json:"hostname,omitempty"`
 	UserData []byte   `json:"user_data,omitempty"` // any bytes, in JSON as base64; sealed at rest
 	SSHKeys  []string `json:"ssh_keys,omitempty"`
 	Network  string   `json:"network,omitempty"` // cloud-init network-config, verbatim
-	// AsIs says that user-data, network and keys are for a program that reads them otherwise than cloud-init:
-	// what that would ignore is no mistake then.
+	// AsIs says that another program than cloud-init reads user-data, network and keys, so that nobody checks
+	// them by cloud-init's rules.
 	AsIs bool      `json:"as_is,omitempty"`
 	Disk *DiskHint `json:"disk,omitempty"`
-	// Redeploy says that the system on a deployed machine may be overwritten.
+	// Redeploy allows overwriting the system of a deployed machine.
 	Redeploy bool `json:"redeploy,omitempty"`
-	// Overwrite says the same of data on the disk that no deployment put there.
+	// Overwrite allows overwriting data on the disk that no deployment put there.
 	Overwrite bool   `json:"overwrite,omitempty"`
 	Mode      string `json:"mode,omitempty"`   // ModeAuto, ModeFull or ModeDelta
 	Verify    string `json:"verify,omitempty"` // VerifyReadBack or VerifyHash
 }
 
-// Touched says whether the deployment has got as far as changing the machine's disk.
+// Touched says whether the deployment has begun to change the machine's disk.
 func (d Deployment) Touched() bool { return d.Step != Validate && d.Step != BootAgent }
 
-// MaxBoots is how often one deployment boots a machine into the agent before it gives up.
+// MaxBoots bounds how often one deployment boots a machine into the agent.
 const MaxBoots = 3
 
 // Outcome of a deployment.
 type Outcome string
 
-// How a deployment can end, or that it has not.
+// The outcomes of a deployment, and Running.
 const (
 	Running   Outcome = "running"
 	Succeeded Outcome = "succeeded"
@@ -69,15 +69,15 @@ type Deployment struct {
 	ID      DeploymentID `json:"id"`
 	Machine MachineID    `json:"machine"`
 	Actor   string       `json:"actor"`
-	// From is the machine's state before, and Previous its deployment then: what a cancel goes back to while
-	// nothing has been touched.
+	// From is the machine's state before, and Previous its deployment then. A cancel returns to them while
+	// the disk is untouched.
 	From      State        `json:"from"`
 	Previous  DeploymentID `json:"previous,omitempty"`
-	RetryOf   DeploymentID `json:"retry_of,omitempty"` // the failed one that it repeats
+	RetryOf   DeploymentID `json:"retry_of,omitempty"` // the failed deployment that it repeats
 	ImageID   string       `json:"image_id"`
 	ImageName string       `json:"image_name"`
 	Hostname  string       `json:"hostname"`
-	// Secret holds what only the machine may see (user-data, keys, network), sealed. A failed deployment
+	// Secret holds user-data, keys and network, sealed, which only the machine may see. A failed deployment
 	// keeps it for a while, for a retry.
 	Secret    Sealed    `json:"secret,omitempty"`
 	DiskHint  *DiskHint `json:"disk_hint,omitempty"`
@@ -91,9 +91,9 @@ type Deployment struct {
 
 	Erase   *EraseRequest  `json:"erase,omitempty"`
 	Targets []DiskIdentity `json:"targets,omitempty"` // of an erase
-	Erased  []Erasure      `json:"erased,omitempty"`  // those of Targets that are done
+	Erased  []Erasure      `json:"erased,omitempty"`  // those of Targets that are erased
 
-	Step    Step          `json:"step"` // the one that is being done
+	Step    Step          `json:"step"` // the current one
 	Disk    *DiskIdentity `json:"disk,omitempty"`
 	History []StepRecord  `json:"history"`
 	// PhonedHomeAt is when the deployed system showed the deployment's nonce.
@@ -102,25 +102,25 @@ type Deployment struct {
 	Finished     *Finished `json:"finished,omitempty"`
 }
 
-// A StepRecord is one step of one deployment: begun, and ended with its proof.
+// A StepRecord is one step of one deployment, from its beginning to its proof.
 type StepRecord struct {
 	Step     Step      `json:"step"`
 	Attempt  int       `json:"attempt"`
 	BeganAt  time.Time `json:"began_at"`
 	Deadline time.Time `json:"deadline"`          // counted from BeganAt, so a restart does not move it
-	ActedAt  time.Time `json:"acted_at,omitzero"` // our own part is done; what remains is to wait for the proof
+	ActedAt  time.Time `json:"acted_at,omitzero"` // our own part is done; the proof is still to come
 	EndedAt  time.Time `json:"ended_at,omitzero"`
 	Proof    string    `json:"proof,omitempty"`
 	Error    string    `json:"error,omitempty"`
 }
 
-// Runs says whether a deployment or a release is under way. last is the machine's current or last one, or
+// Runs says whether a deployment or a release of the machine is running. last is its current or last one, or
 // nil.
 func (m Machine) Runs(last *Deployment) bool {
 	return (m.State == Deploying || m.State == Cleaning) && last != nil && last.Outcome == Running
 }
 
-// Record is the record of the current step, or nil when it has not begun.
+// Record is the record of the current step, or nil before its beginning.
 func (d *Deployment) Record() *StepRecord {
 	if len(d.History) == 0 {
 		return nil

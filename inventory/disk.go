@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// A DiskIdentity tells one disk of a machine from the others across boots, when its kernel name may
-// have changed. Fields that the disk does not have are empty.
+// A DiskIdentity identifies a disk of a machine across boots, when its kernel name may have changed. Fields
+// that the disk does not have are empty.
 type DiskIdentity struct {
-	Name   string `json:"name"` // when the order was made; for people
+	Name   string `json:"name"` // at the time of the order; for people
 	Serial string `json:"serial,omitempty"`
 	WWN    string `json:"wwn,omitempty"`
 	ByPath string `json:"by_path,omitempty"`
 	Bytes  uint64 `json:"bytes"`
 }
 
-// Identity is what to remember of a chosen disk.
+// Identity returns the identity of a chosen disk.
 func (d Disk) Identity() DiskIdentity {
 	return DiskIdentity{Name: d.Name, Serial: d.Serial, WWN: d.WWN, ByPath: d.ByPath, Bytes: d.Bytes}
 }
 
-// Is says whether d is the disk that was chosen. Serial or WWN decide; a disk that has neither is
-// known by where it is plugged. The size must be the same in any case.
+// Is says whether d is the chosen disk. Serial or WWN decide; without either, the place where it is plugged
+// does. The size must be the same in any case.
 func (id DiskIdentity) Is(d Disk) bool {
 	switch {
 	case id.Bytes != d.Bytes:
@@ -37,8 +37,8 @@ func (id DiskIdentity) Is(d Disk) bool {
 	}
 }
 
-// Find lists the disks that may be the chosen one. Of several that say the same of themselves, as cheap ones
-// do, it is the one that is plugged in where the chosen one was.
+// Find lists the disks that may be the chosen one. Cheap disks may all claim the same identity; then it is
+// the one in the place of the chosen one.
 func (id DiskIdentity) Find(disks []Disk) []Disk {
 	found := slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return !id.Is(d) })
 	if len(found) < 2 || id.ByPath == "" {
@@ -50,7 +50,7 @@ func (id DiskIdentity) Find(disks []Disk) []Disk {
 	return found
 }
 
-// Said is how an operator names the disk with --disk.
+// Said is the identity in the form of --disk.
 func (id DiskIdentity) Said() string {
 	switch {
 	case id.Serial != "":
@@ -64,11 +64,11 @@ func (id DiskIdentity) Said() string {
 	}
 }
 
-// virtualMedia are drives that a BMC pretends (iDRAC, iLO, AMI, ATEN, OpenBMC's gadgets), by vendor and
-// model. A "Virtual Disk" is none: hypervisors and RAID controllers call their disks so.
+// virtualMedia are drives that a BMC emulates (iDRAC, iLO, AMI, ATEN, OpenBMC's gadgets), by vendor and
+// model. A "Virtual Disk" is not one: hypervisors and RAID controllers call their disks so.
 var virtualMedia = regexp.MustCompile(`(?i)\b(virtual (cd|dvd|floppy|media|hdisk|usb)|lun \d+ media|file-(stor|cd) gadget)|^(idrac|ilo|hp ilo|aten virtual)\b`)
 
-// Unfit says why nothing is ever written to a disk, or "" when it may be.
+// Unfit says why pxectl never writes to a disk. It returns "" when it may.
 func (d Disk) Unfit() string {
 	switch {
 	case d.Bytes == 0:
@@ -85,8 +85,7 @@ func (d Disk) Unfit() string {
 	return ""
 }
 
-// special are block devices that hold a system only where somebody planned it, by the kernel's names for
-// them.
+// special are block devices, by their kernel names, that hold a system only if an operator planned it.
 var special = []struct {
 	name *regexp.Regexp
 	what string
@@ -100,8 +99,8 @@ var special = []struct {
 	{regexp.MustCompile(`^(ublkb|nullb)\d`), "a device of a program"},
 }
 
-// Special says what kind of device it is that is written to only when it is named, or "" for an ordinary
-// disk.
+// Special names the kind of a device that pxectl writes to only when it is named. It returns "" for an
+// ordinary disk.
 func (d Disk) Special() string {
 	for _, s := range special {
 		if s.name.MatchString(d.Name) {
@@ -111,8 +110,8 @@ func (d Disk) Special() string {
 	return ""
 }
 
-// Candidates are the disks that may be written to without being named. Several paths to one disk are none of
-// them the disk alone.
+// Candidates are the disks that pxectl may write to without their being named. When several paths lead to one
+// disk, none of them is a candidate.
 func Candidates(disks []Disk) []Disk {
 	return slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return d.unfitAmong(disks) != "" || d.Special() != "" })
 }
@@ -129,9 +128,9 @@ func (d Disk) unfitAmong(disks []Disk) string {
 	return ""
 }
 
-// sameDisk says whether two entries are paths to one disk. Only a fabric has such: a SATA disk and an NVMe
-// disk on PCI Express have a cable each, and what two of them share is the maker's carelessness. So is a WWN
-// that disks of different serials share.
+// sameDisk says whether two entries are paths to one disk. Only a fabric has several paths: a SATA disk and
+// an NVMe disk on PCI Express have one cable each, and an identity that two of them share is a maker's
+// mistake. So is a WWN that disks with different serials share.
 func sameDisk(a, b Disk) bool {
 	switch {
 	case !a.onFabric() || !b.onFabric():
@@ -146,7 +145,7 @@ func sameDisk(a, b Disk) bool {
 		a.Transport != "nvme" && b.Transport != "nvme" && lun(a) == lun(b)
 }
 
-// onFabric says that several paths may lead to the disk.
+// onFabric says whether several paths may lead to the disk.
 func (d Disk) onFabric() bool {
 	switch d.Transport {
 	case "sas", "scsi", "fc":
@@ -157,9 +156,9 @@ func (d Disk) onFabric() bool {
 	return false
 }
 
-// WorldwideName is a worldwide name, or "" for what makers put where they assigned none: zeros, one digit all
-// over, or zeros but for a digit or two. A real one has the 24 bits of its maker (SPC-4 section 7.8.6) and a
-// number.
+// WorldwideName returns a worldwide name, or "" for the placeholders of makers that assigned none: zeros, one
+// digit repeated, or zeros with one or two other digits. A real one has the 24 bits of its maker (SPC-4
+// section 7.8.6) and a number.
 func WorldwideName(wwn string) string {
 	digits := wwn
 	for _, prefix := range []string{"0x", "naa.", "eui.", "uuid."} {
@@ -172,13 +171,13 @@ func WorldwideName(wwn string) string {
 	return wwn
 }
 
-// ChooseDisk picks the disk that an image of the given size goes to: the one that the hint names, or the only
-// candidate there is. It never guesses: no disk, or two, is an error that lists what is there.
+// ChooseDisk picks the disk for an image of the given size: the one that the hint names, or the only
+// candidate. It never guesses: no disk, or two, is an error that lists the disks.
 func ChooseDisk(disks []Disk, hint *DiskHint, need uint64) (Disk, error) {
 	candidates := Candidates(disks)
 	if hint != nil {
 		candidates = slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool {
-			return d.unfitAmong(disks) != "" || !hint.Matches(d) || d.Special() != "" && !hint.tellsApart()
+			return d.unfitAmong(disks) != "" || !hint.Matches(d) || d.Special() != "" && !hint.namesOneDisk()
 		})
 	}
 	switch {
@@ -197,8 +196,7 @@ func ChooseDisk(disks []Disk, hint *DiskHint, need uint64) (Disk, error) {
 	return candidates[0], nil
 }
 
-// Foreign names the signatures on a disk that tell of somebody's data: whatever is more than an empty
-// partition table.
+// Foreign names the signatures on a disk that show somebody's data: all but an empty partition table.
 func (d Disk) Foreign() []string {
 	var found []string
 	for _, s := range d.Content {
@@ -209,7 +207,7 @@ func (d Disk) Foreign() []string {
 	return found
 }
 
-// ListDisks names disks for an error or a table cell, with what makes one unfit to be written to.
+// ListDisks names disks for an error or a table cell, each with the reason if pxectl never writes to it.
 func ListDisks(disks []Disk) string {
 	if len(disks) == 0 {
 		return "none"

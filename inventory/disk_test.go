@@ -210,7 +210,7 @@ func TestDiskHintMatches(t *testing.T) {
 	}
 }
 
-// What a hint says can be given back to the parser, and means the same.
+// The String of a hint parses to the same hint.
 func FuzzParseDiskHint(f *testing.F) {
 	for _, s := range []string{"sda", "serial=S1", "size>=400GB,rotational=false", "size===1TB", "name=<or> a <or> b", "model=<all-in> x y", "wwn=0x5"} {
 		f.Add(s)
@@ -257,7 +257,7 @@ func TestDiskIdentityFind(t *testing.T) {
 	}
 }
 
-// Hints as Ironic's operators wrote them down, from udev's properties of such disks.
+// Hints of Ironic's operators, from udev's properties of such disks.
 func TestIronicHints(t *testing.T) {
 	lun := Disk{Name: "sda", WWN: "0x600508b400105df70000e00000d80000", ByPath: "pci-0000:03:00.0-scsi-0:2:0:0", Transport: "scsi"}
 	ata := Disk{Name: "sdb", WWN: "0x5001517387d61905", ByPath: "pci-0000:00:1f.2-ata-2.0", Transport: "sata"}

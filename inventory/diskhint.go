@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A DiskHint is the operator's choice of a disk: every field that is set must match. Its keys and operators
-// are those of Ironic's root device hints, so that they can be taken over as they are.
+// A DiskHint is the operator's choice of a disk: every field that is set must match. Keys and operators are
+// those of Ironic's root device hints, so that operators can copy theirs.
 //
 // A field is a value, or an operator, a space and a value. Text is compared without regard to case:
 //
@@ -24,9 +24,9 @@ import (
 // without one, as in Ironic. "== 480GB" is any disk that is 480 when rounded to as many digits. Rotational is
 // true or false. Ironic's "=", which means >= there, is refused.
 //
-// A disk with an extended WWN (32 digits) is found by the first 16 of them, too, as udev and Ironic name it
-// in "wwn"; its whole WWN is "wwn_with_extension", the rest "wwn_vendor_extension". "by_path" takes every
-// name that udev gives a disk.
+// A disk with an extended WWN (32 digits) also matches the first 16 of them, which udev and Ironic call
+// "wwn"; its whole WWN is "wwn_with_extension", the rest "wwn_vendor_extension". "by_path" takes every name
+// that udev gives a disk.
 type DiskHint struct {
 	Name               string `json:"name,omitempty"`
 	Serial             string `json:"serial,omitempty"`
@@ -42,7 +42,7 @@ type DiskHint struct {
 	Transport          string `json:"transport,omitempty"`
 }
 
-// A hintField is one key of a hint, and what a disk has to compare with it.
+// A hintField is one key of a hint, with the disk's value to compare it with.
 type hintField struct {
 	key   string
 	hint  *string
@@ -95,7 +95,7 @@ func ParseDiskHint(s string) (DiskHint, error) {
 		key, value := "name", part
 		if end > 0 && strings.ContainsRune("=<>! ", rune(part[end])) {
 			key, value = part[:end], strings.TrimSpace(part[end:])
-			// "size==1TB" is an operator, "size=1TB" and "size=>=1TB" are not begun by one.
+			// "size==1TB" has an operator, "size=1TB" and "size=>=1TB" have none.
 			if !strings.HasPrefix(value, "==") || strings.HasPrefix(value, "===") {
 				value = strings.TrimSpace(strings.TrimPrefix(value, "="))
 			}
@@ -128,7 +128,7 @@ func hintKeys(fields []hintField) string {
 	return strings.Join(keys, ", ")
 }
 
-// Check says what is wrong with a hint, whatever the disks are.
+// Check returns the mistake in a hint, whatever the disks are.
 func (h DiskHint) Check() error {
 	for _, f := range h.fields() {
 		if *f.hint == "" {
@@ -151,7 +151,7 @@ func (h DiskHint) String() string {
 	return strings.Join(parts, ",")
 }
 
-// Matches says whether every field that the hint sets is the disk's.
+// Matches says whether the disk matches every field of the hint.
 func (h DiskHint) Matches(d Disk) bool {
 	for _, f := range h.fields() {
 		if *f.hint == "" {
@@ -164,7 +164,7 @@ func (h DiskHint) Matches(d Disk) bool {
 	return true
 }
 
-// Names says that the hint names this disk by what is its own, or, when it has nothing such, by where it is.
+// Names says whether the hint names this disk by its own identity or, when it has none, by its place.
 func (h DiskHint) Names(d Disk) bool {
 	if d.Serial == "" && d.WWN == "" {
 		return (h.ByPath != "" || h.Name != "") && h.Matches(d)
@@ -172,13 +172,13 @@ func (h DiskHint) Names(d Disk) bool {
 	return (h.Serial != "" || h.WWN != "" || h.WWNWithExtension != "") && h.Matches(d)
 }
 
-// tellsApart says that the hint is of one disk, and not of a kind.
-func (h DiskHint) tellsApart() bool {
+// namesOneDisk says whether the hint is for one disk and not for a kind of disks.
+func (h DiskHint) namesOneDisk() bool {
 	return h.Name != "" || h.Serial != "" || h.WWN != "" || h.WWNWithExtension != "" || h.ByPath != ""
 }
 
-// extension cuts the WWN of 32 digits (NAA 6, SPC-4 section 7.8.6.5.4) in two, as udev does: the name, and
-// what the vendor adds to it.
+// extension splits a WWN of 32 digits (NAA 6, SPC-4 section 7.8.6.5.4) as udev does: into the name and the
+// vendor's extension.
 func (d Disk) extension() (name, extension string) {
 	digits := strings.TrimPrefix(d.WWN, "0x")
 	if len(digits) != 32 || !strings.HasPrefix(d.WWN, "0x") {
@@ -190,8 +190,8 @@ func (d Disk) extension() (name, extension string) {
 // ataTarget ends udev's newer names of ATA disks: the drive on the port, or behind a port multiplier.
 var ataTarget = regexp.MustCompile(`(-ata-\d+)\.\d+(\.0)?$`)
 
-// paths are all names that udev gives the place of a disk: beside today's the older ones, which it keeps for
-// who wrote them down.
+// paths are all names that udev gives the place of a disk: the present one, and the older ones that it keeps
+// for compatibility.
 func (d Disk) paths() []string {
 	paths := []string{d.ByPath}
 	switch {
@@ -203,7 +203,7 @@ func (d Disk) paths() []string {
 	return paths
 }
 
-// operators, the longer ones before those that they begin with.
+// operators, each before its own prefixes
 var operators = []string{"<all-in>", "<in>", "<or>", "s==", "s!=", "==", "!=", ">=", "<=", ">", "<", "="}
 
 func cutOperator(s string) (op, value string) {
@@ -215,8 +215,8 @@ func cutOperator(s string) (op, value string) {
 	return "", s
 }
 
-// matchAny matches one of several names of the same thing. That it is none of them holds only when it is not
-// any.
+// matchAny matches one of several names of the same thing. A negated operator matches only if none of the
+// names is equal.
 func matchAny(want string, have []string, tidy func(string) string) (bool, error) {
 	op, _ := cutOperator(want)
 	not := strings.HasSuffix(op, "!=")
@@ -264,7 +264,7 @@ func matchText(want, have string, tidy func(string) string) (bool, error) {
 	return false, fmt.Errorf("operator %s is not for text (have: s==, s!=, <in>, <all-in>, <or>)", op)
 }
 
-// units of sizes; the longer ones before those that they end with.
+// units of sizes, each before its own suffixes
 var units = []struct {
 	name  string
 	bytes float64
@@ -280,7 +280,7 @@ func matchSize(want string, have uint64) (bool, error) {
 		}
 	}
 	n, err := strconv.ParseFloat(value, 64)
-	// Not what ParseFloat takes besides: inf, nan, 0x1p4, 1_000.
+	// Refuse the other forms of ParseFloat: inf, nan, 0x1p4, 1_000.
 	if err != nil || strings.Trim(value, "0123456789.") != "" {
 		return false, errors.New("want a number with a unit (MB, GB, TB, MiB, GiB, TiB), after ==, !=, >=, <=, > or <")
 	}

@@ -2,17 +2,17 @@ package inventory
 
 import "time"
 
-// An EventKind says who did or said what an event tells.
+// An EventKind says who or what caused an event.
 type EventKind string
 
 // Kinds of events.
 const (
 	KindAgent     EventKind = "agent"     // the agent, or somebody in its place
 	KindApprove   EventKind = "approve"   // an operator approved the machine
-	KindBMC       EventKind = "bmc"       // what a BMC was told, and what it answered
+	KindBMC       EventKind = "bmc"       // a command to a BMC, and its answer
 	KindConsole   EventKind = "console"   // what the serial console shows
 	KindDeploy    EventKind = "deploy"    // a deployment or release was asked for, or cancelled
-	KindDHCP      EventKind = "dhcp"      // a packet of DHCP, and what became of it
+	KindDHCP      EventKind = "dhcp"      // a DHCP packet, and its answer
 	KindEdit      EventKind = "edit"      // an operator changed the machine
 	KindFailure   EventKind = "failure"   // a step failed
 	KindHTTP      EventKind = "http"      // a request to the boot plane
@@ -20,21 +20,20 @@ const (
 	KindOS        EventKind = "os"        // the deployed system
 	KindPower     EventKind = "power"     // an operator switched the power
 	KindState     EventKind = "state"     // the machine's state changed
-	KindStep      EventKind = "step"      // a step got on
+	KindStep      EventKind = "step"      // a step began or ended
 	KindTFTP      EventKind = "tftp"      // a transfer by TFTP
 )
 
-// Keys of an event's data. A value is text. Where a key says no more, it is there when something is so, as
-// "yes".
+// Keys of an event's data. A value is text. A key that is a condition has the value "yes".
 const (
 	// Of several kinds.
-	DataBytes     = "bytes"     // how many were sent
+	DataBytes     = "bytes"     // bytes that were sent
 	DataClient    = "client"    // the address that a request came from
 	DataInterface = "interface" // the interface that a packet came in by
-	DataReason    = "reason"    // why a packet got no answer (a code of dhcpd), or why a boot script is what it is
+	DataReason    = "reason"    // why a packet got no answer (a code of dhcpd), or why a boot script does what it does
 	DataWhy       = "why"       // the same in words
 	DataTook      = "took"      // a duration
-	DataError     = "error"     // what a BMC's call came to
+	DataError     = "error"     // of a call to a BMC
 
 	// Of KindDHCP.
 	DataType         = "type"         // the message type: DISCOVER, REQUEST, …
@@ -48,9 +47,9 @@ const (
 	DataArch         = "arch"         // the number of the client's architecture: RFC 4578
 	DataOdd          = "odd"          // what is malformed in the packet
 	DataServer       = "server"       // another server that answered
-	DataAddress      = "address"      // that it offered
+	DataAddress      = "address"      // the address that it offered
 	DataNext         = "next"         // its next-server
-	DataInfiniBand   = "infiniband"   // the client tells no Ethernet address
+	DataInfiniBand   = "infiniband"   // the client has no Ethernet address
 
 	// Of KindTFTP.
 	DataFile        = "file"
@@ -64,21 +63,21 @@ const (
 	DataAction = "action" // of a boot script: agent, local or wait
 	DataNIC    = "nic"    // PCI vendor and device of the card that asks for a script
 	DataCut    = "cut"    // the download ended before its time
-	DataWant   = "want"   // how many bytes it should have had
+	DataWant   = "want"   // bytes that it should have had
 
 	// Of KindConsole.
 	DataConsole   = "console"   // the last lines
-	DataComplaint = "complaint" // what a line complains of
-	DataQuote     = "quote"     // that line
+	DataComplaint = "complaint" // the subject of a console's complaint
+	DataQuote     = "quote"     // the line with the complaint
 	DataAbsent    = "none"      // why there is no console
 
 	// Of KindAgent, KindBMC and KindStep.
-	DataIntruder = "intruder" // the address of somebody who spoke for a machine and was not its agent
+	DataIntruder = "intruder" // the address of a caller that spoke for a machine without being its agent
 	DataRefused  = "refused"  // an agent's call was refused
 	DataOrder    = "order"    // the id of an order
 	DataLog      = "log"      // of a failed order
 	DataStep     = "step"
-	DataVerdict  = "verdict"  // what became of a reported BMC address
+	DataVerdict  = "verdict"  // the decision about a reported BMC address
 	DataReported = "reported" // that address
 )
 
@@ -91,7 +90,7 @@ const (
 	TFTPSize      TFTPResult = "size"      // the client asked for the size alone, as before every UEFI download
 	TFTPMissing   TFTPResult = "missing"   // there is no such file
 	TFTPStalled   TFTPResult = "stalled"   // the client stopped acknowledging
-	TFTPMalformed TFTPResult = "malformed" // it was no request
+	TFTPMalformed TFTPResult = "malformed" // not a valid request
 	TFTPFailed    TFTPResult = "failed"
 )
 
@@ -100,16 +99,16 @@ type Event struct {
 	Seq     uint64            `json:"seq"` // counts over the whole store
 	At      time.Time         `json:"at"`
 	Machine MachineID         `json:"machine,omitempty"`
-	MAC     MAC               `json:"mac,omitempty"` // for packets of machines not yet known
+	MAC     MAC               `json:"mac,omitempty"` // of a packet from an unknown machine
 	Kind    EventKind         `json:"kind"`
 	Text    string            `json:"text"` // one line for people
 	Actor   string            `json:"actor,omitempty"`
 	Data    map[string]string `json:"data,omitempty"`
-	// Of what repeats itself without anything else happening to the machine, one event is kept: the last,
-	// with how often it was seen and when first.
+	// Repeats of an event, with nothing in between from the machine's worker, are one event: the last, with
+	// the number of times and the first time.
 	Count int       `json:"count,omitempty"` // 0: once
 	Since time.Time `json:"since,omitzero"`
-	// Wire says, until the event is stored, that anybody on the provisioning network can cause it: such
-	// events have a quota of their own, and push out only their like.
+	// Wire says, until the event is stored, that anybody on the provisioning network can cause it. Such
+	// events have a quota of their own, so that a flood of them displaces only its own kind.
 	Wire bool `json:"-"`
 }

@@ -10,12 +10,12 @@ import (
 // A MAC is a hardware address of six octets, lower case with colons: "52:54:00:12:34:56".
 type MAC string
 
-// separators is made once: ParseMAC is called several times for every DHCP packet.
+// separators is made once, since ParseMAC runs several times for every DHCP packet.
 var separators = strings.NewReplacer(":", "", "-", "", ".", "")
 
-// ParseMAC reads the forms that firmware, iPXE and people write (colons, hyphens, dots or
-// nothing between the digits, a leading "01-" as in BOOTIF) and refuses addresses that
-// cannot be a machine's own: all zero, broadcast and multicast.
+// ParseMAC reads the forms that firmware, iPXE and people write (colons, hyphens, dots or nothing between the
+// digits, a leading "01-" as in BOOTIF). It refuses addresses that cannot be a machine's own: all zero,
+// broadcast and multicast.
 func ParseMAC(s string) (MAC, error) {
 	digits := separators.Replace(strings.TrimSpace(s))
 	// PXELINUX's BOOTIF puts the ARP hardware type (01, Ethernet) before the address.

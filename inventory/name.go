@@ -13,11 +13,11 @@ var (
 	idLike = regexp.MustCompile(`^[mde]-[0-9a-f]{8}$`)
 )
 
-// CheckHostname says what is wrong with a hostname.
+// CheckHostname returns the mistake in a hostname.
 func CheckHostname(name string) error { return checkLabel("hostname", name) }
 
-// CheckName says what is wrong with a machine's name. It is the machine's hostname unless told otherwise, so
-// it is a DNS label; and what reads as an id or a MAC would not be taken for a name.
+// CheckName returns the mistake in a machine's name. The name is the machine's default hostname, so it must
+// be a DNS label. It must not read as an id or a MAC, which commands would take for one.
 func CheckName(name string) error {
 	if err := checkLabel("name", name); err != nil {
 		return err
@@ -44,8 +44,8 @@ func checkLabel(what, name string) error {
 	}
 }
 
-// Resolve finds what a person means by ref: an id, else a MAC, else a name. The order matters only for names
-// that older releases let pass and that read as an id or a MAC.
+// Resolve finds the machine for a person's ref: an id, else a MAC, else a name. The order matters only for
+// names from older releases that read as an id or a MAC.
 func Resolve[T any](ref string, byID func(MachineID) (T, bool), byMAC func(MAC) (T, bool), byName func(string) (T, bool)) (T, bool) {
 	if found, ok := byID(MachineID(ref)); ok {
 		return found, true

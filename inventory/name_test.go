@@ -24,7 +24,7 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-// Names that older releases let pass may read as an id or a MAC of another machine.
+// Older releases allowed names that read as an id or a MAC of another machine.
 func TestFindHasOneOrder(t *testing.T) {
 	all := []Machine{
 		{ID: "m-00000001", Name: "m-00000002", MACs: []MAC{"52:54:00:00:00:01"}},
@@ -45,7 +45,7 @@ func TestFindHasOneOrder(t *testing.T) {
 	}
 }
 
-// A name that passes means its machine, whatever the others are called.
+// A good name finds its machine, whatever the names of the others are.
 func FuzzCheckName(f *testing.F) {
 	for _, s := range []string{"web1", "m-00c0ffee", "525400123456", "52-54-00-12-34-56"} {
 		f.Add(s)

@@ -2,8 +2,7 @@ package inventory
 
 import "errors"
 
-// A Code tells programs what kind of problem they met; the CLI's exit code and the API's HTTP status follow
-// from it.
+// A Code tells programs the kind of a problem. It determines the CLI's exit code and the API's HTTP status.
 type Code string
 
 // Kinds of problems.
@@ -17,18 +16,19 @@ const (
 	CodeInternal Code = "internal"  // a fault of ours; the log has more
 )
 
-// A Problem is an error for people and programs: what is wrong with which thing and value, and the next move.
+// A Problem is an error for people and programs: its cause, the thing and value it is about, and the next
+// move.
 type Problem struct {
 	Code   Code   `json:"code"`
 	Detail string `json:"detail"`
 	Hint   string `json:"hint,omitempty"`
-	Err    error  `json:"-"` // the cause, when there is one
+	Err    error  `json:"-"` // the cause, if any
 }
 
 func (p *Problem) Error() string { return p.Detail }
 func (p *Problem) Unwrap() error { return p.Err }
 
-// AsProblem finds the Problem in err's chain, or makes one of it.
+// AsProblem finds the Problem in err's chain, or makes one from err.
 func AsProblem(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p

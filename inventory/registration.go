@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Parsed is the registration as it is kept: a MAC in its one form, a boot id that the kernel could have made,
-// a UUID or none, and a version that fits on a line. What is none of these is an error, so that nothing of it
-// is noted.
+// Parsed returns the registration as the appliance keeps it: a MAC in its canonical form, a boot id that the
+// kernel could have made, a UUID or none, and a version that fits a line. Any other value is an error, so
+// that the appliance records nothing of it.
 func (r Registration) Parsed() (Registration, error) {
 	mac, err := ParseMAC(string(r.MAC))
 	if err != nil {

@@ -1,7 +1,7 @@
 package inventory
 
-// A Report is what the agent found in a machine: facts as the hardware tells them, sizes in bytes.
-// A field that could not be read is zero, and Problems says why.
+// A Report is what the agent found in a machine, as the hardware reports it, with sizes in bytes. A field
+// that could not be read is zero, and Problems says why.
 type Report struct {
 	AgentVersion string      `json:"agent_version"`
 	Kernel       string      `json:"kernel"`
@@ -18,7 +18,7 @@ type Report struct {
 	Problems     []string    `json:"problems,omitempty"` // what could not be read, and why
 }
 
-// System is the machine as its SMBIOS tables name it (DMTF DSP0134, types 0 to 2).
+// System is the identity of the machine from its SMBIOS tables (DMTF DSP0134, types 0 to 2).
 type System struct {
 	Manufacturer string `json:"manufacturer"`
 	Product      string `json:"product"`
@@ -40,7 +40,7 @@ type CPU struct {
 	Threads int    `json:"threads"` // logical, all sockets
 }
 
-// Memory is what a machine has in all, and by module.
+// Memory is the memory of a machine, in all and by module.
 type Memory struct {
 	Bytes uint64 `json:"bytes"` // as the kernel sees it
 	DIMMs []DIMM `json:"dimms,omitempty"`
@@ -57,8 +57,8 @@ type DIMM struct {
 
 // A Disk is one whole block device of a machine.
 type Disk struct {
-	Name           string   `json:"name"`      // of this boot only: "vda", "nvme0n1"
-	ByPath         string   `json:"by_path"`   // where it is plugged: "pci-0000:00:05.0", stable between boots
+	Name           string   `json:"name"`      // in this boot only: "vda", "nvme0n1"
+	ByPath         string   `json:"by_path"`   // its place: "pci-0000:00:05.0", stable between boots
 	Transport      string   `json:"transport"` // virtio, sata, nvme, sas, usb, scsi
 	Vendor         string   `json:"vendor,omitempty"`
 	Model          string   `json:"model,omitempty"`
@@ -71,7 +71,7 @@ type Disk struct {
 	Rotational     bool     `json:"rotational,omitempty"`
 	Removable      bool     `json:"removable,omitempty"`
 	ReadOnly       bool     `json:"read_only,omitempty"`
-	Content        []string `json:"content,omitempty"` // signatures seen: "gpt", "mbr", "ext4", "cidata", …
+	Content        []string `json:"content,omitempty"` // signatures: "gpt", "mbr", "ext4", "cidata", …
 }
 
 // A NIC is one network interface.
@@ -92,12 +92,12 @@ type PCIDevice struct {
 	Vendor   string `json:"vendor"`           // four hex digits
 	Device   string `json:"device"`           // four hex digits
 	Name     string `json:"name,omitempty"`   // of vendor and device; the appliance fills it in
-	Driver   string `json:"driver,omitempty"` // "" when nothing drives it
+	Driver   string `json:"driver,omitempty"` // "" without a driver
 	Modalias string `json:"modalias,omitempty"`
 }
 
-// BMCReport is what the BMC said in-band (/dev/ipmi0): Get Device ID and Get LAN
-// Configuration Parameters (IPMI 2.0 sections 20.1 and 23.2).
+// BMCReport is the BMC's in-band answer (/dev/ipmi0) to Get Device ID and Get LAN Configuration Parameters
+// (IPMI 2.0 sections 20.1 and 23.2).
 type BMCReport struct {
 	Address  string `json:"address,omitempty"` // "" when no LAN channel has one
 	Netmask  string `json:"netmask,omitempty"`

@@ -11,24 +11,24 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// DeploymentsPerMachine is how many deployments and releases of a machine are kept. Those that it still
-// refers to are kept besides.
+// DeploymentsPerMachine is how many deployments and releases of a machine are kept, besides those that it
+// still refers to.
 const DeploymentsPerMachine = 20
 
-// orderKey sorts deployments by when they began.
+// orderKey sorts deployments by their beginning.
 func orderKey(d inventory.Deployment) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, uint64(d.CreatedAt.UnixNano())), d.ID...)
 }
 
 func idOf(orderKey []byte) string { return string(orderKey[8:]) }
 
-// Deployment finds one by its id.
+// Deployment finds a deployment by its id.
 func (tx *Tx) Deployment(id inventory.DeploymentID) (inventory.Deployment, error) {
 	return get[inventory.Deployment](tx, bucketDeployments, string(id))
 }
 
-// Deployments lists up to limit, newest first: of one machine, or of all when it is ""; with before, those
-// that began before that one. A before that is not there any more is ErrNotFound.
+// Deployments lists up to limit deployments, newest first: of one machine, or of all when it is ""; with
+// before, those that began earlier than that one. A deleted before is ErrNotFound.
 func (tx *Tx) Deployments(machine inventory.MachineID, before inventory.DeploymentID, limit int) ([]inventory.Deployment, error) {
 	c := tx.tx.Bucket(bucketOrder).Cursor()
 	k, owner := c.Last()
@@ -54,8 +54,8 @@ func (tx *Tx) Deployments(machine inventory.MachineID, before inventory.Deployme
 	return out, nil
 }
 
-// PutDeployment writes d. With a new one, the machine's oldest are dropped, but for those that the machine or
-// d refer to.
+// PutDeployment writes d. If d is new, it drops the machine's oldest deployments, except those that the
+// machine or d refer to.
 func (tx *Tx) PutDeployment(d inventory.Deployment) error {
 	order, key := tx.tx.Bucket(bucketOrder), orderKey(d)
 	isNew := order.Get(key) == nil
@@ -76,7 +76,7 @@ func (tx *Tx) PutDeployment(d inventory.Deployment) error {
 	return tx.dropDeployments(d.Machine, DeploymentsPerMachine, append(keep, m.Deployment, m.Holds))
 }
 
-// dropDeployments drops the oldest of a machine until as many are left as are wanted, but for those to keep.
+// dropDeployments drops a machine's oldest deployments until the wanted number is left, except those to keep.
 func (tx *Tx) dropDeployments(machine inventory.MachineID, want int, keep []inventory.DeploymentID) error {
 	order := tx.tx.Bucket(bucketOrder)
 	var all [][]byte
@@ -103,7 +103,7 @@ func (tx *Tx) dropDeployments(machine inventory.MachineID, want int, keep []inve
 	return nil
 }
 
-// orderDeployments makes the order of the deployments in a file of an older release, which had none.
+// orderDeployments builds the order of the deployments in a file of an older release, which had none.
 func orderDeployments(tx *bolt.Tx) error {
 	order, err := tx.CreateBucket(bucketOrder)
 	if err != nil {

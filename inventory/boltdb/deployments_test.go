@@ -43,13 +43,13 @@ func TestDeploymentsOfAMachineAreBounded(t *testing.T) {
 		d := deployment("m-1", n)
 		m.Deployment = d.ID
 		if n == 3 {
-			m.Holds = d.ID // what lies on the disk
+			m.Holds = d.ID // the system on the disk
 		}
 		if n > 7 {
-			d.Previous = deployment("m-1", 7).ID // what a cancel goes back to
+			d.Previous = deployment("m-1", 7).ID // where a cancel returns to
 		}
 		update(t, s, func(tx *Tx) error { return errors.Join(tx.PutMachine(m), tx.PutDeployment(d)) })
-		update(t, s, func(tx *Tx) error { // written again, as every step does
+		update(t, s, func(tx *Tx) error { // write it again, as every step does
 			d.Step = inventory.WriteImage
 			return tx.PutDeployment(d)
 		})
@@ -93,8 +93,8 @@ func TestDeploymentsArePaged(t *testing.T) {
 	}
 }
 
-// A file of an older release has no order of deployments: it gets one, and what it has too many goes with the
-// next new one.
+// A file of an older release gets an order of deployments. The next new deployment drops those beyond the
+// limit.
 func TestAFileWithoutAnOrderOfDeployments(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	s := open(t, path)

@@ -7,33 +7,33 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A timeline is bounded: a machine that boots in a loop for a year costs what a good one costs. What comes
-// from the wire and what workers and operators write have quotas of their own, so that forged packets push
-// out no approval.
+// A timeline is bounded: a machine that boots in a loop for a year costs no more than a good one. Events from
+// the wire and events of workers and operators have separate quotas, so that forged packets displace no
+// approval.
 const (
-	// PerMachine is how many events from the wire are kept of one machine.
+	// PerMachine is how many events from the wire are kept for one machine.
 	PerMachine = 2000
-	// Unowned is how many events of packets that no known machine sent are kept, all together: a flood of
-	// invented MACs pushes out only its like.
+	// Unowned is how many events of unknown machines' packets are kept, all together: a flood of invented
+	// MACs displaces only its own kind.
 	Unowned = 5000
-	// Told is how many events of workers and operators are kept: of each machine, and of those that are no
-	// machine's. A deployment writes about 30.
-	Told = 1000
+	// Recorded is how many events of workers and operators are kept: for each machine, and for events without
+	// one. A deployment writes about 30.
+	Recorded = 1000
 )
 
-// A share is whose events have a quota together: a machine's, or nobody's ("").
+// A share is the set of events under one quota: a machine's, or those without a machine ("").
 type share struct {
 	owner string
 	wire  bool
 }
 
-// shareOf says in whose quota an event is.
+// shareOf returns the share of an event.
 func shareOf(e *inventory.Event) share { return share{string(e.Machine), e.Wire} }
 
 func (s share) quota() uint64 {
 	switch {
 	case !s.wire:
-		return Told
+		return Recorded
 	case s.owner == "":
 		return Unowned
 	}
@@ -60,7 +60,7 @@ func (s share) countKey() []byte {
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-// AppendEvent gives e the next sequence number and writes it. The oldest events of its share past the quota
+// AppendEvent gives e the next sequence number and writes it. The oldest events of its share beyond the quota
 // are dropped when the transaction ends.
 func (tx *Tx) AppendEvent(e *inventory.Event) error {
 	events := tx.tx.Bucket(bucketEvents)
@@ -84,7 +84,7 @@ func (tx *Tx) AppendEvent(e *inventory.Event) error {
 	return nil
 }
 
-// settle writes what the transaction has counted, once for each share and not for each event.
+// settle writes the counts of the transaction, once for each share and not for each event.
 func (tx *Tx) settle() error {
 	for of, n := range tx.counts {
 		if quota := of.quota(); n > quota {
@@ -106,7 +106,7 @@ func (tx *Tx) settle() error {
 	return nil
 }
 
-// counted notes how many events a share has, for settle.
+// counted notes the number of events of a share, for settle.
 func (tx *Tx) counted(of share, n uint64) {
 	if tx.counts == nil {
 		tx.counts = map[share]uint64{}
@@ -114,8 +114,8 @@ func (tx *Tx) counted(of share, n uint64) {
 	tx.counts[of] = n
 }
 
-// RepeatEvent writes e in the place of the event with that number, which says the same and is of the same
-// share: it is taken away, if it is still there, and e becomes the newest.
+// RepeatEvent replaces the event with that number by e, which repeats it and is of the same share. It removes
+// the old one, if it is still there, and e becomes the newest.
 func (tx *Tx) RepeatEvent(seq uint64, e *inventory.Event) error {
 	of := shareOf(e)
 	owned, key := tx.tx.Bucket(bucketOwned), of.key(seq)
@@ -178,15 +178,15 @@ func (tx *Tx) Events(after uint64, limit int) ([]inventory.Event, error) {
 	return out, nil
 }
 
-// Timeline lists up to limit events with Seq > after, oldest first, that are m's: its own, and those of its
-// MACs from before it was known. A machine without an id is not known, and has only those of its MACs.
+// Timeline lists up to limit events of m with Seq > after, oldest first: its own, and those of its MACs from
+// before it was known. A machine without an id is unknown and has only those of its MACs.
 func (tx *Tx) Timeline(m inventory.Machine, after uint64, limit int) ([]inventory.Event, error) {
 	macs := map[inventory.MAC]bool{}
 	for _, mac := range m.MACs {
 		macs[mac] = true
 	}
 	of := func(e *inventory.Event) bool { return macs[e.MAC] }
-	// Runs in order of sequence, merged: the machine's own and the unowned ones of its MACs.
+	// Merge the events of the machine and the unowned ones of its MACs, in order of sequence.
 	runs := []*run{tx.run(share{"", false}, after, of), tx.run(share{"", true}, after, of)}
 	if m.ID != "" {
 		runs = append(runs, tx.run(share{string(m.ID), false}, after, nil), tx.run(share{string(m.ID), true}, after, nil))
@@ -217,14 +217,14 @@ type run struct {
 	want   func(*inventory.Event) bool // nil: all
 	prefix []byte
 	seek   []byte
-	next   *inventory.Event // nil: not looked for yet, or none
+	next   *inventory.Event // nil: not read yet, or none
 }
 
 func (tx *Tx) run(of share, after uint64, want func(*inventory.Event) bool) *run {
 	return &run{tx: tx, want: want, prefix: of.prefix(), seek: of.key(after + 1)}
 }
 
-// peek finds the next event, unless it is there; next stays nil at the end.
+// peek reads the next event into next, unless it is there. next stays nil at the end.
 func (r *run) peek() error {
 	c := r.tx.tx.Bucket(bucketOwned).Cursor()
 	for r.next == nil {

@@ -4,19 +4,18 @@ import (
 	"encoding/binary"
 )
 
-// KeptStarts is how many starts are remembered: more than an appliance that crashes over and over has while
-// one machine boots.
+// KeptStarts is how many starts are kept: more than an appliance that crashes again and again has while one
+// machine boots.
 const KeptStarts = 64
 
-// A Start is one start of the appliance. Starts order what happened without a clock, which can be set. A
-// database that was restored from a copy counts on from the copy; the salt tells its starts from those that
-// the copy has not seen.
+// A Start is one start of the appliance. Starts order events without a clock, which can be set. A database
+// from a backup counts on from the backup; the salt distinguishes its starts from those after the backup.
 type Start struct {
 	Number uint32 `json:"number"` // from 1
 	Salt   []byte `json:"salt"`
 }
 
-// NewStart records another start and returns those that are remembered, this one last.
+// NewStart records a start and returns the kept starts, this one last.
 func (tx *Tx) NewStart(salt []byte) ([]Start, error) {
 	b := tx.tx.Bucket(bucketStarts)
 	n, err := b.NextSequence()

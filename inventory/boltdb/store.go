@@ -41,7 +41,7 @@ type Store struct{ db *bolt.DB }
 // Open opens or creates the file. A damaged file is an error that says so, never a panic.
 func Open(path string) (s *Store, err error) {
 	// bbolt panics on some truncated files instead of returning ErrInvalid (etcd-io/bbolt#446), and touching
-	// a page past the end of the file is a memory fault, which is a panic only on demand.
+	// a page beyond the end of the file is a memory fault, which Go turns into a panic only on request.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -100,8 +100,8 @@ func damaged(path string, err error) error {
 	}
 }
 
-// Owner says to which keys the database belongs, "" for one that belongs to none yet. used says that
-// something has been written to it.
+// Owner returns the keys that the database belongs to, "" for none. used says whether anything has been
+// written to it.
 func (s *Store) Owner() (owner string, used bool, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		owner = string(tx.Bucket(bucketMeta).Get([]byte("owner")))
@@ -112,12 +112,12 @@ func (s *Store) Owner() (owner string, used bool, err error) {
 	return owner, used, err
 }
 
-// SetOwner ties the database to keys.
+// SetOwner binds the database to keys.
 func (s *Store) SetOwner(owner string) error {
 	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put([]byte("owner"), []byte(owner)) })
 }
 
-// checkSize compares the pages that the file should have with those that it has.
+// checkSize compares the number of pages in the header with the file's.
 func checkSize(db *bolt.DB) error {
 	st, err := os.Stat(db.Path())
 	if err != nil {
@@ -131,14 +131,14 @@ func checkSize(db *bolt.DB) error {
 	})
 }
 
-// Close waits for running transactions and lets go of the file.
+// Close waits for running transactions and closes the file.
 func (s *Store) Close() error { return s.db.Close() }
 
-// BatchSize is how many calls of Batch share a transaction at most.
+// BatchSize is the largest number of Batch calls in one transaction.
 const BatchSize = 50
 
-// Batch is Update for many goroutines that each change something small: calls that come at once share a
-// transaction. fn may run more than once.
+// Batch is Update for many goroutines with small changes: calls at the same time share a transaction. fn may
+// run more than once.
 func (s *Store) Batch(fn func(*Tx) error) error { return s.db.Batch(within(fn)) }
 
 // Update runs fn in a transaction that is on disk when Update returns nil.
@@ -156,7 +156,7 @@ func within(fn func(*Tx) error) func(*bolt.Tx) error {
 	}
 }
 
-// View runs fn on an unchanging picture of the store.
+// View runs fn on a snapshot of the store.
 func (s *Store) View(fn func(*Tx) error) error {
 	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx}) })
 }
@@ -164,16 +164,16 @@ func (s *Store) View(fn func(*Tx) error) error {
 // A Tx is one transaction.
 type Tx struct {
 	tx     *bolt.Tx
-	counts map[share]uint64 // events by share, as far as this transaction changed them
+	counts map[share]uint64 // events by share, where this transaction changed them
 }
 
-// ErrNotFound is what every look-up returns for a key that is not there.
+// ErrNotFound is the error of every look-up without a result.
 var ErrNotFound = errors.New("not found")
 
 // ErrTaken says that a name, a MAC or a BMC already belongs to another machine; the error is a *Taken.
 var ErrTaken = errors.New("taken")
 
-// Taken names what belongs to another machine, and to which.
+// Taken names a name, MAC or BMC and the machine that it belongs to.
 type Taken struct {
 	What string // `name "web1"`, "MAC 52:54:00:12:34:56", "BMC 192.0.2.7"
 	By   string // that machine's name
@@ -237,18 +237,18 @@ func all[T any](tx *Tx, bucket []byte) ([]T, error) {
 	return out, err
 }
 
-// Machine finds one by its id.
+// Machine finds a machine by its id.
 func (tx *Tx) Machine(id inventory.MachineID) (inventory.Machine, error) {
 	return get[inventory.Machine](tx, bucketMachines, string(id))
 }
 
-// Machines lists all, in the order of their ids.
+// Machines lists all machines, in the order of their ids.
 func (tx *Tx) Machines() ([]inventory.Machine, error) {
 	return all[inventory.Machine](tx, bucketMachines)
 }
 
-// PutMachine writes m and keeps the indices of names, MACs and BMCs right. A name, MAC or BMC that is
-// another machine's is ErrTaken.
+// PutMachine writes m and updates the indices of names, MACs and BMCs. A name, MAC or BMC of another machine
+// is ErrTaken.
 func (tx *Tx) PutMachine(m inventory.Machine) error {
 	names, macs, bmcs := tx.tx.Bucket(bucketNames), tx.tx.Bucket(bucketMACs), tx.tx.Bucket(bucketBMCs)
 	if err := tx.free(names, m.Name, m.ID, fmt.Sprintf("name %q", m.Name)); err != nil {
@@ -282,7 +282,7 @@ func (tx *Tx) PutMachine(m inventory.Machine) error {
 	return put(tx, bucketMachines, string(m.ID), m)
 }
 
-// free says whether a key of an index is nobody's or the machine's own.
+// free says whether a key of an index belongs to no machine, or to this one.
 func (tx *Tx) free(index *bolt.Bucket, key string, id inventory.MachineID, what string) error {
 	owner := inventory.MachineID(index.Get([]byte(key)))
 	if owner == "" || owner == id {
@@ -295,8 +295,8 @@ func (tx *Tx) free(index *bolt.Bucket, key string, id inventory.MachineID, what 
 	return &Taken{What: what, By: name}
 }
 
-// IndexBMCs makes the index of BMCs anew from the machines that there are: files of older releases have none.
-// Of two machines with one BMC the first has it.
+// IndexBMCs rebuilds the index of BMCs from the machines: files of older releases have none. Of two machines
+// with one BMC, the first has it.
 func (tx *Tx) IndexBMCs(machines []inventory.Machine) error {
 	if err := tx.tx.DeleteBucket(bucketBMCs); err != nil {
 		return err
@@ -315,7 +315,7 @@ func (tx *Tx) IndexBMCs(machines []inventory.Machine) error {
 	return nil
 }
 
-// DeleteMachine forgets a machine with its deployments and its timeline.
+// DeleteMachine deletes a machine with its deployments and its timeline.
 func (tx *Tx) DeleteMachine(id inventory.MachineID) error {
 	if err := tx.unindex(id); err != nil {
 		return err
@@ -331,7 +331,7 @@ func (tx *Tx) DeleteMachine(id inventory.MachineID) error {
 	return tx.tx.Bucket(bucketMachines).Delete([]byte(id))
 }
 
-// unindex removes the name, MACs and BMC under which the stored machine is known.
+// unindex removes the name, MACs and BMC of the stored machine from the indices.
 func (tx *Tx) unindex(id inventory.MachineID) error {
 	old, err := tx.Machine(id)
 	if errors.Is(err, ErrNotFound) {
@@ -354,7 +354,7 @@ func (tx *Tx) unindex(id inventory.MachineID) error {
 	return tx.tx.Bucket(bucketNames).Delete([]byte(old.Name))
 }
 
-// AppendErasure records that a disk was erased.
+// AppendErasure records an erased disk.
 func (tx *Tx) AppendErasure(r inventory.Erasure) error {
 	seq, err := tx.tx.Bucket(bucketErasures).NextSequence()
 	if err != nil {
@@ -363,7 +363,7 @@ func (tx *Tx) AppendErasure(r inventory.Erasure) error {
 	return put(tx, bucketErasures, string(seqKey(seq)), r)
 }
 
-// Erasures lists all, oldest first.
+// Erasures lists all erasures, oldest first.
 func (tx *Tx) Erasures() ([]inventory.Erasure, error) {
 	return all[inventory.Erasure](tx, bucketErasures)
 }

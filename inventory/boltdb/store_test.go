@@ -66,7 +66,7 @@ func TestNamesAndMACsBelongToOneMachine(t *testing.T) {
 			t.Errorf("put with a taken %s: %v, want ErrTaken", name, err)
 		}
 	}
-	// A name and a MAC that were given up are free again.
+	// A name and a MAC that no machine uses any more are free again.
 	update(t, s, func(tx *Tx) error { return tx.PutMachine(machine("m-1", "uno", "52:54:00:00:00:09")) })
 	update(t, s, func(tx *Tx) error { return tx.PutMachine(machine("m-2", "one", "52:54:00:00:00:01")) })
 	update(t, s, func(tx *Tx) error { return tx.DeleteMachine("m-2") })
@@ -90,7 +90,7 @@ func TestABMCIsOneMachines(t *testing.T) {
 	if taken, ok := errors.AsType[*Taken](err); !ok || !errors.Is(err, ErrTaken) || taken.By != "one" || taken.What != "BMC 192.0.2.7" {
 		t.Errorf("put with a taken BMC: %v, want that it is one's", err)
 	}
-	// One that was given up is free again, and so is one of a machine that is gone.
+	// A BMC that no machine uses any more is free again, and so is that of a deleted machine.
 	for _, m := range []inventory.Machine{at("m-1", "one", "192.0.2.8"), at("m-2", "two", "192.0.2.7")} {
 		if err := put(m); err != nil {
 			t.Error(err)
@@ -100,7 +100,7 @@ func TestABMCIsOneMachines(t *testing.T) {
 	if err := put(at("m-3", "three", "192.0.2.7")); err != nil {
 		t.Error(err)
 	}
-	// A file whose index is not there, or old, gets a new one.
+	// A file with a missing or stale index gets a new one.
 	update(t, s, func(tx *Tx) error {
 		if err := tx.IndexBMCs(nil); err != nil {
 			return err
@@ -169,8 +169,7 @@ func TestTimelineMergesOwnAndEarlierEvents(t *testing.T) {
 	}
 }
 
-// What comes from the wire pushes out what came from the wire: a machine's events and those that are no
-// machine's.
+// Events from the wire displace only events from the wire, of the same machine or of none.
 func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "db"))
 	for _, owner := range []inventory.MachineID{"m-1", ""} {
@@ -187,19 +186,19 @@ func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 		many(1, false, "approved")
 		many(300, true, "a packet")
 		many(Unowned+50, true, "another packet")
-		many(Told+50, false, "told")
+		many(Recorded+50, false, "recorded")
 		many(3, true, "the last packet")
 	}
 	count := map[string]int{}
 	last := map[inventory.MachineID]string{}
-	firstTold := map[inventory.MachineID]string{}
+	firstRecorded := map[inventory.MachineID]string{}
 	if err := s.View(func(tx *Tx) error {
 		events, err := tx.Events(0, 1<<20)
 		for _, e := range events {
-			told := strings.HasPrefix(e.Text, "told") || strings.HasPrefix(e.Text, "approved")
-			count[fmt.Sprint(e.Machine, told)]++
-			if told && firstTold[e.Machine] == "" {
-				firstTold[e.Machine] = e.Text
+			recorded := strings.HasPrefix(e.Text, "recorded") || strings.HasPrefix(e.Text, "approved")
+			count[fmt.Sprint(e.Machine, recorded)]++
+			if recorded && firstRecorded[e.Machine] == "" {
+				firstRecorded[e.Machine] = e.Text
 			}
 			last[e.Machine] = e.Text
 		}
@@ -207,20 +206,20 @@ func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for key, want := range map[string]int{"m-1true": Told, "m-1false": PerMachine, "true": Told, "false": Unowned} {
+	for key, want := range map[string]int{"m-1true": Recorded, "m-1false": PerMachine, "true": Recorded, "false": Unowned} {
 		if count[key] != want {
 			t.Errorf("%d events of %q, want %d", count[key], key, want)
 		}
 	}
 	for _, owner := range []inventory.MachineID{"m-1", ""} {
-		if last[owner] != "the last packet2" || firstTold[owner] != "told50" {
-			t.Errorf("of %q the first told and the last event are %q and %q, want those of the quotas' ends", owner, firstTold[owner], last[owner])
+		if last[owner] != "the last packet2" || firstRecorded[owner] != "recorded50" {
+			t.Errorf("of %q the first recorded and the last event are %q and %q, want those of the quotas' ends", owner, firstRecorded[owner], last[owner])
 		}
 	}
-	// The machine's timeline has both, in order, and what was told of its MAC before.
+	// The machine's timeline has both, in order, and the earlier events of its MAC.
 	if err := s.View(func(tx *Tx) error {
 		events, err := tx.Timeline(machine("m-1", "m1", "52:54:00:00:00:01"), 0, 1<<20)
-		if want := 2*Told + PerMachine + Unowned; len(events) != want {
+		if want := 2*Recorded + PerMachine + Unowned; len(events) != want {
 			t.Errorf("the timeline has %d events, want %d", len(events), want)
 		}
 		for i := 1; i < len(events); i++ {
@@ -235,7 +234,7 @@ func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 	update(t, s, func(tx *Tx) error { return tx.DeleteMachine("m-1") })
 	if err := s.View(func(tx *Tx) error {
 		events, err := tx.Events(0, 1<<20)
-		if len(events) != Told+Unowned {
+		if len(events) != Recorded+Unowned {
 			t.Errorf("%d events are left after the machine, want those that are nobody's", len(events))
 		}
 		return err
@@ -275,7 +274,7 @@ func TestDamagedFilesAreErrorsThatSaySo(t *testing.T) {
 		}
 	}
 
-	// A flipped bit in a value is not seen by bbolt; the envelope sees it.
+	// bbolt does not notice a flipped bit in a value; the checksum does.
 	flipped := []byte(strings.ReplaceAll(string(raw), `"name":"m1-needle"`, `"name":"m1-needlf"`))
 	s = open(t, write("flipped", flipped))
 	err = s.View(func(tx *Tx) error { _, err := tx.Machine("m-1"); return err })
