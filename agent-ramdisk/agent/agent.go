@@ -23,32 +23,32 @@ type Agent struct {
 	Registration inventory.Registration // Uptime is filled in
 	Uptime       func() time.Duration
 	SetClock     func(time.Time) error
-	Registered   func() // called once the appliance knows us: what is slow can start now
-	// Settle waits until drivers are loaded and the disks that they found have shown up.
+	Registered   func() // called after registration: slow work can start now
+	// Settle waits until drivers are loaded and no more disks appear.
 	Settle func(context.Context)
 	Report func() *inventory.Report
 	Disks  func() ([]inventory.Disk, error)
 	Dev    string // "/dev"
-	EFI    string // "/sys/firmware/efi"; it is not there on a machine that started by BIOS
-	// MountESP mounts an EFI system partition, and returns where, and what takes it off again.
+	EFI    string // "/sys/firmware/efi"; missing on a machine that was started by BIOS
+	// MountESP mounts an EFI system partition. It returns the directory and the function that unmounts it.
 	MountESP func(disk string, number int) (dir string, unmount func() error, err error)
-	// DiskWait is how long an order's disk may take to show up: a RAID controller or an expander can be slow.
+	// DiskWait is how long an order's disk may take to appear: a RAID controller or an expander can be slow.
 	DiskWait time.Duration
-	// Restart ends the kernel: "reboot" or "poweroff". It returns only when that was impossible.
+	// Restart ends the kernel: "reboot" or "poweroff". It returns only after a failure.
 	Restart func(how string) error
 	// Backoff is the first wait after a failed call, doubled up to 10 s; 0 is 500 ms.
 	Backoff time.Duration
 
-	mu      sync.Mutex                  // disks are erased side by side
-	results map[string]inventory.Result // of this boot, by order: doing an order twice is work for nothing
-	zeros   map[string]bool             // disks, by name, that are known to read zeros
-	were    map[string][][16]byte       // partitions, as boot entries name them, that were on a disk before it was cleared
+	mu      sync.Mutex                  // several disks are erased at once
+	results map[string]inventory.Result // of this boot, by order, so that no order is done twice
+	zeros   map[string]bool             // names of disks that read zeros
+	cleared map[string][][16]byte       // by disk: partitions from before it was cleared, as boot entries name them
 }
 
-// phases of a machine's way to a new system, as a person sees them counted on the console.
+// phases are those of a machine's way to a new system, which the console counts.
 var phases = []string{"network", "register", "drivers", inventory.DoInspect, inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk, "restart"}
 
-// Phase tells the console that a phase starts, and returns the function that tells its end.
+// Phase logs the start of a phase, and returns the function that logs its end.
 func Phase(log *slog.Logger, name string) func(error) {
 	number := 0
 	for i, p := range phases {
@@ -58,7 +58,7 @@ func Phase(log *slog.Logger, name string) func(error) {
 	}
 	label := fmt.Sprintf("phase %s (%d/%d)", name, number, len(phases))
 	if number == 0 {
-		label = "phase " + name // of no deployment: an erase
+		label = "phase " + name // not counted, such as an erase
 	}
 	log.Info(label + ": started")
 	start := time.Now()
@@ -77,13 +77,12 @@ func Phase(log *slog.Logger, name string) func(error) {
 	}
 }
 
-// Run registers and does what it is told until ctx ends, the nonce dies (ErrNonce) or
-// the machine restarts.
+// Run registers and carries out orders until ctx ends, the nonce dies (ErrNonce) or the machine restarts.
 func (a *Agent) Run(ctx context.Context) error {
-	a.results, a.zeros, a.were = map[string]inventory.Result{}, map[string]bool{}, map[string][][16]byte{}
+	a.results, a.zeros, a.cleared = map[string]inventory.Result{}, map[string]bool{}, map[string][][16]byte{}
 	done := Phase(a.Log, "register")
 	var me inventory.Registered
-	err := a.insist(ctx, "register", func() (err error) {
+	err := a.retry(ctx, "register", func() (err error) {
 		r := a.Registration
 		r.Uptime = a.Uptime().Milliseconds()
 		me, err = a.Client.register(ctx, r)
@@ -101,7 +100,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for {
 		var order inventory.Order
 		asked := time.Now()
-		err := a.insist(ctx, "ask for orders", func() (err error) {
+		err := a.retry(ctx, "ask for orders", func() (err error) {
 			order, err = a.Client.next(ctx, a.Registration.BootID)
 			return err
 		})
@@ -109,7 +108,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			return err
 		}
 		if order.Do == inventory.DoWait || order.ID == "" {
-			// An appliance that does not hold the call must not be asked a thousand times a second.
+			// Do not ask a thousand times a second when the appliance answers at once.
 			if err := sleep.For(ctx, a.backoff()-time.Since(asked)); err != nil {
 				return err
 			}
@@ -135,7 +134,7 @@ func (a *Agent) obey(ctx context.Context, order inventory.Order) error {
 		}
 		a.results[order.ID] = result
 	}
-	err := a.insist(ctx, "report the result of "+order.Do, func() error {
+	err := a.retry(ctx, "report the result of "+order.Do, func() error {
 		return a.Client.result(ctx, order.ID, result)
 	})
 	switch {
@@ -153,15 +152,15 @@ func (a *Agent) obey(ctx context.Context, order inventory.Order) error {
 	return nil
 }
 
-// perform does an order.
+// perform carries out an order and reports the result.
 func (a *Agent) perform(ctx context.Context, order inventory.Order) inventory.Result {
 	if order.Do == inventory.DoReboot || order.Do == inventory.DoPowerOff {
-		return inventory.Result{BootID: a.Registration.BootID} // the result first: nobody hears us afterwards
+		return inventory.Result{BootID: a.Registration.BootID} // send the result first: nobody hears us after the restart
 	}
-	return a.attempt(order.Do, func(result *inventory.Result) error { return a.carryOut(ctx, order, result) })
+	return a.attempt(order.Do, func(result *inventory.Result) error { return a.execute(ctx, order, result) })
 }
 
-// attempt does work and never panics: an agent that is gone can tell nobody why.
+// attempt calls work and turns a panic into an error: a dead agent reports nothing.
 func (a *Agent) attempt(what string, work func(*inventory.Result) error) (result inventory.Result) {
 	done := Phase(a.Log, what)
 	defer func() {
@@ -179,7 +178,7 @@ func (a *Agent) attempt(what string, work func(*inventory.Result) error) (result
 	done(err)
 	if err != nil {
 		result.Error = err.Error()
-		var h *hinted
+		var h *hintError
 		if errors.As(err, &h) {
 			result.Hint = h.hint
 		}
@@ -187,17 +186,17 @@ func (a *Agent) attempt(what string, work func(*inventory.Result) error) (result
 	return result
 }
 
-// hinted is an error with the next move.
-type hinted struct {
+// hintError is an error with the next move.
+type hintError struct {
 	error
 	hint string
 }
 
-func (h *hinted) Unwrap() error { return h.error }
+func (h *hintError) Unwrap() error { return h.error }
 
-// insist repeats a call until it is answered. It gives up when the nonce is dead, the order gone, or ctx
-// over.
-func (a *Agent) insist(ctx context.Context, what string, call func() error) error {
+// retry repeats a call until it is answered. It gives up when the nonce is dead, the order is gone, or ctx
+// ends.
+func (a *Agent) retry(ctx context.Context, what string, call func() error) error {
 	wait := backoff.Backoff{First: a.backoff(), Most: 10 * time.Second}
 	for {
 		err := call()

@@ -18,17 +18,17 @@ import (
 
 const nonce = "n0nce"
 
-// appliance speaks the agent protocol as the real one does, and fails on demand.
+// appliance speaks the agent protocol like the real one, and fails on demand.
 type appliance struct {
 	*httptest.Server
 	plain *httptest.Server // boot plane
 
 	mu       sync.Mutex
-	orders   []inventory.Order // given one after the other, the last one again and again
+	orders   []inventory.Order // one after another; the last one again and again
 	results  []inventory.Result
 	progress []inventory.Progress
 	calls    map[string]int
-	// fail may answer a call by itself; n counts the calls of that path.
+	// fail may answer a call itself; n counts the calls of that path.
 	fail func(w http.ResponseWriter, r *http.Request, n int) bool
 
 	manifest, data []byte
@@ -100,7 +100,7 @@ func (a *appliance) params() Params {
 	return Params{URL: a.URL, Nonce: nonce, Pin: sha256.Sum256(a.Certificate().RawSubjectPublicKeyInfo)}
 }
 
-// stop is how a test ends an agent: the last order is a reboot, and this is what it comes to.
+// errRebooted is the error by which a test's last order, a reboot, ends the agent.
 var errRebooted = errors.New("rebooted")
 
 func newAgent(t *testing.T, a *appliance) *Agent {
@@ -127,7 +127,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// runAgent runs it until the final reboot order, or the error it ends with.
+// runAgent runs the agent until the final reboot order, or until its error.
 func runAgent(t *testing.T, ag *Agent) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Minute, errors.New("the agent did not end"))
@@ -183,7 +183,7 @@ func TestRepeatedOrderIsNotDoneAgain(t *testing.T) {
 func TestLostAnswers(t *testing.T) {
 	a := newAppliance(t)
 	a.orders = []inventory.Order{inspect, reboot}
-	// The appliance dies in the middle of each kind of call, then says 503, then works.
+	// The appliance dies in the middle of each kind of call, then answers 503, then works.
 	a.fail = func(w http.ResponseWriter, r *http.Request, n int) bool {
 		switch n {
 		case 1, 2:
@@ -232,8 +232,7 @@ func TestDeadNonce(t *testing.T) {
 	}
 }
 
-// An agent whose machine lost power in mid-work comes back while its predecessor still counts as being at
-// work.
+// An agent registers while an earlier one still counts as working: its machine lost power in mid-work.
 func TestRegistersWhenItsPredecessorIsGone(t *testing.T) {
 	a := newAppliance(t)
 	a.orders = []inventory.Order{inspect, reboot}
@@ -306,7 +305,7 @@ func TestServerRestarts(t *testing.T) {
 	p.URL = "https://" + l.Addr().String()
 	ag.Client = newClient(t, p)
 	go func() {
-		// Whoever calls is hung up on at first; then the same key answers at that address.
+		// The appliance hangs up on callers at first; then the same key answers at that address.
 		for range 3 {
 			if conn, err := l.Accept(); err == nil {
 				conn.Close()

@@ -14,10 +14,10 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// makeBootable puts the new system into the firmware's menu, gives it a loader that firmware finds without,
-// and names what may keep it from starting. Little of that fails the order: most firmware starts the system
-// anyway, and whether it did is for the deployment's last step to say. It fails when there is neither a boot
-// entry nor such a loader, although the image has one. It may close dev.
+// makeBootable adds a boot entry for the new system, gives it a loader that firmware finds without an entry,
+// and warns of whatever may keep it from starting. It fails only when there is neither an entry nor such a
+// loader, although the image has one: most firmware starts the system anyway, and the deployment's last step
+// proves that. It may close dev.
 func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inventory.Finished) error {
 	_, err := os.Stat(a.EFI)
 	uefi := err == nil
@@ -26,7 +26,7 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	if !uefi {
 		return nil
 	}
-	if done.Removed, err = a.forget(dev.Name); err != nil {
+	if done.Removed, err = a.forgetEntries(dev.Name); err != nil {
 		a.warn(done, fmt.Sprintf("boot entries of the system that was on disk %s before are left: %v", dev.Name, err))
 	}
 	fallback := efiloader.Fallback(runtime.GOARCH)
@@ -47,7 +47,7 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	a.makeEntry(dev.Name, order, esp, others, done)
 	switch {
 	case missing != nil && done.BootEntry == "":
-		return &hinted{
+		return &hintError{
 			fmt.Errorf("nothing would start the system: there is no boot entry for %s, and no %s could be made: %w", esp.Loader, fallback, missing),
 			"use an image that has " + fallback + ", or let the kernel write the firmware's variables (no efi=noruntime)",
 		}
@@ -58,8 +58,8 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	return nil
 }
 
-// conflicts names what is on other disks that could get in the new system's way, and returns the partitions
-// there that boot entries may name.
+// conflicts names systems on other disks that may start instead, and returns the partitions there that boot
+// entries may name.
 func (a *Agent) conflicts(name string, scan disk.BootScan, uefi bool, done *inventory.Finished) (others [][16]byte) {
 	disks, err := a.Disks()
 	if err != nil {
@@ -82,7 +82,7 @@ func (a *Agent) conflicts(name string, scan disk.BootScan, uefi bool, done *inve
 	return others
 }
 
-// makeEntry makes the boot entry. An agent that has no access to the firmware's variables makes none.
+// makeEntry makes the boot entry. Without access to the firmware's variables it makes none.
 func (a *Agent) makeEntry(name string, order inventory.Order, esp disk.ESP, others [][16]byte, done *inventory.Finished) {
 	vars := a.vars()
 	if !vars.Present() {
@@ -103,25 +103,25 @@ func (a *Agent) makeEntry(name string, order inventory.Order, esp disk.ESP, othe
 
 func (a *Agent) vars() efi.Vars { return efi.Vars{Dir: filepath.Join(a.EFI, "efivars")} }
 
-// remember keeps which partitions a disk has that is about to be cleared, for the boot entries that name
+// rememberPartitions keeps the partitions of a disk before it is cleared, to find the boot entries that name
 // them.
-func (a *Agent) remember(dev *disk.Device) {
+func (a *Agent) rememberPartitions(dev *disk.Device) {
 	scan := disk.ScanBoot(dev, dev.Size, dev.Sector, runtime.GOARCH)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range scan.Signatures {
-		if !slices.Contains(a.were[dev.Name], s) {
-			a.were[dev.Name] = append(a.were[dev.Name], s)
+		if !slices.Contains(a.cleared[dev.Name], s) {
+			a.cleared[dev.Name] = append(a.cleared[dev.Name], s)
 		}
 	}
 }
 
-// forget removes the boot entries of what was on a disk that is cleared now.
-func (a *Agent) forget(name string) ([]string, error) {
-	a.mu.Lock() // also for the firmware's variables
+// forgetEntries removes the boot entries for partitions of a disk that has been cleared.
+func (a *Agent) forgetEntries(name string) ([]string, error) {
+	a.mu.Lock() // also guards the firmware's variables
 	defer a.mu.Unlock()
 	vars := a.vars()
-	if len(a.were[name]) == 0 || !vars.Present() {
+	if len(a.cleared[name]) == 0 || !vars.Present() {
 		return nil, nil
 	}
 	disks, err := a.Disks()
@@ -139,7 +139,7 @@ func (a *Agent) forget(name string) ([]string, error) {
 		}
 		there = append(there, scan.Signatures...)
 	}
-	return vars.Forget(a.were[name], func(s [16]byte) bool { return slices.Contains(there, s) })
+	return vars.Forget(a.cleared[name], func(s [16]byte) bool { return slices.Contains(there, s) })
 }
 
 func (a *Agent) warn(done *inventory.Finished, text string) {
@@ -147,7 +147,7 @@ func (a *Agent) warn(done *inventory.Finished, text string) {
 	done.Warnings = append(done.Warnings, text)
 }
 
-// scan reads them from another disk of the machine.
+// scan reads the boot information of another disk of the machine.
 func (a *Agent) scan(name string) (disk.BootScan, error) {
 	f, err := os.Open(filepath.Join(a.Dev, name))
 	if err != nil {

@@ -51,10 +51,10 @@ func bootableDisk(t *testing.T, path string, loaders ...string) {
 	}
 }
 
-// loaderOf is what is in one, several clusters of it.
+// loaderOf is the content of a loader, several clusters long.
 func loaderOf(path string) []byte { return bytes.Repeat([]byte("MZ "+path+" "), 1000) }
 
-// mtools mounts as the kernel does where that has no vfat: unmounting copies back what changed.
+// mtools stands in for the kernel, which may have no vfat here: unmounting copies the changes back.
 func mtools(t *testing.T, disk string) func(string, int) (string, func() error, error) {
 	return func(string, int) (string, func() error, error) {
 		esp, dir := fmt.Sprintf("%s@@%d", disk, 1<<20), t.TempDir()
@@ -136,7 +136,7 @@ func TestBootable(t *testing.T) {
 			second := filepath.Join(ag.Dev, "vdb")
 			switch tt.second {
 			case "copy":
-				// The disk as an earlier deployment left it, with boot code.
+				// The disk after an earlier deployment, with boot code.
 				first := finish
 				first.ID = "first"
 				a.orders = []inventory.Order{first, reboot}
@@ -180,7 +180,7 @@ func TestBootable(t *testing.T) {
 	}
 }
 
-// The entries of a system go with it: when its disk is overwritten, and when it is erased.
+// Overwriting or erasing a disk removes the boot entries of its system.
 func TestEntriesOfTheOldSystem(t *testing.T) {
 	testnet.Long(t)
 	for _, p := range []string{"sgdisk", "mkfs.vfat", "mkfs.ext4", "mmd", "mcopy"} {
@@ -192,7 +192,7 @@ func TestEntriesOfTheOldSystem(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		order inventory.Order
-		next  string // partition of the system that comes, "" for none
+		next  string // partition of the new system, "" for none
 		want  []string
 	}{
 		{name: "another image", order: inventory.Order{Do: inventory.DoPrepareDisk}, next: "11223344-5566-7788-99AA-BBCCDDEEFF01", want: []string{"Boot0007 debian"}},
@@ -222,7 +222,7 @@ func TestEntriesOfTheOldSystem(t *testing.T) {
 			id := d.Identity()
 			ag.Disks = func() ([]inventory.Disk, error) { return []inventory.Disk{d}, nil }
 			a.fail = func(_ http.ResponseWriter, r *http.Request, _ int) bool {
-				if tt.next != "" && r.URL.Path == "/agent/v1/orders/o/result" { // the image arrives
+				if tt.next != "" && r.URL.Path == "/agent/v1/orders/o/result" { // the image has arrived
 					bootableDisk(t, next, "EFI/BOOT/BOOTX64.EFI")
 					command(t, "sgdisk", "-u", "15:"+tt.next, next)
 					if err := os.Rename(next, target); err != nil {

@@ -22,24 +22,24 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// ErrNonce is the appliance's answer 401: it does not know this boot (any more). Only a reboot,
-// which brings a new nonce, helps.
+// ErrNonce is the appliance's answer 401: it does not know this boot (any more). Only a reboot helps, since
+// it brings a new nonce.
 var ErrNonce = errors.New("the appliance refuses this boot's nonce")
 
-// errGone is its answer (404, 409, 410) that what was named is of no interest any more.
+// errGone is its answer (404, 409, 410) that it no longer wants the order.
 var errGone = errors.New("the appliance does not know or want this any more")
 
 // callTime bounds a call: the appliance holds "next" for 20 s.
 const callTime = 45 * time.Second
 
-// A Client speaks to the appliance.
+// A Client calls the appliance.
 type Client struct {
 	params Params
 	http   *http.Client
 }
 
-// NewClient makes a client that trusts the pinned key and nothing else, and a key of its own that ties this
-// boot to it: it is in memory alone, and ends with the boot.
+// NewClient makes a client that trusts only the pinned key. It makes a key of its own, which binds this boot
+// to the client; the key is never written down.
 func NewClient(p Params) (*Client, error) {
 	own, err := selfSigned()
 	if err != nil {
@@ -49,12 +49,12 @@ func NewClient(p Params) (*Client, error) {
 		Timeout: callTime,
 		Transport: &http.Transport{
 			DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-			TLSHandshakeTimeout:   15 * time.Second, // an emulated or a very busy CPU is slow
+			TLSHandshakeTimeout:   15 * time.Second, // an emulated or very busy CPU is slow
 			ResponseHeaderTimeout: 40 * time.Second,
 			IdleConnTimeout:       90 * time.Second,
 			TLSClientConfig: &tls.Config{
 				MinVersion: tls.VersionTLS13,
-				// The pin is stronger than a chain, and holds whatever this machine's clock says.
+				// The pin replaces the certificate chain, and holds whatever this machine's clock says.
 				InsecureSkipVerify: true,
 				VerifyConnection:   pinned(p.Pin),
 				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -65,7 +65,7 @@ func NewClient(p Params) (*Client, error) {
 	}}, nil
 }
 
-// selfSigned makes a key and the least certificate that TLS shows it in.
+// selfSigned makes a key and the smallest certificate for it that TLS accepts.
 func selfSigned() (*tls.Certificate, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -105,8 +105,8 @@ func (c *Client) call(ctx context.Context, path string, in, out any) error {
 	})
 }
 
-// manifest fetches an image's manifest and holds it against the image's id. A refusal of what came whole is
-// final, and returned beside an error that asking again may mend.
+// manifest fetches an image's manifest and checks it against the image's id. refused says why a complete
+// manifest is wrong, which is final. Another call may mend err.
 func (c *Client) manifest(ctx context.Context, id string) (m *images.Manifest, refused, err error) {
 	err = c.do(ctx, http.MethodGet, "/agent/v1/images/"+id+"/manifest", nil, func(r io.Reader) error {
 		var got string
@@ -143,14 +143,14 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, read 
 	if err := read(resp.Body); err != nil {
 		return fmt.Errorf("%s %s: answer: %w", method, path, err)
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection is used again
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // reuse the connection
 	return nil
 }
 
 // refusal reads problem+json (RFC 9457).
 func refusal(resp *http.Response) error {
 	var p struct{ Code, Detail string }
-	_ = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&p) // the status says enough if there is none
+	_ = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&p) // without problem+json, the status must do
 	err := fmt.Errorf("%s %s: %s %s %s", resp.Request.Method, resp.Request.URL.Path, resp.Status, p.Code, p.Detail)
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:

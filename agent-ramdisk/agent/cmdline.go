@@ -10,16 +10,16 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Params is what the boot script put on the kernel's command line.
+// Params are the values that the boot script puts on the kernel's command line.
 type Params struct {
 	URL     string   // of the appliance, https, an IP literal
 	Pin     [32]byte // SHA-256 of the SubjectPublicKeyInfo of the appliance's certificate
 	Nonce   string
-	BootMAC inventory.MAC // "" when the boot loader did not say
+	BootMAC inventory.MAC // "" when the boot loader gave none
 }
 
-// ParseCommandLine reads /proc/cmdline and reports all that is wrong at once. Of a key that comes
-// twice the last one counts, as in the kernel.
+// ParseCommandLine reads /proc/cmdline and reports all mistakes at once. Of a repeated key the last one
+// counts, as in the kernel.
 func ParseCommandLine(line string) (Params, error) {
 	values := map[string]string{}
 	for word := range strings.FieldsSeq(line) {

@@ -9,20 +9,20 @@ import (
 	"sync"
 )
 
-// A Console is where a person reads what the agent does: every terminal that the kernel was given, and
-// a ring of the last lines, which goes along with a failed result.
+// A Console prints the agent's log on every terminal of the kernel, and keeps the last lines for a failed
+// result.
 type Console struct {
 	mu    sync.Mutex
 	terms []*Terminal
 	ring  []string
 }
 
-// A Terminal is one of them.
+// A Terminal is one output of a Console.
 type Terminal struct {
 	Name   string
 	w      io.Writer
 	mute   bool
-	missed []byte // while muted
+	missed []byte // lines while muted
 }
 
 const (
@@ -30,7 +30,7 @@ const (
 	maxMissed = 16 << 10
 )
 
-// Add makes lines go to a terminal as well.
+// Add adds a terminal.
 func (c *Console) Add(name string, w io.Writer) *Terminal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -39,7 +39,7 @@ func (c *Console) Add(name string, w io.Writer) *Terminal {
 	return t
 }
 
-// Mute keeps lines off a terminal while a person has a shell there; they are shown afterwards.
+// Mute holds back lines while a person has a shell on the terminal, and prints them afterwards.
 func (c *Console) Mute(t *Terminal, mute bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,7 +63,7 @@ func (c *Console) Write(p []byte) (int, error) {
 	for _, t := range c.terms {
 		switch {
 		case !t.mute:
-			_, _ = t.w.Write(p) // a terminal that is gone is no reason to stop
+			_, _ = t.w.Write(p) // a lost terminal must not stop the others
 		case len(t.missed) < maxMissed:
 			t.missed = append(t.missed, p...)
 		}
@@ -71,15 +71,15 @@ func (c *Console) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Tail is the last lines.
+// Tail returns the last lines.
 func (c *Console) Tail() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return strings.Join(c.ring, "")
 }
 
-// Logger writes "pxagent: message key=value" lines: no time and no level, they are for
-// people, and the serial log has its own clock.
+// Logger writes "pxagent: message key=value" lines without time and level: people read them, and the serial
+// log has its own clock.
 func (c *Console) Logger() *slog.Logger { return slog.New(lines{w: c}) }
 
 type lines struct {

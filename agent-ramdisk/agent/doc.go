@@ -2,6 +2,6 @@
 // the appliance's key, asks for orders, does them, and repeats results until they are
 // acknowledged. The calls are described in package inventory.
 //
-// What touches the machine comes in as functions, so all of it runs in tests. Mounts, drivers and
-// the network are the work of packages boot, modules and netup.
+// Functions stand between it and the machine, so all of it runs in tests. Mounts, drivers and the network are
+// the work of packages boot, modules and netup.
 package agent

@@ -15,31 +15,31 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// sideBySide is how many disks are erased at a time. Drives do most of the work themselves; what we hold for
-// each is 8 MiB.
-const sideBySide = 8
+// maxErases is how many disks are erased at a time. Drives do most of the work themselves; each takes 8 MiB
+// of our memory.
+const maxErases = 8
 
-// eraseDisks erases the disks of an order side by side. What was erased is reported at once: its record shall
-// not depend on the other disks. A failure ends the order for the appliance, and so waits until all disks
-// have ended.
+// eraseDisks erases the disks of an order, several at a time. It reports each erased disk at once, so that
+// its record does not depend on the others. A failure ends the order for the appliance, so it is reported
+// after all disks.
 func (a *Agent) eraseDisks(ctx context.Context, order inventory.Order) error {
 	a.Settle(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p := a.reporter(ctx, cancel, order)
-	all := &erasing{quick: order.Quick, disks: make([]erasingDisk, len(order.Targets)), tell: p.set}
+	all := &eraseProgress{quick: order.Quick, disks: make([]diskProgress, len(order.Targets)), tell: p.set}
 	for i, t := range order.Targets {
 		all.disks[i].total = t.Bytes
 	}
 	results := make([]inventory.Result, len(order.Targets))
-	slots := make(chan struct{}, sideBySide)
+	slots := make(chan struct{}, maxErases)
 	var wg sync.WaitGroup
 	for i := range order.Targets {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			if ctx.Err() != nil {
-				return // not begun, and not wanted any more
+				return // not begun, and no longer wanted
 			}
 			r := a.eraseOnce(ctx, order, &order.Targets[i], func(method string, done, _ uint64) { all.at(i, method, done) })
 			if results[i] = r; r.Error == "" {
@@ -55,7 +55,7 @@ func (a *Agent) eraseDisks(ctx context.Context, order inventory.Order) error {
 	failed := slices.DeleteFunc(results, func(r inventory.Result) bool { return r.Error == "" })
 	err := context.Cause(ctx)
 	if err == nil && (len(failed) > 0 || len(results) == 0) {
-		err = a.report(ctx, order, joined(failed))
+		err = a.report(ctx, order, joinFailures(failed))
 	}
 	if errors.Is(err, errGone) {
 		a.Log.Warn("the erase is not wanted any more", "id", order.ID, "err", err)
@@ -65,11 +65,11 @@ func (a *Agent) eraseDisks(ctx context.Context, order inventory.Order) error {
 }
 
 func (a *Agent) report(ctx context.Context, order inventory.Order, r inventory.Result) error {
-	return a.insist(ctx, "report the result of "+order.Do, func() error { return a.Client.result(ctx, order.ID, r) })
+	return a.retry(ctx, "report the result of "+order.Do, func() error { return a.Client.result(ctx, order.ID, r) })
 }
 
-// joined is one result of several that failed.
-func joined(failed []inventory.Result) inventory.Result {
+// joinFailures makes one result of the failed ones.
+func joinFailures(failed []inventory.Result) inventory.Result {
 	if len(failed) == 0 {
 		return inventory.Result{Error: "the order names no disk"}
 	}
@@ -83,7 +83,7 @@ func joined(failed []inventory.Result) inventory.Result {
 	return all
 }
 
-// eraseOnce erases a disk, or gives the result again if this order did so before.
+// eraseOnce erases a disk. If this order has erased it before, it returns that result.
 func (a *Agent) eraseOnce(ctx context.Context, order inventory.Order, target *inventory.DiskIdentity, tell erase.Progress) inventory.Result {
 	key := order.ID + " " + target.Said()
 	a.mu.Lock()
@@ -105,7 +105,7 @@ func (a *Agent) eraseOnce(ctx context.Context, order inventory.Order, target *in
 	return result
 }
 
-// eraseDisk erases a disk, or with quick only what a system would be found by.
+// eraseDisk erases a disk, or with quick clears its labels and tables.
 func (a *Agent) eraseDisk(ctx context.Context, target *inventory.DiskIdentity, quick bool, tell erase.Progress) (*inventory.Erased, error) {
 	dev, err := a.open(ctx, target)
 	if err != nil {
@@ -115,7 +115,7 @@ func (a *Agent) eraseDisk(ctx context.Context, target *inventory.DiskIdentity, q
 	a.mu.Lock()
 	delete(a.zeros, name)
 	a.mu.Unlock()
-	a.remember(dev)
+	a.rememberPartitions(dev)
 	if quick {
 		defer dev.Close()
 		cleared, err := clearLabels(dev)
@@ -136,21 +136,21 @@ func (a *Agent) eraseDisk(ctx context.Context, target *inventory.DiskIdentity, q
 		tell(now, done, total)
 	})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return nil, cause // why it was cancelled says more than that it was
+		return nil, cause // the cause of the cancellation says more than err
 	}
 	if err != nil {
-		return nil, &hinted{err, "nothing says that the data is gone: erase the disk by other means, or destroy it; `pxectl release --quick` clears its labels alone"}
+		return nil, &hintError{err, "nothing says that the data is gone: erase the disk by other means, or destroy it; `pxectl release --quick` clears its labels alone"}
 	}
 	a.forgetErased(name, erased)
 	a.Log.Info("erased", "disk", name, "by", erased.Method, "proof", erased.Proof)
 	return erased, nil
 }
 
-// forgetErased removes the boot entries of the old system. That they are left is no reason to call the disk
-// not erased.
+// forgetErased removes the boot entries of the old system. The disk counts as erased even if entries are
+// left.
 func (a *Agent) forgetErased(name string, done *inventory.Erased) {
 	var err error
-	if done.Removed, err = a.forget(name); err != nil {
+	if done.Removed, err = a.forgetEntries(name); err != nil {
 		a.Log.Warn("boot entries of what was on the disk are left", "disk", name, "err", err)
 	}
 }
@@ -166,31 +166,31 @@ func clearLabels(dev *disk.Device) (*inventory.Erased, error) {
 	}, nil
 }
 
-// An erasing is how far several disks are, told as one.
-type erasing struct {
+// An eraseProgress adds up the progress of several disks.
+type eraseProgress struct {
 	quick bool
 	tell  func(inventory.Progress)
 
 	mu    sync.Mutex
-	disks []erasingDisk
+	disks []diskProgress
 }
 
-type erasingDisk struct {
-	method        string // "" while it waits for its turn
+type diskProgress struct {
+	method        string // "" until its turn
 	done, total   uint64
 	ended, failed bool
 }
 
-// at notes how far a disk is on a method. Another method begins at the start of the disk again.
-func (e *erasing) at(i int, method string, done uint64) {
+// at notes the progress of a disk with a method. A new method begins at the start of the disk again.
+func (e *eraseProgress) at(i int, method string, done uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.disks[i].method, e.disks[i].done = method, min(done, e.disks[i].total)
 	e.tell(e.progress())
 }
 
-// end notes that a disk is done, or that no more will be done to it.
-func (e *erasing) end(i int, well bool) {
+// end notes that a disk is done or was given up.
+func (e *eraseProgress) end(i int, well bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	d := &e.disks[i]
@@ -200,9 +200,8 @@ func (e *erasing) end(i int, well bool) {
 	e.tell(e.progress())
 }
 
-// progress counts the bytes of all disks. Its phase says by which methods disks are being erased, and how many
-// are not any more.
-func (e *erasing) progress() inventory.Progress {
+// progress counts the bytes of all disks. Its phase names the methods in use, and how many disks have ended.
+func (e *eraseProgress) progress() inventory.Progress {
 	var p inventory.Progress
 	var methods []string
 	ended, failed := 0, 0

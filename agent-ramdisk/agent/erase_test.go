@@ -66,11 +66,11 @@ func TestErase(t *testing.T) {
 	}
 }
 
-// Several disks are erased at once. One that fails keeps none of the others from being erased, nor from being
+// Several disks are erased at once. The failure of one does not stop the others from being erased and
 // reported.
 func TestEraseSideBySide(t *testing.T) {
 	testnet.Long(t)
-	const size, disks = 8 << 20, sideBySide + 2
+	const size, disks = 8 << 20, maxErases + 2
 	a := newAppliance(t)
 	ag := newAgent(t, a)
 	ag.Dev, ag.DiskWait = t.TempDir(), time.Millisecond
@@ -90,7 +90,7 @@ func TestEraseSideBySide(t *testing.T) {
 	if err := runAgent(t, ag); err != nil {
 		t.Fatal(err)
 	}
-	// The order came twice, as after a restart of the appliance, and was done once.
+	// The order comes twice, as after a restart of the appliance, and is done once.
 	if len(a.results) != 2*disks+1 {
 		t.Fatalf("%d results, want two for each of %d disks, and that of the reboot", len(a.results), disks)
 	}
@@ -117,19 +117,19 @@ func TestEraseSideBySide(t *testing.T) {
 }
 
 func TestErasing(t *testing.T) {
-	var told inventory.Progress
-	e := &erasing{disks: []erasingDisk{{total: 100}, {total: 200}, {total: 700}}, tell: func(p inventory.Progress) { told = p }}
+	var got inventory.Progress
+	e := &eraseProgress{disks: []diskProgress{{total: 100}, {total: 200}, {total: 700}}, tell: func(p inventory.Progress) { got = p }}
 	check := func(done uint64, phase string) {
 		t.Helper()
-		if want := (inventory.Progress{Phase: phase, Done: done, Total: 1000}); told != want {
-			t.Errorf("progress = %+v, want %+v", told, want)
+		if want := (inventory.Progress{Phase: phase, Done: done, Total: 1000}); got != want {
+			t.Errorf("progress = %+v, want %+v", got, want)
 		}
 	}
 	e.at(0, "NVMe sanitize", 50)
 	check(50, "0 of 3 disks erased; NVMe sanitize")
 	e.at(1, "discard", 200)
 	check(250, "0 of 3 disks erased; NVMe sanitize, discard")
-	e.at(1, "overwrite with zeros", 20) // the discard was not proved
+	e.at(1, "overwrite with zeros", 20) // the discard could not be proved
 	check(70, "0 of 3 disks erased; NVMe sanitize, overwrite with zeros")
 	e.end(0, true)
 	check(120, "1 of 3 disks erased; overwrite with zeros")
@@ -139,9 +139,9 @@ func TestErasing(t *testing.T) {
 	e.end(2, true)
 	check(820, "2 of 3 disks erased, 1 failed")
 
-	one := &erasing{disks: []erasingDisk{{total: 10}}, tell: func(p inventory.Progress) { told = p }}
+	one := &eraseProgress{disks: []diskProgress{{total: 10}}, tell: func(p inventory.Progress) { got = p }}
 	one.at(0, "discard", 5)
-	if want := (inventory.Progress{Phase: "discard", Done: 5, Total: 10}); told != want {
-		t.Errorf("progress of one disk = %+v, want %+v", told, want)
+	if want := (inventory.Progress{Phase: "discard", Done: 5, Total: 10}); got != want {
+		t.Errorf("progress of one disk = %+v, want %+v", got, want)
 	}
 }

@@ -16,18 +16,18 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A loaderFile is a file of a boot loader and where it goes to on the EFI system partition.
+// A loaderFile is a file of a boot loader and its target on the EFI system partition.
 type loaderFile struct {
 	path string // `\EFI\BOOT\BOOTX64.EFI`
 	data []byte
 }
 
-// maxLoader bounds one; GRUB with everything built in has about 4 MiB.
+// maxLoader bounds a loader; GRUB with everything built in has about 4 MiB.
 const maxLoader = 16 << 20
 
-// copyFallback copies an image's boot loader to where firmware looks for one without a boot entry, and reads
-// it back from the medium. The kernel writes the filesystem, and another reader judges it. It closes dev:
-// nobody can mount a partition of a disk that is held.
+// copyFallback copies an image's boot loader to the place where firmware looks without a boot entry, and
+// reads it back from the medium. The kernel writes the filesystem, and our own reader checks it. It closes
+// dev: nobody can mount a partition of a disk that is held.
 func (a *Agent) copyFallback(dev *disk.Device, esp disk.ESP, done *inventory.Finished) error {
 	if err := dev.Close(); err != nil {
 		return err
@@ -57,9 +57,9 @@ func (a *Agent) copyFallback(dev *disk.Device, esp disk.ESP, done *inventory.Fin
 	return nil
 }
 
-// loaderFiles reads what is to be copied, the loader itself last. Shim looks for its second stage and its key
-// manager in the directory that it was started from, so they come too. Its fallback program (fbx64.efi) does
-// not: it would make boot entries of its own and reset the machine.
+// loaderFiles reads the files to copy, the loader itself last. Shim looks for its second stage and its key
+// manager in its own directory, so they come too. Its fallback program (fbx64.efi) does not: it would make
+// boot entries of its own and reset the machine.
 func loaderFiles(v *fat.Volume, loader, fallback string) ([]loaderFile, error) {
 	dir := func(path string) string { return path[:strings.LastIndexByte(path, '\\')+1] }
 	from, to := dir(loader), dir(fallback)
@@ -80,8 +80,8 @@ func loaderFiles(v *fat.Volume, loader, fallback string) ([]loaderFile, error) {
 	return append(files, loaderFile{fallback, data}), err
 }
 
-// writeLoader writes the files. The last one, which firmware starts, gets its name when all is written: there
-// is none that is cut short. What was made goes again when something fails, such as for lack of room.
+// writeLoader writes the files. The last one, which firmware starts, gets its name when all are written, so
+// that no cut loader is ever found. After an error, such as lack of room, it removes what it has made.
 func writeLoader(dir string, files []loaderFile) (err error) {
 	var made []string
 	defer func() {
@@ -120,7 +120,7 @@ func writeSynced(path string, data []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// proveLoader reads the files from the medium.
+// proveLoader reads the files back from the medium.
 func (a *Agent) proveLoader(name string, at inventory.Range, files []loaderFile) error {
 	dev, err := disk.OpenDevice(filepath.Join(a.Dev, name))
 	if err != nil {
@@ -143,7 +143,7 @@ func (a *Agent) proveLoader(name string, at inventory.Range, files []loaderFile)
 	})
 }
 
-// onESP looks into the filesystem at a place of a disk.
+// onESP reads the filesystem at an offset of a disk.
 func (a *Agent) onESP(name string, at inventory.Range, look func(*fat.Volume) error) error {
 	f, err := os.Open(filepath.Join(a.Dev, name))
 	if err != nil {

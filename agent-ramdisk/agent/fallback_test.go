@@ -91,10 +91,10 @@ func TestLoaderFiles(t *testing.T) {
 	}
 }
 
-// A filesystem without room keeps none of the loader: half of it would be worse than none.
+// A filesystem without room gets nothing of the loader: half of it would be worse than none.
 func TestWriteLoaderWithoutRoom(t *testing.T) {
 	dir := t.TempDir()
-	// A directory in the place of the last file is what cannot be written.
+	// A directory in the place of the last file makes its write fail.
 	if err := os.MkdirAll(filepath.Join(dir, "EFI/BOOT/PXECTL.TMP/x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestWriteLoaderWithoutRoom(t *testing.T) {
 	}
 }
 
-// On a disk of the kernel's, through the kernel's vfat.
+// On a disk of the kernel, through the kernel's vfat.
 func TestFallbackOnALoopDevice(t *testing.T) {
 	testnet.Need(t, "losetup", "sgdisk", "mkfs.vfat", "mkfs.ext4", "mmd", "mcopy", "fsck.vfat")
 	if known, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(known), "\tvfat\n") {
@@ -127,7 +127,7 @@ func TestFallbackOnALoopDevice(t *testing.T) {
 
 	a := newAppliance(t)
 	ag := newAgent(t, a)
-	ag.Dev, ag.EFI = filepath.Dir(device), t.TempDir() // without variables: the loader is all that there is
+	ag.Dev, ag.EFI = filepath.Dir(device), t.TempDir() // without variables, so the loader must do
 	ag.MountESP = boot.MountESP
 	d := inventory.Disk{Name: filepath.Base(device), Serial: "S1", Bytes: 64 << 20}
 	ag.Disks = func() ([]inventory.Disk, error) { return []inventory.Disk{d}, nil }

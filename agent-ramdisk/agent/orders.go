@@ -19,8 +19,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// carryOut does the order and fills in what it proves.
-func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inventory.Result) (err error) {
+// execute carries out the order and fills in the proof.
+func (a *Agent) execute(ctx context.Context, order inventory.Order, result *inventory.Result) (err error) {
 	a.Settle(ctx)
 	if order.Do == inventory.DoInspect {
 		report := a.Report().Bounded(cmp.Or(order.MaxReport, inventory.StrangerReport))
@@ -56,7 +56,7 @@ func (a *Agent) carryOut(ctx context.Context, order inventory.Order, result *inv
 	return err
 }
 
-// find lists the disks that the identity fits, and all that there are, and waits for one to show up.
+// find lists the disks that match the identity, and all disks. It waits until one appears.
 func (a *Agent) find(ctx context.Context, id inventory.DiskIdentity) (found, all []inventory.Disk, err error) {
 	for deadline := time.Now().Add(a.DiskWait); ; {
 		if all, err = a.Disks(); err != nil {
@@ -72,7 +72,7 @@ func (a *Agent) find(ctx context.Context, id inventory.DiskIdentity) (found, all
 	}
 }
 
-// open finds the disk that was chosen when the order was made, and takes it.
+// open finds the disk that was chosen for the order, and opens it.
 func (a *Agent) open(ctx context.Context, id *inventory.DiskIdentity) (*disk.Device, error) {
 	if id == nil {
 		return nil, errors.New("the order names no disk")
@@ -84,12 +84,12 @@ func (a *Agent) open(ctx context.Context, id *inventory.DiskIdentity) (*disk.Dev
 	}
 	switch {
 	case len(found) == 0:
-		return nil, &hinted{fmt.Errorf("disk %s (serial %q, WWN %q, %d bytes) is not there any more or has changed (have: %s)",
+		return nil, &hintError{fmt.Errorf("disk %s (serial %q, WWN %q, %d bytes) is not there any more or has changed (have: %s)",
 			id.Name, id.Serial, id.WWN, id.Bytes, inventory.ListDisks(disks)), again}
 	case len(found) > 1:
-		return nil, &hinted{fmt.Errorf("%d disks could be the chosen one: %s", len(found), inventory.ListDisks(found)), again}
+		return nil, &hintError{fmt.Errorf("%d disks could be the chosen one: %s", len(found), inventory.ListDisks(found)), again}
 	case found[0].ReadOnly:
-		return nil, &hinted{fmt.Errorf("disk %s is read-only", found[0].Name), "check its write-protect switch or controller"}
+		return nil, &hintError{fmt.Errorf("disk %s is read-only", found[0].Name), "check its write-protect switch or controller"}
 	}
 	dev, err := disk.OpenDevice(filepath.Join(a.Dev, found[0].Name))
 	if err != nil {
@@ -97,12 +97,12 @@ func (a *Agent) open(ctx context.Context, id *inventory.DiskIdentity) (*disk.Dev
 	}
 	if uint64(dev.Size) != id.Bytes {
 		defer dev.Close()
-		return nil, &hinted{fmt.Errorf("disk %s holds %d bytes, was chosen with %d", dev.Name, dev.Size, id.Bytes), again}
+		return nil, &hintError{fmt.Errorf("disk %s holds %d bytes, was chosen with %d", dev.Name, dev.Size, id.Bytes), again}
 	}
 	return dev, nil
 }
 
-// prepareDisk clears the disk. It must know the image to leave what a delta write can use.
+// prepareDisk clears the disk. It needs the image to know what a delta write can use.
 func (a *Agent) prepareDisk(ctx context.Context, dev *disk.Device, order inventory.Order) error {
 	var keep int64
 	if order.Image != nil {
@@ -121,7 +121,7 @@ func (a *Agent) prepareDisk(ctx context.Context, dev *disk.Device, order invento
 			keep = m.RawSize
 		}
 	}
-	a.remember(dev)
+	a.rememberPartitions(dev)
 	p, err := dev.Prepare(keep)
 	if err != nil {
 		return broken(err)
@@ -131,7 +131,7 @@ func (a *Agent) prepareDisk(ctx context.Context, dev *disk.Device, order invento
 	return nil
 }
 
-// wantsDelta decides how the image gets on the disk.
+// wantsDelta chooses how the image gets on the disk.
 func (a *Agent) wantsDelta(dev *disk.Device, m *images.Manifest, mode string) (bool, error) {
 	switch mode {
 	case inventory.ModeFull:
@@ -145,13 +145,13 @@ func (a *Agent) wantsDelta(dev *disk.Device, m *images.Manifest, mode string) (b
 }
 
 func tooOld(err error) error {
-	return &hinted{err, "the agent is older than the appliance: build the ramdisk again and reboot the machine"}
+	return &hintError{err, "the agent is older than the appliance: build the ramdisk again and reboot the machine"}
 }
 
-// broken adds the next move to what a disk reports of itself.
+// broken adds the next move to an error of the disk.
 func broken(err error) error {
 	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EREMOTEIO) {
-		return &hinted{err, "the disk or the way to it is broken: check cable, controller and the disk's own health report, or replace it"}
+		return &hintError{err, "the disk or the way to it is broken: check cable, controller and the disk's own health report, or replace it"}
 	}
 	return err
 }
@@ -187,7 +187,7 @@ func (a *Agent) writeImage(ctx context.Context, dev *disk.Device, order inventor
 	a.zeros[dev.Name] = false
 	written, err := dev.Write(ctx, w)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return nil, cause // why it was cancelled says more than that it was
+		return nil, cause // the cause of the cancellation says more than err
 	}
 	if err != nil {
 		return nil, broken(err)
@@ -200,7 +200,7 @@ func (a *Agent) writeImage(ctx context.Context, dev *disk.Device, order inventor
 func (a *Agent) manifest(ctx context.Context, id string) (*images.Manifest, error) {
 	var m *images.Manifest
 	var refused error
-	err := a.insist(ctx, "fetch the manifest", func() (err error) {
+	err := a.retry(ctx, "fetch the manifest", func() (err error) {
 		m, refused, err = a.Client.manifest(ctx, id)
 		return err
 	})
@@ -210,14 +210,14 @@ func (a *Agent) manifest(ctx context.Context, id string) (*images.Manifest, erro
 	return m, nil
 }
 
-// plainHTTP fetches chunks. No Timeout: the Fetcher watches for stalls.
+// plainHTTP fetches chunks. It has no Timeout: the Fetcher watches for stalls.
 var plainHTTP = &http.Client{Transport: &http.Transport{
 	DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 	MaxIdleConnsPerHost: 8,
 	DisableCompression:  true,
 }}
 
-// A reporter sends the newest progress once a second, and now and then a line to the console.
+// A reporter sends the newest progress once a second, and now and then logs a line.
 type reporter struct {
 	mu     sync.Mutex
 	newest inventory.Progress
@@ -240,7 +240,7 @@ func (a *Agent) reporter(ctx context.Context, cancel context.CancelCauseFunc, or
 	r := &reporter{over: make(chan struct{})}
 	r.wg.Go(func() {
 		var sent inventory.Progress
-		told := time.Now()
+		logged := time.Now()
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
@@ -257,14 +257,14 @@ func (a *Agent) reporter(ctx context.Context, cancel context.CancelCauseFunc, or
 			}
 			sent = p
 			p.BootID = a.Registration.BootID
-			// A lost report is no harm: the next one says more.
+			// A lost report does no harm: the next one says more.
 			short, done := context.WithTimeout(ctx, 5*time.Second)
 			if err := a.Client.progress(short, order.ID, p); errors.Is(err, errGone) || errors.Is(err, ErrNonce) {
 				cancel(err)
 			}
 			done()
-			if time.Since(told) >= 5*time.Second && p.Total > 0 {
-				told = time.Now()
+			if time.Since(logged) >= 5*time.Second && p.Total > 0 {
+				logged = time.Now()
 				a.Log.Info(fmt.Sprintf("%s: %s %d%% of %d MiB", order.Do, p.Phase, 100*p.Done/p.Total, p.Total>>20))
 			}
 		}

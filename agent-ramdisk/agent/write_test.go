@@ -64,7 +64,7 @@ func TestWriteImage(t *testing.T) {
 	ag := newAgent(t, a)
 	order, path := withImage(t, a, ag)
 	prepare := inventory.Order{ID: "p", Do: inventory.DoPrepareDisk, Target: order.Target}
-	// The boot plane is cut in the middle of answers, three times.
+	// The boot plane cuts three answers in the middle.
 	a.fail = func(w http.ResponseWriter, r *http.Request, n int) bool {
 		if r.URL.Path != "/disk.zst" || n > 3 {
 			return false
@@ -83,7 +83,7 @@ func TestWriteImage(t *testing.T) {
 	a.wantOn(t, path)
 }
 
-// wantOn holds a disk against the image.
+// wantOn compares a disk with the image.
 func (a *appliance) wantOn(t *testing.T, path string) {
 	t.Helper()
 	disk, err := os.ReadFile(path)
@@ -139,7 +139,8 @@ func TestWriteImageFails(t *testing.T) {
 	}
 }
 
-// TestModes: what lies on the disk already is used as the order says, and prepare-disk leaves it then.
+// TestModes: the mode decides whether a write uses the content of the disk, and whether prepare-disk leaves
+// it.
 func TestModes(t *testing.T) {
 	testnet.Long(t)
 	for _, tt := range []struct {
@@ -155,7 +156,7 @@ func TestModes(t *testing.T) {
 			a := newAppliance(t)
 			ag := newAgent(t, a)
 			write, path := withImage(t, a, ag)
-			// The appliance has just been started again, and does not know its images yet.
+			// The appliance has just restarted, and does not know its images yet.
 			a.fail = func(w http.ResponseWriter, r *http.Request, n int) bool {
 				refuse := r.URL.Path == "/disk.zst" && n < 3
 				if refuse {
@@ -180,7 +181,7 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// TestPrepareRefuses: an image that cannot go to the disk is found out before anything is cleared.
+// TestPrepareRefuses: prepare-disk refuses an image that does not fit before it clears anything.
 func TestPrepareRefuses(t *testing.T) {
 	a := newAppliance(t)
 	ag := newAgent(t, a)
@@ -209,7 +210,7 @@ func TestCancelledOrder(t *testing.T) {
 	ag := newAgent(t, a)
 	order, _ := withImage(t, a, ag)
 	a.orders = []inventory.Order{order, reboot}
-	// The boot plane gives one chunk and then nothing; the first report of progress is told that it is over.
+	// The boot plane sends one chunk and then nothing. The first report of progress is answered with "gone".
 	a.fail = func(w http.ResponseWriter, r *http.Request, n int) bool {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/progress"):

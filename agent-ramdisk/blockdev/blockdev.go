@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Device is a disk, or a file that stands for one, opened for writing.
+// A Device is a disk, or a file in place of one, opened for writing.
 type Device struct {
 	Name   string // "vda"
 	Size   int64
@@ -23,19 +23,19 @@ type Device struct {
 	Sys    string // its directory in sysfs
 
 	File   *os.File // buffered
-	Direct Medium   // O_DIRECT; the same as File where there is no such thing
+	Direct Medium   // O_DIRECT; the same as File if that is not possible
 }
 
-// A Medium is where bytes go to and come from past the page cache. Tests have one that breaks.
+// A Medium reads and writes bytes past the page cache. Tests have one that fails.
 type Medium interface {
 	io.ReaderAt
 	io.WriterAt
 }
 
-// Align is what O_DIRECT needs of offsets, lengths and memory; no disk asks for more than a page.
+// Align is the alignment of offsets, lengths and memory for O_DIRECT. No disk needs more than a page.
 const Align = 4096
 
-// Open opens a whole disk, alone: a disk that is mounted or held by another driver is busy.
+// Open opens a whole disk exclusively: a disk that is mounted or held by another driver is busy.
 func Open(path string) (*Device, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -45,7 +45,7 @@ func Open(path string) (*Device, error) {
 	d.Sys = filepath.Join("/sys/class/block", d.Name)
 	flags := os.O_RDWR
 	if d.Block {
-		flags |= unix.O_EXCL // on a block device: fail if somebody holds it
+		flags |= unix.O_EXCL // on a block device: fail if another program holds it
 	}
 	if d.File, err = os.OpenFile(path, flags, 0); err != nil {
 		if errors.Is(err, unix.EBUSY) {
@@ -79,7 +79,7 @@ func (d *Device) measure() (err error) {
 	return nil
 }
 
-// Geometry is the size of a disk, or of a file that stands for one, and its logical sector size.
+// Geometry is the size of a disk, or of a file in place of one, and its logical sector size.
 func Geometry(f *os.File) (size int64, sector int, err error) {
 	st, err := f.Stat()
 	if err != nil {
@@ -98,7 +98,7 @@ func Geometry(f *os.File) (size int64, sector int, err error) {
 	return int64(bytes), sector, nil
 }
 
-// Ioctl is ioctl(2) on the device.
+// Ioctl calls ioctl(2) on the device.
 func (d *Device) Ioctl(req uint, arg unsafe.Pointer) error {
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.File.Fd(), uintptr(req), uintptr(arg)); errno != 0 {
 		return errno
@@ -106,7 +106,7 @@ func (d *Device) Ioctl(req uint, arg unsafe.Pointer) error {
 	return nil
 }
 
-// Close closes the device; what was written is not flushed by it.
+// Close closes the device. It does not flush.
 func (d *Device) Close() error {
 	if f, ok := d.Direct.(*os.File); ok && f != d.File {
 		_ = f.Close()
@@ -117,10 +117,10 @@ func (d *Device) Close() error {
 // ReadAt reads through the page cache.
 func (d *Device) ReadAt(p []byte, off int64) (int, error) { return d.File.ReadAt(p, off) }
 
-// WriteAt writes through the page cache; Flush makes it last.
+// WriteAt writes through the page cache. Flush makes it durable.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) { return d.File.WriteAt(p, off) }
 
-// Buffer makes memory that direct I/O can use.
+// Buffer allocates memory for direct I/O.
 func Buffer(n int) []byte {
 	n = (n + Align - 1) / Align * Align
 	raw := make([]byte, n+Align)
@@ -128,7 +128,7 @@ func Buffer(n int) []byte {
 	return raw[skip : int(skip)+n : int(skip)+n]
 }
 
-// WriteDirect writes p, which Buffer made, past the page cache. An odd end goes through the cache.
+// WriteDirect writes p, a Buffer, past the page cache. An unaligned end goes through the cache.
 func (d *Device) WriteDirect(p []byte, off int64) error {
 	whole := len(p) / Align * Align
 	if off%Align != 0 {
@@ -147,8 +147,8 @@ func (d *Device) WriteDirect(p []byte, off int64) error {
 	return nil
 }
 
-// ReadMedium reads len(p) bytes from the medium. p must be made by Buffer; for
-// odd ends the caller has called Flush before, which empties the cache.
+// ReadMedium reads len(p) bytes from the medium into p, a Buffer. For an unaligned end, the caller must call
+// Flush before, which empties the cache.
 func (d *Device) ReadMedium(p []byte, off int64) error {
 	whole := len(p) / Align * Align
 	if off%Align != 0 {
@@ -167,8 +167,8 @@ func (d *Device) ReadMedium(p []byte, off int64) error {
 	return nil
 }
 
-// Flush brings what was written to the medium and empties the page cache of the disk, so that
-// what is read next comes from the medium.
+// Flush writes everything to the medium and empties the page cache of the disk, so that later reads come from
+// the medium.
 func (d *Device) Flush() error {
 	if err := d.File.Sync(); err != nil {
 		return fmt.Errorf("flush %s: %w", d.Name, err)
@@ -194,7 +194,7 @@ func (d *Device) Reread() error {
 		if err = d.Ioctl(unix.BLKRRPART, nil); !errors.Is(err, unix.EBUSY) {
 			break
 		}
-		// Something that saw the disk change is still looking at it.
+		// A program that noticed the change still reads the disk.
 		time.Sleep(200 * time.Millisecond)
 	}
 	if err != nil {
@@ -203,7 +203,7 @@ func (d *Device) Reread() error {
 	return nil
 }
 
-// Scannable says whether the kernel looks for partitions here: it does not on plain files and loop devices.
+// Scannable says whether the kernel looks for partitions here. It does not on plain files and loop devices.
 func (d *Device) Scannable() bool {
 	return d.Block && !strings.HasPrefix(d.Name, "loop")
 }
@@ -211,15 +211,15 @@ func (d *Device) Scannable() bool {
 // ErrNoDiscard says that the disk cannot discard.
 var ErrNoDiscard = errors.New("the disk cannot discard")
 
-// CanDiscard says whether the disk claims to be able to discard.
+// CanDiscard says whether the disk claims that it can discard.
 func (d *Device) CanDiscard() bool {
 	most, err := os.ReadFile(filepath.Join(d.Sys, "queue/discard_max_bytes"))
 	return d.Block && err == nil && strings.TrimSpace(string(most)) != "0"
 }
 
-// Discard tells the disk that nothing from off to its end is needed, in pieces: one call for a large disk can
-// outlast every time-out on its way. done is told how far it is; it may be nil. What the disk reads like
-// afterwards is the disk's choice.
+// Discard tells the disk that nothing from off to its end is needed. It does so in pieces, since one call for
+// a large disk can exceed time-outs. done, which may be nil, gets the progress. The disk chooses what
+// discarded ranges read.
 func (d *Device) Discard(ctx context.Context, off int64, done func(int64)) error {
 	const piece = 64 << 30
 	for ; off < d.Size && ctx.Err() == nil; off += piece {

@@ -1,4 +1,3 @@
-// Package blockdev opens disks and reads and writes them past the page cache. It flushes and discards them,
-// and has the kernel read their partition tables again. Writing an image (package disk) and erasing (package
-// erase) stand on it.
+// Package blockdev opens disks, reads and writes them past the page cache, flushes and discards them, and
+// makes the kernel read their partition tables again. Packages disk (writing an image) and erase use it.
 package blockdev

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount makes the file systems that everything else reads.
+// Mount mounts the file systems that everything else needs.
 func Mount() error {
 	var errs []error
 	for _, m := range []struct {
@@ -35,12 +35,12 @@ func Mount() error {
 			errs = append(errs, fmt.Errorf("mount %s: %w", m.target, err))
 		}
 	}
-	// Drivers' chatter would write over the person's shell; dmesg still has it.
+	// Drivers' messages would write over the person's shell; dmesg still has them.
 	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("4 4 1 7"), 0)
 	return errors.Join(errs...)
 }
 
-// MountEFI mounts the firmware's variables, on machines that have them and once their driver is loaded.
+// MountEFI mounts the firmware's variables, if the machine has them and their driver is loaded.
 func MountEFI() {
 	const dir = "/sys/firmware/efi/efivars"
 	if _, err := os.Stat(dir); err == nil {
@@ -48,8 +48,8 @@ func MountEFI() {
 	}
 }
 
-// MountESP mounts an EFI system partition for writing, and returns where, and the function that takes it off
-// again. The kernel lets nobody mount a partition of a disk that somebody holds.
+// MountESP mounts an EFI system partition for writing. It returns the directory and the function that
+// unmounts it. The kernel mounts no partition of a disk that is held.
 func MountESP(disk string, number int) (dir string, unmount func() error, err error) {
 	device, err := partition("/sys/class/block", disk, number)
 	if err != nil {
@@ -58,8 +58,8 @@ func MountESP(disk string, number int) (dir string, unmount func() error, err er
 	if dir, err = os.MkdirTemp("", "esp-"); err != nil {
 		return "", nil, err
 	}
-	// What names a distribution's loader may have is in ASCII; the kernel's own default would ask for one
-	// more module on some.
+	// The names of distributions' loaders are in ASCII. The kernel's own default would need one more module
+	// on some kernels.
 	const options = "codepage=437,iocharset=ascii"
 	if err := unix.Mount(filepath.Join("/dev", device), dir, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
 		_ = os.Remove(dir)
@@ -69,7 +69,7 @@ func MountESP(disk string, number int) (dir string, unmount func() error, err er
 		return "", nil, fmt.Errorf("mount %s: %w", device, err)
 	}
 	return dir, func() error {
-		err := syncFS(dir) // unmounting alone tells of no write that went wrong
+		err := syncFS(dir) // unmounting reports no failed write
 		if e := unix.Unmount(dir, 0); e != nil {
 			return fmt.Errorf("unmount %s: %w", device, errors.Join(err, e))
 		}
@@ -103,7 +103,7 @@ func partition(class, disk string, number int) (string, error) {
 	return "", fmt.Errorf("the kernel sees no partition %d on %s", number, disk)
 }
 
-// Terminals lists the devices of the consoles that the kernel was given.
+// Terminals lists the devices of the kernel's consoles.
 func Terminals() []string {
 	data, err := os.ReadFile("/sys/class/tty/console/active")
 	if err != nil {
@@ -116,7 +116,7 @@ func Terminals() []string {
 	return devices
 }
 
-// ID names this boot of the kernel.
+// ID identifies this boot of the kernel.
 func ID() string {
 	data, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(data))
@@ -137,7 +137,7 @@ func SetClock(t time.Time) error {
 	return unix.Settimeofday(&tv)
 }
 
-// Restart ends the kernel: "reboot" or "poweroff". It returns only when that was impossible.
+// Restart ends the kernel: "reboot" or "poweroff". It returns only after a failure.
 func Restart(how string) error {
 	unix.Sync()
 	down()
@@ -148,8 +148,8 @@ func Restart(how string) error {
 	return fmt.Errorf("%s: %w", how, unix.Reboot(cmd))
 }
 
-// down takes every interface down first: virtio_net of Linux 6.1.192 locks up in virtnet_poll when it is
-// shut down with transmit completions pending (seen in 3 of 56 restarts, in none since).
+// down takes every interface down first: virtio_net of Linux 6.1.192 locks up in virtnet_poll at a shutdown
+// with pending transmit completions (seen in 3 of 56 restarts, in none since).
 func down() {
 	links, err := netlink.LinkList()
 	if err != nil {

@@ -1,3 +1,3 @@
-// Package boot is what the first process of the ramdisk owes the kernel and the person at
-// the console: mounts, a shell on Enter, collecting dead children, and an orderly end.
+// Package boot does the duties of the ramdisk's first process: mounts, a shell on Enter, collecting dead
+// children, and an orderly end.
 package boot

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Children starts programs and collects the dead: as process 1 we also get those that nobody
-// else waits for, so one place must do all the waiting.
+// Children starts programs and collects dead ones. Process 1 also gets children that nobody else waits for,
+// so one place must do all the waiting.
 type Children struct {
 	mu   sync.Mutex
 	exit map[int]chan struct{}
@@ -46,7 +46,7 @@ func (c *Children) collect() {
 	}
 }
 
-// run starts a program on a terminal that it controls, and waits for it.
+// run starts a program with a controlling terminal, and waits for it.
 func (c *Children) run(tty *os.File, argv0 string, argv ...string) error {
 	fd := tty.Fd()
 	c.mu.Lock() // a child that dies at once must be known before it is collected
@@ -68,8 +68,8 @@ func (c *Children) run(tty *os.File, argv0 string, argv ...string) error {
 	return nil
 }
 
-// Shells gives a person who presses Enter on the terminal a shell, for as long as there
-// is a terminal. busy is called with true when one starts and with false when it ends.
+// Shells starts a shell whenever a person presses Enter on the terminal, as long as the terminal exists. It
+// calls busy with true when a shell starts and with false when it ends.
 func (c *Children) Shells(device string, busy func(bool)) error {
 	for {
 		if err := c.shell(device, busy); err != nil {
@@ -78,8 +78,8 @@ func (c *Children) Shells(device string, busy func(bool)) error {
 	}
 }
 
-// shell opens the terminal anew each time: when a shell ends, the kernel hangs its terminal up for all who
-// had it open.
+// shell opens the terminal anew each time: when a shell ends, the kernel hangs the terminal up for everybody
+// who had it open.
 func (c *Children) shell(device string, busy func(bool)) error {
 	tty, err := os.OpenFile(device, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -98,7 +98,7 @@ func (c *Children) shell(device string, busy func(bool)) error {
 	return nil
 }
 
-// A Screen writes to a terminal and opens it for each write, for the same reason.
+// A Screen writes to a terminal. It opens it for each write, for the same reason.
 type Screen string
 
 func (s Screen) Write(p []byte) (int, error) {

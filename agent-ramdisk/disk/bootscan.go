@@ -11,11 +11,11 @@ import (
 	"github.com/pxectl/pxectl/internal/parttable"
 )
 
-// BootScan are what firmware, kernel and cloud-init go by when they look for a system to start.
+// BootScan is what firmware, kernel and cloud-init use to find a system.
 type BootScan struct {
 	ESPs     []ESP
 	Labels   []string // of seeds: "cidata", "config-2"
-	BootCode bool     // a BIOS would start what is in the first sector
+	BootCode bool     // the first sector has code that a BIOS would start
 	ids      []string // "partition ab12…", "ext ab12…"
 
 	Signatures [][16]byte // of partitions, as boot entries name them: see ESP
@@ -27,17 +27,17 @@ type ESP struct {
 	First, Sectors uint64
 	Signature      [16]byte // the partition's GUID, or the four bytes of an MBR's disk
 	MBR            bool
-	// Fallback says that there is the loader that firmware starts without an entry of its own (section
-	// 3.5.1.1 of the UEFI specification). Loader is that one, or another one that is there, or "".
+	// Fallback says that the loader exists that firmware starts without a boot entry (section 3.5.1.1 of the
+	// UEFI specification). Loader is that one, or a distribution's, or "".
 	Fallback bool
 	Loader   string
 }
 
-// ScanBoot reads them from a disk.
+// ScanBoot reads a BootScan from a disk.
 func ScanBoot(r io.ReaderAt, size int64, sector int, arch string) BootScan {
 	var s BootScan
 	first := make([]byte, 512)
-	_, _ = r.ReadAt(first, 0) // a disk that cannot be read has nothing to start
+	_, _ = r.ReadAt(first, 0) // an unreadable disk has nothing to start
 	s.BootCode = first[510] == 0x55 && first[511] == 0xaa && slices.ContainsFunc(first[:440], func(b byte) bool { return b != 0 })
 	parts := parttable.Read(r, size, sector).Partitions
 	for _, p := range append(parts, parttable.Extent{Length: size}) {
@@ -68,7 +68,7 @@ func ScanBoot(r io.ReaderAt, size int64, sector int, arch string) BootScan {
 	return s
 }
 
-// filesystem reads the UUID of the filesystem at a place, and its label if cloud-init looks for it.
+// filesystem reads the UUID of the filesystem at an offset, and its label if cloud-init looks for it.
 func filesystem(r io.ReaderAt, off int64) (kind, id, label string) {
 	b := make([]byte, 0x10060)
 	n, _ := r.ReadAt(b, off)
@@ -93,14 +93,14 @@ func filesystem(r io.ReaderAt, off int64) (kind, id, label string) {
 	return "", "", ""
 }
 
-// guidText is how people write a GUID (appendix A of the UEFI specification).
+// guidText is the text form of a GUID (appendix A of the UEFI specification).
 func guidText(g [16]byte) string {
 	le := binary.LittleEndian
 	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(g[:]), le.Uint16(g[4:]), le.Uint16(g[6:]), g[8:10], g[10:])
 }
 
-// Conflicts says what on another disk of the machine may be started, or taken for a part of the system, instead
-// of what is on this one.
+// Conflicts lists the systems on another disk of the machine that may start, or may be taken for a part of
+// the system, instead of those on this disk.
 func (s BootScan) Conflicts(disk string, other BootScan, uefi bool) (warnings []string) {
 	const advice = "; clear that disk, or take it out, if it is not wanted"
 	for _, id := range other.ids {

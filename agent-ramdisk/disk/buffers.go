@@ -16,24 +16,24 @@ import (
 )
 
 const (
-	// frameSize holds any frame: zstd makes what it cannot compress a little larger.
+	// frameSize holds any frame: zstd makes incompressible data a little larger.
 	frameSize = images.ChunkSize + images.ChunkSize/64
 	// wrongTries is how often a chunk that differs from the manifest is fetched again.
 	wrongTries = 4
 )
 
-// workerBuffers are what one worker fetches and decodes into: at most 8 MiB. They are most of the memory that
-// a write takes, whatever the image. They lie outside of the heap, which the collector would let grow to
-// twice of that.
+// workerBuffers are the buffers into which one worker fetches and decodes: at most 8 MiB. They are most of
+// the memory that a write takes, whatever the image. They lie outside of the heap, which the collector would
+// let grow to twice their size.
 type workerBuffers struct {
 	raw, frame []byte
 	memory     []byte
 	decoder    *images.Decoder
 }
 
-// workers is how many fetch, decode and write at once. It is more than there are cores: while one waits for
-// the disk or the network, another has work. All together stay within 64 MiB: the manifest of an image of 1
-// TiB takes half of that by itself.
+// workers is how many fetch, decode and write at once. They are more than the cores: while one waits for the
+// disk or the network, another has work. Together they take at most 64 MiB: the manifest of an image of 1 TiB
+// takes half of that by itself.
 func workers(chunks int) int {
 	const (
 		most, least = 6, 2
@@ -46,7 +46,7 @@ func workers(chunks int) int {
 
 // allocBuffers allocates the buffers of n workers.
 func (j *job) allocBuffers(n int) error {
-	debug.FreeOSMemory() // of the manifest's text and its parsing
+	debug.FreeOSMemory() // free the manifest's text and its parser's memory
 	for range n {
 		dec, err := images.NewDecoder()
 		if err != nil {
@@ -56,7 +56,7 @@ func (j *job) allocBuffers(n int) error {
 		if err != nil {
 			return fmt.Errorf("memory for writing: %w", err)
 		}
-		_ = unix.Madvise(m, unix.MADV_HUGEPAGE) // direct I/O pins every page; where there are none of 2 MiB, it is slower
+		_ = unix.Madvise(m, unix.MADV_HUGEPAGE) // direct I/O pins every page; it is slower without pages of 2 MiB
 		j.buffers = append(j.buffers, &workerBuffers{m[:images.ChunkSize:images.ChunkSize], m[images.ChunkSize:], m, dec})
 	}
 	return nil
@@ -69,8 +69,8 @@ func (j *job) freeBuffers() {
 	}
 }
 
-// fetch brings one chunk. A wrong one is fetched again a few times: a cache on the way or a bad cable
-// may have spoiled it once.
+// fetch fetches one chunk. It fetches a wrong one again a few times: a cache on the way or a bad cable may
+// have damaged it once.
 func (j *job) fetch(ctx context.Context, h *workerBuffers, c images.Chunk) ([]byte, error) {
 	for try := 1; ; try++ {
 		frame, err := j.Fetch(ctx, h.frame, c.Offset, c.Length)

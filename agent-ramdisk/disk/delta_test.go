@@ -19,7 +19,7 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// plainImage is an image without a partition table: of these chunks, the ones whose letter is '.' are zero.
+// plainImage is an image without a partition table. A chunk whose letter is '.' is zero.
 func plainImage(chunks string) []byte {
 	var raw []byte
 	for i, c := range []byte(chunks) {
@@ -64,8 +64,8 @@ func TestDelta(t *testing.T) {
 		name, disk            string
 		kept, fetched, zeroed int
 	}{
-		// The first and the last chunk hold the labels that are cleared before; the last one is beyond the
-		// disk's last MiB here.
+		// The first and the last chunk hold the labels that are cleared first. Here the last one lies before
+		// the disk's last MiB.
 		{"the same", "aab..cd.ef", 9, 1, 0},
 		{"two differ", "aaX..cd.Yf", 7, 3, 0},
 		{"zeros to be made", "aabXXcd.ef", 7, 1, 2},
@@ -100,7 +100,7 @@ func TestResembles(t *testing.T) {
 	}{
 		{"aab..cd.ef", m, true},
 		{"aab.......", m, true},
-		{"aa........", m, false}, // one chunk of six is chance
+		{"aa........", m, false}, // one chunk of six may be chance
 		{"Xab..XX.XX", m, true},
 		{"XXXXXXXXXX", m, false},
 		{"..........", m, false},
@@ -116,7 +116,7 @@ func TestResembles(t *testing.T) {
 func TestPowerCut(t *testing.T) {
 	raw := plainImage("abcdefgh")
 	m, data := pack(t, raw)
-	const size = 8 * images.ChunkSize // the image's end is the disk's: a backup GPT would count
+	const size = 8 * images.ChunkSize // the image ends with the disk: a backup GPT would count
 	for _, delta := range []bool{false, true} {
 		d := onDisk(t, plainImage("aXcXeXgh"), size)
 		var mu sync.Mutex
@@ -147,8 +147,8 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestResume: a write that was interrupted goes on after a reboot: prepare leaves what is there, and
-// only the rest is fetched.
+// TestResume: an interrupted write goes on after a reboot. Prepare leaves the chunks on the disk, and only
+// the rest is fetched.
 func TestResume(t *testing.T) {
 	raw := plainImage("abcdefghijklmnop")
 	m, data := pack(t, raw)
@@ -178,7 +178,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestPrepareKeeps: outside of what is kept, old labels go.
+// TestPrepareKeeps: old labels outside of the kept range are cleared.
 func TestPrepareKeeps(t *testing.T) {
 	need(t, "sgdisk")
 	path := sparse(t, 200<<20)
@@ -217,7 +217,7 @@ func TestHashOnly(t *testing.T) {
 	}
 }
 
-// A failing medium has a place that it cannot read, or not write.
+// A failing medium cannot read, or cannot write, one place.
 type failing struct {
 	blockdev.Medium
 	read, write int64

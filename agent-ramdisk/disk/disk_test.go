@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
-// need skips a test that a program is missing for.
+// need skips a test when a program is missing.
 func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
@@ -41,7 +41,7 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// sparse makes a file that stands for a disk.
+// sparse makes a file in place of a disk.
 func sparse(t *testing.T, size int64) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
@@ -54,7 +54,7 @@ func sparse(t *testing.T, size int64) string {
 	return path
 }
 
-// diskImage makes an image as a distribution would: GPT by sgdisk, two partitions and perhaps a seed one.
+// diskImage makes an image like a distribution's: GPT by sgdisk, two partitions and perhaps a seed partition.
 func diskImage(t *testing.T, size int64, seed bool) []byte {
 	t.Helper()
 	path := sparse(t, size)
@@ -67,7 +67,7 @@ func diskImage(t *testing.T, size int64, seed bool) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Some bytes in the root partition, far apart, so that there are full, partial and zero chunks.
+	// A few bytes in the root partition, far apart, for full, partial and zero chunks.
 	r := rand.New(rand.NewPCG(1, 2))
 	for off := int64(7 << 20); off < size-(2<<20); off += 13 << 20 {
 		for i := range int64(1 << 20) {
@@ -137,7 +137,7 @@ func loopDevice(t *testing.T, path string, sector int) string {
 	return dev
 }
 
-// TestDeploy is all the work on a disk, judged by other people's programs.
+// TestDeploy does all the work on a disk, and other programs check it.
 func TestDeploy(t *testing.T) {
 	testnet.Long(t)
 	need(t, "sgdisk", "mcopy", "blkid")
@@ -240,7 +240,7 @@ func checkSeed(t *testing.T, path string, f *inventory.Finished) {
 	}
 }
 
-// checkRanges: outside of the named ranges the disk is the image still.
+// checkRanges checks that the disk equals the image outside of the named ranges.
 func checkRanges(t *testing.T, path string, raw []byte, f *inventory.Finished) {
 	t.Helper()
 	got, err := os.ReadFile(path)
@@ -350,7 +350,7 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// TestReadBackMends: a disk that is said to read zeros and does not is found out and mended.
+// TestReadBackMends: a disk that claims to read zeros and does not is found out and repaired.
 func TestReadBackMends(t *testing.T) {
 	testnet.Long(t)
 	need(t, "sgdisk")

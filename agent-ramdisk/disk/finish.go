@@ -14,15 +14,15 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// maxSeed is as much of a seed partition as is filled: a larger one gets a file system of this size.
+// maxSeed bounds the seed's file system; a larger partition gets one of this size.
 const maxSeed = 64 << 20
 
-// linuxData is the type of the seed partition that we add; systemd and udev leave it alone.
+// linuxData is the type of the seed partition that we add; systemd and udev ignore it.
 var linuxData = parttable.GUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 
-// Finish fits a written image to the disk: the backup GPT moves to the end, the seed goes where
-// cloud-init looks for it, and the kernel must see the partitions that the table has.
-// Doing it again gives the same.
+// Finish fits a written image to the disk: it moves the backup GPT to the end, writes the seed where
+// cloud-init looks for it, and checks that the kernel sees the partitions of the table. Doing it again gives
+// the same result.
 func (d *Device) Finish(seed inventory.Seed) (*inventory.Finished, error) {
 	done := new(inventory.Finished)
 	var place parttable.Extent
@@ -51,7 +51,7 @@ func (d *Device) Finish(seed inventory.Seed) (*inventory.Finished, error) {
 	return done, err
 }
 
-// finishMBR says where the seed goes, and makes a partition for it in a free entry if there is none.
+// finishMBR finds the place of the seed. If the image has none, it makes a partition in a free entry.
 func (d *Device) finishMBR(t parttable.Table, done *inventory.Finished) (parttable.Extent, error) {
 	done.Ranges = append(done.Ranges, inventory.Range{Name: "MBR", Offset: 0, Length: 512})
 	if place, ok := t.Seed(d); ok {
@@ -64,8 +64,8 @@ func (d *Device) finishMBR(t parttable.Table, done *inventory.Finished) (parttab
 	length := uint64(parttable.SeedSize / d.Sector)
 	e := t.MBR.Entry(free)
 	clear(e)
-	e[4] = parttable.FAT32       // the seed's file system is smaller, and nobody minds
-	copy(e[1:4], "\xfe\xff\xff") // cylinders, heads and sectors: beyond what they can say
+	e[4] = parttable.FAT32       // the seed's file system is smaller, which is harmless
+	copy(e[1:4], "\xfe\xff\xff") // cylinders, heads and sectors: the largest values
 	copy(e[5:8], "\xfe\xff\xff")
 	binary.LittleEndian.PutUint32(e[8:], uint32(first))
 	binary.LittleEndian.PutUint32(e[12:], uint32(length))
@@ -75,8 +75,8 @@ func (d *Device) finishMBR(t parttable.Table, done *inventory.Finished) (parttab
 	return parttable.Extent{Offset: int64(first) * int64(d.Sector), Length: parttable.SeedSize, Number: free + 1, MBR: parttable.FAT32}, nil
 }
 
-// growGPT makes the table span the disk and adds a seed partition if there is none. It returns where the
-// seed goes.
+// growGPT makes the table span the disk and adds a seed partition if there is none. It returns the place of
+// the seed.
 func (d *Device) growGPT(t parttable.Table, done *inventory.Finished) (place parttable.Extent, err error) {
 	g, sectors := t.GPT, uint64(d.Size/int64(d.Sector))
 	h := &g.Header
@@ -155,7 +155,7 @@ func (d *Device) writeGPT(g *parttable.GPT, backupTable uint64, done *inventory.
 	return nil
 }
 
-// writeSeed overwrites the seed partition with a fresh filesystem.
+// writeSeed overwrites the seed partition with a new filesystem.
 func (d *Device) writeSeed(place parttable.Extent, seed inventory.Seed) error {
 	files := []fat.File{
 		{Name: "meta-data", Data: []byte(seed.MetaData)},
@@ -175,7 +175,7 @@ func (d *Device) writeSeed(place parttable.Extent, seed inventory.Seed) error {
 	return nil
 }
 
-// countPartitions says how many partitions the table has, and that the kernel sees as many.
+// countPartitions returns the number of partitions in the table, and checks that the kernel sees as many.
 func (d *Device) countPartitions() (int, error) {
 	parts := parttable.Read(d, d.Size, d.Sector).Partitions
 	if len(parts) == 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// sfdisk partitions a disk as its script says.
+// sfdisk partitions a disk by a script.
 func sfdisk(t *testing.T, path, script string) {
 	t.Helper()
 	cmd := exec.Command("sfdisk", "--quiet", "--no-reread", path)
@@ -23,7 +23,7 @@ func sfdisk(t *testing.T, path, script string) {
 	}
 }
 
-// byPartx lists number, start and size in sectors of the partitions, as util-linux sees them.
+// byPartx lists number, start and size in sectors of the partitions, as util-linux reads them.
 func byPartx(t *testing.T, path string) (parts []string) {
 	t.Helper()
 	for line := range strings.Lines(run(t, "partx", "--show", "-g", "-o", "NR,START,SECTORS", path)) {
@@ -100,8 +100,7 @@ func TestMBR(t *testing.T) {
 	}
 }
 
-// TestTablesAsTheKernelReadsThem: a GPT counts where the MBR says so, and one that nothing else contradicts
-// is given an MBR that does.
+// TestTablesAsTheKernelReadsThem: a GPT counts only with a protective MBR. A GPT without an MBR gets one.
 func TestTablesAsTheKernelReadsThem(t *testing.T) {
 	testnet.Long(t)
 	need(t, "sgdisk", "sfdisk", "partx")

@@ -16,8 +16,8 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// TestMemory reads the manifest of the largest image that there may be, and writes it, with chunks that
-// cannot be compressed, in a process of its own, and looks at the most that it ever had in memory.
+// TestMemory reads the manifest of the largest possible image and writes that image, with incompressible
+// chunks, in a process of its own, and checks the peak of its memory.
 func TestMemory(t *testing.T) {
 	testnet.Long(t)
 	if dir := os.Getenv("PXECTL_MEMORY_TEST"); dir != "" {
@@ -47,7 +47,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// makeLarge makes the manifest: mostly zeros, as large images are, and noise between them.
+// makeLarge makes the manifest: mostly zeros, as in large images, and noise between them.
 func makeLarge(t *testing.T, dir string) {
 	t.Helper()
 	m, data := pack(t, append(noise(images.ChunkSize), make([]byte, images.ChunkSize)...))
@@ -120,7 +120,7 @@ func writeLarge(t *testing.T, dir string) {
 	t.Logf("grew by %d KiB", peak(t)-before)
 }
 
-// peak is the most memory that this process ever had resident, in KiB.
+// peak is the peak of this process's resident memory, in KiB.
 func peak(t *testing.T) int {
 	t.Helper()
 	status, err := os.ReadFile("/proc/self/status")

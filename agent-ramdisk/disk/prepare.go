@@ -9,10 +9,10 @@ import (
 	"github.com/pxectl/pxectl/internal/parttable"
 )
 
-// Prepared is what is known of a disk after Prepare.
+// Prepared describes a disk after Prepare.
 type Prepared struct {
-	// Zeros says that the disk reads zeros wherever nothing is written: discarded, and proved at places all
-	// over it. Without it zero chunks must be written. Reading back judges it for every chunk.
+	// Zeros says that the disk reads zeros wherever nothing is written: it was discarded, and checked at
+	// places all over it. Otherwise zero chunks must be written. Reading back checks every chunk in any case.
 	Zeros     bool
 	Discarded bool
 }
@@ -22,11 +22,11 @@ const (
 	tail = 1 << 20
 )
 
-// Prepare clears every signature that an old system could be found by, and discards the
-// disk if it can. Doing it again is harmless.
+// Prepare clears every signature by which an old system could be found, and discards the disk if it can.
+// Doing it again is harmless.
 //
-// The first keep bytes are left for a delta write, which makes each of them what the image says. Only
-// the labels in them go, so that nothing boots meanwhile.
+// It leaves the first keep bytes for a delta write, except for the labels in them, so that nothing boots
+// meanwhile.
 func (d *Device) Prepare(keep int64) (Prepared, error) {
 	if d.Size < 2*edge {
 		return Prepared{}, fmt.Errorf("%s holds %d bytes: too small for any system", d.Name, d.Size)
@@ -74,8 +74,8 @@ func (d *Device) Prepare(keep int64) (Prepared, error) {
 	return p, nil
 }
 
-// WipeLabels clears the first and the last MiB, where both GPTs, the MBR and boot code lie, so that
-// nothing on the disk boots.
+// WipeLabels clears the first and the last MiB, which hold both GPTs, the MBR and boot code, so that nothing
+// on the disk boots.
 func (d *Device) WipeLabels() error {
 	if err := d.clear(0, min(edge, d.Size)); err != nil {
 		return err
@@ -86,7 +86,7 @@ func (d *Device) WipeLabels() error {
 	return d.Flush()
 }
 
-// clear writes zeros as data: what a discard leaves behind is the disk's choice.
+// clear writes zeros as data: the disk chooses what discarded ranges read.
 func (d *Device) clear(off, length int64) error {
 	buf := make([]byte, min(length, edge))
 	for length > 0 {

@@ -13,7 +13,7 @@ const (
 	bluestoreLabel = "bluestore block device"
 )
 
-// magics are signatures at fixed places, as libblkid knows them.
+// magics are signatures at fixed places, from libblkid.
 var magics = []struct {
 	name   string
 	offset int64
@@ -21,7 +21,7 @@ var magics = []struct {
 }{
 	{"xfs", 0, "XFSB"},
 	{"luks", 0, "LUKS\xba\xbe"},
-	{"luks", 0x4000, luks2Second}, // LUKS2's second header lies behind a first one of one of nine sizes
+	{"luks", 0x4000, luks2Second}, // LUKS2's second header lies behind the first, which has one of nine sizes
 	{"luks", 0x8000, luks2Second},
 	{"luks", 0x10000, luks2Second},
 	{"luks", 0x20000, luks2Second},
@@ -39,7 +39,7 @@ var magics = []struct {
 	{"bluestore", 10 << 30, bluestoreLabel},
 	{"bluestore", 100 << 30, bluestoreLabel},
 	{"bluestore", 1000 << 30, bluestoreLabel},
-	{"swap", 4<<10 - 10, "SWAPSPACE2"}, // at the end of a page, of the size that the machine had
+	{"swap", 4<<10 - 10, "SWAPSPACE2"}, // at the end of a page, whose size depends on the machine
 	{"swap", 8<<10 - 10, "SWAPSPACE2"},
 	{"swap", 16<<10 - 10, "SWAPSPACE2"},
 	{"swap", 32<<10 - 10, "SWAPSPACE2"},
@@ -60,8 +60,8 @@ var magics = []struct {
 	{"md", 4096, "\xfc\x4e\x2b\xa9"}, // metadata 1.2
 }
 
-// farCopies are where magics lie that clearing the edges does not reach, each within a block of 4096 bytes. A
-// copy is enough for a tool that repairs, and for some for a system to be found.
+// farCopies are the places of magics beyond the cleared edges, each within a block of 4096 bytes. A repair
+// tool, and sometimes the system itself, needs only one copy.
 var farCopies = func() (offsets []int64) {
 	for _, m := range magics {
 		if block := m.offset / 4096 * 4096; block >= edge && !slices.Contains(offsets, block) {
@@ -71,7 +71,7 @@ var farCopies = func() (offsets []int64) {
 	return offsets
 }()
 
-// probe names the signatures of what starts at offset and is size bytes long: a disk or a partition.
+// probe names the signatures of a disk or a partition at offset, size bytes long.
 func probe(r io.ReaderAt, offset, size int64) []string {
 	at := func(off int64, n int) []byte {
 		b := make([]byte, n)
@@ -106,7 +106,7 @@ func probe(r io.ReaderAt, offset, size int64) []string {
 	if string(at((size/512-16)&^7*512, 4)) == "\xfc\x4e\x2b\xa9" || string(at(size&^0xffff-0x10000, 4)) == "\xfc\x4e\x2b\xa9" {
 		add("md")
 	}
-	// The first of ZFS' uberblocks that is in use may be any of 128; the first few tell most pools.
+	// ZFS' first used uberblock may be any of 128; checking the first few finds most pools.
 	for i := range int64(16) {
 		if m := at(0x20000+i*1024, 8); le.Uint64(m) == 0x00bab10c || binary.BigEndian.Uint64(m) == 0x00bab10c {
 			add("zfs")
@@ -115,7 +115,7 @@ func probe(r io.ReaderAt, offset, size int64) []string {
 	return found
 }
 
-// extVersion tells ext2, 3 and 4 apart by features, as the kernel's drivers do.
+// extVersion distinguishes ext2, 3 and 4 by features, as the kernel's drivers do.
 func extVersion(compat, incompat uint32) string {
 	const (
 		hasJournal       = 0x4
@@ -135,8 +135,8 @@ func extVersion(compat, incompat uint32) string {
 	}
 }
 
-// Probe names what lies on a disk: its partition table, and the signatures of the disk and of
-// every partition. It reads a few hundred small places.
+// Probe names the contents of a disk: its partition table, and the signatures of the disk and of every
+// partition. It reads a few hundred small places.
 func Probe(r io.ReaderAt, size int64, sector int) []string {
 	found := probe(r, 0, size)
 	table := parttable.Read(r, size, sector).Kind

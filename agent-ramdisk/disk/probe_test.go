@@ -90,17 +90,17 @@ func FuzzProbe(f *testing.F) {
 	})
 }
 
-// TestPrepareClearsCopies: a signature has copies, which a tool that repairs finds it by. The places are
-// those of the programs that write them: cryptsetup's docs/on-disk-format-luks2, btrfs_sb_offset,
-// bdev_label_positions of Ceph, md_p.h, mkswap.
+// TestPrepareClearsCopies: a signature has copies, by which a repair tool finds it. The places are those of
+// the programs that write them: cryptsetup's docs/on-disk-format-luks2, btrfs_sb_offset, bdev_label_positions
+// of Ceph, md_p.h, mkswap.
 func TestPrepareClearsCopies(t *testing.T) {
 	testnet.Long(t)
 	const disk = 1001 << 30
-	const part = 600 << 30 // of the partition that the disk has
+	const part = 600 << 30 // the size of the disk's partition
 	for _, tt := range []struct {
 		name  string
 		magic string
-		at    []int64 // from the start; from the end where negative
+		at    []int64 // from the start, or from the end if negative
 	}{
 		{"luks", "SKUL\xba\xbe", []int64{0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000, 0x400000}},
 		{"btrfs", "_BHRfS_M", []int64{0x10040, 64<<20 + 0x40, 256<<30 + 0x40}},

@@ -16,16 +16,16 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A Write is an image on its way to a disk.
+// A Write writes an image to a disk.
 type Write struct {
 	Manifest *images.Manifest
-	// Fetch reads a range of disk.zst into dst and retries what is worth it: images.Fetcher.Fetch.
+	// Fetch reads a range of disk.zst into dst, and retries where that helps: images.Fetcher.Fetch.
 	Fetch func(ctx context.Context, dst []byte, offset, length int64) ([]byte, error)
-	// Delta compares each chunk with what lies on the disk, and fetches only what differs.
+	// Delta compares each chunk with the disk, and fetches only those that differ.
 	Delta bool
-	// Zeros: the disk is known to read zeros where nothing is written.
+	// Zeros: the disk reads zeros where nothing is written.
 	Zeros bool
-	// HashOnly leaves out reading back.
+	// HashOnly does not read back.
 	HashOnly bool
 	// Progress, if set, is called now and then, from one goroutine at a time.
 	Progress func(inventory.Progress)
@@ -37,7 +37,7 @@ type job struct {
 	d       *Device
 	buffers []*workerBuffers
 	kept    []bool   // by chunk
-	sums    []uint64 // of what was written, by chunk
+	sums    []uint64 // of the written bytes, by chunk
 
 	wrote, sent                 atomic.Uint64
 	fetchedCount, zeroedCount   atomic.Int64
@@ -48,7 +48,7 @@ type job struct {
 	done  uint64
 }
 
-// Fits says why the image cannot go to this disk, before anything on it is touched.
+// Fits says why the image does not fit this disk. It changes nothing.
 func (d *Device) Fits(m *images.Manifest) error {
 	switch {
 	case m.SectorSize != d.Sector:
@@ -59,10 +59,11 @@ func (d *Device) Fits(m *images.Manifest) error {
 	return nil
 }
 
-// Write writes the image, flushes, and reads every chunk back from the medium that was not read there before.
+// Write writes the image, flushes, and reads every chunk back from the medium, unless it read it there
+// before.
 //
-// The labels are cleared first, and the chunks with the image's own are written last: whenever the
-// write ends, by an error or by the power, no half a system boots.
+// It clears the labels first and writes the chunks with the image's own labels last: whenever the write ends,
+// by an error or a power cut, no half system boots.
 func (d *Device) Write(ctx context.Context, w Write) (_ *inventory.Written, err error) {
 	if err := d.Fits(w.Manifest); err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (d *Device) Write(ctx context.Context, w Write) (_ *inventory.Written, err 
 	written := time.Now()
 	if !w.HashOnly {
 		j.begin("read-back")
-		if err := j.each(ctx, chunks, j.readBack); err != nil {
+		if err := j.forEach(ctx, chunks, j.readBack); err != nil {
 			return nil, err
 		}
 	}
@@ -112,7 +113,7 @@ func (j *job) write(ctx context.Context) error {
 	last := len(chunks) - 1
 	j.begin("write")
 	for _, part := range []images.Chunks{chunks[min(1, last):last], chunks[max(1, last):], chunks[:1]} {
-		if err := j.each(ctx, part, j.put); err != nil {
+		if err := j.forEach(ctx, part, j.putChunk); err != nil {
 			return err
 		}
 		if err := j.d.Flush(); err != nil {
@@ -128,8 +129,8 @@ func (j *job) begin(phase string) {
 	j.phase, j.done = phase, 0
 }
 
-// each shares the chunks among the workers.
-func (j *job) each(ctx context.Context, chunks images.Chunks, do func(context.Context, *workerBuffers, images.Chunk) error) error {
+// forEach shares the chunks among the workers.
+func (j *job) forEach(ctx context.Context, chunks images.Chunks, do func(context.Context, *workerBuffers, images.Chunk) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for _, h := range j.buffers[:min(len(j.buffers), len(chunks))] {
@@ -161,8 +162,8 @@ func (j *job) progress(c images.Chunk) {
 	}
 }
 
-// put makes the disk hold a chunk.
-func (j *job) put(ctx context.Context, h *workerBuffers, c images.Chunk) error {
+// putChunk makes the disk hold a chunk.
+func (j *job) putChunk(ctx context.Context, h *workerBuffers, c images.Chunk) error {
 	if j.Delta && j.d.holds(h.raw, c) {
 		j.kept[c.Index] = true
 		j.keptCount.Add(1)
@@ -171,24 +172,24 @@ func (j *job) put(ctx context.Context, h *workerBuffers, c images.Chunk) error {
 	}
 	if c.Zero {
 		j.zeroedCount.Add(1)
-		// The labels were cleared, and in delta mode something else lies there.
+		// The labels were cleared, and in delta mode the rest is unknown.
 		if j.Zeros && !j.Delta {
 			return nil
 		}
 		return j.zero(c)
 	}
 	j.fetchedCount.Add(1)
-	return j.bring(ctx, h, c)
+	return j.fetchAndWrite(ctx, h, c)
 }
 
-// holds says whether a chunk lies on the medium already. One that cannot be read does not: disks mend such
+// holds says whether the medium holds a chunk already. An unreadable one counts as missing: disks repair such
 // places when they are written.
 func (d *Device) holds(buf []byte, c images.Chunk) bool {
 	raw := buf[:c.RawLength]
 	if d.ReadMedium(raw, c.RawOffset) != nil {
 		return false
 	}
-	// An empty disk is known without hashing: comparing with zeros is several times faster.
+	// Comparing with zeros is several times faster than hashing, and an empty disk is common.
 	return (c.Zero || !images.IsZero(raw)) && c.Verify(raw) == nil
 }
 
@@ -200,8 +201,8 @@ func (j *job) zero(c images.Chunk) error {
 	return nil
 }
 
-// bring fetches a chunk and writes it.
-func (j *job) bring(ctx context.Context, h *workerBuffers, c images.Chunk) error {
+// fetchAndWrite fetches a chunk and writes it.
+func (j *job) fetchAndWrite(ctx context.Context, h *workerBuffers, c images.Chunk) error {
 	raw, err := j.fetch(ctx, h, c)
 	if err != nil {
 		return err
@@ -216,8 +217,8 @@ func (j *job) bring(ctx context.Context, h *workerBuffers, c images.Chunk) error
 	return nil
 }
 
-// readBack checks a chunk on the medium. One that is wrong is written once more: a disk that said that it
-// reads zeros and does not is mended so, and a bad medium shows itself a second time.
+// readBack checks a chunk on the medium. It writes a wrong one once more: that repairs a disk that falsely
+// claimed to read zeros, and a bad medium fails a second time.
 func (j *job) readBack(ctx context.Context, h *workerBuffers, c images.Chunk) error {
 	if j.kept[c.Index] {
 		return nil
@@ -227,7 +228,7 @@ func (j *job) readBack(ctx context.Context, h *workerBuffers, c images.Chunk) er
 		if c.Zero {
 			err = j.zero(c)
 		} else {
-			err = j.bring(ctx, h, c)
+			err = j.fetchAndWrite(ctx, h, c)
 		}
 		if err != nil {
 			return err
@@ -245,8 +246,8 @@ func (j *job) readBack(ctx context.Context, h *workerBuffers, c images.Chunk) er
 	return err
 }
 
-// check reads a chunk from the medium. What was written had been verified, so a quick sum of it is
-// enough to see that it arrived: the disk is no adversary.
+// check reads a chunk from the medium. The written bytes had been verified, so a quick sum of them is enough:
+// the disk is no adversary.
 func (j *job) check(h *workerBuffers, c images.Chunk) error {
 	raw := h.raw[:c.RawLength]
 	if err := j.d.ReadMedium(raw, c.RawOffset); err != nil {
@@ -261,12 +262,12 @@ func (j *job) check(h *workerBuffers, c images.Chunk) error {
 	return nil
 }
 
-// Resembles says whether enough of the image lies on the disk for a delta write to pay: an earlier deployment
-// of it or of one like it, or a write that was interrupted. It looks at sixteen chunks all over the image; an
-// empty disk and another system have none of them.
+// Resembles says whether enough of the image lies on the disk for a delta write to pay: from an earlier
+// deployment of it or of a similar one, or from an interrupted write. It checks sixteen chunks all over the
+// image. An empty disk and another system have none of them.
 func (d *Device) Resembles(m *images.Manifest) bool {
 	const looks, enough = 16, 2
-	// Zeros say nothing, and labels differ on every disk.
+	// Zeros prove nothing, and labels differ on every disk.
 	telling := slices.Clone(m.Chunks[1:])
 	telling = slices.DeleteFunc(telling, func(c images.Chunk) bool { return c.Zero })
 	places := min(looks, len(telling))

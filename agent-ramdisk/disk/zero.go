@@ -19,9 +19,9 @@ const (
 	sampleSize = 64 << 10
 )
 
-// discardProved discards the whole disk and says whether it reads zeros now. Nothing but trying tells: the
-// kernel dropped the flag that disks used to claim it with. So marks are written all over the disk before,
-// and must be gone after.
+// discardProved discards the whole disk and says whether it reads zeros now. Only a trial shows that: the
+// kernel dropped the flag by which disks used to claim it. So it writes marks all over the disk before, and
+// they must be gone after.
 func (d *Device) discardProved() (discarded, zeros bool, err error) {
 	if !d.CanDiscard() {
 		return false, false, nil
@@ -38,7 +38,7 @@ func (d *Device) discardProved() (discarded, zeros bool, err error) {
 	}
 	switch err := d.Discard(context.Background(), 0, nil); {
 	case errors.Is(err, blockdev.ErrNoDiscard):
-		// The first and the last mark lie where labels do.
+		// The first and the last mark lie in the places of labels.
 		return false, false, d.WipeLabels()
 	case err != nil:
 		return false, false, err
@@ -67,10 +67,10 @@ func (d *Device) samples() func(yield func(int64) bool) {
 	}
 }
 
-// zeroBuffer is what zeros are written from where the disk has no means of its own.
+// zeroBuffer holds zeros to write, for a disk that cannot make zeros itself.
 var zeroBuffer = sync.OnceValue(func() []byte { return blockdev.Buffer(1 << 20) })
 
-// zero makes a range read zeros, by the disk's own means if it has any.
+// zero makes a range read zeros, by the disk's own command if it has one.
 func (d *Device) zero(off, length int64) error {
 	if d.Block && off%int64(d.Sector) == 0 && length%int64(d.Sector) == 0 {
 		r := [2]uint64{uint64(off), uint64(length)}

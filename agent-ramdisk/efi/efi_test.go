@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
-// The entries of testdata/efivars, as OVMF makes them: a menu, the disk, network cards, the shell.
+// The entries of testdata/efivars are OVMF's: a menu, the disk, network cards, the shell.
 const (
 	menu  = 0x0000
 	disk  = 0x0001
@@ -63,7 +63,7 @@ func TestSetBoot(t *testing.T) {
 		name        string
 		order, want []uint16
 		add         map[uint16]Option
-		left        []string // labels of entries with ours
+		left        []string // our labels that remain
 		removed     []string
 	}{
 		{name: "fresh machine", order: []uint16{menu, disk, pxe, http, shell}, want: []uint16{menu, disk, pxe, http, 5, shell}, left: []string{"pxectl:mini"}},
@@ -160,7 +160,7 @@ func captured(t *testing.T, file string) Option {
 	return o
 }
 
-// Of all entries of a machine, those of the erased disk's partitions go.
+// Of all entries of a machine, those for the erased disk's partitions are removed.
 func TestStale(t *testing.T) {
 	all, err := Vars{"testdata/efivars"}.options()
 	if err != nil {
@@ -168,7 +168,7 @@ func TestStale(t *testing.T) {
 	}
 	debian, flatcar := captured(t, "efibootmgr-debian"), captured(t, "efibootmgr-mbr")
 	onGPT, onMBR := debian.partition.Signature, flatcar.partition.Signature
-	// Some vendors write the way from the PCI bus to the partition before it (section 10.3.2.1).
+	// Some vendors put the path from the PCI bus before the partition (section 10.3.2.1).
 	pci := node(1, 1, []byte{0, 0x1f})
 	long := newOption("Red Hat Enterprise Linux", gone, `\EFI\redhat\shimx64.efi`)
 	at := 6 + 2*(len(long.Label)+1)
@@ -278,7 +278,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestEncode holds an entry against the bytes that efibootmgr 17 writes for the same partition.
+// TestEncode compares an entry with the bytes of efibootmgr 17 for the same partition.
 func TestEncode(t *testing.T) {
 	want, err := os.ReadFile(filepath.Join("testdata", "efibootmgr-entry"))
 	if err != nil {
@@ -292,7 +292,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// FuzzOption: no variable makes parsing fail otherwise than by an error.
+// FuzzOption: parsing any variable succeeds or gives an error.
 func FuzzOption(f *testing.F) {
 	f.Add(newOption("pxectl:mini", here, loader).raw)
 	f.Add([]byte{1, 0, 0, 0, 4, 0, 0, 0, 0x7f, 0xff, 4, 0})

@@ -12,12 +12,12 @@ import (
 	"github.com/pxectl/pxectl/internal/printable"
 )
 
-// prefix is what labels of our entries begin with.
+// prefix begins the labels of our entries.
 const prefix = "pxectl:"
 
-// Forget removes the entries, whoever made them, that start something from partitions that were on a disk
-// before it was erased or overwritten (gone) and are on no disk now (alive): some firmware waits half a
-// minute for each. It returns how the firmware's menu called them.
+// Forget removes the entries, whoever made them, for partitions that were on a disk before it was erased or
+// overwritten (gone) and are on no disk now (alive): some firmware waits half a minute for each. It returns
+// their names in the firmware's menu.
 func (v Vars) Forget(gone [][16]byte, alive func(signature [16]byte) bool) (removed []string, err error) {
 	all, err := v.options()
 	if err != nil {
@@ -40,8 +40,8 @@ func (v Vars) Forget(gone [][16]byte, alive func(signature [16]byte) bool) (remo
 	return removed, v.setOrder(slices.DeleteFunc(order, func(n uint16) bool { return slices.Contains(numbers, n) }))
 }
 
-// stale decides which entries go. One that names no partition stays: a network card, what is built into the
-// firmware, a whole disk. So does one that names a partition that was never seen: its disk may be out for a
+// stale decides which entries to remove. An entry without a partition stays: a network card, a part of the
+// firmware, a whole disk. So does one with a partition that was never seen: its disk may be missing for a
 // day.
 func stale(all map[uint16]Option, gone [][16]byte, alive func([16]byte) bool) (numbers []uint16) {
 	for n, o := range all {
@@ -55,16 +55,16 @@ func stale(all map[uint16]Option, gone [][16]byte, alive func([16]byte) bool) (n
 	return numbers
 }
 
-// menuName is how people see an entry. Labels of others hold whatever they like.
+// menuName is an entry's name for people. Other programs' labels may hold any text.
 func menuName(n uint16, o Option) string {
 	const most = 64
 	label := []rune(printable.Only(o.Label))
 	return optionName(n) + " " + string(label[:min(len(label), most)])
 }
 
-// SetBoot makes an entry "pxectl:NAME" that starts a file of a partition, and returns how the firmware's menu
-// calls it, and those that it removed: entries of ours go whose partition is this one, or on none of the
-// machine's disks any more (alive says so), whatever is remembered of it. Doing it again changes nothing.
+// SetBoot makes an entry "pxectl:NAME" that starts a file of a partition. It returns its name in the
+// firmware's menu, and the names of entries that it removed: those of ours for this partition, or for one
+// that is on no disk of the machine (alive says so). Doing it again changes nothing.
 //
 // The entry stands behind the network entries at the head of BootOrder, and before every system on a disk and
 // the firmware's shell: a machine that asks the network first goes on doing so.
@@ -122,7 +122,7 @@ func (v Vars) SetBoot(name string, p Partition, file string, alive func(signatur
 // place puts an entry into the order.
 func place(order []uint16, all map[uint16]Option, number uint16) []uint16 {
 	order = slices.DeleteFunc(slices.Clone(order), func(n uint16) bool { return n == number })
-	// Up to the first system on a disk, or the shell.
+	// Stop at the first system on a disk, or at the shell.
 	end := slices.IndexFunc(order, func(n uint16) bool { return all[n].partition != nil || all[n].shell() })
 	if end < 0 {
 		end = len(order)

@@ -17,7 +17,7 @@ type Option struct {
 	raw       []byte
 }
 
-// A Partition is what a hard drive node names (section 10.3.5.1).
+// A Partition is the partition in a hard drive node (section 10.3.5.1).
 type Partition struct {
 	Number         uint32
 	First, Sectors uint64
@@ -89,7 +89,7 @@ func (o *Option) node(kind, sub byte, data []byte) {
 	}
 }
 
-// shell says whether an entry starts the firmware's shell: what comes behind it never runs.
+// shell says whether an entry starts the firmware's shell: no later entry ever runs.
 func (o Option) shell() bool { return strings.Contains(strings.ToLower(o.Label), "shell") }
 
 // newOption encodes an entry that starts a file of a partition.
@@ -118,7 +118,7 @@ func node(kind, sub byte, data []byte) []byte {
 	return append(binary.LittleEndian.AppendUint16([]byte{kind, sub}, uint16(4+len(data))), data...)
 }
 
-// text is UTF-16 with a zero at its end.
+// text is UTF-16 that ends with a zero.
 func text(s string) []byte {
 	var b []byte
 	for _, c := range utf16.Encode([]rune(s)) {

@@ -16,7 +16,7 @@ import (
 const (
 	// global is EFI_GLOBAL_VARIABLE, section 3.3.
 	global = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
-	// kept: non-volatile, for boot services, at run time (section 8.2.1).
+	// kept are the attributes of a boot entry: non-volatile, for boot services, at run time (section 8.2.1)
 	kept = 0x7
 
 	maxVariable = 64 << 10
@@ -24,11 +24,11 @@ const (
 	immutable = 0x10 // FS_IMMUTABLE_FL of linux/fs.h
 )
 
-// Vars are the firmware's variables: Linux' efivarfs, or a folder that looks like it.
+// Vars are the firmware's variables: Linux' efivarfs, or a folder like it.
 type Vars struct{ Dir string }
 
-// Present says whether there are any: not when the machine started by BIOS, or its kernel may not ask the
-// firmware.
+// Present says whether there are variables. There are none when the machine was started by BIOS, or when the
+// kernel may not call the firmware.
 func (v Vars) Present() bool {
 	entries, err := os.ReadDir(v.Dir)
 	return err == nil && len(entries) > 0
@@ -36,7 +36,7 @@ func (v Vars) Present() bool {
 
 func (v Vars) path(name string) string { return filepath.Join(v.Dir, name+"-"+global) }
 
-// read gives a variable's value without its attributes, which efivarfs puts before it.
+// read returns a variable's value without its attributes, which efivarfs puts before it.
 func (v Vars) read(name string) ([]byte, error) {
 	data, err := os.ReadFile(v.path(name))
 	if err != nil {
@@ -70,9 +70,8 @@ func (v Vars) remove(name string) error {
 	return nil
 }
 
-// unlock takes the immutable flag away, which efivarfs sets on variables that it does not know to be
-// harmless. Where there is no variable yet, or a filesystem without flags, what follows says more than an
-// error here.
+// unlock clears the immutable flag, which efivarfs sets on variables that it does not know to be harmless. It
+// ignores errors: if the variable does not exist, or the filesystem has no flags, the write says more.
 func (v Vars) unlock(name string) {
 	f, err := os.Open(v.path(name))
 	if err != nil {
@@ -87,7 +86,7 @@ func (v Vars) unlock(name string) {
 
 var bootVariable = regexp.MustCompile(`^Boot([0-9A-F]{4})-` + global + `$`)
 
-// options are the boot entries by number. One that cannot be read is none of ours.
+// options are the boot entries by number. It leaves out unreadable ones: they are not ours.
 func (v Vars) options() (map[uint16]Option, error) {
 	files, err := os.ReadDir(v.Dir)
 	if err != nil {
@@ -111,7 +110,7 @@ func (v Vars) options() (map[uint16]Option, error) {
 
 func optionName(n uint16) string { return fmt.Sprintf("Boot%04X", n) }
 
-// order is BootOrder; a machine whose firmware lost it has none.
+// order is BootOrder; it is empty on a machine whose firmware lost it.
 func (v Vars) order() ([]uint16, error) {
 	raw, err := v.read("BootOrder")
 	if errors.Is(err, os.ErrNotExist) {
@@ -130,7 +129,7 @@ func (v Vars) order() ([]uint16, error) {
 func (v Vars) setOrder(order []uint16) error {
 	old, err := v.order()
 	if err == nil && slices.Equal(old, order) {
-		return nil // the firmware's memory wears out
+		return nil // every write wears out the firmware's memory
 	}
 	var raw []byte
 	for _, n := range order {

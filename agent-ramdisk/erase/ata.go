@@ -25,7 +25,7 @@ const (
 )
 
 // ataCDB wraps an ATA command into ATA PASS-THROUGH(16), 85h (SAT-3 section 12.2.2). Data is one sector or
-// nothing.
+// none.
 func ataCDB(command, protocol uint8) []byte {
 	cdb := make([]byte, 16)
 	cdb[0], cdb[1] = 0x85, protocol<<1
@@ -39,11 +39,11 @@ func ataCDB(command, protocol uint8) []byte {
 	return cdb
 }
 
-// ataSecurity is what IDENTIFY DEVICE says of the security feature set (ACS-3 section 7.12.7, words 82, 89,
-// 90 and 128).
+// ataSecurity is the security feature set in IDENTIFY DEVICE (ACS-3 section 7.12.7, words 82, 89, 90 and
+// 128).
 type ataSecurity struct {
 	supported, enabled, locked, frozen, expired, enhanced bool
-	normally, thoroughly                                  time.Duration // how long a normal and an enhanced erase take
+	normally, thoroughly                                  time.Duration // durations of a normal and of an enhanced erase
 }
 
 func parseSecurity(id []byte) ataSecurity {
@@ -64,7 +64,7 @@ func eraseTime(w uint16) time.Duration {
 	return time.Duration(n) * 2 * time.Minute
 }
 
-// password is for as long as the erase takes; the drive forgets it with its data.
+// password is set for the erase only; the drive forgets it with its data.
 const password = "pxectl-erase"
 
 // passwordBlock is the data of SECURITY SET PASSWORD, ERASE UNIT and DISABLE PASSWORD (ACS-3 tables 147 to
@@ -78,7 +78,7 @@ func passwordBlock(enhanced bool) []byte {
 	return b
 }
 
-// ataErase is SECURITY ERASE UNIT with a password that is set for it.
+// ataErase sets a password and erases with SECURITY ERASE UNIT.
 func (d *disk) ataErase(ctx context.Context) error {
 	id := make([]byte, 512)
 	if err := d.scsi.send(ataCDB(ataIdentify, ataPIOIn), id, fromDrive, 30*time.Second); err != nil {
@@ -116,7 +116,7 @@ func (d *disk) ataErase(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, d.dropPassword())
 	}
-	// What the drive says now decides: an erase that went well takes the password with it.
+	// The drive's present state decides: a successful erase removes the password.
 	clear(id)
 	if err := d.scsi.send(ataCDB(ataIdentify, ataPIOIn), id, fromDrive, 30*time.Second); err != nil {
 		return fmt.Errorf("look at the drive again: %w", err)
@@ -127,7 +127,7 @@ func (d *disk) ataErase(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// dropPassword takes the password away again, so that a drive that was not erased is not lost.
+// dropPassword removes the password again, so that a failed erase does not lock the drive for ever.
 func (d *disk) dropPassword() error {
 	id := make([]byte, 512)
 	if err := d.scsi.send(ataCDB(ataIdentify, ataPIOIn), id, fromDrive, 30*time.Second); err == nil && !parseSecurity(id).enabled {

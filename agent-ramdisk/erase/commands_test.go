@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The kernel's structures have these sizes on 64-bit machines; the ioctl numbers carry the first.
+// The kernel's structures have these sizes on 64-bit machines; the ioctl numbers contain the first.
 func TestStructuresAreTheKernels(t *testing.T) {
 	if n := unsafe.Sizeof(nvmeCommand{}); n != 72 {
 		t.Errorf("nvme_passthru_cmd has %d bytes, want 72", n)

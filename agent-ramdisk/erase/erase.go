@@ -14,23 +14,24 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Progress tells how far a method is, in bytes of the disk. What the disk does by itself is an estimate.
+// Progress receives the progress of a method, in bytes of the disk. For the disk's own commands it is an
+// estimate.
 type Progress func(method string, done, total uint64)
 
-// A disk is what the methods work on. Tests give it a drive that is not there.
+// A disk is a disk under erasure. Tests give it a fake drive.
 type disk struct {
 	*blockdev.Device
 
-	nvme     nvmeDrive // nil when it is none
-	scsi     scsiDrive // nil when it is none
+	nvme     nvmeDrive // nil unless it is an NVMe drive
+	scsi     scsiDrive // nil unless it takes SCSI commands
 	poll     time.Duration
 	progress Progress
 }
 
-// errPassed says that the disk cannot do what a method wants, so that the next one is tried.
+// errPassed says that the disk cannot do a method, so that the next one is tried.
 var errPassed = errors.New("passed over")
 
-// passed makes an error that is errPassed and says why.
+// passed makes an error that is errPassed and gives the reason.
 func passed(format string, args ...any) error { return passedOver{fmt.Sprintf(format, args...)} }
 
 type passedOver struct{ why string }
@@ -41,7 +42,7 @@ func (p passedOver) Is(target error) bool { return target == errPassed }
 // A method is one way to erase.
 type method struct {
 	name  string
-	zeros bool // afterwards the disk reads zeros; otherwise whatever is not the old data
+	zeros bool // afterwards the disk reads zeros; otherwise anything but the old data
 	run   func(context.Context) error
 }
 
@@ -72,7 +73,7 @@ func open(path string) (*disk, error) {
 	return d, nil
 }
 
-// methods lists the methods, the thorough ones first.
+// methods lists the methods, the most thorough first.
 func (d *disk) methods() []method {
 	var methods []method
 	if d.nvme != nil {
@@ -121,8 +122,8 @@ func (d *disk) erase(ctx context.Context) (*inventory.Erased, error) {
 	panic("there is no last method")
 }
 
-// discard tells the disk that nothing on it is needed. What it reads like afterwards is the disk's choice:
-// prove looks.
+// discard tells the disk that nothing on it is needed. The disk chooses what it reads afterwards, so prove
+// checks.
 func (d *disk) discard(ctx context.Context) error {
 	if !d.Block {
 		return passed("it is no block device")
@@ -134,12 +135,12 @@ func (d *disk) discard(ctx context.Context) error {
 	return err
 }
 
-// overwrite writes zeros as data all over the disk: a command to zero may be one to unmap.
+// overwrite writes zeros as data all over the disk: the disk may turn a command to zero into an unmap.
 func (d *disk) overwrite(ctx context.Context) error {
 	return d.writeZeros(ctx, 0, d.Size, func(done int64) { d.progress("overwrite with zeros", uint64(done), uint64(d.Size)) })
 }
 
-// zeros is what is written everywhere, one for all disks that are erased side by side.
+// zeros is written everywhere; all disks that are erased at once share it.
 var zeros = sync.OnceValue(func() []byte { return blockdev.Buffer(4 << 20) })
 
 func (d *disk) writeZeros(ctx context.Context, off, length int64, tell func(done int64)) error {

@@ -22,7 +22,7 @@ import (
 
 const diskSize = 8<<20 + 512 // an odd end
 
-// newDisk is a file full of an old system.
+// newDisk is a file full of old data.
 func newDisk(t *testing.T) *disk {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "disk")
@@ -39,7 +39,7 @@ func newDisk(t *testing.T) *disk {
 	return d
 }
 
-// fill writes one byte, or what looks like chance, all over the disk, as a drive that erases itself does.
+// fill writes one byte, or pseudo-random bytes, all over the disk, like a drive that erases itself.
 func fill(d *disk, b byte, random bool) {
 	data := bytes.Repeat([]byte{b}, int(d.Size))
 	if random {
@@ -54,8 +54,8 @@ func fill(d *disk, b byte, random bool) {
 
 func TestOverwriteIsTheLastRung(t *testing.T) {
 	d := newDisk(t)
-	var told uint64
-	d.progress = func(_ string, done, _ uint64) { told = max(told, done) }
+	var reported uint64
+	d.progress = func(_ string, done, _ uint64) { reported = max(reported, done) }
 	out, err := d.erase(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -71,8 +71,8 @@ func TestOverwriteIsTheLastRung(t *testing.T) {
 	if err != nil || !isZero(got) || len(got) != diskSize {
 		t.Errorf("%d bytes are left, zeros: %v, %v", len(got), isZero(got), err)
 	}
-	if told != diskSize {
-		t.Errorf("progress ended at %d of %d", told, diskSize)
+	if reported != diskSize {
+		t.Errorf("progress ended at %d of %d", reported, diskSize)
 	}
 }
 
@@ -92,14 +92,14 @@ func TestDiskOfAFile(t *testing.T) {
 	}
 }
 
-// A fakeNVMe answers admin commands as its fields say.
+// A fakeNVMe answers admin commands by its fields.
 type fakeNVMe struct {
 	d          *disk
 	caps       nvmeCaps
 	namespaces int
 	fails      bool // the sanitize
-	lies       bool // it says that it erased, and did not
-	random     bool // what is left after it
+	lies       bool // it claims to have erased, and did not
+	random     bool // it reads random bytes afterwards
 	formats    map[uint32]error
 	log        []string
 	polls      int
@@ -205,8 +205,8 @@ func TestNVMeLadder(t *testing.T) {
 type fakeSCSI struct {
 	d        *disk
 	security []uint16 // words 82, 89, 90, 128 of IDENTIFY; nil: no ATA drive
-	sanitize uint8    // the action that it knows
-	refuses  uint8    // an ATA command
+	sanitize uint8    // the action that it supports
+	refuses  uint8    // the ATA command that it refuses
 	log      []string
 	polls    int
 }
@@ -294,7 +294,7 @@ func TestSCSILadder(t *testing.T) {
 	}
 }
 
-// A disk that takes zeros and keeps its data is found out.
+// A disk that accepts zeros and keeps its data is found out.
 func TestProof(t *testing.T) {
 	d := newDisk(t)
 	before, err := d.sample(places(d.Size))

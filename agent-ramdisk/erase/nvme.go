@@ -56,7 +56,7 @@ const (
 	sanitizeCrypto = 4
 )
 
-// Secure erase settings of Format NVM, Base 1.4 section 5.23, CDW10 bits 11:9. 0 is a format that erases
+// Secure erase settings of Format NVM, Base 1.4 section 5.23, CDW10 bits 11:9. With 0, a format erases
 // nothing.
 const (
 	eraseUser   = 1
@@ -69,18 +69,18 @@ func identify(cns, nsid uint32) nvmeCommand {
 	return nvmeCommand{opcode: nvmeIdentify, nsid: nsid, cdw10: cns, timeoutMS: 30_000}
 }
 
-// sanitizeLog asks for the Sanitize Status log page, 81h (Base 1.4 section 5.14.1.9.2): 512 bytes, counted in
+// sanitizeLog reads the Sanitize Status log page, 81h (Base 1.4 section 5.14.1.9.2): 512 bytes, counted in
 // dwords from 0.
 func sanitizeLog() nvmeCommand {
 	return nvmeCommand{opcode: nvmeGetLogPage, nsid: nvmeAll, cdw10: 0x81 | (512/4-1)<<16, timeoutMS: 30_000}
 }
 
-// sanitize starts one. Bit 3 (AUSE) lets the drive out of a failed one without another that succeeds.
+// sanitize starts a sanitize. Bit 3 (AUSE) lets the drive leave a failed one without a successful one.
 func sanitize(action uint32) nvmeCommand {
 	return nvmeCommand{opcode: nvmeSanitizeOp, cdw10: action | 1<<3, timeoutMS: 60_000}
 }
 
-// format keeps the sector format and the protection that the namespace has, of its FLBAS and DPS.
+// format keeps the namespace's sector format and protection, from its FLBAS and DPS.
 func format(nsid uint32, flbas, dps uint8, ses uint32) nvmeCommand {
 	c := uint32(flbas&0xf) | // LBAF
 		uint32(flbas>>4&1)<<4 | // MSET: metadata as part of the data
@@ -90,11 +90,11 @@ func format(nsid uint32, flbas, dps uint8, ses uint32) nvmeCommand {
 	return nvmeCommand{opcode: nvmeFormatNVM, nsid: nsid, cdw10: c, timeoutMS: uint32((4 * time.Hour).Milliseconds())}
 }
 
-// nvmeCaps is what Identify Controller says of erasing (Base 1.4 figure 247).
+// nvmeCaps are the erase capabilities in Identify Controller (Base 1.4 figure 247).
 type nvmeCaps struct {
 	crypto, blocks bool // SANICAP, bytes 331:328
 	format         bool // OACS bit 1, bytes 257:256
-	formatsAll     bool // FNA bits 0 and 1, byte 524: a format, or its erase, is of all namespaces
+	formatsAll     bool // FNA bits 0 and 1, byte 524: a format, or its erase, covers all namespaces
 	formatCrypto   bool // FNA bit 2
 }
 
@@ -115,14 +115,14 @@ func parseSanitizeLog(log []byte) (status uint16, done float64) {
 	return binary.LittleEndian.Uint16(log[2:]) & 7, float64(binary.LittleEndian.Uint16(log)) / 65536
 }
 
-// An nvmeStatus is what a drive says of a command: SCT and SC (Base 1.4 figures 127 to 130).
+// An nvmeStatus is a drive's status of a command: SCT and SC (Base 1.4 figures 127 to 130).
 type nvmeStatus uint16
 
 func (s nvmeStatus) Error() string {
 	return fmt.Sprintf("the drive answered status type %d, code %#x", s>>8&7, uint16(s&0xff))
 }
 
-// unknown says that the drive does not know the command or what it is asked with.
+// unknown says whether the drive does not know the command or its parameters.
 func (s nvmeStatus) unknown() bool {
 	switch s & 0x7ff {
 	case 0x001, 0x002, 0x10a: // invalid opcode, invalid field, invalid format
@@ -133,7 +133,7 @@ func (s nvmeStatus) unknown() bool {
 
 // An nvmeDrive takes admin commands.
 type nvmeDrive interface {
-	// admin returns an nvmeStatus as an error when the drive says no.
+	// admin returns an nvmeStatus as an error when the drive refuses.
 	admin(c nvmeCommand, data []byte) error
 	namespace() (uint32, error)
 }
@@ -165,8 +165,8 @@ func (n nvmeFile) namespace() (uint32, error) {
 	return uint32(id), nil
 }
 
-// look asks what the drive can, and how many namespaces it has.
-func (d *disk) look() (caps nvmeCaps, namespaces int, err error) {
+// identify reads the drive's capabilities and its number of namespaces.
+func (d *disk) identify() (caps nvmeCaps, namespaces int, err error) {
 	page := make([]byte, 4096)
 	if err := d.nvme.admin(identify(1, 0), page); err != nil {
 		return caps, 0, passed("the drive does not say what it can: %v", err)
@@ -183,7 +183,7 @@ func (d *disk) look() (caps nvmeCaps, namespaces int, err error) {
 }
 
 func (d *disk) nvmeSanitize(ctx context.Context) error {
-	caps, namespaces, err := d.look()
+	caps, namespaces, err := d.identify()
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func (d *disk) nvmeSanitize(ctx context.Context) error {
 		case sanitizeRunning:
 			d.tell("NVMe sanitize", done, began)
 		case sanitizeFailed:
-			// Out of the failure mode, in which the drive refuses reads and writes.
+			// Leave the failure mode, in which the drive refuses reads and writes.
 			_ = d.nvme.admin(sanitize(sanitizeExit), nil)
 			return errors.New("the drive says that it failed")
 		default:
@@ -229,7 +229,7 @@ func (d *disk) nvmeSanitize(ctx context.Context) error {
 }
 
 func (d *disk) nvmeFormat(ctx context.Context) error {
-	caps, namespaces, err := d.look()
+	caps, namespaces, err := d.identify()
 	if err != nil {
 		return err
 	}
@@ -267,13 +267,13 @@ func (d *disk) nvmeFormat(ctx context.Context) error {
 	return err
 }
 
-// tell tells how far the drive says that it is. It adds the seconds, so that a drive that says nothing for
-// long, or never, is not taken for a dead one.
+// tell reports the drive's own progress. It adds the seconds, so that a drive that reports nothing for long
+// does not look dead.
 func (d *disk) tell(method string, done float64, began time.Time) {
 	d.progress(method, min(uint64(done*float64(d.Size))+uint64(time.Since(began).Seconds()), uint64(d.Size)), uint64(d.Size))
 }
 
-// during runs a command that says nothing until it is done, and tells of its progress by the clock.
+// during runs a command that reports no progress, and estimates it by the clock.
 func (d *disk) during(method string, estimate time.Duration, command func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- command() }()
@@ -285,7 +285,7 @@ func (d *disk) during(method string, estimate time.Duration, command func() erro
 			return err
 		case <-tick.C:
 			t := float64(time.Since(began))
-			d.tell(method, t/(t+float64(estimate)/4), began) // never quite done
+			d.tell(method, t/(t+float64(estimate)/4), began) // never complete
 		}
 	}
 }

@@ -19,7 +19,7 @@ const (
 	place  = 4096
 )
 
-// places are the offsets that are looked at before and after: all of both ends, and random ones in between.
+// places are the offsets to read before and after: all of both ends, and random ones in between.
 func places(size int64) []int64 {
 	var offsets []int64
 	for off := int64(0); off < edge; off += place {
@@ -31,7 +31,7 @@ func places(size int64) []int64 {
 	return offsets
 }
 
-// A sample is what a place holds.
+// A sample is the content of a place.
 type sample struct {
 	offset int64
 	data   []byte
@@ -54,8 +54,8 @@ func (d *disk) sample(offsets []int64) ([]sample, error) {
 	return out, nil
 }
 
-// prove clears both ends, since what a drive leaves there can look like a partition table, and reads back. An
-// error of what is read is errPassed: the next method may do better.
+// prove clears both ends, since a drive's pattern there can look like a partition table, and reads back.
+// Wrong content is errPassed: the next method may do better.
 func (d *disk) prove(r method, before []sample, out *inventory.Erased) error {
 	quietly := func(int64) {}
 	for _, off := range []int64{0, d.Size - edge} {
@@ -94,7 +94,7 @@ func (d *disk) prove(r method, before []sample, out *inventory.Erased) error {
 
 func isZero(b []byte) bool { return uniform(b) && (len(b) == 0 || b[0] == 0) }
 
-// uniform says whether all bytes are the same one, as in what was never written or is erased.
+// uniform says whether all bytes are equal, as on a disk that was erased or never written.
 func uniform(b []byte) bool {
 	return len(b) == 0 || bytes.Count(b, b[:1]) == len(b)
 }

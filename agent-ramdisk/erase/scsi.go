@@ -15,12 +15,12 @@ import (
 	"github.com/pxectl/pxectl/internal/sleep"
 )
 
-// A scsiDrive takes SCSI commands. The error is a senseError when the drive says no.
+// A scsiDrive takes SCSI commands. The error is a senseError when the drive refuses.
 type scsiDrive interface {
 	send(cdb []byte, data []byte, to direction, timeout time.Duration) error
 }
 
-// direction is where the data of a command goes, in the words of SG_IO (scsi/sg.h).
+// direction is the direction of a command's data, in the words of SG_IO (scsi/sg.h).
 type direction int32
 
 const (
@@ -85,10 +85,10 @@ func (s scsiFile) send(cdb []byte, data []byte, to direction, timeout time.Durat
 	return nil
 }
 
-// A sense is why a command did not go well (SPC-4 section 4.5).
+// A sense says why a command failed (SPC-4 section 4.5).
 type sense struct {
 	key, asc, ascq uint8
-	done           float64 // progress, where it is told
+	done           float64 // progress, if the drive reports it
 }
 
 const (
@@ -139,7 +139,7 @@ const (
 	scsiExit      = 0x1f // leave the failure mode
 )
 
-// sanitizeCDB makes a SANITIZE, 48h, that returns at once (IMMED) and lets the drive out of a failed one
+// sanitizeCDB makes a SANITIZE, 48h, that returns at once (IMMED) and lets the drive leave a failed one
 // (AUSE).
 func sanitizeCDB(action uint8, parameters int) []byte {
 	cdb := make([]byte, 10)
@@ -154,7 +154,7 @@ func sanitizeCDB(action uint8, parameters int) []byte {
 // overwriteParameters ask for one pass with zeros (SBC-4 table 79): count, and a pattern of four bytes.
 func overwriteParameters() []byte { return []byte{1, 0, 0, 4, 0, 0, 0, 0} }
 
-// requestSense asks how far a drive is; descriptor format off.
+// requestSense asks for the drive's progress; descriptor format off.
 func requestSense() []byte { return []byte{0x03, 0, 0, 0, 252, 0} }
 
 func (d *disk) scsiSanitize(ctx context.Context) error {
@@ -178,8 +178,8 @@ func (d *disk) scsiSanitize(ctx context.Context) error {
 	return passed("the drive does not sanitize: %v", why)
 }
 
-// awaitSanitize asks until the drive is ready again: NOT READY, SANITIZE IN PROGRESS (04h/1Bh) with its
-// progress.
+// awaitSanitize asks until the drive is ready again. Until then it answers NOT READY, SANITIZE IN PROGRESS
+// (04h/1Bh) with its progress.
 func (d *disk) awaitSanitize(ctx context.Context) error {
 	began := time.Now()
 	for {

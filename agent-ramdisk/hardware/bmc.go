@@ -19,11 +19,11 @@ const (
 	lanGateway = 12
 )
 
-// A lanAsker asks for one LAN configuration parameter; the answer's first two bytes are the completion
-// code and the parameter's revision.
+// A lanAsker reads one LAN configuration parameter. The answer begins with the completion code and the
+// parameter's revision.
 type lanAsker func(channel, param byte) ([]byte, error)
 
-// AskBMC asks the BMC through the kernel's driver. A machine without one gives nil and no error.
+// AskBMC asks the BMC through the kernel's driver. On a machine without one it returns nil and no error.
 func AskBMC() (*inventory.BMCReport, error) {
 	dev, err := ipmi.Open(0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -42,7 +42,7 @@ func AskBMC() (*inventory.BMCReport, error) {
 	return r, nil
 }
 
-// lan finds the channel that has an address: 1 on most machines, anything up to 11 on the rest.
+// lan finds the channel with an address: 1 on most machines, anything up to 11 on the others.
 func lan(ask lanAsker) *inventory.BMCReport {
 	param := func(channel, p byte, n int) []byte {
 		data, err := ask(channel, p)

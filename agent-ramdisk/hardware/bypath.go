@@ -18,9 +18,9 @@ var (
 	nvmeName   = regexp.MustCompile(`^(nvme\d+)(n\d+)$`)
 )
 
-// byPath says where a disk is plugged in, by udev's name for it in /dev/disk/by-path, and by which transport,
-// from its place in /sys/devices. The rules are those of udev's path_id, so that names written down elsewhere
-// fit. Numbers that depend on the order of discovery (host3, ata5) stay out of it.
+// byPath returns the place of a disk, by udev's name for it in /dev/disk/by-path, and its transport, from its
+// path in /sys/devices. It follows the rules of udev's path_id, so that names from elsewhere match. Numbers
+// that depend on the order of discovery (host3, ata5) stay out of it.
 func (m Machine) byPath(place string) (path, transport string) {
 	parts := strings.Split(place, "/")
 	at := func(is func(string) bool) int {
@@ -73,8 +73,8 @@ func joined(parts ...string) string {
 	return strings.Join(some, "-")
 }
 
-// pciPath names the controller, not the bridges before it. One behind a controller that has a PCI domain of
-// its own (Intel's VMD) is named behind that.
+// pciPath names the controller, not the bridges before it. A controller behind one with a PCI domain of its
+// own (Intel's VMD) is named behind that.
 func pciPath(parts []string) string {
 	var names []string
 	below := false
@@ -92,7 +92,7 @@ func pciPath(parts []string) string {
 	return strings.Join(names, "-")
 }
 
-// lun is how udev writes a logical unit: plain numbers below 256, others as the eight bytes of SAM-5 section
+// lun is udev's form of a logical unit: plain numbers below 256, others as the eight bytes of SAM-5 section
 // 4.7.
 func lun(hctl string) string {
 	n, _ := strconv.ParseUint(hctl[strings.LastIndexByte(hctl, ':')+1:], 10, 64)
@@ -122,7 +122,7 @@ func (m Machine) scsiPath(parts []string, scsi int) string {
 }
 
 // ataPath is the port on the controller (ata5's port_no, which counts from 1 on every controller) and the
-// drive on it, or behind a port multiplier.
+// drive on it or behind a port multiplier.
 func (m Machine) ataPath(port, hctl string) string {
 	no := m.text("sys/class/ata_port/" + port + "/port_no")
 	n := strings.Split(hctl, ":")
@@ -132,8 +132,8 @@ func (m Machine) ataPath(port, hctl string) string {
 	return "ata-" + no + "." + n[2]
 }
 
-// sasPath names a disk by the phy that it hangs on, of the controller or of an expander, and one that hangs
-// on several by its own address.
+// sasPath names a disk by its phy, of the controller or of an expander, and a disk with several phys by its
+// own address.
 func (m Machine) sasPath(parts []string, scsi int) string {
 	for i, part := range parts[:scsi] {
 		if !strings.HasPrefix(part, "end_device-") || i < 2 {

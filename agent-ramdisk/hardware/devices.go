@@ -9,7 +9,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// nics lists the network cards that are hardware: those with a device behind them.
+// nics lists the network cards that are hardware: those with a device.
 func (m Machine) nics() ([]inventory.NIC, error) {
 	entries, err := os.ReadDir(m.path("sys/class/net"))
 	if err != nil {
@@ -46,7 +46,7 @@ func (m Machine) nics() ([]inventory.NIC, error) {
 	return nics, nil
 }
 
-// driver is the name of the driver of a device. virtio_net sits on a virtio device: that is the one to name.
+// driver is the name of a device's driver. For virtio_net it is that of the virtio device.
 func (m Machine) driver(dir string) string {
 	link, err := os.Readlink(m.path(dir + "/driver"))
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// notDisks are block devices that no system is installed on.
+// notDisks are block devices that never hold a system.
 var notDisks = regexp.MustCompile(`^(loop|ram|zram|dm-|md|sr|fd|nbd)|^mmcblk\d+(boot\d|rpmb)`)
 
-// Disks lists the whole disks of the machine, also those that nothing is to be written to. Of a disk with
-// several paths that the kernel joins by itself, NVMe's, it lists the one that there is to open.
+// Disks lists the whole disks of the machine, even those that pxectl never writes to. Of an NVMe disk whose
+// paths the kernel joins, it lists the joined one.
 func (m Machine) Disks() ([]inventory.Disk, error) {
 	entries, err := os.ReadDir(m.path("sys/block"))
 	if err != nil {
@@ -54,7 +54,7 @@ func (m Machine) disk(name string) inventory.Disk {
 	switch {
 	case strings.HasPrefix(name, "vd"):
 		d.Serial = m.text(dir + "serial")
-		d.Rotational = false // the kernel's guess for what it cannot know
+		d.Rotational = false // the kernel guesses for these
 	case strings.HasPrefix(name, "nvme"):
 		d.Serial = m.text(dir + "device/serial")
 		d.WWN = wwn(m.text(dir + "wwid"))
@@ -71,9 +71,8 @@ func (m Machine) disk(name string) inventory.Disk {
 	return d
 }
 
-// place is where a disk is plugged in, as a path below /sys/devices. One that the kernel joins from several
-// paths is at no place, and one that it joins from a single path (the drive says that it could have more) is
-// where that is.
+// place is the place of a disk, as a path below /sys/devices. A disk that the kernel joins from several paths
+// has none. One that it joins from a single path (the drive says that it could have more) has that path's.
 func (m Machine) place(name string) string {
 	if ns := nvmeName.FindStringSubmatch(name); ns != nil {
 		paths, _ := filepath.Glob(m.path("sys/block/" + ns[1] + "c*" + ns[2])) // nvme0c1n1 is a hidden path of nvme0n1
@@ -93,7 +92,7 @@ func (m Machine) place(name string) string {
 	return place
 }
 
-// vpd reads the serial out of VPD page 80h: four bytes of header, then text (SPC-4 section 7.8.15).
+// vpd reads the serial from VPD page 80h: four bytes of header, then text (SPC-4 section 7.8.15).
 func vpd(path string) string {
 	data, err := os.ReadFile(path)
 	if err != nil || len(data) < 4 {
@@ -102,8 +101,8 @@ func vpd(path string) string {
 	return strings.Trim(string(data[4:]), " \x00\n")
 }
 
-// wwn keeps what is a worldwide name; "t10." and "nvme." are vendor, model and serial in other words, and
-// zeros are none.
+// wwn keeps worldwide names only: "t10." and "nvme." are vendor, model and serial in another form, and zeros
+// are a placeholder.
 func wwn(id string) string {
 	switch {
 	case strings.HasPrefix(id, "naa."):

@@ -11,7 +11,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// tree makes files and, where the content starts with "-> ", links.
+// tree makes files and, for contents that begin with "-> ", links.
 func tree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -141,7 +141,7 @@ func TestReport(t *testing.T) {
 		BMC: func() (*inventory.BMCReport, error) { return nil, errors.New("silent") },
 	}
 	got := m.Report()
-	got.Arch = "" // of the machine that tests
+	got.Arch = "" // the architecture of the machine that runs the test
 	want := &inventory.Report{
 		AgentVersion: "1.0", Kernel: "6.1.0-56-amd64", Firmware: "uefi", BootMAC: "52:54:00:77:00:01",
 		System: inventory.System{Manufacturer: "QEMU", UUID: "a1234567-89ab-cdef-a123-456789abcd01"},
@@ -180,7 +180,7 @@ func TestReportOfNothing(t *testing.T) {
 	}
 }
 
-// The names are those that udev 252 made of the same trees.
+// The names are those of udev 252 for the same trees.
 func TestByPath(t *testing.T) {
 	root := tree(t, map[string]string{
 		"sys/class/ata_port/ata7/port_no":                      "2\n",

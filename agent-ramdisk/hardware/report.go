@@ -14,14 +14,14 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A Machine is where to read.
+// A Machine is the source of a report.
 type Machine struct {
 	Root    string // "/" on a machine, a copied tree in tests
 	BootMAC inventory.MAC
 	Version string // of the agent
-	// Content names the signatures on a disk; nil leaves them out.
+	// Content names the signatures on a disk. Optional.
 	Content func(name string) ([]string, error)
-	// BMC asks the BMC in-band; nil leaves it out.
+	// BMC asks the BMC in-band. Optional.
 	BMC func() (*inventory.BMCReport, error)
 }
 
@@ -69,7 +69,7 @@ func (m Machine) exists(p string) bool {
 	return err == nil
 }
 
-// text reads a small file; one that is not there is empty.
+// text reads a small file; a missing one is empty.
 func (m Machine) text(p string) string {
 	data, err := os.ReadFile(m.path(p))
 	if err != nil {
@@ -83,7 +83,7 @@ func (m Machine) number(p string) int64 {
 	return n
 }
 
-// UUID is the system's UUID as the firmware's own tools write it.
+// UUID is the system's UUID in the form of the firmware's own tools.
 func (m Machine) UUID() string { return strings.ToLower(m.text("sys/class/dmi/id/product_uuid")) }
 
 func (m Machine) smbios(r *inventory.Report) {
@@ -111,7 +111,7 @@ func (m Machine) smbios(r *inventory.Report) {
 	if y, err := info.GetSystemInfo(); err == nil {
 		s.Manufacturer, s.Product, s.Serial, s.SKU = word(y.Manufacturer), word(y.ProductName), word(y.SerialNumber), word(y.SKUNumber)
 		if s.UUID = strings.ToLower(y.UUID.String()); !uuid.MatchString(s.UUID) {
-			s.UUID = "" // the library puts words where the firmware has all zeros or all ones
+			s.UUID = "" // the library has words for all zeros and all ones
 		}
 	} else {
 		r.Problems = append(r.Problems, fmt.Sprintf("SMBIOS: system information: %v", err))
@@ -139,7 +139,7 @@ func (m Machine) smbios(r *inventory.Report) {
 	}
 }
 
-// dmi is what the kernel itself read, for machines whose tables are not to be had.
+// dmi reads what the kernel itself found, for machines whose tables cannot be read.
 func (m Machine) dmi(r *inventory.Report) {
 	const dir = "sys/class/dmi/id/"
 	r.System = inventory.System{
@@ -151,7 +151,7 @@ func (m Machine) dmi(r *inventory.Report) {
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// word drops what vendors and the library write for "nothing".
+// word drops placeholders of vendors and of the library.
 func word(s string) string {
 	s = strings.TrimSpace(s)
 	switch strings.ToLower(s) {

@@ -28,17 +28,17 @@ import (
 //go:embed all:base
 var bases embed.FS
 
-// Options say what a ramdisk is made of.
+// Options describe a ramdisk.
 type Options struct {
 	Kernel   string   // path of the vmlinuz
-	Modules  string   // path of .../lib/modules/VERSION; "" when the kernel needs none
+	Modules  string   // path of .../lib/modules/VERSION; "" for a kernel that needs no modules
 	Firmware string   // path of .../lib/firmware, or ""
 	Extra    []string // modules beyond the default ones, by name or by path below kernel/ ("drivers/net/ethernet/sfc/")
 	Arch     string   // amd64 or arm64
 	Out      string   // OUT/ARCH/vmlinuz, initrd and manifest.json are written
 }
 
-// A Manifest says what a ramdisk holds.
+// A Manifest describes a built ramdisk.
 type Manifest struct {
 	Arch        string    `json:"arch"`
 	Kernel      string    `json:"kernel"` // release
@@ -57,7 +57,7 @@ var ErrNoBase = errors.New("this pxectl was built without its base")
 // Targets are the architectures that there are ramdisks for, and what of make builds pxectl with their base.
 var Targets = map[string]string{"amd64": "make", "arm64": "make ramdisk-arm64"}
 
-// Build makes the ramdisk. What was there before stays until all of the new one is complete.
+// Build makes the ramdisk. An earlier one stays until all of the new one is complete.
 func Build(ctx context.Context, o Options) (*Manifest, error) {
 	if o.Arch == "" || o.Kernel == "" || o.Out == "" {
 		return nil, errors.New("ramdisk: kernel, architecture and output folder are needed")
@@ -83,8 +83,8 @@ func Build(ctx context.Context, o Options) (*Manifest, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The kernel takes a further archive only at a multiple of four; one byte off and it is silently
-		// missing.
+		// The kernel finds a further archive only at a multiple of four. It ignores one that is a byte off,
+		// without a message.
 		initrd.Write(make([]byte, -initrd.Len()&511))
 		initrd.Write(archive)
 	}
@@ -92,8 +92,8 @@ func Build(ctx context.Context, o Options) (*Manifest, error) {
 	return m, install(o, m, initrd.Bytes())
 }
 
-// moduleArchive packs the chosen modules and the index. Those that do not lead to the boot NIC are compressed
-// one by one: the kernel then unpacks 8 MB instead of 25 MB before it starts the agent, who opens the few
+// moduleArchive packs the chosen modules and the index. It compresses those that do not lead to the boot NIC
+// one by one: the kernel then unpacks 8 MB instead of 25 MB before it starts the agent, which opens the few
 // that the machine needs.
 func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) {
 	all, err := scan(ctx, o.Modules)
@@ -149,11 +149,11 @@ func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) 
 	return archive(append(records, blobs...))
 }
 
-// bigModule is a driver of a network card that few machines have: opening it costs those less than unpacking
-// it costs all.
+// bigModule is the size from which a network driver that few machines need is compressed: those machines lose
+// less than all others save.
 const bigModule = 256 << 10
 
-// scan reads what all modules of a kernel say of themselves.
+// scan reads the information of all modules of a kernel.
 func scan(ctx context.Context, dir string) ([]found, error) {
 	root := filepath.Join(dir, "kernel")
 	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
@@ -234,7 +234,7 @@ func readModule(path string) ([]byte, error) {
 	return data, nil
 }
 
-// firmwareRecords takes the blobs that the modules name, where they are.
+// firmwareRecords packs the firmware files that the modules name, as far as they exist.
 func firmwareRecords(dir string, names map[string]bool, m *Manifest) ([]cpio.Record, error) {
 	var records []cpio.Record
 	if dir == "" {
@@ -289,7 +289,7 @@ func install(o Options, m *Manifest, initrd []byte) error {
 		return err
 	}
 	dir := filepath.Join(o.Out, o.Arch)
-	if err := os.MkdirAll(dir, 0o750); err != nil { // it may be the appliance's data_dir that is made here
+	if err := os.MkdirAll(dir, 0o750); err != nil { // it may create the appliance's data_dir
 		return err
 	}
 	for _, f := range []struct {

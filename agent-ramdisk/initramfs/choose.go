@@ -12,8 +12,8 @@ import (
 // early are the folders of drivers that lead to a network card.
 var early = []string{"drivers/net/", "drivers/virtio/", "drivers/hv/"}
 
-// defaults are the modules of a ramdisk, as paths below kernel/ or folders of them: network cards and storage
-// controllers of servers and of virtual machines, and the way to the BMC.
+// defaults are the modules of a ramdisk, as paths below kernel/ or folders: network cards and storage
+// controllers of servers and virtual machines, and the BMC's interface.
 var defaults = []string{
 	"drivers/virtio/virtio_pci", "drivers/virtio/virtio_mmio",
 
@@ -36,11 +36,10 @@ var defaults = []string{
 	"fs/efivarfs/", "fs/fat/vfat", "fs/nls/nls_cp437", "fs/nls/nls_ascii",
 }
 
-// byName are those of them that no device asks for. crc32c is what the storage drivers ask the crypto
-// layer for under another name.
+// byName are the default modules that no device asks for.
 var byName = []string{"sd_mod", "ipmi_si", "ipmi_devintf", "efivarfs"}
 
-// A found module lies in the kernel's folder and has said what it is.
+// A found module is a module of the kernel, with its information.
 type found struct {
 	modules.Info
 	path string // below kernel/, with its suffix
@@ -54,7 +53,7 @@ func (f found) base() string {
 	return dir + name
 }
 
-// choose picks the modules that want names, by path or by name, and all that they stand on.
+// choose picks the modules that names want, by path or by name, and all their dependencies.
 func choose(all []found, want []string) ([]found, error) {
 	byName := map[string]*found{}
 	byAlias := map[string][]*found{}
@@ -62,7 +61,7 @@ func choose(all []found, want []string) ([]found, error) {
 		f := &all[i]
 		byName[f.Name] = f
 		for _, a := range f.Aliases {
-			// What softdep targets name; device patterns are many and no use here.
+			// Targets of softdep only; device patterns are many and not needed here.
 			if strings.HasPrefix(a, "crypto-") || !strings.ContainsAny(a, "*:") {
 				byAlias[a] = append(byAlias[a], f)
 			}
@@ -77,7 +76,7 @@ func choose(all []found, want []string) ([]found, error) {
 		picked[f.Name] = true
 		for _, dep := range f.Depends {
 			if d, ok := byName[dep]; ok {
-				add(d) // one that is missing is built in
+				add(d) // a missing one is built in
 			}
 		}
 		for _, soft := range f.Soft {

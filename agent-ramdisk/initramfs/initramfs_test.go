@@ -147,7 +147,7 @@ func TestModuleArchive(t *testing.T) {
 			name += " early"
 		}
 		got = append(got, name)
-		// What leads to the boot NIC is ready to load; the rest is compressed by itself.
+		// Modules that lead to the boot NIC are ready to load; the others are compressed one by one.
 		image := []byte(files["lib/modules/"+mod.File])
 		if compressed := strings.HasSuffix(mod.File, modules.Compressed); compressed == mod.Early {
 			t.Errorf("%s: compressed = %v, early = %v", mod.File, compressed, mod.Early)
@@ -202,7 +202,7 @@ func TestBuildWithoutBase(t *testing.T) {
 	}
 }
 
-// TestBuild runs where the base archive has been built.
+// TestBuild needs the built base archive.
 func TestBuild(t *testing.T) {
 	if _, err := fs.Stat(bases, "base/amd64.cpio.zst"); err != nil {
 		t.Skipf("SKIPPED %s: the base archive is not built; run make first", t.Name())

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// kernelVersion reads the release out of a kernel: "6.1.0-56-amd64". It is "" for a kernel that does not
-// say it, like a compressed arm64 one.
+// kernelVersion reads the release from a kernel: "6.1.0-56-amd64". It returns "" for a kernel that does not
+// contain it, such as a compressed arm64 one.
 func kernelVersion(file string) (string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

@@ -13,7 +13,7 @@ const Dir = "lib/modules"
 // IndexFile is the index's name in Dir.
 const IndexFile = "index.json"
 
-// Compressed ends the name of a module's file that is one zstd frame.
+// Compressed is the suffix of a module's file that is one zstd frame.
 const Compressed = ".zst"
 
 // A Module is one loadable module of the ramdisk.
@@ -22,12 +22,12 @@ type Module struct {
 	File    string   `json:"file"` // below Dir
 	Aliases []string `json:"aliases,omitempty"`
 	Depends []string `json:"depends,omitempty"`
-	Soft    []string `json:"soft,omitempty"` // wanted before it if there: names or aliases
-	// Early modules lead to the boot NIC; they are loaded before anything else.
+	Soft    []string `json:"soft,omitempty"` // names or aliases to load before it, if they exist
+	// Early modules lead to the boot NIC; they are loaded before the others.
 	Early bool `json:"early,omitempty"`
 }
 
-// An Index is what the ramdisk has.
+// An Index describes the modules of a ramdisk.
 type Index struct {
 	Kernel  string   `json:"kernel"` // release, as uname -r says it
 	Modules []Module `json:"modules"`
@@ -66,20 +66,20 @@ func (x *Index) prepare() {
 	}
 }
 
-// Named finds a module by its name, however the hyphens are written.
+// Named finds a module by its name, with hyphens or underscores.
 func (x *Index) Named(name string) (*Module, bool) {
 	m, ok := x.byName[underscores(name)]
 	return m, ok
 }
 
-// Match lists the modules that drive a device with this modalias.
+// Match lists the modules for a device with this modalias.
 func (x *Index) Match(modalias string) []*Module {
 	if modalias == "" {
 		return nil
 	}
 	var found []*Module
 	for _, a := range x.byPrefix[modalias[0]] {
-		// The literal head of the pattern rules nearly all of them out at no cost.
+		// Comparing the literal head of the pattern first is cheap and excludes nearly all.
 		head := a.pattern
 		if i := strings.IndexAny(head, `*?[\`); i >= 0 {
 			head = head[:i]
@@ -87,7 +87,7 @@ func (x *Index) Match(modalias string) []*Module {
 		if !strings.HasPrefix(modalias, head) {
 			continue
 		}
-		// A modalias has no slash but for some of_ ones, where path.Match is stricter than fnmatch.
+		// A modalias has no slash, except some of_ ones, where path.Match is stricter than fnmatch.
 		if ok, err := path.Match(a.pattern, modalias); err == nil && ok {
 			found = append(found, a.module)
 		}
@@ -95,7 +95,7 @@ func (x *Index) Match(modalias string) []*Module {
 	return found
 }
 
-// Order lists a module's dependencies, those first that others stand on, and the module itself last.
+// Order lists a module's dependencies, each after its own, and the module itself last.
 func (x *Index) Order(m *Module) []*Module {
 	var order []*Module
 	seen := map[*Module]bool{}

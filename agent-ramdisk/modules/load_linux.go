@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// params are what modules are loaded with. A SCSI host that scans while its driver's loading waits has shown
-// its disks when Coldplug returns; Debian's default is to scan behind everybody's back.
+// params are the parameters of modules. With them, a SCSI host scans while its driver loads, and has its
+// disks when Coldplug returns; Debian's default is to scan in the background.
 var params = map[string]string{"scsi_mod": "scan=sync"}
 
 // A Loader loads modules of an index into the running kernel, each once.
@@ -27,8 +27,8 @@ type Loader struct {
 	loaded map[string]error
 }
 
-// Open reads the ramdisk's index. A ramdisk without modules is an empty one: its kernel has all
-// that it needs built in.
+// Open reads the ramdisk's index. A ramdisk without modules has an empty one: its kernel has every driver
+// built in.
 func Open(root string) (*Loader, error) {
 	dir := filepath.Join(root, Dir)
 	l := &Loader{Index: new(Index), Dir: dir, Sys: filepath.Join(root, "sys"), loaded: map[string]error{}}
@@ -44,14 +44,14 @@ func Open(root string) (*Loader, error) {
 	return l, err
 }
 
-// Coldplug loads drivers for the devices that are there, and again for those that the drivers
-// brought, until nothing new comes. early restricts it to the way to the boot NIC.
-// It returns how many modules it loaded; err tells of all that would not load.
+// Coldplug loads drivers for the present devices, and again for new devices of those drivers, until nothing
+// new comes. early restricts it to drivers that lead to the boot NIC. It returns the number of loaded
+// modules; err names all that failed.
 func (l *Loader) Coldplug(early bool) (loaded int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
-	// virtio_pci brings virtio buses, an HBA brings disks: three levels are the deepest seen.
+	// virtio_pci brings virtio buses, an HBA brings disks: no machine had more than three levels.
 	for range 4 {
 		before := loaded
 		for _, alias := range l.modaliases() {
@@ -76,7 +76,7 @@ func (l *Loader) ByName() error {
 	return l.Load(l.Index.ByName...)
 }
 
-// Load loads modules when they are needed. One that the ramdisk does not have may be built into the kernel.
+// Load loads modules by name. A module that the ramdisk does not have may be built into the kernel.
 func (l *Loader) Load(names ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,7 +92,7 @@ func (l *Loader) Load(names ...string) error {
 
 func (l *Loader) loadLocked(m *Module) (loaded int, err error) {
 	if _, done := l.loaded[m.Name]; done {
-		return 0, nil // its error was told when it happened
+		return 0, nil // its error was reported before
 	}
 	for _, m := range l.Index.Order(m) {
 		if _, done := l.loaded[m.Name]; done {
@@ -118,7 +118,7 @@ func (l *Loader) insert(m *Module) error {
 	case err == nil, errors.Is(err, unix.EEXIST):
 		return nil
 	case errors.Is(err, unix.ENODEV):
-		return nil // the driver looked and found no such device: not an error of the module
+		return nil // the driver found no such device: the module itself is good
 	default:
 		return fmt.Errorf("load module %s: %w", m.Name, err)
 	}
@@ -129,7 +129,7 @@ func (l *Loader) modaliases() []string {
 	seen := map[string]bool{}
 	_ = filepath.WalkDir(filepath.Join(l.Sys, "devices"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || d.Name() != "modalias" {
-			return nil // devices may go while we walk
+			return nil // devices may disappear while we walk
 		}
 		data, err := os.ReadFile(path)
 		if a := strings.TrimSpace(string(data)); err == nil && a != "" && !seen[a] {
@@ -141,7 +141,7 @@ func (l *Loader) modaliases() []string {
 	return aliases
 }
 
-// maxModule bounds what a compressed module may become; the largest driver of Debian's kernel has 4 MB.
+// maxModule bounds a compressed module after decompression; the largest driver of Debian's kernel has 4 MB.
 const maxModule = 64 << 20
 
 func readModule(path string) ([]byte, error) {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Info is what a module says of itself.
+// Info is a module's information about itself.
 type Info struct {
 	Name     string
 	VerMagic string // "6.1.0-56-amd64 SMP preempt mod_unload modversions "
@@ -47,7 +47,7 @@ func ReadInfo(r io.ReaderAt) (Info, error) {
 	return ParseInfo(data), nil
 }
 
-// ParseInfo reads the section's bytes. Keys that it does not know are passed over.
+// ParseInfo reads the section's bytes. It ignores unknown keys.
 func ParseInfo(data []byte) Info {
 	var info Info
 	for _, field := range bytes.Split(data, []byte{0}) {

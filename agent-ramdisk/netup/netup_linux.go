@@ -19,7 +19,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Options say which card and who helps.
+// Options select the card.
 type Options struct {
 	BootMAC inventory.MAC
 	// Drivers loads drivers for network cards; it is called again while the card is missing.
@@ -27,7 +27,7 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// An Up is a card that works.
+// An Up is a working card with a lease.
 type Up struct {
 	Name string
 	MAC  inventory.MAC
@@ -38,18 +38,18 @@ type Up struct {
 }
 
 const (
-	// cardWait is how long the boot card may take to appear: slow firmware loading in some.
+	// cardWait is how long the boot card may take to appear: some load firmware slowly.
 	cardWait = 20 * time.Second
-	// firstAnswer is the first wait for a DHCP server; it doubles. A port that spanning tree holds back for
-	// 50 s, or a server that restarts, must not end it: there is no end.
+	// firstAnswer is the first wait for a DHCP server; it doubles. There is no end: spanning tree may hold a
+	// port back for 50 s, and a server may restart.
 	firstAnswer = time.Second
 	longest     = 16 * time.Second
-	// carrierWait is how long a link may take to negotiate before we send anyway.
+	// carrierWait is how long a link may take to negotiate before we send without it.
 	carrierWait = 5 * time.Second
 )
 
-// Start brings up the boot card, or whichever card is answered first when there is no boot card. It
-// returns when there is an address.
+// Start brings up the boot card, or else the first card that a server answers. It returns when there is an
+// address.
 func Start(ctx context.Context, o Options) (*Up, error) {
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		_ = netlink.LinkSetUp(lo)
@@ -90,7 +90,7 @@ func Start(ctx context.Context, o Options) (*Up, error) {
 	}
 }
 
-// cards waits for the boot card; without one it takes all that there are.
+// cards waits for the boot card. Without one it takes all cards.
 func (o Options) cards(ctx context.Context) ([]netlink.Link, error) {
 	var last error
 	for deadline := time.Now().Add(cardWait); ; {
@@ -107,7 +107,7 @@ func (o Options) cards(ctx context.Context) ([]netlink.Link, error) {
 				return []netlink.Link{l}, nil
 			}
 		}
-		// Without a boot card that we wait for, the first pass has found what is there.
+		// Without a boot card to wait for, the first pass is enough.
 		if len(links) > 0 && (o.BootMAC == "" || time.Now().After(deadline)) {
 			if o.BootMAC != "" {
 				o.Log.Warn("the card that the machine booted from has no driver here; trying all others", "mac", o.BootMAC)
@@ -124,7 +124,7 @@ func (o Options) cards(ctx context.Context) ([]netlink.Link, error) {
 	}
 }
 
-// hardware lists the cards that are devices.
+// hardware lists the cards with a device.
 func hardware() ([]netlink.Link, error) {
 	all, err := netlink.LinkList()
 	if err != nil {
@@ -139,10 +139,10 @@ func hardware() ([]netlink.Link, error) {
 	return links, nil
 }
 
-// acquire asks until a server gives an address. A refusal (NAK) starts it over, as RFC 2131 section 3.1.5
-// wants.
+// acquire asks until a server gives an address. After a refusal (NAK) it begins again, as RFC 2131 section
+// 3.1.5 requires.
 func (u *Up) acquire(ctx context.Context) *nclient4.Lease {
-	// What is sent without carrier is lost, and the next attempt would come seconds later.
+	// Packets without carrier are lost, and the next attempt would come seconds later.
 	for deadline := time.Now().Add(carrierWait); !u.carrier() && time.Now().Before(deadline); {
 		if sleep.For(ctx, 20*time.Millisecond) != nil {
 			return nil
@@ -170,7 +170,7 @@ func (u *Up) acquire(ctx context.Context) *nclient4.Lease {
 	return nil
 }
 
-// identify lets a DHCP server and a person who reads its log tell us from the boot ROM.
+// identify lets DHCP servers, and people who read their logs, distinguish us from the boot ROM.
 func identify(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptClassIdentifier(inventory.AgentVendor)) }
 
 func (u *Up) ask(ctx context.Context, wait time.Duration, do func(*nclient4.Client) (*nclient4.Lease, error)) (*nclient4.Lease, error) {
@@ -188,7 +188,7 @@ func (u *Up) carrier() bool {
 	return err == nil && strings.TrimSpace(string(data)) == "1"
 }
 
-// apply gives the card its address and routes, and takes away those of an earlier lease.
+// apply gives the card its address and routes, and removes those of an earlier lease.
 func (u *Up) apply() error {
 	link, err := netlink.LinkByName(u.Name)
 	if err != nil {
@@ -233,8 +233,8 @@ func (u *Up) apply() error {
 	return nil
 }
 
-// Keep renews the lease until ctx ends: at half of its time, then ever sooner until it is over, then from
-// the start (RFC 2131 section 4.4.5).
+// Keep renews the lease until ctx ends: at half of its time, then ever sooner until it ends, then from the
+// beginning (RFC 2131 section 4.4.5).
 func (u *Up) Keep(ctx context.Context) error {
 	for {
 		whole := u.lease.ACK.IPAddressLeaseTime(time.Hour)

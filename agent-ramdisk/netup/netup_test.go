@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
-// TestLease gets, applies and renews a lease of a real DHCP server. The card is a veth: it has no device
-// behind it, so choosing cards is left to the boot tests of the lab.
+// TestLease gets, applies and renews a lease of a real DHCP server. The card is a veth without a device, so
+// the lab's boot tests cover the choice of cards.
 func TestLease(t *testing.T) {
 	testnet.Need(t, "dnsmasq", "ip")
 	testnet.Bridge(t, "")
@@ -40,7 +40,7 @@ func TestLease(t *testing.T) {
 		})
 	}
 
-	// The card is a bridge's own interface: it lives in the test's namespace, like a machine's.
+	// The card is a bridge's own interface: it is in the test's namespace, like a machine's.
 	link, err := netlink.LinkByName("br0")
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestLease(t *testing.T) {
 	if renewed == nil || !renewed.ACK.YourIPAddr.Equal(up.IP) {
 		t.Errorf("renew = %v, want the lease of %s again", renewed, up.IP)
 	}
-	// Another address of another server: the old one must go.
+	// Another address from another server: the old one must be removed.
 	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 99, 0, 5), Mask: net.CIDRMask(24, 32)}}); err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// version is set when the ramdisk's base is built.
+// version is set in the build of the ramdisk's base.
 var version = "dev"
 
 func main() {
@@ -29,8 +29,8 @@ func main() {
 		println("pxagent: this is the first process of pxectl's ramdisk and runs nowhere else")
 		os.Exit(2)
 	}
-	// The agent shares a small machine with the files that it came in. What it writes images with lies
-	// outside of the heap.
+	// The agent shares a small machine with the ramdisk's files. Its buffers for images lie outside of the
+	// heap.
 	debug.SetMemoryLimit(48 << 20)
 	console := new(agent.Console)
 	if err := boot.Mount(); err != nil {
@@ -95,7 +95,7 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 		Client: client, Console: console, Log: log,
 		Registration: inventory.Registration{MAC: up.MAC, UUID: machine.UUID(), BootID: boot.ID(), Version: version},
 		Uptime:       boot.Uptime, SetClock: boot.SetClock,
-		// Not before: on one slow CPU the other drivers would delay the first call by seconds.
+		// Not earlier: on one slow CPU the other drivers would delay the first call by seconds.
 		Registered: func() {
 			go func() {
 				defer close(settled)
@@ -115,7 +115,7 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 	return a.Run(ctx)
 }
 
-// network brings up the boot card with no more drivers than that takes.
+// network brings up the boot card, and loads only the drivers that this needs.
 func network(ctx context.Context, params agent.Params, loader *modules.Loader, log *slog.Logger) (*netup.Up, error) {
 	done := agent.Phase(log, "network")
 	up, err := netup.Start(ctx, netup.Options{
@@ -129,7 +129,7 @@ func network(ctx context.Context, params agent.Params, loader *modules.Loader, l
 	return up, err
 }
 
-// drivers loads all others while the agent registers, and waits until no more disks show up.
+// drivers loads all other drivers while the agent registers, and waits until no more disks appear.
 func drivers(loader *modules.Loader, log *slog.Logger) {
 	done := agent.Phase(log, "drivers")
 	err := loader.ByName()
@@ -139,8 +139,8 @@ func drivers(loader *modules.Loader, log *slog.Logger) {
 	done(errors.Join(err, e))
 }
 
-// waitDisks waits until the list of disks has stayed the same for a moment, and longer while there is none.
-// Drivers have found nearly all disks when they are loaded.
+// waitDisks waits until the list of disks has not changed for a moment, and longer while it is empty. Nearly
+// all disks exist when their drivers are loaded.
 func waitDisks() {
 	const quiet, most = 300 * time.Millisecond, 5 * time.Second
 	var last []string

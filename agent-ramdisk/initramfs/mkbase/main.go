@@ -17,7 +17,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 )
 
-// commands are those of u-root that help a person who looks at a machine.
+// commands are those of u-root that help a person at a machine.
 var commands = strings.Fields(`
 	blkid cat chmod cmp cp date dd df dmesg du echo find free gosh gpt grep gzip head hexdump
 	hostname insmod ip kexec kill ln ls lsdrivers lsmod mkdir more mount mv netcat
@@ -69,14 +69,14 @@ func goBuild(dir, arch string, args ...string) error {
 // dependencies stay out of pxectl's.
 func buildCommands(tmp, arch, out string) error {
 	const module = "agent-ramdisk/initramfs/bb"
-	// For the machine that builds: `go tool` would make it for the ramdisk's. Without -trimpath, as the tool
-	// asks its own runtime where Go is.
+	// Build for this machine: `go tool` would build for the ramdisk's. Without -trimpath, since the tool asks
+	// its own runtime for Go's path.
 	tool := filepath.Join(tmp, "u-root")
 	if err := goBuild(module, "", "-o", tool, "github.com/u-root/u-root"); err != nil {
 		return err
 	}
-	// goshliner: the shell's plain line editor. Its default one paints a screen of colours, which a serial
-	// console at 115200 baud and its log do not want.
+	// goshliner: the shell's plain line editor. Its default editor paints the screen, which is no good on a
+	// serial console of 115200 baud and in its log.
 	args := []string{"-go-build-tags=goshliner", "-o", out, "-build=bb", "-initcmd=", "-uinitcmd=", "-defaultsh=gosh", "-base=/dev/null", "-tmp-dir", filepath.Join(tmp, "bb")}
 	for _, c := range commands {
 		args = append(args, "github.com/u-root/u-root/cmds/core/"+c)
@@ -126,7 +126,7 @@ func pack(agent, busybox, out string) error {
 		return err
 	}
 	size := raw.Len()
-	// The program and not Go's encoder: it packs this a tenth tighter, and the time is spent only here.
+	// The zstd program and not Go's encoder: it packs a tenth tighter, and the time is spent only here.
 	zstd := exec.Command("zstd", "-19", "-T1", "-q", "-f", "-o", out)
 	zstd.Stdin = &raw
 	if err := tell(zstd); err != nil {
