@@ -121,6 +121,10 @@ func TestPlan(t *testing.T) {
 		{Name: "sdz", Transport: "usb", Bytes: 1 << 30},
 	}
 	r.available()
+	r.soon("the accepted BMC was asked for the machine's power", func() bool {
+		m, err := r.now().Machine("m1")
+		return err == nil && m.Power.Known
+	})
 	before, calls := r.until(inventory.Available), len(r.bmc.Calls())
 	p, err := r.now().Plan("m1", inventory.DeployRequest{Image: "debian-12"})
 	if err != nil {
