@@ -7,12 +7,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 )
 
 // TestRefusedRequestsEndTheirConnection: neither an error nor a body that never comes holds a connection.
 func TestRefusedRequestsEndTheirConnection(t *testing.T) {
+	t.Parallel()
 	srv := httptest.NewServer(forStrangers(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/reads":
@@ -24,6 +26,7 @@ func TestRefusedRequestsEndTheirConnection(t *testing.T) {
 		}
 	}), time.Second))
 	defer srv.Close()
+	var refused sync.WaitGroup
 	for _, request := range []string{
 		"GET /refuses HTTP/1.1\r\nHost: x\r\n\r\n",
 		"POST /refuses HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
@@ -32,17 +35,21 @@ func TestRefusedRequestsEndTheirConnection(t *testing.T) {
 		"POST /reads HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
 		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", // nobody reads it
 	} {
-		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-		fmt.Fprint(conn, request)
-		if _, err := io.Copy(io.Discard, conn); err != nil {
-			t.Errorf("%q: the connection is still open: %v", request, err)
-		}
-		conn.Close()
+		refused.Go(func() {
+			conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+			fmt.Fprint(conn, request)
+			if _, err := io.Copy(io.Discard, conn); err != nil {
+				t.Errorf("%q: the connection is still open: %v", request, err)
+			}
+		})
 	}
+	refused.Wait()
 	// What goes well keeps its connection.
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {

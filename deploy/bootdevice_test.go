@@ -13,6 +13,7 @@ import (
 // What a BMC refuses to tell is said in the step's proof and on the timeline, and to the operator who sets a
 // boot device.
 func TestABootDeviceThatIsNotTold(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.bmc.Quirks = powertest.Secretive
 	r.noHome.Store(true) // a call home may come before the BMC's readings, and is the proof then

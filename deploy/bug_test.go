@@ -17,6 +17,7 @@ func (brokenBMC) Power(context.Context) (bool, error) { panic("slice bounds out 
 
 // A panic in a driver costs the step, and the call that met it; the engine and the machine's worker go on.
 func TestADriverThatPanics(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	var broken atomic.Bool
 	r.open = func(power.Target) (power.BMC, error) { return maybe{r.bmc, brokenBMC{r.bmc}, &broken}, nil }
@@ -47,6 +48,7 @@ func (m maybe) Power(ctx context.Context) (bool, error) {
 
 // Who asks a worker for something over which it panics gets an error, and not silence.
 func TestACallOverWhichAWorkerPanics(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	w, err := r.now().find("m1")

@@ -12,6 +12,7 @@ import (
 )
 
 func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	first := r.deploy(inventory.DeployRequest{})
@@ -41,6 +42,7 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 
 // A kill may come after any transaction: each leaves the machine with the deployment whose system it runs.
 func TestACancelIsOneTransaction(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	first := r.deploy(inventory.DeployRequest{})
@@ -82,6 +84,7 @@ func TestACancelIsOneTransaction(t *testing.T) {
 // What a deployment that is cancelled before it touched anything goes back to: also the reason of a failure,
 // the mark of a system that never called home, and the deployment before a failed one.
 func TestACancelGoesBackToWhatWas(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.noHome.Store(true)
 	r.dead.VerifyOS = 50 * time.Millisecond

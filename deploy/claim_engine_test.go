@@ -15,6 +15,7 @@ import (
 // A stranger's BMC is proposed and not asked; approval accepts it; another one later is proposed again, told,
 // and accepted by edit.
 func TestAReportedBMCIsProposed(t *testing.T) {
+	t.Parallel()
 	const moved = "192.0.2.66"
 	r := newRack(t)
 	d := &dialled{all: map[string]bool{}, bmc: r.bmc}
@@ -99,6 +100,7 @@ func countEvents(r *rack, text string) (n int) {
 
 // An operator who gives another address than the reported one is not asked again; who gives none is.
 func TestADeclinedBMC(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	address := "[::ffff:192.0.2.99]:623"
@@ -161,6 +163,7 @@ func TestTrustInReportedBMCs(t *testing.T) {
 
 // Addresses that are no BMC's are not believed, whatever is trusted; our own among them.
 func TestReportsThatAreNotBelieved(t *testing.T) {
+	t.Parallel()
 	for _, reported := range []string{"127.0.0.1", "::ffff:127.0.0.1", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.255", "192.0.2.77:623", "239.0.0.1", "nonsense"} {
 		t.Run(reported, func(t *testing.T) {
 			t.Parallel()
@@ -180,6 +183,7 @@ func TestReportsThatAreNotBelieved(t *testing.T) {
 
 // One BMC is one machine's, however its address is written, and however many ask at once.
 func TestOneBMCIsOneMachines(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	e := r.start()
 	add := func(i int, address string) error {
@@ -238,6 +242,7 @@ func TestOneBMCIsOneMachines(t *testing.T) {
 // A BMC that became another machine's after it was reported is not accepted with an approval; the machine can
 // be let in without.
 func TestApprovalOfABMCThatIsTaken(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	e := r.start()
 	r.powerOn(power.Boot{Device: power.DevicePXE})

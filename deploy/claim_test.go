@@ -167,6 +167,7 @@ func (r *rack) machine() inventory.Machine {
 
 // The store of an older release is opened: what it holds of BMCs is brought to today's form.
 func TestAnOlderStoreIsTidied(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	store, err := boltdb.Open(r.path)
 	if err != nil {
@@ -232,6 +233,7 @@ func (b *byAddress) open(t power.Target) (power.BMC, error) {
 // A deployment that waits for a BMC which is the wrong one goes on as soon as an operator names the right
 // one.
 func TestAnotherBMCInTheMiddle(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	b := &byAddress{dialled{all: map[string]bool{}, bmc: r.bmc}, testBMC}
 	r.open = b.open
@@ -254,6 +256,7 @@ func TestAnotherBMCInTheMiddle(t *testing.T) {
 // A deployment of a cold machine waits for somebody to reboot it, and says why; the BMC does so once it is
 // accepted.
 func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.policy = PolicyAuto
 	r.start()

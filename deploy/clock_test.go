@@ -14,6 +14,7 @@ import (
 // A clock that was ahead and is corrected, or is set ahead, lets no nonce outlive a power-off and refuses no
 // fresh one; with a restart in between, too.
 func TestNoncesWhenTheClockIsSet(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ first, then time.Duration }{
 		"ahead and corrected":  {24 * time.Hour, 0},
 		"behind and corrected": {-24 * time.Hour, 0},

@@ -55,6 +55,7 @@ func TestChooseDisk(t *testing.T) {
 }
 
 func TestForeignDataIsNotOverwritten(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.disks = []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Content: []string{"gpt", "vmfs"}}}
 	r.available()
@@ -75,6 +76,7 @@ func TestForeignDataIsNotOverwritten(t *testing.T) {
 
 // Somebody installs a system between two looks at the disk.
 func TestForeignDataThatCameLater(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	if _, err := r.now().Power(context.Background(), "test", "m1", power.ActOff); err != nil {
@@ -91,6 +93,7 @@ func TestForeignDataThatCameLater(t *testing.T) {
 }
 
 func TestAnotherDiskIsNotTakenInSilence(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	r.deploy(inventory.DeployRequest{})
@@ -115,6 +118,7 @@ func TestAnotherDiskIsNotTakenInSilence(t *testing.T) {
 }
 
 func TestPlan(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.disks = []inventory.Disk{
 		{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Content: []string{"gpt", "zfs"}},
@@ -152,6 +156,7 @@ func TestPlan(t *testing.T) {
 }
 
 func TestOrdersSayHowToWrite(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	orders := make(chan inventory.Order, 100)
 	r.onOrder = func(o inventory.Order) { orders <- o }
@@ -173,6 +178,7 @@ func TestOrdersSayHowToWrite(t *testing.T) {
 }
 
 func TestUserDataIsCheckedFirst(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	for _, c := range []struct {

@@ -16,6 +16,7 @@ import (
 
 func TestTheLifeOfAMachine(t *testing.T) {
 	testnet.Long(t)
+	t.Parallel()
 	for name, c := range map[string]struct {
 		quirks powertest.Quirks
 		noBMC  bool
@@ -64,6 +65,7 @@ func TestTheLifeOfAMachine(t *testing.T) {
 // A crash at any order, before or after the agent acts on it, loses nothing.
 func TestADeploymentSurvivesCrashes(t *testing.T) {
 	testnet.Long(t)
+	t.Parallel()
 	for _, do := range []string{inventory.DoInspect, inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk, inventory.DoPowerOff} {
 		t.Run("at "+do, func(t *testing.T) {
 			t.Parallel()
@@ -88,6 +90,7 @@ func TestADeploymentSurvivesCrashes(t *testing.T) {
 }
 
 func TestACrashWhileTheAgentBoots(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	// A cold machine: the agent is gone, so the deployment has to boot it.
@@ -134,6 +137,7 @@ func countSteps(d inventory.Deployment, step inventory.Step) (n int) {
 
 func TestDeploymentsThatFailSayWhy(t *testing.T) {
 	testnet.Long(t)
+	t.Parallel()
 	two := []inventory.Disk{
 		{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
 		{Name: "vdb", Serial: "D2", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
@@ -220,6 +224,7 @@ func TestDeploymentsThatFailSayWhy(t *testing.T) {
 }
 
 func TestASystemThatNeverPhonesHomeIsUnverified(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.noHome.Store(true)
 	r.dead.VerifyOS = 100 * time.Millisecond
@@ -231,6 +236,7 @@ func TestASystemThatNeverPhonesHomeIsUnverified(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	ctx := context.Background()
@@ -301,6 +307,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestTwoDeploysAtOnceAreOne(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	var wins int
@@ -329,6 +336,7 @@ func TestTwoDeploysAtOnceAreOne(t *testing.T) {
 }
 
 func TestPolicies(t *testing.T) {
+	t.Parallel()
 	t.Run("auto", func(t *testing.T) {
 		r := newRack(t)
 		r.policy = PolicyAuto
@@ -351,6 +359,7 @@ func TestPolicies(t *testing.T) {
 }
 
 func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	hold := make(chan struct{})
 	r.onOrder = func(o inventory.Order) {
@@ -379,6 +388,7 @@ func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 
 // A store that cannot be read is an error, and not an empty list.
 func TestAStoreThatCannotBeReadIsAnError(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	e := r.start()
 	r.stop()

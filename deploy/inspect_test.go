@@ -11,6 +11,7 @@ import (
 
 // A stranger's report with 300,000 problems is one short transaction, and what is kept of it says so.
 func TestAReportWithoutEnd(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	huge := inventory.Report{
 		Problems: make([]string, 300_000), System: inventory.System{Serial: strings.Repeat("s", 1<<20)},
@@ -38,6 +39,7 @@ func TestAReportWithoutEnd(t *testing.T) {
 
 // Strangers' reports have a bound together; approved machines are not in it.
 func TestReportsOfAllStrangers(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	e := r.start()
 	r.powerOn(power.Boot{Device: power.DevicePXE})

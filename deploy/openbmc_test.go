@@ -97,6 +97,7 @@ func (strictBMC) Power(context.Context) (bool, error) {
 
 // A BMC that rejects the password is remembered as such, until it answers: `why` tells what to do about it.
 func TestABMCThatRejectsThePassword(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	var strict atomic.Bool
 	r.open = func(power.Target) (power.BMC, error) { return maybe{r.bmc, strictBMC{r.bmc}, &strict}, nil }

@@ -46,6 +46,7 @@ func (r *rack) erasures() []inventory.Erasure {
 }
 
 func TestRelease(t *testing.T) {
+	t.Parallel()
 	r := deployed(t)
 	run := r.release(inventory.EraseRequest{})
 	m := r.until(inventory.Available)
@@ -79,6 +80,7 @@ func TestRelease(t *testing.T) {
 }
 
 func TestAReleasedMachineIsDeployedAgain(t *testing.T) {
+	t.Parallel()
 	r := deployed(t)
 	r.release(inventory.EraseRequest{Quick: true})
 	m := r.until(inventory.Available)
@@ -115,6 +117,7 @@ func TestAReleaseSurvivesCrashes(t *testing.T) {
 
 // What is erased is not ordered again, and a result that comes twice makes one record.
 func TestARepeatedErasure(t *testing.T) {
+	t.Parallel()
 	r := deployed(t)
 	w, err := r.now().find("m1")
 	if err != nil {
@@ -147,6 +150,7 @@ func TestARepeatedErasure(t *testing.T) {
 }
 
 func TestAReleaseThatFailsSaysWhy(t *testing.T) {
+	t.Parallel()
 	r := deployed(t)
 	r.setAnswer(func(o inventory.Order) inventory.Result {
 		if o.Do == inventory.DoErase && o.Target.Serial == "D1" {
@@ -174,6 +178,7 @@ func TestAReleaseThatFailsSaysWhy(t *testing.T) {
 }
 
 func TestWhatCannotBeReleased(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	ctx := context.Background()

@@ -190,6 +190,7 @@ func TestARetryThatIsCancelledCanBeRetried(t *testing.T) {
 }
 
 func TestAFailedReleaseIsRetriedToo(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.available()
 	r.deploy(inventory.DeployRequest{})

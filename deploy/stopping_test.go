@@ -26,6 +26,7 @@ func (l lingering) Do(ctx context.Context, _ power.Action) error {
 // What a worker meets while the engine stops, and what others note after that, is in the store when all have
 // stopped.
 func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	asked := make(chan struct{}, 1)
 	r.open = func(power.Target) (power.BMC, error) { return lingering{r.bmc, asked}, nil }

@@ -70,6 +70,7 @@ func registers(t *testing.T, e *Engine, mac inventory.MAC, ip string) (nonce str
 }
 
 func TestSilentStrangersExpire(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	e := r.start()
 	const silent, calls, approved = inventory.MAC("52:54:00:00:00:0a"), inventory.MAC("52:54:00:00:00:0b"), inventory.MAC("52:54:00:00:00:0c")
@@ -117,6 +118,7 @@ func TestSilentStrangersExpire(t *testing.T) {
 
 // A flood from few addresses leaves room for a machine from another.
 func TestStrangersOfOneAddress(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	e := r.start()
 	mac := func(i int) inventory.MAC { return inventory.MAC(fmt.Sprintf("52:54:77:00:%02x:%02x", i>>8, i&255)) }
@@ -138,6 +140,7 @@ func TestStrangersOfOneAddress(t *testing.T) {
 
 // Where strangers are let in by policy, an address has no more of them.
 func TestStrangersThatAreLetIn(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.policy = PolicyAuto
 	e := r.start()

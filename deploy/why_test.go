@@ -11,6 +11,7 @@ import (
 // The agent of a machine whose storage controller it cannot drive: it registers, reports, and finds nothing
 // to write to.
 func TestWhyThereIsNoDisk(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	r.disks = nil
 	r.pci = []inventory.PCIDevice{{Address: "0000:03:00.0", Class: "010400", Vendor: "1000", Device: "10e2", Name: "MegaRAID"}}
@@ -30,6 +31,7 @@ func TestWhyThereIsNoDisk(t *testing.T) {
 
 // A MAC that is no machine's has the story of its own packets, and none when nothing was ever seen of it.
 func TestWhyOfAStranger(t *testing.T) {
+	t.Parallel()
 	const seen, never = inventory.MAC("52:54:00:00:00:31"), "52:54:00:00:00:33"
 	r := newRack(t)
 	e := r.start()
@@ -50,6 +52,7 @@ func TestWhyOfAStranger(t *testing.T) {
 // An InfiniBand card has no Ethernet address that its packets could be found by: why names it where somebody
 // looks for the machine.
 func TestWhyOfAnInfiniBandCard(t *testing.T) {
+	t.Parallel()
 	r := newRack(t)
 	e := r.start()
 	_, err := e.Why("52:54:00:00:00:77")

@@ -44,6 +44,7 @@ func TestFilter(t *testing.T) {
 
 // A client that floods is not heard until its time is over; its neighbour is.
 func TestFloodingClientIsShutOut(t *testing.T) {
+	t.Parallel()
 	s, err := Listen(Config{Addr: "127.0.0.1:0", Open: openBoot})
 	if err != nil {
 		t.Fatal(err)

@@ -74,6 +74,7 @@ func TestForgedRequestsCostNoTransfer(t *testing.T) {
 
 // Clients that prove themselves and fall silent make room for those who go on.
 func TestSilentTransfersMakeRoom(t *testing.T) {
+	t.Parallel()
 	addr, done := serve(t, Config{Addr: "127.0.0.1:0", MaxTransfers: 4, MaxPerClient: 4})
 	for range 4 {
 		c := udp(t)
@@ -107,6 +108,7 @@ func TestSilentTransfersMakeRoom(t *testing.T) {
 
 // RFC 1350 section 7: an ERROR is never answered with an ERROR. Nor is what does not belong to a transfer.
 func TestAnErrorIsNotAnswered(t *testing.T) {
+	t.Parallel()
 	addr, done := serve(t, Config{Addr: "127.0.0.1:0"})
 	for _, c := range []struct {
 		name    string
@@ -164,6 +166,7 @@ func TestAnErrorIsNotAnswered(t *testing.T) {
 }
 
 func TestRefusalsHaveFittingCodes(t *testing.T) {
+	t.Parallel()
 	s, done := server(t, Config{Addr: "127.0.0.1:0", MaxTransfers: 1})
 	addr := s.Addr()
 	for _, c := range []struct {

@@ -247,6 +247,7 @@ func TestSizeProbeIsNoFailure(t *testing.T) {
 }
 
 func TestLostPacketsAreSentAgainAndCounted(t *testing.T) {
+	t.Parallel()
 	addr, done := serve(t, Config{Addr: "127.0.0.1:0"})
 	c := udp(t)
 	if _, err := c.WriteToUDPAddrPort(rrq("tiny"), addr); err != nil {
@@ -266,6 +267,7 @@ func TestLostPacketsAreSentAgainAndCounted(t *testing.T) {
 }
 
 func TestFullServerSaysSo(t *testing.T) {
+	t.Parallel()
 	s, done := server(t, Config{Addr: "127.0.0.1:0", MaxTransfers: 1})
 	hold(t, s)
 	_, err := get(client(t, s.Addr(), 1468, true), "tiny")

@@ -98,6 +98,7 @@ func TestStallsAreBounded(t *testing.T) {
 }
 
 func TestOneClientsLimit(t *testing.T) {
+	t.Parallel()
 	s, done := server(t, Config{Addr: "127.0.0.1:0", MaxPerClient: 2, Client: func(netip.Addr) string { return "52:54:00:00:00:01" }})
 	for range 2 {
 		hold(t, s)
@@ -154,6 +155,7 @@ func TestOptionNamesInAnyCase(t *testing.T) {
 
 // The firmware asks again before we have given up on its first try.
 func TestSmallerBlocksAfterAStall(t *testing.T) {
+	t.Parallel()
 	addr, _ := serve(t, Config{Addr: "127.0.0.1:0"})
 	for _, want := range []string{"1468", "1428"} {
 		c := udp(t)

@@ -114,6 +114,7 @@ func TestResembles(t *testing.T) {
 
 // TestPowerCut: whenever a write ends, the disk has either no labels or the whole image.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	raw := plainImage("abcdefgh")
 	m, data := pack(t, raw)
 	const size = 8 * images.ChunkSize // the image ends with the disk: a backup GPT would count
@@ -150,6 +151,7 @@ func TestPowerCut(t *testing.T) {
 // TestResume: an interrupted write goes on after a reboot. Prepare leaves the chunks on the disk, and only
 // the rest is fetched.
 func TestResume(t *testing.T) {
+	t.Parallel()
 	raw := plainImage("abcdefghijklmnop")
 	m, data := pack(t, raw)
 	d := onDisk(t, nil, 20*images.ChunkSize)
@@ -180,6 +182,7 @@ func TestResume(t *testing.T) {
 
 // TestPrepareKeeps: old labels outside of the kept range are cleared.
 func TestPrepareKeeps(t *testing.T) {
+	t.Parallel()
 	need(t, "sgdisk")
 	path := sparse(t, 200<<20)
 	run(t, "sgdisk", "-n", "1:2048:+50M", "-n", "2:0:0", path)

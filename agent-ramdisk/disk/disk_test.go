@@ -372,6 +372,7 @@ func TestReadBackMends(t *testing.T) {
 }
 
 func TestFinishRefuses(t *testing.T) {
+	t.Parallel()
 	need(t, "sgdisk")
 	full := sparse(t, 70<<20)
 	run(t, "sgdisk", "-n", "1:0:0", full)

@@ -13,6 +13,7 @@ import (
 )
 
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		make []string
@@ -29,6 +30,7 @@ func TestProbe(t *testing.T) {
 		{"gpt", []string{"sgdisk", "-n", "1:0:0"}, []string{"gpt"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			path := sparse(t, 400<<20)
 			if tt.make != nil {
 				if _, err := exec.LookPath(tt.make[0]); err != nil {
@@ -49,6 +51,7 @@ func TestProbe(t *testing.T) {
 }
 
 func TestBackupGPTIsFound(t *testing.T) {
+	t.Parallel()
 	need(t, "sgdisk")
 	path := sparse(t, 64<<20)
 	run(t, "sgdisk", "-n", "1:0:0", path)

@@ -46,6 +46,7 @@ func (s *shared) waitFor(t *testing.T, text string) {
 // TestWaitOutlivesTheAppliance: the appliance goes away in the middle of a deployment and comes back. `deploy
 // --wait` still shows the end.
 func TestWaitOutlivesTheAppliance(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "px") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)

@@ -276,6 +276,7 @@ func TestSlowAndPanickingDone(t *testing.T) {
 
 // A bug in the writing costs that batch, and the file is written anew.
 func TestPanicWhileWriting(t *testing.T) {
+	t.Parallel()
 	now := start
 	path := filepath.Join(t.TempDir(), "leases")
 	x := testTable(t, path, &now)

@@ -154,6 +154,7 @@ func TestCompaction(t *testing.T) {
 
 // A disk that fails costs no answer that is not true, and heals.
 func TestDiskFailure(t *testing.T) {
+	t.Parallel()
 	now := start
 	path := filepath.Join(t.TempDir(), "leases")
 	x := testTable(t, path, &now)

@@ -126,6 +126,7 @@ func packet(kind byte, session, sequence uint32, payload []byte) []byte {
 
 // One UDP packet took the whole appliance down, again after each restart.
 func TestEncryptedPacketBeforeTheSession(t *testing.T) {
+	t.Parallel()
 	crash := packet(0x80, 0, 0, nil)
 	others := [][]byte{
 		crash, packet(0xc0, 0, 0, nil), packet(0x81, 0, 0, nil), packet(0xc1, 0, 0, make([]byte, 15)), packet(0x80, 0, 0, make([]byte, 17)),
@@ -152,11 +153,13 @@ func TestEncryptedPacketBeforeTheSession(t *testing.T) {
 }
 
 func TestAlgorithmsAreThoseAskedFor(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string][3]byte{ // authentication, integrity, confidentiality: section 13.28
 		"suite 0": {0, 0, 0}, "suite 1": {1, 0, 0}, "suite 2": {1, 1, 0}, "no integrity": {3, 0, 1}, "no encryption": {3, 4, 0},
 		"suite 6": {2, 0, 0}, "RC4": {1, 1, 2}, "reserved bits": {0xc3, 4, 1}, "unknown": {9, 9, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRack(t, "127.0.0.1:0")
 			a := newAttacker(t, r.addr, func(d []byte) [][]byte {
 				if kind(d) == byte(types.PayloadTypeRmcpOpenSessionResponse) {
@@ -182,6 +185,7 @@ func TestAlgorithmsAreThoseAskedFor(t *testing.T) {
 
 // What anybody can say while we log in loses against what the BMC says a moment later.
 func TestForgedAnswersToTheLogin(t *testing.T) {
+	t.Parallel()
 	for name, forge := range map[string]func(d []byte) []byte{
 		"refusals": func(d []byte) []byte {
 			d[17] = byte(types.RmcpStatusCodeUnauthorizedName)
@@ -217,6 +221,7 @@ func TestForgedAnswersToTheLogin(t *testing.T) {
 }
 
 func TestRAKP4IsVerified(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	a := newAttacker(t, r.addr, func(d []byte) [][]byte {
 		if kind(d) == byte(types.PayloadTypeRAKPMessage4) {
@@ -245,6 +250,7 @@ func chassisOn(sequence byte) []byte {
 
 // A stranger who knows the session's id can neither feed the session nor end it.
 func TestForgedRepliesInASession(t *testing.T) {
+	t.Parallel()
 	var old [][]byte // genuine packets of an earlier session and of this one
 	for name, forge := range map[string]func(d []byte) [][]byte{
 		"in clear text": func(d []byte) (forged [][]byte) {
@@ -309,6 +315,7 @@ func TestForgedRepliesInASession(t *testing.T) {
 }
 
 func TestForgedConsole(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	var genuine [][]byte
 	a := newAttacker(t, r.addr, func(d []byte) [][]byte {
@@ -373,6 +380,7 @@ func (u *unreachable) Read(p []byte) (int, error) {
 
 // Anybody can send an ICMP message that says that nothing listens. It does not end a session.
 func TestPortUnreachableDoesNotEndASession(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	d := quick()
 	var socket *unreachable

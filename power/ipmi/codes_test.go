@@ -64,6 +64,7 @@ func TestBusyIsAskedAgain(t *testing.T) {
 }
 
 func TestBusyEndsWithCtx(t *testing.T) {
+	t.Parallel()
 	r := &recorder{code: func(int, []byte) types.CompletionCode { return 0xC0 }}
 	rack := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) { reg.RegisterFunc(types.CommandGetChassisStatus, r.handle) })
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // time enough for a session and the first answer
@@ -75,6 +76,7 @@ func TestBusyEndsWithCtx(t *testing.T) {
 }
 
 func TestCodesOfChassisControl(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		code types.CompletionCode
 		act  power.Action

@@ -17,6 +17,7 @@ import (
 )
 
 func TestConsole(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	console := r.openConsole(t, admin)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -44,6 +45,7 @@ func TestConsole(t *testing.T) {
 }
 
 func TestConsoleEndsWithInput(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	console := r.openConsole(t, admin)
 	if err := console.Console(t.Context(), strings.NewReader("reboot\r"), io.Discard); err != nil {
@@ -56,6 +58,7 @@ func TestConsoleEndsWithInput(t *testing.T) {
 
 func TestConsoleIsTakenOver(t *testing.T) {
 	testnet.Long(t)
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	first := make(chan error, 1)
 	in1, keys1 := io.Pipe()
@@ -91,6 +94,7 @@ func TestConsoleIsTakenOver(t *testing.T) {
 // A listener hears the machine, types nothing, and loses the console to whoever asks for one.
 func TestListenGivesWay(t *testing.T) {
 	testnet.Long(t)
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	heard := &safeBuffer{}
 	listening := make(chan error, 1)
@@ -138,6 +142,7 @@ func TestListenGivesWay(t *testing.T) {
 
 // Whoever wants the console must not wait for a listener that a silent BMC keeps waiting.
 func TestListenToASilentBMCEndsWithCtx(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {

@@ -330,5 +330,8 @@ func FuzzHostileBMC(f *testing.F) {
 			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, call byte, script []byte) { _ = play(t, int(call), script) })
+	f.Fuzz(func(t *testing.T, call byte, script []byte) {
+		t.Parallel() // it waits more than it computes
+		_ = play(t, int(call), script)
+	})
 }

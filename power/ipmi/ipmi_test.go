@@ -36,6 +36,7 @@ func TestOpenRefuses(t *testing.T) {
 }
 
 func TestClosedPortIsSilent(t *testing.T) {
+	t.Parallel()
 	l, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +106,7 @@ func newRelay(t testing.TB, to string, pass func(n int64, packet []byte) bool) *
 }
 
 func TestRefusedCredentialsAreNotTriedForEver(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, nil)
 	d := quick()
@@ -128,6 +130,7 @@ func TestRefusedCredentialsAreNotTriedForEver(t *testing.T) {
 }
 
 func TestSuiteIsRemembered(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0", types.CipherSuiteID3)
 	wire := newRelay(t, r.addr, nil)
 	b := open(t, quick(), power.Target{Address: wire.addr, User: user, Password: powertest.Password})
@@ -145,6 +148,7 @@ func TestSuiteIsRemembered(t *testing.T) {
 }
 
 func TestNoSuiteInCommon(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0", types.CipherSuiteID1)
 	_, err := r.open(t, quick(), powertest.Password).Power(t.Context())
 	var e *power.Error
@@ -168,6 +172,7 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 }
 
 func TestDiesInMidConversation(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n <= 5 }) // the session stands, then silence
 	b := open(t, &Driver{Timeout: 200 * time.Millisecond}, power.Target{Address: wire.addr, User: user, Password: powertest.Password})
@@ -179,6 +184,7 @@ func TestDiesInMidConversation(t *testing.T) {
 
 // A BMC that answers rubbish is not a reason to crash or to wait for ever.
 func TestRubbish(t *testing.T) {
+	t.Parallel()
 	l, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +209,7 @@ func TestRubbish(t *testing.T) {
 }
 
 func TestPrivilege(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	viewing := open(t, quick(), power.Target{Address: r.addr, User: viewer, Password: powertest.Password})
 	err := viewing.Do(t.Context(), power.ActOn)
@@ -217,6 +224,7 @@ func TestPrivilege(t *testing.T) {
 }
 
 func TestPasswordIsNowhere(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	var log bytes.Buffer
 	d := quick()

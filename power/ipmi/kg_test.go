@@ -66,6 +66,7 @@ func TestOneKeyLoginStays(t *testing.T) {
 
 // A BMC with two addresses answers from the other one.
 func TestAnswerFromAnotherAddress(t *testing.T) {
+	t.Parallel()
 	asked, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
 		t.Fatal(err)

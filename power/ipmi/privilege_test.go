@@ -14,6 +14,7 @@ import (
 // A console is had with the lowest privilege that the BMC gives it to, and the next time that is asked for at
 // once.
 func TestConsoleAsksForTheLowestPrivilege(t *testing.T) {
+	t.Parallel()
 	for _, level := range levels {
 		t.Run(level.String(), func(t *testing.T) {
 			r := newRack(t, "127.0.0.1:0")
@@ -41,6 +42,7 @@ func TestConsoleAsksForTheLowestPrivilege(t *testing.T) {
 }
 
 func TestPowerAsksForAnOperatorsPrivilege(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	a := newAttacker(t, r.addr, func(d []byte) [][]byte { return [][]byte{d} })
 	b := a.open(t, admin)

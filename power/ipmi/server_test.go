@@ -210,6 +210,7 @@ func (r *rack) rig(t testing.TB) powertest.Rig {
 }
 
 func TestSuiteAgainstGoIPMIServer(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, listen string
 		suites       []types.CipherSuiteID
