@@ -186,10 +186,10 @@ func (w *worker) syncPower() {
 	m := w.snap.Load().m
 	how := reached(m.BMC)
 	// Not of a stranger: who it is that says so has not been approved, and we would send our password there.
-	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil || w.synced == how && w.now().Before(w.syncAt) {
+	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil || w.synced == how && w.e.cfg.Elapsed() < w.syncAt {
 		return
 	}
-	w.synced, w.syncAt = how, w.now().Add(powerSync)
+	w.synced, w.syncAt = how, w.e.cfg.Elapsed()+powerSync
 	w.e.wg.Go(func() {
 		defer bug.Recover(w.log(), "read the power")
 		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
@@ -197,7 +197,7 @@ func (w *worker) syncPower() {
 		if _, err := w.e.PowerStatus(ctx, string(w.id)); errors.Is(err, power.ErrRefused) {
 			// BMCs lock a user out after some bad passwords: not again until somebody has changed something.
 			_, _ = call(w.ctx, w, func() (struct{}, error) {
-				w.syncAt = w.now().Add(24 * time.Hour)
+				w.syncAt = w.e.cfg.Elapsed() + 24*time.Hour
 				return struct{}{}, nil
 			})
 		}

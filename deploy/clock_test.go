@@ -9,6 +9,7 @@ import (
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
+	"github.com/pxectl/pxectl/power/powertest"
 )
 
 // A clock that was ahead and is corrected, or is set ahead, lets no nonce outlive a power-off and refuses no
@@ -116,5 +117,59 @@ func TestADeploymentWhileTheClockIsSet(t *testing.T) {
 				t.Errorf("the agent was asked for %d reports, want 1", n)
 			}
 		})
+	}
+}
+
+// A clock that was days ahead and is corrected keeps nobody from looking at the power.
+func TestThePowerIsReadWhileTheClockIsSet(t *testing.T) {
+	r := newRack(t)
+	r.set.Store(int64(240 * time.Hour))
+	r.available()
+	w, err := r.now().find("m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads := func() (n int) {
+		for _, call := range r.bmc.Calls() {
+			if call == "power" {
+				n++
+			}
+		}
+		return n
+	}
+	r.soon("the power is read", func() bool { return reads() > 0 })
+	r.set.Store(0)
+	before := reads()
+	r.ahead.Add(int64(powerSync + time.Second))
+	r.soon("the power is read again", func() bool { w.nudge(); return reads() > before })
+}
+
+// A clock that is days ahead for a while costs no failed deployment what it keeps for its retry.
+func TestASecretOutlivesAClockThatIsSet(t *testing.T) {
+	r := newRack(t)
+	r.available()
+	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true })
+	failed := r.deploy(inventory.DeployRequest{UserData: []byte("#cloud-config\n")})
+	r.until(inventory.Failed)
+	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = false })
+	w, err := r.now().find("m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() {
+		if _, err := call(t.Context(), w, func() (struct{}, error) { return struct{}{}, w.forgetSecret() }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look()
+	r.set.Store(int64(2 * secretKept))
+	look()
+	r.set.Store(0)
+	if r.secretOf(failed.ID) == "" {
+		t.Fatal("the secret is gone")
+	}
+	r.set.Store(int64(2 * secretKept))
+	if _, err := r.now().Retry(t.Context(), "test", "m1"); err != nil {
+		t.Errorf("retry while the clock is ahead: %v", err)
 	}
 }

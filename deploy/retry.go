@@ -9,16 +9,16 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// SecretKept is how long a failed deployment keeps what only its machine may see, sealed, so that it can be
+// secretKept is how long a failed deployment keeps what only its machine may see, sealed, so that it can be
 // retried. A retry, another deployment, a release and the deletion of the machine end that at once.
-const SecretKept = 7 * 24 * time.Hour
+const secretKept = 7 * 24 * time.Hour
 
 // RetryUntil says until when a deployment can be retried; zero when it cannot. A release needs no secret.
 func RetryUntil(d inventory.Deployment) time.Time {
 	if d.Outcome != inventory.FailedOut || len(d.Secret) == 0 {
 		return time.Time{}
 	}
-	return d.EndedAt.Add(SecretKept)
+	return d.EndedAt.Add(secretKept)
 }
 
 // launch starts a deployment or a release, of which the caller has said what is wanted. It runs in the
@@ -71,11 +71,14 @@ func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deploy
 	}
 	return whenIdle(ctx, w, func() (inventory.Deployment, error) {
 		var none inventory.Deployment
+		if err := w.forgetSecret(); err != nil {
+			return none, err
+		}
 		s := w.snap.Load()
 		if s.d != nil && s.d.ID == failed.ID {
 			failed = *s.d // as it is now
 		}
-		if err := retryable(s, failed, w.now()); err != nil {
+		if err := retryable(s, failed); err != nil {
 			return none, err
 		}
 		img, err := e.cfg.Image(failed.ImageID)
@@ -91,7 +94,7 @@ func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deploy
 }
 
 // retryable says why a deployment cannot be retried now, and what to do about it.
-func retryable(s *snapshot, d inventory.Deployment, now time.Time) error {
+func retryable(s *snapshot, d inventory.Deployment) error {
 	anew := "`pxectl deploy " + s.m.Name + " --image " + d.ImageName + "`, with its user-data and keys"
 	which := fmt.Sprintf("has deployment %s, which ", d.ID)
 	switch {
@@ -107,8 +110,8 @@ func retryable(s *snapshot, d inventory.Deployment, now time.Time) error {
 		return s.cannot(which+"was cancelled: what it was given is not kept", anew)
 	case s.d == nil || s.d.ID != d.ID:
 		return s.cannot(fmt.Sprintf("has been deployed or released since (%s)", s.m.Deployment), anew)
-	case !now.Before(RetryUntil(d)):
-		return s.cannot(which+fmt.Sprintf("failed, and what it was given is not kept any more (%d days)", int(SecretKept.Hours())/24), anew)
+	case len(d.Secret) == 0:
+		return s.cannot(which+fmt.Sprintf("failed, and what it was given is not kept any more (%d days)", int(secretKept.Hours())/24), anew)
 	}
 	// Whoever asked for it has said that the system there may go.
 	return deployable(s, inventory.DeployRequest{Redeploy: d.From == inventory.Deployed})
@@ -117,7 +120,7 @@ func retryable(s *snapshot, d inventory.Deployment, now time.Time) error {
 // forgetSecret drops what a failed deployment has kept for its retry, when its time is over.
 func (w *worker) forgetSecret() error {
 	s := w.snap.Load()
-	if s.running() || s.d == nil || len(s.d.Secret) == 0 || w.now().Before(RetryUntil(*s.d)) {
+	if s.running() || s.d == nil || len(s.d.Secret) == 0 || w.left("the secret of "+string(s.d.ID), s.d.EndedAt, RetryUntil(*s.d)) > 0 {
 		return nil
 	}
 	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {

@@ -114,12 +114,12 @@ func TestASecretIsKeptForARetryAndNoLonger(t *testing.T) {
 			r.refusesRetry(string(failed.ID), "has been deployed or released since", "deploy m1")
 		},
 		"time": func(r *rack, failed inventory.Deployment, _ *atomic.Bool) {
-			r.ahead.Store(int64(SecretKept - time.Hour))
+			r.ahead.Store(int64(secretKept - time.Hour))
 			r.crash()
 			if r.secretOf(failed.ID) == "" {
 				r.t.Error("the secret is gone before its time is over")
 			}
-			r.ahead.Store(int64(SecretKept + time.Hour))
+			r.ahead.Store(int64(secretKept + time.Hour))
 			r.refusesRetry("m1", "is not kept any more (7 days)", "deploy m1")
 			r.crash() // its worker looks at once
 			for end := time.Now().Add(10 * time.Second); r.secretOf(failed.ID) != ""; time.Sleep(2 * time.Millisecond) {

@@ -1,8 +1,6 @@
 package deploy
 
 import (
-	"time"
-
 	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 )
@@ -64,6 +62,6 @@ func MayPower(m inventory.Machine) error {
 }
 
 // MayRetry says why a deployment cannot be retried now. last is the machine's.
-func MayRetry(m inventory.Machine, last *inventory.Deployment, d inventory.Deployment, now time.Time) error {
-	return retryable(&snapshot{m: m, d: last}, d, now)
+func MayRetry(m inventory.Machine, last *inventory.Deployment, d inventory.Deployment) error {
+	return retryable(&snapshot{m: m, d: last}, d)
 }

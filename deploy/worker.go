@@ -63,9 +63,9 @@ type worker struct {
 	watching     string // the boot whose console is watched
 	watchedAsk   int64  // asked, when that was looked at last
 	stopWatching context.CancelFunc
-	due          due       // of what is waited for
-	synced       string    // address and credentials with which the power was read last
-	syncAt       time.Time // when to read it again
+	due          due           // of what is waited for
+	synced       string        // address and credentials with which the power was read last
+	syncAt       time.Duration // when to read it again, by Elapsed
 }
 
 func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {

@@ -55,7 +55,7 @@ func (f *Fleet) Retry(ctx context.Context, actor, ref string) (inventory.Deploym
 	if m, err := f.findLocked("Retry", string(failed.Machine)); err != nil {
 		f.mu.Unlock()
 		return inventory.Deployment{}, err
-	} else if err := deploy.MayRetry(inspected(*m), f.lastLocked(*m), failed, Epoch); err != nil {
+	} else if err := deploy.MayRetry(inspected(*m), f.lastLocked(*m), failed); err != nil {
 		f.mu.Unlock()
 		return inventory.Deployment{}, err
 	}
