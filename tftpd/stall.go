@@ -49,7 +49,8 @@ type attempt struct {
 	client  string     // under which its stalls are remembered
 	addr    netip.Addr // by which its transfers are counted
 	block   int
-	moved   atomic.Int64 // when its last block was sent first, Unix nanoseconds; 0 when none was
+	began   time.Time
+	moved   atomic.Int64 // nanoseconds from there until its last block was sent first, and 1; 0 when none was
 	counted bool         // its stall has been counted; guarded by stalls.mu
 }
 
@@ -83,7 +84,7 @@ func (s *stalls) count(addr netip.Addr) int {
 func (s *stalls) begin(client string, addr netip.Addr, block int) *attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &attempt{client: client, addr: addr, block: block}
+	a := &attempt{client: client, addr: addr, block: block, began: s.now()}
 	if s.running[addr] == nil {
 		s.running[addr] = map[*attempt]struct{}{}
 	}
@@ -108,7 +109,7 @@ func (s *stalls) end(a *attempt, well bool) {
 // the same block size are one experience.
 func (s *stalls) stepDown(a *attempt) {
 	moved := a.moved.Load()
-	if a.counted || a.block == minBlock || moved == 0 || s.now().Sub(time.Unix(0, moved)) < stallTime {
+	if a.counted || a.block == minBlock || moved == 0 || s.now().Sub(a.began)-time.Duration(moved) < stallTime {
 		return
 	}
 	a.counted = true
@@ -132,4 +133,5 @@ func (s *stalls) forgetOne() {
 	delete(s.clients, oldest)
 }
 
-func (a *attempt) touch(now time.Time) { a.moved.Store(now.UnixNano()) }
+// touch keeps no time of day, which may be set.
+func (a *attempt) touch(now time.Time) { a.moved.Store(int64(now.Sub(a.began)) + 1) }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/pxectl/pxectl/internal/testnet"
 )
@@ -214,5 +215,37 @@ func TestPathWithASmallerMTU(t *testing.T) {
 	slices.Sort(sizes) // a stalled one is given up long after the next has ended
 	if !slices.Equal(sizes, []int{1024, 1428, 1468}) {
 		t.Errorf("block sizes %v, want 1468, 1428 and 1024", sizes)
+	}
+}
+
+// setClock is the moment t with another time of day, as after a clock was set: the wall clock's seconds are above
+// the 30 bits of its nanoseconds in a time.Time that time.Now has made.
+func setClock(t time.Time, by time.Duration) time.Time {
+	*(*uint64)(unsafe.Pointer(&t)) += uint64(by/time.Second) << 30
+	return t
+}
+
+// A clock that is set while a transfer runs makes no stall of it, and hides none.
+func TestAStallWhileTheClockIsSet(t *testing.T) {
+	for name, c := range map[string]struct {
+		by, silent time.Duration
+		want       int
+	}{
+		"ahead, and it moves":  {24 * time.Hour, 0, 1468},
+		"back, and it stalls":  {-24 * time.Hour, 9 * time.Second, 1428},
+		"ahead, and it stalls": {24 * time.Hour, 9 * time.Second, 1428},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			s := newStalls(func() time.Time { return now })
+			a := s.begin("a", netip.Addr{}, 1468)
+			now = now.Add(time.Minute)
+			a.touch(now)
+			now = setClock(now.Add(c.silent), c.by)
+			s.end(a, false)
+			if got := s.limit("a", netip.Addr{}); got != c.want {
+				t.Errorf("after it the client is given blocks of %d bytes, want %d", got, c.want)
+			}
+		})
 	}
 }
