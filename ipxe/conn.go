@@ -27,14 +27,15 @@ type limitedConn struct {
 	of     *limitedListener
 	client netip.Addr
 
-	last   atomic.Int64 // UnixNano when bytes last moved
-	began  atomic.Int64 // UnixNano when the answer to the client's last bytes began
+	opened time.Time    // times are counted from here: the time of day may be set
+	last   atomic.Int64 // nanoseconds until bytes last moved
+	began  atomic.Int64 // nanoseconds until the answer to the client's last bytes began
 	taken  atomic.Int64 // bytes of that answer that the client took
 	closed atomic.Bool
 }
 
-func (c *limitedConn) touch()           { c.last.Store(time.Now().UnixNano()) }
-func (c *limitedConn) moved() time.Time { return time.Unix(0, c.last.Load()) }
+func (c *limitedConn) touch()           { c.last.Store(int64(time.Since(c.opened))) }
+func (c *limitedConn) moved() time.Time { return c.opened.Add(time.Duration(c.last.Load())) }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
@@ -48,10 +49,10 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 // pace sets the deadline by which the client must have taken the next n bytes.
 func (c *limitedConn) pace(n int64) error {
 	if c.taken.Load() == 0 {
-		c.began.Store(time.Now().UnixNano())
+		c.began.Store(int64(time.Since(c.opened)))
 	}
 	behind := time.Duration(float64(c.taken.Load()+n) / float64(c.of.rate) * float64(time.Second))
-	return c.TCPConn.SetWriteDeadline(time.Unix(0, c.began.Load()).Add(c.of.grace + behind))
+	return c.TCPConn.SetWriteDeadline(c.opened.Add(time.Duration(c.began.Load()) + c.of.grace + behind))
 }
 
 func (c *limitedConn) sent(n int64) {

@@ -46,8 +46,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			c.Close()
 			continue
 		}
-		conn := &limitedConn{TCPConn: tcp, of: l, client: addrPort(c.RemoteAddr().String()).Addr()}
-		conn.touch()
+		conn := &limitedConn{TCPConn: tcp, of: l, client: addrPort(c.RemoteAddr().String()).Addr(), opened: time.Now()}
 		victim, ok := l.take(conn)
 		if victim != nil {
 			victim.abort()

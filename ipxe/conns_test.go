@@ -252,3 +252,12 @@ func TestNothingStandsInTheWayOfSendfile(t *testing.T) {
 		t.Errorf("a download: %d, %d bytes, from the file itself: %v; want 200, 1 MiB, from the file", sink.Code, sink.Body.Len(), sink.file != nil)
 	}
 }
+
+// When a connection moved last is no time of day: one that is set cuts no download, and lets no idle one stay.
+func TestConnectionsWhileTheClockIsSet(t *testing.T) {
+	c := &limitedConn{opened: time.Now()}
+	c.touch()
+	if at := c.moved().String(); !strings.Contains(at, " m=") {
+		t.Errorf("it moved last at %s, want a time that a clock that is set does not change", at)
+	}
+}
