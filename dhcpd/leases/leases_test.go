@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -324,4 +325,20 @@ func seconds(all []Lease) []Lease {
 		all[i].Expires = time.Unix(all[i].Expires.Unix(), 0)
 	}
 	return all
+}
+
+// A lease of before a restart ends when it was to end, whatever the clock is set to from then on.
+func TestARestoredLeaseWhileTheClockIsSet(t *testing.T) {
+	path, now := filepath.Join(t.TempDir(), "leases"), time.Now()
+	table := testTable(t, path, &now)
+	mustBind(t, table, claim("a"), "10.0.0.10", now.Add(time.Hour))
+	if err := table.Close(); err != nil {
+		t.Fatal(err)
+	}
+	table = testTable(t, path, &now)
+	defer table.Close()
+	all := table.List()
+	if len(all) != 1 || all[0].Expires.Unix() != now.Add(time.Hour).Unix() || !strings.Contains(all[0].Expires.String(), " m=") {
+		t.Errorf("after a restart the leases are %v, want one that ends in an hour, by a time that a clock that is set does not change", all)
+	}
 }

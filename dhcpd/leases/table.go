@@ -144,8 +144,11 @@ func (t *Table) restore(l Lease) bool {
 	} else {
 		t.ownLocked(e, l.Client)
 	}
+	// The time of day counts once: from now on a clock that is set ends no lease.
+	now := t.cfg.Now()
+	expires := now.Add(l.Expires.Sub(now))
 	// By its MAC, whatever it was known by: with its next renewal that is right again.
-	t.turnLocked(e, l.State, standing{l.Known, l.Alias, string(l.MAC)}, l.Expires)
+	t.turnLocked(e, l.State, standing{l.Known, l.Alias, string(l.MAC)}, expires)
 	return true
 }
 
