@@ -34,7 +34,8 @@ type Queue[T any] struct {
 	closed bool
 
 	lost  atomic.Uint64
-	saidS atomic.Int64 // when the log last said so, Unix seconds
+	began time.Time
+	next  atomic.Int64 // nanoseconds from there until the log may say so again: the time of day may be set
 }
 
 // New starts to pass values of the queue to an observer. what names them in the log: "DHCP packets".
@@ -43,7 +44,10 @@ func New[T any](log *slog.Logger, what string, tell func(T)) *Queue[T] {
 }
 
 func begin[T any](log *slog.Logger, what, full string, tell func(T)) *Queue[T] {
-	q := &Queue[T]{what: what, full: full, tell: tell, log: log, values: make(chan T, waiting), ended: make(chan struct{})}
+	q := &Queue[T]{
+		what: what, full: full, tell: tell, log: log,
+		values: make(chan T, waiting), ended: make(chan struct{}), began: time.Now(),
+	}
 	go q.run()
 	return q
 }
@@ -60,8 +64,8 @@ func (q *Queue[T]) Put(v T) {
 	case q.values <- v:
 	default:
 		lost := q.lost.Add(1)
-		now, said := time.Now().Unix(), q.saidS.Load()
-		if now-said >= int64(sayEvery/time.Second) && q.saidS.CompareAndSwap(said, now) {
+		now, next := int64(time.Since(q.began)), q.next.Load()
+		if now >= next && q.next.CompareAndSwap(next, now+int64(sayEvery)) {
 			go q.say(lost) // whoever puts a value may hold a lock, and the log may be slow
 		}
 	}
