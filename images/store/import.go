@@ -305,7 +305,8 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	if err := writeSynced(filepath.Join(temp, manifestFile), encoded); err != nil {
 		return Info{}, err
 	}
-	if err := errors.Join(os.Chmod(temp, 0o755), atomicfile.SyncDir(temp)); err != nil {
+	now := s.newestLocked(m.Name)
+	if err := errors.Join(os.Chtimes(filepath.Join(temp, manifestFile), now, now), os.Chmod(temp, 0o755), atomicfile.SyncDir(temp)); err != nil {
 		return Info{}, err
 	}
 	final := filepath.Join(s.dir, id)
@@ -342,9 +343,21 @@ func (s *Store) shareLocked(data string, m *images.Manifest, twin string) error 
 	return errors.Join(os.Link(s.DataPath(twin), link), os.Rename(link, data))
 }
 
+// newestLocked is now, and in any case after all images of a name: the clock may have been ahead when they
+// came, and the name means the newest.
+func (s *Store) newestLocked(name string) time.Time {
+	now := time.Now()
+	for _, other := range s.images {
+		if other.Name == name && !other.ImportedAt.Before(now) {
+			now = other.ImportedAt.Add(time.Second)
+		}
+	}
+	return now
+}
+
 // touchLocked gives an image its name back: it becomes the newest image of that name.
 func (s *Store) touchLocked(info Info) (Info, error) {
-	now := time.Now()
+	now := s.newestLocked(info.Name)
 	if err := os.Chtimes(filepath.Join(s.dir, info.ID, manifestFile), now, now); err != nil {
 		return Info{}, err
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	seekable "github.com/SaveTheRbtz/zstd-seekable-format-go/pkg"
 	"github.com/google/go-cmp/cmp"
@@ -154,6 +155,25 @@ func TestSeekTableIsSeekable(t *testing.T) {
 		e, ok := table.EntryByID(int64(c.Index))
 		if !ok || e.CompressedOffset != uint64(c.Offset) || e.DecompressedOffset != uint64(c.RawOffset) || int64(e.DecompressedSize) != c.RawLength {
 			t.Errorf("table entry %d is %+v, want %+v", c.Index, e, c)
+		}
+	}
+}
+
+// A name means what was imported last, also when an earlier import was stamped by a clock that was ahead.
+func TestANameWhileTheClockIsSet(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	a := add(t, s, "debian", disk(1000, 1))
+	ahead := time.Now().Add(240 * time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, a.ID, manifestFile), ahead, ahead); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = open(t, dir)
+	for i, seed := range []byte{2, 3, 2} { // the last is there already
+		b := add(t, s, "debian", disk(1000, seed))
+		if got, err := s.Get("debian"); err != nil || got.ID != b.ID {
+			t.Errorf("import %d: Get(debian) = %s, %v, want %s", i, got.ID, err, b.ID)
 		}
 	}
 }
