@@ -109,7 +109,7 @@ func (s *leaseServer) probe(q request, l leases.Lease, ifindex int, offer func(l
 		}
 		users = append(users, mac.String())
 		taken := l.Addr
-		if _, err := s.table.Decline(q.id, l.Addr, func(error) {}); err != nil {
+		if err := s.table.Decline(q.id, l.Addr, func(netip.Addr, error) {}); err != nil {
 			reply(nil, because(err))
 			return
 		}
@@ -243,10 +243,9 @@ func (s *leaseServer) decline(p *dhcpv4.DHCPv4, q request, from origin, reply re
 
 // outOfUse keeps an address from clients for a while. A DECLINE is not answered.
 func (s *leaseServer) outOfUse(q request, a netip.Addr, reply replyFunc) {
-	freed := make(chan netip.Addr, 1) // the client's first declined address, which is known when the table has decided
-	back, err := s.table.Decline(q.id, a, func(err error) {
-		why := Reason{Code: CodeDeclined, Addr: a, Other: <-freed, Err: err}
-		if err == nil && why.Other.IsValid() {
+	err := s.table.Decline(q.id, a, func(back netip.Addr, err error) {
+		why := Reason{Code: CodeDeclined, Addr: a, Other: back, Err: err}
+		if err == nil && back.IsValid() {
 			why.Code = CodeDeclinedFreed
 		}
 		reply(nil, why)
@@ -256,8 +255,6 @@ func (s *leaseServer) outOfUse(q request, a netip.Addr, reply replyFunc) {
 		reply(nil, Reason{Code: CodeDeclineUngiven, Addr: a})
 	case err != nil:
 		reply(nil, because(err))
-	default:
-		freed <- back
 	}
 }
 

@@ -75,7 +75,7 @@ func (t *Table) Bind(c Claim, a netip.Addr, expires time.Time, done func(error))
 		e.Reservation = c.Reservation
 	}
 	t.turnLocked(e, Bound, c.standing(), expires)
-	return t.journal.add(e.Lease, done)
+	return t.journal.add(done, e.Lease)
 }
 
 // Refuse takes an offer back that the client did not want.
@@ -102,15 +102,15 @@ func (t *Table) Release(client string, a netip.Addr, done func(error)) (ok bool,
 	}
 	t.turnLocked(e, Free, e.standing(), now)
 	e.freed = now
-	return true, t.journal.add(e.Lease, done)
+	return true, t.journal.add(done, e.Lease)
 }
 
 // Decline puts an address out of use that the client found to be taken. It fails with ErrNotGiven when the
-// client was not given the address a moment ago. One client keeps a few addresses out of use: back is the one
-// that is free again instead, if any.
-func (t *Table) Decline(client string, a netip.Addr, done func(error)) (back netip.Addr, err error) {
+// client was not given the address a moment ago. One client keeps a few addresses out of use: done is told the
+// one that is free again instead, if any. As with Bind it is called once, unless there is an error here.
+func (t *Table) Decline(client string, a netip.Addr, done func(back netip.Addr, err error)) error {
 	if t.journal.full() {
-		return back, ErrBusy
+		return ErrBusy
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -118,7 +118,7 @@ func (t *Table) Decline(client string, a netip.Addr, done func(error)) (back net
 	t.sweepLocked(now)
 	e := t.at[number(a)]
 	if e == nil || e.Client != client || e.State != Bound && e.State != Offered || now.Sub(e.given) > declineWithin {
-		return back, ErrNotGiven
+		return ErrNotGiven
 	}
 	s := t.subnets[e.subnet]
 	until := now.Add(declineReservedFor)
@@ -129,15 +129,14 @@ func (t *Table) Decline(client string, a netip.Addr, done func(error)) (back net
 		delete(t.of, h)
 	}
 	t.turnLocked(e, Declined, e.standing(), until)
-	if err := t.journal.add(e.Lease, done); err != nil {
-		return back, err
-	}
+	var back netip.Addr
+	changed := []Lease{e.Lease}
 	if first := s.oneTooMany(e); first != nil {
 		t.turnLocked(first, Free, first.standing(), now)
 		back = first.Addr
-		err = t.journal.add(first.Lease, func(error) {})
+		changed = append(changed, first.Lease)
 	}
-	return back, err
+	return t.journal.add(func(err error) { done(back, err) }, changed...)
 }
 
 // oneTooMany is the first address that the client of a declined one has declined, if it keeps too many out of
@@ -168,7 +167,7 @@ func (t *Table) Delete(a netip.Addr) (l Lease, ok bool, err error) {
 	gone := e.Lease
 	gone.Client = ""
 	e.Client = ""
-	err = t.journal.add(gone, func(err error) { written <- err })
+	err = t.journal.add(func(err error) { written <- err }, gone)
 	t.mu.Unlock()
 	if err == nil {
 		err = <-written

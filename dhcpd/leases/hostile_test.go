@@ -79,14 +79,39 @@ func decline(t *testing.T, x *Table, c Claim) (l Lease, back string) {
 	if err := bind(t, x, c, l.Addr.String(), l.Expires.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	a, err := x.Decline(c.Client, l.Addr, func(error) {})
-	if err != nil {
+	freed, written := make(chan netip.Addr, 1), make(chan error, 1)
+	if err := x.Decline(c.Client, l.Addr, func(a netip.Addr, err error) { freed <- a; written <- err }); err != nil {
+		t.Fatal(err)
+	}
+	a := <-freed
+	if err := <-written; err != nil {
 		t.Fatal(err)
 	}
 	if a.IsValid() {
 		back = a.String()
 	}
 	return l, back
+}
+
+// A DECLINE that also brings an address back is one change: it cannot be refused when half of it is queued
+// already, and its caller be told twice, or wait for what it is never told.
+func TestDeclineIsOneChange(t *testing.T) {
+	now := start
+	x := testTable(t, filepath.Join(t.TempDir(), "leases"), &now)
+	x.Close() // nobody takes from the queue
+	x.journal.closed = false
+	for range maxDeclines + 1 {
+		l, err := x.Offer(claim("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Decline("a", l.Addr, func(netip.Addr, error) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, damaged, _ := parseRecords(x.journal.bytes); len(all) != maxDeclines+2 || damaged != 0 || len(x.journal.waiting) != maxDeclines+1 {
+		t.Errorf("%d records of %d changes, want %d of %d", len(all), len(x.journal.waiting), maxDeclines+2, maxDeclines+1)
+	}
 }
 
 // One client that declines all that it is given, under as many names as it likes, keeps three addresses out
@@ -183,7 +208,7 @@ func TestLateDecline(t *testing.T) {
 	if err := bind(t, x, c, "10.0.0.10", now.Add(time.Hour)); err != nil { // a renewal gives nothing
 		t.Fatal(err)
 	}
-	if _, err := x.Decline("a", ip("10.0.0.10"), func(error) {}); !errors.Is(err, ErrNotGiven) {
+	if err := x.Decline("a", ip("10.0.0.10"), func(netip.Addr, error) {}); !errors.Is(err, ErrNotGiven) {
 		t.Errorf("Decline() = %v, want %v", err, ErrNotGiven)
 	}
 	// Who really meets another there asks anew, and may decline then.
@@ -191,7 +216,7 @@ func TestLateDecline(t *testing.T) {
 	if err := bind(t, x, c, "10.0.0.10", now.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := x.Decline("a", ip("10.0.0.10"), func(error) {}); err != nil {
+	if err := x.Decline("a", ip("10.0.0.10"), func(netip.Addr, error) {}); err != nil {
 		t.Error(err)
 	}
 }

@@ -145,15 +145,17 @@ func (j *journal) full() bool {
 	return len(j.waiting)+j.untold >= maxWaiting
 }
 
-// add queues one change. The table's lock is held, so that the order of the records is
-// that of the changes.
-func (j *journal) add(l Lease, done func(error)) error {
+// add queues changes that are made together: all of them or, with an error, none. The table's lock is held, so
+// that the order of the records is that of the changes.
+func (j *journal) add(done func(error), changed ...Lease) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
 		return ErrClosed
 	}
-	j.bytes = appendRecord(j.bytes, l)
+	for _, l := range changed {
+		j.bytes = appendRecord(j.bytes, l)
+	}
 	j.waiting = append(j.waiting, done)
 	j.wake.Signal()
 	return nil

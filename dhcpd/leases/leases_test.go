@@ -100,7 +100,7 @@ func TestOffer(t *testing.T) {
 		}, reserved, "10.0.0.15"},
 		{"another when the reserved one is in use by somebody", func(t *testing.T, x *Table, _ *time.Time) {
 			mustBind(t, x, reserved, "10.0.0.15", hour)
-			_, _ = x.Decline("r", ip("10.0.0.15"), func(error) {})
+			_ = x.Decline("r", ip("10.0.0.15"), func(netip.Addr, error) {})
 		}, reserved, "10.0.0.10"},
 		{"the one that is free for the longest when none is unused", func(t *testing.T, x *Table, now *time.Time) {
 			for i := range 9 {
@@ -140,7 +140,7 @@ func TestOffer(t *testing.T) {
 		}, stranger, "10.0.0.16"},
 		{"not what it declined", func(t *testing.T, x *Table, _ *time.Time) {
 			mustBind(t, x, claim("a"), "10.0.0.10", hour)
-			_, _ = x.Decline("a", ip("10.0.0.10"), func(error) {})
+			_ = x.Decline("a", ip("10.0.0.10"), func(netip.Addr, error) {})
 		}, claim("a"), "10.0.0.11"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -227,7 +227,7 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 			case 2:
 				for a, l := range told {
 					if l.Client == c.Client && r.IntN(4) == 0 {
-						_, _ = x.Decline(c.Client, a, func(error) {})
+						_ = x.Decline(c.Client, a, func(netip.Addr, error) {})
 						delete(told, a)
 						break
 					}
