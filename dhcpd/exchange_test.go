@@ -323,7 +323,7 @@ func FuzzServe(f *testing.F) {
 }
 
 func FuzzARP(f *testing.F) {
-	f.Add(question(net.HardwareAddr{2, 0, 0, 0, 0, 1}, ourAddr))
+	f.Add(arpProbe(net.HardwareAddr{2, 0, 0, 0, 0, 1}, ourAddr))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if mac, a, ok := parseARP(b); ok && (len(mac) != 6 || !a.Is4()) {
 			t.Errorf("parseARP(%x) = %v, %v", b, mac, a)

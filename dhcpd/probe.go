@@ -33,19 +33,32 @@ type prober struct {
 
 	mu      sync.Mutex
 	clients map[string]bool // whose address is being probed
-	waiting map[netip.Addr]chan net.HardwareAddr
+	asked   map[arpQuestion]*arpAnswer
+}
+
+// An arpQuestion is about an address on one interface's wire: other wires may have it, too.
+type arpQuestion struct {
+	ifindex int
+	addr    netip.Addr
+}
+
+// An arpAnswer is who has the address. All that ask the same at once wait for one.
+type arpAnswer struct {
+	askers int
+	heard  chan struct{} // closed when mac is there
+	mac    net.HardwareAddr
 }
 
 // newProber opens a packet socket for ARP and starts to listen.
 func newProber(log *slog.Logger) (*prober, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(swap(unix.ETH_P_ARP)))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(networkOrder(unix.ETH_P_ARP)))
 	if errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("dhcp: dhcp.server.probe needs root or CAP_NET_RAW: %w", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: socket for ARP: %w", err)
 	}
-	p := &prober{file: os.NewFile(uintptr(fd), "arp"), log: log, clients: map[string]bool{}, waiting: map[netip.Addr]chan net.HardwareAddr{}}
+	p := &prober{file: os.NewFile(uintptr(fd), "arp"), log: log, clients: map[string]bool{}, asked: map[arpQuestion]*arpAnswer{}}
 	if p.raw, err = p.file.SyscallConn(); err != nil {
 		p.file.Close()
 		return nil, fmt.Errorf("dhcp: socket for ARP: %w", err)
@@ -85,58 +98,81 @@ func (p *prober) used(ifindex int, a netip.Addr) (net.HardwareAddr, bool) {
 	if err != nil || len(nic.HardwareAddr) != 6 {
 		return nil, false
 	}
-	heard := make(chan net.HardwareAddr, 1)
-	p.mu.Lock()
-	p.waiting[a] = heard
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.waiting, a)
-	}()
+	q := arpQuestion{ifindex, a}
+	answer := p.ask(q)
+	defer p.forget(q)
 	// A probe that cannot be sent finds nobody: the answer must not hang on it.
 	_ = p.raw.Control(func(fd uintptr) {
-		to := &unix.SockaddrLinklayer{Protocol: swap(unix.ETH_P_ARP), Ifindex: ifindex, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
-		_ = unix.Sendto(int(fd), question(nic.HardwareAddr, a), 0, to)
+		to := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: ifindex, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+		_ = unix.Sendto(int(fd), arpProbe(nic.HardwareAddr, a), 0, to)
 	})
 	select {
-	case mac := <-heard:
-		return mac, true
+	case <-answer.heard:
+		return answer.mac, true
 	case <-time.After(probeFor):
 		return nil, false
 	}
 }
 
-// listen hands on every ARP packet whose sender has an address that is waited for.
+// ask waits for what is heard of an address from now on.
+func (p *prober) ask(q arpQuestion) *arpAnswer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.asked[q]
+	if a == nil {
+		a = &arpAnswer{heard: make(chan struct{})}
+		p.asked[q] = a
+	}
+	a.askers++
+	return a
+}
+
+// forget is called once for each ask.
+func (p *prober) forget(q arpQuestion) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.asked[q]; a.askers > 1 {
+		a.askers--
+	} else {
+		delete(p.asked, q)
+	}
+}
+
+// heard tells those who ask who has the address.
+func (p *prober) heard(q arpQuestion, mac net.HardwareAddr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.asked[q]; a != nil && a.mac == nil {
+		a.mac = mac
+		close(a.heard)
+	}
+}
+
+// listen hands on every ARP packet whose sender has an address that is asked for.
 func (p *prober) listen() {
 	defer bug.Recover(p.log, "dhcp: listen for ARP")
 	buf := make([]byte, 128)
 	for {
-		n, err := p.file.Read(buf)
-		if errors.Is(err, os.ErrClosed) {
-			return
+		n, from, err := 0, unix.Sockaddr(nil), error(nil)
+		if p.raw.Read(func(fd uintptr) bool {
+			n, from, err = unix.Recvfrom(int(fd), buf, 0)
+			return !errors.Is(err, unix.EAGAIN)
+		}) != nil {
+			return // closed
 		}
 		if err != nil {
 			time.Sleep(readPause) // a link that went down
 			continue
 		}
-		mac, a, ok := parseARP(buf[:n])
-		if !ok {
-			continue
+		link, ok := from.(*unix.SockaddrLinklayer)
+		if mac, a, arp := parseARP(buf[:n]); ok && arp {
+			p.heard(arpQuestion{link.Ifindex, a}, mac)
 		}
-		p.mu.Lock()
-		if heard := p.waiting[a]; heard != nil {
-			select {
-			case heard <- mac:
-			default:
-			}
-		}
-		p.mu.Unlock()
 	}
 }
 
-// question is an ARP probe for an address: RFC 826, RFC 5227 section 1.1.
-func question(from net.HardwareAddr, a netip.Addr) []byte {
+// arpProbe asks for an address: RFC 826, RFC 5227 section 1.1.
+func arpProbe(from net.HardwareAddr, a netip.Addr) []byte {
 	b := binary.BigEndian.AppendUint16(nil, 1) // Ethernet
 	b = binary.BigEndian.AppendUint16(b, etherIPv4)
 	b = append(b, 6, 4, 0, arpRequest)
@@ -153,5 +189,7 @@ func parseARP(b []byte) (mac net.HardwareAddr, a netip.Addr, ok bool) {
 	return append(net.HardwareAddr(nil), b[8:14]...), a, !a.IsUnspecified()
 }
 
-// swap is a number in network byte order.
-func swap(n uint16) uint16 { return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n)) }
+// networkOrder is a number in network byte order.
+func networkOrder(n uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n))
+}
