@@ -68,7 +68,7 @@ func machineMAC(hw net.HardwareAddr) (inventory.MAC, bool) {
 func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	mac, ok := machineMAC(s.MAC)
 	if !ok {
-		if bootFirmware(s.Vendor) { // nobody's, since machines are known by their MACs
+		if s.BootFirmware() { // nobody's, since machines are known by their MACs
 			p.engine.Note(inventory.Event{At: s.Time.UTC(), Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
 				inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class), inventory.DataInterface, s.Interface,
 				inventory.DataUnserved, "yes", inventory.DataInfiniBand, yes(s.InfiniBand),
@@ -79,7 +79,7 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	if s.Class != dhcpd.ClassOther && s.Type.String() == "REQUEST" && s.Addr.IsValid() {
 		p.addresses.learn(s.Addr, mac) // its TFTP requests come from there
 	}
-	if s.Class == dhcpd.ClassOther && s.Vendor != inventory.AgentVendor && !bootFirmware(s.Vendor) {
+	if s.Class == dhcpd.ClassOther && s.Vendor != inventory.AgentVendor && !s.BootFirmware() {
 		p.engine.SawSystem(mac)
 	}
 	answer, arch := "", ""
@@ -92,14 +92,9 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
 		inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class), inventory.DataPort, strconv.Itoa(s.Port), inventory.DataInterface, s.Interface,
 		inventory.DataAnswer, answer, inventory.DataBoot, s.Boot, inventory.DataSelected, ip(s.Selected), inventory.DataUnconfigured, yes(!s.Server.IsValid()),
-		inventory.DataUnserved, yes(s.NoProgram || s.Class == dhcpd.ClassOther && bootFirmware(s.Vendor)), inventory.DataOdd, s.Odd,
+		inventory.DataUnserved, yes(s.NoProgram || s.Class == dhcpd.ClassOther && s.BootFirmware()), inventory.DataOdd, s.Odd,
 		inventory.DataReason, string(s.Reason.Code), inventory.DataWhy, s.Reason.String(), inventory.DataArch, arch,
 	)})
-}
-
-// bootFirmware says whether a vendor class is that of firmware which boots over the network.
-func bootFirmware(vendor string) bool {
-	return strings.HasPrefix(vendor, "PXEClient") || strings.HasPrefix(vendor, "HTTPClient")
 }
 
 // sawTFTP notes a transfer that has ended.

@@ -115,9 +115,12 @@ func classify(p *dhcpv4.DHCPv4, port int, program func(Arch) bool) Client {
 
 // judged says whether there is something for it to boot. An iPXE takes a script, whatever it runs on.
 func (c Client) judged(program func(Arch) bool) Client {
-	c.NoProgram = c.HasArch && !program(c.Arch) && (c.Class == ClassBIOS || c.Class == ClassUEFI || c.Class == ClassHTTP || c.Class == ClassOther && bootFirmware(c.Vendor))
+	c.NoProgram = c.HasArch && !program(c.Arch) && (c.Class == ClassBIOS || c.Class == ClassUEFI || c.Class == ClassHTTP || c.Class == ClassOther && c.BootFirmware())
 	return c
 }
+
+// BootFirmware says whether it is firmware which boots over the network, whether or not we can serve it.
+func (c Client) BootFirmware() bool { return bootFirmware(c.Vendor) }
 
 // bootFirmware says whether a vendor class is that of firmware which boots over the network.
 func bootFirmware(vendor string) bool {
@@ -164,7 +167,7 @@ func unwanted(p *dhcpv4.DHCPv4, c Client) Reason {
 	switch {
 	case p.OpCode != dhcpv4.OpcodeBootRequest:
 		return Reason{Code: CodeNotRequest}
-	case c.Class == ClassOther && !bootFirmware(c.Vendor):
+	case c.Class == ClassOther && !c.BootFirmware():
 		return Reason{Code: CodeNoBootClient}
 	case c.Class == ClassOther && !c.HasArch:
 		return Reason{Code: CodeNoArch}

@@ -41,7 +41,7 @@ type Overheard struct {
 
 // Boots says whether the answer tells the client what to boot: a file, or a PXE menu.
 func (o Overheard) Boots() bool {
-	return o.File != "" || strings.HasPrefix(o.Class, "PXEClient") || strings.HasPrefix(o.Class, "HTTPClient")
+	return o.File != "" || bootFirmware(o.Class)
 }
 
 // A Listener overhears the answers of other DHCP servers on some interfaces.
