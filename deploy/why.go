@@ -2,7 +2,7 @@ package deploy
 
 import (
 	"fmt"
-	"regexp"
+	"net"
 	"time"
 
 	"github.com/pxectl/pxectl/diagnose"
@@ -30,7 +30,7 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 		}
 		return d, nil
 	}
-	if infiniBand.MatchString(ref) {
+	if hw, err := net.ParseMAC(ref); err == nil && len(hw) == 20 { // RFC 4391 section 9.1.1
 		return diagnose.Diagnosis{}, &inventory.Problem{
 			Code: inventory.CodeNotFound, Detail: ref + " is the address of an InfiniBand card, and machines are known by their Ethernet addresses",
 			Hint: "boot it from an Ethernet card, or from one that tells an Ethernet address as its client identifier",
@@ -59,9 +59,6 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 	}
 	return diagnose.Stranger(mac, events, now), nil
 }
-
-// infiniBand is such a card's address: RFC 4391 section 9.1.1.
-var infiniBand = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}[-:]){19}[0-9a-fA-F]{2}$`)
 
 // infiniBandSeen is when such a card asked for a boot program last. Its packets are no machine's.
 func (e *Engine) infiniBandSeen() (at time.Time) {

@@ -34,12 +34,10 @@ const query = "mac=${netX/mac:hexhyp}&uuid=${uuid}&serial=${serial:uristring}&as
 const maxText = 128
 
 var (
-	reMAC = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}[-:]){5}[0-9a-fA-F]{2}$`)
-	// RFC 4391 section 9.1.1: 20 octets.
-	reInfiniBand = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}[-:]){19}[0-9a-fA-F]{2}$`)
-	reUUID       = regexp.MustCompile(`^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	reToken      = regexp.MustCompile(`^[a-z0-9_]{0,16}$`)
-	reBusID      = regexp.MustCompile(`^[0-9a-fA-F:-]{0,32}$`)
+	reMAC   = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}[-:]){5}[0-9a-fA-F]{2}$`)
+	reUUID  = regexp.MustCompile(`^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+	reToken = regexp.MustCompile(`^[a-z0-9_]{0,16}$`)
+	reBusID = regexp.MustCompile(`^[0-9a-fA-F:-]{0,32}$`)
 )
 
 // ParseParams reads the query of /boot.ipxe. It checks values of iPXE's own strictly. It cleans values from
@@ -56,7 +54,7 @@ func ParseParams(q url.Values) (Params, error) {
 		BusID:        q.Get("busid"),
 	}
 	mac := q.Get("mac")
-	if reInfiniBand.MatchString(mac) {
+	if hw, err := net.ParseMAC(mac); err == nil && len(hw) == 20 { // RFC 4391 section 9.1.1
 		return Params{}, fmt.Errorf("mac %s: an InfiniBand card's; pxectl knows machines by their Ethernet addresses, so boot from an Ethernet card", quoted(mac))
 	}
 	if !reMAC.MatchString(mac) {
