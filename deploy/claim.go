@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pxectl/pxectl/diagnose"
+	"github.com/pxectl/pxectl/internal/subnet"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -96,20 +97,11 @@ func unfit(ip netip.Addr, own []netip.Prefix) string {
 		switch {
 		case p.Addr() == ip:
 			return "it is an address of this appliance"
-		case ip.Is4() && p.IsValid() && p.Bits() < 31 && (ip == p.Masked().Addr() || ip == broadcast(p)):
+		case ip.Is4() && p.IsValid() && p.Bits() < 31 && (ip == p.Masked().Addr() || ip == subnet.Broadcast(p)):
 			return "it is the broadcast address of " + p.Masked().String()
 		}
 	}
 	return ""
-}
-
-// broadcast is the last address of an IPv4 network: RFC 919 section 7.
-func broadcast(p netip.Prefix) netip.Addr {
-	a := p.Addr().As4()
-	for bit := p.Bits(); bit < 32; bit++ {
-		a[bit/8] |= 0x80 >> (bit % 8)
-	}
-	return netip.AddrFrom4(a)
 }
 
 // claimed puts on the machine what its agent reports of the BMC, and says so.

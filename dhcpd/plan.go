@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/dhcpd/leases"
+	"github.com/pxectl/pxectl/internal/subnet"
 )
 
 // A Plan is what an operator says about addresses: the server mode's configuration.
@@ -201,12 +202,7 @@ func (c *checker) addresses(key string, list []netip.Addr) {
 
 // hosts are the first and the last address that a host of a network can have.
 func hosts(p netip.Prefix) (first, last netip.Addr) {
-	first = p.Masked().Addr()
-	b := first.As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return first.Next(), netip.AddrFrom4(b).Prev()
+	return p.Masked().Addr().Next(), subnet.Broadcast(p).Prev()
 }
 
 // match is the identity that the reservation is for, in the form that identities() has.
