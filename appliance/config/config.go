@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/ipxe"
 	"github.com/pxectl/pxectl/power"
 )
@@ -143,11 +145,25 @@ func Defaults() Config {
 func Load(path string) (Config, error) {
 	raw, err := readConfig(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("read the configuration: %w", err)
+		return Config{}, unreadable(err)
 	}
 	c, err := Parse(path, raw, net.Interfaces)
 	c.Path = path
 	return c, err
+}
+
+// unreadable gives the error of reading a configuration its next move.
+func unreadable(err error) error {
+	p := &inventory.Problem{Code: inventory.CodeInternal, Detail: fmt.Sprintf("read the configuration: %v", err), Err: err}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.Hint = "write it: README has the smallest one that works; or name another file (`pxectl serve --config FILE`)"
+	case errors.Is(err, fs.ErrPermission):
+		p.Hint = "run this as root, or as the user that runs pxectl"
+	default:
+		p.Hint = "name a configuration file: appliance.yaml documents every key"
+	}
+	return p
 }
 
 // maxMistakes is how many mistakes are told at once: a file with more is no configuration.

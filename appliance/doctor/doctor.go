@@ -40,6 +40,9 @@ type House struct {
 // File examines what can be examined of a configuration file while no appliance runs.
 func File(ctx context.Context, path string) []api.Check {
 	cfg, err := config.Load(path)
+	if p, ok := errors.AsType[*inventory.Problem](err); ok { // there is no file that could be corrected
+		return []api.Check{fail("configuration", p.Detail, p.Hint+"; nothing else was checked")}
+	}
 	if err != nil {
 		// One line per mistake, the first of which counts them.
 		lines := strings.Split(err.Error(), "\n  ")

@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -123,6 +124,30 @@ func TestDoctorOfABadConfiguration(t *testing.T) {
 	got := apitest.ChecksOf(File(t.Context(), file), "configuration")
 	if !strings.Contains(got, `fail: dhcp.mode: "maybe"`) || !strings.Contains(got, "fail: tftp.port: 0") {
 		t.Errorf("File() = %q, want both mistakes", got)
+	}
+}
+
+// A file that is not there cannot be corrected.
+func TestDoctorOfNoConfiguration(t *testing.T) {
+	checks := File(t.Context(), "/nonexistent/appliance.yaml")
+	if len(checks) != 1 || !strings.Contains(checks[0].Text, "/nonexistent/appliance.yaml: no such file") || !strings.HasPrefix(checks[0].Next, "write it: ") {
+		t.Errorf("File() = %+v, want that there is no file, and to write it", checks)
+	}
+}
+
+// What stands instead of stopping the other program is something that can be done.
+func TestDoctorOfTakenPorts(t *testing.T) {
+	d := House{Config: config.Defaults()}
+	d.Config.Provisioning.Interfaces = []config.Interface{{Name: "lo", Address: netip.MustParseAddr("127.0.0.1")}}
+	got := map[uint16]string{}
+	for _, p := range d.wanted() {
+		got[p.at.Port()] = p.instead
+	}
+	want := map[uint16]string{
+		4011: "set dhcp.mode to off: UEFI asks at this port and no other", 69: "choose another tftp.port", 8080: "choose another http.port", 8443: "choose another api.port",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("instead of stopping who has a port: %v, want %v", got, want)
 	}
 }
 

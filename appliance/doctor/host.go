@@ -47,7 +47,7 @@ func (d House) ports() []api.Check {
 			denied = append(denied, p.String())
 		case errors.Is(err, syscall.EADDRINUSE):
 			tool := map[string]string{"udp": "-ulpn", "tcp": "-tlpn"}[p.network]
-			checks = append(checks, fail(subject, p.String()+" is taken by another program", fmt.Sprintf("`ss %s 'sport = :%d'` names it; stop it or choose another port", tool, p.at.Port())))
+			checks = append(checks, fail(subject, p.String()+" is taken by another program", fmt.Sprintf("`ss %s 'sport = :%d'` names it; stop it, or %s", tool, p.at.Port(), p.instead)))
 		default:
 			checks = append(checks, fail(subject, fmt.Sprintf("%v: %v", p, err), "is the address right?"))
 		}
@@ -65,6 +65,7 @@ func (d House) ports() []api.Check {
 type port struct {
 	network string // udp or tcp
 	at      netip.AddrPort
+	instead string // of stopping whoever has it
 }
 
 func (p port) String() string { return strings.ToUpper(p.network) + " port " + fmt.Sprint(p.at.Port()) }
@@ -72,13 +73,13 @@ func (p port) String() string { return strings.ToUpper(p.network) + " port " + f
 func (d House) wanted() []port {
 	var all []port
 	if d.Config.DHCP.Mode != "off" {
-		all = append(all, port{"udp", netip.AddrPortFrom(netip.IPv4Unspecified(), 4011)})
+		all = append(all, port{"udp", netip.AddrPortFrom(netip.IPv4Unspecified(), 4011), "set dhcp.mode to off: UEFI asks at this port and no other"})
 	}
 	for _, in := range d.Config.Provisioning.Interfaces {
 		all = append(all,
-			port{"udp", netip.AddrPortFrom(in.Address, uint16(d.Config.TFTP.Port))},
-			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.HTTP.Port))},
-			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.API.Port))})
+			port{"udp", netip.AddrPortFrom(in.Address, uint16(d.Config.TFTP.Port)), "choose another tftp.port"},
+			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.HTTP.Port)), "choose another http.port"},
+			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.API.Port)), "choose another api.port"})
 	}
 	return all
 }

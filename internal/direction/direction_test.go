@@ -49,7 +49,7 @@ var allowed = map[string][]string{
 	"api":                  {"deploy", "diagnose", "images", "images/store", "inventory", "power"},
 	"api/apitest":          {"api", "deploy", "diagnose", "images", "images/store", "inventory", "power"},
 	"appliance":            append([]string{"api", "appliance/...", "deploy", "deploy/nonce"}, leaves...),
-	"appliance/config":     {"deploy", "dhcpd", "ipxe", "power"},
+	"appliance/config":     {"deploy", "dhcpd", "inventory", "ipxe", "power"},
 	"appliance/doctor":     {"api", "appliance/config", "appliance/interfaces", "appliance/rogue", "deploy", "dhcpd", "images/store", "inventory"},
 	"appliance/interfaces": {"appliance/config", "inventory"},
 	"appliance/keys":       {"deploy/nonce", "inventory"},
