@@ -51,7 +51,7 @@ func Load(dir string) (k Keys, err error) {
 		return k, err
 	}
 	if k.age, err = age.ParseX25519Identity(strings.TrimSpace(string(raw))); err != nil {
-		return k, fmt.Errorf("%s: %w", filepath.Join(dir, "age.key"), err)
+		return k, damaged(dir, "age.key", err)
 	}
 	raw, err = keyFile(filepath.Join(dir, "nonce.key"), func() ([]byte, error) {
 		b := make([]byte, 32)
@@ -62,7 +62,7 @@ func Load(dir string) (k Keys, err error) {
 		return k, err
 	}
 	if len(raw) != 32 {
-		return k, fmt.Errorf("%s: %d bytes, want 32", filepath.Join(dir, "nonce.key"), len(raw))
+		return k, damaged(dir, "nonce.key", fmt.Errorf("%d bytes, want 32", len(raw)))
 	}
 	k.Sign = raw
 	raw, err = keyFile(filepath.Join(dir, "tls.key"), func() ([]byte, error) {
@@ -78,9 +78,16 @@ func Load(dir string) (k Keys, err error) {
 	}
 	k.TLS, k.Pin, err = certificate(raw)
 	if err != nil {
-		return k, fmt.Errorf("%s: %w", filepath.Join(dir, "tls.key"), err)
+		return k, damaged(dir, "tls.key", err)
 	}
 	return k, nil
+}
+
+func damaged(dir, name string, err error) error {
+	return &inventory.Problem{
+		Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s: %v", filepath.Join(dir, name), err), Err: err,
+		Hint: "put it back from your copy of data_dir; with a new one, the secrets in the database could not be read, or no agent that runs would trust it",
+	}
 }
 
 // certificate signs the key itself. Agents pin the key and look at nothing else, so a certificate of this run

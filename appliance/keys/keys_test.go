@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pxectl/pxectl/inventory"
 )
 
 func TestKeysAreMadeOnceAndKept(t *testing.T) {
@@ -60,5 +62,20 @@ func TestKeysThatOthersCanReadAreRefused(t *testing.T) {
 	}
 	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
 		t.Errorf("loadKeys with a readable key: %v, want the way out", err)
+	}
+}
+
+func TestDamagedKeysAreRefused(t *testing.T) {
+	for _, name := range []string{"age.key", "nonce.key", "tls.key"} {
+		dir := filepath.Join(t.TempDir(), "keys")
+		if _, err := Load(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("short"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), name+": ") || !strings.HasPrefix(inventory.AsProblem(err).Hint, "put it back from your copy of data_dir") {
+			t.Errorf("Load with a damaged %s: %v, want it named, and the next move", name, err)
+		}
 	}
 }
