@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"slices"
 	"strings"
@@ -198,6 +199,22 @@ func TestNotAnswering(t *testing.T) {
 		if got := notAnswering("/s", p); got != want {
 			t.Errorf("notAnswering(%v) = %q, want %q", err, got, want)
 		}
+	}
+}
+
+// A hint is added where there is none, and changes neither the text nor the exit code.
+func TestHinted(t *testing.T) {
+	for _, err := range []error{errors.New("x"), usagef("x"), fmt.Errorf("x: %w", context.DeadlineExceeded)} {
+		got := hinted(err, "do this")
+		if hintOf(got) != "do this" || got.Error() != err.Error() || exitCode(got) != exitCode(err) {
+			t.Errorf("hinted(%v) = %v with %q, exit code %d, want %d", err, got, hintOf(got), exitCode(got), exitCode(err))
+		}
+		if again := hinted(got, "or that"); hintOf(again) != "do this" {
+			t.Errorf("hinted twice: %q, want the first hint", hintOf(again))
+		}
+	}
+	if err := whoMayServe(fmt.Errorf("keys: %w", fs.ErrPermission)); !strings.HasPrefix(hintOf(err), "run it as root, or as the user that data_dir belongs to") {
+		t.Errorf("no permission to serve: %q, want who may", hintOf(err))
 	}
 }
 

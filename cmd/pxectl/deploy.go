@@ -140,7 +140,7 @@ func (f deployFlags) request() (inventory.DeployRequest, error) {
 func readSmall(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, hinted(err, "the flag names a file of this host: is the path right?")
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))

@@ -122,6 +122,14 @@ func report(w io.Writer, err error) {
 	}
 }
 
+// hinted gives an error that has no hint this one. Whoever interrupted us needs none.
+func hinted(err error, hint string) error {
+	if err == nil || hintOf(err) != "" || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &inventory.Problem{Code: inventory.CodeInternal, Detail: err.Error(), Hint: hint, Err: err}
+}
+
 func hintOf(err error) string {
 	if p, ok := errors.AsType[*inventory.Problem](err); ok {
 		return p.Hint

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,9 +58,13 @@ func (c *cli) imageImport() *cobra.Command {
 				defer mu.Unlock()
 				bars.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})
 			}
-			img, err := client.Import(cmd.Context(), src, opt)
+			watched := &watchedSource{r: src}
+			img, err := client.Import(cmd.Context(), watched, opt)
 			if err != nil {
 				bars.close()
+				if watched.empty.Load() {
+					err = hinted(err, "nothing came from "+args[0]+": is it the right one, and has the program that writes it ended well?")
+				}
 				if cmd.Context().Err() != nil {
 					fmt.Fprintf(c.err, "nothing is kept of %s\n", opt.Name)
 				}
@@ -76,6 +82,22 @@ func (c *cli) imageImport() *cobra.Command {
 	f.BoolVar(&opt.Force, "force", false, "keep the image even if no machine could boot it")
 	f.StringVar(&opt.Format, "format", "", "raw or qcow2 (default: found from the content)")
 	return cmd
+}
+
+// A watchedSource notices when there is nothing in it. The reader may be another goroutine.
+type watchedSource struct {
+	r     io.Reader
+	some  bool
+	empty atomic.Bool
+}
+
+func (w *watchedSource) Read(b []byte) (int, error) {
+	n, err := w.r.Read(b)
+	w.some = w.some || n > 0
+	if errors.Is(err, io.EOF) && !w.some {
+		w.empty.Store(true)
+	}
+	return n, err
 }
 
 // imageName makes "debian-12" of "…/debian-12.qcow2.xz".
@@ -115,13 +137,13 @@ func (c *cli) openSource(ctx context.Context, source string, checked bool, note 
 			note(fmt.Sprintf("%v; going on at %s in %s", why, binary(at), took(wait)))
 		}})
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, hinted(err, "the file is fetched by this host, over https_proxy or http_proxy where these are set: is the address right? `curl -I` tries it")
 		}
 		return s, s.Size(), nil
 	}
 	f, err := os.Open(source)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, hinted(err, "give a file of this host, an http or https URL, or - for standard input")
 	}
 	st, err := f.Stat()
 	switch {

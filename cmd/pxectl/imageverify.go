@@ -33,7 +33,7 @@ func (c *cli) imageVerify() *cobra.Command {
 					refs = append(refs, img.ID)
 				}
 			case len(refs) == 0:
-				return usagef("which image? give its name, or --all")
+				return usageError{usagef("which image? give its name, or --all"), "`pxectl image list` lists them"}
 			}
 			verdicts := []store.Verdict{}
 			var errs []error

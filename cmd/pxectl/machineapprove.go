@@ -48,7 +48,7 @@ func (c *cli) machineApprove() *cobra.Command {
 					fmt.Fprintln(c.err, "no machine waits for approval")
 				}
 			} else if len(args) == 0 && labels == "" {
-				return usagef("which machines? give names, ids, MACs, patterns, --selector, or --all for every one that waits")
+				return usageError{usagef("which machines? give names, ids, MACs, patterns, --selector, or --all for every one that waits"), "`pxectl machine list --state discovered` lists those"}
 			} else if machines, err = c.pickSome(cmd.Context(), client, args, labels); err != nil {
 				return err
 			}

@@ -78,7 +78,7 @@ func (c *cli) readPassword(ctx context.Context, what, file string) (string, erro
 		if file != "-" {
 			f, err := os.Open(file)
 			if err != nil {
-				return "", fmt.Errorf("%s: %w", what, err)
+				return "", fmt.Errorf("%s: %w", what, hinted(err, "the flag names a file of this host, or is - to be asked: is the path right?"))
 			}
 			defer f.Close()
 			in = f

@@ -88,7 +88,7 @@ func (c *cli) picked(ctx context.Context, args []string, labels string) (*api.Cl
 // pickSome is pick for commands that change something: it is an error to name no machine.
 func (c *cli) pickSome(ctx context.Context, client *api.Client, args []string, labels string) ([]inventory.Machine, error) {
 	if len(args) == 0 && labels == "" {
-		return nil, usagef("which machines? give names, ids, MACs, patterns or --selector")
+		return nil, usageError{usagef("which machines? give names, ids, MACs, patterns or --selector"), "`pxectl machine list` lists them"}
 	}
 	machines, err := c.pick(ctx, client, args, labels)
 	if err == nil && len(machines) == 0 {
