@@ -30,7 +30,8 @@ func TestGoals(t *testing.T) {
 	}
 }
 
-// The highest rate is found to 3 %, wherever the search begins, and not beyond what the generator can ask.
+// The highest rate is found to within 3 %, wherever the search begins, and never above the generator's own
+// limit.
 func TestMostLeases(t *testing.T) {
 	for _, c := range []struct{ near, server, generator, low, high float64 }{
 		{4000, 10000, 1e6, 9700, 10000},
@@ -42,9 +43,9 @@ func TestMostLeases(t *testing.T) {
 		{4000, 50000, 12000, 12000, 15000},
 	} {
 		asks := 0
-		got := mostLeases(&bench{}, c.near, func(rate float64) rush {
+		got := mostLeases(&bench{}, c.near, func(rate float64) leaseRun {
 			asks++
-			return rush{asked: rate, ok: rate <= c.server, limited: rate > c.generator}
+			return leaseRun{asked: rate, ok: rate <= c.server, limited: rate > c.generator}
 		})
 		if got.asked < c.low || got.asked > c.high || got.limited != (c.generator < c.server) || asks > 15 {
 			t.Errorf("from %v, of a server that answers %v and a generator that asks %v: %+v after %d tries, want %v to %v", c.near, c.server, c.generator, got, asks, c.low, c.high)

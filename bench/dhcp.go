@@ -19,16 +19,16 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// DHCP leases: perfdhcp stands for a relay behind which 20,000 machines ask for an address, at a rate that is
-// raised until one in a hundred packets is lost, and then halved in on. Every server begins without leases,
-// has the same pool and writes its leases to the disk as it does by itself: ours with an fsync before each
-// ACK, Kea's memfile and dnsmasq without any.
+// DHCP leases: perfdhcp acts as a relay for 20,000 machines that ask for an address. Its rate doubles until
+// one in a hundred packets is lost, and is then found by halving. Every server begins without leases, has the
+// same pool and writes its leases to the disk in its usual way: ours with an fsync before each ACK, Kea's
+// memfile and dnsmasq without one.
 const (
 	leasePool    = "10.90.64.0-10.90.191.255"
 	leaseClients = 20000
 	leaseSeconds = 3
 	leaseRaise   = 1.25
-	leaseHalves  = 3    // of a raise that was too much: the rate is found to 3 %
+	leaseHalves  = 3    // halvings after the rate was too high: it is found to within 3 %
 	leaseFirst   = 4000 // exchanges a second; for dnsmasq a twentieth
 	leaseConfig  = `dhcp:
   mode: server
@@ -66,8 +66,8 @@ func dhcpBenchmarks() (all []benchmark) {
 					return func() []float64 {
 						s := start()
 						defer s.stop()
-						best := mostLeases(b, rate, func(rate float64) rush { return exchanges(b, s, net.client, ip, rate) })
-						if best.limited && ip == peerIP { // ours would be a lower bound, and so would be the ratio
+						best := mostLeases(b, rate, func(rate float64) leaseRun { return exchanges(b, s, net.client, ip, rate) })
+						if best.limited && ip == peerIP { // ours would be a lower bound, and so would the ratio
 							b.Fatalf("perfdhcp can ask no more than %.0f times a second, and %s answers that", best.done, c.peer)
 						}
 						rate = best.asked / leaseRaise
@@ -136,18 +136,18 @@ func said(s server, text string) bool {
 	return strings.Contains(string(raw), text)
 }
 
-// A rush is what became of one run of perfdhcp.
-type rush struct {
-	asked float64 // exchanges a second that it was told to begin
-	done  float64 // exchanges a second that came to their end
-	cpu   float64 // µs of the server for each of them
-	ok    bool    // less than 1 % of either kind of answer is missing
+// A leaseRun is the result of one run of perfdhcp.
+type leaseRun struct {
+	asked float64 // exchanges a second that it was to begin
+	done  float64 // exchanges a second that it completed
+	cpu   float64 // µs of the server for each exchange
+	ok    bool    // less than 1 % of either kind of answer is lost
 
-	limited bool // perfdhcp could ask no more, and the server may be able to answer more
+	limited bool // perfdhcp could not ask faster, so the server may be able to answer more
 }
 
-// mostLeases is the highest rate that the server keeps up with, beginning near one; ask asks at a rate.
-func mostLeases(b *bench, near float64, ask func(rate float64) rush) rush {
+// mostLeases finds the highest rate that the server keeps up with, beginning near one; ask asks at a rate.
+func mostLeases(b *bench, near float64, ask func(rate float64) leaseRun) leaseRun {
 	best := ask(near)
 	for ; !best.ok; best = ask(near) {
 		if near /= leaseRaise; near < 1 {
@@ -170,8 +170,8 @@ func mostLeases(b *bench, near float64, ask func(rate float64) rush) rush {
 
 var perfdhcpCounts = regexp.MustCompile(`sent packets: (\d+)\s+received packets: (\d+)\s+drops: (\d+)`)
 
-// exchanges has perfdhcp ask at a rate.
-func exchanges(b *bench, s server, client testnet.Host, ip string, rate float64) rush {
+// exchanges makes perfdhcp ask at a rate.
+func exchanges(b *bench, s server, client testnet.Host, ip string, rate float64) leaseRun {
 	before := s.cpu()
 	cmd := client.Command("perfdhcp", "-4", "-l", "eth0", "-r", strconv.Itoa(max(int(rate), 1)), "-R", strconv.Itoa(leaseClients),
 		"-p", strconv.Itoa(leaseSeconds), "-W", "1000000", ip)
@@ -180,7 +180,7 @@ func exchanges(b *bench, s server, client testnet.Host, ip string, rate float64)
 	if len(counts) != 2 {
 		b.Fatalf("perfdhcp says\n%s", out)
 	}
-	r := rush{asked: rate, ok: true}
+	r := leaseRun{asked: rate, ok: true}
 	for i, c := range counts {
 		sent, _ := strconv.ParseFloat(c[1], 64)
 		received, _ := strconv.ParseFloat(c[2], 64)
@@ -192,9 +192,9 @@ func exchanges(b *bench, s server, client testnet.Host, ip string, rate float64)
 	return r
 }
 
-// proxyAnswers binds a running appliance to one core and asks it from another one. By the clock a busy
-// machine has fewer answers; for each second that the appliance ran, timeline and all, it changes little what
-// else runs.
+// proxyAnswers binds a running appliance to one core and asks it from another one. On a busy machine, the
+// number of answers by the clock depends on other programs. The number for each second of the appliance's CPU
+// time, timeline and all, hardly does.
 func proxyAnswers(b *bench) (ours, peer func() []float64) {
 	hosts := network(b)
 	s := b.appliance(hosts.ours, "log: {level: warn}\n")
@@ -219,13 +219,13 @@ func proxyAnswers(b *bench) (ours, peer func() []float64) {
 const (
 	proxyCommand = "dhcp-proxy-client"
 	proxyFor     = 3 * time.Second
-	proxyAtOnce  = 512 // questions that wait for their answers
+	proxyAtOnce  = 512 // questions in flight
 	proxyBatch   = 64  // packets for each system call
 )
 
-// proxyMain stands for a relay and asks as UEFI firmware does, for one machine after another, as fast as
-// answers come. It prints how many came. perfdhcp needs 35 µs of its core for each offer, so that it could
-// ask for no more than 28,000 a second.
+// proxyMain acts as a relay and asks as UEFI firmware does, for one machine after another, as fast as answers
+// come. It prints the number of answers. perfdhcp is too slow for this: it needs 35 µs of its core for each
+// offer, which limits it to 28,000 a second.
 func proxyMain() error {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(clientIP), Port: 67})
 	if err != nil {
@@ -264,7 +264,7 @@ func proxyMain() error {
 		_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 		n, err := batches.ReadBatch(answers, 0)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			waiting = 0 // lost; ask on
+			waiting = 0 // lost: ask on
 			continue
 		}
 		if err != nil {

@@ -26,11 +26,11 @@ import (
 )
 
 const (
-	fleetCommand = "fleet-agent" // as the first argument, this program is one of the agents
+	fleetCommand = "fleet-agent" // as the first argument, it makes this program an agent
 	fleetJobEnv  = "PXECTL_BENCH_FLEET"
 	fleetAgents  = 10
-	fleetHands   = 6   // of each agent: the workers of agent-ramdisk/disk
-	fleetChunks  = 160 // of the image, 640 MiB, half of which is noise; there are no zeros in it, which only agents skip
+	fleetWorkers = 6   // of each agent, as in agent-ramdisk/disk
+	fleetChunks  = 160 // of the image, 640 MiB, half of which is noise; none are zeros, which only agents skip
 )
 
 func fleetBenchmarks() []benchmark {
@@ -53,14 +53,14 @@ func fleetBenchmarks() []benchmark {
 	}
 }
 
-// A fleet is ten machines, each with an address of its own, that want the same image.
+// A fleet is ten machines, each with an address of its own, that fetch the same image.
 type fleet struct {
 	*bench
 	on       testnet.Host
-	id, data string // of the image, and where its disk.zst lies
+	id, data string // of the image, and the path of its disk.zst
 	manifest string // a file
 	size     int64  // of disk.zst
-	fetched  int64  // of its chunks, which is what an agent fetches
+	fetched  int64  // bytes of its chunks, which an agent fetches
 }
 
 func newFleet(b *bench, hosts hosts) *fleet {
@@ -88,11 +88,11 @@ func newFleet(b *bench, hosts hosts) *fleet {
 		b.Fatal(err)
 	}
 	defer stored.Close()
-	if f.size, err = io.Copy(io.Discard, stored); err != nil { // and now it is in the page cache
+	if f.size, err = io.Copy(io.Discard, stored); err != nil { // this also brings it into the page cache
 		b.Fatal(err)
 	}
 	for _, c := range m.Chunks {
-		if !c.Zero { // an agent knows what zeros look like
+		if !c.Zero { // an agent does not fetch zeros
 			f.fetched += c.Length
 		}
 	}
@@ -118,13 +118,13 @@ func makeFleetImage(out io.Writer) error {
 
 func fleetAddr(i int) string { return fmt.Sprintf("10.90.1.%d", i+1) }
 
-// A fleetJob is what one agent is told.
+// A fleetJob is the task of one agent.
 type fleetJob struct {
 	URL, ID, Manifest, Addr string
 	Verify                  bool
 }
 
-// agents has all of them fetch the image at once, and returns the bytes on the wire per second, in MB.
+// agents makes all agents fetch the image at once, and returns the rate on the wire in MB/s.
 func (f *fleet) agents(verify bool) float64 {
 	self, err := os.Executable()
 	if err != nil {
@@ -141,7 +141,7 @@ func (f *fleet) agents(verify bool) float64 {
 	})
 }
 
-// curls has ten curls at it, each of which may feed another program.
+// curls makes ten curls fetch it, each of which may pipe into another program.
 func (f *fleet) curls(feed ...string) float64 {
 	url := fmt.Sprintf("http://%s:%d/%s", peerIP, httpPort, filepath.Base(f.data))
 	return f.all(f.size, func(i int) *exec.Cmd {
@@ -153,7 +153,7 @@ func (f *fleet) curls(feed ...string) float64 {
 	})
 }
 
-// all runs a program for each machine at once. Each prints how many bytes it has had, which must be want.
+// all runs a program for each machine at once. Each prints how many bytes it received, which must be want.
 func (f *fleet) all(want int64, program func(i int) *exec.Cmd) float64 {
 	var g errgroup.Group
 	start := time.Now()
@@ -173,8 +173,8 @@ func (f *fleet) all(want int64, program func(i int) *exec.Cmd) float64 {
 	return float64(fleetAgents*want) / 1e6 / time.Since(start).Seconds()
 }
 
-// fleetMain is one agent: what agent-ramdisk/disk does for a write, but for the disk. It prints how many
-// bytes it fetched.
+// fleetMain is one agent: it does what agent-ramdisk/disk does for a write, except for the disk. It prints
+// how many bytes it fetched.
 func fleetMain() error {
 	var job fleetJob
 	if err := json.Unmarshal([]byte(os.Getenv(fleetJobEnv)), &job); err != nil {
@@ -195,7 +195,7 @@ func fleetMain() error {
 	}
 	var next, fetched atomic.Int64
 	g, ctx := errgroup.WithContext(context.Background())
-	for range fleetHands {
+	for range fleetWorkers {
 		g.Go(func() error {
 			decoder, err := images.NewDecoder()
 			if err != nil {

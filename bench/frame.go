@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// A goal is what a row should reach: a bound on the ratio of ours to the peer's, or on ours alone.
+// A goal is a bound on a row: on the ratio of ours to the peer's, or on ours alone.
 type goal struct {
 	bound   float64
 	atMost  bool // else at least
 	ofRatio bool // else of ours
-	worst   bool // of all measurements; else of their median
+	worst   bool // the worst of all measurements must reach it; else their median
 }
 
 func atLeastPeer(ratio float64) goal { return goal{bound: ratio, ofRatio: true} }
@@ -21,7 +21,7 @@ func atMostPeer(ratio float64) goal  { return goal{bound: ratio, ofRatio: true, 
 func atLeast(ours float64) goal      { return goal{bound: ours} }
 func atMost(ours float64) goal       { return goal{bound: ours, atMost: true} }
 
-// never is the goal of what must not happen in any of the measurements.
+// never is the goal of an event that must not happen in any of the measurements.
 func never() goal { return goal{atMost: true, worst: true} }
 
 func (g goal) String() string {
@@ -49,27 +49,27 @@ func (g goal) met(ours, ratio float64) bool {
 // A row is one figure with its goal.
 type row struct {
 	name string
-	unit string // of both sides, "MB/s"
-	what string // one line for the page
+	unit string // of both sides: "MB/s"
+	what string // a line for the page
 	goal goal
 }
 
 // A benchmark measures its rows together.
 type benchmark struct {
-	name  string // asks for all its rows at once
-	peer  string // whose program it is compared with; "" when only a bound is to be kept
+	name  string // selects all its rows
+	peer  string // the other program; "" when there is only a bound
 	needs []string
 	rows  []row
-	// start prepares both sides. ours and peer each measure once and return one figure for each row;
-	// peer is nil when there is none. What start leaves running, it ends by b.Cleanup.
+	// start prepares both sides. ours and peer each measure once and return one figure for each row; peer is
+	// nil when there is none. start ends whatever it starts by b.Cleanup.
 	start func(b *bench) (ours, peer func() []float64)
 }
 
-// A bench is a benchmark under way. It is a testing.TB as far as testnet and the rows use one.
+// A bench is a running benchmark. It is a testing.TB as far as testnet and the rows need one.
 type bench struct {
 	testing.TB
 	name     string
-	pxectl   string // the program that is measured
+	pxectl   string // the program to measure
 	dir      string
 	failure  string
 	cleanups []func()
@@ -85,7 +85,7 @@ func (b *bench) Fatal(args ...any) {
 }
 func (b *bench) Fatalf(format string, args ...any) { b.Fatal(fmt.Sprintf(format, args...)) }
 
-// A result is a row that was measured.
+// A result is a measured row.
 type result struct {
 	Name   string    `json:"name"`
 	What   string    `json:"what"`
@@ -115,7 +115,7 @@ func (r result) String() string {
 	return fmt.Sprintf("%s ours=%s peer=%s ratio=%s goal=%s %s", r.Name, number(r.Ours)+r.Unit, peer, ratio, r.Goal, r.verdict())
 }
 
-// measure runs a benchmark; one that breaks is an error.
+// measure runs a benchmark and returns its failure as an error.
 func measure(spec benchmark, pxectl, dir string, pairs int) (results []result, err error) {
 	b := &bench{name: spec.name, pxectl: pxectl, dir: dir}
 	done := make(chan struct{})
@@ -155,7 +155,7 @@ func run(ours, peer func() []float64, pairs int) (a, p [][]float64) {
 	return a, p
 }
 
-// results has the figures by pair and then by row.
+// results takes figures by pair and then by row.
 func (spec benchmark) results(ours, peer [][]float64) []result {
 	var out []result
 	for i, r := range spec.rows {
@@ -189,7 +189,7 @@ func median(v []float64) float64 {
 	return (s[(n-1)/2] + s[n/2]) / 2
 }
 
-// number has three digits that count.
+// number prints three significant digits.
 func number(f float64) string {
 	switch {
 	case f >= 100:

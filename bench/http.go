@@ -25,8 +25,8 @@ func httpBenchmarks() []benchmark {
 	}
 }
 
-// httpDownload has a ramdisk of 1 GiB served by the appliance, and the same file by nginx with sendfile. Both
-// have the file in the page cache.
+// httpDownload compares the download of a ramdisk of 1 GiB from the appliance with that of the same file from
+// nginx with sendfile. Both have the file in the page cache.
 func httpDownload(b *bench) (ours, peer func() []float64) {
 	net := network(b)
 	ramdisk := filepath.Join(b.dir, "data", "ramdisk", "amd64")
@@ -54,7 +54,7 @@ func httpDownload(b *bench) (ours, peer func() []float64) {
 // nginx serves a directory, as the peer; file is one in it.
 func nginx(b *bench, net hosts, root, file string) server {
 	config := filepath.Join(b.dir, "nginx.conf")
-	// As Debian's nginx.conf has it, without the log of requests.
+	// As in Debian's nginx.conf, without the log of requests.
 	text := fmt.Sprintf(`daemon off; user root; worker_processes auto; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err;
 events { worker_connections 768; }
 http { sendfile on; tcp_nopush on; access_log off; server { listen %[2]s:%[3]d; root %[4]s; } }
@@ -68,8 +68,8 @@ http { sendfile on; tcp_nopush on; access_log off; server { listen %[2]s:%[3]d; 
 	return s
 }
 
-// writeZeros writes a file of zeros, and no hole, by the MiB: what this process ever had in memory counts for
-// the programs that it starts (ru_maxrss), and other rows show theirs.
+// writeZeros writes a file of zeros, without holes, by the MiB. It uses little memory, since this process's
+// peak counts for the programs that it starts (ru_maxrss), and other rows show theirs.
 func writeZeros(path string, size int) error {
 	f, err := os.Create(path)
 	if err != nil {

@@ -62,13 +62,13 @@ func importBenchmarks() []benchmark {
 	}
 }
 
-// peakMemory is what a program that has ended had resident at most.
+// peakMemory is the peak of a finished program's resident memory.
 func peakMemory(cmd *exec.Cmd) float64 {
 	return float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) * 1024
 }
 
-// importAsAppliance is the child process: it imports the file of its first argument into the directory of its
-// second.
+// importAsAppliance runs in a child process: it imports the file of its first argument into the directory of
+// its second.
 func importAsAppliance(string) {
 	err := func() error {
 		s, err := store.Open(os.Args[2], slog.New(slog.DiscardHandler))

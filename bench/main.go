@@ -12,10 +12,10 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// benchmarks are all there are, in the order in which they run.
+// benchmarks lists all benchmarks, in the order in which they run.
 var benchmarks = slices.Concat(dhcpBenchmarks(), fleetBenchmarks(), httpBenchmarks(), importBenchmarks(), stormBenchmarks(), tftpBenchmarks(), writeBenchmarks())
 
-// loads are the programs that run in the client's namespace: this one, called by one of these names.
+// loads are the programs for the client's namespace: this program, under these names.
 var loads = map[string]func() error{fleetCommand: fleetMain, proxyCommand: proxyMain, stormCommand: stormMain}
 
 func main() {
@@ -58,7 +58,7 @@ func main() {
 	}
 }
 
-// runJob is the program as a child of itself: it does the job that the environment names, and ends.
+// runJob runs the job that the environment names, in a child process of this program, and exits.
 func runJob() {
 	if job := os.Getenv(writeJobEnv); job != "" {
 		writeAsAgent(job)
@@ -122,7 +122,7 @@ func one(spec benchmark, pxectl string, pairs int) ([]result, error) {
 	return measure(spec, pxectl, dir, pairs)
 }
 
-// choose finds benchmarks by their name or by one of their rows'. No name means all.
+// choose finds benchmarks by their names or by those of their rows. Without a name it takes all.
 func choose(names []string) ([]benchmark, error) {
 	if len(names) == 0 {
 		return benchmarks, nil

@@ -16,7 +16,7 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// The wire: ours and the peer's server, and the machine that asks, each in a namespace of its own.
+// The network: our server, the peer's, and the client, each in a namespace of its own.
 const (
 	oursIP   = "10.90.0.1"
 	peerIP   = "10.90.0.2"
@@ -39,10 +39,10 @@ func network(b *bench) hosts {
 type server struct {
 	cmd  *exec.Cmd
 	log  string
-	stop func() // ends it, and its process group; again does nothing
+	stop func() // ends it and its process group; calling it again does nothing
 }
 
-// spawn starts a program and ends it, by its process group, with the benchmark.
+// spawn starts a program, and ends its process group with the benchmark.
 func (b *bench) spawn(cmd *exec.Cmd) server {
 	out, err := os.CreateTemp(b.dir, filepath.Base(cmd.Path)+"-*.log")
 	if err != nil {
@@ -64,7 +64,7 @@ func (b *bench) spawn(cmd *exec.Cmd) server {
 	return s
 }
 
-// await polls until ready, and fails with what the server printed when that takes too long.
+// await polls until ready, and fails with the server's output after a time.
 func (b *bench) await(s server, what string, ready func() bool) {
 	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if ready() {
@@ -75,8 +75,8 @@ func (b *bench) await(s server, what string, ready func() bool) {
 	b.Fatalf("%s: not ready after 15 s:\n%s", what, text)
 }
 
-// appliance runs `pxectl serve` in proxy mode, unless more of the configuration says otherwise, with
-// b.dir/data, where files may lie already.
+// appliance runs `pxectl serve` with b.dir/data, which may hold files already. It runs in proxy mode, unless
+// more of the configuration says otherwise.
 func (b *bench) appliance(on testnet.Host, more ...string) server {
 	socket := filepath.Join(b.dir, "pxectl.sock")
 	config := filepath.Join(b.dir, "appliance.yaml")
@@ -108,7 +108,7 @@ func (s server) group() (pids []int) {
 	return pids
 }
 
-// statFields are those of proc_pid_stat(5) from the third, the state, on.
+// statFields are the fields of proc_pid_stat(5) from the third one, the state.
 func statFields(file string) []string {
 	raw, err := os.ReadFile(file)
 	end := bytes.LastIndexByte(raw, ')')
@@ -118,7 +118,7 @@ func statFields(file string) []string {
 	return strings.Fields(string(raw[end+1:]))
 }
 
-// cpu is what the server's threads have run so far, in user and kernel mode. The scheduler's own account
+// cpu is the CPU time of the server's threads so far, in user and kernel mode. The scheduler's own account
 // has nanoseconds; proc_pid_stat(5) counts ticks of 10 ms.
 func (s server) cpu() time.Duration {
 	var sum time.Duration
@@ -134,7 +134,7 @@ func (s server) cpu() time.Duration {
 	return sum
 }
 
-// peakMemory is the most that one process of the server ever had resident, in MiB.
+// peakMemory is the largest peak of a server process's resident memory, in MiB.
 func (s server) peakMemory() float64 {
 	var most float64
 	for _, pid := range s.group() {
@@ -149,7 +149,7 @@ func (s server) peakMemory() float64 {
 	return most
 }
 
-// run runs a program to its end and returns what it printed.
+// run runs a program to its end and returns its output.
 func (b *bench) run(cmd *exec.Cmd) string {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

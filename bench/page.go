@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// The page keeps its prose; what stands between these lines is ours.
+// The page keeps its prose; the table between these lines is written anew.
 const (
 	pageBegin = "<!-- bench: begin -->"
 	pageEnd   = "<!-- bench: end -->"
 	pageHead  = "| row | what | ours | peer | ratio | goal | | measured |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
 )
 
-// update puts results into the page.
+// update writes results into the page.
 func update(path string, results []result) error {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -28,8 +28,8 @@ func update(path string, results []result) error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// merge replaces the table's lines of the rows that were measured and adds new ones. A row that no longer
-// exists is dropped.
+// merge replaces the table's lines of the measured rows and adds new ones. It drops rows that no longer
+// exist.
 func merge(page string, results []result, host string) (string, error) {
 	before, rest, ok := strings.Cut(page, pageBegin)
 	table, after, ok2 := strings.Cut(rest, pageEnd)
@@ -68,7 +68,7 @@ func (r result) line(host string) string {
 		r.Name, r.What, number(r.Ours), r.Unit, peer, ratio, r.Goal, verdict, r.At.Format("2006-01-02"), r.Pairs, host)
 }
 
-// host says what the figures were measured on, without its name.
+// host describes the machine of the figures, without its name.
 func host() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	cpu := "unknown CPU"

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stopwatch takes the time that the appliance needs for a boot script from the wire: from the packet with
-// the request to the packet in which the answer begins, by the kernel's timestamps. What a client waits for
-// longer than that it waits for its own turn on a core that it shares with 999 others, which no machine does.
+// A stopwatch measures the appliance's time for a boot script on the wire: from the packet with the request
+// to the first packet of the answer, by the kernel's timestamps. The client's own measurement would include
+// its wait for a core that it shares with 999 others, which no machine does.
 type stopwatch struct {
 	fd int
 
@@ -23,8 +23,7 @@ type stopwatch struct {
 	answers []time.Duration
 }
 
-// requests passes TCP in IPv4 without options whose data begins with "GET " or "HTTP", the first 128 bytes of
-// it.
+// requests passes the first 128 bytes of TCP in IPv4 without options whose data begins with "GET " or "HTTP".
 var requests = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 12},
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: etherIPv4, Jf: 10},
@@ -49,7 +48,7 @@ func openStopwatch(name string) (*stopwatch, error) {
 		return nil, err
 	}
 	all := uint16(unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8)
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // deaf until it is bound, with its filter
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // it receives nothing until it is bound, with its filter
 	if err != nil {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
@@ -65,7 +64,7 @@ func openStopwatch(name string) (*stopwatch, error) {
 	return &stopwatch{fd: fd, asked: map[string]time.Time{}}, nil
 }
 
-// watch goes on until the process ends.
+// watch runs until the process ends.
 func (s *stopwatch) watch() {
 	buf, control := make([]byte, 256), make([]byte, 256)
 	for {
@@ -92,7 +91,7 @@ func (s *stopwatch) watch() {
 	}
 }
 
-// timestamp is the kernel's, of struct timespec.
+// timestamp is the kernel's, from struct timespec.
 func timestamp(control []byte) (time.Time, bool) {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {

@@ -13,20 +13,22 @@ import (
 // Every client is a goroutine with a MAC and an address of its own that does what UEFI firmware and iPXE do:
 // DISCOVER as an Ethernet frame, offer, REQUEST to port 4011, the size of the boot program, the boot program
 // over TFTP in lock-step, autoexec.ipxe, then HTTP on one connection each: the boot script, kernel and
-// ramdisk. What gets lost is asked for again when firmware would. It is as hard as it is simulated: all
-// clients run on the cores of the server, and the wire has no delay and no speed that would spread them out.
-// What is not as in a rack: only the DHCP frames have 1,000 MACs. Everything else comes from 1,000 addresses
-// behind one router, as with a relay, since Linux has one MAC an interface. The kernel is 64 KiB and the
-// ramdisk 256 KiB.
+// ramdisk. A client asks again for lost packets when firmware would. It is harder than a rack: all clients
+// run on the cores of the server, and the wire has no delay and no limited speed that would spread them out.
+//
+// Three things differ from a rack. Only the DHCP frames have 1,000 MACs: everything else comes from 1,000
+// addresses behind one router, as with a relay, since Linux has one MAC an interface. The kernel is 64 KiB,
+// and the ramdisk 256 KiB.
 const (
 	stormClients = 1000
 	stormKernel  = 64 << 10
 	stormInitrd  = 256 << 10
 )
 
-// stormFigures is what the clients tell, by JSON: they are a process of their own in the client's namespace.
+// stormFigures are the clients' results, in JSON: the clients are a process of their own in the client's
+// namespace.
 type stormFigures struct {
-	Failed  []string        // why, one for each client that failed
+	Failed  []string        // a reason for each client that failed
 	Scripts []time.Duration // from request to answer on the wire
 	Waited  []time.Duration // from the connection's opening to the script's last byte, as the clients saw it
 	Again   int             // DHCP and TFTP packets that clients had to send again
@@ -66,7 +68,7 @@ func bootStorm(b *bench) (ours, peer func() []float64) {
 		b.Fatal(err)
 	}
 	return func() []float64 {
-		// A new appliance for each storm, so that each memory figure is of its own storm; on an empty store.
+		// Each storm has a new appliance with an empty store, so that each memory figure is of its own storm.
 		if err := os.RemoveAll(filepath.Join(b.dir, "data", "pxectl.db")); err != nil {
 			b.Fatal(err)
 		}

@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	stormCommand  = "storm-clients" // as the first argument, this program is the clients
+	stormCommand  = "storm-clients" // as the first argument, it makes this program the clients
 	stormNet      = "10.91.0.0/16"
 	stormDeadline = 2 * time.Minute
 )
@@ -39,7 +39,7 @@ const (
 	tftpTries = 5
 )
 
-// A machine is one of the clients.
+// A machine is a client.
 type machine struct {
 	mac    net.HardwareAddr
 	addr   netip.Addr
@@ -106,7 +106,7 @@ func percentile(v []time.Duration, p int) time.Duration {
 	return s[(len(s)*p+99)/100-1]
 }
 
-// boot goes through the whole chain.
+// boot does the whole chain.
 func (m *machine) boot(ctx context.Context) (script time.Duration, err error) {
 	offer, err := m.discover(ctx)
 	if err != nil {
@@ -203,7 +203,7 @@ func (m *machine) request(ctx context.Context, server netip.Addr) (string, error
 
 // load reads a file in lock-step (RFC 1350), or asks for its size and hangs up.
 func (m *machine) load(ctx context.Context, server netip.Addr, name string, sizeOnly bool) ([]byte, error) {
-	// Each transfer from the port after the last one's, as EDK2 has it (Udp4Dxe): a late packet of the size's
+	// Each transfer uses the port after the last one's, as in EDK2 (Udp4Dxe): a late packet of the size's
 	// transfer is not taken for one of the file's.
 	m.port++
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: m.addr.AsSlice(), Port: m.port})
@@ -256,8 +256,7 @@ func (m *machine) load(ctx context.Context, server netip.Addr, name string, size
 	}
 }
 
-// sentTwice says that a packet is not the one that is waited for: the server did not see our acknowledgement
-// in time.
+// sentTwice says that a packet is an earlier one: the server did not see our acknowledgement in time.
 func sentTwice(packet []byte, block uint16) bool {
 	switch packet[1] {
 	case 3:
@@ -270,7 +269,7 @@ func sentTwice(packet []byte, block uint16) bool {
 
 var reURL = regexp.MustCompile(`http://\S+/ramdisk/\S+/(vmlinuz|initrd)`)
 
-// ipxe asks for the script, and for what it says, on one connection.
+// ipxe fetches the script, and the files that it names, on one connection.
 func (m *machine) ipxe(ctx context.Context, server netip.Addr) (script time.Duration, err error) {
 	start := time.Now()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: m.addr.AsSlice()}}

@@ -12,8 +12,8 @@ import (
 	"github.com/pxectl/pxectl/ipxe"
 )
 
-// TFTP: network boot programs as firmware loads them, one after another, from a running appliance and
-// from a tftpd-hpa that has the same file. Each load is a transfer of its own.
+// TFTP: loads of network boot programs as firmware does them, one after another, from a running appliance and
+// from a tftpd-hpa with the same file. Each load is a transfer of its own.
 const tftpLoads = 64
 
 func tftpBenchmarks() (all []benchmark) {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A wire sends DHCP frames from any MAC and hands the answers to whom they are for.
+// A wire sends DHCP frames from any MAC and passes each answer to its client.
 type wire struct {
 	fd    int
 	index int
@@ -20,8 +20,8 @@ type wire struct {
 
 const etherIPv4 = 0x0800
 
-// toClients passes UDP to port 68 in IPv4 without options. Without it every block of every transfer would be
-// copied to this socket too.
+// toClients passes UDP to port 68 in IPv4 without options. Without it, the kernel would copy every block of
+// every transfer to this socket, too.
 var toClients = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 14 + 9}, // protocol
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.IPPROTO_UDP, Jf: 3},
@@ -54,7 +54,7 @@ func openWire(name string) (*wire, error) {
 	return &wire{fd: fd, index: nic.Index, byMAC: map[string]chan *dhcpv4.DHCPv4{}}, nil
 }
 
-// broadcast sends a DHCP packet from 0.0.0.0:68, as a machine without an address does.
+// broadcast sends a DHCP packet from 0.0.0.0:68, like a machine without an address.
 func (w *wire) broadcast(from net.HardwareAddr, dhcp []byte) error {
 	const eth, ip, udp = 14, 20, 8
 	f := make([]byte, eth+ip+udp, eth+ip+udp+len(dhcp))
@@ -79,7 +79,7 @@ func (w *wire) broadcast(from net.HardwareAddr, dhcp []byte) error {
 	return unix.Sendto(w.fd, append(f, dhcp...), 0, &unix.SockaddrLinklayer{Ifindex: w.index, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}})
 }
 
-// receive hands out answers until the process ends.
+// receive passes on answers until the process ends.
 func (w *wire) receive() {
 	buf := make([]byte, 2048)
 	for {

@@ -24,7 +24,7 @@ import (
 // The image: 1024 chunks, of which 308 hold data that compresses to about half.
 const (
 	imageChunks = 1024
-	// changed is how many of them a newer version of the image has changed: 2 %.
+	// changedChunks is the number of chunks that differ in the newer version of the image: 2 %.
 	changedChunks = imageChunks * 2 / 100
 )
 
@@ -91,7 +91,7 @@ func writeBenchmarks() []benchmark {
 	}
 }
 
-// A writeBench has an appliance that serves images, and a loop device to write them to.
+// A writeBench has an appliance that serves images, and a loop device for them.
 type writeBench struct {
 	*bench
 	net    hosts
@@ -130,7 +130,7 @@ func newWriteBench(b *bench) *writeBench {
 	return w
 }
 
-// add imports an image, the first one with this many chunks changed, and has it served.
+// add imports an image, the first one with this many chunks changed, and serves it.
 func (w *writeBench) add(name string, changed int) storedImage {
 	s, err := store.Open(filepath.Join(w.dir, "data", "images"), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -184,7 +184,7 @@ func (w *writeBench) speed(seconds float64) float64 {
 	return imageChunks * images.ChunkSize / 1e6 / seconds
 }
 
-// serve starts the appliance, once all images are there.
+// serve starts the appliance when all images are there.
 func (w *writeBench) serve() {
 	if !w.served {
 		w.appliance(w.net.ours)
@@ -207,14 +207,14 @@ func (w *writeBench) pipeline() (seconds, cpu float64) {
 	return time.Since(start).Seconds(), usage(cmd)
 }
 
-// usage is the CPU time of a program that has ended, and of those that it waited for.
+// usage is the CPU time of a finished program and its children.
 func usage(cmd *exec.Cmd) float64 {
 	return (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 }
 
 const writeJobEnv = "PXECTL_BENCH_WRITE"
 
-// A writeJob is what the agent is told.
+// A writeJob is the agent's task.
 type writeJob struct{ URL, ID, Manifest, Dev, Mode, Verify string }
 
 type agentRun struct {
