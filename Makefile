@@ -76,7 +76,7 @@ quick: | $(results) ## run the tests that need no root, no other program and no 
 	-at_once=$$((2 * $$(nproc))) && $(call phase,quick) -- -short -p $$at_once -parallel $$at_once ./...
 	@$(call summary,quick)
 
-# The stories boot machines and measure time, so they run alone and after the rest.
+# The end-to-end tests boot machines and measure time, so they run alone and after the rest.
 test: deps build ramdisk images | $(results) ## run all tests, also those that need root, other programs and minutes
 	@rm -f $(results)/test-*.json
 	-PXECTL_TEST=all $(call phase,test-parts) -- -count=1 -p 2 -timeout 20m $(others)

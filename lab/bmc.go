@@ -16,7 +16,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/vmproto"
 )
 
-// Every BMC of a rack has these, as a delivery from the factory would.
+// Every BMC of a rack has this user and password, like a factory default.
 const (
 	BMCUser     = "admin"
 	BMCPassword = "secret"
@@ -24,7 +24,7 @@ const (
 
 const ipmiPort = 623
 
-// serveBMC opens a machine's BMC and returns what serves it, over the LAN and in-band.
+// serveBMC opens a machine's BMC and returns the function that serves it, over the LAN and in-band.
 func serveBMC(m *machine) (func(ctx context.Context) error, error) {
 	addr := net.UDPAddrFromAddrPort(netipPort(bmcAddress(m.number), ipmiPort))
 	sock, err := net.ListenUDP("udp4", addr)
@@ -68,14 +68,14 @@ func serveBMC(m *machine) (func(ctx context.Context) error, error) {
 	}, nil
 }
 
-// systemGUID answers Get System GUID, IPMI 2.0 section 22.14, which go-ipmi's server lacks:
-// the machine's SMBIOS UUID.
+// systemGUID answers Get System GUID, IPMI 2.0 section 22.14, with the machine's SMBIOS UUID. go-ipmi's
+// server lacks it.
 func systemGUID(_ context.Context, h *handlers.HandlerContext, _ []byte) ([]byte, types.CompletionCode, error) {
 	return h.BMC.GUID[:], types.CodeOK, nil
 }
 
-// guid is a UUID as IPMI sends it: all fields least significant byte first, IPMI 2.0
-// section 20.8 and table 20-10.
+// guid is a UUID in IPMI's form: all fields least significant byte first, IPMI 2.0 section 20.8 and table
+// 20-10.
 func guid(uuid string) (g [16]byte) {
 	raw, _ := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
 	for i, b := range raw {
@@ -84,7 +84,7 @@ func guid(uuid string) (g [16]byte) {
 	return g
 }
 
-// A board is what the BMC sees of its machine.
+// A board is the BMC's view of its machine.
 type board struct{ m *machine }
 
 func (b *board) Chassis() hal.ChassisHAL { return chassis{b.m} }
@@ -110,7 +110,7 @@ func (c chassis) SetPower(_ context.Context, on bool) error {
 func (c chassis) PowerCycle(context.Context) error { return c.order("cycle") }
 func (c chassis) ColdReset(context.Context) error  { return c.order("reset") }
 
-// WarmReset is what the server calls for a soft shutdown (chassis control 05h).
+// WarmReset is the server's name for a soft shutdown (chassis control 05h).
 func (c chassis) WarmReset(context.Context) error { return c.order("soft") }
 
 func (c chassis) order(action string) error {
@@ -143,7 +143,7 @@ func (c chassis) GetBootInfoAcknowledge(context.Context) (*types.BootOptionParam
 	return nil, hal.ErrNotSupported
 }
 
-// nic is the LAN configuration that the BMC tells, parameters 3 to 6 and 12 of IPMI 2.0 table 23-4.
+// nic is the BMC's LAN configuration, parameters 3 to 6 and 12 of IPMI 2.0 table 23-4.
 type nic struct{ number int }
 
 func (n nic) GetConfig(context.Context) (*hal.IPConfig, error) {

@@ -16,8 +16,8 @@ func TestBootOrder(t *testing.T) {
 	tests := []struct {
 		name  string
 		state bootState
-		first bootDevice // of the coming boot
-		then  bootDevice // of the one after
+		first bootDevice // of the next boot
+		then  bootDevice // of the one after it
 		keeps byte       // first byte of the flags in between
 	}{
 		{name: "as delivered", state: bootState{Own: bootPXE}, first: bootPXE, then: bootPXE},

@@ -13,11 +13,10 @@ import (
 	"syscall"
 )
 
-// children starts processes and, being process 1, also reaps those that nobody waits for:
-// grandchildren whose parents died. It never takes the exit status of a process it started
-// away from the one who waits for that.
+// children starts processes. As process 1 it also reaps those that nobody waits for: grandchildren whose
+// parents have died. It never reaps a process that it started, since the caller waits for that one.
 type children struct {
-	mu    sync.Mutex // held while starting, so that reap never sees a child not yet known
+	mu    sync.Mutex // held while starting, so that reap never sees an unknown child
 	known map[int]bool
 }
 
@@ -41,7 +40,7 @@ func (c *children) wait(cmd *exec.Cmd) error {
 	return err
 }
 
-// output runs cmd to its end and returns what it printed, errors included.
+// output runs cmd to its end and returns its output, errors included.
 func (c *children) output(cmd *exec.Cmd) (string, error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -86,7 +85,7 @@ func (c *children) reap() {
 type procStat struct {
 	zombie  bool
 	parent  int
-	started string // in clock ticks after boot; with the pid, it names a process for good
+	started string // in clock ticks after boot; with the pid, it identifies a process for ever
 }
 
 // readStat reads /proc/PID/stat: proc_pid_stat(5).
@@ -95,7 +94,7 @@ func readStat(path string) (procStat, error) {
 	if err != nil {
 		return procStat{}, err
 	}
-	// The command name is in parentheses and may hold anything, spaces and parentheses too.
+	// The command name is in parentheses and may hold spaces and parentheses, too.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	if len(fields) < 20 {
 		return procStat{}, os.ErrInvalid

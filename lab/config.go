@@ -13,7 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// DefaultDir is where a rack lives when nothing else is said.
+// DefaultDir is the default directory of a rack.
 const DefaultDir = "/var/tmp/pxectl-lab"
 
 // The site's DHCP server.
@@ -32,24 +32,23 @@ const (
 type Config struct {
 	Dir      string    `yaml:"dir" json:"dir"`
 	Machines []Machine `yaml:"machines" json:"machines"`
-	// Accel is "auto" (KVM where it boots a guest, else TCG), "kvm" or "tcg".
+	// Accel is "auto" (KVM if it works here, else TCG), "kvm" or "tcg".
 	Accel string `yaml:"accel" json:"accel"`
 	// DHCP is the site's DHCP server: Dnsmasq unless set.
 	DHCP string `yaml:"dhcp" json:"dhcp"`
 	// Freeze keeps a copy of a machine's first disk, disk0.written, made when it is
 	// powered on to boot from disk and before it starts.
 	Freeze bool `yaml:"freeze" json:"freeze"`
-	// NoAppliance leaves the appliance out.
+	// NoAppliance starts no appliance.
 	NoAppliance bool `yaml:"no_appliance" json:"no_appliance"`
-	// ApplianceConfig is the appliance's configuration; one for this rack is written when
-	// it is empty.
+	// ApplianceConfig is the appliance's configuration file. When it is empty, one for this rack is written.
 	ApplianceConfig string `yaml:"appliance_config" json:"appliance_config"`
 
-	// Binary is the pxectl that supervises the rack and serves as appliance; the running
-	// program when it is empty.
+	// Binary is the pxectl that supervises the rack and serves as appliance. When it is empty, it is the
+	// running program.
 	Binary string `yaml:"-" json:"binary"`
-	// Fresh begins with empty disks, new firmware variables and an appliance that knows
-	// nothing, instead of what an earlier rack left in Dir.
+	// Fresh begins with empty disks, new firmware variables and an empty appliance, instead of those of an
+	// earlier rack in Dir.
 	Fresh bool `yaml:"-" json:"-"`
 	// Attached ends the rack when the process that called Up ends.
 	Attached bool `yaml:"-" json:"attached"`
@@ -94,12 +93,12 @@ func (s Size) MarshalText() ([]byte, error) { return strconv.AppendUint(nil, uin
 // DefaultMachines is a rack of one machine per firmware.
 const DefaultMachines = "m1:bios,m2:uefi"
 
-// fourK behind the bus of a disk says that its sectors have 4096 bytes.
+// fourK is the suffix of a disk's bus for sectors of 4096 bytes.
 const fourK = "-4k"
 
-// ParseMachines reads "m1:bios,m2:uefi:nvme-4k,m3:bios:sata+sata:e1000": name, firmware, up to two
-// disks joined by "+", NIC. A disk is its bus, and "-4k" where its sectors have 4096 bytes instead of
-// 512. Disk and NIC are virtio unless given; the NIC of UEFIROM is e1000.
+// ParseMachines reads "m1:bios,m2:uefi:nvme-4k,m3:bios:sata+sata:e1000": name, firmware, up to two disks
+// joined by "+", NIC. A disk is its bus, with "-4k" for sectors of 4096 bytes instead of 512. The default of
+// disk and NIC is virtio; the NIC of UEFIROM is e1000.
 func ParseMachines(s string) ([]Machine, error) {
 	var machines []Machine
 	for entry := range strings.SplitSeq(s, ",") {
@@ -200,7 +199,7 @@ func checkMachines(machines []Machine) error {
 }
 
 func (m *Machine) fill(number int) error {
-	if m.Firmware == UEFIROM { // what the ROM is for: EDK2 has a driver for virtio
+	if m.Firmware == UEFIROM { // EDK2 has a driver for virtio and would not need the ROM
 		m.NIC = or(m.NIC, "e1000")
 	}
 	m.NIC = or(m.NIC, "virtio")
@@ -237,7 +236,7 @@ func (m *Machine) fill(number int) error {
 		case d.Size < 1<<20 || uint64(d.Size)%uint64(d.Sector) != 0:
 			errs = append(errs, fmt.Errorf("disk size %d: want at least 1MiB and whole sectors of %d", d.Size, d.Sector))
 		}
-		// 20 bytes is what virtio-blk, ATA and NVMe all carry.
+		// virtio-blk, ATA and NVMe all have room for 20 bytes.
 		if len(d.Serial) > 20 || strings.ContainsFunc(d.Serial, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) {
 			errs = append(errs, fmt.Errorf("disk serial %q: want at most 20 printable characters without a comma", d.Serial))
 		}
@@ -262,7 +261,7 @@ func oneOf(key, value string, have ...string) error {
 	return fmt.Errorf("%s %q: have %s", key, value, strings.Join(have, ", "))
 }
 
-// What is known of a machine by its place in the rack, counted from 1.
+// Addresses and identities of a machine follow from its place in the rack, counted from 1.
 
 func machineMAC(n int) string         { return fmt.Sprintf("52:54:00:77:00:%02x", n) }
 func bmcMAC(n int) [6]byte            { return [6]byte{0x52, 0x54, 0x00, 0xbb, 0x00, byte(n)} }

@@ -89,7 +89,7 @@ func FuzzParseMachines(f *testing.F) {
 func TestLoadConfig(t *testing.T) {
 	tests := []struct {
 		name, in string
-		want     Machine // the first
+		want     Machine // the first one
 		err      string
 	}{
 		{

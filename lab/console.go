@@ -11,8 +11,8 @@ import (
 	"github.com/bougou/go-ipmi/pkg/hal"
 )
 
-// A console is the serial port of one machine. It outlives the QEMU process, so that its
-// log and a SOL session run on over power cycles without losing a byte.
+// A console is the serial port of one machine. It outlives the QEMU process, so that its log and a SOL
+// session go on over power cycles without losing a byte.
 type console struct {
 	log *os.File
 
@@ -29,7 +29,7 @@ func newConsole(logPath string) (*console, error) {
 	return &console{log: f, users: map[*consoleUser]bool{}}, nil
 }
 
-// serve copies what the guest writes until its end of conn closes.
+// serve copies the guest's output until its end of conn closes.
 func (c *console) serve(conn net.Conn) {
 	c.mu.Lock()
 	c.guest = conn
@@ -66,10 +66,11 @@ func (c *console) Open(context.Context) (hal.ConsoleConn, error) {
 	return u, nil
 }
 
-// consoleBacklog is how much a SOL session that does not read is kept; the oldest goes first.
+// consoleBacklog bounds the output that is kept for a SOL session that does not read; the oldest is dropped
+// first.
 const consoleBacklog = 1 << 20
 
-// A consoleUser is one attached SOL session. Its fields are guarded by the console's lock.
+// A consoleUser is an attached SOL session. The console's lock guards its fields.
 type consoleUser struct {
 	console *console
 	pending []byte
@@ -95,7 +96,7 @@ func (u *consoleUser) ReadAvailable(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write types into the guest. Nobody listens while the machine is off, as on a real serial line.
+// Write types into the guest. While the machine is off, the bytes are lost, as on a real serial line.
 func (u *consoleUser) Write(p []byte) (int, error) {
 	u.console.mu.Lock()
 	guest := u.console.guest
@@ -103,7 +104,7 @@ func (u *consoleUser) Write(p []byte) (int, error) {
 	if guest == nil {
 		return len(p), nil
 	}
-	_ = guest.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // a guest that does not read its UART
+	_ = guest.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // the guest may not read its UART
 	n, err := guest.Write(p)
 	if err != nil && n < len(p) {
 		return n, err

@@ -94,7 +94,7 @@ func TestConsoleTypesIntoGuest(t *testing.T) {
 	}
 }
 
-// What a guest says while the host is busy with others waits in the socket.
+// The guest's output waits in the socket while the host is busy.
 func TestConsoleTakesABurst(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: a buffer beyond net.core.wmem_max needs root")

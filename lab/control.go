@@ -19,7 +19,7 @@ type request struct {
 	Do      string    `json:"do"` // status, power, slow-disk, down
 	Machine string    `json:"machine,omitempty"`
 	Action  string    `json:"action,omitempty"`
-	Slow    *SlowDisk `json:"slow,omitempty"` // nil: as fast as it can
+	Slow    *SlowDisk `json:"slow,omitempty"` // nil: full speed
 }
 
 type response struct {
@@ -27,7 +27,7 @@ type response struct {
 	Machines []Status `json:"machines,omitempty"`
 }
 
-// Status is a machine as it is now.
+// Status is the present state of a machine.
 type Status struct {
 	Name     string `json:"name"`
 	Firmware string `json:"firmware"`
@@ -35,7 +35,7 @@ type Status struct {
 	UUID     string `json:"uuid"`
 	BMC      string `json:"bmc"`   // address, inside the rack
 	Power    string `json:"power"` // on, off
-	Boot     string `json:"boot"`  // what the coming boot tries first: pxe, disk
+	Boot     string `json:"boot"`  // first device of the next boot: pxe, disk
 	Console  string `json:"console"`
 	PID      int    `json:"pid,omitempty"` // of QEMU, inside the rack
 }
@@ -93,7 +93,7 @@ func (s *supervisor) answer(req request) (resp response) {
 	return resp
 }
 
-// order gives an order to a machine and waits until it is done.
+// order sends an order to a machine and waits until it is done.
 func (s *supervisor) order(name string, give func(*machine) (<-chan error, error)) error {
 	names := make([]string, len(s.machines))
 	for i, m := range s.machines {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestDirectoryIsOurs: the rack does not go into a directory that somebody else has made, or may write to.
+// TestDirectoryIsOurs: Up refuses a directory that another user has made or may write to.
 func TestDirectoryIsOurs(t *testing.T) {
 	parent := t.TempDir()
 	fresh := filepath.Join(parent, "fresh")

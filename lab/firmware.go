@@ -19,7 +19,7 @@ const (
 
 var firmwares = []string{BIOS, UEFI, UEFIROM, UEFIHTTP, ARM64, ARM64HTTP}
 
-// Where Debian puts the firmware: code, and variables as they leave the factory.
+// Debian's paths of the firmware: code, and variables in their factory state.
 var (
 	ovmf  = [2]string{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"}
 	aavmf = [2]string{"/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"}
@@ -28,7 +28,7 @@ var (
 func (m Machine) arm() bool  { return m.Firmware == ARM64 || m.Firmware == ARM64HTTP }
 func (m Machine) http() bool { return m.Firmware == UEFIHTTP || m.Firmware == ARM64HTTP }
 
-// flash is the code and the variables of a machine with EFI firmware.
+// flash has the code and the variables of a machine with EFI firmware.
 func (m Machine) flash() (files [2]string, ok bool) {
 	switch {
 	case m.Firmware == BIOS:
@@ -44,7 +44,7 @@ func (m Machine) rom() bool {
 	return m.Firmware == BIOS || m.Firmware == UEFIROM || m.Firmware == UEFI && m.NIC != "virtio"
 }
 
-// checkFirmware refuses what could not boot from the network.
+// checkFirmware refuses a machine that could not boot from the network.
 func (m Machine) checkFirmware() error {
 	if err := oneOf("firmware", m.Firmware, firmwares...); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (m Machine) checkFirmware() error {
 
 func varsPath(dir, machine string) string { return filepath.Join(machineDir(dir, machine), "vars.fd") }
 
-// makeFlash gives a machine with EFI firmware variables of its own, as a real one has.
+// makeFlash gives a machine with EFI firmware its own variables.
 func makeFlash(dir string, m Machine) error {
 	files, ok := m.flash()
 	if !ok {
@@ -77,7 +77,7 @@ func qemuProgram(m Machine) string {
 	return "qemu-system-x86_64"
 }
 
-// boardArgs choose the board, its processor, and the firmware.
+// boardArgs select the board, its processor, and the firmware.
 func boardArgs(m Machine, dir, accel string) []string {
 	machine, cpu := "pc,graphics=off", "max" // graphics=off sends SeaBIOS and iPXE to the serial port
 	switch {
@@ -91,8 +91,8 @@ func boardArgs(m Machine, dir, accel string) []string {
 	}
 	args := []string{"-machine", machine, "-accel", accel, "-cpu", cpu}
 	if m.arm() {
-		// This processor has no instruction for random numbers. With the firmware's, the kernel has some from
-		// the start; without, the agent's first DHCP packet waits minutes for one.
+		// This processor has no instruction for random numbers. The firmware's random numbers help the kernel
+		// from the start; without them, the agent's first DHCP packet waits minutes.
 		args = append(args, "-device", "virtio-rng-pci")
 	}
 	if files, ok := m.flash(); ok {
@@ -101,7 +101,7 @@ func boardArgs(m Machine, dir, accel string) []string {
 			"-drive", "if=pflash,format=raw,file="+escape(varsPath(dir, m.Name)))
 	}
 	if m.http() {
-		// EDK2 tries HTTP when PXE over IPv4 and IPv6 have failed, which takes a minute.
+		// EDK2 tries HTTP only after PXE over IPv4 and IPv6 have failed, which takes a minute.
 		for _, v := range []string{"4", "6"} {
 			args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv"+v+"PXESupport,string=no")
 		}

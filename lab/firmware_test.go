@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// Each firmware is what its word promises: the board, the flash, the ROM that stays or goes, the clients that
-// are left.
+// Each firmware has its board, its flash, its ROM or none, and its remaining clients.
 func TestFirmwareOnTheCommandLine(t *testing.T) {
 	tests := []struct {
 		firmware, nic string
@@ -50,7 +49,7 @@ func TestFirmwareOnTheCommandLine(t *testing.T) {
 	}
 }
 
-// EFI firmware gets variables of its own once, and keeps what it wrote to them; a BIOS needs none.
+// A machine with EFI firmware gets its variables once, and keeps what it wrote to them; a BIOS needs none.
 func TestMakeFlash(t *testing.T) {
 	dir := t.TempDir()
 	saved := ovmf

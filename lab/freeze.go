@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// copySparse copies from to to, holes as holes. to appears when it is complete.
+// copySparse copies from to to and keeps the holes. to appears when it is complete.
 func copySparse(to, from string) error {
 	src, err := os.Open(from)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// probeLimit is for TCG, which takes a quarter of a second; KVM gets what TCG took.
+// probeLimit suits TCG, which takes a quarter of a second. KVM gets the time that TCG took.
 const probeLimit = 20 * time.Second
 
 // probeSector is a boot sector that counts down from 2^26, writes 10h to port F4h and halts:
@@ -20,8 +20,8 @@ var probeSector = append(append([]byte{
 	0xba, 0xf4, 0x00, 0xb0, 0x10, 0xee, 0xf4, 0xeb, 0xfd,
 }, make([]byte, 491)...), 0x55, 0xaa)
 
-// chooseAccel is "kvm" where it boots a guest faster than TCG does. That /dev/kvm exists says
-// nothing: inside some virtual machines guests hang, or crawl.
+// chooseAccel is "kvm" if it boots a guest faster than TCG here. The existence of /dev/kvm proves nothing:
+// inside some virtual machines guests hang, or crawl.
 func chooseAccel(ctx context.Context, c *children, dir string) string {
 	if _, err := os.Stat("/dev/kvm"); err != nil {
 		return "tcg"
@@ -33,8 +33,7 @@ func chooseAccel(ctx context.Context, c *children, dir string) string {
 	return "tcg"
 }
 
-// boots says whether QEMU with this accelerator boots the probe through its firmware within
-// the limit.
+// boots says whether QEMU with this accelerator boots the probe through its firmware within the limit.
 func boots(ctx context.Context, c *children, dir, accel string, limit time.Duration) bool {
 	image := filepath.Join(dir, "probe-"+accel+".img")
 	if err := os.WriteFile(image, probeSector, 0o644); err != nil {

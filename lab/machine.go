@@ -16,8 +16,8 @@ import (
 	"github.com/bougou/go-ipmi/pkg/types"
 )
 
-// A machine is one machine of a running rack. What changes it (power, boot device, the guest's
-// own resets and power-off) happens one after another on its goroutine, in the order asked.
+// A machine is one machine of a running rack. All changes (power, boot device, the guest's own resets and
+// power-off) happen one after another on its goroutine, in the order of the requests.
 type machine struct {
 	Machine
 	number  int
@@ -26,17 +26,17 @@ type machine struct {
 	console *console
 	orders  chan func()
 
-	mu   sync.Mutex // guards what follows; written by the goroutine only, but for on
-	on   bool       // what the BMC says: true as soon as power-on was accepted
-	pid  int
-	boot bootState
-	wish int // counts what the BMC was told of the boot device
+	mu        sync.Mutex // guards the next fields; only the goroutine writes them, except on
+	on        bool       // the BMC's answer: true as soon as power-on was accepted
+	pid       int
+	boot      bootState
+	overrides int // counts the BMC's changes of the boot device
 
-	// Used by the goroutine only.
+	// Only the goroutine uses these.
 	running *qemu            // nil when off
-	settled <-chan time.Time // fires when the boot that has begun has read its order; nil when it has
-	began   int              // wishes at its beginning
-	slow    *SlowDisk        // nil: the disk takes what it can
+	settled <-chan time.Time // fires when the firmware has read the boot order; nil afterwards
+	began   int              // overrides at the beginning of the boot
+	slow    *SlowDisk        // nil: full speed
 }
 
 // A qemu is one run of QEMU.
@@ -63,7 +63,7 @@ func newMachine(m Machine, number int, rack *supervisor) (*machine, error) {
 	}, nil
 }
 
-// run does what is asked until ctx ends, and cuts the power then.
+// run carries out requests until ctx ends, and cuts the power then.
 func (m *machine) run(ctx context.Context) {
 	for {
 		var resets <-chan struct{}
@@ -89,7 +89,7 @@ func (m *machine) run(ctx context.Context) {
 	}
 }
 
-// isOn is what the BMC says.
+// isOn is the power in the BMC's words.
 func (m *machine) isOn() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -102,11 +102,11 @@ func (m *machine) state() (on bool, pid int, boot bootState) {
 	return m.on, m.pid, m.boot
 }
 
-// errOff refuses what makes no sense while the machine is off: IPMI completion code D5h.
+// errOff refuses an action that needs a running machine: IPMI completion code D5h.
 var errOff = fmt.Errorf("the machine is off: %w", types.CodeNotSupported)
 
-// power accepts an action and returns a channel that gives its outcome. BMCs answer before
-// they act: a client that waits too long asks again, and the action would be done twice.
+// power accepts an action and returns a channel for its outcome. BMCs answer before they act: a client that
+// waits too long asks again, and the action would be done twice.
 func (m *machine) power(action string) (<-chan error, error) {
 	act, err := m.accept(action)
 	if err != nil {
@@ -156,17 +156,17 @@ func (m *machine) setOn(on bool) {
 	m.on = on
 }
 
-// setBootFlags keeps them and has the coming boot follow them, whoever causes it.
+// setBootFlags keeps the flags and applies them to the next boot, whatever causes it.
 func (m *machine) setBootFlags(flags types.BootOptionParam_BootFlags) {
 	m.mu.Lock()
 	m.boot.Flags = flags
-	m.wish++
+	m.overrides++
 	next := m.boot.next()
 	m.mu.Unlock()
 	m.log.Info("boot flags", "bytes", fmt.Sprintf("%x", flags.Pack()), "next", next)
 	m.orders <- func() {
 		if m.settled != nil {
-			return // bootBegan will
+			return // bootBegan will do it
 		}
 		if err := m.followBoot(); err != nil {
 			m.log.Error("boot order", "err", err)
@@ -174,7 +174,7 @@ func (m *machine) setBootFlags(flags types.BootOptionParam_BootFlags) {
 	}
 }
 
-// What follows runs on the machine's goroutine.
+// The methods below run on the machine's goroutine.
 
 func (m *machine) start() error {
 	if m.running != nil {
@@ -249,33 +249,33 @@ func (m *machine) startQEMU() error {
 	return err
 }
 
-// settle is how long after a reset the boot order must stay: SeaBIOS begins with a reset of
-// its own after every other one, 40 ms later on an idle host.
+// settle is how long the boot order must stay after a reset: after every other one, SeaBIOS resets once more,
+// 40 ms later on an idle host.
 const settle = 1500 * time.Millisecond
 
-// bootBegins is called when a boot begins that found the order that was wished for.
+// bootBegins is called when a boot begins with the wanted order.
 func (m *machine) bootBegins() {
 	m.mu.Lock()
-	m.began = m.wish
+	m.began = m.overrides
 	m.mu.Unlock()
 	m.settled = time.After(settle)
 }
 
-// wasReset is called after a reset that nobody here asked for.
+// wasReset is called after a reset that no request caused.
 func (m *machine) wasReset() {
 	if m.settled == nil {
 		m.bootBegins()
 		return
 	}
-	m.settled = time.After(settle) // the firmware's own: still the same boot
+	m.settled = time.After(settle) // the firmware's own reset: still the same boot
 }
 
-// bootBegan is called when the firmware has read the order: a wish for one boot is used up,
-// unless it came after that boot had begun.
+// bootBegan is called when the firmware has read the order. A one-time override is then used up, unless it
+// came after the beginning of that boot.
 func (m *machine) bootBegan() {
 	m.settled = nil
 	m.mu.Lock()
-	if m.began == m.wish {
+	if m.began == m.overrides {
 		m.boot = m.boot.booted()
 	}
 	m.mu.Unlock()
@@ -284,7 +284,7 @@ func (m *machine) bootBegan() {
 	}
 }
 
-// followBoot sets the order that the coming reset will find.
+// followBoot sets the order for the next reset.
 func (m *machine) followBoot() error {
 	_, _, boot := m.state()
 	want := nicIndex(boot.next())
@@ -325,7 +325,7 @@ func (m *machine) reset() error {
 	}
 }
 
-// cutPower is the plug being pulled.
+// cutPower kills QEMU, as pulling the plug would.
 func (m *machine) cutPower() {
 	if m.running != nil {
 		_ = m.running.cmd.Process.Kill()
@@ -344,20 +344,20 @@ func (m *machine) stopped() {
 	m.on, m.pid = false, 0
 }
 
-// QEMU writes a serial port byte by byte, and each byte takes as much of the socket's buffer as 768 would in
-// one piece: by default it is full after 278 bytes. Then the UART is busy, and Linux gives a byte up after 10
-// ms (wait_for_xmitr), which a busy host does not keep. This is room for 40,000, the whole of what a kernel
-// says at its start.
+// QEMU writes a serial port byte by byte, and each byte takes as much of the socket's buffer as 768 bytes in
+// one piece: by default it is full after 278 bytes. Then the UART is busy, and Linux drops a byte after 10 ms
+// (wait_for_xmitr), which a busy host exceeds. childBuffer has room for 40,000, all that a kernel prints at
+// its start.
 const childBuffer = 16 << 20
 
-// socketPair is a connection between us and a child: no path, so no stale socket and no
-// limit on the length of the rack's directory.
+// socketPair connects us with a child without a path: there is no stale socket, and no limit on the length of
+// the rack's directory.
 func socketPair() (net.Conn, *os.File, error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	_ = syscall.SetsockoptInt(fds[1], syscall.SOL_SOCKET, syscall.SO_SNDBUFFORCE, childBuffer) // a rack is root's
+	_ = syscall.SetsockoptInt(fds[1], syscall.SOL_SOCKET, syscall.SO_SNDBUFFORCE, childBuffer) // a rack runs as root
 	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
 	conn, err := net.FileConn(ours)
 	ours.Close()

@@ -38,7 +38,7 @@ func mountPrivate() error {
 	return nil
 }
 
-// makeNetwork builds the rack's network for so many machines.
+// makeNetwork builds the rack's network for that many machines.
 func makeNetwork(c *children, machines int) error {
 	var b strings.Builder
 	// forward_delay 0: a port must not swallow a machine's first DHCP packets.
@@ -48,8 +48,8 @@ func makeNetwork(c *children, machines int) error {
 		"link set %[1]s address 52:54:00:77:ff:01 up\n"+
 		"addr add %[2]s/24 dev %[1]s\n", bridge, applianceAddress)
 	for n := range machines {
-		// A BMC is no address of the appliance, although both live in this namespace: it is answered and can
-		// be bound by its route alone, and no interface has it.
+		// A BMC's address is no address of the appliance, although both are in this namespace: a route alone
+		// makes it reachable and bindable, and no interface has it.
 		fmt.Fprintf(&b, "route add local %s dev lo\n", bmcAddress(n+1))
 		fmt.Fprintf(&b, "tuntap add dev %[1]s mode tap\nlink set %[1]s master %[2]s up\n", tapName(n+1), bridge)
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// checkInstalled names the Debian packages of what the rack needs and this host lacks.
+// checkInstalled names the Debian packages that the rack needs and this host lacks.
 func checkInstalled(c Config) error {
 	type need struct{ what, pkg string }
 	needs := []need{

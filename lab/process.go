@@ -13,8 +13,7 @@ import (
 
 const downGrace = 10 * time.Second
 
-// A process is a process id with its start time, so that it can never mean another process
-// that got the same id later.
+// A process is a process id with its start time, so that it can never mean a later process with the same id.
 type process struct {
 	PID     int    `json:"pid"`
 	Started string `json:"started"`
@@ -52,13 +51,13 @@ func (p process) kill() {
 		return
 	}
 	defer unix.Close(fd)
-	if p.alive() { // looked at after the descriptor was opened: it is this process's
+	if p.alive() { // alive after the descriptor was opened, so the descriptor is this process's
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 	}
 }
 
-// awaitEnd waits for the process to end, at most for limit unless that is 0. Process 1 of a
-// namespace ends only after all others in there.
+// awaitEnd waits for the process to end, at most for limit unless that is 0. Process 1 of a namespace ends
+// only after all others in it.
 func (p process) awaitEnd(ctx context.Context, limit time.Duration) error {
 	if limit > 0 {
 		var cancel context.CancelFunc

@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// Descriptors that QEMU is started with: the other ends are the supervisor's.
+// Descriptors that QEMU is started with. The supervisor has the other ends.
 const (
 	fdQMP = 3 + iota
 	fdConsole
 )
 
-// bootindex of a NIC, before and behind the disks. The order is read by the firmware through
-// fw_cfg at the start and at each reset of the guest, and can be set in between.
+// bootindex of a NIC, before and behind the disks. The firmware reads the order through fw_cfg at the start
+// and at each reset of the guest, and we can set it in between.
 const (
 	nicFirst     = 1
 	diskIndex    = 5
@@ -44,17 +44,17 @@ func qemuArgs(m Machine, n int, dir, accel string, first bootDevice) []string {
 		"-netdev", "tap,id=net0,script=no,downscript=no,ifname="+tapName(n),
 		"-device", nicDevice(m, n, first),
 	)
-	if !m.arm() { // its board has no ISA bus, so its BMC is reached over the LAN alone
+	if !m.arm() { // its board has no ISA bus, so its BMC is reached only over the LAN
 		args = append(args,
-			// reconnect makes QEMU connect once it runs. Connected from the start, ipmi-bmc-extern
-			// sends to an interface that does not exist yet and QEMU 7.2 crashes.
+			// reconnect makes QEMU connect once it runs. If it were connected from the start, ipmi-bmc-extern
+			// would send to an interface that does not exist yet, and QEMU 7.2 crashes.
 			"-chardev", "socket,id=ipmi0,reconnect=1,abstract=on,path="+inbandName(n),
 			"-device", "ipmi-bmc-extern,id=bmc0,chardev=ipmi0", "-device", "isa-ipmi-kcs,bmc=bmc0")
 	}
 	ahci := false
 	for i, d := range m.Disks {
-		// cache=unsafe leaves out the host's fsync: the page cache survives any death of
-		// QEMU, and the host's own power cut is not what a rack is for.
+		// cache=unsafe leaves out the host's fsync: the page cache survives any death of QEMU, and a rack
+		// need not survive the host's own power cut.
 		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", i, escape(diskPath(dir, m.Name, i))))
 		if d.Bus == "sata" && !ahci {
 			args = append(args, "-device", "ich9-ahci,id=sata")
@@ -65,8 +65,8 @@ func qemuArgs(m Machine, n int, dir, accel string, first bootDevice) []string {
 	return args
 }
 
-// inbandName names the socket on which a machine's BMC serves it in-band. It is an abstract one:
-// of the rack's network namespace and without a file.
+// inbandName names the socket of a machine's in-band BMC. It is an abstract one: it belongs to the rack's
+// network namespace and has no file.
 func inbandName(n int) string { return fmt.Sprintf("pxectl-lab-ipmi%d", n) }
 
 func nicDevice(m Machine, n int, first bootDevice) string {
@@ -98,10 +98,10 @@ func diskPath(dir, machine string, i int) string {
 	return filepath.Join(machineDir(dir, machine), fmt.Sprintf("disk%d.raw", i))
 }
 
-// escape doubles the commas of a path: QEMU's option syntax.
+// escape doubles the commas of a path, as QEMU's option syntax requires.
 func escape(path string) string { return strings.ReplaceAll(path, ",", ",,") }
 
-// makeHardware makes what is missing of a machine's disks and firmware variables.
+// makeHardware creates missing disks and firmware variables of a machine.
 func makeHardware(dir string, m Machine) error {
 	if err := os.MkdirAll(machineDir(dir, m.Name), 0o755); err != nil {
 		return err

@@ -15,7 +15,7 @@ const qmpTimeout = 20 * time.Second // QEMU answers in milliseconds; a loaded ma
 type qmp struct {
 	conn    net.Conn
 	replies chan qmpMessage
-	resets  chan struct{} // the machine was reset, by whomever
+	resets  chan struct{} // the machine was reset, by any cause
 	id      int
 }
 
@@ -29,7 +29,7 @@ type qmpMessage struct {
 	ID int `json:"id"`
 }
 
-// newQMP shakes hands.
+// newQMP connects and negotiates.
 func newQMP(conn net.Conn) (*qmp, error) {
 	q := &qmp{conn: conn, replies: make(chan qmpMessage, 4), resets: make(chan struct{}, 4)}
 	go q.read()
@@ -45,7 +45,7 @@ func newQMP(conn net.Conn) (*qmp, error) {
 	return q, err
 }
 
-// read sorts what arrives into replies and resets until the connection ends.
+// read sorts messages into replies and resets until the connection ends.
 func (q *qmp) read() {
 	defer close(q.replies)
 	dec := json.NewDecoder(q.conn)
@@ -58,7 +58,7 @@ func (q *qmp) read() {
 		case m.Event == "RESET":
 			select {
 			case q.resets <- struct{}{}:
-			default: // several unseen resets are one
+			default: // several unread resets count as one
 			}
 		case m.Event == "":
 			q.replies <- m
@@ -90,7 +90,7 @@ func (q *qmp) execute(command string, arguments any) (json.RawMessage, error) {
 			switch {
 			case !ok:
 				return nil, fmt.Errorf("qmp %s: %w", command, io.ErrUnexpectedEOF)
-			case m.ID != q.id: // of a command that was given up
+			case m.ID != q.id: // the answer to an abandoned command
 			case m.Error != nil:
 				return nil, fmt.Errorf("qmp %s: %s", command, m.Error.Desc)
 			default:

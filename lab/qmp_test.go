@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// fakeQEMU greets and answers each line that it reads with the next of answers.
+// fakeQEMU sends a greeting, and answers each line that it reads with the next of answers.
 func fakeQEMU(t *testing.T, answers ...string) net.Conn {
 	ours, theirs := net.Pipe()
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
@@ -70,7 +70,7 @@ func TestQMPResets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := q.execute("cont", nil); err != nil { // resets that nobody took must not block it
+	if _, err := q.execute("cont", nil); err != nil { // unread resets must not block it
 		t.Fatal(err)
 	}
 	if got := len(q.resets); got == 0 {

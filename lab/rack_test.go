@@ -80,7 +80,7 @@ func TestRack(t *testing.T) {
 		return string(text)
 	}
 
-	// The BMC answers both cipher suites, refuses a wrong password, keeps boot flags to the bit.
+	// The BMC answers both cipher suites, refuses a wrong password, and keeps boot flags to the bit.
 	for _, suite := range []string{"3", "17"} {
 		if got := ipmi("-C", suite, "power", "status"); !strings.Contains(got, "Power is off") {
 			t.Errorf("suite %s: power status = %q, want off", suite, got)
@@ -124,7 +124,7 @@ func TestRack(t *testing.T) {
 		}
 	}
 
-	// Off, then once from disk, whose copy is kept; a reset goes back to the network.
+	// Power off, then boot once from disk, whose copy is kept; a reset goes back to the network.
 	ipmi("power", "off")
 	until("power is off", func() bool { return strings.Contains(ipmi("power", "status"), "Power is off") })
 	disk, err := os.OpenFile(rack.Disk("m1", 0), os.O_WRONLY, 0)
@@ -175,12 +175,12 @@ func TestRack(t *testing.T) {
 		return err == nil && strings.TrimSpace(out) == ""
 	})
 
-	// kill -9: nothing is left, and the directory can be used again.
+	// kill -9 leaves nothing behind, and the directory can be used again.
 	if err := rack.Kill(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// The SOL session ended with the rack. Its nsenter is this test's own process, outside the rack: wait for
-	// it.
+	// The SOL session ended with the rack. Wait for its nsenter, which is this test's own process outside the
+	// rack.
 	_ = sol.Wait()
 	if left := processesWith(c.Dir); len(left) > 0 {
 		t.Errorf("after kill -9 these are left: %q", left)

@@ -13,13 +13,13 @@ import (
 	"github.com/pxectl/pxectl/internal/sleep"
 )
 
-// A service is a program that runs beside the machines and is started again a second after
-// it ended, as systemd would.
+// A service is a program that runs beside the machines. A second after its end it is started again, as
+// systemd would.
 type service struct {
 	name  string
 	argv  []string
-	log   string // file for what it prints
-	ready string // file or socket that exists once it serves; "" when nobody waits for that
+	log   string // file for its output
+	ready string // file or socket that exists once it serves; "" to wait for nothing
 }
 
 const (
@@ -28,7 +28,7 @@ const (
 	readyDeadline = 10 * time.Second
 )
 
-// capture writes every boot packet of the rack to dhcp.pcap, each as it comes (-U).
+// capture writes every boot packet of the rack to dhcp.pcap, each one at once (-U).
 func capture(dir string) service {
 	pcap := filepath.Join(dir, "dhcp.pcap")
 	return service{
@@ -40,8 +40,8 @@ func capture(dir string) service {
 	}
 }
 
-// appliance is the appliance itself. Where the socket of a configuration that is not ours
-// will be, is not known; nobody waits for that one.
+// appliance is the appliance itself. The socket of somebody else's configuration is unknown, so nobody waits
+// for that one.
 func appliance(c Config) service {
 	svc := service{name: "appliance", argv: []string{c.Binary, "serve", "--config", c.ApplianceConfig}, log: filepath.Join(c.Dir, "appliance.log")}
 	if c.ApplianceConfig == ownApplianceConfig(c.Dir) {
@@ -53,8 +53,8 @@ func appliance(c Config) service {
 func ownApplianceConfig(dir string) string { return filepath.Join(dir, "appliance.yaml") }
 func applianceSocket(dir string) string    { return filepath.Join(dir, "pxectl.sock") }
 
-// runService runs s until ctx ends. The first start has happened, or failed, when it returns; stopped
-// closes when the program is gone for good.
+// runService runs s until ctx ends. It returns after the first start, or its failure. stopped closes when the
+// program has ended for good.
 func (s *supervisor) runService(ctx context.Context, svc service) (stopped <-chan struct{}, err error) {
 	out, err := os.OpenFile(svc.log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o644)
 	if err != nil {

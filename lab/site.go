@@ -6,9 +6,8 @@ import (
 	"path/filepath"
 )
 
-// site is what stands on the network before we come: the DHCP server, which we may not touch and
-// which knows addresses and not a word about booting, and the router, as far as it announces
-// itself: without any router iPXE waits 13 s for one.
+// site is the network before we come: the DHCP server, which we may not touch and which has no boot options,
+// and a router that announces itself, since without any router iPXE waits 13 s for one.
 func site(c Config) ([]service, error) {
 	pid := filepath.Join(c.Dir, "dnsmasq.pid")
 	dnsmasq := service{name: "dnsmasq", log: filepath.Join(c.Dir, "dnsmasq.log"), ready: pid, argv: []string{
@@ -19,7 +18,7 @@ func site(c Config) ([]service, error) {
 	if c.DHCP == Dnsmasq {
 		dnsmasq.argv = append(dnsmasq.argv,
 			"--dhcp-range=10.77.0.100,10.77.0.200,255.255.255.0,1h", "--dhcp-authoritative",
-			"--no-ping", // else each first offer waits 3 s for an address in use to answer
+			"--no-ping", // otherwise each first offer waits 3 s for an answer to a ping
 		)
 	}
 	services := []service{dnsmasq}
@@ -27,7 +26,7 @@ func site(c Config) ([]service, error) {
 	case hasIPv6():
 		services[0].argv = append(services[0].argv, "--enable-ra", "--dhcp-range=fd77::,ra-only,64")
 	case c.DHCP != Dnsmasq:
-		services = nil // nothing to announce
+		services = nil // there is no router to announce
 	}
 	if c.DHCP == Kea {
 		kea, err := keaDHCP(filepath.Join(c.Dir, "kea"))
@@ -46,7 +45,7 @@ func keaDHCP(dir string) (service, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return service{}, err
 	}
-	// Debian's AppArmor profile, which goes by the program's path, lets it write below /run and /var alone.
+	// Debian's AppArmor profile, which goes by the program's path, lets it write only below /run and /var.
 	program := filepath.Join(dir, "kea-dhcp4")
 	if err := copySparse(program, keaProgram); err != nil {
 		return service{}, err

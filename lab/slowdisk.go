@@ -2,13 +2,13 @@ package lab
 
 import "fmt"
 
-// A SlowDisk takes Burst bytes as fast as it can, and then PerSecond bytes a second.
+// A SlowDisk takes Burst bytes at full speed, and then PerSecond bytes a second.
 type SlowDisk struct {
 	Burst     int64 `json:"burst"`
 	PerSecond int64 `json:"per_second"`
 }
 
-// slowDisk orders it; the channel gives the outcome.
+// slowDisk requests the limit; the channel gives the outcome.
 func (m *machine) slowDisk(slow *SlowDisk) <-chan error {
 	done := make(chan error, 1)
 	m.orders <- func() {
@@ -18,7 +18,7 @@ func (m *machine) slowDisk(slow *SlowDisk) <-chan error {
 	return done
 }
 
-// limitDisk tells a running QEMU of the limit. The burst begins anew.
+// limitDisk sets the limit in a running QEMU. The burst begins anew.
 func (m *machine) limitDisk() error {
 	if m.running == nil || m.slow == nil && !m.running.limited {
 		return nil

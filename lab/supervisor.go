@@ -16,11 +16,11 @@ import (
 	"syscall"
 )
 
-// Descriptors that Up gives to the supervisor.
+// Descriptors that Up passes to the supervisor.
 const (
-	fdReport = 3 + iota // "ready" or what went wrong is written here
+	fdReport = 3 + iota // for "ready" or the error
 	fdLock              // the open, locked DIR/lock
-	fdParent            // ends when Up's process does; given only when attached
+	fdParent            // closes when Up's process ends; passed only when attached
 )
 
 const readyReport = "ready"
@@ -35,13 +35,13 @@ type supervisor struct {
 	down     context.CancelFunc // ends the rack
 }
 
-// Supervise is the body of `pxectl lab supervise`, which Up runs; it is of no use otherwise. It
-// builds the rack that dir/lab.json describes and runs it until it is told to end.
+// Supervise is the body of `pxectl lab supervise`, which only Up runs. It builds the rack that dir/lab.json
+// describes and runs it until it receives the order to end.
 func Supervise(ctx context.Context, dir string, logTo io.Writer) error {
 	if os.Getpid() != 1 {
 		return errors.New("lab supervise: is started by `pxectl lab up`, in namespaces of its own")
 	}
-	syscall.CloseOnExec(fdLock) // or a child that outlives us would keep the rack locked
+	syscall.CloseOnExec(fdLock) // otherwise a child that outlives us keeps the rack locked
 	syscall.CloseOnExec(fdReport)
 	report := os.NewFile(fdReport, "report")
 	s := &supervisor{log: slog.New(slog.NewTextHandler(logTo, nil)), children: newChildren()}
@@ -63,7 +63,7 @@ func Supervise(ctx context.Context, dir string, logTo io.Writer) error {
 	return nil
 }
 
-// bringUp returns a function that waits for the end of what it started.
+// bringUp starts the rack and returns a function that waits for its end.
 func (s *supervisor) bringUp(ctx context.Context, dir string) (wait func(), err error) {
 	text, err := os.ReadFile(filepath.Join(dir, "lab.json"))
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *supervisor) bringUp(ctx context.Context, dir string) (wait func(), err 
 	return func() { running.Wait(); control.Close() }, nil
 }
 
-// findAccel begins to find out at once; the answer is needed at the first power-on only.
+// findAccel starts the search at once; only the first power-on needs the answer.
 func (s *supervisor) findAccel(ctx context.Context) func() string {
 	if s.Accel != "auto" {
 		return func() string { return s.Accel }

@@ -14,21 +14,21 @@ import (
 	"syscall"
 )
 
-// ErrDown is the error of asking for a rack that is not up.
+// ErrDown says that the rack is not up.
 var ErrDown = errors.New("no rack is up")
 
 // A Rack is a running rack.
 type Rack struct {
 	Dir   string
 	super process
-	// parent is a pipe's end whose closing ends an attached rack. It is a bare descriptor, so
-	// that no finalizer closes it while the caller still wants the rack.
+	// parent is a pipe's end whose closing ends an attached rack. It is a bare descriptor, so that no
+	// finalizer closes it while the caller still needs the rack.
 	parent int
 }
 
-// Up starts a rack and returns when it is ready: machines off, BMCs answering, the site's
-// DHCP server and the capture running, the appliance answering on its socket (or, with a
-// configuration that Up did not write, started).
+// Up starts a rack and returns when it is ready: machines off, BMCs answering, the site's DHCP server and the
+// capture running, the appliance answering on its socket (or, with a configuration that Up did not write,
+// started).
 func Up(ctx context.Context, c Config) (*Rack, error) {
 	if err := c.fill(); err != nil {
 		return nil, err
@@ -57,9 +57,9 @@ func Up(ctx context.Context, c Config) (*Rack, error) {
 	return r, nil
 }
 
-// ownDir makes a directory that nobody else may enter, or makes sure that the one that is there is ours and
-// so closed. Then nobody can have put a link in it, or can: the default is below /var/tmp, where everybody
-// may make directories.
+// ownDir creates a directory that nobody else may enter, or checks that an existing one is ours and closed to
+// others. Then nobody can put a link in it: the default is below /var/tmp, where everybody may create
+// directories.
 func ownDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
@@ -78,8 +78,8 @@ func ownDir(dir string) error {
 	return os.Chmod(dir, 0o700)
 }
 
-// prepareDir locks the directory, removes what an earlier rack left there and writes the
-// files that the new one starts from.
+// prepareDir locks the directory, removes what an earlier rack left there and writes the first files of the
+// new one.
 func prepareDir(c *Config) (lock *os.File, err error) {
 	if err := ownDir(c.Dir); err != nil {
 		return nil, err
@@ -118,8 +118,8 @@ func prepareDir(c *Config) (lock *os.File, err error) {
 	return lock, os.WriteFile(filepath.Join(c.Dir, "lab.json"), text, 0o644)
 }
 
-// applianceYAML is the appliance's configuration when none is given. On a network without a DHCP server
-// the appliance is the one.
+// applianceYAML is the appliance's default configuration. On a network without a DHCP server, the appliance
+// is the DHCP server.
 func applianceYAML(c Config) string {
 	dir, dhcp := c.Dir, "mode: proxy"
 	if c.DHCP == NoDHCP {
@@ -161,7 +161,7 @@ func startSupervisor(ctx context.Context, c Config, lock *os.File) (*Rack, error
 	cmd.ExtraFiles = []*os.File{theirReport, lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
-		Setsid:     true, // the terminal's Ctrl-C is not for it
+		Setsid:     true, // the terminal's Ctrl-C must not reach it
 	}
 	if c.Attached {
 		var pipe [2]int
@@ -180,7 +180,7 @@ func startSupervisor(ctx context.Context, c Config, lock *os.File) (*Rack, error
 	if r.super, err = processOf(cmd.Process.Pid); err == nil {
 		err = r.super.save(c.Dir)
 	}
-	go func() { _ = cmd.Wait() }() // so that it does not stay a zombie of a long-lived caller
+	go func() { _ = cmd.Wait() }() // reap it, so that a long-lived caller has no zombie
 	if err == nil {
 		err = awaitReady(ctx, report, logPath)
 	}
@@ -213,7 +213,7 @@ func awaitReady(ctx context.Context, report io.ReadCloser, logPath string) error
 	}
 }
 
-// Attach finds the rack that is up in dir.
+// Attach finds the running rack in dir.
 func Attach(dir string) (*Rack, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -232,26 +232,26 @@ func (r *Rack) Status(ctx context.Context) ([]Status, error) {
 	return resp.Machines, err
 }
 
-// Power does on, off, soft, cycle or reset to a machine, past its BMC, and waits until it is done
-// (soft: until the guest was told).
+// Power does on, off, soft, cycle or reset to a machine, without its BMC, and waits until it is done (soft:
+// until the guest got the request).
 func (r *Rack) Power(ctx context.Context, machine, action string) error {
 	_, err := ask(ctx, r.Dir, request{Do: "power", Machine: machine, Action: action})
 	return err
 }
 
 // SlowDisk makes a machine's first disk slow to write to, from now on and over power cycles, or with nil fast
-// again. It holds open what would be over before anybody looks: a deployment in the middle of its writing.
+// again. So a test can look at a deployment in the middle of its writing.
 func (r *Rack) SlowDisk(ctx context.Context, machine string, slow *SlowDisk) error {
 	_, err := ask(ctx, r.Dir, request{Do: "slow-disk", Machine: machine, Slow: slow})
 	return err
 }
 
-// Console is the file that holds all that a machine wrote to its serial port since Up.
+// Console is the file with all output of a machine's serial port since Up.
 func (r *Rack) Console(machine string) string {
 	return filepath.Join(machineDir(r.Dir, machine), "console.log")
 }
 
-// Disk is the file of a machine's disk; Frozen is the copy that Config.Freeze makes of the first.
+// Disk is the file of a machine's disk.
 func (r *Rack) Disk(machine string, i int) string { return diskPath(r.Dir, machine, i) }
 
 // Frozen is the copy of the first disk as it was before the last boot from it.
@@ -281,8 +281,7 @@ func (r *Rack) Exec(ctx context.Context, name string, args ...string) (string, e
 	return string(out), nil
 }
 
-// Down ends the rack and waits until nothing of it is left: politely, and by force when that
-// takes too long.
+// Down ends the rack and waits until nothing of it is left. After a time it uses force.
 func (r *Rack) Down(ctx context.Context) error {
 	if _, err := ask(ctx, r.Dir, request{Do: "down"}); err == nil && r.super.awaitEnd(ctx, downGrace) == nil {
 		r.release()

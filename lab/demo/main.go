@@ -1,7 +1,6 @@
-// Demo tells pxectl's story in the virtual rack, as it happens: two bare machines power on, boot from the
-// network, register themselves, are approved, get Debian 12, boot it and phone home. Every command that it
-// shows is the real one, and at the end it proves from outside what was done. `make demo` builds what it
-// needs.
+// Demo shows pxectl at work in the virtual rack: two bare machines power on, boot from the network, register
+// themselves, are approved, get Debian 12, boot it and phone home. It runs real commands, and at the end it
+// checks the result from outside. `make demo` builds what it needs.
 package main
 
 import (
@@ -50,7 +49,7 @@ type demo struct {
 	began  time.Time
 }
 
-// machines is the rack: one with SeaBIOS and its iPXE ROM, one with OVMF's own PXE client.
+// machines are those of the rack: one with SeaBIOS and its iPXE ROM, one with OVMF's own PXE client.
 var machines = []struct{ name, mac, firmware string }{
 	{"m1", "52:54:00:77:00:01", "SeaBIOS and its iPXE ROM"},
 	{"m2", "52:54:00:77:00:02", "OVMF and its own PXE client"},
@@ -113,7 +112,7 @@ func (d *demo) chapter(title string) {
 	fmt.Printf("\n\x1b[1m== %s\x1b[0m  (%.0f s)\n", title, time.Since(d.began).Seconds())
 }
 
-// show runs a command as an operator would, and shows it.
+// show prints a command, runs it as an operator would, and prints its output.
 func (d *demo) show(ctx context.Context, args ...string) error {
 	fmt.Printf("$ pxectl %s\n", strings.Join(args, " "))
 	cmd := exec.CommandContext(ctx, d.pxectl, args...)
@@ -125,7 +124,7 @@ func (d *demo) show(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// up starts the rack, with the ramdisk in its place.
+// up starts the rack, with the ramdisk in place.
 func (d *demo) up(ctx context.Context) error {
 	d.chapter("A virtual rack: two machines, a DHCP server that is not ours, and pxectl serve beside it")
 	if old, err := lab.Attach(d.dir); err == nil {
@@ -184,7 +183,7 @@ The rack is up in %s. Look around:
 	return nil
 }
 
-// registered follows the machines' own stories until both have reported.
+// registered follows the machines' timelines until both have reported.
 func (d *demo) registered(ctx context.Context) error {
 	on := time.Now()
 	seen := map[string]bool{}
@@ -224,7 +223,7 @@ func (d *demo) inState(ctx context.Context, want inventory.State) bool {
 	return true
 }
 
-// until polls for something that must come true.
+// until polls until something is true.
 func (d *demo) until(ctx context.Context, limit time.Duration, what string, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -236,7 +235,7 @@ func (d *demo) until(ctx context.Context, limit time.Duration, what string, ok f
 	return nil
 }
 
-// prove checks the story from outside: the consoles, the disks' files, the wire.
+// prove checks the result from outside: the consoles, the disks' files, the wire.
 func (d *demo) prove(ctx context.Context) error {
 	d.chapter("Proof, from outside the machines")
 	for _, m := range machines {

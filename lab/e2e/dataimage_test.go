@@ -12,13 +12,14 @@ import (
 	"github.com/pxectl/pxectl/images"
 )
 
-// The data partition that withData adds: with mini's own chunks, one changed chunk is 2 % of the image.
+// The data partition that withData adds. Together with mini's own chunks, one changed chunk is 2 % of the
+// image.
 const (
 	dataChunks = 36
 	phrase     = "a page of the data that came with the image"
 )
 
-// withData makes an image of mini with a partition of data behind its own.
+// withData makes an image of mini with a data partition behind its own.
 func (r *rack) withData(name string) string {
 	r.t.Helper()
 	out := filepath.Join(r.dir, name+".raw")
@@ -46,7 +47,7 @@ func (r *rack) withData(name string) string {
 	return out
 }
 
-// changed makes a copy of an image with data of which one chunk is another.
+// changed copies an image with data and changes one chunk.
 func changed(t *testing.T, image string) string {
 	t.Helper()
 	out := image + ".changed"
@@ -59,7 +60,7 @@ func changed(t *testing.T, image string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	patch(t, out, st.Size()/images.ChunkSize/2*images.ChunkSize, noise) // the middle of the image is in the data
+	patch(t, out, st.Size()/images.ChunkSize/2*images.ChunkSize, noise) // the middle of the image is data
 	return out
 }
 

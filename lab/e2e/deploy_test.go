@@ -16,7 +16,7 @@ const (
 	mac2 = "52:54:00:77:00:02"
 )
 
-// Two bare machines of different kinds are switched on and end as proved systems.
+// Two bare machines of different kinds are switched on and end with proved systems.
 func TestFromPowerOnToProvedSystems(t *testing.T) {
 	r := newRack(t, "m1:bios:virtio+sata:e1000,m2:uefi:nvme", mini)
 	r.pxectl("image", "import", mini, "--name", "mini")
@@ -44,19 +44,19 @@ func TestFromPowerOnToProvedSystems(t *testing.T) {
 		}
 	}
 
-	// Not approved: not deployed.
+	// Not approved, so not deployed.
 	if _, err := r.try("deploy", mac1, "--image", "mini"); err == nil || !strings.Contains(err.Error(), "machine approve") {
 		t.Errorf("deploy of a machine that nobody approved: %v, want the next move", err)
 	}
 	r.enroll("m1", mac1)
 	r.enroll("m2", mac2)
 
-	// Two disks and no hint: an error that lists them, and nothing is touched.
+	// Two disks and no hint: an error lists them, and nothing changes.
 	if _, err := r.try("deploy", "m1", "--image", "mini", "--wait", "--timeout", "60s"); err == nil ||
 		!strings.Contains(err.Error(), "2 disks and no hint which one: ") || !strings.Contains(err.Error(), "serial=") || !strings.Contains(err.Error(), "--disk") {
 		t.Errorf("deploy of a machine with two disks: %v, want both disks and the way to name one", err)
 	}
-	// A wrong BMC password: named, with the way out.
+	// A wrong BMC password: the error names it and says what to do.
 	r.pxectl("machine", "edit", "m2", "--bmc-user", "nobody")
 	if _, err := r.try("deploy", "m2", "--image", "mini", "--wait", "--timeout", "60s"); err == nil ||
 		!strings.Contains(err.Error(), "user or password rejected") || !strings.Contains(err.Error(), "--bmc-password-file") {
@@ -67,7 +67,7 @@ func TestFromPowerOnToProvedSystems(t *testing.T) {
 	}
 	r.pxectl("machine", "edit", "m2", "--bmc-user", "")
 
-	// Both failed before anything was touched, so both can be deployed at once.
+	// Both failed before any change, so both can be deployed at once.
 	r.pxectl("deploy", "m1", "--image", "mini", "--disk", "serial="+serialOf(t, r, "m1", "virtio"), "--hostname", "web-1")
 	if _, err := r.try("deploy", "m1", "--image", "mini"); err == nil || !strings.Contains(err.Error(), "is being deployed already") {
 		t.Errorf("second deploy of m1: %v, want a refusal that names the first", err)
@@ -97,8 +97,8 @@ func serialOf(t *testing.T, r *rack, machine, transport string) string {
 	return ""
 }
 
-// The appliance is killed while chunks are being written to a machine that its BMC brought back from its own
-// system; the deployment goes on.
+// The appliance is killed while it writes chunks to a machine whose BMC rebooted it out of its own system.
+// The deployment goes on.
 func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 	r := newRack(t, "m1:bios", mini)
 	r.pxectl("image", "import", mini, "--name", "mini")
@@ -107,8 +107,8 @@ func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 	r.enroll("m1", mac1)
 	r.pxectl("deploy", "m1", "--image", "mini", "--wait", "--timeout", "4m")
 
-	// Five chunks of 4 MiB differ from what the first system left. The disk takes one of them, and the others
-	// when this test says so.
+	// Five chunks of 4 MiB differ from the first system's. The disk takes one of them, and the others when
+	// the test lets it.
 	r.slowDisk("m1", &lab.SlowDisk{Burst: 8 << 20, PerSecond: 64 << 10})
 	r.pxectl("deploy", "m1", "--image", "mini", "--redeploy", "--hostname", "again")
 	r.writing("m1")
@@ -173,8 +173,8 @@ func (r *rack) appliance() string {
 	return strings.TrimSpace(out)
 }
 
-// A real Debian with cloud-init (its kernel has no AHCI driver, hence virtio) takes its name, its key and its
-// user-data from the seed.
+// A real Debian with cloud-init takes its name, its key and its user-data from the seed. Its kernel has no
+// AHCI driver, so the disk is virtio.
 func TestDebianWithCloudInit(t *testing.T) {
 	r := newRack(t, "m1:uefi", debian)
 	r.pxectl("image", "import", debian, "--name", "debian-12")
@@ -184,13 +184,13 @@ func TestDebianWithCloudInit(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "id.pub")
 	write(t, key, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9r4sLQy2C1nE0mXcLh9pQ2Vf0dJ8C0m5vS3kqZ7N1x story\n")
 	data := filepath.Join(t.TempDir(), "user-data")
-	write(t, data, "#cloud-config\nruncmd:\n  - echo user-data-of-the-story > /dev/ttyS0\n")
+	write(t, data, "#cloud-config\nruncmd:\n  - echo user-data-of-the-test > /dev/ttyS0\n")
 	r.pxectl("deploy", "m1", "--image", "debian-12", "--hostname", "db-1", "--ssh-key", key, "--user-data", data, "--wait", "--timeout", "12m")
 	if m := r.machine("m1"); m.State != inventory.Deployed || m.Unverified {
 		t.Fatalf("m1 is %s, unverified = %v", m.State, m.Unverified)
 	}
 	r.proveDisk("m1")
-	for _, want := range []string{"db-1 login:", "user-data-of-the-story"} {
+	for _, want := range []string{"db-1 login:", "user-data-of-the-test"} {
 		r.until(30*time.Second, "the console shows "+want, func() bool { return strings.Contains(r.console("m1"), want) })
 	}
 	// The power button of the deployed system, through its BMC.

@@ -14,7 +14,7 @@ import (
 	"github.com/pxectl/pxectl/lab/verify"
 )
 
-// differ compares a machine's disk with an image of the appliance's, from outside.
+// differ compares a machine's disk with an image of the appliance, from outside.
 func (r *rack) differ(name, imageID string) verify.Difference {
 	r.t.Helper()
 	d, err := verify.Differ(r.Disk(name, 0), filepath.Join(r.dir, "data", "images"), imageID)
@@ -24,7 +24,7 @@ func (r *rack) differ(name, imageID string) verify.Difference {
 	return d
 }
 
-// proveDelta checks that a deployment fetched what its disk had lacked, and nothing else.
+// proveDelta checks that a deployment fetched the chunks that its disk lacked, and no others.
 func (r *rack) proveDelta(d inventory.Deployment, lacked verify.Difference) {
 	r.t.Helper()
 	w := d.Written
@@ -42,7 +42,7 @@ func (r *rack) proveDelta(d inventory.Deployment, lacked verify.Difference) {
 	}
 }
 
-// What a disk shows of the system on it.
+// Marks of a system on a disk.
 const (
 	partitionTable = "EFI PART"
 	fatSystem      = "FAT16   "
@@ -62,8 +62,8 @@ func (r *rack) scan(disk string) verify.Scan {
 	return s
 }
 
-// How QEMU's disks are erased: the rungs of the ladder that they cannot do, and the one that they can. Its
-// NVMe formats and does not sanitize, and its SATA disk has no security feature set.
+// erasures has the erase methods that QEMU's disks cannot do, and the one that they can. Its NVMe formats and
+// does not sanitize, and its SATA disk has no security feature set.
 var erasures = map[string]struct {
 	passed []string
 	method string
@@ -100,8 +100,8 @@ func (r *rack) proveErase(name, bus string) {
 	record, want := records[0], erasures[bus]
 	var passed []string
 	for _, p := range record.Passed {
-		rung, _, _ := strings.Cut(p, ": ")
-		passed = append(passed, rung)
+		method, _, _ := strings.Cut(p, ": ")
+		passed = append(passed, method)
 	}
 	if record.Method != want.method || !slices.Equal(passed, want.passed) || !strings.HasPrefix(record.Proof, "read back 1024 places: 1024 read zeros") ||
 		record.MachineName != name || !strings.HasPrefix(record.Disk.Serial, "LAB") {
@@ -133,7 +133,7 @@ func unlabelled(t *testing.T, disk string) {
 	}
 }
 
-// allocated is how much of a disk's file is no hole.
+// allocated is the size of a disk's file without its holes.
 func allocated(t *testing.T, disk string) int64 {
 	t.Helper()
 	st, err := os.Stat(disk)

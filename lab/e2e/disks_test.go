@@ -14,10 +14,10 @@ import (
 	"github.com/pxectl/pxectl/lab"
 )
 
-// Where a system can be deployed to. What is not marked is deployed to by other stories of `make test`.
+// targets are the kinds of disks. Where elsewhere is set, that test deploys to one.
 var targets = []struct {
 	firmware, bus string
-	elsewhere     string // the story
+	elsewhere     string
 }{
 	{"bios", "virtio", "TestFromPowerOnToProvedSystems"},
 	{"bios", "sata", ""},
@@ -27,7 +27,7 @@ var targets = []struct {
 	{"uefi", "nvme", "TestFromPowerOnToProvedSystems"},
 }
 
-// Every kind of disk, behind both kinds of firmware, starts the system that was written to it, and holds the
+// Every kind of disk, with both kinds of firmware, starts the system that was written to it, and holds the
 // image. With all of them, each is erased in the end.
 func TestTargets(t *testing.T) {
 	t.Parallel()
@@ -52,7 +52,7 @@ func TestTargets(t *testing.T) {
 	}
 	_, err := r.try("deploy", "--all", "--image", "mini", "--wait", "--timeout", "10m")
 	if err != nil {
-		t.Error(err) // the rows say whose it is
+		t.Error(err) // the table shows which machine failed
 	}
 	for _, tt := range targets {
 		t.Run(tt.firmware+", "+tt.bus, func(t *testing.T) {
@@ -78,8 +78,8 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// An NVMe disk is deployed to, then again with an image of which one chunk in fifty has changed, and erased
-// in the end.
+// An NVMe disk gets a system, then another image of which one chunk in fifty differs, and is erased in the
+// end.
 func TestLifeOfADisk(t *testing.T) {
 	t.Parallel()
 	testnet.Gate(t, "sgdisk")
@@ -105,8 +105,8 @@ func TestLifeOfADisk(t *testing.T) {
 	r.proveErase("m1", "nvme")
 }
 
-// The power fails while chunks are being written. The disk boots nothing then; when the power is back, what
-// is missing is fetched.
+// The power fails during the writing of chunks. The disk then boots nothing. When the power is back, only the
+// missing chunks are fetched.
 func TestPowerCutWhileChunksAreWritten(t *testing.T) {
 	t.Parallel()
 	testnet.Gate(t, "sgdisk")
@@ -116,14 +116,14 @@ func TestPowerCutWhileChunksAreWritten(t *testing.T) {
 	r.powerOn("m1")
 	r.until(60*time.Second, "m1 has reported", func() bool { return r.machine(mac1).Report != nil })
 	r.enroll("m1", mac1)
-	// Room for the chunks that are written at once, six, and far less than the image. A slower disk would
-	// make the kernel reset its controller.
+	// Six chunks are written at once; the burst has room for these and for far less than the image. A slower
+	// disk would make the kernel reset its controller.
 	r.slowDisk("m1", &lab.SlowDisk{Burst: 40 << 20, PerSecond: 1 << 20})
 	empty := r.differ("m1", id)
 	r.pxectl("deploy", "m1", "--image", "first")
 	r.writing("m1")
-	// The progress speaks of chunks that were taken up, zeros among them; the next deployment is a delta when
-	// some are there.
+	// The progress counts chunks in work, zeros among them. The next deployment is a delta when some are on
+	// the disk.
 	r.until(60*time.Second, "eight chunks are on the disk", func() bool {
 		return empty.Differ-r.differ("m1", id).Differ >= 8 && slices.Contains(r.scan(disk).Marks, phrase)
 	})

@@ -15,7 +15,7 @@ import (
 )
 
 // allFirmwares is the environment variable that asks for every row. `make test` boots one BIOS and one UEFI
-// PXE machine in other stories, and here what is marked always.
+// PXE machine in other tests, and the rows marked always here.
 const allFirmwares = "PXECTL_FIRMWARE"
 
 func onlyWithAllFirmwares(t *testing.T) {
@@ -27,7 +27,7 @@ func onlyWithAllFirmwares(t *testing.T) {
 // The rows of docs/firmware.md.
 var firmwares = []struct {
 	name     string
-	machine  string   // as lab.ParseMachines reads it
+	machine  string   // in the form of lab.ParseMachines
 	beside   []string // the site's DHCP servers, one boot with each
 	always   bool     // with the first of them
 	chain    []string
@@ -64,8 +64,8 @@ var firmwares = []struct {
 	},
 }
 
-// Every firmware boots, beside a DHCP server that knows nothing of booting or with ours alone, until its
-// agent has reported; and it comes the way that docs/firmware.md tells.
+// Every firmware boots until its agent has reported, beside a DHCP server without boot options or with ours
+// alone, by the steps in docs/firmware.md.
 func TestFirmware(t *testing.T) {
 	for _, tt := range firmwares {
 		for i, dhcp := range tt.beside {
@@ -83,7 +83,7 @@ func TestFirmware(t *testing.T) {
 				}
 				chain, discover, script := r.chain(mac1)
 				if diff := cmp.Diff(tt.chain, chain); diff != "" {
-					t.Errorf("the way of the boot (-want +got):\n%s", diff)
+					t.Errorf("the steps of the boot (-want +got):\n%s", diff)
 				}
 				if dhcp != lab.NoDHCP {
 					r.proveWire()
@@ -95,8 +95,8 @@ func TestFirmware(t *testing.T) {
 	}
 }
 
-// chain is how a machine came to its script: the class of its first DISCOVER, and the programs that it was
-// sent; and when the first and the last of it happened.
+// chain lists the steps by which a machine came to its script, the class of its first DISCOVER and the
+// programs that it got, with the times of the first and the last step.
 func (r *rack) chain(mac string) (steps []string, discover, script time.Time) {
 	r.t.Helper()
 	err := r.client.Events(r.t.Context(), api.EventQuery{Machine: mac}, func(e inventory.Event) error {

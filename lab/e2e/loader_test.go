@@ -13,8 +13,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A distribution's image whose loader lies in its own directory alone is given one where firmware looks
-// without a boot entry. With the system go its boot entry and what is on both disks of the machine.
+// A distribution's image whose only loader lies in its own directory gets one where firmware looks without a
+// boot entry. A release removes its boot entry and erases both disks of the machine.
 func TestAnImageWithoutAFallbackLoader(t *testing.T) {
 	for _, p := range []string{"mcopy", "mmd", "mdeltree"} {
 		if _, err := exec.LookPath(p); err != nil {
@@ -53,7 +53,7 @@ func TestAnImageWithoutAFallbackLoader(t *testing.T) {
 	}
 }
 
-// moveLoader makes an image of mini's whose loader lies where a distribution's shim would, with a second
+// moveLoader makes an image of mini's whose loader is at the path of a distribution's shim, with a second
 // stage beside it.
 func moveLoader(t *testing.T, image string) {
 	t.Helper()

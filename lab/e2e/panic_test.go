@@ -15,8 +15,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A machine gets a ramdisk that is none, so that its kernel panics. The appliance hears that on the serial
-// console, over IPMI, and `why` quotes it; also while an operator has the console.
+// A machine gets a broken ramdisk, so that its kernel panics. The appliance sees that on the serial console,
+// over IPMI, and `why` quotes it, even while an operator has the console.
 func TestAKernelPanicIsQuoted(t *testing.T) {
 	r := newRack(t, "m1:bios")
 	initrd := filepath.Join(r.dir, "data", "ramdisk", "amd64", "initrd")
@@ -44,7 +44,7 @@ func TestAKernelPanicIsQuoted(t *testing.T) {
 		t.Errorf("the next move, or what was said before the panic, is missing")
 	}
 
-	// An operator's console has the line now, and both hear the next panic.
+	// An operator has the console now, and both the operator and the appliance see the next panic.
 	var screen lockedBuffer
 	cmd := exec.CommandContext(t.Context(), binary, "console", "m1")
 	cmd.Env = append(os.Environ(), "PXECTL_SOCKET="+r.Socket())
@@ -82,7 +82,7 @@ func (r *rack) events(f func(inventory.Event)) {
 	}
 }
 
-// noted counts the events of m1 of a kind that begin so.
+// noted counts the events of m1 of a kind whose text has this prefix.
 func (r *rack) noted(kind inventory.EventKind, text string) (n int) {
 	r.events(func(e inventory.Event) {
 		if e.Kind == kind && strings.HasPrefix(e.Text, text) {

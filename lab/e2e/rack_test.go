@@ -20,10 +20,10 @@ import (
 	"github.com/pxectl/pxectl/lab/verify"
 )
 
-// patience is how much slower than an idle machine a test may find this one.
-const patience = 10
+// slowdown is how many times slower than an idle machine this one may be.
+const slowdown = 10
 
-// What `make test` builds before it runs the tests.
+// The files that `make test` builds before it runs the tests.
 var (
 	binary  = built("bin/pxectl")
 	ramdisk = built(".cache/ramdisk")
@@ -39,7 +39,7 @@ func built(path string) string {
 	return abs
 }
 
-// A rack is a virtual rack with the appliance in it, and a CLI.
+// A rack is a virtual rack with an appliance and a CLI.
 type rack struct {
 	t *testing.T
 	*lab.Rack
@@ -47,7 +47,7 @@ type rack struct {
 	dir    string
 }
 
-// newRack starts a rack. Whatever the test needs and does not find skips it by name.
+// newRack starts a rack. It skips the test, by name, when the host lacks something.
 func newRack(t *testing.T, machines string, files ...string) *rack {
 	t.Helper()
 	return newRackBeside(t, lab.Dnsmasq, machines, files...)
@@ -70,7 +70,7 @@ func newRackBeside(t *testing.T, dhcp, machines string, files ...string) *rack {
 		}
 	}
 	// Not t.TempDir: its path is too long for the rack's sockets.
-	dir, err := os.MkdirTemp("/var/tmp", "pxectl-story-")
+	dir, err := os.MkdirTemp("/var/tmp", "pxectl-e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func newRackBeside(t *testing.T, dhcp, machines string, files ...string) *rack {
 	return r
 }
 
-// show prints what helps to see why a story went wrong.
+// show prints the rack's state after a failed test.
 func (r *rack) show(machines []lab.Machine) {
 	r.t.Logf("the rack's files are in %s", r.dir)
 	files := []string{filepath.Join(r.dir, "appliance.log")}
@@ -118,7 +118,7 @@ func (r *rack) show(machines []lab.Machine) {
 	}
 }
 
-// pxectl runs the CLI as an operator would and returns what it printed on standard output.
+// pxectl runs the CLI as an operator would and returns its standard output.
 func (r *rack) pxectl(args ...string) string {
 	r.t.Helper()
 	out, err := r.try(args...)
@@ -140,12 +140,12 @@ func (r *rack) try(args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// until polls for something that must come true; limit is for an idle machine.
+// until polls until something is true; limit is for an idle machine.
 func (r *rack) until(limit time.Duration, what string, ok func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(patience * limit); !ok(); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(slowdown * limit); !ok(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
-			r.t.Fatalf("waited %s in vain until %s", patience*limit, what)
+			r.t.Fatalf("waited %s in vain until %s", slowdown*limit, what)
 		}
 		if r.t.Context().Err() != nil {
 			r.t.FailNow()
@@ -153,7 +153,7 @@ func (r *rack) until(limit time.Duration, what string, ok func() bool) {
 	}
 }
 
-// machine reads a machine; the zero Machine when there is none yet.
+// machine reads a machine. It returns the zero Machine when there is none yet.
 func (r *rack) machine(ref string) inventory.Machine {
 	m, err := r.client.Machine(r.t.Context(), ref)
 	if err != nil {
@@ -174,7 +174,7 @@ func (r *rack) powerOn(name string) {
 func (r *rack) enroll(name, mac string) {
 	r.t.Helper()
 	r.pxectl("machine", "edit", mac, "--name", name)
-	r.pxectl("machine", "approve", name) // which accepts the BMC that it has reported
+	r.pxectl("machine", "approve", name) // this also accepts the BMC that it has reported
 	r.until(30*time.Second, name+" is available", func() bool { return r.machine(name).State == inventory.Available })
 }
 
@@ -188,7 +188,7 @@ func (r *rack) deployment(name string) inventory.Deployment {
 	return d
 }
 
-// console is all that a machine wrote to its serial console.
+// console returns all output of a machine's serial console.
 func (r *rack) console(name string) string {
 	raw, err := os.ReadFile(r.Console(name))
 	if err != nil {
@@ -197,7 +197,7 @@ func (r *rack) console(name string) string {
 	return string(raw)
 }
 
-// proveDisk compares what lies on a machine's frozen disk with the image, from outside. Only what finish-disk
+// proveDisk compares a machine's frozen disk with the image, from outside. Only the ranges that finish-disk
 // names may differ.
 func (r *rack) proveDisk(name string) {
 	r.t.Helper()
@@ -214,7 +214,7 @@ func (r *rack) proveDisk(name string) {
 	}
 }
 
-// proveWire checks that the two DHCP servers kept the peace.
+// proveWire checks that the two DHCP servers did not do each other's work.
 func (r *rack) proveWire() {
 	r.t.Helper()
 	w, err := verify.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))

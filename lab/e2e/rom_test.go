@@ -15,24 +15,23 @@ import (
 	"github.com/pxectl/pxectl/lab/verify"
 )
 
-// There is no BIOS PXE ROM for QEMU that is not iPXE, so one is played here, packet for packet, on a host of
-// its own in the rack. It does what the PXE specification 2.1 asks of a ROM, and what Intel's ROMs are seen
-// to do.
+// QEMU has no BIOS PXE ROM other than iPXE, so this test emulates one, packet for packet, on a host of its
+// own in the rack. It follows the PXE specification 2.1 and the behaviour of Intel's ROMs.
 
-// playROM is the environment variable that makes this test binary the ROM. Its value is how it behaves.
-const playROM = "PXECTL_STORY_ROM"
+// romVariable is the environment variable that makes this test binary the ROM. Its value is the kind of ROM.
+const romVariable = "PXECTL_TEST_ROM"
 
 const (
-	plainROM     = "plain"     // believes option 43 and loads the boot file of the offer, in blocks of 512 bytes
-	insistingROM = "insisting" // asks port 4011 all the same, then for the file's size, then for blocks of 1456 bytes
-	noBzImageROM = "nobzimage" // is an iPXE that cannot load a kernel, as VirtualBox has it: takes its file from the offer's URL
+	plainROM     = "plain"     // follows option 43 and loads the boot file of the offer, in blocks of 512 bytes
+	insistingROM = "insisting" // asks port 4011 even so, then for the file's size, then for blocks of 1456 bytes
+	noBzImageROM = "nobzimage" // an iPXE that cannot load a kernel, like VirtualBox's: takes its file from the offer's URL
 )
 
 const romMAC = "52:54:00:77:0f:01"
 
 // TestMain lets the test binary be the ROM.
 func TestMain(m *testing.M) {
-	if how := os.Getenv(playROM); how != "" {
+	if how := os.Getenv(romVariable); how != "" {
 		got, err := (&rom{how: how}).boot()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "rom:", err)
@@ -44,16 +43,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A romBoot is what the ROM came to.
+// A romBoot is the result of a ROM's boot.
 type romBoot struct {
 	Address netip.Addr // from the site's server
-	Server  netip.Addr // that has the boot file
+	Server  netip.Addr // with the boot file
 	File    string
-	Program []byte // its bytes
-	Script  string // that the program was given
+	Program []byte // the boot file's bytes
+	Script  string // for that program
 }
 
-// It comes to the script beside each of the site's DHCP servers, and with ours alone.
+// A ROM gets to the script beside each of the site's DHCP servers, and with ours alone.
 func TestROMThatIsNotIPXE(t *testing.T) {
 	for i, dhcp := range []string{lab.Dnsmasq, lab.Kea, lab.NoDHCP} {
 		t.Run(dhcp, func(t *testing.T) {
@@ -65,7 +64,7 @@ func TestROMThatIsNotIPXE(t *testing.T) {
 			for _, how := range []string{plainROM, insistingROM, noBzImageROM} {
 				t.Run(how, func(t *testing.T) {
 					began := time.Now()
-					got := r.playROM(t, how)
+					got := r.bootROM(t, how)
 					want := ipxe.BIOS
 					if how == noBzImageROM {
 						want = ipxe.Native
@@ -90,7 +89,7 @@ func TestROMThatIsNotIPXE(t *testing.T) {
 			if dhcp == lab.NoDHCP {
 				return
 			}
-			// The capture is written a second behind the wire.
+			// The capture is a second behind the wire.
 			r.until(5*time.Second, "the capture shows both servers", func() bool {
 				w, err := verify.DHCP(r.Capture(), netip.MustParseAddr("10.77.0.1"))
 				return err == nil && w.OurBootFiles >= 7
@@ -113,15 +112,15 @@ func (r *rack) plugInROM() {
 	}
 }
 
-// playROM switches it on.
-func (r *rack) playROM(t *testing.T, how string) (got romBoot) {
+// bootROM switches the ROM on and returns the result of its boot.
+func (r *rack) bootROM(t *testing.T, how string) (got romBoot) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := r.Command(t.Context(), "ip", "netns", "exec", "rom", self)
-	cmd.Env = append(os.Environ(), playROM+"="+how)
+	cmd.Env = append(os.Environ(), romVariable+"="+how)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -18,7 +18,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 )
 
-// A rom plays on eth0, which has no address yet.
+// A rom emulates a ROM on eth0, which has no address yet.
 type rom struct {
 	how string
 	mac net.HardwareAddr
@@ -38,7 +38,7 @@ var romOptions = []dhcpv4.Modifier{
 	),
 }
 
-// iPXE adds its user class, and what it was built with: HTTP (19), bzImage (24).
+// iPXE adds its user class and its features: HTTP (19), bzImage (24).
 func ipxeOptions(features ...byte) []dhcpv4.Modifier {
 	return append(slices.Clone(romOptions),
 		dhcpv4.WithGeneric(dhcpv4.OptionUserClassInformation, []byte("iPXE")),
@@ -60,8 +60,8 @@ func (r *rom) boot() (got romBoot, err error) {
 	if got.Address, boot, err = r.dhcp(options...); err != nil {
 		return got, err
 	}
-	// PXE 2.1 table 2-1, tag 6: bit 3 says that the boot file of this offer is the one to load. To iPXE, that
-	// there is one says it.
+	// PXE 2.1 table 2-1, tag 6: bit 3 tells a ROM to load the boot file of this offer. iPXE loads it in any
+	// case.
 	control := dhcpv4.Options{}
 	if err := control.FromBytes(boot.GetOneOption(dhcpv4.OptionVendorSpecificInformation)); err != nil {
 		return got, fmt.Errorf("option 43 of the offer: %w", err)
@@ -99,13 +99,13 @@ func (r *rom) boot() (got romBoot, err error) {
 	return got, err
 }
 
-// program is what undionly.kpxe and ipxe.pxe do: DHCP once more, as iPXE, and the script.
+// program does what undionly.kpxe and ipxe.pxe do: DHCP once more, as iPXE, and the script.
 func (r *rom) program() (string, error) {
 	_, boot, err := r.dhcp(ipxeOptions(19, 1, 1, 24, 1, 1)...)
 	if err != nil {
 		return "", fmt.Errorf("iPXE: %w", err)
 	}
-	// iPXE fills in its settings; the ones that this one does not have are left out.
+	// iPXE fills in its settings; this one leaves out those that it does not have.
 	text := boot.BootFileNameOption()
 	for _, setting := range []struct{ name, value string }{{"netX/mac:hexhyp", strings.ReplaceAll(r.mac.String(), ":", "-")}, {"buildarch", "i386"}, {"platform", "pcbios"}} {
 		text = strings.ReplaceAll(text, "${"+setting.name+"}", setting.value)
@@ -133,14 +133,15 @@ func (r *rom) program() (string, error) {
 	return string(body), err
 }
 
-// dhcp gets an address, which becomes eth0's, and the packet that says what to boot: a proxy's offer, or the
+// dhcp gets an address, which becomes eth0's, and the packet with the boot file: a proxy's offer, or the
 // acknowledgement of a server that is both.
 func (r *rom) dhcp(options ...dhcpv4.Modifier) (netip.Addr, *dhcpv4.DHCPv4, error) {
 	ask, err := dhcpv4.NewDiscovery(r.mac, options...)
 	if err != nil {
 		return netip.Addr{}, nil, err
 	}
-	// For this exchange alone: it hears the TFTP transfers, too, and what nobody reads fills its buffer.
+	// Open it for this exchange only: it would also receive the TFTP transfers, and unread packets would fill
+	// its buffer.
 	raw, err := nclient4.NewRawUDPConn("eth0", nclient4.ClientPort)
 	if err != nil {
 		return netip.Addr{}, nil, err
@@ -241,8 +242,8 @@ func (r *rom) ask4011(from netip.Addr, offer *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, er
 	return p, err
 }
 
-// tftp loads a file in lock step, RFC 1350, with the block size that is asked for, RFC 2348. With sizeOnly it
-// ends the transfer when it has seen the size, as ROMs do before the download proper.
+// tftp loads a file in lock step, RFC 1350, with the given block size, RFC 2348. With sizeOnly it ends the
+// transfer when it knows the size, as ROMs do before the download proper.
 func tftp(server netip.Addr, file string, blksize int, sizeOnly bool) ([]byte, error) {
 	conn, err := net.ListenUDP("udp4", nil)
 	if err != nil {

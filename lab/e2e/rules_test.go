@@ -15,8 +15,8 @@ import (
 	"github.com/pxectl/pxectl/ipxe"
 )
 
-// Two deployed machines whose firmware has the network first come to their own disks, by the way and with the
-// script that a rule gives their vendor. docs/firmware.md has the seconds.
+// Two deployed machines whose firmware has the network first in its order come to their own disks, by the
+// script of a rule for their vendor. docs/firmware.md has the seconds.
 func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 	onlyWithAllFirmwares(t)
 	macs := map[string]string{"m1": mac1, "m2": mac2}
@@ -77,8 +77,8 @@ func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 	}
 }
 
-// bootAnswers counts on the wire how often a machine's firmware asked what to boot, and how often the
-// appliance answered the machine.
+// bootAnswers counts on the wire how often a machine's firmware asked for a boot file, and how often the
+// appliance answered.
 func (r *rack) bootAnswers(mac string, since time.Time) (asked, answered int) {
 	r.t.Helper()
 	packets, err := pcap.DHCP(r.Capture())
@@ -97,14 +97,14 @@ func (r *rack) bootAnswers(mac string, since time.Time) (asked, answered int) {
 	return asked, answered
 }
 
-// A rule's boot program is loaded, and its kernel arguments are the kernel's. Another rule's script has iPXE
-// ROMs load ipxe.pxe, as one does that cannot load a kernel itself, and undionly.kpxe: on top of that ROM
-// each drives the card and comes to the script.
+// A machine loads a rule's boot program, and its kernel gets the rule's arguments. Another rule's script
+// makes iPXE ROMs load ipxe.pxe, as a ROM does that cannot load a kernel itself, and undionly.kpxe: each
+// drives the card on top of that ROM and gets to the script.
 func TestRulesAboutWhatIsLoaded(t *testing.T) {
 	onlyWithAllFirmwares(t)
 	const mac3 = "52:54:00:77:00:03"
 	r := newRack(t, "m1:uefi,m2:bios::e1000,m3:bios")
-	// The ROMs of QEMU are of another version than ours.
+	// QEMU's ROMs are of another version than our programs.
 	r.rules(`boot:
   - machine: "`+mac1+`"
     nbp: ipxe-amd64.efi
@@ -133,7 +133,7 @@ echo ${version} on ${netX/chip} goes on
 	}
 }
 
-// loaded lists what a machine has loaded by TFTP.
+// loaded lists the files that a machine has loaded by TFTP.
 func (r *rack) loaded(mac string) (files []string) {
 	r.t.Helper()
 	err := r.client.Events(r.t.Context(), api.EventQuery{Machine: mac}, func(e inventory.Event) error {
@@ -148,7 +148,7 @@ func (r *rack) loaded(mac string) (files []string) {
 	return files
 }
 
-// rules gives the appliance rules and a script that they name, and starts it again.
+// rules gives the appliance rules and the script that they name, and restarts it.
 func (r *rack) rules(boot, name, script string) {
 	r.t.Helper()
 	dir := filepath.Join(r.dir, "data", "scripts")

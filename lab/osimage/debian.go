@@ -11,16 +11,16 @@ import (
 	"github.com/google/uuid"
 )
 
-// debianPackages beside Debian's essential ones. Recommendations are not installed.
+// debianPackages are installed beside Debian's essential packages, without recommendations.
 var debianPackages = []string{
 	"linux-image-cloud-amd64", "systemd-sysv", "systemd-resolved", "udev", "dbus", "iproute2", "netbase", "ca-certificates",
 	"cloud-init", "cloud-guest-utils", "e2fsprogs", "openssh-server", "sudo",
 }
 
-// cloudConfig makes the first boot quick and quiet: only the data source that there is, one host key, and the
-// modules that somebody who tries out a deployment will use. Only the last stage, which phones home, speaks
-// on the console: there the login prompt is to be seen. Everything else of cloud-init works as in Debian;
-// users, keys and phone_home come with the seed.
+// cloudConfig makes the first boot quick and quiet: only the NoCloud data source, one host key, and the
+// modules that a deployment's user may try. Only the last stage, which phones home, prints to the console, so
+// that the login prompt stays visible. Everything else of cloud-init works as in Debian; users, keys and
+// phone_home come with the seed.
 const cloudConfig = `datasource_list: [NoCloud, None]
 ssh_genkeytypes: [ed25519]
 ssh_deletekeys: true
@@ -38,8 +38,7 @@ cloud_config_modules: [set-passwords, timezone, runcmd]
 cloud_final_modules: [package-update-upgrade-install, write-files-deferred, scripts-vendor, scripts-per-instance, scripts-user, phone-home, final-message]
 `
 
-// debianFiles are in place before the packages are configured, so that the initrd is made once and as it
-// should be.
+// debianFiles exist before the packages are configured, so that the initrd is built once, with them.
 var debianFiles = map[string]string{
 	"etc/cloud/cloud.cfg.d/90_pxectl.cfg": cloudConfig,
 	// The cloud kernel has NVMe and ext4 built in. It has no AHCI: a SATA disk behind AHCI does not boot.
@@ -73,7 +72,7 @@ func debianTree(ctx context.Context, work string, o Options) (rootfs, error) {
 		"bookworm", root.dir); err != nil {
 		return rootfs{}, err
 	}
-	// What makes one machine differ from another must not be in the image.
+	// The image must not have what identifies a machine.
 	keys, err := filepath.Glob(filepath.Join(root.dir, "etc/ssh/ssh_host_*"))
 	if err != nil {
 		return rootfs{}, err
@@ -86,7 +85,7 @@ func debianTree(ctx context.Context, work string, o Options) (rootfs, error) {
 	if _, err := run(ctx, "", "systemctl", "--root="+root.dir, "enable", "systemd-networkd.service", "systemd-resolved.service"); err != nil {
 		return rootfs{}, err
 	}
-	// apt's timers would take the processor at the moment when a test measures.
+	// apt's timers would take the processor in the middle of a test's measurement.
 	if _, err := run(ctx, "", "systemctl", "--root="+root.dir, "mask", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_reap.service"); err != nil {
 		return rootfs{}, err
 	}

@@ -1,6 +1,6 @@
 // Package osimage builds the operating systems that the virtual rack deploys: a real Debian 12 with
-// cloud-init, and "mini", one static program on a kernel that behaves towards the
-// deployer as cloud-init does and boots in a fraction of the time.
+// cloud-init, and "mini", one static program on a kernel that behaves like cloud-init towards the deployer
+// and boots in a fraction of the time.
 //
 // Both are raw disk images with one layout (see layout.go), boot on BIOS and on UEFI through
 // GRUB, and take their identity from a NoCloud seed on the partition "cidata", which the

@@ -12,14 +12,14 @@ const (
 	grubBIOS = "/usr/lib/grub/i386-pc"
 	grubEFI  = "/usr/lib/grub/x86_64-efi"
 
-	// The comma without a disk: GRUB takes the disk that it was started from, so a second disk with
-	// a copy of the same image does not confuse it.
+	// A comma without a disk: GRUB takes the disk that it was started from, so a second disk with a copy of
+	// the same image does not confuse it.
 	grubPrefix = "(,gpt4)/boot/grub"
 )
 
-// grubConfig is /boot/grub/grub.cfg. The kernel and the initrd are what Debian's kernel packages keep as
-// links in the root directory. On a busy host an emulated timer interrupt can come too late for the kernel's
-// test of it, which ends in a panic: hence no_timer_check.
+// grubConfig is /boot/grub/grub.cfg. Debian's kernel packages keep links to the kernel and the initrd in the
+// root directory. On a busy host an emulated timer interrupt can come too late for the kernel's test of it,
+// which ends in a panic; no_timer_check switches that test off.
 func grubConfig(uuid string) string {
 	return `set timeout=0
 menuentry "Linux" {
@@ -29,8 +29,8 @@ menuentry "Linux" {
 `
 }
 
-// installGRUB does what grub-install would, without a mounted disk: the boot sector and core.img for
-// BIOS, EFI/BOOT/BOOTX64.EFI for UEFI.
+// installGRUB does the work of grub-install without a mounted disk: the boot sector and core.img for BIOS,
+// EFI/BOOT/BOOTX64.EFI for UEFI.
 func installGRUB(ctx context.Context, disk *os.File, out, work string) error {
 	core, err := mkimage(ctx, work, "i386-pc", "biosdisk", "part_gpt", "ext2", "normal", "linux")
 	if err != nil {
@@ -66,8 +66,8 @@ func mkimage(ctx context.Context, work, format string, modules ...string) ([]byt
 	return os.ReadFile(file)
 }
 
-// embed writes boot.img into the MBR and core.img into the BIOS boot partition, and tells each where
-// the next part is. The offsets are GRUB's (include/grub/i386/pc/boot.h):
+// embed writes boot.img into the MBR and core.img into the BIOS boot partition, and writes into each the
+// place of the next part. The offsets are GRUB's (include/grub/i386/pc/boot.h):
 //
 //	boot.img 0x5c: the sector of core.img (GRUB_BOOT_MACHINE_KERNEL_SECTOR)
 //	core.img 0x1f4: in its first sector, where the rest starts (the first block list entry)

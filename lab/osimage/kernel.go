@@ -8,7 +8,7 @@ import (
 	"regexp"
 )
 
-// A Kernel is one of Debian's, unpacked and never installed.
+// A Kernel is a kernel of Debian's, unpacked and never installed.
 type Kernel struct {
 	Release string // as uname -r says it
 	Image   string
@@ -69,8 +69,8 @@ func FetchKernel(ctx context.Context, meta string, o Options) (Kernel, error) {
 	return k, nil
 }
 
-// aptFor are the options of apt for packages of an architecture: none for this machine's own. For another
-// one, apt gets package lists of its own below dir, from the sources that this machine has.
+// aptFor are apt's options for packages of an architecture: none for this machine's own. For another one, apt
+// gets package lists of its own below dir, from this machine's sources.
 func aptFor(ctx context.Context, arch, dir string) ([]string, error) {
 	if arch == "" {
 		return nil, nil

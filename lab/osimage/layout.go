@@ -13,8 +13,8 @@ const (
 	sector = 512
 	mib    = 1 << 20
 
-	// In sectors. The root partition is the last one, so that growpart can enlarge it; the seed
-	// has a place that does not depend on the system's size.
+	// In sectors. The root partition is the last one, so that growpart can enlarge it; the seed has a place
+	// that does not depend on the system's size.
 	biosStart = 2048 // 1 MiB, for GRUB's core.img
 	espStart  = 4096 // 32 MiB
 	seedStart = 69632
@@ -28,15 +28,15 @@ type rootfs struct {
 	spare int64  // bytes to leave free
 }
 
-// unseeded is the seed of an image that nobody has deployed.
+// unseeded is the seed of an image before any deployment.
 var unseeded = map[string]string{
 	"meta-data":   "instance-id: unseeded\nlocal-hostname: unseeded\n",
 	"user-data":   "#cloud-config\n{}\n",
 	"vendor-data": "#cloud-config\n{}\n",
 }
 
-// writeDisk lays out the disk in one file. Every tool writes at an offset of it, so that nothing
-// needs mounting and nothing is copied twice.
+// writeDisk lays out the disk in one file. Every tool writes at an offset of it, so nothing needs mounting,
+// and nothing is copied twice.
 func writeDisk(ctx context.Context, out, work string, root rootfs, o Options) error {
 	size, err := rootSize(root)
 	if err != nil {
@@ -76,7 +76,7 @@ func writeDisk(ctx context.Context, out, work string, root rootfs, o Options) er
 	return f.Sync()
 }
 
-// rootSize is the size of a filesystem that holds the tree and has root.spare bytes left, in whole MiB.
+// rootSize is the size of a filesystem for the tree, with root.spare bytes left, in whole MiB.
 func rootSize(root rootfs) (int64, error) {
 	var used int64
 	inodes := int64(0)
@@ -106,8 +106,8 @@ func rootSize(root rootfs) (int64, error) {
 }
 
 func writeSeed(ctx context.Context, out, work string) error {
-	// cloud-init finds the partition by this label. A lower-case label is what the NoCloud documentation
-	// has; mkfs.vfat only warns about it. It would choose the FAT's width by the size of the whole disk.
+	// cloud-init finds the partition by this label. The NoCloud documentation has it in lower case; mkfs.vfat
+	// only warns about that. Without -F, it would choose the FAT's width by the size of the whole disk.
 	if _, err := run(ctx, "", "mkfs.vfat", "-F", "12", "-n", "cidata", fmt.Sprintf("--offset=%d", seedStart), out,
 		fmt.Sprint((rootStart-seedStart)*sector/1024)); err != nil {
 		return err

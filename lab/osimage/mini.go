@@ -18,16 +18,16 @@ import (
 	"github.com/pxectl/pxectl/agent-ramdisk/modules"
 )
 
-// miniModules are what a disk, a NIC and the seed can need: found by device, with what they depend on.
+// miniModules are the modules for disk, NIC and seed. They are found by device, with their dependencies.
 var miniModules = []string{
 	"virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "nvme", "ahci", "ata_piix", "sd_mod",
 	"e1000", "e1000e", "igb", "button", "evdev", "ext4", "crc32c_generic", "crc32c_intel", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1",
 }
 
-// Of those, the ones that no device asks for.
+// The modules that no device asks for.
 var miniByName = []string{"sd_mod", "crc32c_generic", "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "evdev"}
 
-// miniTree is a root filesystem of a kernel and an initrd whose init is the whole system. The root
+// miniTree is a root filesystem with a kernel and an initrd whose init is the whole system. The root
 // filesystem keeps what must survive a reboot.
 func miniTree(ctx context.Context, kernelPackage, work string, o Options) (rootfs, error) {
 	k, err := FetchKernel(ctx, kernelPackage, o)
@@ -69,7 +69,7 @@ func miniInitrd(k Kernel, program string) ([]byte, error) {
 	}
 	records := []cpio.Record{
 		cpio.Directory("dev", 0o755), cpio.Directory("proc", 0o755), cpio.Directory("sys", 0o755),
-		cpio.CharDev("dev/console", 0o600, 5, 1), // else the kernel has nothing to give init as its terminal
+		cpio.CharDev("dev/console", 0o600, 5, 1), // without it, init has no terminal
 		cpio.StaticFile("init", string(bin), 0o755),
 	}
 	mods, err := moduleRecords(k)
@@ -93,7 +93,7 @@ func miniInitrd(k Kernel, program string) ([]byte, error) {
 	return enc.EncodeAll(archive.Bytes(), nil), nil
 }
 
-// moduleRecords packs the modules with an index of them as package modules reads it.
+// moduleRecords packs the modules with the index that package modules reads.
 func moduleRecords(k Kernel) ([]cpio.Record, error) {
 	files := map[string]string{}
 	err := filepath.WalkDir(k.Modules, func(path string, _ fs.DirEntry, err error) error {

@@ -13,16 +13,16 @@ import (
 	"strings"
 )
 
-// A Kind is one of the images.
+// A Kind is a kind of image.
 type Kind string
 
-// The images that there are.
+// The kinds of images.
 const (
 	Debian12 Kind = "debian-12" // virtio and NVMe disks, virtio NICs; Debian's cloud kernel has no AHCI and no e1000
-	Mini     Kind = "mini"      // every disk and NIC that the rack has
-	// MiniVirtio is Mini on the cloud kernel: it boots 3 to 4 s of processor time sooner, because
-	// that kernel is LZ4 and not XZ, on virtio and NVMe disks and with virtio NICs. With an e1000 it
-	// starts and cannot phone home; its console says why.
+	Mini     Kind = "mini"      // every disk and NIC of the rack
+	// MiniVirtio is Mini on the cloud kernel: it boots 3 to 4 s of processor time sooner, because that kernel
+	// is LZ4 and not XZ, on virtio and NVMe disks and with virtio NICs. With an e1000 it starts and cannot
+	// phone home; its console says why.
 	MiniVirtio Kind = "mini-virtio"
 )
 
@@ -33,7 +33,7 @@ var Kinds = []Kind{Debian12, Mini, MiniVirtio}
 type Options struct {
 	Cache string    // directory that keeps downloaded packages; it is made when it is missing
 	Log   io.Writer // one line per step; nil for silence
-	Arch  string    // of a kernel that is fetched, as Debian says it; "" is this machine's
+	Arch  string    // of a kernel to fetch, in Debian's words; "" is this machine's
 }
 
 func (o Options) logf(format string, args ...any) {
@@ -99,7 +99,7 @@ func needTools() error {
 	return nil
 }
 
-// run runs a program and puts the end of what it said into its error.
+// run runs a program and puts the end of its output into its error.
 func run(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir

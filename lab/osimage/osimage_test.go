@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
-// The namespace of testnet.Main has no network, and apt needs one: the kernel comes from the cache
-// that `make` fills, or the test says that it is not there.
+// The namespace of testnet.Main has no network, and apt needs one: the kernel comes from the cache that
+// `make` fills, or the test is skipped.
 func TestMiniLayout(t *testing.T) {
 	testnet.Need(t, "sgdisk", "mke2fs", "mkfs.vfat", "mcopy", "mtype", "grub-mkimage", "fsck.fat", "e2fsck", "debugfs")
 	cache := os.Getenv("PXECTL_CACHE")
@@ -57,7 +57,7 @@ func TestMiniLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer disk.Close()
-	// fsck knows no offsets, so each filesystem is checked as a file of its own.
+	// fsck has no option for an offset, so each filesystem is checked as a file of its own.
 	for _, fs := range []struct {
 		name       string
 		start, end int64

@@ -5,16 +5,16 @@ import (
 	"os"
 )
 
-// A Difference is what a disk lacks of an image.
+// A Difference counts the chunks of an image that a disk lacks.
 type Difference struct {
 	Chunks int    // of the image
-	Differ int    // chunks that do not lie on the disk
-	Fetch  int    // of those, the ones that hold data
-	Bytes  uint64 // of disk.zst that hold them
+	Differ int    // chunks that are not on the disk
+	Fetch  int    // those of them that hold data
+	Bytes  uint64 // of disk.zst that hold these
 }
 
-// Differ compares the chunks of an image with what lies in their places on a disk. store is the appliance's
-// image directory.
+// Differ compares the chunks of an image with their places on a disk. store is the appliance's image
+// directory.
 func Differ(path, store, imageID string) (d Difference, err error) {
 	m, err := manifest(store, imageID)
 	if err != nil {

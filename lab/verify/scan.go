@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Scan is what a disk's file holds.
+// A Scan is the result of reading a disk's file.
 type Scan struct {
 	NonZero int64    // bytes that are not zero
-	Marks   []string // names of the marks that were found, in order of their names
+	Marks   []string // names of the marks that were found, sorted
 }
 
 const scanBlock = 1 << 20
 
-// ScanDisk reads the whole file of a disk but for its holes, counts what is not zero and looks for marks,
-// which are shorter than 4 KiB.
+// ScanDisk reads the whole file of a disk except its holes, counts bytes that are not zero and looks for
+// marks, which are shorter than 4 KiB.
 func ScanDisk(path string, marks map[string]string) (s Scan, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -28,7 +28,7 @@ func ScanDisk(path string, marks map[string]string) (s Scan, err error) {
 	}
 	defer f.Close()
 	found := map[string]bool{}
-	const before = 4 << 10 // what is kept of a block, for marks that lie across two
+	const before = 4 << 10 // kept from a block, for marks that lie across two
 	buf := make([]byte, before+scanBlock)
 	for at := int64(0); ; {
 		data, err := f.Seek(at, unix.SEEK_DATA)

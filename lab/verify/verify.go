@@ -1,6 +1,5 @@
-// Package verify checks from outside what the virtual rack claims to have done: what lies on a machine's
-// disk, and what went over the wire. It trusts neither the agent nor the appliance: it reads the disk's file
-// and the capture.
+// Package verify checks the virtual rack from outside: the content of a machine's disk, and the packets on
+// the wire. It trusts neither the agent nor the appliance: it reads the disk's file and the capture.
 package verify
 
 import (
@@ -19,9 +18,9 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Disk is the SHA-256 of the image's range of a disk, with the named ranges taken from the image: they are
-// what finish-disk changes on purpose; and that of the image, which is what sha256sum prints of the raw file
-// that was imported. store is the appliance's image directory.
+// Disk returns two SHA-256 hashes. The first is of the image's range of a disk, with the named ranges taken
+// from the image: finish-disk changes those on purpose. The second is of the image, as sha256sum prints it
+// for the imported raw file. store is the appliance's image directory.
 func Disk(path, store, imageID string, but []inventory.Range) (sum, want images.Hash, err error) {
 	m, err := manifest(store, imageID)
 	if err != nil {
@@ -69,7 +68,7 @@ func Disk(path, store, imageID string, but []inventory.Range) (sum, want images.
 	return images.Hash(onDisk.Sum(nil)), images.Hash(ofImage.Sum(nil)), nil
 }
 
-// manifest reads that of an image in the appliance's directory.
+// manifest reads an image's manifest in the appliance's directory.
 func manifest(store, imageID string) (*images.Manifest, error) {
 	f, err := os.Open(filepath.Join(store, imageID, "manifest.json"))
 	if err != nil {
@@ -83,15 +82,15 @@ func manifest(store, imageID string) (*images.Manifest, error) {
 	return m, err
 }
 
-// Wire says what a capture of the provisioning network shows of DHCP.
+// Wire counts the DHCP messages in a capture of the provisioning network.
 type Wire struct {
-	SiteAddresses int // addresses that the site's server handed out
+	SiteAddresses int // addresses that the site's server gave
 	OurAnswers    int // proxy offers and acknowledgements of ours
 	OurBootFiles  int // of those, with a boot file
 }
 
-// DHCP reads a capture and checks the peace between the two servers: the site's never hands out a boot file,
-// and we never hand out an address.
+// DHCP reads a capture and checks that neither server did the other's work: the site's never gives a boot
+// file, and we never give an address.
 func DHCP(file string, ours netip.Addr) (w Wire, err error) {
 	packets, err := pcap.DHCP(file)
 	if err != nil {
@@ -131,10 +130,10 @@ func DHCP(file string, ours netip.Addr) (w Wire, err error) {
 	return w, nil
 }
 
-// Short is a hash for a line of text.
+// Short is a shortened hash for a line of text.
 func Short(h images.Hash) string { return hex.EncodeToString(h[:6]) + "…" }
 
-// Names lists ranges for a line of text.
+// Names joins the names of ranges for a line of text.
 func Names(ranges []inventory.Range) []string {
 	var out []string
 	for _, r := range ranges {

@@ -37,7 +37,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "miniinit: it is an init, and this is not process 1")
 		os.Exit(1)
 	}
-	// Init must never end: the kernel would panic, and take the reason off the screen.
+	// Init must never end: the kernel would panic, and push the reason off the screen.
 	c := &console{}
 	if err := boot(c); err != nil {
 		c.logf("error: %v", err)
@@ -79,7 +79,7 @@ func boot(c *console) error {
 	}
 	seed, err := readSeed(os.DirFS(seedDir))
 	if err != nil {
-		return err // with whatever could be read there is still no identity
+		return err // an incomplete seed gives no identity
 	}
 	for _, w := range seed.Warnings {
 		c.logf("seed: %s", w)
@@ -100,8 +100,8 @@ func boot(c *console) error {
 	return nil
 }
 
-// oncePerInstance phones home, unless this instance already did: cloud-init's frequency of the module
-// is "once per instance", so a reboot is silent.
+// oncePerInstance phones home, unless this instance already did. cloud-init's frequency of the module is
+// "once per instance", so a reboot is silent.
 func oncePerInstance(c *console, seed Seed, keys map[string]string) {
 	if seed.PhoneHome == nil {
 		return
@@ -144,8 +144,8 @@ func mountAt(what, where, kind string, flags uintptr) error {
 	return nil
 }
 
-// waitForBlock finds the block device whose first sectors are accepted. Disks appear some time after
-// their drivers, and bring further devices to load drivers for.
+// waitForBlock waits for the block device whose first sectors are accepted. Disks appear some time after
+// their drivers, and bring more devices to load drivers for.
 func waitForBlock(drivers *modules.Loader, what string, accept func(head []byte) bool) (string, error) {
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		names, _ := fs.Glob(os.DirFS("/sys/class/block"), "*")
@@ -161,7 +161,7 @@ func waitForBlock(drivers *modules.Loader, what string, accept func(head []byte)
 				return "/dev/" + name, nil
 			}
 		}
-		_, _ = drivers.Coldplug(false) // what would not load was told the first time
+		_, _ = drivers.Coldplug(false) // failures were reported the first time
 	}
 	return "", fmt.Errorf("no disk has %s after 30 s", what)
 }
@@ -227,7 +227,7 @@ func (c *console) promptLocked() {
 	}
 }
 
-// serve reads what is typed, for ever.
+// serve reads input, for ever.
 func (c *console) serve() {
 	for {
 		lines := bufio.NewScanner(os.Stdin)
@@ -245,6 +245,6 @@ func (c *console) serve() {
 				c.logf("nobody can log in here; there are \"poweroff\" and \"reboot\"")
 			}
 		}
-		time.Sleep(time.Second) // a console that gives no input must not cost a processor
+		time.Sleep(time.Second) // a console without input must not use a whole processor
 	}
 }

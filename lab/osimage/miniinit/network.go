@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// network brings up what the seed names, or else every NIC by DHCP, and returns when one NIC has an
+// network brings up the NICs that the seed names, or else every NIC by DHCP. It returns when one NIC has an
 // address. The others go on trying.
 func network(ctx context.Context, c *console, want []Interface) error {
 	links, err := netlink.LinkList()
@@ -50,7 +50,7 @@ func network(ctx context.Context, c *console, want []Interface) error {
 	return nil
 }
 
-// choose finds what the seed says of a NIC. A seed without network-config means DHCP everywhere.
+// choose finds the seed's configuration of a NIC. A seed without network-config means DHCP everywhere.
 func choose(want []Interface, mac string) (Interface, bool) {
 	if len(want) == 0 {
 		return Interface{DHCP: true}, true
@@ -63,7 +63,7 @@ func choose(want []Interface, mac string) (Interface, bool) {
 	return Interface{}, false
 }
 
-// configure gives a NIC its addresses and keeps its lease. It returns when that failed.
+// configure gives a NIC its addresses and keeps its lease. It returns after a failure.
 func configure(ctx context.Context, l netlink.Link, i Interface, up chan<- string) error {
 	name := l.Attrs().Name
 	if err := netlink.LinkSetUp(l); err != nil {
@@ -117,7 +117,7 @@ func configure(ctx context.Context, l netlink.Link, i Interface, up chan<- strin
 	}
 }
 
-// driverless names the network cards that this kernel has no driver for, to end a sentence.
+// driverless names the network cards without a driver in this kernel, for the end of a sentence.
 func driverless(pci fs.FS) string {
 	said := ""
 	devices, _ := fs.ReadDir(pci, ".")

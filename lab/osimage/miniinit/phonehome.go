@@ -18,11 +18,11 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// postFields is what cc_phone_home sends for "post: all".
+// postFields are the fields of cc_phone_home for "post: all".
 var postFields = []string{"pub_key_dsa", "pub_key_rsa", "pub_key_ecdsa", "pub_key_ed25519", "instance_id", "hostname", "fqdn"}
 
-// phoneHome posts the fields, form-encoded, until the answer is a success: tries times with 3 s
-// between them, as cc_phone_home does.
+// phoneHome posts the fields, form-encoded, until the answer is a success: tries times with 3 s between them,
+// as cc_phone_home does.
 func phoneHome(ctx context.Context, s Seed, keys map[string]string, sleep func(time.Duration)) (status string, err error) {
 	have := map[string]string{"instance_id": s.InstanceID, "hostname": s.Hostname, "fqdn": s.FQDN}
 	form := url.Values{}
@@ -67,8 +67,8 @@ func post(ctx context.Context, client *http.Client, to string, form url.Values) 
 	return resp.Status, nil
 }
 
-// hostKeys reads the SSH host key's public half, by type, and makes the key at the first boot. There is
-// no SSH server; the key is part of the identity that is reported.
+// hostKeys reads the SSH host key's public half, by type, and makes the key at the first boot. There is no
+// SSH server; the key is part of the reported identity.
 func hostKeys(root string) (map[string]string, error) {
 	private := filepath.Join(root, "etc/ssh/ssh_host_ed25519_key")
 	public := private + ".pub"

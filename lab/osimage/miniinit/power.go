@@ -17,8 +17,8 @@ func shutdown(c *console, how int) error {
 	c.hostname = ""
 	c.mu.Unlock()
 	c.logf("going down")
-	// Linux 6.1 locks up for ever in reboot(2) when virtio_net still has packets to send, so
-	// the NICs go down first.
+	// Linux 6.1 locks up for ever in reboot(2) when virtio_net still has packets to send, so the NICs go down
+	// first.
 	err := interfacesDown()
 	unix.Sync()
 	for _, dir := range []string{seedDir, rootDir} {
@@ -39,11 +39,11 @@ const (
 	keyPower = 116
 )
 
-// watchPowerButton powers off when the ACPI power button is pressed: QEMU's system_powerdown, a BMC's
-// "power soft".
+// watchPowerButton powers off when the ACPI power button is pressed: QEMU's system_powerdown, a BMC's "power
+// soft".
 func watchPowerButton(c *console) {
 	watched := map[string]bool{}
-	for ; ; time.Sleep(500 * time.Millisecond) { // input devices appear when their drivers do
+	for ; ; time.Sleep(500 * time.Millisecond) { // input devices appear after their drivers
 		files, _ := filepath.Glob("/dev/input/event*")
 		for _, file := range files {
 			if watched[file] {

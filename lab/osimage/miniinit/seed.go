@@ -11,14 +11,14 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// A Seed is what the four files of a NoCloud seed come to.
+// A Seed is the parsed NoCloud seed, from its four files.
 type Seed struct {
 	InstanceID string
 	Hostname   string // short
 	FQDN       string
 	PhoneHome  *PhoneHome
 	Network    []Interface
-	Warnings   []string // what was passed over
+	Warnings   []string // what was ignored, and why
 }
 
 // PhoneHome is the configuration of cc_phone_home.
@@ -28,7 +28,7 @@ type PhoneHome struct {
 	Tries int
 }
 
-// An Interface is one NIC to configure. Without any, each NIC asks by DHCP.
+// An Interface is the configuration of a NIC. Without any, each NIC asks by DHCP.
 type Interface struct {
 	MAC       string // "" for any
 	DHCP      bool
@@ -58,7 +58,7 @@ func readSeed(dir fs.FS) (Seed, error) {
 		}
 		return fs.ReadFile(dir, name)
 	}
-	// NoCloud wants both of these and does without the others.
+	// NoCloud requires these two; the others are optional.
 	meta, err := read("meta-data", true)
 	if err != nil {
 		return Seed{}, err
@@ -96,7 +96,7 @@ func parseSeed(meta, user, vendor, network []byte) (Seed, error) {
 		return Seed{}, errors.New("seed: meta-data: no instance-id")
 	}
 	s := Seed{InstanceID: m.InstanceID}
-	// User-data counts more than vendor-data, key by key.
+	// User-data overrides vendor-data, key by key.
 	var c cloudConfig
 	for _, file := range []struct {
 		name string
@@ -153,8 +153,8 @@ func parseCloudConfig(text []byte) (cloudConfig, error) {
 	return c, err
 }
 
-// parsePhoneHome reads the module's keys as it does: post is "all" or a list of fields, tries that is
-// no number means 10.
+// parsePhoneHome reads the module's keys as it does: post is "all" or a list of fields, and tries that is no
+// number means 10.
 func parsePhoneHome(m map[string]any) (PhoneHome, error) {
 	p := PhoneHome{Post: postFields, Tries: 10}
 	p.URL, _ = m["url"].(string)
@@ -189,7 +189,7 @@ type netplan struct {
 	} `yaml:"ethernets"`
 }
 
-// parseNetwork reads network-config version 2, as it is or below the key "network".
+// parseNetwork reads network-config version 2, at the top or below the key "network".
 func parseNetwork(text []byte) ([]Interface, error) {
 	if len(strings.TrimSpace(string(text))) == 0 {
 		return nil, nil

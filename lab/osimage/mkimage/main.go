@@ -2,8 +2,8 @@
 //
 //	go run ./lab/osimage/mkimage [-cache DIR] -o FILE.raw debian-12|mini|mini-virtio
 //
-// The kind "kernel" is no image: it fetches Debian's generic kernel, for the architecture that -arch names,
-// and prints where the kernel and its modules are.
+// The kind "kernel" is no image: it fetches Debian's generic kernel, for the architecture of -arch, and
+// prints the paths of the kernel and its modules.
 package main
 
 import (
@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string) error {
 		fmt.Fprintf(flags.Output(), "usage: mkimage [-cache DIR] [-o FILE.raw] %v or kernel\n", osimage.Kinds)
 		flags.PrintDefaults()
 	}
-	// The kind may stand before the flags too.
+	// The kind may also stand before the flags.
 	kind := ""
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
 		kind, args = args[0], args[1:]
