@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/power"
 )
 
@@ -78,6 +79,7 @@ func (r *refusals) accepted(c *controller) {
 
 // end expires refusals when their time is over, although nobody asks for them any more.
 func (r *refusals) end() {
+	defer bug.Recover(nil, "forget refused passwords")
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ending = nil
