@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"strings"
 	"testing"
@@ -53,6 +54,28 @@ func TestConsoleErrors(t *testing.T) {
 	fleet.Fail("Console", &inventory.Problem{Code: inventory.CodeBMC, Detail: "m1: console 192.0.2.7: no answer"})
 	if _, err := c.Console(t.Context(), "m1"); problemCode(err) != inventory.CodeBMC {
 		t.Errorf("Console of a silent BMC = %v, want a bmc problem", err)
+	}
+}
+
+// endingConsole ends once it was attached.
+type endingConsole struct{ *apitest.Fleet }
+
+func (endingConsole) Console(_ context.Context, _, _ string, _ io.Reader, out io.Writer) error {
+	_, _ = io.WriteString(out, "m1 login: ")
+	return &inventory.Problem{Code: inventory.CodeConflict, Detail: "m1: its BMC was changed", Hint: "open it again"}
+}
+
+// Why a console ended is told where the person is looking.
+func TestConsoleSaysWhyItEnds(t *testing.T) {
+	c, _ := serve(t, endingConsole{apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}})})
+	conn, err := c.Console(t.Context(), "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const want = "m1 login: \r\n[console ended: m1: its BMC was changed; open it again]\r\n"
+	if all, err := io.ReadAll(conn); err != nil || string(all) != want {
+		t.Errorf("console said %q, %v, want %q", all, err, want)
 	}
 }
 

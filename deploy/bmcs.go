@@ -15,7 +15,7 @@ import (
 )
 
 // withBMC runs f with a machine's BMC, in the caller's time, and records on the machine what it met.
-func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, b power.BMC) error) error {
+func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, m inventory.Machine, b power.BMC) error) error {
 	w, err := e.find(ref)
 	if err != nil {
 		return err
@@ -25,7 +25,7 @@ func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, b po
 	if err != nil {
 		return err
 	}
-	err = e.bmcProblem(m, f(w, b))
+	err = e.bmcProblem(m, f(w, m, b))
 	said := ""
 	if p, ok := errors.AsType[*inventory.Problem](err); ok && p.Code == inventory.CodeBMC {
 		said = p.Detail
@@ -54,7 +54,7 @@ func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, b po
 // PowerStatus asks the BMC now.
 func (e *Engine) PowerStatus(ctx context.Context, ref string) (inventory.Power, error) {
 	var p inventory.Power
-	err := e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
+	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, b power.BMC) error {
 		on, err := b.Power(ctx)
 		if err != nil {
 			return err
@@ -71,7 +71,7 @@ func (e *Engine) PowerStatus(ctx context.Context, ref string) (inventory.Power, 
 // BootDevice reads the boot device override.
 func (e *Engine) BootDevice(ctx context.Context, ref string) (power.Boot, error) {
 	var boot power.Boot
-	err := e.withBMC(ctx, ref, func(_ *worker, b power.BMC) (err error) {
+	err := e.withBMC(ctx, ref, func(_ *worker, _ inventory.Machine, b power.BMC) (err error) {
 		boot, err = b.Boot(ctx)
 		return err
 	})
@@ -81,23 +81,21 @@ func (e *Engine) BootDevice(ctx context.Context, ref string) (power.Boot, error)
 // Console joins in and out to the machine's serial console until ctx or in ends. If we watch it, we let go of
 // it.
 func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, out io.Writer) error {
-	return e.withBMC(ctx, ref, func(w *worker, b power.BMC) error {
+	return e.withBMC(ctx, ref, func(w *worker, m inventory.Machine, b power.BMC) error {
 		c, ok := b.(power.Console)
 		if !ok {
-			return &inventory.Problem{Code: inventory.CodeBMC, Detail: w.snap.Load().m.Name + ": its BMC has no serial console"}
+			return &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": its BMC has no serial console"}
 		}
 		e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "console opened"})
 		giveBack := w.console.Lend(ctx)
 		defer giveBack()
-		ctx, cancel := w.whileHere(ctx) // a BMC's console is not kept for a machine that is not ours any more
-		defer cancel(nil)
-		err := c.Console(ctx, in, w.console.Tee(out))
-		select {
-		case <-w.gone:
-			return errors.Join(err, errGone(w))
-		default:
-			return err
+		while, cancel := w.while(ctx, m) // no longer: it would go on with a BMC that is not this machine's
+		defer cancel()
+		err := c.Console(while, in, w.console.Tee(out))
+		if while.Err() != nil && ctx.Err() == nil {
+			return context.Cause(while)
 		}
+		return err
 	})
 }
 

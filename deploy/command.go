@@ -117,7 +117,7 @@ func (w *worker) command(ctx context.Context, actor, what, needs string, f func(
 // and cycle.
 func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
 	var p inventory.Power
-	err := e.withBMC(ctx, ref, func(w *worker, _ power.BMC) error {
+	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, _ power.BMC) error {
 		return w.command(ctx, actor, "power "+string(a), "its power", func(ctx context.Context, b power.BMC) error {
 			switch a {
 			case power.ActOn, power.ActCycle, power.ActReset:
@@ -176,7 +176,7 @@ func (w *worker) change(ctx context.Context, b power.BMC, a power.Action) error 
 // SetBootDevice sets the boot device override and reads it back.
 func (e *Engine) SetBootDevice(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
 	var stands power.Boot
-	err := e.withBMC(ctx, ref, func(w *worker, _ power.BMC) error {
+	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, _ power.BMC) error {
 		return w.command(ctx, actor, "boot device "+want.String(), "its boot device", func(ctx context.Context, b power.BMC) (err error) {
 			if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
 				e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "boot device " + stands.String()})

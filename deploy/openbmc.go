@@ -1,9 +1,11 @@
 package deploy
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
+	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -14,6 +16,8 @@ type openedBMC struct {
 	mu  sync.Mutex
 	how string // reached
 	bmc power.BMC
+
+	left chan struct{} // closed when the machine has let go of it; nil while nobody waits for that
 }
 
 // forget lets go of the BMC, and of the password that it holds.
@@ -21,6 +25,50 @@ func (o *openedBMC) forget() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.how, o.bmc = "", nil
+	if o.left != nil {
+		close(o.left)
+		o.left = nil
+	}
+}
+
+// leaves is closed when the machine lets go of its BMC.
+func (o *openedBMC) leaves() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.left == nil {
+		o.left = make(chan struct{})
+	}
+	return o.left
+}
+
+// while returns a context that ends when the machine is gone, or its BMC is another one than m's or reached in
+// another way. The context's cause is then for people.
+func (w *worker) while(ctx context.Context, m inventory.Machine) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		defer bug.Recover(w.log(), "wait for the end of a BMC")
+		for {
+			left := w.opened.leaves()
+			if reached(w.snap.Load().m.BMC) != reached(m.BMC) {
+				cancel(errReplaced(w))
+				return
+			}
+			select {
+			case <-left: // the worker has ended, or the BMC was changed and perhaps changed back
+			case <-w.gone:
+				cancel(errGone(w))
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+func errReplaced(w *worker) error {
+	name := w.snap.Load().m.Name
+	return &inventory.Problem{Code: inventory.CodeConflict, Detail: name + ": the address or the credentials of its BMC were changed", Hint: "`pxectl console " + name + "` opens its console with the new ones"}
 }
 
 // bmc opens the machine's BMC. All callers share one, and take turns.

@@ -51,6 +51,122 @@ func TestConsoleOfADeletedMachineEnds(t *testing.T) {
 	}
 }
 
+// An operator's console ends when the machine's BMC is another one or has other credentials, and says so. The
+// next one, and the listener, have the new BMC. Other edits leave it alone.
+func TestConsoleOfAReplacedBMCEnds(t *testing.T) {
+	label, address, user := "x", "192.0.2.99", "operator"
+	for name, tt := range map[string]struct {
+		edit Edit
+		want power.Target
+	}{
+		"address":     {Edit{BMC: BMCEdit{Address: &address}}, power.Target{Address: address, User: "admin", Password: "secret"}},
+		"credentials": {Edit{BMC: BMCEdit{User: &user}}, power.Target{Address: testBMC, User: user, Password: "secret"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := cold(t)
+			lines := perTarget{}
+			r.open = func(to power.Target) (power.BMC, error) {
+				return powertest.WithConsole{BMC: r.bmc, Line: lines.of(to)}, nil
+			}
+			was, is := lines.of(power.Target{Address: testBMC, User: "admin", Password: "secret"}), lines.of(tt.want)
+			r.available()
+			r.off()
+			r.deploy(inventory.DeployRequest{})
+			open := func(line *powertest.Line) <-chan error {
+				t.Helper()
+				in, keys := io.Pipe()
+				t.Cleanup(func() { keys.Close() })
+				done := make(chan error, 1)
+				go func() { done <- r.now().Console(context.Background(), "test", "m1", in, io.Discard) }()
+				r.soon("the console is open", func() bool { return line.Holder() == "console" })
+				return done
+			}
+			done := open(was)
+			edit := func(e Edit) {
+				t.Helper()
+				if _, err := r.now().EditMachine(t.Context(), "test", "m1", e); err != nil {
+					t.Fatal(err)
+				}
+			}
+			edit(Edit{Labels: map[string]*string{"rack": &label}})
+			if was.Holder() != "console" {
+				t.Error("an edit of something else ends the console")
+			}
+			edit(tt.edit)
+			var err error
+			r.soon("the console has ended", func() bool {
+				select {
+				case err = <-done:
+					return true
+				default:
+					return false
+				}
+			})
+			p, ok := errors.AsType[*inventory.Problem](err)
+			if !ok || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "were changed") || !strings.Contains(p.Hint, "pxectl console m1") {
+				t.Errorf("Console() of a BMC that was replaced = %v, want that it was changed", err)
+			}
+			r.soon("the listener has the new BMC", func() bool { return was.Holder() == "" && is.Holder() == "listener" })
+			open(is)
+			if was.Holder() != "" {
+				t.Error("a console was opened of the old BMC")
+			}
+		})
+	}
+}
+
+// perTarget has a serial line for each address and its credentials.
+type perTarget struct{ all sync.Map }
+
+func (p *perTarget) of(t power.Target) *powertest.Line {
+	line, _ := p.all.LoadOrStore(t, &powertest.Line{})
+	return line.(*powertest.Line)
+}
+
+// A BMC that is changed and changed back at once is the same.
+func TestConsoleStaysWithTheSameBMC(t *testing.T) {
+	t.Parallel()
+	r := cold(t)
+	r.available()
+	w, err := r.now().find("m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := w.while(t.Context(), w.snap.Load().m)
+	defer cancel()
+	awaited := func() bool {
+		w.opened.mu.Lock()
+		defer w.opened.mu.Unlock()
+		return w.opened.left != nil
+	}
+	for range 3 {
+		r.soon("the end of the BMC is waited for", func() bool { return awaited() || ctx.Err() != nil })
+		w.opened.forget()
+	}
+	r.soon("the end of the BMC is waited for again", func() bool { return awaited() || ctx.Err() != nil })
+	if ctx.Err() != nil {
+		t.Errorf("ended: %v", context.Cause(ctx))
+	}
+}
+
+// What a BMC says that was replaced meanwhile is not put on the new one.
+func TestAnErrorOfAReplacedBMC(t *testing.T) {
+	t.Parallel()
+	r := newRack(t)
+	r.available()
+	other := "192.0.2.99"
+	err := r.now().withBMC(t.Context(), "m1", func(*worker, inventory.Machine, power.BMC) error {
+		if _, err := r.now().EditMachine(t.Context(), "test", "m1", Edit{BMC: BMCEdit{Address: &other}}); err != nil {
+			t.Error(err)
+		}
+		return &power.Error{Doing: "read power", Target: testBMC, Err: power.ErrRefused}
+	})
+	if m := r.machine(); err == nil || m.BMC.Error != "" || m.BMC.Refused {
+		t.Errorf("%v: BMC %+v, want no error at the new one", err, m.BMC)
+	}
+}
+
 // A BMC is opened once, and again when its machine has another address, user or password. The listener goes
 // with it.
 func TestBMCIsOpenedOncePerCredentials(t *testing.T) {
