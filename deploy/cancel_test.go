@@ -2,7 +2,9 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,44 +42,57 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 	}
 }
 
-// A kill may come after any transaction: each leaves the machine with the deployment whose system it runs.
+// A watchedStore shows the store after each transaction that the engine has written: a kill may come there.
+type watchedStore struct {
+	*boltdb.Store
+	look func(*boltdb.Tx) error
+}
+
+func (s watchedStore) after(err error) error { return errors.Join(err, s.View(s.look)) }
+
+func (s watchedStore) Update(f func(*boltdb.Tx) error) error { return s.after(s.Store.Update(f)) }
+
+func (s watchedStore) Batch(f func(*boltdb.Tx) error) error { return s.after(s.Store.Batch(f)) }
+
+// After each transaction the store has the machine with the deployment whose system it runs.
 func TestACancelIsOneTransaction(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
-	r.available()
-	first := r.deploy(inventory.DeployRequest{})
-	r.until(inventory.Deployed)
-	r.mute.Store(true)
-	for range 20 {
-		d := r.deploy(inventory.DeployRequest{Redeploy: true})
-		e, done := r.now(), make(chan error)
-		go func() {
-			_, err := e.CancelDeployment(context.Background(), "test", d.ID)
-			done <- err
-		}()
-		for cancelled := false; !cancelled; {
-			err := e.cfg.Store.View(func(tx *boltdb.Tx) error {
-				m, err := tx.Machine(d.Machine)
-				if err != nil {
-					return err
-				}
-				stored, err := tx.Deployment(d.ID)
-				cancelled = stored.Outcome == inventory.Cancelled
-				if cancelled && (m.Deployment != first.ID || m.State != inventory.Deployed) {
-					t.Errorf("%s is cancelled, and the machine is %s by %s, want %s by %s", d.ID, m.State, m.Deployment, inventory.Deployed, first.ID)
-				}
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
+	var first atomic.Value // of the deployment that is gone back to
+	var cancels atomic.Int32
+	look := func(tx *boltdb.Tx) error {
+		want, _ := first.Load().(inventory.DeploymentID)
+		all, err := tx.Machines()
+		if err != nil || want == "" {
+			return err
+		}
+		stored, err := tx.Deployments(all[0].ID, "", 1)
+		if err != nil {
+			return err
+		}
+		if d, m := stored[0], all[0]; d.ID != want && d.Outcome == inventory.Cancelled {
+			cancels.Add(1)
+			if m.Deployment != want || m.State != inventory.Deployed {
+				t.Errorf("%s is cancelled, and the machine is %s by %s, want %s by %s", d.ID, m.State, m.Deployment, inventory.Deployed, want)
 			}
 		}
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+		return nil
 	}
-	if d, err := r.crash().Deployment("m1"); err != nil || d.ID != first.ID {
-		t.Errorf("after a restart the machine's deployment is %s (%v), want %s", d.ID, err, first.ID)
+	r.tune = func(e *Engine) { e.store = watchedStore{e.cfg.Store, look} }
+	r.available()
+	before := r.deploy(inventory.DeployRequest{})
+	r.until(inventory.Deployed)
+	r.mute.Store(true)
+	first.Store(before.ID)
+	d := r.deploy(inventory.DeployRequest{Redeploy: true})
+	if _, err := r.now().CancelDeployment(t.Context(), "test", d.ID); err != nil {
+		t.Fatal(err)
+	}
+	if cancels.Load() == 0 {
+		t.Error("no transaction has cancelled it")
+	}
+	if d, err := r.crash().Deployment("m1"); err != nil || d.ID != before.ID {
+		t.Errorf("after a restart the machine's deployment is %s (%v), want %s", d.ID, err, before.ID)
 	}
 }
 

@@ -72,9 +72,17 @@ type Config struct {
 	Log              *slog.Logger
 }
 
+// A store is what the engine does with Config.Store: tests look on.
+type store interface {
+	View(f func(*boltdb.Tx) error) error
+	Update(f func(*boltdb.Tx) error) error
+	Batch(f func(*boltdb.Tx) error) error
+}
+
 // An Engine runs the lives of all machines.
 type Engine struct {
 	cfg      Config
+	store    store
 	timeline *timeline.Timeline
 	nonces   *nonce.Issuer
 
@@ -86,6 +94,9 @@ type Engine struct {
 	wg      sync.WaitGroup
 	workers map[inventory.MachineID]*worker
 	byMAC   map[inventory.MAC]*worker
+
+	grace   time.Duration // workersGrace, but for tests
+	written chan struct{} // closed when the timeline's loop has ended: what is noted from then on, Drain writes
 }
 
 // New reads the store. Nothing runs before Run.
@@ -100,6 +111,9 @@ func New(cfg Config) (*Engine, error) {
 	cfg.Deadlines.Command = cmp.Or(cfg.Deadlines.Command, commandTime)
 	e := &Engine{
 		cfg:     cfg,
+		store:   cfg.Store,
+		grace:   workersGrace,
+		written: make(chan struct{}),
 		workers: map[inventory.MachineID]*worker{},
 		byMAC:   map[inventory.MAC]*worker{},
 	}
@@ -174,6 +188,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.expireStrangers(ctx)
 	})
 	e.timeline.Run(ctx)
+	close(e.written)
 	stopped := make(chan struct{})
 	go func() {
 		defer bug.Recover(e.cfg.Log, "stop")
@@ -182,8 +197,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	}()
 	select {
 	case <-stopped:
-	case <-time.After(workersGrace):
-		e.cfg.Log.Warn("stop: a worker is still busy; what it meets from now on is not on the timeline", "waited", workersGrace)
+	case <-time.After(e.grace):
+		e.cfg.Log.Warn("stop: a worker is still busy; what it meets from now on is not on the timeline", "waited", e.grace)
 	}
 	return e.Drain()
 }

@@ -34,7 +34,7 @@ func (e *Engine) note(ev inventory.Event) {
 // it is "".
 func (e *Engine) Events(after uint64, machine inventory.MachineID, limit int) ([]inventory.Event, error) {
 	var out []inventory.Event
-	err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+	err := e.store.View(func(tx *boltdb.Tx) (err error) {
 		if machine == "" {
 			out, err = tx.Events(after, limit)
 			return err

@@ -87,7 +87,7 @@ func (e *Engine) Deployments(q DeploymentQuery) (list []inventory.Deployment, mo
 			list = list[i+1:]
 		}
 	} else {
-		err = e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+		err = e.store.View(func(tx *boltdb.Tx) (err error) {
 			list, err = tx.Deployments(of, q.Before, q.Limit+1)
 			return err
 		})
@@ -120,7 +120,7 @@ func (e *Engine) running(of inventory.MachineID) (list []inventory.Deployment) {
 }
 
 func (e *Engine) stored(id inventory.DeploymentID) (d inventory.Deployment, err error) {
-	err = e.cfg.Store.View(func(tx *boltdb.Tx) error {
+	err = e.store.View(func(tx *boltdb.Tx) error {
 		d, err = tx.Deployment(id)
 		return err
 	})

@@ -30,7 +30,7 @@ func (e *Engine) add(m inventory.Machine, log *slog.Logger, ev inventory.Event) 
 	m.ID, m.Name = e.assignName(m)
 	m.CreatedAt, m.ChangedAt = e.cfg.Now().UTC(), e.cfg.Now().UTC()
 	ev.Machine, ev.At = m.ID, m.CreatedAt
-	err := e.cfg.Store.Update(func(tx *boltdb.Tx) error {
+	err := e.store.Update(func(tx *boltdb.Tx) error {
 		if err := tx.PutMachine(m); err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func (e *Engine) DeleteMachine(ctx context.Context, actor, ref string) error {
 		return err
 	}
 	_, err = call(ctx, w, func() (struct{}, error) {
-		return struct{}{}, w.remove(actor, e.cfg.Store.Update, "deleted")
+		return struct{}{}, w.remove(actor, e.store.Update, "deleted")
 	})
 	return err
 }

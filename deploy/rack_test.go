@@ -46,8 +46,9 @@ type rack struct {
 	answer  func(inventory.Order) inventory.Result // instead of the agent's good answer
 	onOrder func(inventory.Order)                  // before the agent answers
 	dead    Deadlines
-	ahead   atomic.Int64 // nanoseconds that the test has let pass
-	set     atomic.Int64 // nanoseconds by which the time of day was set
+	tune    func(*Engine) // before it runs
+	ahead   atomic.Int64  // nanoseconds that the test has let pass
+	set     atomic.Int64  // nanoseconds by which the time of day was set
 
 	mu     sync.Mutex
 	engine *Engine
@@ -133,6 +134,9 @@ func (r *rack) start() *Engine {
 	})
 	if err != nil {
 		r.t.Fatal(err)
+	}
+	if r.tune != nil {
+		r.tune(e)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

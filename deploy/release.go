@@ -193,7 +193,7 @@ func (e *Engine) Erasures(ref string) ([]inventory.Erasure, error) {
 		}
 	}
 	var out []inventory.Erasure
-	err := e.cfg.Store.View(func(tx *boltdb.Tx) error {
+	err := e.store.View(func(tx *boltdb.Tx) error {
 		all, err := tx.Erasures()
 		for _, r := range all {
 			if id == "" || r.Machine == id || r.MachineName == ref || r.Disk.Serial == ref || r.Disk.WWN == ref {

@@ -37,7 +37,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		events = append(events, inventory.Event{Kind: inventory.KindState, Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
 	}
 	var last uint64
-	err := w.e.cfg.Store.Update(func(tx *boltdb.Tx) error {
+	err := w.e.store.Update(func(tx *boltdb.Tx) error {
 		if err := before(tx); err != nil {
 			return err
 		}

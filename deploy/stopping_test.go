@@ -14,22 +14,24 @@ import (
 type lingering struct {
 	power.BMC
 	asked chan struct{}
+	late  <-chan struct{}
 }
 
 func (l lingering) Do(ctx context.Context, _ power.Action) error {
 	l.asked <- struct{}{}
 	<-ctx.Done()
-	time.Sleep(50 * time.Millisecond) // the timeline's loop has ended by now, or will: either way it counts
+	<-l.late
 	return ctx.Err()
 }
 
-// What a worker meets while the engine stops, and what others note after that, is in the store when all have
-// stopped.
+// What a worker meets while the engine stops, after the timeline's loop has ended, and what others note after
+// that, is in the store when all have stopped.
 func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
-	asked := make(chan struct{}, 1)
-	r.open = func(power.Target) (power.BMC, error) { return lingering{r.bmc, asked}, nil }
+	r.tune = func(e *Engine) { e.grace = time.Minute }
+	asked, late := make(chan struct{}, 1), make(chan struct{})
+	r.open = func(power.Target) (power.BMC, error) { return lingering{r.bmc, asked, late}, nil }
 	r.available()
 	r.agentless()
 	e := r.now()
@@ -39,6 +41,8 @@ func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	cancel, done := r.end, r.ended
 	r.mu.Unlock()
 	cancel()
+	<-e.written
+	close(late)
 	<-done
 	e.Note(inventory.Event{MAC: testMAC, Kind: inventory.KindHTTP, Text: "a download was cut off"})
 	if err := e.Drain(); err != nil {

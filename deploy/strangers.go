@@ -136,7 +136,7 @@ func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, ev
 		return nil, err
 	}
 	if goes != nil {
-		err := goes.worker.forget(ctx, "", e.cfg.Store.Update, fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s", goes.heard.UTC().Format(time.DateTime)))
+		err := goes.worker.forget(ctx, "", e.store.Update, fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s", goes.heard.UTC().Format(time.DateTime)))
 		if err != nil && inventory.AsProblem(err).Code != inventory.CodeNotFound && !errors.Is(err, errApproved) {
 			return nil, err
 		}
@@ -176,7 +176,7 @@ func (e *Engine) DeleteDiscovered(ctx context.Context, actor string) (int, error
 	n, err := e.forgetAll(ctx, all, actor, "")
 	if n > 0 {
 		ev := inventory.Event{At: e.cfg.Now().UTC(), Kind: inventory.KindState, Actor: actor, Text: fmt.Sprintf("%d machines that waited for approval deleted", n)}
-		if err := e.cfg.Store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&ev) }); err != nil {
+		if err := e.store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&ev) }); err != nil {
 			return n, fmt.Errorf("note that %d machines were deleted: %w", n, err)
 		}
 		e.timeline.Wrote(ev.Seq)
@@ -196,7 +196,7 @@ func (e *Engine) forgetAll(ctx context.Context, all []stranger, actor, why strin
 		wg.Go(func() {
 			defer func() { <-turn }()
 			defer bug.Recover(e.cfg.Log, "forget a stranger")
-			gone := s.worker.forget(ctx, actor, e.cfg.Store.Batch, why)
+			gone := s.worker.forget(ctx, actor, e.store.Batch, why)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

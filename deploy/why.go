@@ -18,7 +18,7 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 	if err == nil {
 		s := w.snap.Load()
 		var events []inventory.Event
-		if err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+		if err := e.store.View(func(tx *boltdb.Tx) (err error) {
 			events, err = tx.Timeline(s.m, 0, boltdb.PerMachine+boltdb.Unowned)
 			return err
 		}); err != nil {
@@ -41,7 +41,7 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 		return diagnose.Diagnosis{}, err
 	}
 	var events []inventory.Event
-	if err := e.cfg.Store.View(func(tx *boltdb.Tx) (err error) {
+	if err := e.store.View(func(tx *boltdb.Tx) (err error) {
 		events, err = tx.Timeline(inventory.Machine{MACs: []inventory.MAC{mac}}, 0, boltdb.Unowned)
 		return err
 	}); err != nil {
@@ -62,7 +62,7 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 
 // infiniBandSeen is when such a card asked for a boot program last. Its packets are no machine's.
 func (e *Engine) infiniBandSeen() (at time.Time) {
-	_ = e.cfg.Store.View(func(tx *boltdb.Tx) error {
+	_ = e.store.View(func(tx *boltdb.Tx) error {
 		events, err := tx.Timeline(inventory.Machine{MACs: []inventory.MAC{""}}, 0, boltdb.Unowned)
 		for _, ev := range events {
 			if ev.Data[inventory.DataInfiniBand] != "" && ev.At.After(at) {
