@@ -232,8 +232,8 @@ func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) 
 	return *o, nil
 }
 
-// ErrOrderGone says that an order is no longer wanted; the agent drops it and asks for the next.
-var ErrOrderGone = &inventory.Problem{Code: inventory.CodeConflict, Detail: "the order is no longer wanted"}
+// errOrderGone says that an order is no longer wanted; the agent drops it and asks for the next.
+var errOrderGone = &inventory.Problem{Code: inventory.CodeConflict, Detail: "the order is no longer wanted"}
 
 // OrderProgress notes how far an order is. It is kept in memory alone.
 func (e *Engine) OrderProgress(_ context.Context, c inventory.Caller, order string, p inventory.Progress) error {
@@ -244,7 +244,7 @@ func (e *Engine) OrderProgress(_ context.Context, c inventory.Caller, order stri
 	if !w.orders.is(order) {
 		// After a restart of ours the worker lays the order again within a moment of seeing the agent.
 		if s := w.snap.Load(); s.record() == nil || orderID(s.d, s.record()) != order {
-			return ErrOrderGone
+			return errOrderGone
 		}
 	}
 	if old := w.progress.Load(); old == nil || old.Done != p.Done || old.Phase != p.Phase {

@@ -40,7 +40,7 @@ func (e *Engine) PhoneHome(ctx context.Context, id inventory.DeploymentID, token
 	return err
 }
 
-// PhoneHomeURL is where a deployed system proves that it runs.
-func PhoneHomeURL(server netip.AddrPort, id inventory.DeploymentID, token string) string {
+// phoneHomeURL is where a deployed system proves that it runs.
+func phoneHomeURL(server netip.AddrPort, id inventory.DeploymentID, token string) string {
 	return fmt.Sprintf("http://%s/phone-home/%s/%s", server, id, token)
 }

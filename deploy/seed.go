@@ -25,6 +25,6 @@ func (w *worker) seed() (inventory.Seed, error) {
 	}
 	return nocloud.Instance{
 		ID: string(s.d.ID), Hostname: s.d.Hostname, SSHKeys: sec.SSHKeys, UserData: sec.UserData, Network: sec.Network, BootMAC: mac,
-		PhoneHome: PhoneHomeURL(w.server(), s.d.ID, w.e.cfg.Key.PhoneHomeToken(s.d.ID)),
+		PhoneHome: phoneHomeURL(w.server(), s.d.ID, w.e.cfg.Key.PhoneHomeToken(s.d.ID)),
 	}.Seed()
 }

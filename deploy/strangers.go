@@ -24,11 +24,11 @@ const (
 	// StrangersPerAddress is how many of them may have registered from one address. Agents register from
 	// their own; behind a router that translates addresses a rack of them has one.
 	StrangersPerAddress = 64
-	// StrangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still there
+	// strangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still there
 	// on Monday.
-	StrangerLife = 72 * time.Hour
-	// MaxAdmitted is how many machines there may be in all where the policy lets strangers in.
-	MaxAdmitted = 4000
+	strangerLife = 72 * time.Hour
+	// maxAdmitted is how many machines there may be in all where the policy lets strangers in.
+	maxAdmitted = 4000
 	// strangerSilent is how long a stranger is silent before it makes room for another one: an agent calls
 	// every 20 s.
 	strangerSilent = 10 * time.Minute
@@ -98,7 +98,7 @@ func (e *Engine) roomForAny(from string) error {
 	switch {
 	case same >= StrangersPerAddress:
 		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines registered from %s already", same, from), Hint: hint}
-	case len(e.workers) >= MaxAdmitted:
+	case len(e.workers) >= maxAdmitted:
 		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("there are %d machines already", len(e.workers)), Hint: hint}
 	}
 	return nil
@@ -148,7 +148,7 @@ func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, ev
 	return w, err
 }
 
-// expireStrangers forgets those that were silent for StrangerLife, now and then until ctx ends.
+// expireStrangers forgets those that were silent for strangerLife, now and then until ctx ends.
 func (e *Engine) expireStrangers(ctx context.Context) {
 	for ctx.Err() == nil {
 		e.expire(ctx)
@@ -161,8 +161,8 @@ func (e *Engine) expire(ctx context.Context) {
 	e.admitting.Lock()
 	all := e.strangers()
 	e.admitting.Unlock()
-	silent := slices.DeleteFunc(all, func(s stranger) bool { return e.cfg.Now().Sub(s.heard) < StrangerLife })
-	_, err := e.forgetAll(ctx, silent, "", fmt.Sprintf("not heard of for %d hours while it waited for approval: forgotten", int(StrangerLife.Hours())))
+	silent := slices.DeleteFunc(all, func(s stranger) bool { return e.cfg.Now().Sub(s.heard) < strangerLife })
+	_, err := e.forgetAll(ctx, silent, "", fmt.Sprintf("not heard of for %d hours while it waited for approval: forgotten", int(strangerLife.Hours())))
 	if err != nil && ctx.Err() == nil {
 		e.cfg.Log.Error("forget silent strangers", "err", err)
 	}

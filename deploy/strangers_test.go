@@ -85,7 +85,7 @@ func TestSilentStrangersExpire(t *testing.T) {
 	if _, err := e.Approve(t.Context(), "test", string(approved), Approval{}); err != nil {
 		t.Fatal(err)
 	}
-	r.ahead.Store(int64(StrangerLife - time.Minute))
+	r.ahead.Store(int64(strangerLife - time.Minute))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // it asks, and does not wait
 	_, _ = e.Next(ctx, agentAt(nonces[calls], "192.0.2.7"), inventory.Ask{BootID: bootIDOf(string(calls))})
@@ -93,7 +93,7 @@ func TestSilentStrangersExpire(t *testing.T) {
 	if n := len(e.Machines()); n != 3 {
 		t.Fatalf("%d machines are there a minute early, want 3", n)
 	}
-	r.ahead.Store(int64(StrangerLife + time.Minute))
+	r.ahead.Store(int64(strangerLife + time.Minute))
 	e.expire(t.Context())
 	if _, err := e.Machine(string(silent)); err == nil {
 		t.Error("a silent stranger is still there")
