@@ -107,7 +107,7 @@ func (e *Engine) Plan(ref string, r inventory.DeployRequest) (Plan, error) {
 			p.Refused = &Refusal{Code: problem.Code, Detail: problem.Detail, Hint: problem.Hint}
 		}
 	}
-	refuse(deployable(s, r))
+	refuse(Wish{Deploy: &r}.refused(s))
 	if s.m.Report == nil {
 		return p, nil
 	}

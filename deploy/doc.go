@@ -11,11 +11,12 @@
 // look:
 //
 //	next.go                                     what happens next, from facts
-//	worker.go, snapshot.go, save.go             one machine: the loop, what others read, what is written
+//	worker.go, save.go                          one machine: the loop, what is written
 //	steps.go, orders.go                         how a step begins, is done by us or by the agent, and ends
 //	validate.go, bootagent.go, bootos.go, …     the steps
 //	agents.go, inspect.go, phonehome.go         what agents and deployed systems call
 //	operators.go, edits.go, retry.go            what operators ask for
 //	bmcs.go, command.go                         what BMCs tell, and are told
+//	snapshot.go, rules.go                       what others read of it, what may be asked of it, and why not
 //	claim.go, strangers.go                      what is not believed, and who has to wait
 package deploy

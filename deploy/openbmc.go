@@ -73,7 +73,7 @@ func errReplaced(w *worker) error {
 
 // bmc opens the machine's BMC. All callers share one, and take turns.
 func (w *worker) bmc(m inventory.Machine) (power.BMC, error) {
-	if err := MayPower(m); err != nil {
+	if err := askable(m); err != nil {
 		return nil, err
 	}
 	how := reached(m.BMC)

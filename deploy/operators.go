@@ -200,7 +200,7 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 	}
 	return whenIdle(ctx, w, func() (inventory.Deployment, error) {
 		s := w.snap.Load()
-		if err := deployable(s, r); err != nil {
+		if err := (Wish{Deploy: &r}).refused(s); err != nil {
 			return none, err
 		}
 		d := inventory.Deployment{

@@ -14,23 +14,17 @@ import (
 // eraseBudget is for all disks of a machine: a large one that can only be overwritten takes a day and more.
 const eraseBudget = 7 * 24 * time.Hour
 
-// The states that a machine can be released and cleaned from.
-var (
-	releasedFrom = []inventory.State{inventory.Deployed, inventory.Failed}
-	cleanedFrom  = []inventory.State{inventory.Available}
-)
-
 // Release takes a machine's system away: its disks are erased, and then it is available. It returns at once.
 func (e *Engine) Release(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
-	return e.eraseFrom(ctx, actor, ref, r, "release", releasedFrom)
+	return e.erase(ctx, actor, ref, r, "release", Wish{Release: true})
 }
 
 // Clean erases the disks of a machine that is available.
 func (e *Engine) Clean(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
-	return e.eraseFrom(ctx, actor, ref, r, "clean", cleanedFrom)
+	return e.erase(ctx, actor, ref, r, "clean", Wish{Clean: true})
 }
 
-func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.EraseRequest, verb string, from []inventory.State) (inventory.Deployment, error) {
+func (e *Engine) erase(ctx context.Context, actor, ref string, r inventory.EraseRequest, verb string, wish Wish) (inventory.Deployment, error) {
 	var none inventory.Deployment
 	w, err := e.find(ref)
 	if err != nil {
@@ -38,7 +32,7 @@ func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.E
 	}
 	return whenIdle(ctx, w, func() (inventory.Deployment, error) {
 		s := w.snap.Load()
-		if err := erasable(s, verb, from); err != nil {
+		if err := wish.refused(s); err != nil {
 			return none, err
 		}
 		how := ""
@@ -51,7 +45,7 @@ func (e *Engine) eraseFrom(ctx context.Context, actor, ref string, r inventory.E
 }
 
 // erasable says why a machine cannot be released or cleaned now, and what to do about it.
-func erasable(s *snapshot, verb string, from []inventory.State) error {
+func erasable(s *snapshot, verb string, from ...inventory.State) error {
 	if err := s.free(); err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deploy
 		return failed, err
 	}
 	if failed.Erase != nil && failed.Outcome == inventory.FailedOut {
-		return e.eraseFrom(ctx, actor, string(failed.Machine), *failed.Erase, "release", releasedFrom)
+		return e.erase(ctx, actor, string(failed.Machine), *failed.Erase, "release", Wish{Release: true})
 	}
 	w, err := e.find(string(failed.Machine))
 	if err != nil {
@@ -78,7 +78,7 @@ func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deploy
 		if s.d != nil && s.d.ID == failed.ID {
 			failed = *s.d // as it is now
 		}
-		if err := retryable(s, failed); err != nil {
+		if err := (Wish{Retry: &failed}).refused(s); err != nil {
 			return none, err
 		}
 		img, err := e.cfg.Image(failed.ImageID)

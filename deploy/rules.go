@@ -5,31 +5,52 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Shown is a machine as those who ask see it: with the image that its current or last run has put on it.
-func Shown(m inventory.Machine, last *inventory.Deployment) inventory.Machine {
-	if last != nil && (m.State == inventory.Deployed || m.State == inventory.Deploying) {
-		m.Image = last.ImageName
+// A Wish is what an operator wants of a machine. One field is set.
+type Wish struct {
+	Deploy  *inventory.DeployRequest
+	Retry   *inventory.Deployment // start that one again
+	Release bool
+	Clean   bool
+	BMC     bool // ask its BMC
+}
+
+// Refused says why the machine cannot be given that now, and the next move; nil when it can. last is its
+// current or last run, if it had one.
+func (w Wish) Refused(m inventory.Machine, last *inventory.Deployment) error {
+	return w.refused(&snapshot{m: m, d: last})
+}
+
+func (w Wish) refused(s *snapshot) error {
+	switch {
+	case w.Deploy != nil:
+		if err := checkRequest(*w.Deploy); err != nil {
+			return err
+		}
+		return deployable(s, *w.Deploy)
+	case w.Retry != nil:
+		return retryable(s, *w.Retry)
+	case w.Release:
+		return erasable(s, "release", inventory.Deployed, inventory.Failed)
+	case w.Clean:
+		return erasable(s, "clean", inventory.Available)
+	case w.BMC:
+		return askable(s.m)
 	}
-	return m
+	return nil
 }
 
-// MayDeploy says why a machine cannot be deployed now; nil when it can. last is its current or last run, if
-// it had one.
-func MayDeploy(m inventory.Machine, last *inventory.Deployment, r inventory.DeployRequest) error {
-	if err := checkRequest(r); err != nil {
-		return err
+// askable says why a machine's BMC cannot be asked; nil when its address is accepted.
+func askable(m inventory.Machine) error {
+	switch {
+	case m.BMC.Address != "":
+		return nil
+	case m.BMC.Proposed != nil:
+		return &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + diagnose.UnacceptedBMC(m), Hint: "if that is right: `" + diagnose.AcceptCommand(m) + "`"}
 	}
-	return deployable(&snapshot{m: m, d: last}, r)
-}
-
-// MayRelease says why a machine cannot be released now.
-func MayRelease(m inventory.Machine, last *inventory.Deployment) error {
-	return erasable(&snapshot{m: m, d: last}, "release", releasedFrom)
-}
-
-// MayClean says why a machine cannot be cleaned now.
-func MayClean(m inventory.Machine, last *inventory.Deployment) error {
-	return erasable(&snapshot{m: m, d: last}, "clean", cleanedFrom)
+	return &inventory.Problem{
+		Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",
+		Hint: "set it with `pxectl machine edit " + m.Name + " --bmc IP`, or let the agent find it in-band",
+	}
 }
 
 // Erases are the disks that a release of a machine, or its cleaning, erases: all that a deployment could have
@@ -45,23 +66,4 @@ func Erases(m inventory.Machine) []inventory.Disk {
 		}
 	}
 	return targets
-}
-
-// MayPower says why a machine's BMC cannot be asked; nil when its address is accepted.
-func MayPower(m inventory.Machine) error {
-	switch {
-	case m.BMC.Address != "":
-		return nil
-	case m.BMC.Proposed != nil:
-		return &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + diagnose.UnacceptedBMC(m), Hint: "if that is right: `" + diagnose.AcceptCommand(m) + "`"}
-	}
-	return &inventory.Problem{
-		Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",
-		Hint: "set it with `pxectl machine edit " + m.Name + " --bmc IP`, or let the agent find it in-band",
-	}
-}
-
-// MayRetry says why a deployment cannot be retried now. last is the machine's.
-func MayRetry(m inventory.Machine, last *inventory.Deployment, d inventory.Deployment) error {
-	return retryable(&snapshot{m: m, d: last}, d)
 }

@@ -19,8 +19,14 @@ func (s *snapshot) running() bool {
 	return s.m.Runs(s.d)
 }
 
-// shown is the machine for those who ask.
-func (s *snapshot) shown() inventory.Machine { return Shown(s.m, s.d) }
+// shown is the machine for those who ask: with the image that its current or last run has put on it.
+func (s *snapshot) shown() inventory.Machine {
+	m := s.m
+	if s.d != nil && (m.State == inventory.Deployed || m.State == inventory.Deploying) {
+		m.Image = s.d.ImageName
+	}
+	return m
+}
 
 // doing is what is under way, in words.
 func (s *snapshot) doing() string {

@@ -11,9 +11,12 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
+// asksBMC says why a machine's BMC cannot be asked.
+func asksBMC(m inventory.Machine) error { return deploy.Wish{BMC: true}.Refused(m, nil) }
+
 func (f *Fleet) Power(_ context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
 	m, err := f.change("Power", actor, ref, func(m *inventory.Machine) error {
-		if err := deploy.MayPower(*m); err != nil {
+		if err := asksBMC(*m); err != nil {
 			return err
 		}
 		if m.State == inventory.Deploying || m.State == inventory.Cleaning {
@@ -35,7 +38,7 @@ func (f *Fleet) PowerStatus(_ context.Context, ref string) (inventory.Power, err
 	if err != nil {
 		return inventory.Power{}, err
 	}
-	return m.Power, deploy.MayPower(*m)
+	return m.Power, asksBMC(*m)
 }
 
 func (f *Fleet) BootDevice(_ context.Context, ref string) (power.Boot, error) {
@@ -45,7 +48,7 @@ func (f *Fleet) BootDevice(_ context.Context, ref string) (power.Boot, error) {
 	if err != nil {
 		return power.Boot{}, err
 	}
-	if err := deploy.MayPower(*m); err != nil {
+	if err := asksBMC(*m); err != nil {
 		return power.Boot{}, err
 	}
 	b, ok := f.boot[m.ID]
@@ -57,7 +60,7 @@ func (f *Fleet) BootDevice(_ context.Context, ref string) (power.Boot, error) {
 
 func (f *Fleet) SetBootDevice(_ context.Context, actor, ref string, b power.Boot) (power.Boot, error) {
 	_, err := f.change("SetBoot", actor, ref, func(m *inventory.Machine) error {
-		if err := deploy.MayPower(*m); err != nil {
+		if err := asksBMC(*m); err != nil {
 			return err
 		}
 		f.boot[m.ID] = b
@@ -68,7 +71,7 @@ func (f *Fleet) SetBootDevice(_ context.Context, actor, ref string, b power.Boot
 
 // Console greets and then sends back what it gets, in upper case. "logout" ends it.
 func (f *Fleet) Console(_ context.Context, actor, ref string, in io.Reader, out io.Writer) error {
-	m, err := f.change("Console", actor, ref, func(m *inventory.Machine) error { return deploy.MayPower(*m) })
+	m, err := f.change("Console", actor, ref, func(m *inventory.Machine) error { return asksBMC(*m) })
 	if err != nil {
 		return err
 	}

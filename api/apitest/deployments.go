@@ -19,7 +19,7 @@ const ImageBytes = 2 << 30
 func (f *Fleet) Deploy(_ context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error) {
 	var d inventory.Deployment
 	_, err := f.change("Deploy", actor, ref, func(m *inventory.Machine) error {
-		if err := deploy.MayDeploy(inspected(*m), f.lastLocked(*m), r); err != nil {
+		if err := (deploy.Wish{Deploy: &r}).Refused(inspected(*m), f.lastLocked(*m)); err != nil {
 			return err
 		}
 		d = inventory.Deployment{
@@ -55,7 +55,7 @@ func (f *Fleet) Retry(ctx context.Context, actor, ref string) (inventory.Deploym
 	if m, err := f.findLocked("Retry", string(failed.Machine)); err != nil {
 		f.mu.Unlock()
 		return inventory.Deployment{}, err
-	} else if err := deploy.MayRetry(inspected(*m), f.lastLocked(*m), failed); err != nil {
+	} else if err := (deploy.Wish{Retry: &failed}).Refused(inspected(*m), f.lastLocked(*m)); err != nil {
 		f.mu.Unlock()
 		return inventory.Deployment{}, err
 	}
@@ -79,7 +79,7 @@ func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
 	if m.State == inventory.Deployed {
 		p.Holds = m.Deployment
 	}
-	if err := deploy.MayDeploy(inspected(*m), f.lastLocked(*m), r); err != nil {
+	if err := (deploy.Wish{Deploy: &r}).Refused(inspected(*m), f.lastLocked(*m)); err != nil {
 		refused := inventory.AsProblem(err)
 		p.Refused = &deploy.Refusal{Code: refused.Code, Detail: refused.Detail, Hint: refused.Hint}
 	}
@@ -88,17 +88,17 @@ func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
 
 // Release erases one disk, when its run has walked through.
 func (f *Fleet) Release(_ context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
-	return f.erase("Release", actor, ref, r, deploy.MayRelease)
+	return f.erase("Release", actor, ref, r, deploy.Wish{Release: true})
 }
 
 func (f *Fleet) Clean(_ context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
-	return f.erase("Clean", actor, ref, r, deploy.MayClean)
+	return f.erase("Clean", actor, ref, r, deploy.Wish{Clean: true})
 }
 
-func (f *Fleet) erase(method, actor, ref string, r inventory.EraseRequest, may func(inventory.Machine, *inventory.Deployment) error) (inventory.Deployment, error) {
+func (f *Fleet) erase(method, actor, ref string, r inventory.EraseRequest, wish deploy.Wish) (inventory.Deployment, error) {
 	var d inventory.Deployment
 	_, err := f.change(method, actor, ref, func(m *inventory.Machine) error {
-		if err := may(inspected(*m), f.lastLocked(*m)); err != nil {
+		if err := wish.Refused(inspected(*m), f.lastLocked(*m)); err != nil {
 			return err
 		}
 		d = inventory.Deployment{
@@ -252,6 +252,14 @@ func (f *Fleet) CancelDeployment(_ context.Context, actor string, id inventory.D
 		}
 	}
 	return *d, nil
+}
+
+// shownLocked is a machine with the image that its current or last run has put on it.
+func (f *Fleet) shownLocked(m inventory.Machine) inventory.Machine {
+	if last := f.lastLocked(m); last != nil && (m.State == inventory.Deployed || m.State == inventory.Deploying) {
+		m.Image = last.ImageName
+	}
+	return m
 }
 
 // lastLocked is a machine's current or last run.

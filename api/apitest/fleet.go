@@ -144,7 +144,7 @@ func (f *Fleet) Machines() []inventory.Machine {
 	defer f.mu.Unlock()
 	out := slices.Clone(f.machines)
 	for i, m := range out {
-		out[i] = deploy.Shown(m, f.lastLocked(m))
+		out[i] = f.shownLocked(m)
 	}
 	slices.SortFunc(out, func(a, b inventory.Machine) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -157,7 +157,7 @@ func (f *Fleet) Machine(ref string) (inventory.Machine, error) {
 	if err != nil {
 		return inventory.Machine{}, err
 	}
-	return deploy.Shown(*m, f.lastLocked(*m)), nil
+	return f.shownLocked(*m), nil
 }
 
 func (f *Fleet) AddMachine(_ context.Context, actor string, n deploy.NewMachine) (inventory.Machine, error) {
