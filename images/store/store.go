@@ -233,7 +233,7 @@ func (s *Store) Delete(ref string) (Info, error) {
 // Manifest returns the stored manifest of an image, whose sha256 is the id, and the parsed one.
 func (s *Store) Manifest(id string) ([]byte, *images.Manifest, error) {
 	if !isID(id) {
-		return nil, nil, fmt.Errorf("image id %.80q: want 64 hex digits", id)
+		return nil, nil, fmt.Errorf("image id %.80q: want 64 hex digits: %w", id, ErrNotFound)
 	}
 	f, err := os.Open(filepath.Join(s.dir, id, manifestFile))
 	if errors.Is(err, os.ErrNotExist) {
