@@ -182,7 +182,7 @@ func (a agentSide) result(ctx context.Context, c inventory.Caller, w http.Respon
 
 func (a agentSide) manifest(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("id")
-	if err := a.agents.MayRead(ctx, c, id); err != nil {
+	if err := a.agents.MayRead(ctx, c, r.Header.Get(inventory.BootIDHeader), id); err != nil {
 		return err
 	}
 	data, err := a.manifests(id)

@@ -22,6 +22,7 @@ type agentLog struct {
 	result     inventory.Result
 	held       chan struct{} // closed when a Next is held
 	released   chan error    // what ended it
+	reads      string        // the boot id that a manifest was asked for with
 }
 
 func (a *agentLog) check(c inventory.Caller) error {
@@ -72,7 +73,8 @@ func (a *agentLog) ResultLimit(c inventory.Caller) (int64, error) {
 	return 4 << 10, err
 }
 
-func (a *agentLog) MayRead(_ context.Context, c inventory.Caller, image string) error {
+func (a *agentLog) MayRead(_ context.Context, c inventory.Caller, bootID, image string) error {
+	a.reads = bootID
 	switch err := a.check(c); {
 	case err != nil:
 		return err
@@ -154,6 +156,21 @@ func TestAgentRegistration(t *testing.T) {
 	want := inventory.Registration{MAC: "52:54:00:12:34:56", BootID: "b", Version: "1", Uptime: 5}
 	if diff := cmp.Diff(want, engine.registered); diff != "" || engine.caller != (inventory.Caller{Nonce: "good-nonce", IP: "192.0.2.9"}) {
 		t.Errorf("registered by %+v (-want +got):\n%s", engine.caller, diff)
+	}
+}
+
+func TestAManifestIsAskedForByABoot(t *testing.T) {
+	for name, ids := range map[string][]string{"": nil, "b-1": {"b-1"}} {
+		engine := &agentLog{}
+		r := httptest.NewRequest("GET", "/agent/v1/images/i-mine/manifest", nil)
+		r.Header.Set("Authorization", "Bearer good-nonce")
+		if ids != nil {
+			r.Header["Pxectl-Boot-Id"] = ids
+		}
+		api.AgentHandler(engine, manifests, quiet).ServeHTTP(httptest.NewRecorder(), r)
+		if engine.reads != name {
+			t.Errorf("with the header %q the engine is asked for boot id %q", ids, engine.reads)
+		}
 	}
 }
 

@@ -72,8 +72,8 @@ type Agents interface {
 	OrderResult(ctx context.Context, c inventory.Caller, order string, r inventory.Result) error
 	// ResultLimit is how many bytes a result may have: a stranger's fewer than an approved machine's.
 	ResultLimit(c inventory.Caller) (int64, error)
-	// MayRead says whether the caller may have the manifest of the image.
-	MayRead(ctx context.Context, c inventory.Caller, imageID string) error
+	// MayRead says whether the caller, who names a boot id, may have the manifest of the image.
+	MayRead(ctx context.Context, c inventory.Caller, bootID, imageID string) error
 }
 
 // Images is the store of OS images, as *store.Store. ref is an image's name, id or the beginning

@@ -287,7 +287,7 @@ func (e *Engine) OrderResult(ctx context.Context, c inventory.Caller, order stri
 
 // MayRead says whether the agent may have an image's manifest: any that registered may, since images hold no
 // secrets.
-func (e *Engine) MayRead(_ context.Context, c inventory.Caller, _ string) error {
-	_, err := e.agent(c)
+func (e *Engine) MayRead(_ context.Context, c inventory.Caller, bootID, _ string) error {
+	_, err := e.speaks(c, bootID)
 	return err
 }

@@ -12,8 +12,14 @@ import "time"
 //	POST /agent/v1/orders/{id}/result     Result → 204; repeated until acknowledged
 //	GET  /agent/v1/images/{id}/manifest   images.Manifest, as stored (its sha256 is the id)
 //
+// Each call names the boot id that registered: in its body, or, where it has none, in the header
+// "Pxectl-Boot-Id: BOOT_ID".
+//
 // Errors are problem+json with code and detail. 401 means that the nonce is wrong, dead or another boot's, or
 // that the key is; the agent can then only reboot.
+
+// BootIDHeader is the header of calls without a body.
+const BootIDHeader = "Pxectl-Boot-Id"
 
 // AgentVendor is the vendor class (DHCP option 60) under which an agent asks for its address.
 const AgentVendor = "pxectl-agent"

@@ -70,7 +70,13 @@ func newAppliance(t *testing.T) *appliance {
 		a.progress = append(a.progress, p)
 		w.WriteHeader(http.StatusNoContent)
 	})
-	mux.HandleFunc("GET /agent/v1/images/{id}/manifest", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(a.manifest) })
+	mux.HandleFunc("GET /agent/v1/images/{id}/manifest", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Pxectl-Boot-Id") != "boot-1" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = w.Write(a.manifest)
+	})
 	counted := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS != nil && r.Header.Get("Authorization") != "Bearer "+nonce {
 			w.WriteHeader(http.StatusUnauthorized)

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -97,7 +98,7 @@ func (c *Client) call(ctx context.Context, path string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	return c.do(ctx, http.MethodPost, path, body, func(r io.Reader) error {
+	return c.do(ctx, http.MethodPost, path, nil, body, func(r io.Reader) error {
 		if out == nil {
 			return nil
 		}
@@ -107,8 +108,9 @@ func (c *Client) call(ctx context.Context, path string, in, out any) error {
 
 // manifest fetches an image's manifest and checks it against the image's id. refused says why a complete
 // manifest is wrong, which is final. Another call may mend err.
-func (c *Client) manifest(ctx context.Context, id string) (m *images.Manifest, refused, err error) {
-	err = c.do(ctx, http.MethodGet, "/agent/v1/images/"+id+"/manifest", nil, func(r io.Reader) error {
+func (c *Client) manifest(ctx context.Context, bootID, id string) (m *images.Manifest, refused, err error) {
+	header := http.Header{inventory.BootIDHeader: {bootID}}
+	err = c.do(ctx, http.MethodGet, "/agent/v1/images/"+id+"/manifest", header, nil, func(r io.Reader) error {
 		var got string
 		m, got, refused = images.Read(r)
 		switch got {
@@ -123,11 +125,12 @@ func (c *Client) manifest(ctx context.Context, id string) (m *images.Manifest, r
 	return m, refused, err
 }
 
-func (c *Client) do(ctx context.Context, method, path string, body []byte, read func(io.Reader) error) error {
+func (c *Client) do(ctx context.Context, method, path string, header http.Header, body []byte, read func(io.Reader) error) error {
 	req, err := http.NewRequestWithContext(ctx, method, c.params.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("Authorization", "Bearer "+c.params.Nonce)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")

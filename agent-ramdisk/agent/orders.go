@@ -201,7 +201,7 @@ func (a *Agent) manifest(ctx context.Context, id string) (*images.Manifest, erro
 	var m *images.Manifest
 	var refused error
 	err := a.retry(ctx, "fetch the manifest", func() (err error) {
-		m, refused, err = a.Client.manifest(ctx, id)
+		m, refused, err = a.Client.manifest(ctx, a.Registration.BootID, id)
 		return err
 	})
 	if err := cmp.Or(err, refused); err != nil {
