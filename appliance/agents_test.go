@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -61,8 +62,8 @@ func newWireAgent(t *testing.T, nonce string, show *tls.Certificate) wireAgent {
 	return wireAgent{t, &http.Client{Transport: transport, Timeout: 40 * time.Second}, nonce}
 }
 
-// call gives the status, 0 when the connection was refused, and the answer.
-func (a wireAgent) call(method, path string, in any) (int, string) {
+// call makes a call, with boot ids in its header if any are given. It gives the status, 0 when the connection was refused, and the answer.
+func (a wireAgent) call(method, path string, in any, bootIDs ...string) (int, string) {
 	a.t.Helper()
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -73,6 +74,9 @@ func (a wireAgent) call(method, path string, in any) (int, string) {
 		a.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+a.nonce)
+	for _, id := range bootIDs {
+		req.Header.Add(inventory.BootIDHeader, id)
+	}
 	resp, err := a.http.Do(req)
 	if err != nil {
 		return 0, err.Error()
@@ -80,6 +84,75 @@ func (a wireAgent) call(method, path string, in any) (int, string) {
 	defer resp.Body.Close()
 	answer, _ := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(answer)
+}
+
+// An agentCall is one of those that follow a registration.
+type agentCall struct {
+	method, path string
+	in           any
+	header       []string // boot ids
+}
+
+func callsOf(bootID string) []agentCall {
+	return []agentCall{
+		{"POST", "/next", inventory.Ask{BootID: bootID}, nil},
+		{"POST", "/orders/inspect-1/progress", inventory.Progress{BootID: bootID}, nil},
+		{"POST", "/orders/inspect-1/result", inventory.Result{BootID: bootID, Report: &inventory.Report{}}, nil},
+		{"GET", "/images/0123/manifest", nil, []string{bootID}},
+	}
+}
+
+// TestEachCallNamesItsBoot: the agent's own key alone opens nothing. Whoever shows it in another boot is on
+// the timeline.
+func TestEachCallNamesItsBoot(t *testing.T) {
+	testnet.Need(t)
+	s := newSite(t)
+	const bootID = "11111111-2222-4333-8444-555555555555"
+	agent := newWireAgent(t, s.engine.IssueBoot(clientMAC).Nonce, agentCertificate(t, ed25519Key))
+	if code, answer := agent.call("POST", "/register", inventory.Registration{MAC: clientMAC, BootID: bootID}); code != 200 {
+		t.Fatalf("registration = %d %s", code, answer)
+	}
+	refusals := func() (n int) {
+		t.Helper()
+		events, err := s.engine.Events(0, "", 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Data[inventory.DataIntruder] == "10.77.0.1" && strings.Contains(e.Text, "does not name the boot that registered") {
+				n += max(1, e.Count)
+			}
+		}
+		return n
+	}
+	const missing = "missing"
+	want := 0
+	for _, id := range []string{"", "another", "11111111-2222-4333-8444-555555555556", bootID + "0", missing} {
+		for _, c := range callsOf(id) {
+			if id == missing {
+				c.header = nil
+				if c.in != nil {
+					c.in = struct{}{}
+				}
+			}
+			code, answer := agent.call(c.method, c.path, c.in, c.header...)
+			if code != 401 || strings.Contains(answer, "inspect") {
+				t.Errorf("boot id %q: %s %s = %d %s, want 401 and nothing else", id, c.method, c.path, code, answer)
+			}
+			want++
+			// The timeline is written a moment later.
+			eventually(t, fmt.Sprintf("%s %s with boot id %q is an event", c.method, c.path, id), func() bool { return refusals() == want })
+		}
+	}
+	for i, c := range callsOf(bootID) {
+		code, answer := agent.call(c.method, c.path, c.in, c.header...)
+		if want := []int{200, 410, 204, 404}[i]; code != want { // there is no such order, and no such image
+			t.Errorf("with its own boot id: %s %s = %d %s, want %d", c.method, c.path, code, answer, want)
+		}
+	}
+	if n := refusals(); n != want {
+		t.Errorf("%d refusals are on the timeline, want %d", n, want)
+	}
 }
 
 // TestOverheardNonce: who listens on the wire knows the nonce of a boot, and gets nothing by it once the
@@ -117,27 +190,14 @@ func TestOverheardNonce(t *testing.T) {
 		"without a key":    newWireAgent(t, nonce, nil),
 	} {
 		for _, id := range []string{"", bootID, "another"} {
-			for _, c := range []struct {
-				method, path string
-				in           any
-			}{
-				{"POST", "/next", inventory.Ask{BootID: id}},
-				{"POST", "/orders/inspect-1/progress", inventory.Progress{BootID: id}},
-				{"POST", "/orders/inspect-1/result", inventory.Result{BootID: id, Report: &inventory.Report{}}},
-				{"GET", "/images/0123/manifest", nil},
-			} {
-				if code, answer := thief.call(c.method, c.path, c.in); code != 401 || strings.Contains(answer, "inspect") {
+			for _, c := range callsOf(id) {
+				if code, answer := thief.call(c.method, c.path, c.in, c.header...); code != 401 || strings.Contains(answer, "inspect") {
 					t.Errorf("%s, boot id %q: %s %s = %d %s, want 401 and nothing else", name, id, c.method, c.path, code, answer)
 				}
 			}
 		}
 		if code, answer := thief.call("POST", "/register", registration); code != 401 {
 			t.Errorf("%s: second registration = %d %s, want 401", name, code, answer)
-		}
-	}
-	for _, id := range []string{"", "another"} {
-		if code, answer := owner.call("POST", "/next", inventory.Ask{BootID: id}); code != 401 {
-			t.Errorf("the agent's own key with boot id %q = %d %s, want 401", id, code, answer)
 		}
 	}
 	// The agent itself is not disturbed, also over another connection of the same key.
