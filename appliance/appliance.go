@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -47,7 +48,11 @@ type service struct {
 
 // Serve builds an appliance and runs it until ctx ends, and stopWithin longer at most.
 func Serve(ctx context.Context, cfg config.Config, o Options) error {
-	return within(ctx, stopWithin, o.Log, func(ctx context.Context) error {
+	return serve(ctx, cfg, o, stopWithin)
+}
+
+func serve(ctx context.Context, cfg config.Config, o Options, grace time.Duration) error {
+	return within(ctx, grace, o.Log, func(ctx context.Context) error {
 		a, err := New(cfg, o)
 		if err != nil {
 			return err
