@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -91,7 +90,7 @@ func openJournal(path string, log *slog.Logger) (*journal, []Lease, error) {
 		records = appendRecord(records, l)
 	}
 	if err := j.replace(records); err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("dhcp leases: %w", err)
 	}
 	return j, all, nil
 }
@@ -112,24 +111,9 @@ func latest(all []Lease) []Lease {
 
 // replace puts a new file with these records in the place of the old one.
 func (j *journal) replace(records []byte) error {
-	tmp := j.path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := atomicfile.Replace(j.path, append([]byte(magic), records...), 0o600)
 	if err != nil {
-		return fmt.Errorf("dhcp leases: %w", err)
-	}
-	_, err = f.Write(append([]byte(magic), records...))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = os.Rename(tmp, j.path)
-	}
-	if err == nil {
-		err = atomicfile.SyncDir(filepath.Dir(j.path))
-	}
-	if err != nil {
-		f.Close()
-		return fmt.Errorf("%w: %s: %w", ErrWrite, j.path, err)
+		return fmt.Errorf("%w: %w", ErrWrite, err)
 	}
 	if j.file != nil {
 		j.file.Close()
