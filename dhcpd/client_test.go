@@ -3,6 +3,7 @@ package dhcpd
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +21,9 @@ import (
 )
 
 // The helper process: a boot client on another host. It broadcasts or unicasts one
-// packet of testdata and prints every answer that it hears until its input ends.
+// packet of testdata and prints every answer that it hears until its input ends. Then
+// it sends another one, if there is one, and goes on until it hears a boot server's
+// answer to that.
 func TestHelperClient(t *testing.T) {
 	if os.Getenv("DHCPD_TEST_CLIENT") == "" {
 		return // not skipped: nothing is left untested
@@ -30,9 +33,17 @@ func TestHelperClient(t *testing.T) {
 		dst   = netip.MustParseAddrPort(os.Getenv("DHCPD_TEST_DST"))
 		local = os.Getenv("DHCPD_TEST_SRC")
 	)
-	_, raw, _ := golden(t, name)
-	if flags, err := hex.DecodeString(os.Getenv("DHCPD_TEST_FLAGS")); err == nil && len(flags) == 2 {
-		copy(raw[10:], flags)
+	load := func(name string) []byte {
+		_, raw, _ := golden(t, name)
+		if flags, err := hex.DecodeString(os.Getenv("DHCPD_TEST_FLAGS")); err == nil && len(flags) == 2 {
+			copy(raw[10:], flags)
+		}
+		return raw
+	}
+	raw, then := load(name), []byte(nil)
+	if name := os.Getenv("DHCPD_TEST_THEN"); name != "" {
+		then = load(name)
+		copy(then[4:], "then") // another transaction
 	}
 	conn, err := net.ListenPacket("udp4", local)
 	if err != nil {
@@ -50,16 +61,32 @@ func TestHelperClient(t *testing.T) {
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		conn.Close()
+		if then == nil {
+			conn.Close()
+			return
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		if _, err := conn.WriteTo(then, net.UDPAddrFromAddrPort(dst)); err != nil {
+			t.Error(err)
+		}
 	}()
 	for buf := make([]byte, 2000); ; {
 		n, from, err := conn.ReadFrom(buf)
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 		p, err := dhcpv4.FromBytes(buf[:n])
 		if err != nil {
 			t.Fatal(err)
+		}
+		if string(p.TransactionID[:]) == "then" {
+			if p.ClassIdentifier() != "" {
+				return
+			}
+			continue
 		}
 		fmt.Printf("HEARD %v from %v yiaddr=%v class=%q file=%q opt67=%q\n", p.MessageType(), from, p.YourIPAddr, p.ClassIdentifier(), p.BootFileName, p.BootFileNameOption())
 	}
@@ -68,12 +95,19 @@ func TestHelperClient(t *testing.T) {
 // play sends one packet from a host and returns what it heard until enough of that is there.
 func play(t *testing.T, h testnet.Host, packet, src, dst string, enough func(heard []string) bool) []string {
 	t.Helper()
+	return playBoth(t, h, packet, "", src, dst, enough)
+}
+
+// playBoth sends a second packet when enough was heard of the first, and returns what was heard of the first
+// until we have answered the second: what should not come would be there by then.
+func playBoth(t *testing.T, h testnet.Host, packet, then, src, dst string, enough func(heard []string) bool) []string {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := h.Command(self, "-test.run=^TestHelperClient$")
-	cmd.Env = append(os.Environ(), "DHCPD_TEST_CLIENT="+packet, "DHCPD_TEST_SRC="+src, "DHCPD_TEST_DST="+dst)
+	cmd.Env = append(os.Environ(), "DHCPD_TEST_CLIENT="+packet, "DHCPD_TEST_THEN="+then, "DHCPD_TEST_SRC="+src, "DHCPD_TEST_DST="+dst)
 	var said outcome
 	cmd.Stdout, cmd.Stderr = &said, &said
 	in, err := cmd.StdinPipe()
@@ -86,7 +120,6 @@ func play(t *testing.T, h testnet.Host, packet, src, dst string, enough func(hea
 	for end := time.Now().Add(patience); !enough(said.heard()) && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
-	time.Sleep(100 * time.Millisecond) // for what should not come
 	in.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("helper client: %v\n%s", err, said.String())

@@ -317,7 +317,7 @@ func TestProxyBehindRelays(t *testing.T) {
 				far := behind(t, relay)
 				far.Run(t, "ip", "addr", "add", "10.78.0.60/24", "dev", "eth0")
 				far.Run(t, "ip", "route", "add", "default", "dev", "eth0") // for 255.255.255.255
-				got := play(t, far, "rom-bios-discover", ":68", "255.255.255.255:67", func(heard []string) bool { return len(heard) > 0 })
+				got := playBoth(t, far, "rom-bios-discover", "rom-bios-discover", ":68", "255.255.255.255:67", func(heard []string) bool { return len(heard) > 0 })
 				want := `yiaddr=0.0.0.0 class="PXEClient" file="bios-pxe.nbp" opt67="bios-pxe.nbp"`
 				if len(got) != 1 || !strings.HasPrefix(got[0], "OFFER from ") || !strings.HasSuffix(got[0], want) {
 					t.Errorf("the client heard\n%q, want one OFFER with\n%q", got, want)
