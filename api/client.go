@@ -46,7 +46,7 @@ func NewClient(target string) (*Client, error) {
 	}
 	socket := strings.TrimPrefix(target, "unix://")
 	if socket == "" {
-		return nil, errors.New("socket: the path is empty")
+		return nil, errors.New("want a path, unix://PATH or an http URL")
 	}
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
 	return &Client{base: "http://pxectl", socket: socket, http: &http.Client{Transport: &http.Transport{

@@ -97,6 +97,22 @@ func (f deployFlags) request() (inventory.DeployRequest, error) {
 	if err := f.check(); err != nil {
 		return r, err
 	}
+	for _, choice := range []struct {
+		flag, value string
+		have        []string
+	}{
+		{"--mode", f.mode, []string{inventory.ModeAuto, inventory.ModeFull, inventory.ModeDelta}},
+		{"--verify", f.verify, []string{inventory.VerifyReadBack, inventory.VerifyHash}},
+	} {
+		if choice.value != "" && !slices.Contains(choice.have, choice.value) {
+			return r, usagef("%s %q: have %s", choice.flag, choice.value, strings.Join(choice.have, ", "))
+		}
+	}
+	if f.hostname != "" {
+		if err := inventory.CheckHostname(f.hostname); err != nil {
+			return r, usage(err)
+		}
+	}
 	if f.disk != "" {
 		hint, err := inventory.ParseDiskHint(f.disk)
 		if err != nil {

@@ -34,6 +34,9 @@ func (c *cli) imageImport() *cobra.Command {
 					return usagef("an image from standard input needs --name")
 				}
 			}
+			if err := opt.Check(); err != nil {
+				return usage(err)
+			}
 			client, err := c.client()
 			if err != nil {
 				return err

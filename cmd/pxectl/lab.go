@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 
@@ -19,12 +21,9 @@ import (
 
 // labCommand is `pxectl lab`: the virtual rack.
 func labCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "lab",
-		Short: "A virtual rack: QEMU machines with BMCs, a site DHCP server and an appliance",
-		Long: "Run a virtual rack: QEMU machines with real firmware and simulated BMCs, the site's DHCP server and an\n" +
-			"appliance, in namespaces of their own. It does not touch the host's network. It needs root.",
-	}
+	cmd := group("lab", "A virtual rack: QEMU machines with BMCs, a site DHCP server and an appliance")
+	cmd.Long = "Run a virtual rack: QEMU machines with real firmware and simulated BMCs, the site's DHCP server and an\n" +
+		"appliance, in namespaces of their own. It does not touch the host's network. It needs root."
 	dir := cmd.PersistentFlags().String("dir", lab.DefaultDir, "directory of the rack: disks, consoles, logs, sockets")
 	cmd.AddCommand(labUp(dir), labStatus(dir), labPower(dir), labShell(dir), labDown(dir), labSupervise())
 	return cmd
@@ -50,11 +49,17 @@ func labUp(dir *string) *cobra.Command {
 			changed := cmd.Flags().Changed
 			if machines != "" {
 				if c.Machines, err = lab.ParseMachines(machines); err != nil {
-					return err
+					return usage(err)
 				}
 			}
 			if c.Dir == "" || changed("dir") {
 				c.Dir = *dir
+			}
+			if have := []string{lab.Dnsmasq, lab.Kea, lab.NoDHCP}; !slices.Contains(have, dhcp) {
+				return usagef("--dhcp %q: have %s", dhcp, strings.Join(have, ", "))
+			}
+			if have := []string{"auto", "kvm", "tcg"}; !slices.Contains(have, accel) {
+				return usagef("--accel %q: have %s", accel, strings.Join(have, ", "))
 			}
 			if changed("dhcp") {
 				c.DHCP = dhcp
@@ -149,12 +154,16 @@ func printRack(ctx context.Context, rack *lab.Rack, output string, out io.Writer
 }
 
 func labPower(dir *string) *cobra.Command {
+	actions := []string{"on", "off", "soft", "cycle", "reset"}
 	return &cobra.Command{
 		Use:       "power on|off|soft|cycle|reset MACHINE...",
 		Short:     "Switch machines on and off without their BMCs",
 		Args:      cobra.MinimumNArgs(2),
-		ValidArgs: []string{"on", "off", "soft", "cycle", "reset"},
+		ValidArgs: actions,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(actions, args[0]) {
+				return usagef("power %q: have %s", args[0], strings.Join(actions, ", "))
+			}
 			rack, err := lab.Attach(*dir)
 			if err != nil {
 				return err

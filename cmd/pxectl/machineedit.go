@@ -22,6 +22,9 @@ func (c *cli) machineAdd() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Name = args[0]
+			if err := inventory.CheckName(n.Name); err != nil {
+				return usage(err)
+			}
 			for _, s := range macs {
 				mac, err := inventory.ParseMAC(s)
 				if err != nil {
@@ -84,6 +87,9 @@ func (c *cli) machineEdit() *cobra.Command {
 			}
 			changed := cmd.Flags().Changed
 			if changed("name") {
+				if err := inventory.CheckName(name); err != nil {
+					return usage(err)
+				}
 				e.Name = &name
 			}
 			switch {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power"
 )
 
 // machineFlags are the flags that `machine add` and `machine edit` share.
@@ -35,9 +36,17 @@ func (f *machineFlags) add(cmd *cobra.Command) {
 func (f *machineFlags) read(c *cli, cmd *cobra.Command) (bmc deploy.BMCEdit, disk *inventory.DiskHint, err error) {
 	changed := cmd.Flags().Changed
 	if changed("bmc") {
+		if f.bmc != "" { // "" takes it away
+			if _, err := power.ParseAddress(f.bmc); err != nil {
+				return bmc, nil, usage(err)
+			}
+		}
 		bmc.Address = &f.bmc
 	}
 	if changed("bmc-user") {
+		if err := power.CheckUser(f.user); err != nil {
+			return bmc, nil, usage(err)
+		}
 		bmc.User = &f.user
 	}
 	if changed("disk") {

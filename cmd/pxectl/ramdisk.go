@@ -14,12 +14,7 @@ import (
 )
 
 func ramdiskCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "ramdisk",
-		Short: "The ramdisk that machines boot into",
-	}
-	cmd.AddCommand(ramdiskBuildCommand())
-	return cmd
+	return group("ramdisk", "The ramdisk that machines boot into", ramdiskBuildCommand())
 }
 
 const exampleBuild = "for example `pxectl ramdisk build --kernel kernel/boot/vmlinuz-6.1.0-56-amd64 --modules kernel/lib/modules/6.1.0-56-amd64" +

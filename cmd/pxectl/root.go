@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -69,6 +70,8 @@ func (c *cli) rootCommand() *cobra.Command {
 	inGroup("appliance", c.serveCommand(), c.configCommand(), ramdiskCommand(), labCommand(), c.versionCommand())
 	root.SetHelpCommandGroupID("appliance")
 	root.SetCompletionCommandGroupID("appliance")
+	plainArguments(root)
+	strictHelp(root)
 	return root
 }
 
@@ -76,19 +79,16 @@ func (c *cli) rootCommand() *cobra.Command {
 func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var names []string
-			for _, v := range cmd.Commands() {
-				names = append(names, v.Name())
-			}
-			return usageError{
-				usagef("%s: what to do? have: %s", cmd.Name(), strings.Join(names, ", ")),
-				"run `" + cmd.CommandPath() + " --help`",
-			}
-		},
+		RunE: askForVerb,
 	}
 	cmd.AddCommand(verbs...)
 	return cmd
 }
 
-func (c *cli) client() (*api.Client, error) { return api.NewClient(c.socket) }
+func (c *cli) client() (*api.Client, error) {
+	client, err := api.NewClient(c.socket)
+	if err != nil {
+		return nil, usage(fmt.Errorf("--socket %q: %w", c.socket, err))
+	}
+	return client, nil
+}

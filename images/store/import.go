@@ -113,6 +113,12 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	return info, nil
 }
 
+// Check says what is wrong with what was asked for, before anything is read.
+func (o ImportOptions) Check() error {
+	_, err := o.check()
+	return err
+}
+
 func (o ImportOptions) check() ([]checksum, error) {
 	if err := images.CheckName(o.Name); err != nil {
 		return nil, err
