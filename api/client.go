@@ -146,14 +146,17 @@ func (c *Client) Clean(ctx context.Context, ref string, r inventory.EraseRequest
 	return call[Deployment](ctx, c, http.MethodPost, machinePath(ref)+"/clean", r)
 }
 
-// Erasures is of a machine or a disk's serial or WWN; "" means all.
-func (c *Client) Erasures(ctx context.Context, of string) ([]inventory.Erasure, error) {
-	path := "/v1/erasures"
-	if of != "" {
-		path += "?of=" + url.QueryEscape(of)
+// Erasures are newest first. more says that there are older ones.
+func (c *Client) Erasures(ctx context.Context, q deploy.ErasureQuery) (list []inventory.Erasure, more bool, err error) {
+	v := url.Values{"limit": {strconv.Itoa(q.Limit)}}
+	if q.Of != "" {
+		v.Set("of", q.Of)
 	}
-	l, err := get[Erasures](ctx, c, path)
-	return l.Erasures, err
+	if q.Before != 0 {
+		v.Set("before", strconv.FormatUint(q.Before, 10))
+	}
+	l, err := get[Erasures](ctx, c, "/v1/erasures?"+v.Encode())
+	return l.Erasures, l.More, err
 }
 
 // Deployments are newest first. more says that there are older ones.

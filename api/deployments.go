@@ -25,9 +25,10 @@ type Deployments struct {
 	More        bool         `json:"more,omitempty" doc:"there are older ones: ask again with before, which is the id of the last"`
 }
 
-// Erasures is the answer to a list of them.
+// Erasures is the answer to a list of them, newest first.
 type Erasures struct {
 	Erasures []inventory.Erasure `json:"erasures"`
+	More     bool                `json:"more,omitempty" doc:"there are older ones: ask again with before, which is the seq of the last"`
 }
 
 // withUserData makes room for the largest user-data there may be, and all else of a request.
@@ -56,14 +57,16 @@ func (s *Server) addDeployments(rest huma.API) {
 		return s.deploymentAnswer(s.fleet.Clean(ctx, actorOf(ctx), in.Ref, in.Body))
 	})
 	type which struct {
-		Of string `query:"of" doc:"a machine's name, id or MAC, also of one that is gone, or a disk's serial or WWN; all without it"`
+		Of     string `query:"of" doc:"a machine's name, id or MAC, also of one that is gone, or a disk's serial or WWN; all without it"`
+		Before uint64 `query:"before" doc:"only those that come after this one in the list: a seq"`
+		Limit  int    `query:"limit" minimum:"1" maximum:"500" default:"100" doc:"how many at most"`
 	}
-	handle(rest, http.MethodGet, "/v1/erasures", "What was erased, and what proves it; oldest first", func(_ context.Context, in *which) (*body[Erasures], error) {
-		all, err := s.fleet.Erasures(in.Of)
-		if all == nil {
-			all = []inventory.Erasure{}
+	handle(rest, http.MethodGet, "/v1/erasures", "What was erased, and what proves it; newest first", func(_ context.Context, in *which) (*body[Erasures], error) {
+		found, more, err := s.fleet.Erasures(deploy.ErasureQuery{Of: in.Of, Before: in.Before, Limit: in.Limit})
+		if found == nil {
+			found = []inventory.Erasure{}
 		}
-		return &body[Erasures]{Erasures{all}}, err
+		return &body[Erasures]{Erasures{found, more}}, err
 	})
 	type list struct {
 		Machine string                 `query:"machine" doc:"only of this machine (name, id or MAC)"`

@@ -31,8 +31,8 @@ type Fleet interface {
 	// Release and Clean erase the disks of a machine; they return the run that does so.
 	Release(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error)
 	Clean(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error)
-	// Erasures is of a machine, also one that is gone, or of a disk's serial or WWN; "" means all.
-	Erasures(of string) ([]inventory.Erasure, error)
+	// Erasures are newest first; more says that there are older ones, to be had with Before.
+	Erasures(q deploy.ErasureQuery) (list []inventory.Erasure, more bool, err error)
 	CancelDeployment(ctx context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error)
 	// Retry starts a failed deployment or release again; ref is its id, or its machine.
 	Retry(ctx context.Context, actor, ref string) (inventory.Deployment, error)

@@ -176,25 +176,29 @@ func (w *worker) finishErase() error {
 	})
 }
 
-// Erasures lists what was erased, oldest first: of a machine, or of all when ref is "". Records of machines
-// that are gone are found by their id.
-func (e *Engine) Erasures(ref string) ([]inventory.Erasure, error) {
-	id := inventory.MachineID(ref)
-	if ref != "" {
-		w, err := e.find(ref)
-		if err == nil {
+// Erasures lists what was erased, newest first. Records of machines that are gone are found by their id or
+// name. more says that there are older ones.
+func (e *Engine) Erasures(q ErasureQuery) (list []inventory.Erasure, more bool, err error) {
+	if err := q.Check(); err != nil {
+		return nil, false, err
+	}
+	id := inventory.MachineID(q.Of)
+	if q.Of != "" {
+		if w, err := e.find(q.Of); err == nil {
 			id = w.id
 		}
 	}
-	var out []inventory.Erasure
-	err := e.store.View(func(tx *boltdb.Tx) error {
-		all, err := tx.Erasures()
-		for _, r := range all {
-			if id == "" || r.Machine == id || r.MachineName == ref || r.Disk.Serial == ref || r.Disk.WWN == ref {
-				out = append(out, r)
-			}
-		}
+	err = e.store.View(func(tx *boltdb.Tx) (err error) {
+		list, err = tx.Erasures(q.Before, q.Limit+1, func(r inventory.Erasure) bool {
+			return q.Of == "" || r.Machine == id || r.MachineName == q.Of || r.Disk.Serial == q.Of || r.Disk.WWN == q.Of
+		})
 		return err
 	})
-	return out, err
+	if err != nil {
+		return nil, false, fmt.Errorf("list erasures: %w", err)
+	}
+	if len(list) > q.Limit {
+		return list[:q.Limit], true, nil
+	}
+	return list, false, nil
 }

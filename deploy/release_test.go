@@ -36,12 +36,14 @@ func (r *rack) release(req inventory.EraseRequest) inventory.Deployment {
 	return d
 }
 
+// erasures are oldest first.
 func (r *rack) erasures() []inventory.Erasure {
 	r.t.Helper()
-	all, err := r.now().Erasures("")
-	if err != nil {
-		r.t.Fatal(err)
+	all, more, err := r.now().Erasures(ErasureQuery{Limit: MaxPage})
+	if err != nil || more {
+		r.t.Fatal(err, more)
 	}
+	slices.Reverse(all)
 	return all
 }
 
@@ -70,11 +72,21 @@ func TestRelease(t *testing.T) {
 			return slices.ContainsFunc(events, func(ev inventory.Event) bool { return strings.HasSuffix(ev.Text, "removed: "+entry) })
 		})
 	}
+	page, more, err := r.now().Erasures(ErasureQuery{Limit: 1})
+	if err != nil || !more || len(page) != 1 || page[0].Disk.Serial != "D2" {
+		t.Fatalf("the first page has %+v, more %v, %v, want the newest", page, more, err)
+	}
+	if page, more, err = r.now().Erasures(ErasureQuery{Limit: 1, Before: page[0].Seq}); err != nil || more || len(page) != 1 || page[0].Disk.Serial != "D1" {
+		t.Errorf("the second page has %+v, more %v, %v, want the older one", page, more, err)
+	}
+	if _, _, err := r.now().Erasures(ErasureQuery{Limit: MaxPage + 1}); err == nil {
+		t.Error("a page without end is given")
+	}
 	// The records outlive the machine; a serial finds them.
 	if err := r.now().DeleteMachine(context.Background(), "test", "m1"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := r.now().Erasures("D2"); err != nil || len(got) != 1 || got[0].Disk.Name != "vdb" {
+	if got, _, err := r.now().Erasures(ErasureQuery{Of: "D2", Limit: 9}); err != nil || len(got) != 1 || got[0].Disk.Name != "vdb" {
 		t.Errorf("Erasures(D2) = %+v, %v", got, err)
 	}
 }

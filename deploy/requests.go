@@ -44,16 +44,28 @@ type DeploymentQuery struct {
 	Machine string                 // a machine's name, id or MAC; "" for those of all
 	Running bool                   // only those that have not ended
 	Before  inventory.DeploymentID // only those after this one in the list, which is the last of the page before
-	Limit   int                    // from 1 to MaxDeployments
+	Limit   int                    // from 1 to MaxPage
 }
 
-// MaxDeployments is how many deployments a page of a list has at most.
-const MaxDeployments = 500
+// An ErasureQuery says which records of erased disks are listed.
+type ErasureQuery struct {
+	Of     string // a machine's name, id or MAC, also of one that is gone, or a disk's serial or WWN; "" for all
+	Before uint64 // only those after this one in the list, which is the last of the page before
+	Limit  int    // from 1 to MaxPage
+}
+
+// MaxPage is how many deployments, or records of erased disks, a page of a list has at most.
+const MaxPage = 500
 
 // Check refuses a limit out of its range.
-func (q DeploymentQuery) Check() error {
-	if q.Limit < 1 || q.Limit > MaxDeployments {
-		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("limit %d: want 1 to %d", q.Limit, MaxDeployments)}
+func (q DeploymentQuery) Check() error { return checkLimit(q.Limit) }
+
+// Check refuses a limit out of its range.
+func (q ErasureQuery) Check() error { return checkLimit(q.Limit) }
+
+func checkLimit(limit int) error {
+	if limit < 1 || limit > MaxPage {
+		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("limit %d: want 1 to %d", limit, MaxPage)}
 	}
 	return nil
 }

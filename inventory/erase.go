@@ -26,6 +26,7 @@ const MethodMetadata = "metadata only"
 
 // An Erasure is the record of one erased disk. It outlives its machine.
 type Erasure struct {
+	Seq         uint64       `json:"seq,omitempty" doc:"its place in the list; a later record has a greater one"`
 	At          time.Time    `json:"at"`
 	Machine     MachineID    `json:"machine"`
 	MachineName string       `json:"machine_name"`

@@ -113,19 +113,26 @@ func (f *Fleet) erase(method, actor, ref string, r inventory.EraseRequest, wish 
 	return d, err
 }
 
-// Erasures are those of the runs that have ended.
-func (f *Fleet) Erasures(of string) ([]inventory.Erasure, error) {
+// Erasures are those of the runs that have ended, and what Erase was told.
+func (f *Fleet) Erasures(q deploy.ErasureQuery) (list []inventory.Erasure, more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var out []inventory.Erasure
-	for _, d := range f.deployments {
-		for _, r := range d.Erased {
-			if of == "" || of == r.MachineName || of == string(r.Machine) || of == r.Disk.Serial {
-				out = append(out, r)
-			}
-		}
+	if err := q.Check(); err != nil {
+		return nil, false, err
 	}
-	return out, nil
+	if err := f.errs["Erasures"]; err != nil {
+		return nil, false, err
+	}
+	for _, r := range slices.Backward(f.erased) {
+		if q.Before != 0 && r.Seq >= q.Before || q.Of != "" && q.Of != r.MachineName && q.Of != string(r.Machine) && q.Of != r.Disk.Serial {
+			continue
+		}
+		if len(list) == q.Limit {
+			return list, true, nil
+		}
+		list = append(list, r)
+	}
+	return list, false, nil
 }
 
 func (f *Fleet) Deployments(q deploy.DeploymentQuery) (list []inventory.Deployment, more bool, err error) {
@@ -224,6 +231,7 @@ func (f *Fleet) advanceLocked(d *inventory.Deployment) {
 		m.State = state
 		if d.Erase != nil {
 			d.Erased = []inventory.Erasure{erasure(*m, *d, record.EndedAt)}
+			f.eraseLocked(d.Erased)
 		}
 		return
 	}

@@ -26,6 +26,7 @@ type Fleet struct {
 	machines    []inventory.Machine
 	added       int                    // machines so far, also those that are gone
 	deployments []inventory.Deployment // oldest first
+	erased      []inventory.Erasure    // oldest first
 	requests    map[inventory.DeploymentID]inventory.DeployRequest
 	boot        map[inventory.MachineID]power.Boot
 	events      []inventory.Event
@@ -73,6 +74,20 @@ func (f *Fleet) FailDeployment(machine string, failure inventory.Failure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.failAt[machine] = failure
+}
+
+// Erase adds records of disks that were erased.
+func (f *Fleet) Erase(records ...inventory.Erasure) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.eraseLocked(records)
+}
+
+func (f *Fleet) eraseLocked(records []inventory.Erasure) {
+	for _, r := range records {
+		r.Seq = uint64(len(f.erased) + 1)
+		f.erased = append(f.erased, r)
+	}
 }
 
 // Halt keeps deployments where they are, and Walk lets them walk again.

@@ -122,7 +122,7 @@ func suiteUnknown(t *testing.T, s Subject) {
 	if p, ok := s.Progress("m-0badcafe"); ok {
 		t.Errorf("Progress = %+v, want none", p)
 	}
-	if found, err := s.Erasures("nobody"); err != nil || len(found) != 0 {
+	if found, more, err := s.Erasures(deploy.ErasureQuery{Of: "nobody", Limit: 9}); err != nil || more || len(found) != 0 {
 		t.Errorf("Erasures = %v, %v, want none", found, err)
 	}
 }

@@ -26,14 +26,19 @@ func (c *cli) deploymentList() *cobra.Command {
 		Long: "List deployments and releases, newest first. pxectl keeps the last 20 of each machine, and independently of\n" +
 			"them its timeline (`pxectl events -m MACHINE`) and the list of erased disks (`pxectl machine erasures`).",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if limit < 0 {
-				return usagef("--limit %d: want a number, or 0 for all", limit)
+			if err := checkLimit(limit); err != nil {
+				return err
 			}
 			client, err := c.client()
 			if err != nil {
 				return err
 			}
-			deployments, more, err := pages(cmd.Context(), client, q, limit)
+			deployments, more, err := pages(limit, func(last *api.Deployment, size int) ([]api.Deployment, bool, error) {
+				if q.Limit = size; last != nil {
+					q.Before = last.ID
+				}
+				return client.Deployments(cmd.Context(), q)
+			})
 			if err != nil {
 				return err
 			}
@@ -50,7 +55,7 @@ func (c *cli) deploymentList() *cobra.Command {
 			}
 			err = c.print(deployments, deploymentIDs(deployments), func(t *table) { c.deploymentRows(t, deployments) })
 			if more {
-				fmt.Fprintf(c.err, "these are the last %d; --limit 0 lists all\n", limit)
+				c.sayMore(limit)
 			}
 			return err
 		},
@@ -61,15 +66,27 @@ func (c *cli) deploymentList() *cobra.Command {
 	return cmd
 }
 
-// pages lists limit deployments, or all when limit is 0, a page at a time. more says whether there are older
-// ones.
-func pages(ctx context.Context, client *api.Client, q deploy.DeploymentQuery, limit int) (all []api.Deployment, more bool, err error) {
+func checkLimit(limit int) error {
+	if limit < 0 {
+		return usagef("--limit %d: want a number, or 0 for all", limit)
+	}
+	return nil
+}
+
+func (c *cli) sayMore(limit int) {
+	fmt.Fprintf(c.err, "these are the last %d; --limit 0 lists all\n", limit)
+}
+
+// pages lists limit entries, or all when limit is 0, a page at a time. next returns the first size of those
+// that come after last, which is nil at the beginning. more says whether there are older ones.
+func pages[T any](limit int, next func(last *T, size int) (page []T, more bool, err error)) (all []T, more bool, err error) {
+	var last *T
 	for {
-		q.Limit = deploy.MaxDeployments
+		size := deploy.MaxPage
 		if limit > 0 {
-			q.Limit = min(q.Limit, limit-len(all))
+			size = min(size, limit-len(all))
 		}
-		page, more, err := client.Deployments(ctx, q)
+		page, more, err := next(last, size)
 		if err != nil {
 			return nil, false, err
 		}
@@ -77,7 +94,7 @@ func pages(ctx context.Context, client *api.Client, q deploy.DeploymentQuery, li
 		if !more || len(page) == 0 || len(all) == limit {
 			return all, more, nil
 		}
-		q.Before = page[len(page)-1].ID
+		last = &page[len(page)-1]
 	}
 }
 

@@ -109,10 +109,14 @@ func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []i
 }
 
 func (c *cli) machineErasures() *cobra.Command {
-	return &cobra.Command{
-		Use: "erasures [MACHINE|SERIAL|WWN...]", Short: "List erased disks, each with its proof",
+	var limit int
+	cmd := &cobra.Command{
+		Use: "erasures [MACHINE|SERIAL|WWN...]", Short: "List erased disks, newest first, each with its proof",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkLimit(limit); err != nil {
+				return err
+			}
 			client, err := c.client()
 			if err != nil {
 				return err
@@ -120,28 +124,40 @@ func (c *cli) machineErasures() *cobra.Command {
 			if len(args) == 0 {
 				args = []string{""}
 			}
-			records := []inventory.Erasure{}
+			records, more := []inventory.Erasure{}, false
 			for _, of := range args {
-				found, err := client.Erasures(cmd.Context(), of)
+				found, older, err := pages(limit, func(last *inventory.Erasure, size int) ([]inventory.Erasure, bool, error) {
+					q := deploy.ErasureQuery{Of: of, Limit: size}
+					if last != nil {
+						q.Before = last.Seq
+					}
+					return client.Erasures(cmd.Context(), q)
+				})
 				if err != nil {
 					return err
 				}
 				if len(found) == 0 && of != "" {
 					return &inventory.Problem{Code: inventory.CodeNotFound, Detail: "no record that a disk of " + of + " was erased", Hint: "`pxectl machine erasures` lists all records"}
 				}
-				records = append(records, found...)
+				records, more = append(records, found...), more || older
 			}
 			serials := make([]string, len(records))
 			for i, r := range records {
 				serials[i] = r.Disk.Serial
 			}
-			return c.print(records, serials, func(t *table) {
+			err = c.print(records, serials, func(t *table) {
 				t.row("AT", "MACHINE", "DISK", "SERIAL", "METHOD", "TOOK", "PROOF")
 				for _, r := range records {
 					t.row(stamp(r.At), r.MachineName, r.Disk.Name, r.Disk.Serial, r.Method, took(time.Duration(r.TookMS)*time.Millisecond),
 						strings.Join(words(r.Proof, prefixed("passed over: ", strings.Join(r.Passed, "; "))), "; "))
 				}
 			})
+			if more {
+				c.sayMore(limit)
+			}
+			return err
 		},
 	}
+	cmd.Flags().IntVar(&limit, "limit", 50, "list so many at most of each that is named; 0: all")
+	return cmd
 }

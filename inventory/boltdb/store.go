@@ -353,17 +353,3 @@ func (tx *Tx) unindex(id inventory.MachineID) error {
 	}
 	return tx.tx.Bucket(bucketNames).Delete([]byte(old.Name))
 }
-
-// AppendErasure records an erased disk.
-func (tx *Tx) AppendErasure(r inventory.Erasure) error {
-	seq, err := tx.tx.Bucket(bucketErasures).NextSequence()
-	if err != nil {
-		return err
-	}
-	return put(tx, bucketErasures, string(seqKey(seq)), r)
-}
-
-// Erasures lists all erasures, oldest first.
-func (tx *Tx) Erasures() ([]inventory.Erasure, error) {
-	return all[inventory.Erasure](tx, bucketErasures)
-}
