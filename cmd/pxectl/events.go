@@ -35,10 +35,16 @@ func (c *cli) eventsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			show := c.eventPrinter(cmd.Context(), client)
-			err = client.Events(cmd.Context(), q, show)
+			show, some := c.eventPrinter(cmd.Context(), client), false
+			err = client.Events(cmd.Context(), q, func(e inventory.Event) error {
+				some = true
+				return show(e)
+			})
 			if q.Follow && errors.Is(err, context.Canceled) {
 				return nil // Ctrl-C is how to leave -f
+			}
+			if err == nil && !some && c.output == "table" {
+				fmt.Fprintln(c.out, noEvents(q))
 			}
 			return err
 		},
@@ -50,6 +56,18 @@ func (c *cli) eventsCommand() *cobra.Command {
 	f.Uint64Var(&q.After, "after", 0, "show only events with a higher seq")
 	_ = cmd.RegisterFlagCompletionFunc("machine", c.completeMachines)
 	return cmd
+}
+
+// noEvents says of what nothing was found.
+func noEvents(q api.EventQuery) string {
+	text := "no events"
+	if q.Machine != "" {
+		text += " of " + q.Machine
+	}
+	if q.After > 0 {
+		return fmt.Sprintf("%s after %d", text, q.After)
+	}
+	return text + " yet: the first comes when a machine boots from the network"
 }
 
 // eventPrinter prints one event at a time, in the format of -o.

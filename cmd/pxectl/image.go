@@ -17,6 +17,8 @@ func (c *cli) imageCommand() *cobra.Command {
 	return cmd
 }
 
+const noImages = "no images yet: `pxectl image import FILE|URL` adds one"
+
 func (c *cli) imageList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List images", Args: cobra.NoArgs,
@@ -30,7 +32,7 @@ func (c *cli) imageList() *cobra.Command {
 				return err
 			}
 			if len(images) == 0 && c.output == "table" {
-				fmt.Fprintln(c.out, "no images yet: `pxectl image import FILE|URL` adds one")
+				fmt.Fprintln(c.out, noImages)
 				return nil
 			}
 			return c.print(images, imageNames(images), func(t *table) { c.imageRows(t, images) })
@@ -49,14 +51,18 @@ func imageNames(images []store.Info) []string {
 func (c *cli) imageRows(t *table, images []store.Info) {
 	t.row("NAME", "ID", "OS", "ARCH", "BOOTS", "DISK", "STORED", "IMPORTED")
 	for _, img := range images {
-		name := img.Name
-		if !img.Current {
-			name += " (older)"
-		}
 		sys := system(img)
-		t.row(name, img.ID[:min(12, len(img.ID))], strings.TrimSpace(sys.OS+" "+sys.Version), sys.Architecture, bootsBy(img),
+		t.row(shownName(img), img.ID[:min(12, len(img.ID))], strings.TrimSpace(sys.OS+" "+sys.Version), sys.Architecture, bootsBy(img),
 			binary(img.RawSize), binary(img.DataSize), c.ago(img.ImportedAt))
 	}
+}
+
+// shownName tells an image from newer ones of its name.
+func shownName(img store.Info) string {
+	if img.Current {
+		return img.Name
+	}
+	return img.Name + " (older)"
 }
 
 // system describes the operating system in an image.

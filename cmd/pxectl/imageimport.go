@@ -29,10 +29,18 @@ func (c *cli) imageImport() *cobra.Command {
 			"  ssh builder cat os.raw | pxectl image import - --name os",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkSource(args[0]); err != nil {
+				return err
+			}
 			if opt.Name == "" {
-				if opt.Name = imageName(args[0]); opt.Name == "" {
-					return usagef("an image from standard input needs --name")
-				}
+				opt.Name = imageName(args[0])
+			}
+			switch {
+			case opt.Name != "":
+			case args[0] == "-":
+				return usagef("an image from standard input needs --name")
+			default:
+				return usagef("%s names no file that the image could be called after: give --name", args[0])
 			}
 			if err := opt.Check(); err != nil {
 				return usage(err)
@@ -83,7 +91,7 @@ func (c *cli) imageImport() *cobra.Command {
 	f.StringVar(&opt.SHA256, "sha256", "", "SHA-256 of the file as it is given, compressed or not; the import fails if it differs")
 	f.StringVar(&opt.SHA512, "sha512", "", "SHA-512 of the file, likewise")
 	f.BoolVar(&opt.Force, "force", false, "keep the image even if no machine could boot it")
-	f.StringVar(&opt.Format, "format", "", "raw or qcow2 (default: found from the content)")
+	f.StringVar(&opt.Format, "format", "", "raw, qcow2 or auto: found from the content (default auto)")
 	return cmd
 }
 
@@ -119,6 +127,21 @@ func imageName(source string) string {
 		return ""
 	}
 	return name
+}
+
+// checkSource refuses addresses that are not http's, which would be looked for as files.
+func checkSource(source string) error {
+	scheme, _, ok := strings.Cut(source, "://")
+	if _, web := webURL(source); !ok || web {
+		return nil
+	}
+	if _, err := os.Stat(source); err == nil {
+		return nil
+	}
+	if scheme == "http" || scheme == "https" {
+		return usagef("%s: the address has no host", source)
+	}
+	return usageError{usagef("%s: no way to fetch from %s:// (have: http, https)", source, scheme), "fetch it with another program and pipe it in: `pxectl image import - --name NAME`"}
 }
 
 func webURL(s string) (*url.URL, bool) {

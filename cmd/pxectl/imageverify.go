@@ -21,6 +21,7 @@ func (c *cli) imageVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			shown := refs
 			switch {
 			case all && len(refs) > 0:
 				return usagef("give images or --all, not both")
@@ -29,18 +30,23 @@ func (c *cli) imageVerify() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if len(list) == 0 && c.output == "table" {
+					fmt.Fprintln(c.out, noImages)
+					return nil
+				}
+				shown = nil
 				for _, img := range list {
-					refs = append(refs, img.ID)
+					refs, shown = append(refs, img.ID), append(shown, shownName(img))
 				}
 			case len(refs) == 0:
 				return usageError{usagef("which image? give its name, or --all"), "`pxectl image list` lists them"}
 			}
 			verdicts := []store.Verdict{}
 			var errs []error
-			for _, ref := range refs {
-				v, err := c.verify(cmd, ref)
+			for i, ref := range refs {
+				v, err := c.verify(cmd, ref, shown[i])
 				if err != nil {
-					errs = append(errs, about(ref, err))
+					errs = append(errs, about(shown[i], err))
 					continue
 				}
 				verdicts = append(verdicts, v)
@@ -48,7 +54,7 @@ func (c *cli) imageVerify() *cobra.Command {
 					errs = append(errs, damaged(v))
 				}
 			}
-			if len(verdicts) > 0 {
+			if len(verdicts) > 0 || len(refs) == 0 {
 				names := make([]string, len(verdicts))
 				for i, v := range verdicts {
 					names[i] = v.Image.Name
@@ -64,12 +70,12 @@ func (c *cli) imageVerify() *cobra.Command {
 	return cmd
 }
 
-func (c *cli) verify(cmd *cobra.Command, ref string) (store.Verdict, error) {
+func (c *cli) verify(cmd *cobra.Command, ref, shown string) (store.Verdict, error) {
 	client, err := c.client()
 	if err != nil {
 		return store.Verdict{}, err
 	}
-	bars := c.newProgress(cmd.Context(), []string{ref[:min(len(ref), 40)]}, len("damaged"))
+	bars := c.newProgress(cmd.Context(), []string{shown[:min(len(shown), 40)]}, len("damaged"))
 	defer bars.close()
 	began := c.now()
 	v, err := client.VerifyImage(cmd.Context(), ref, func(p store.Progress) {

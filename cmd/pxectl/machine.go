@@ -28,8 +28,8 @@ func (c *cli) machineList() *cobra.Command {
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, s := range states {
-				if !slices.Contains(inventory.States, inventory.State(s)) {
-					return usagef("state %q: have %v", s, inventory.States)
+				if have := reachedStates(); !slices.Contains(have, s) {
+					return usagef("state %q: have %s", s, strings.Join(have, ", "))
 				}
 			}
 			client, err := c.client()
@@ -62,6 +62,16 @@ func (c *cli) machineList() *cobra.Command {
 	selectorFlag(cmd, &labels)
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only machines in these states")
 	return cmd
+}
+
+// reachedStates are those that a machine can be in: nothing enters rescue yet.
+func reachedStates() (names []string) {
+	for _, s := range inventory.States {
+		if s != inventory.Rescue {
+			names = append(names, string(s))
+		}
+	}
+	return names
 }
 
 func machineNames(machines []inventory.Machine) []string {

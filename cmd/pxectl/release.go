@@ -141,6 +141,10 @@ func (c *cli) machineErasures() *cobra.Command {
 				}
 				records, more = append(records, found...), more || older
 			}
+			if len(records) == 0 && c.output == "table" {
+				fmt.Fprintln(c.out, "no disk has been erased yet: `pxectl release MACHINE` erases those of a machine")
+				return nil
+			}
 			serials := make([]string, len(records))
 			for i, r := range records {
 				serials[i] = r.Disk.Serial
