@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/pxectl/pxectl/appliance/interfaces"
 	"github.com/pxectl/pxectl/appliance/keys"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
@@ -98,8 +99,11 @@ func anyImage(dir string) (bool, error) {
 	return false, nil
 }
 
-// ready says why machines cannot be served: /readyz asks. The sockets are open before anything answers.
-func ready(plane bootPlane) error {
+// ready says why machines cannot be served: /readyz asks.
+func ready(plane bootPlane, nics *interfaces.Set) error {
+	if err := nics.Ready(); err != nil {
+		return err
+	}
 	if _, err := plane.engine.Events(0, "", 1); err != nil {
 		return fmt.Errorf("the database does not answer: %w", err)
 	}

@@ -78,7 +78,7 @@ func (a *Appliance) listen(secrets keys.Keys, nics *interfaces.Set) error {
 	house := doctor.House{Config: cfg, Rogues: plane.rogues, Ask: dhcpd.Ask, Interfaces: nics, Engine: a.engine, Images: a.images}
 	operators := api.NewServer(api.Config{
 		Fleet: a.engine, Images: guardedImages{a.images, a.engine}, Leases: leaseBook{dhcp, a.engine, cfg.DHCP.Mode},
-		Doctor: house.Examine, Version: a.version, Log: a.log, Ready: func() error { return ready(plane) },
+		Doctor: house.Examine, Version: a.version, Log: a.log, Ready: func() error { return ready(plane, nics) },
 	}).Handler()
 	a.serve("api", interfaces.Service{
 		Run:   func(ctx context.Context) error { return api.Serve(ctx, l, operators, a.log) },

@@ -31,6 +31,8 @@ type Set struct {
 	mu   sync.Mutex
 	all  []*State
 	news chan struct{} // closed when an address is another one
+	// unopened is what could not be opened, by interface and service.
+	unopened map[string]error
 }
 
 // A State is an interface and where it is served now.
@@ -59,7 +61,7 @@ const (
 
 // Of returns the interfaces as they are now. Nothing is watched yet.
 func Of(all []config.Interface, log *slog.Logger) *Set {
-	f := &Set{log: log, note: func(inventory.Event) {}, moved: func(string, netip.Addr) {}, news: make(chan struct{})}
+	f := &Set{log: log, note: func(inventory.Event) {}, moved: func(string, netip.Addr) {}, news: make(chan struct{}), unopened: map[string]error{}}
 	for _, in := range all {
 		l := &State{Interface: in}
 		l.at, _ = look(in.Name, in.Address)
@@ -267,6 +269,7 @@ func (f *Set) next(ctx context.Context, name, what string, at netip.Addr, open f
 		var again <-chan time.Time
 		if a != at {
 			s, err := open(a)
+			f.opened(name, what, err)
 			if err == nil {
 				return a, s, true
 			}
@@ -275,6 +278,8 @@ func (f *Set) next(ctx context.Context, name, what string, at netip.Addr, open f
 				f.log.Error(what+" cannot be served at the new address yet", "interface", name, "address", a, "err", err)
 			}
 			again = time.After(lookAgain)
+		} else {
+			f.opened(name, what, nil) // it is back where it never closed
 		}
 		select {
 		case <-ctx.Done():
