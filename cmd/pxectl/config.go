@@ -19,6 +19,9 @@ func (c *cli) configCommand() *cobra.Command {
 			if _, err := config.Load(file); err != nil {
 				return err
 			}
+			if c.output != "table" {
+				return c.print(map[string]string{"file": file}, []string{file}, nil)
+			}
 			fmt.Fprintf(c.out, "%s is in order\n", file)
 			return nil
 		},

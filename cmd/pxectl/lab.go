@@ -2,17 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -20,16 +17,16 @@ import (
 )
 
 // labCommand is `pxectl lab`: the virtual rack.
-func labCommand() *cobra.Command {
+func (c *cli) labCommand() *cobra.Command {
 	cmd := group("lab", "A virtual rack: QEMU machines with BMCs, a site DHCP server and an appliance")
 	cmd.Long = "Run a virtual rack: QEMU machines with real firmware and simulated BMCs, the site's DHCP server and an\n" +
 		"appliance, in namespaces of their own. It does not touch the host's network. It needs root."
 	dir := cmd.PersistentFlags().String("dir", lab.DefaultDir, "directory of the rack: disks, consoles, logs, sockets")
-	cmd.AddCommand(labUp(dir), labStatus(dir), labPower(dir), labShell(dir), labDown(dir), labSupervise())
+	cmd.AddCommand(c.labUp(dir), c.labStatus(dir), labPower(dir), labShell(dir), labDown(dir), labSupervise())
 	return cmd
 }
 
-func labUp(dir *string) *cobra.Command {
+func (c *cli) labUp(dir *string) *cobra.Command {
 	var machines, file, accel, dhcp, applianceConfig string
 	var freeze, noAppliance, fresh, foreground bool
 	cmd := &cobra.Command{
@@ -39,21 +36,21 @@ func labUp(dir *string) *cobra.Command {
 			"  pxectl lab up --machines m1:bios:sata+sata:e1000 --no-appliance",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var c lab.Config
+			var cfg lab.Config
 			var err error
 			if file != "" {
-				if c, err = lab.LoadConfig(file); err != nil {
+				if cfg, err = lab.LoadConfig(file); err != nil {
 					return err
 				}
 			}
 			changed := cmd.Flags().Changed
 			if machines != "" {
-				if c.Machines, err = lab.ParseMachines(machines); err != nil {
+				if cfg.Machines, err = lab.ParseMachines(machines); err != nil {
 					return usage(err)
 				}
 			}
-			if c.Dir == "" || changed("dir") {
-				c.Dir = *dir
+			if cfg.Dir == "" || changed("dir") {
+				cfg.Dir = *dir
 			}
 			if have := []string{lab.Dnsmasq, lab.Kea, lab.NoDHCP}; !slices.Contains(have, dhcp) {
 				return usagef("--dhcp %q: have %s", dhcp, strings.Join(have, ", "))
@@ -62,18 +59,18 @@ func labUp(dir *string) *cobra.Command {
 				return usagef("--accel %q: have %s", accel, strings.Join(have, ", "))
 			}
 			if changed("dhcp") {
-				c.DHCP = dhcp
+				cfg.DHCP = dhcp
 			}
 			if changed("accel") {
-				c.Accel = accel
+				cfg.Accel = accel
 			}
 			if changed("appliance-config") {
-				c.ApplianceConfig = applianceConfig
+				cfg.ApplianceConfig = applianceConfig
 			}
-			c.Freeze = c.Freeze || freeze
-			c.NoAppliance = c.NoAppliance || noAppliance
-			c.Fresh, c.Attached = fresh, foreground
-			return runLabUp(cmd.Context(), c, cmd.OutOrStdout())
+			cfg.Freeze = cfg.Freeze || freeze
+			cfg.NoAppliance = cfg.NoAppliance || noAppliance
+			cfg.Fresh, cfg.Attached = fresh, foreground
+			return c.runLabUp(cmd.Context(), cfg)
 		},
 	}
 	f := cmd.Flags()
@@ -89,18 +86,20 @@ func labUp(dir *string) *cobra.Command {
 	return cmd
 }
 
-func runLabUp(ctx context.Context, c lab.Config, out io.Writer) error {
+func (c *cli) runLabUp(ctx context.Context, cfg lab.Config) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	rack, err := lab.Up(ctx, c)
+	rack, err := lab.Up(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	if err := printRack(ctx, rack, "table", out); err != nil {
+	if err := c.printRack(ctx, rack); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nThe rack is up in %s. Look around: pxectl lab shell --dir %[1]s\n", rack.Dir)
-	if !c.Attached {
+	if c.output == "table" {
+		fmt.Fprintf(c.out, "\nThe rack is up in %s. Look around: pxectl lab shell --dir %[1]s\n", rack.Dir)
+	}
+	if !cfg.Attached {
 		return nil
 	}
 	if err := rack.Wait(ctx); err == nil {
@@ -109,9 +108,8 @@ func runLabUp(ctx context.Context, c lab.Config, out io.Writer) error {
 	return rack.Down(context.WithoutCancel(ctx))
 }
 
-func labStatus(dir *string) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
+func (c *cli) labStatus(dir *string) *cobra.Command {
+	return &cobra.Command{
 		Use:   "status",
 		Short: "List the rack's machines",
 		Args:  cobra.NoArgs,
@@ -120,37 +118,34 @@ func labStatus(dir *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printRack(cmd.Context(), rack, output, cmd.OutOrStdout())
+			return c.printRack(cmd.Context(), rack)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
-	return cmd
 }
 
-func printRack(ctx context.Context, rack *lab.Rack, output string, out io.Writer) error {
+func (c *cli) printRack(ctx context.Context, rack *lab.Rack) error {
 	machines, err := rack.Status(ctx)
 	if err != nil {
 		return err
 	}
-	switch output {
-	case "json":
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(machines)
-	case "table":
-		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(w, "MACHINE\tFIRMWARE\tPOWER\tBOOT\tMAC\tBMC\tPID\tCONSOLE")
+	return c.printMachines(machines)
+}
+
+func (c *cli) printMachines(machines []lab.Status) error {
+	names := make([]string, len(machines))
+	for i, m := range machines {
+		names[i] = m.Name
+	}
+	return c.print(machines, names, func(t *table) {
+		t.row("MACHINE", "FIRMWARE", "POWER", "BOOT", "MAC", "BMC", "PID", "CONSOLE")
 		for _, m := range machines {
-			pid := "-"
+			pid := ""
 			if m.PID != 0 {
 				pid = fmt.Sprint(m.PID)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Firmware, m.Power, m.Boot, m.MAC, m.BMC, pid, m.Console)
+			t.row(m.Name, m.Firmware, m.Power, m.Boot, m.MAC, m.BMC, pid, m.Console)
 		}
-		return w.Flush()
-	default:
-		return fmt.Errorf("output %q: have table, json", output)
-	}
+	})
 }
 
 func labPower(dir *string) *cobra.Command {

@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/pxectl/pxectl/lab"
 )
 
 // TestControlsAreEscaped: nothing that is printed moves the cursor, and the JSON still decodes to the same
@@ -28,5 +31,24 @@ func TestControlsAreEscaped(t *testing.T) {
 		if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["text"] != hostile {
 			t.Errorf("-o json reads back as %q, %v, want %q", back["text"], err, hostile)
 		}
+	}
+}
+
+// The rack's machines are printed as any others.
+func TestMachinesOfARack(t *testing.T) {
+	machines := []lab.Status{{Name: "m1", Firmware: "bios", Power: "off", Boot: "pxe"}, {Name: "m2", Firmware: "uefi", Power: "on", PID: 7}}
+	for output, want := range map[string]string{
+		"name":  "m1\nm2\n",
+		"table": "MACHINE  FIRMWARE  POWER  BOOT  MAC  BMC  PID  CONSOLE\nm1       bios      off    pxe   -    -    -    -\nm2       uefi      on     -     -    -    7    -\n",
+	} {
+		var out bytes.Buffer
+		if err := (&cli{out: &out, output: output}).printMachines(machines); err != nil || out.String() != want {
+			t.Errorf("-o %s: %v,\n%swant\n%s", output, err, out.String(), want)
+		}
+	}
+	var out bytes.Buffer
+	var back []lab.Status
+	if err := (&cli{out: &out, output: "json"}).printMachines(machines); err != nil || json.Unmarshal(out.Bytes(), &back) != nil || !slices.Equal(back, machines) {
+		t.Errorf("-o json: %v, %s, want %+v", err, out.String(), machines)
 	}
 }

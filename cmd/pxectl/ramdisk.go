@@ -13,14 +13,14 @@ import (
 	"github.com/pxectl/pxectl/agent-ramdisk/initramfs"
 )
 
-func ramdiskCommand() *cobra.Command {
-	return group("ramdisk", "The ramdisk that machines boot into", ramdiskBuildCommand())
+func (c *cli) ramdiskCommand() *cobra.Command {
+	return group("ramdisk", "The ramdisk that machines boot into", c.ramdiskBuildCommand())
 }
 
 const exampleBuild = "for example `pxectl ramdisk build --kernel kernel/boot/vmlinuz-6.1.0-56-amd64 --modules kernel/lib/modules/6.1.0-56-amd64" +
 	" --out /var/lib/pxectl/ramdisk`; --help says where these come from"
 
-func ramdiskBuildCommand() *cobra.Command {
+func (c *cli) ramdiskBuildCommand() *cobra.Command {
 	var o initramfs.Options
 	cmd := &cobra.Command{
 		Use:   "build --kernel VMLINUZ --modules LIB/MODULES/VERSION|none --out DIR",
@@ -49,11 +49,14 @@ Kernel and modules come from a distribution's kernel package, which need not be 
 			if err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "%s: kernel %s (%.1f MiB), ramdisk %.1f MiB with %d modules\n",
-				filepath.Join(o.Out, o.Arch), m.Kernel, mib(m.KernelBytes), mib(m.InitrdBytes), m.Modules)
+			dir := filepath.Join(o.Out, o.Arch)
+			if c.output != "table" {
+				return c.print(m, []string{dir}, nil)
+			}
+			fmt.Fprintf(c.out, "%s: kernel %s (%.1f MiB), ramdisk %.1f MiB with %d modules\n",
+				dir, m.Kernel, mib(m.KernelBytes), mib(m.InitrdBytes), m.Modules)
 			if o.Firmware != "" {
-				fmt.Fprintf(out, "firmware: %d files taken, %d not found\n", len(m.Firmware), len(m.Missing))
+				fmt.Fprintf(c.out, "firmware: %d files taken, %d not found\n", len(m.Firmware), len(m.Missing))
 			}
 			return nil
 		},

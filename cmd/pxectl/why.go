@@ -1,10 +1,22 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/diagnose"
 )
+
+// nameOf is the name of a diagnosed machine, or the MAC that was asked about.
+func nameOf(ctx context.Context, client *api.Client, d diagnose.Diagnosis, ref string) string {
+	if m, err := client.Machine(ctx, string(d.Machine)); d.Machine != "" && err == nil {
+		return m.Name
+	}
+	return ref
+}
 
 func (c *cli) whyCommand() *cobra.Command {
 	return &cobra.Command{
@@ -21,7 +33,7 @@ func (c *cli) whyCommand() *cobra.Command {
 				return err
 			}
 			if c.output != "table" {
-				return c.print(d, []string{string(d.Machine)}, nil)
+				return c.print(d, []string{nameOf(cmd.Context(), client, d, args[0])}, nil)
 			}
 			fmt.Fprintln(c.out, clean(d.Sentence))
 			if d.Next != "" {
