@@ -60,7 +60,7 @@ func (c *cli) machineList() *cobra.Command {
 		},
 	}
 	selectorFlag(cmd, &labels)
-	cmd.Flags().StringSliceVar(&states, "state", nil, "only machines in these states")
+	cmd.Flags().StringSliceVar(&states, "state", nil, "only machines in these `states`, several with commas")
 	return cmd
 }
 

@@ -57,9 +57,9 @@ func (c *cli) machineAdd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringArrayVar(&macs, "mac", nil, "MAC of a NIC that it may boot from; can be repeated")
+	cmd.Flags().StringArrayVar(&macs, "mac", nil, "`MAC` of a NIC that it may boot from; can be repeated")
 	cmd.Flags().StringVar(&n.UUID, "uuid", "", "system UUID from SMBIOS")
-	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value; can be repeated")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "label `key=value`; can be repeated")
 	f.add(cmd)
 	return cmd
 }
@@ -128,7 +128,7 @@ func (c *cli) machineEdit() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&acceptBMC, "accept-bmc", false, "accept the BMC address that the machine has reported: from then on, commands go there")
 	cmd.Flags().StringVar(&name, "name", "", "new name")
-	cmd.Flags().StringArrayVar(&labels, "label", nil, "label key=value, or key- to remove it; can be repeated")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "label `key=value`, or key- to remove it; can be repeated")
 	cmd.Flags().StringVar(&maintenance, "maintenance", "", "put the machine into maintenance, for this `reason`: pxectl does nothing to it by itself")
 	cmd.Flags().BoolVar(&over, "no-maintenance", false, "end maintenance")
 	selectorFlag(cmd, &selected)

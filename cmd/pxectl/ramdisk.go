@@ -65,7 +65,7 @@ Kernel and modules come from a distribution's kernel package, which need not be 
 	f.StringVar(&o.Kernel, "kernel", "", "the kernel (vmlinuz)")
 	f.StringVar(&o.Modules, "modules", "", "folder of its modules, lib/modules/VERSION; \"none\" for a kernel that has all drivers built in")
 	f.StringVar(&o.Firmware, "firmware", "", "folder with firmware files for network cards, lib/firmware")
-	f.StringSliceVar(&o.Extra, "with", nil, "add modules, by name or by folder below kernel/ (drivers/net/ethernet/sfc/)")
+	f.StringSliceVar(&o.Extra, "with", nil, "add `modules`, by name or by folder below kernel/ (drivers/net/ethernet/sfc/)")
 	f.StringVar(&o.Arch, "arch", runtime.GOARCH, "architecture of the machines: amd64 or arm64")
 	f.StringVar(&o.Out, "out", "", "folder to write to")
 	return cmd

@@ -72,6 +72,7 @@ func (c *cli) rootCommand() *cobra.Command {
 	root.SetCompletionCommandGroupID("appliance")
 	plainArguments(root)
 	strictHelp(root)
+	c.wrapFlags(root)
 	return root
 }
 
