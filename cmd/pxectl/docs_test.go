@@ -4,12 +4,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pxectl/pxectl/appliance/config"
 )
 
 var (
@@ -168,5 +171,97 @@ func TestDocumentsAreFound(t *testing.T) {
 	}
 	if len(all) < 10 {
 		t.Errorf("%d documents were found, want those in docs", len(all))
+	}
+}
+
+// configKeys adds the keys of a type to keys, each with those above it: "dhcp.server.subnets.pools".
+func configKeys(keys map[string]bool, t reflect.Type, above string) {
+	for t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return
+	}
+	for i := range t.NumField() {
+		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+		if tag == "" || tag == "-" {
+			continue
+		}
+		keys[above+tag] = true
+		configKeys(keys, t.Field(i).Type, above+tag+".")
+	}
+}
+
+var (
+	// quoted matches what a document or a hint has in backquotes, or the code in a string.
+	quoted = regexp.MustCompile("`[^`\n]*`|\"[^\"\n]*\"")
+	// dotted matches a key of the configuration, or a file.
+	dotted = regexp.MustCompile(`(?:^|[^\w./-])([a-z]\w*(?:\[\w*\])?(?:\.[a-z]\w*(?:\[\w*\])?)+)`)
+	// index matches the index of a list.
+	index = regexp.MustCompile(`\[\w*\]`)
+)
+
+// unknownKeys lists the names in a line that begin like a key of the configuration, and are neither a key nor
+// a file or a host.
+func unknownKeys(keys map[string]bool, line string) (unknown []string) {
+	for _, text := range quoted.FindAllString(line, -1) {
+		for _, m := range dotted.FindAllStringSubmatch(text, -1) {
+			key := index.ReplaceAllString(m[1], "")
+			top, _, _ := strings.Cut(key, ".")
+			if keys[top] && !keys[key] && !slices.Contains([]string{".example", ".go", ".img", ".ipxe", ".pcap", ".yaml"}, filepath.Ext(key)) {
+				unknown = append(unknown, m[1])
+			}
+		}
+	}
+	return unknown
+}
+
+// Every key of the configuration that a document, a hint or a help text names exists.
+func TestConfigurationKeysThatAreNamedExist(t *testing.T) {
+	keys := map[string]bool{}
+	configKeys(keys, reflect.TypeFor[config.Config](), "")
+	for _, key := range []string{"data_dir", "discovery.policy", "bmc.trust_reported", "dhcp.server.subnets.pools", "boot.nbp"} {
+		if !keys[key] {
+			t.Fatalf("configKeys lacks %s: %v", key, keys)
+		}
+	}
+	for line, want := range map[string]int{
+		"with `bmc.trust_reported: true`":        0,
+		"with `bmc.trust_agents`":                1,
+		`"widen dhcp.server.subnets[].pools"`:    0,
+		`"widen dhcp.server.subnets[0].ranges"`:  1,
+		"`boot.ipxe` is a file":                  0,
+		"deploy.machine is code":                 0,
+		"`appliance.yaml: dhcp.mode: \"sever\"`": 0,
+	} {
+		if got := unknownKeys(keys, line); len(got) != want {
+			t.Errorf("unknownKeys(%q) = %q, want %d", line, got, want)
+		}
+	}
+	top := filepath.Join("..", "..")
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != top && strings.HasPrefix(d.Name(), "."):
+			return filepath.SkipDir
+		case d.IsDir() || d.Name() == "CHANGELOG.md" || strings.HasSuffix(path, "_test.go") || !slices.Contains([]string{".go", ".md", ".yaml"}, filepath.Ext(path)):
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for line := range strings.Lines(string(b)) {
+			n++
+			for _, key := range unknownKeys(keys, line) {
+				t.Errorf("%s:%d: there is no key %s in the configuration", path, n, key)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
