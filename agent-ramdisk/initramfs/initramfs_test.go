@@ -250,3 +250,18 @@ func FuzzParseKernel(f *testing.F) {
 	f.Add([]byte("MZ"))
 	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseKernel(data) })
 }
+
+// A ramdisk is often built before the appliance has run: its data_dir is made here, as closed as it makes it.
+func TestDataDirIsClosed(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "pxectl")
+	kernel := filepath.Join(t.TempDir(), "vmlinuz")
+	if err := os.WriteFile(kernel, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := install(Options{Kernel: kernel, Arch: "amd64", Out: filepath.Join(data, "ramdisk")}, &Manifest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(data); err != nil || st.Mode().Perm() != 0o750 {
+		t.Errorf("data_dir is %v, %v, want it closed to others", st.Mode(), err)
+	}
+}

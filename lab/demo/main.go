@@ -136,11 +136,7 @@ func (d *demo) up(ctx context.Context) error {
 	if err := os.RemoveAll(d.dir); err != nil {
 		return err
 	}
-	data := filepath.Join(d.dir, "data")
-	if err := os.MkdirAll(data, 0o755); err != nil {
-		return err
-	}
-	if err := os.CopyFS(filepath.Join(data, "ramdisk"), os.DirFS(d.ramdisk)); err != nil {
+	if err := d.makeData(); err != nil {
 		return err
 	}
 	config, err := lab.ParseMachines("m1:bios,m2:uefi")
@@ -155,6 +151,15 @@ func (d *demo) up(ctx context.Context) error {
 		return err
 	}
 	return d.show(ctx, "lab", "status", "--dir", d.dir)
+}
+
+// makeData makes the appliance's data_dir before the appliance does, as closed as it makes it.
+func (d *demo) makeData() error {
+	data := filepath.Join(d.dir, "data")
+	if err := os.MkdirAll(data, 0o750); err != nil {
+		return err
+	}
+	return os.CopyFS(filepath.Join(data, "ramdisk"), os.DirFS(d.ramdisk))
 }
 
 func (d *demo) down(failed bool) error {
