@@ -2,14 +2,18 @@ package appliance
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pxectl/pxectl/internal/testnet"
 )
 
 // TestRefusedRequestsEndTheirConnection: neither an error nor a body that never comes holds a connection.
@@ -66,4 +70,49 @@ func TestRefusedRequestsEndTheirConnection(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
+}
+
+// TestTheWiringBoundsStrangers: the ports of the appliance itself have these bounds. A body that never comes is
+// waited for in its own time.
+func TestTheWiringBoundsStrangers(t *testing.T) {
+	testnet.Need(t, "ip")
+	newSite(t)
+	plain := func() (net.Conn, error) { return net.Dial("tcp", "10.77.0.1:8080") }
+	secure := func() (net.Conn, error) {
+		return tls.Dial("tcp", "10.77.0.1:8443", &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+	}
+	const body = "Host: x\r\nContent-Length: 1000\r\n\r\nhalf"
+	var all sync.WaitGroup
+	for _, c := range []struct {
+		name    string
+		dial    func() (net.Conn, error)
+		request string
+		first   string // of the answer
+		most    time.Duration
+	}{
+		{"no such file", plain, "GET /none HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404", strangersBody / 2},
+		{"no such image", plain, "GET /images/x/disk.zst HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404", strangersBody / 2},
+		{"no nonce", secure, "GET /agent/v1/images/x/manifest HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 401", strangersBody / 2},
+		{"no such call", secure, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404", strangersBody / 2},
+		{"a body that nobody reads", plain, "GET /start.ipxe HTTP/1.1\r\n" + body, "", 2 * strangersBody},
+		{"a body that the parser reads", plain, "POST /phone-home/d-1/t HTTP/1.1\r\n" + body, "", 2 * strangersBody},
+		{"a body of nobody", secure, "POST /agent/v1/next HTTP/1.1\r\n" + body, "", 2 * strangersBody},
+		{"a body with a nonce", secure, "POST /agent/v1/register HTTP/1.1\r\nAuthorization: Bearer x\r\n" + body, "", 2 * strangersBody},
+	} {
+		all.Go(func() {
+			conn, err := c.dial()
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+				return
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(c.most))
+			fmt.Fprint(conn, c.request)
+			answer, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(answer), c.first) {
+				t.Errorf("%s: the connection is still open, or the answer another: %v, %.60q", c.name, err, answer)
+			}
+		})
+	}
+	all.Wait()
 }
