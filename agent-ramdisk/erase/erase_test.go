@@ -188,17 +188,21 @@ func TestNVMeLadder(t *testing.T) {
 	} {
 		d := newDisk(t)
 		c.n.d, d.nvme = d, &c.n
-		out, err := d.erase(t.Context())
-		said, over := "", ""
-		if err != nil {
-			said = err.Error()
-		} else {
-			said, over = out.Method, strings.Join(out.Passed, "; ")
-		}
-		if !strings.Contains(said, c.method) || strings.Join(c.n.log, ", ") != c.log || !strings.Contains(over, c.passed) {
-			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, said, c.n.log, over, c.method, c.log, c.passed)
+		got, over := outcome(t, d)
+		if !strings.Contains(got, c.method) || strings.Join(c.n.log, ", ") != c.log || !strings.Contains(over, c.passed) {
+			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, got, c.n.log, over, c.method, c.log, c.passed)
 		}
 	}
+}
+
+// outcome erases a disk. It returns the method that did it, or the error, and the methods that were passed over.
+func outcome(t *testing.T, d *disk) (methodOrError, passed string) {
+	t.Helper()
+	out, err := d.erase(t.Context())
+	if err != nil {
+		return err.Error(), ""
+	}
+	return out.Method, strings.Join(out.Passed, "; ")
 }
 
 // A fakeSCSI is a SAS drive, or with security an ATA drive behind SAT.
@@ -278,15 +282,9 @@ func TestSCSILadder(t *testing.T) {
 	} {
 		d := newDisk(t)
 		c.s.d, d.scsi = d, &c.s
-		out, err := d.erase(t.Context())
-		said, over := "", ""
-		if err != nil {
-			said = err.Error()
-		} else {
-			said, over = out.Method, strings.Join(out.Passed, "; ")
-		}
-		if !strings.Contains(said, c.method) || strings.Join(c.s.log, ", ") != c.log || !strings.Contains(over, c.passed) {
-			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, said, c.s.log, over, c.method, c.log, c.passed)
+		got, over := outcome(t, d)
+		if !strings.Contains(got, c.method) || strings.Join(c.s.log, ", ") != c.log || !strings.Contains(over, c.passed) {
+			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, got, c.s.log, over, c.method, c.log, c.passed)
 		}
 		if c.s.security != nil && c.name != "locked" && c.s.security[3]&2 != 0 {
 			t.Errorf("%s: the drive is left with a password", c.name)
