@@ -94,9 +94,6 @@ func (f deployFlags) request() (inventory.DeployRequest, error) {
 	if f.plan && f.wait {
 		return r, usagef("either --plan or --wait")
 	}
-	if err := f.check(); err != nil {
-		return r, err
-	}
 	for _, choice := range []struct {
 		flag, value string
 		have        []string

@@ -245,9 +245,6 @@ func (c *cli) deploymentRetry() *cobra.Command {
 		Example:           "  pxectl deployment retry web1 --wait",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := waiting.check(); err != nil {
-				return err
-			}
 			client, err := c.client()
 			if err != nil {
 				return err

@@ -24,46 +24,51 @@ var (
 	word  = regexp.MustCompile(`^[a-z][a-z-]*$`)
 )
 
+// eachLine calls f with each line of the code, the documents and the YAML files, with its path and number. It
+// leaves out tests, and the changelog, which speaks of older releases.
+func eachLine(t *testing.T, f func(path string, n int, line string)) {
+	t.Helper()
+	top := filepath.Join("..", "..")
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		name := filepath.Base(path)
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != top && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin"):
+			return filepath.SkipDir
+		case d.IsDir() || name == "CHANGELOG.md" || strings.HasSuffix(name, "_test.go") || !slices.Contains([]string{".go", ".md", ".yaml"}, filepath.Ext(name)):
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		n := 0
+		for line := range strings.Lines(string(b)) {
+			n++
+			f(path, n, line)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Every command that a hint, a help text or a document names exists, and so do its flags.
 func TestCommandsThatAreNamedExist(t *testing.T) {
 	root := (&cli{}).rootCommand()
 	root.InitDefaultHelpFlag()
 	checked := 0
-	top := filepath.Join("..", "..")
-	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	eachLine(t, func(path string, n int, line string) {
+		named := spanned.FindAllStringSubmatch(line, -1)
+		if m := shown.FindStringSubmatch(strings.TrimRight(line, "\n")); m != nil && !strings.HasPrefix(strings.TrimSpace(line), "//") {
+			named = append(named, m)
 		}
-		name := d.Name()
-		if d.IsDir() && path != top && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin") {
-			return filepath.SkipDir
-		}
-		if ext := filepath.Ext(name); d.IsDir() || strings.HasSuffix(name, "_test.go") || !slices.Contains([]string{".go", ".md", ".yaml"}, ext) || name == "CHANGELOG.md" {
-			return nil
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		n := 0
-		for line := range strings.Lines(string(b)) {
-			n++
-			named := spanned.FindAllStringSubmatch(line, -1)
-			if m := shown.FindStringSubmatch(strings.TrimRight(line, "\n")); m != nil && !strings.HasPrefix(strings.TrimSpace(line), "//") {
-				named = append(named, m)
-			}
-			for _, m := range named {
-				checked++
-				if wrong := unknown(root, m[1]); wrong != "" {
-					t.Errorf("%s:%d: pxectl %s: %s", path, n, m[1], wrong)
-				}
+		for _, m := range named {
+			checked++
+			if wrong := unknown(root, m[1]); wrong != "" {
+				t.Errorf("%s:%d: pxectl %s: %s", path, n, m[1], wrong)
 			}
 		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if checked < 150 {
 		t.Errorf("%d commands were found, want those of the code and of the documents", checked)
 	}
@@ -238,30 +243,9 @@ func TestConfigurationKeysThatAreNamedExist(t *testing.T) {
 			t.Errorf("unknownKeys(%q) = %q, want %d", line, got, want)
 		}
 	}
-	top := filepath.Join("..", "..")
-	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && path != top && strings.HasPrefix(d.Name(), "."):
-			return filepath.SkipDir
-		case d.IsDir() || d.Name() == "CHANGELOG.md" || strings.HasSuffix(path, "_test.go") || !slices.Contains([]string{".go", ".md", ".yaml"}, filepath.Ext(path)):
-			return nil
+	eachLine(t, func(path string, n int, line string) {
+		for _, key := range unknownKeys(keys, line) {
+			t.Errorf("%s:%d: there is no key %s in the configuration", path, n, key)
 		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		n := 0
-		for line := range strings.Lines(string(b)) {
-			n++
-			for _, key := range unknownKeys(keys, line) {
-				t.Errorf("%s:%d: there is no key %s in the configuration", path, n, key)
-			}
-		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }

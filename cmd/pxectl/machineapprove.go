@@ -28,9 +28,6 @@ func (c *cli) machineApprove() *cobra.Command {
 		Example:           "  pxectl machine approve --all --wait --timeout 10m",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := waiting.check(); err != nil {
-				return err
-			}
 			client, err := c.client()
 			if err != nil {
 				return err

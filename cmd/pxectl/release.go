@@ -41,9 +41,6 @@ func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.C
 	var waiting waitFlags
 	cmd.ValidArgsFunction = c.completeMachines
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := waiting.check(); err != nil {
-			return err
-		}
 		client, err := c.client()
 		if err != nil {
 			return err
