@@ -38,3 +38,13 @@ func TestDownloadsGoOnAndSaySo(t *testing.T) {
 		t.Errorf("notes are %q, want one that begins %q", notes, want)
 	}
 }
+
+// An address that gives no file says who asked, and what to try.
+func TestAddressesThatGiveNothing(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	defer srv.Close()
+	_, _, err := (&cli{}).openSource(t.Context(), srv.URL+"/os.raw", false, nil)
+	if err == nil || !strings.Contains(err.Error(), "404") || !strings.HasPrefix(hintOf(err), "the file is fetched by this host") {
+		t.Errorf("%v with the hint %q, want the status and what to try", err, hintOf(err))
+	}
+}
