@@ -253,7 +253,7 @@ func TestDiskIdentityFind(t *testing.T) {
 	}
 	zero := Disk{Name: "sda", Serial: "S", WWN: "eui.0000000000000000", Bytes: 8e9}
 	if zero.WWN = ""; !(DiskIdentity{Serial: "S", WWN: "eui.0000000000000000", Bytes: 8e9}).Is(zero) {
-		t.Error("a disk whose WWN of zeros is not told any more is another one")
+		t.Error("a disk that no longer reports its WWN of zeros counts as another one")
 	}
 }
 

@@ -71,7 +71,7 @@ func TestAKernelPanicIsQuoted(t *testing.T) {
 		return last.After(again)
 	})
 	if n := r.noted("console", "no console"); n > 0 {
-		t.Errorf("giving way to the operator is told as a console that cannot be had, %d times", n)
+		t.Errorf("lending the console to the operator is reported as a missing console, %d times", n)
 	}
 }
 
