@@ -42,7 +42,7 @@ func TestTheREADMEsTour(t *testing.T) {
 			sh.settled()
 		}
 		at := time.Now()
-		for end := at.Add(patience * 30 * time.Second); ; time.Sleep(500 * time.Millisecond) {
+		for end := at.Add(slowdown * 30 * time.Second); ; time.Sleep(500 * time.Millisecond) {
 			out, code := sh.run(c.line)
 			missing := absent(c.shown, strings.Split(out, "\n"))
 			if code == 0 && missing == "" {
@@ -178,7 +178,7 @@ func newShell(t *testing.T) *shell {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*patience*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*slowdown*time.Minute)
 	const private = `mount --make-rprivate / && mount -t proc proc /proc && mount --bind "$0" /var/tmp && exec bash --norc`
 	cmd := exec.CommandContext(ctx, "bash", "-c", private, dir)
 	cmd.Dir = built("")
@@ -210,7 +210,7 @@ func newShell(t *testing.T) *shell {
 // settled waits until no machine is on its way to being available. Whoever reads the tour takes longer.
 func (s *shell) settled() {
 	s.t.Helper()
-	for end := time.Now().Add(patience * 30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(slowdown * 30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		out, _ := s.run("pxectl machine list")
 		if !strings.Contains(out, string(inventory.Enrolled)) && !strings.Contains(out, string(inventory.Inspecting)) {
 			return
