@@ -35,6 +35,9 @@ func TestErasuresInPages(t *testing.T) {
 			for _, r := range page {
 				seqs = append(seqs, r.Seq)
 			}
+			if len(seqs) > len(want) {
+				t.Fatalf("pages without end: %d", seqs)
+			}
 			if len(page) < limit {
 				return seqs
 			}
