@@ -24,8 +24,7 @@ const (
 func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 	id := orderID(s.d, s.record())
 	if s.m.BMC.Address == "" {
-		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoReboot})
-		proof, err := w.agentReboots(ctx, s)
+		proof, err := w.agentReboots(ctx, s, id)
 		if err != nil {
 			return outcome{err: err}
 		}
@@ -54,10 +53,12 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 	return outcome{proof: said, err: err}
 }
 
-// agentReboots waits until the agent has said that it restarts the machine, or something else than the agent
-// was seen to run there. Silence is neither: an agent that hangs is as silent as a machine that starts.
-func (w *worker) agentReboots(ctx context.Context, s *snapshot) (proof string, err error) {
-	told := w.e.cfg.Elapsed()
+// agentReboots tells the agent to restart the machine, and waits until it has said that it does, or something
+// else than the agent was seen to run there. Silence is neither: an agent that hangs is as silent as a machine
+// that starts.
+func (w *worker) agentReboots(ctx context.Context, s *snapshot, id string) (proof string, err error) {
+	told := w.e.cfg.Elapsed() // before the agent can have the order
+	w.orders.set(&inventory.Order{ID: id, Do: inventory.DoReboot})
 	for ctx.Err() == nil {
 		acknowledged, waited := !w.orders.busy(), w.e.cfg.Elapsed()-told
 		sign := w.startedSince()
