@@ -141,7 +141,7 @@ func (c cause) with(a slog.Attr) cause {
 		if at, err := netip.ParseAddrPort(c.source); err == nil {
 			c.source = at.Addr().String()
 		}
-	case "mac", "host":
+	case "mac", "host", "server":
 		if !c.sure {
 			c.source = a.Value.String()
 		}

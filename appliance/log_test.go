@@ -105,6 +105,7 @@ func TestTheLogKnowsWhoCausedALine(t *testing.T) {
 		},
 		"one address with many MACs":       func(i int) { log.Info("boot script", "mac", i, "remote", "192.0.2.66:999") },
 		"an address, and then a MAC":       func(i int) { log.Info("boot script from", "remote", "192.0.2.66:999", "mac", i) },
+		"another DHCP server":              func(i int) { log.Warn("another DHCP server", "server", netip.MustParseAddr("192.0.2.69"), "boot", i) },
 		"one bug":                          func(i int) { log.Error("worker: bug", "panic", i, "stack", "goroutine 1") },
 		"a MAC that answers for all":       func(i int) { log.Warn("dhcp: probed", "host", "52:54:00:66:00:01", "n", i) },
 		"an agent and a flood of messages": func(i int) { log.Info(fmt.Sprint(i), "ip", "192.0.2.67", "kind", inventory.KindState) },

@@ -48,7 +48,7 @@ func (a *Appliance) listen(secrets keys.Keys, nics *interfaces.Set) error {
 	}
 	plane := bootPlane{
 		engine: a.engine, addresses: &addresses{list: neighbourTable}, ruleBook: rules,
-		rogues:  &rogue.Servers{Log: a.log, Note: a.engine.NoteOwn, Off: cfg.DHCP.Mode == "off"},
+		rogues:  &rogue.Servers{Log: a.log, Note: a.engine.Note, Off: cfg.DHCP.Mode == "off"},
 		ramdisk: cfg.RamdiskDir(), http: uint16(cfg.HTTP.Port), tls: uint16(cfg.API.Port), pin: secrets.Pin,
 	}
 	if l := plane.overhear(cfg, a.log); l != nil {

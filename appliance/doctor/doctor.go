@@ -112,6 +112,10 @@ func (d House) otherServers(ctx context.Context) []api.Check {
 	case len(all) == 0:
 		checks = append(checks, pass(subject, "none was heard"))
 	}
+	if len(all) >= rogue.MaxServers {
+		checks = append(checks, warn(subject, fmt.Sprintf("%d were heard within a day, and no more are remembered: does somebody forge answers? One that is not below may be there", len(all)),
+			"the log names each that tells machines what to boot; `tcpdump -eni INTERFACE udp dst port 68` shows from which MACs the answers come"))
+	}
 	for _, s := range all {
 		switch {
 		case s.Boots != "" && d.Config.DHCP.Mode != "off" && s.Pxectl:

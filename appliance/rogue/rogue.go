@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -44,25 +45,21 @@ type Server struct {
 	Pxectl    bool   // it answers as we do
 }
 
-// maxServers bounds what forged packets can make us remember. Past it, new servers are not.
-const maxServers = 64
+// MaxServers bounds what forged packets can make us remember.
+const MaxServers = 64
+
+// remembered is for how long after it was last heard.
+const remembered = 24 * time.Hour
 
 // Heard takes what was overheard. The first time that a server tells a machine what to boot is logged and
 // noted.
 func (s *Servers) Heard(o dhcpd.Overheard) {
 	s.mu.Lock()
-	if s.all == nil {
-		s.all = map[key]*Server{}
-	}
-	k := key{o.Server, o.Interface}
-	h := s.all[k]
+	s.forgetLocked(o.Time)
+	h := s.atLocked(key{o.Server, o.Interface}, o.Boots())
 	if h == nil {
-		if len(s.all) >= maxServers {
-			s.mu.Unlock()
-			return
-		}
-		h = &Server{Addr: o.Server, Interface: o.Interface}
-		s.all[k] = h
+		s.mu.Unlock()
+		return
 	}
 	before := h.Boots
 	h.Last, h.Leases = o.Time, h.Leases || o.Addr.IsValid()
@@ -79,6 +76,36 @@ func (s *Servers) Heard(o dhcpd.Overheard) {
 	s.Note(inventory.Event{At: o.Time.UTC(), Kind: inventory.KindDHCP, Text: now.String(), Data: map[string]string{
 		inventory.DataServer: o.Server.String(), inventory.DataInterface: o.Interface, inventory.DataBoot: now.Boots,
 	}})
+}
+
+// atLocked is the entry of a server. Where there is no room for a new one, the server that was silent for
+// longest leaves, of those that tell nobody what to boot when there are such. A new one that tells nobody
+// either takes no place of one that does: it is not remembered, and nil is returned.
+func (s *Servers) atLocked(k key, boots bool) *Server {
+	if h := s.all[k]; h != nil {
+		return h
+	}
+	if len(s.all) >= MaxServers {
+		harm := func(h *Server) int { return min(len(h.Boots), 1) }
+		leaves := slices.MinFunc(slices.Collect(maps.Values(s.all)), func(a, b *Server) int {
+			return cmp.Or(harm(a)-harm(b), a.Last.Compare(b.Last))
+		})
+		if leaves.Boots != "" && !boots {
+			return nil
+		}
+		delete(s.all, key{leaves.Addr, leaves.Interface})
+	}
+	if s.all == nil {
+		s.all = map[key]*Server{}
+	}
+	h := &Server{Addr: k.addr, Interface: k.iface}
+	s.all[k] = h
+	return h
+}
+
+// forgetLocked forgets the servers that have been silent for long.
+func (s *Servers) forgetLocked(now time.Time) {
+	maps.DeleteFunc(s.all, func(_ key, h *Server) bool { return now.Sub(h.Last) > remembered })
 }
 
 // Absent says why nothing can be heard.
@@ -101,6 +128,7 @@ func (s Server) String() string {
 func (s *Servers) List() (all []Server, absent string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forgetLocked(time.Now())
 	for _, h := range s.all {
 		all = append(all, *h)
 	}
@@ -121,8 +149,11 @@ func looksLikeUs(o dhcpd.Overheard) bool {
 	return program && o.TFTP == o.Server.String()
 }
 
-// BootName is a boot file without iPXE's settings, fit for a terminal.
+// BootName is a boot file without iPXE's settings, fit for a terminal. A file has a name, whatever is in it.
 func BootName(file string) string {
-	file, _, _ = strings.Cut(file, "?")
-	return inventory.Text(printable.Only(file), 64)
+	name, _, _ := strings.Cut(file, "?")
+	if name = inventory.Text(printable.Only(name), 64); name == "" && file != "" {
+		return "(unreadable)"
+	}
+	return name
 }

@@ -38,6 +38,7 @@ func TestServersAreNamed(t *testing.T) {
 			want:  `another DHCP server, 10.77.0.2 on br0, tells machines to boot "undionly.kpxe"`,
 		},
 		"a hostile name":        {heard: []dhcpd.Overheard{{Server: lan, File: "\x1b[2Jx"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot "[2Jx"`},
+		"a name of nothing":     {heard: []dhcpd.Overheard{{Server: lan, File: "?\x01"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot "(unreadable)"`},
 		"while we take no part": {heard: []dhcpd.Overheard{{Server: lan, File: "pxelinux.0"}}, off: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -61,12 +62,93 @@ func TestServersAreNamed(t *testing.T) {
 	}
 }
 
-func TestForgedServersAreBounded(t *testing.T) {
-	n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}}
-	for i := range 1000 {
-		n.Heard(dhcpd.Overheard{Server: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), Interface: "br0", File: "x"})
+// answer is what a server says on br0, so long ago.
+func answer(server int, boot string, ago time.Duration) dhcpd.Overheard {
+	return dhcpd.Overheard{
+		Server: netip.AddrFrom4([4]byte{10, 0, byte(server >> 8), byte(server)}), Interface: "br0", File: boot, Time: time.Now().Add(-ago),
+		Addr: netip.MustParseAddr("10.77.0.100"),
 	}
-	if all, _ := n.List(); len(all) != maxServers {
-		t.Errorf("%d servers are remembered, want %d", len(all), maxServers)
+}
+
+// listed are the servers that are remembered, with what they tell machines to boot.
+func listed(n *Servers) map[string]string {
+	all, _ := n.List()
+	boots := map[string]string{}
+	for _, s := range all {
+		boots[s.Addr.String()] = s.Boots
+	}
+	return boots
+}
+
+func TestForgedServersAreBounded(t *testing.T) {
+	for name, boot := range map[string]string{"that tell machines what to boot": "x", "that tell them nothing": ""} {
+		n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}}
+		for i := range 1000 {
+			n.Heard(answer(i, boot, time.Hour-time.Duration(i)*time.Second))
+		}
+		all := listed(&n)
+		if _, newest := all["10.0.3.231"]; len(all) != MaxServers || !newest {
+			t.Errorf("of 1000 servers %s, %d are remembered, want %d and the newest among them: %v", name, len(all), MaxServers, all)
+		}
+	}
+}
+
+func TestWhoMakesRoom(t *testing.T) {
+	const first, late = "10.0.0.0", "10.0.1.44"
+	for name, c := range map[string]struct {
+		early, late string // what the 64 tell machines to boot, and the one that comes when there is no room
+		want        bool   // whether the late one has the place of the first
+	}{
+		"a rogue beside servers that boot nothing": {late: "evil.efi", want: true},
+		"a rogue beside rogues":                    {early: "x", late: "evil.efi", want: true},
+		"one that boots nothing beside its like":   {want: true},
+		"one that boots nothing beside rogues":     {early: "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var noted []string
+			n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(e inventory.Event) { noted = append(noted, e.Text) }}
+			for i := range MaxServers {
+				n.Heard(answer(i, c.early, time.Hour-time.Duration(i)*time.Second))
+			}
+			noted = nil
+			n.Heard(answer(300, c.late, 0))
+			all := listed(&n)
+			_, stays := all[first]
+			boots, there := all[late]
+			if len(all) != MaxServers || stays == c.want || there != c.want || boots != c.late && c.want {
+				t.Errorf("the first is there: %v, the late one: %v with %q, of %d; want the late one in its place: %v", stays, there, boots, len(all), c.want)
+			}
+			if (len(noted) == 1) != (c.late != "") {
+				t.Errorf("noted %q, want the late one when it tells machines what to boot", noted)
+			}
+		})
+	}
+	// One of many boots something, and was silent for longest: it is not the one to leave.
+	n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}}
+	n.Heard(answer(300, "evil.efi", 2*time.Hour))
+	for i := range 2 * MaxServers {
+		n.Heard(answer(i, "", time.Hour))
+	}
+	n.Heard(answer(301, "evil.efi", 0))
+	if all := listed(&n); all[late] != "evil.efi" || all["10.0.1.45"] != "evil.efi" {
+		t.Errorf("remembered are %v, want both rogues among them", all)
+	}
+}
+
+func TestSilentServersAreForgotten(t *testing.T) {
+	noted := 0
+	n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) { noted++ }}
+	n.Heard(answer(1, "old.efi", remembered+time.Minute))
+	if all := listed(&n); len(all) != 0 {
+		t.Errorf("remembered are %v, want none that was silent for a day", all)
+	}
+	n.Heard(answer(1, "old.efi", remembered+time.Minute))
+	n.Heard(answer(1, "old.efi", 0))
+	if all := listed(&n); len(all) != 1 || noted != 3 {
+		t.Errorf("remembered are %v, noted %d times; want one, noted again after a day's silence", all, noted)
+	}
+	n.Heard(answer(1, "old.efi", 0))
+	if noted != 3 {
+		t.Errorf("noted %d times, want none without a silence", noted)
 	}
 }

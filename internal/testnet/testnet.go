@@ -237,7 +237,7 @@ func (h Host) Inside(t testing.TB, f func()) {
 	}
 }
 
-// Forge sends UDP packets from any address, not only the host's.
+// Forge sends UDP packets from any address, not only the host's, to one or all.
 func (h Host) Forge(t testing.TB, src, dst netip.AddrPort, payloads ...[]byte) {
 	t.Helper()
 	h.Inside(t, func() {
@@ -247,6 +247,10 @@ func (h Host) Forge(t testing.TB, src, dst netip.AddrPort, payloads ...[]byte) {
 			return
 		}
 		defer unix.Close(fd)
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
+			t.Error(err)
+			return
+		}
 		for _, payload := range payloads {
 			p := make([]byte, 28, 28+len(payload))
 			p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP // the kernel fills in lengths and checksum
