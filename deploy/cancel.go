@@ -49,6 +49,7 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 			if m.State == inventory.Failed {
 				m.Failure = &inventory.Failure{Step: string(d.Step), Reason: "cancelled by " + actor, Hint: again, At: w.now()}
 			}
+			d.GiveUp(w.now(), "cancelled by "+actor)
 			d.Outcome, d.EndedAt = inventory.Cancelled, w.now()
 			ended = *d
 			ended.Secret = nil

@@ -47,7 +47,7 @@ type Move struct {
 	Verb  Verb
 	State inventory.State
 	Step  inventory.Step
-	Why   string // with Fail and Prove
+	Why   string // with Fail and Prove; with Begin, why the step before was given up
 }
 
 // Next reads only facts, so every row of the table in next_test.go is a test.
@@ -119,8 +119,10 @@ func nextStep(f Facts) Move {
 			return do(Inspect, "") // what the disks hold now, and not when the machine was inspected last
 		case f.Overdue && f.Boots >= inventory.MaxBoots:
 			return do(Fail, "the machine was booted into the agent, and the agent never called")
+		case f.Overdue && f.AgentHere:
+			return do(Begin, "its agent called and never reported")
 		case f.Overdue:
-			return do(Begin, "") // another attempt, with its own deadline
+			return do(Begin, "its agent never called") // another attempt, with its own deadline
 		case f.Working, f.Acted:
 			return do(Wait, "")
 		}
@@ -134,7 +136,7 @@ func nextStep(f Facts) Move {
 		case f.AgentLost && f.Boots >= inventory.MaxBoots:
 			return do(Fail, "the agent went silent, and booting it again did not help")
 		case f.AgentLost:
-			return Move{Verb: Begin, Step: inventory.BootAgent}
+			return Move{Verb: Begin, Step: inventory.BootAgent, Why: "its agent went silent"}
 		}
 		return do(Wait, "")
 	case inventory.BootOS:

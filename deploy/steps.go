@@ -114,15 +114,21 @@ func (w *worker) server() netip.AddrPort {
 	return w.e.cfg.Server(ip)
 }
 
-// begin opens a step's record. Its deadline counts from now, whatever happens to the appliance in between.
-func (w *worker) begin(step inventory.Step) error {
+// begin opens a step's record. Its deadline counts from now, whatever happens to the appliance in between. A
+// step that is left without a proof is given up: why says for what reason.
+func (w *worker) begin(step inventory.Step, why string) error {
 	w.stopWork() // a proof can come before our own part has seen its last reading
 	w.progress.Store(nil)
 	w.moved.start(w.e.cfg.Elapsed())
 	if step != inventory.VerifyOS {
 		w.began.start(w.e.cfg.Elapsed())
 	}
-	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {
+	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) (events []inventory.Event) {
+		if left := d.GiveUp(w.now(), why); left != nil {
+			events = append(events, inventory.Event{
+				Kind: inventory.KindStep, Text: fmt.Sprintf("%s given up: %s", left.Step, why), Data: map[string]string{inventory.DataStep: string(left.Step)},
+			})
+		}
 		attempt := 1
 		for _, r := range d.History {
 			if r.Step == step {
@@ -133,7 +139,7 @@ func (w *worker) begin(step inventory.Step) error {
 		d.History = append(d.History, inventory.StepRecord{
 			Step: step, Attempt: attempt, BeganAt: w.now(), Deadline: w.now().Add(w.budget(step)),
 		})
-		return nil
+		return events
 	})
 }
 

@@ -293,7 +293,7 @@ func (w *worker) do(move Move) (again bool, err error) {
 		w.orders.set(&inventory.Order{ID: "inspect-" + bootNonce(m), Do: inventory.DoInspect, MaxReport: maxReport(m)})
 		return false, nil
 	case Begin:
-		return true, w.begin(move.Step)
+		return true, w.begin(move.Step, move.Why)
 	case Act:
 		w.act(move.Step)
 		return false, nil

@@ -112,6 +112,7 @@ type StepRecord struct {
 	EndedAt  time.Time `json:"ended_at,omitzero"`
 	Proof    string    `json:"proof,omitempty"`
 	Error    string    `json:"error,omitempty"`
+	GivenUp  bool      `json:"given_up,omitempty"` // Error did not fail the run: it went on with another step, or was cancelled
 }
 
 // Runs says whether a deployment or a release of the machine is running. last is its current or last one, or
@@ -129,4 +130,18 @@ func (d *Deployment) Record() *StepRecord {
 		return r
 	}
 	return nil
+}
+
+// GiveUp ends the last record, if it is open, without a proof and without failing the run, and returns it;
+// nil when none is open.
+func (d *Deployment) GiveUp(at time.Time, why string) *StepRecord {
+	if len(d.History) == 0 {
+		return nil
+	}
+	r := &d.History[len(d.History)-1]
+	if !r.EndedAt.IsZero() {
+		return nil
+	}
+	r.EndedAt, r.Error, r.GivenUp = at, why, true
+	return r
 }

@@ -253,6 +253,7 @@ func (f *Fleet) CancelDeployment(_ context.Context, actor string, id inventory.D
 		}
 	}
 	d.Outcome, d.EndedAt = inventory.Cancelled, Epoch.Add(stepTime)
+	d.GiveUp(d.EndedAt, "cancelled by "+actor)
 	if m, err := f.findLocked("", string(d.Machine)); err == nil {
 		m.State = d.From
 		if d.Touched() {

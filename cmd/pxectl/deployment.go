@@ -220,7 +220,10 @@ func (c *cli) showDeployment(d api.Deployment) error {
 		if end.IsZero() {
 			end, proof = c.now(), "waiting, until "+stamp(r.Deadline)+" at most"
 		}
-		if r.Error != "" {
+		switch {
+		case r.GivenUp:
+			proof = "given up: " + r.Error
+		case r.Error != "":
 			proof = "failed: " + r.Error
 		}
 		t.row(step, took(end.Sub(r.BeganAt)), proof)
