@@ -63,7 +63,7 @@ func TestMachineRoundTrip(t *testing.T) {
 	}
 	b, err := c.SetBootDevice(ctx, "m1", api.BootDevice{Device: power.DevicePXE})
 	if err != nil || b.Device != power.DevicePXE || b.EFI == nil || !*b.EFI {
-		t.Errorf("SetBoot(pxe) = %+v, %v, want pxe with EFI, as the firmware is unknown", b, err)
+		t.Errorf("SetBootDevice(pxe) = %+v, %v, want pxe with EFI, as the firmware is unknown", b, err)
 	}
 	if b, err := c.BootDevice(ctx, "m1"); err != nil || b.Device != power.DevicePXE {
 		t.Errorf("Boot = %+v, %v, want pxe", b, err)
@@ -123,7 +123,7 @@ func TestBootDeviceFollowsTheFirmware(t *testing.T) {
 		c, _ := serve(t, apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}, Report: &inventory.Report{Firmware: tt.firmware}}))
 		b, err := c.SetBootDevice(t.Context(), "m1", api.BootDevice{Device: power.DeviceDisk, EFI: tt.asked})
 		if err != nil || *b.EFI != tt.want {
-			t.Errorf("%s: SetBoot = %+v, %v, want efi %v", tt.name, b, err, tt.want)
+			t.Errorf("%s: SetBootDevice = %+v, %v, want efi %v", tt.name, b, err, tt.want)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 	unhook := context.AfterFunc(ctx, bug.Recovering(s.log, "end a console", line.hangUp)) // a Read of a quiet line ends with the server, too
 	defer unhook()
 	err := s.fleet.Console(ctx, actorOf(ctx), r.PathValue("ref"), line, line)
-	if !line.seal() {
+	if !line.end() {
 		if err == nil {
 			err = &inventory.Problem{Code: inventory.CodeBMC, Detail: "the console closed before it was attached"}
 		}
@@ -60,11 +60,11 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 type consoleLine struct {
 	w http.ResponseWriter
 
-	mu     sync.Mutex
-	sealed bool // the console has ended
-	err    error
-	conn   net.Conn
-	in     io.Reader
+	mu    sync.Mutex
+	ended bool // no upgrade any more
+	err   error
+	conn  net.Conn
+	in    io.Reader
 }
 
 var errLineClosed = errors.New("console closed")
@@ -75,7 +75,7 @@ func (l *consoleLine) upgrade() (net.Conn, io.Reader, error) {
 	if l.conn != nil || l.err != nil {
 		return l.conn, l.in, l.err
 	}
-	if l.sealed {
+	if l.ended {
 		return nil, nil, errLineClosed
 	}
 	conn, rw, err := http.NewResponseController(l.w).Hijack()
@@ -106,11 +106,11 @@ func (l *consoleLine) Write(b []byte) (int, error) {
 	return conn.Write(b)
 }
 
-// seal says whether the connection was upgraded, and from now on it is not.
-func (l *consoleLine) seal() bool {
+// end says whether the connection was upgraded. From now on it is not upgraded any more.
+func (l *consoleLine) end() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sealed = true
+	l.ended = true
 	return l.conn != nil
 }
 

@@ -47,7 +47,7 @@ type Fleet interface {
 	Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error)
 	PowerStatus(ctx context.Context, ref string) (inventory.Power, error)
 	BootDevice(ctx context.Context, ref string) (power.Boot, error)
-	// SetBoot returns what the BMC reads back.
+	// SetBootDevice returns what the BMC reads back.
 	SetBootDevice(ctx context.Context, actor, ref string, b power.Boot) (power.Boot, error)
 	// Console copies both ways until ctx ends or in returns io.EOF. It touches in and out only once the
 	// console is attached, so an error before that can still be answered as a problem.

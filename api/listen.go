@@ -36,7 +36,7 @@ func ListenUnix(path string) (net.Listener, error) {
 		return nil, err
 	}
 
-	// The socket is tempSocket in a directory that nobody else can enter and comes out with its final mode,
+	// The socket is made in a directory that nobody else can enter, and moved to its place with its final mode,
 	// so there is no moment at which it is open to everybody.
 	private, err := os.MkdirTemp(dir, ".px")
 	if err != nil {

@@ -59,7 +59,7 @@ func (f *Fleet) BootDevice(_ context.Context, ref string) (power.Boot, error) {
 }
 
 func (f *Fleet) SetBootDevice(_ context.Context, actor, ref string, b power.Boot) (power.Boot, error) {
-	_, err := f.change("SetBoot", actor, ref, func(m *inventory.Machine) error {
+	_, err := f.change("SetBootDevice", actor, ref, func(m *inventory.Machine) error {
 		if err := asksBMC(*m); err != nil {
 			return err
 		}

@@ -106,7 +106,7 @@ func suiteUnknown(t *testing.T, s Subject) {
 			"Power":            func() error { _, err := s.Power(ctx, "suite", ref, power.ActOn); return err },
 			"PowerStatus":      func() error { _, err := s.PowerStatus(ctx, ref); return err },
 			"Boot":             func() error { _, err := s.BootDevice(ctx, ref); return err },
-			"SetBoot": func() error {
+			"SetBootDevice": func() error {
 				_, err := s.SetBootDevice(ctx, "suite", ref, power.Boot{Device: power.DevicePXE})
 				return err
 			},

@@ -31,7 +31,8 @@
 //     that target for five minutes.
 //   - A legacy boot flag moves some machines into BIOS emulation, so the EFI bit is sent with
 //     every device, also for disk and setup.
-//   - A boot flag may be dropped, or kept only when persistent: power.AssertBoot reads back and climbs.
+//   - A boot flag may be dropped, or kept only when persistent: power.AssertBoot reads back, sets it again,
+//     and then sets it persistently.
 //   - A BMC that shares a NIC with its machine goes silent when power changes: power.Off and power.On
 //     sit that out; here it is ErrSilent after about two seconds.
 //
