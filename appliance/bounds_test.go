@@ -270,7 +270,6 @@ func TestHugeReports(t *testing.T) {
 		}
 		return c.agent("/orders/"+order.ID+"/result", inventory.Result{BootID: bootOf(clientMAC), Report: &r})
 	}
-	start := time.Now()
 	if status, answer := report(300_000); status != 413 || !strings.Contains(answer, "more than 69632 bytes") {
 		t.Errorf("a report with 300,000 problems is answered with %d %s", status, answer)
 	}
@@ -284,9 +283,6 @@ func TestHugeReports(t *testing.T) {
 	all, err := operator.Machines(t.Context())
 	if err != nil || len(all) != 1 || all[0].Report != nil || all[0].Hardware == nil || all[0].Hardware.DiskBytes != 1<<40 {
 		t.Errorf("the list has %+v, %v, want the machine without its report", all, err)
-	}
-	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("that took %v", took)
 	}
 	if _, err := operator.Approve(t.Context(), string(clientMAC), deploy.Approval{}); err != nil {
 		t.Fatal(err)

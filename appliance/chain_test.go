@@ -186,6 +186,7 @@ func fetchTFTP(server, file string, want []byte) error {
 	}
 	c.SetBlockSize(1468)
 	c.SetTimeout(time.Second)
+	c.SetRetries(100) // on a machine with other work on every core
 	w, err := c.Receive(file, "octet")
 	if err != nil {
 		return err
