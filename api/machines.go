@@ -70,7 +70,7 @@ func (s *Server) addMachines(rest huma.API) {
 		n, err := s.fleet.DeleteDiscovered(ctx, actorOf(ctx))
 		return &body[Deleted]{Deleted{n}}, err
 	})
-	handle(rest, http.MethodPost, "/v1/machines/{ref}/approve", "Approve a discovered machine, with the BMC that it reports", func(ctx context.Context, in *approve) (*body[inventory.Machine], error) {
+	handle(rest, http.MethodPost, "/v1/machines/{ref}/approve", "Approve a discovered machine, with the reported BMC that is named", func(ctx context.Context, in *approve) (*body[inventory.Machine], error) {
 		var a deploy.Approval
 		if in.Body != nil {
 			a = *in.Body

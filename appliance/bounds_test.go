@@ -202,7 +202,11 @@ func TestAFloodOfReportsIsNotLogged(t *testing.T) {
 		}
 	}
 	for i := range machines {
-		if _, err := s.engine.Approve(t.Context(), "unix:uid=0", string(strangerMAC(i)), deploy.Approval{}); err != nil {
+		m, err := s.engine.Machine(string(strangerMAC(i)))
+		if err != nil || m.BMC.Proposed == nil {
+			t.Fatalf("BMC = %+v, %v, want one reported", m.BMC, err)
+		}
+		if _, err := s.engine.Approve(t.Context(), "unix:uid=0", string(m.ID), deploy.Approval{BMC: &m.BMC.Proposed.Address}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -178,6 +178,64 @@ func TestNothingIsSentToAReportedBMC(t *testing.T) {
 	moved.hears(t, "power of the accepted address", 0)
 }
 
+// An operator runs the command that `why` showed him, and a stranger's report came in between: what he saw is
+// refused, and what he did not see is sent nothing.
+func TestOnlyTheBMCThatWasShownIsAccepted(t *testing.T) {
+	testnet.Need(t, "ip")
+	s := newSite(t, "bmc: {user: admin, password: secret}\n")
+	right, stranger := newDeafBMC(t, "10.77.0.51"), newDeafBMC(t, "10.77.0.66")
+	remote, err := api.NewClient(s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := s.boots(t, "10.77.0.51")
+	shown := func(command string) *string {
+		t.Helper()
+		why, err := remote.Why(t.Context(), m.Name)
+		_, address, ok := strings.Cut(why.Next, command+m.Name+" --accept-bmc ")
+		address, _, _ = strings.Cut(address, "`")
+		if err != nil || !ok {
+			t.Fatalf("why: %+v, %v, want the command that accepts the BMC", why, err)
+		}
+		return &address
+	}
+	refused := func(what string, err error) {
+		t.Helper()
+		p := inventory.AsProblem(err)
+		if p == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "10.77.0.51") || !strings.Contains(p.Detail, "10.77.0.66") || !strings.Contains(p.Hint, "machine show "+m.Name) {
+			t.Errorf("%s: %v, want a conflict with both addresses and the next move", what, err)
+		}
+	}
+	accept := shown("pxectl machine approve ")
+	s.boots(t, "10.77.0.66")
+	_, err = remote.Approve(t.Context(), m.Name, deploy.Approval{BMC: accept})
+	refused("approve", err)
+	_, err = remote.Approve(t.Context(), m.Name, deploy.Approval{})
+	if p := inventory.AsProblem(err); p == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "10.77.0.66") {
+		t.Errorf("approve without an address: %v, want a conflict", err)
+	}
+	none := ""
+	if m, err = remote.Approve(t.Context(), m.Name, deploy.Approval{BMC: &none}); err != nil {
+		t.Fatal(err)
+	}
+	s.boots(t, "10.77.0.51")
+	accept = shown("pxectl machine edit ")
+	s.boots(t, "10.77.0.66")
+	_, err = remote.EditMachine(t.Context(), m.Name, deploy.Edit{AcceptBMC: accept})
+	refused("edit", err)
+	if m, err = remote.Machine(t.Context(), m.Name); err != nil || m.BMC.Address != "" {
+		t.Errorf("the accepted BMC is %q, %v, want none", m.BMC.Address, err)
+	}
+	s.boots(t, "10.77.0.51")
+	if _, err := remote.EditMachine(t.Context(), m.Name, deploy.Edit{AcceptBMC: accept}); err != nil {
+		t.Fatal(err)
+	}
+	right.hears(t, "power of the accepted BMC", 0)
+	if n := stranger.heard.Load(); n != 0 {
+		t.Errorf("%d datagrams were sent to the address that nobody saw", n)
+	}
+}
+
 // Under discovery.policy auto, the shared password is tried at a reported address only with
 // bmc.trust_reported.
 func TestNothingIsSentUnderAuto(t *testing.T) {

@@ -131,7 +131,7 @@ func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inven
 			m.BMC.Proposed.From = m.Boot.IP
 		}
 		if m.State == inventory.Discovered {
-			return said("the agent found the BMC at %s; approving the machine accepts it", address)
+			return said("the agent found the BMC at %s; an approval that names it accepts it", address)
 		}
 		return said("%s: `%s`", diagnose.UnacceptedBMC(*m), diagnose.AcceptCommand(*m))
 	case claimRefuse:
@@ -152,13 +152,13 @@ func (w *worker) acceptable(m inventory.Machine, seen string) error {
 	no := func(hint, format string, args ...any) error {
 		return &inventory.Problem{Code: inventory.CodeConflict, Detail: m.Name + ": " + fmt.Sprintf(format, args...), Hint: hint}
 	}
-	look := "look at it with `pxectl machine show " + m.Name + "`, and say so again"
+	look := "`pxectl machine show " + m.Name + "` says what is reported, since when and from where; `pxectl machine edit " + m.Name + " --bmc IP` sets the right one by hand"
 	p := m.BMC.Proposed
 	switch {
 	case p == nil && m.BMC.Address == seen && seen != "":
 		return nil // accepted already: twice is no mistake
 	case p == nil:
-		return no(look, "no reported BMC address waits to be accepted")
+		return no(look, "BMC %q does not wait to be accepted; the accepted one is %s", seen, cmp.Or(m.BMC.Address, "none"))
 	case p.Address != seen:
 		return no(look, "the agent reports the BMC at %s now, and not at %q", p.Address, seen)
 	}

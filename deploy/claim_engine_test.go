@@ -32,9 +32,11 @@ func TestAReportedBMCIsProposed(t *testing.T) {
 	_, err := r.now().PowerStatus(t.Context(), m.Name)
 	asProblem(t, "power of a stranger", err, inventory.CodeBMC, "BMC "+testBMC+" was reported by the agent and not accepted", "pxectl machine approve "+m.Name)
 	why, _ := r.now().Why(m.Name)
-	if !strings.Contains(why.Sentence, "its agent reports the BMC at "+testBMC) || !strings.Contains(why.Next, "accepts this BMC") {
+	if !strings.Contains(why.Sentence, "its agent reports the BMC at "+testBMC) || !strings.Contains(why.Next, "pxectl machine approve "+m.Name+" --accept-bmc "+testBMC) {
 		t.Errorf("why = %s (next: %s), want the BMC that approval accepts", why.Sentence, why.Next)
 	}
+	_, err = r.now().Approve(t.Context(), "test", m.Name, Approval{})
+	asProblem(t, "approval that names no BMC", err, inventory.CodeConflict, "reports the BMC at "+testBMC, "machine approve "+m.Name+" --accept-bmc "+testBMC)
 	other := "192.0.2.99"
 	_, err = r.now().Approve(t.Context(), "test", m.Name, Approval{BMC: &other})
 	asProblem(t, "approval of another BMC than was seen", err, inventory.CodeConflict, "reports the BMC at "+testBMC+" now", "machine show")
@@ -45,6 +47,8 @@ func TestAReportedBMCIsProposed(t *testing.T) {
 	if m, err = r.now().Approve(t.Context(), "test", m.Name, Approval{BMC: &seen}); err != nil || m.BMC.Address != testBMC || !m.BMC.Discovered || m.BMC.Proposed != nil {
 		t.Fatalf("approved: %+v, %v, want its BMC accepted", m.BMC, err)
 	}
+	_, err = r.now().Approve(t.Context(), "test", m.Name, Approval{BMC: &other})
+	asProblem(t, "another approval, of another BMC", err, inventory.CodeConflict, "approved already, with its BMC at "+testBMC, "machine show")
 	name := "m1"
 	if _, err := r.now().EditMachine(t.Context(), "test", string(testMAC), Edit{Name: &name}); err != nil {
 		t.Fatal(err)
@@ -63,7 +67,7 @@ func TestAReportedBMCIsProposed(t *testing.T) {
 		t.Errorf("%d events tell of the proposal, want 1 for two reports", n)
 	}
 	why, _ = r.now().Why("m1")
-	if !strings.Contains(why.Sentence, moved) || !strings.Contains(why.Next, "pxectl machine edit m1 --accept-bmc") {
+	if !strings.Contains(why.Sentence, moved) || !strings.Contains(why.Next, "pxectl machine edit m1 --accept-bmc "+moved) {
 		t.Errorf("why = %s (next: %s), want the proposal", why.Sentence, why.Next)
 	}
 	r.deploy(inventory.DeployRequest{})
@@ -149,7 +153,7 @@ func TestTrustInReportedBMCs(t *testing.T) {
 					return
 				}
 				_, err := e.PowerStatus(t.Context(), m.Name)
-				asProblem(t, "power status", err, inventory.CodeBMC, "BMC "+testBMC+" was reported by the agent and not accepted", "pxectl machine edit "+m.Name+" --accept-bmc")
+				asProblem(t, "power status", err, inventory.CodeBMC, "BMC "+testBMC+" was reported by the agent and not accepted", "pxectl machine edit "+m.Name+" --accept-bmc "+testBMC)
 				if m.BMC.Address != "" || m.BMC.Proposed == nil || d.at(testBMC) {
 					t.Errorf("BMC = %+v, asked %v, want a proposal that nobody asks", m.BMC, d.at(testBMC))
 				}
@@ -252,7 +256,7 @@ func TestApprovalOfABMCThatIsTaken(t *testing.T) {
 	if _, err := e.AddMachine(t.Context(), "test", NewMachine{Name: "n1", UUID: "4c4c4544-0000-1000-8000-000000000001", BMC: BMCEdit{Address: &address}}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := e.Approve(t.Context(), "test", string(testMAC), Approval{})
+	_, err := e.Approve(t.Context(), "test", string(testMAC), Approval{BMC: &address})
 	asProblem(t, "approve", err, inventory.CodeConflict, "BMC "+testBMC+" is n1's", "--no-bmc")
 	none := ""
 	m, err := e.Approve(t.Context(), "test", string(testMAC), Approval{BMC: &none})

@@ -279,7 +279,7 @@ func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 	r.deploy(inventory.DeployRequest{})
 	r.acted(inventory.BootAgent)
 	why, _ := r.now().Why("m1")
-	if !strings.Contains(why.Sentence, "BMC "+testBMC+" was reported by the agent and not accepted") || !strings.Contains(why.Next, "pxectl machine edit m1 --accept-bmc") {
+	if !strings.Contains(why.Sentence, "BMC "+testBMC+" was reported by the agent and not accepted") || !strings.Contains(why.Next, "pxectl machine edit m1 --accept-bmc "+testBMC) {
 		t.Errorf("why = %s (next: %s), want the BMC that is not accepted", why.Sentence, why.Next)
 	}
 	seen := testBMC

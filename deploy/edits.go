@@ -1,12 +1,14 @@
 package deploy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -170,13 +172,27 @@ func (e Edit) touches() string {
 	return strings.Join(parts, ", ")
 }
 
-// Accepts is the reported BMC that an approval of the machine accepts; "" when it accepts none.
-func (a Approval) Accepts(m inventory.Machine) string {
-	switch {
-	case a.BMC != nil:
-		return *a.BMC
-	case m.BMC.Proposed != nil && m.BMC.Address == "": // else the operator has set another one
-		return m.BMC.Proposed.Address
+// Accepts is the reported BMC that an approval of the machine accepts; "" when it accepts none. Whether it may
+// be accepted now, the caller has to see to. An approval that leaves open what becomes of a reported BMC is
+// refused, since it may be another one than a person saw.
+func (a Approval) Accepts(m inventory.Machine) (string, error) {
+	no := func(hint, format string, args ...any) (string, error) {
+		return "", &inventory.Problem{Code: inventory.CodeConflict, Detail: m.Name + ": " + fmt.Sprintf(format, args...), Hint: hint}
 	}
-	return ""
+	p := m.BMC.Proposed
+	switch {
+	case m.State != inventory.Discovered && a.BMC != nil && *a.BMC != "" && *a.BMC != m.BMC.Address:
+		hint := "run `pxectl machine show " + m.Name + "`"
+		if p != nil && p.Address == *a.BMC {
+			hint = "`" + diagnose.AcceptCommand(m) + "` accepts it"
+		}
+		return no(hint, "it is approved already, with its BMC at %s and not at %q", cmp.Or(m.BMC.Address, "no address"), *a.BMC)
+	case m.State != inventory.Discovered:
+		return "", nil
+	case a.BMC != nil:
+		return *a.BMC, nil
+	case p != nil && m.BMC.Address == "": // else the operator has set another one
+		return no("`"+diagnose.AcceptCommand(m)+"`, if that is right; --no-bmc lets it in without", "the agent reports the BMC at %s, and the approval does not say whether that is accepted", p.Address)
+	}
+	return "", nil
 }

@@ -139,7 +139,7 @@ func (e *Engine) DeleteMachine(ctx context.Context, actor, ref string) error {
 	return err
 }
 
-// Approve lets a discovered machine in, with the BMC that its agent reports.
+// Approve lets a discovered machine in, with the reported BMC that the approval names.
 func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (inventory.Machine, error) {
 	w, err := e.find(ref)
 	if err != nil {
@@ -147,16 +147,18 @@ func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (in
 	}
 	return call(ctx, w, func() (inventory.Machine, error) {
 		m := w.snap.Load().m
-		if m.State != inventory.Discovered {
+		bmc, err := a.Accepts(m)
+		switch {
+		case err != nil:
+			return m, err
+		case m.State != inventory.Discovered:
 			return w.snap.Load().shown(), nil // approved already: twice is no mistake
-		}
-		bmc := a.Accepts(m)
-		if bmc != "" {
+		case bmc != "":
 			if err := w.acceptable(m, bmc); err != nil {
 				return m, err
 			}
 		}
-		err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+		err = w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 			m.State = inventory.Enrolled
 			text := "approved"
 			if bmc != "" && m.BMC.Proposed != nil {

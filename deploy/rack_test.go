@@ -265,7 +265,11 @@ func (r *rack) available() {
 	r.powerOn(power.Boot{Device: power.DevicePXE})
 	r.until(inventory.Discovered)
 	r.reported()
-	if _, err := r.now().Approve(context.Background(), "test", string(testMAC), Approval{}); err != nil {
+	var seen Approval
+	if p := r.machine().BMC.Proposed; p != nil {
+		seen.BMC = &p.Address
+	}
+	if _, err := r.now().Approve(context.Background(), "test", string(testMAC), seen); err != nil {
 		r.t.Fatal(err)
 	}
 	name := "m1"

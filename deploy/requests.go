@@ -21,7 +21,7 @@ type Edit struct {
 	Name        *string             `json:"name,omitempty"`
 	Labels      map[string]*string  `json:"labels,omitempty"` // null removes one
 	BMC         BMCEdit             `json:"bmc,omitzero"`
-	AcceptBMC   *string             `json:"accept_bmc,omitempty" doc:"the reported address of the BMC that is accepted, as it was shown"`
+	AcceptBMC   *string             `json:"accept_bmc,omitempty" doc:"the reported address of the BMC that is accepted, as it was shown; another one by now: 409"`
 	RootDisk    *inventory.DiskHint `json:"root_disk,omitempty"`   // empty clears it
 	Maintenance *string             `json:"maintenance,omitempty"` // the reason; "" ends it
 }
@@ -36,7 +36,7 @@ type BMCEdit struct {
 
 // Approval lets a machine in.
 type Approval struct {
-	BMC *string `json:"bmc,omitempty" doc:"the reported address of the BMC that is accepted with the machine, as it was shown; empty: none is accepted; without it, whatever is reported now"`
+	BMC *string `json:"bmc,omitempty" doc:"the reported address of the BMC that is accepted with the machine, as it was shown; another one by now: 409; empty: none is accepted; without it, 409 when one is reported"`
 }
 
 // A DeploymentQuery says which deployments and releases are listed.

@@ -18,12 +18,12 @@ func UnacceptedBMC(m inventory.Machine) string {
 	return fmt.Sprintf("BMC %s was reported by the agent and not accepted", p.Address)
 }
 
-// AcceptCommand is the command that accepts a reported BMC.
+// AcceptCommand is the command that accepts the reported BMC of a machine that has one, and no other.
 func AcceptCommand(m inventory.Machine) string {
 	if m.State == inventory.Discovered {
-		return "pxectl machine approve " + m.Name
+		return "pxectl machine approve " + m.Name + " --accept-bmc " + m.BMC.Proposed.Address
 	}
-	return "pxectl machine edit " + m.Name + " --accept-bmc"
+	return "pxectl machine edit " + m.Name + " --accept-bmc " + m.BMC.Proposed.Address
 }
 
 // Credentials is the advice for a BMC that refuses ours.

@@ -83,7 +83,7 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 	case s.m.Runs(s.d):
 		return whyDeploying(s, events, now, say, saw)
 	case m.State == inventory.Discovered && m.BMC.Proposed != nil && m.BMC.Address == "":
-		return say("`pxectl machine approve "+m.Name+"`, if it is yours; that accepts this BMC", "registered itself %s ago and waits for approval; its agent reports the BMC at %s.", since(m.CreatedAt), m.BMC.Proposed.Address)
+		return say("`"+AcceptCommand(m)+"`, if it is yours and that is its BMC", "registered itself %s ago and waits for approval; its agent reports the BMC at %s.", since(m.CreatedAt), m.BMC.Proposed.Address)
 	case m.State == inventory.Discovered:
 		return say("`pxectl machine approve "+m.Name+"`, if it is yours", "registered itself %s ago and waits for approval.", since(m.CreatedAt))
 	case m.State == inventory.Enrolled:

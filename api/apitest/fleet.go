@@ -231,7 +231,10 @@ func proposes(m inventory.Machine, address string) error {
 	if p == nil && m.BMC.Address == address && address != "" {
 		return nil
 	}
-	if p == nil || p.Address != address {
+	if p != nil && p.Address != address {
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s: the agent reports the BMC at %s now, and not at %q", m.Name, p.Address, address), Hint: "run `pxectl machine show " + m.Name + "`"}
+	}
+	if p == nil {
 		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s: BMC %q does not wait to be accepted", m.Name, address), Hint: "run `pxectl machine show " + m.Name + "`"}
 	}
 	return nil
@@ -280,15 +283,16 @@ func (f *Fleet) DeleteDiscovered(_ context.Context, actor string) (int, error) {
 
 func (f *Fleet) Approve(_ context.Context, actor, ref string, a deploy.Approval) (inventory.Machine, error) {
 	return f.change("Approve", actor, ref, func(m *inventory.Machine) error {
-		if m.State != inventory.Discovered {
-			return nil
+		bmc, err := a.Accepts(*m)
+		if err != nil || m.State != inventory.Discovered {
+			return err
 		}
 		next := *m
 		next.State = inventory.Enrolled
 		if m.Report != nil {
 			next.State = inventory.Available // its agent is there and has reported
 		}
-		if bmc := a.Accepts(*m); bmc != "" {
+		if bmc != "" {
 			if err := proposes(*m, bmc); err != nil {
 				return err
 			}

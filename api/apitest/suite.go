@@ -143,7 +143,7 @@ func suiteBMCs(t *testing.T, s Subject) {
 		fails(t, "set boot device", err, inventory.CodeBMC, says)
 		fails(t, "console", s.Console(ctx, "suite", ref, strings.NewReader(""), io.Discard), inventory.CodeBMC, says)
 	}
-	if _, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{}); err != nil {
+	if _, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: new(suiteBMC)}); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range []power.Action{power.ActOn, power.ActOff, power.ActOn} {
@@ -181,7 +181,7 @@ func suiteDeploy(t *testing.T, s Subject) {
 	_, err := s.Deployment(m.Name)
 	fails(t, "the deployment of a machine that has none", err, inventory.CodeNotFound, m.Name)
 
-	if _, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{}); err != nil {
+	if _, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: new(suiteBMC)}); err != nil {
 		t.Fatal(err)
 	}
 	m = s.until(t, m.Name, inventory.Available)

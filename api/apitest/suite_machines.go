@@ -127,12 +127,19 @@ func suiteApproveBMC(t *testing.T, s Subject) {
 		t.Errorf("approve without a BMC: %+v, %v, want it proposed still", second.BMC, err)
 	}
 	third := s.discovered(t, "52:54:00:00:00:03", "192.0.2.53")
-	if third, err = s.Approve(ctx, "suite", third.Name, deploy.Approval{}); err != nil || third.BMC.Address != "192.0.2.53" {
-		t.Errorf("approve of whatever is reported: %+v, %v", third.BMC, err)
+	_, err = s.Approve(ctx, "suite", third.Name, deploy.Approval{})
+	fails(t, "approve of whatever is reported", err, inventory.CodeConflict, "192.0.2.53")
+	if now, _ := s.Machine(third.Name); now.State != inventory.Discovered || now.BMC.Address != "" {
+		t.Errorf("after a refused approval the machine is %s, %+v", now.State, now.BMC)
+	}
+	_, err = s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: &other})
+	fails(t, "approve of one that is approved with another BMC", err, inventory.CodeConflict, suiteBMC)
+	if again, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: &seen}); err != nil || again.BMC.Address != seen {
+		t.Errorf("approve twice: %+v, %v, want no mistake", again.BMC, err)
 	}
 	fourth, taken := s.discovered(t, "52:54:00:00:00:04", "192.0.2.54"), "192.0.2.54"
 	s.add(t, deploy.NewMachine{Name: "web1", UUID: "4c4c4544-0000-1000-8000-000000000001", BMC: deploy.BMCEdit{Address: &taken}})
-	_, err = s.Approve(ctx, "suite", fourth.Name, deploy.Approval{})
+	_, err = s.Approve(ctx, "suite", fourth.Name, deploy.Approval{BMC: &taken})
 	fails(t, "approve with a BMC that is another's by now", err, inventory.CodeConflict, "BMC 192.0.2.54 is web1's")
 }
 
@@ -217,6 +224,7 @@ func suiteAcceptBMC(t *testing.T, s Subject) {
 	}
 	_, err := s.EditMachine(ctx, "suite", m.Name, deploy.Edit{AcceptBMC: &other})
 	fails(t, "another one", err, inventory.CodeConflict, other)
+	fails(t, "another one than is reported", err, inventory.CodeConflict, seen)
 	_, err = s.EditMachine(ctx, "suite", m.Name, deploy.Edit{AcceptBMC: &none})
 	fails(t, "none", err, inventory.CodeConflict, m.Name)
 	_, err = s.EditMachine(ctx, "suite", m.Name, deploy.Edit{AcceptBMC: &seen, BMC: deploy.BMCEdit{Address: &other}})

@@ -280,7 +280,7 @@ func unacceptedBMCs(all []inventory.Machine) (checks []api.Check) {
 	var names []string
 	for _, m := range all {
 		if m.BMC.Proposed != nil && m.State != inventory.Discovered {
-			names = append(names, m.Name)
+			names = append(names, m.Name+" at "+m.BMC.Proposed.Address)
 		}
 	}
 	if len(names) == 0 {
@@ -290,7 +290,7 @@ func unacceptedBMCs(all []inventory.Machine) (checks []api.Check) {
 	if len(names) > shown {
 		text += ", …"
 	}
-	return []api.Check{warn("reported BMCs", text, "`pxectl machine list` shows them with ?; those that are right: `pxectl machine edit NAME --accept-bmc`")}
+	return []api.Check{warn("reported BMCs", text, "`pxectl machine list` shows them with ?; those that are right: `pxectl machine edit NAME --accept-bmc IP`")}
 }
 
 func (d House) timeline() api.Check {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/term"
 )
@@ -31,6 +33,23 @@ func untilInterrupted[T any](ctx context.Context, read func() (T, error)) (T, er
 		var none T
 		return none, errNothingDone
 	}
+}
+
+// goOn says what will happen and asks for consent.
+func (c *cli) goOn(ctx context.Context, what string) error {
+	fmt.Fprint(c.err, what+" Go on? [y/N] ")
+	line, err := untilInterrupted(ctx, func() (string, error) { return bufio.NewReader(c.in).ReadString('\n') })
+	if errors.Is(err, errNothingDone) {
+		fmt.Fprintln(c.err) // the ^C stands on the line of the question
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	}
+	return errNothingDone
 }
 
 // askSecretly reads a line that does not show.

@@ -17,17 +17,24 @@ import (
 func (c *cli) machineApprove() *cobra.Command {
 	var labels string
 	var all, noBMC bool
+	var accept acceptFlag
 	var waiting waitFlags
 	cmd := &cobra.Command{
 		Use: "approve MACHINE... | --all", Short: "Let discovered machines in, with their BMCs",
-		Long: "Let discovered machines in. This also accepts the BMC address that a machine has reported: from then on, pxectl\n" +
-			"sends commands there. `pxectl machine list` shows the address with a ? behind it. A machine that has reported\n" +
-			"another address meanwhile is refused.\n\n" +
+		Long: "Let discovered machines in. This also accepts the BMC that a machine has reported: from then on, pxectl logs in\n" +
+			"there and sends commands. `pxectl machine list` shows it with a ? behind it. On a terminal the command shows the\n" +
+			"addresses and asks once. Scripts name them with --accept-bmc, or let the machines in with --no-bmc. A machine\n" +
+			"that has reported another address than the one that was shown or named is refused.\n\n" +
 			"With --wait the command ends when the machines have been inspected and are available.\n" +
 			"`pxectl deploy --all` takes them then.",
-		Example:           "  pxectl machine approve --all --wait --timeout 10m",
+		Example: "  pxectl machine approve --all --wait --timeout 10m\n" +
+			"  pxectl machine approve m1 --accept-bmc 192.0.2.7\n" +
+			"  pxectl machine approve m1 m2 --accept-bmc m1=192.0.2.7,m2=192.0.2.8",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if noBMC && len(accept.given) > 0 {
+				return usagef("either --accept-bmc or --no-bmc")
+			}
 			client, err := c.client()
 			if err != nil {
 				return err
@@ -49,14 +56,17 @@ func (c *cli) machineApprove() *cobra.Command {
 			} else if machines, err = c.pickSome(cmd.Context(), client, args, labels); err != nil {
 				return err
 			}
-			approved, err := c.change(machines, func(m inventory.Machine) (inventory.Machine, error) {
-				bmc := ""
-				if !noBMC {
-					bmc = deploy.Approval{}.Accepts(m)
+			var named, bmcs map[inventory.MachineID]string
+			if !noBMC {
+				if named, bmcs, err = c.approvedBMCs(cmd.Context(), machines, accept); err != nil {
+					return err
 				}
+			}
+			approved, err := c.change(machines, func(m inventory.Machine) (inventory.Machine, error) {
+				bmc := bmcs[m.ID]
 				return client.Approve(cmd.Context(), string(m.ID), deploy.Approval{BMC: &bmc})
 			}, func(before, after inventory.Machine) string {
-				if before.State == inventory.Discovered && before.BMC.Proposed != nil && after.BMC.Address == before.BMC.Proposed.Address {
+				if before.State == inventory.Discovered && before.BMC.Proposed != nil && named[before.ID] == before.BMC.Proposed.Address {
 					return fmt.Sprintf("%s: its BMC at %s is accepted, %s", after.Name, after.BMC.Address, c.reported(*before.BMC.Proposed))
 				}
 				return ""
@@ -79,6 +89,7 @@ func (c *cli) machineApprove() *cobra.Command {
 		},
 	}
 	waiting.add(cmd, "until the machines have been inspected and are available", "")
+	accept.add(cmd, "")
 	cmd.Flags().BoolVar(&noBMC, "no-bmc", false, "let the machines in without their BMCs")
 	selectorFlag(cmd, &labels)
 	cmd.Flags().BoolVar(&all, "all", false, "every machine that waits for approval")

@@ -67,14 +67,16 @@ func (c *cli) machineAdd() *cobra.Command {
 func (c *cli) machineEdit() *cobra.Command {
 	var name, maintenance, selected string
 	var labels []string
-	var over, acceptBMC bool
+	var over bool
+	var accept acceptFlag
 	var f machineFlags
 	cmd := &cobra.Command{
 		Use: "edit MACHINE...", Short: "Change names, labels, BMC, disk or maintenance of machines",
 		Example: "  pxectl machine edit m1 --name web1 --label rack=a --label old-\n" +
 			"  pxectl machine edit 'web*' --maintenance 'new power supplies'\n" +
 			"  pxectl machine edit db1 --disk serial=S4EVNF0M\n" +
-			"  pxectl machine edit 'web*' --accept-bmc",
+			"  pxectl machine edit web1 --accept-bmc 192.0.2.7\n" +
+			"  pxectl machine edit 'web*' --accept-bmc ask",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().NFlag() == 0 || cmd.Flags().NFlag() == 1 && selected != "" {
@@ -93,7 +95,7 @@ func (c *cli) machineEdit() *cobra.Command {
 				e.Name = &name
 			}
 			switch {
-			case acceptBMC && changed("bmc"):
+			case changed("accept-bmc") && changed("bmc"):
 				return usagef("either --bmc or --accept-bmc")
 			case changed("maintenance") && over:
 				return usagef("either --maintenance or --no-maintenance")
@@ -112,21 +114,25 @@ func (c *cli) machineEdit() *cobra.Command {
 			if e.Name != nil && len(machines) > 1 {
 				return usagef("--name is for one machine, these are %d: %s", len(machines), nameList(machines))
 			}
-			if acceptBMC && reflect.DeepEqual(e, deploy.Edit{}) {
-				if machines, err = proposing(machines); err != nil {
+			bmcs, err := c.editedBMCs(cmd.Context(), machines, accept)
+			if err != nil {
+				return err
+			}
+			if changed("accept-bmc") && reflect.DeepEqual(e, deploy.Edit{}) {
+				if machines, err = accepting(machines, bmcs); err != nil {
 					return err
 				}
 			}
 			return c.changeEach(machines, func(m inventory.Machine) (inventory.Machine, error) {
 				e := e
-				if acceptBMC && m.BMC.Proposed != nil {
-					e.AcceptBMC = &m.BMC.Proposed.Address
+				if bmc := bmcs[m.ID]; bmc != "" {
+					e.AcceptBMC = &bmc
 				}
 				return client.EditMachine(cmd.Context(), string(m.ID), e)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&acceptBMC, "accept-bmc", false, "accept the BMC address that the machine has reported: from then on, commands go there")
+	accept.add(cmd, ". ask: show what the machines have reported, and ask")
 	cmd.Flags().StringVar(&name, "name", "", "new name")
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "label `key=value`, or key- to remove it; can be repeated")
 	cmd.Flags().StringVar(&maintenance, "maintenance", "", "put the machine into maintenance, for this `reason`: pxectl does nothing to it by itself")
@@ -136,9 +142,9 @@ func (c *cli) machineEdit() *cobra.Command {
 	return cmd
 }
 
-// proposing lists the machines that have reported a BMC which nobody has accepted.
-func proposing(machines []inventory.Machine) ([]inventory.Machine, error) {
-	those := slices.DeleteFunc(slices.Clone(machines), func(m inventory.Machine) bool { return m.BMC.Proposed == nil })
+// accepting are the machines whose BMC is accepted.
+func accepting(machines []inventory.Machine, bmcs map[inventory.MachineID]string) ([]inventory.Machine, error) {
+	those := slices.DeleteFunc(slices.Clone(machines), func(m inventory.Machine) bool { return bmcs[m.ID] == "" })
 	if len(those) == 0 {
 		return nil, &inventory.Problem{
 			Code: inventory.CodeConflict, Detail: "no reported BMC address waits to be accepted: " + nameList(machines),

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -90,19 +87,7 @@ func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []i
 	if quick {
 		what = "The labels and partition tables of these disks are cleared."
 	}
-	fmt.Fprint(c.err, what+" Go on? [y/N] ")
-	line, err := untilInterrupted(ctx, func() (string, error) { return bufio.NewReader(c.in).ReadString('\n') })
-	if errors.Is(err, errNothingDone) {
-		fmt.Fprintln(c.err) // the ^C stands on the line of the question
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
-	case "y", "yes":
-		return nil
-	}
-	return errNothingDone
+	return c.goOn(ctx, what)
 }
 
 func (c *cli) machineErasures() *cobra.Command {

@@ -87,12 +87,20 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	d.chapter("They are named and approved")
+	approve := []string{"machine", "approve", "m1", "m2", "-o", "name"}
 	for _, m := range machines {
 		if err := d.show(ctx, "machine", "edit", m.mac, "--name", m.name, "-o", "name"); err != nil {
 			return err
 		}
+		now, err := d.client.Machine(ctx, m.mac)
+		if err != nil {
+			return err
+		}
+		if now.BMC.Proposed != nil {
+			approve = append(approve, "--accept-bmc", m.name+"="+now.BMC.Proposed.Address)
+		}
 	}
-	if err := d.show(ctx, "machine", "approve", "m1", "m2", "-o", "name"); err != nil {
+	if err := d.show(ctx, approve...); err != nil {
 		return err
 	}
 	if err := d.until(ctx, 30*time.Second, "both machines are available", func() bool { return d.inState(ctx, inventory.Available) }); err != nil {

@@ -174,7 +174,11 @@ func (r *rack) powerOn(name string) {
 func (r *rack) enroll(name, mac string) {
 	r.t.Helper()
 	r.pxectl("machine", "edit", mac, "--name", name)
-	r.pxectl("machine", "approve", name) // this also accepts the BMC that it has reported
+	approve := []string{"machine", "approve", name}
+	if p := r.machine(name).BMC.Proposed; p != nil {
+		approve = append(approve, "--accept-bmc", p.Address)
+	}
+	r.pxectl(approve...)
 	r.until(30*time.Second, name+" is available", func() bool { return r.machine(name).State == inventory.Available })
 }
 
