@@ -19,7 +19,14 @@ func (w *worker) recorded(b power.BMC) power.BMC {
 			ev.Data = map[string]string{inventory.DataError: err.Error()}
 		}
 		w.e.NoteOwn(ev)
-	}, cut: func() { w.cut.start(w.e.cfg.Elapsed()) }}
+	}, tells: func(a power.Action) {
+		switch a {
+		case power.ActOff, power.ActCycle, power.ActReset:
+			w.cut.start(w.e.cfg.Elapsed())
+		case power.ActOn:
+			w.poweredOn.start(w.e.cfg.Elapsed())
+		}
+	}}
 	if c, ok := b.(power.Console); ok {
 		return recordedConsole{r, c}
 	}
@@ -47,9 +54,9 @@ func (r *readings) changed(of, said string) bool {
 
 type recordedBMC struct {
 	power.BMC
-	last *readings
-	note func(text string, err error)
-	cut  func() // what ran on the machine may have ended
+	last  *readings
+	note  func(text string, err error)
+	tells func(power.Action) // it may be done by now
 }
 
 func (r recordedBMC) read(of, said string, err error) {
@@ -73,11 +80,10 @@ func (r recordedBMC) Power(ctx context.Context) (bool, error) {
 }
 
 func (r recordedBMC) Do(ctx context.Context, a power.Action) error {
+	r.tells(a) // a BMC may do it long before it answers
 	err := r.BMC.Do(ctx, a)
 	r.note("told to "+string(a), err)
-	if a == power.ActOff || a == power.ActCycle || a == power.ActReset { // whatever it answers: it may have done it
-		r.cut()
-	}
+	r.tells(a) // whatever it answers
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
@@ -36,6 +37,7 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 				earlier = &was
 			}
 		}
+		cut := w.interruption(s)
 		var ended inventory.Deployment
 		err := w.saveAfter(func(m *inventory.Machine, d *inventory.Deployment) (events []inventory.Event) {
 			m.State = d.From
@@ -56,7 +58,18 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 			if earlier == nil {
 				d.Secret = nil
 			}
-			events = append(events, inventory.Event{Kind: inventory.KindDeploy, Actor: actor, Text: fmt.Sprintf("deployment %s cancelled at %s", d.ID, d.Step)})
+			said := fmt.Sprintf("deployment %s cancelled at %s", d.ID, d.Step)
+			if cut != nil {
+				m.Interrupted = cut
+				said += "; the machine was " + cut.String() + " for it"
+			}
+			if !d.Touched() {
+				m.LastProof = "" // of this run
+				if earlier != nil {
+					m.LastProof = lastProof(*earlier)
+				}
+			}
+			events = append(events, inventory.Event{Kind: inventory.KindDeploy, Actor: actor, Text: said})
 			if earlier != nil {
 				// What the machine runs is still the system of the deployment before, as it was.
 				if d.RetryOf == earlier.ID {
@@ -75,4 +88,34 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 		}
 		return ended, nil
 	})
+}
+
+// interruption is what the run under way, which ends before it touched the disk, did to the machine's power;
+// nil when it did nothing.
+func (w *worker) interruption(s *snapshot) *inventory.Interruption {
+	if s.m.BMC.Address == "" || s.d.Touched() {
+		return nil
+	}
+	cut := &inventory.Interruption{Run: s.d.ID, At: w.now()}
+	if r := s.record(); r != nil && r.Step == inventory.BootAgent && r.ActedAt.IsZero() && w.cut.since(&w.began) {
+		cut.On = w.poweredOn.since(&w.cut)
+		return cut
+	}
+	for _, r := range s.d.History {
+		cut.On = cut.On || r.Step == inventory.BootAgent && !r.ActedAt.IsZero()
+	}
+	if !cut.On {
+		return nil
+	}
+	return cut
+}
+
+// lastProof is what a machine had proved last when the run ended.
+func lastProof(d inventory.Deployment) string {
+	for _, r := range slices.Backward(d.History) {
+		if r.Proof != "" {
+			return string(r.Step) + ": " + r.Proof
+		}
+	}
+	return ""
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/inventory/boltdb"
+	"github.com/pxectl/pxectl/power"
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
@@ -141,5 +142,81 @@ func TestACancelGoesBackToWhatWas(t *testing.T) {
 	r.agentless() // else prepare-disk may begin before the cancel
 	if m := cancelled(); m.State != inventory.Failed || m.Deployment != failed.ID || m.Failure == nil || m.Failure.Reason != "the disk died" {
 		t.Errorf("cancelled after a failure: %s by %s, %+v; want the failure of %s", m.State, m.Deployment, m.Failure, failed.ID)
+	}
+}
+
+// A redeployment that is cancelled in boot-agent has cut off the system that runs, which the machine says. Its
+// console, which had no time to speak, is not blamed.
+func TestACancelSaysThatTheSystemWasCutOff(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*testing.T, *rack, inventory.DeploymentID){
+		"until it calls home": func(t *testing.T, r *rack, first inventory.DeploymentID) {
+			if err := r.now().PhoneHome(t.Context(), first, r.now().cfg.Key.PhoneHomeToken(first), "192.0.2.100", "m1"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"until an operator switches it": func(t *testing.T, r *rack, _ inventory.DeploymentID) {
+			if _, err := r.now().Power(t.Context(), "test", "m1", power.ActCycle); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := cold(t)
+			r.available()
+			first := r.deploy(inventory.DeployRequest{})
+			before := r.until(inventory.Deployed)
+			r.mute.Store(true)
+			d := r.deploy(inventory.DeployRequest{Redeploy: true})
+			r.acted(inventory.BootAgent)
+			r.soon("the console is listened to", func() bool { return r.line.Holder() == "listener" })
+			if _, err := r.now().CancelDeployment(t.Context(), "test", d.ID); err != nil {
+				t.Fatal(err)
+			}
+			m, err := r.now().Machine("m1")
+			if err != nil || m.Interrupted == nil || m.Interrupted.Run != d.ID || !m.Interrupted.On || m.LastProof != before.LastProof {
+				t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off and on for %s, and %q", m.Interrupted, m.LastProof, err, d.ID, before.LastProof)
+			}
+			why, err := r.now().Why("m1")
+			for _, want := range []string{"m1 is deployed, and its system was cut off", "switched off and on for " + string(d.ID) + ", which was cancelled", "has not called home since (last proof: verify-os: "} {
+				if !strings.Contains(why.Sentence, want) {
+					t.Errorf("why = %q (%v), want %q in it", why.Sentence, err, want)
+				}
+			}
+			r.soon("the listener has hung up", func() bool { return r.line.Holder() == "" })
+			end(t, r, first.ID)
+			if why, err := r.now().Why("m1"); err != nil || !strings.Contains(why.Sentence, "m1 is deployed, as it should be (last proof: verify-os: ") {
+				t.Errorf("why after all = %q (%v), want that it is as it should be", why.Sentence, err)
+			}
+			r.now().Note(inventory.Event{MAC: testMAC, Kind: inventory.KindHTTP, Text: "the last of all"})
+			r.soon("the timeline is written", func() bool { return strings.Contains(texts(t, r.now().cfg.Store), "the last of all") })
+			if heard := r.heard(); len(heard) > 0 {
+				t.Errorf("a boot that was cancelled is told as %q", heard)
+			}
+			if said := texts(t, r.now().cfg.Store); !strings.Contains(said, "cancelled at boot-agent; the machine was switched off and on for it") {
+				t.Errorf("the timeline says %s, want what was done to the power", said)
+			}
+		})
+	}
+}
+
+// A cancel may come while the BMC has not answered the power-off yet.
+func TestACancelWhileTheMachineIsSwitchedOff(t *testing.T) {
+	t.Parallel()
+	r := newRack(t)
+	asked, late := make(chan struct{}, 1), make(chan struct{})
+	r.open = func(power.Target) (power.BMC, error) { return lingering{r.bmc, asked, late}, nil }
+	r.available()
+	r.agentless()
+	d := r.deploy(inventory.DeployRequest{})
+	<-asked
+	if _, err := r.now().CancelDeployment(t.Context(), "test", d.ID); err != nil {
+		t.Fatal(err)
+	}
+	close(late)
+	m, err := r.now().Machine("m1")
+	if err != nil || m.Interrupted == nil || m.Interrupted.On || m.LastProof != "" {
+		t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off alone, and no proof of the cancelled run", m.Interrupted, m.LastProof, err)
 	}
 }

@@ -129,6 +129,7 @@ func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (
 			}
 			_, err := call(ctx, w, func() (struct{}, error) {
 				return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+					m.Interrupted = nil
 					m.Power.Wanted = map[power.Action]string{power.ActOff: "off", power.ActSoft: "off"}[a]
 					if m.Power.Wanted == "" {
 						m.Power.Wanted = "on"

@@ -26,11 +26,14 @@ func (e *Engine) PhoneHome(ctx context.Context, id inventory.DeploymentID, token
 		if s.d == nil || s.d.ID != id {
 			return struct{}{}, &inventory.Problem{Code: inventory.CodeConflict, Detail: "phone-home: the machine has been deployed again since"}
 		}
-		if !s.d.PhonedHomeAt.IsZero() {
+		if !s.d.PhonedHomeAt.IsZero() && s.m.Interrupted == nil {
 			return struct{}{}, nil // cloud-init repeats it when our answer was lost
 		}
 		return struct{}{}, w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-			d.PhonedHomeAt = w.now()
+			if d.PhonedHomeAt.IsZero() {
+				d.PhonedHomeAt = w.now()
+			}
+			m.Interrupted = nil
 			if m.State == inventory.Deployed {
 				m.Unverified = false
 			}

@@ -170,7 +170,7 @@ func without(r inventory.Report, id inventory.DiskIdentity) *inventory.Report {
 // finishErase ends a release: the machine is free.
 func (w *worker) finishErase() error {
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-		m.State, m.Failure, m.Holds = inventory.Available, nil, ""
+		m.State, m.Failure, m.Holds, m.Interrupted = inventory.Available, nil, "", nil
 		d.Outcome, d.EndedAt = inventory.Succeeded, w.now()
 		return nil
 	})

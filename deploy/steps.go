@@ -224,7 +224,7 @@ func (w *worker) finish() error {
 			m.LastProof = string(inventory.VerifyOS) + ": " + r.Proof
 			events = append(events, inventory.Event{Kind: inventory.KindStep, Text: m.LastProof})
 		}
-		m.State, m.Failure, m.Unverified = inventory.Deployed, nil, d.PhonedHomeAt.IsZero()
+		m.State, m.Failure, m.Unverified, m.Interrupted = inventory.Deployed, nil, d.PhonedHomeAt.IsZero(), nil
 		d.Step, d.Outcome, d.EndedAt, d.Secret = inventory.VerifyOS, inventory.Succeeded, w.now(), nil
 		return events
 	})

@@ -66,7 +66,7 @@ func (w *worker) watchConsole(f Facts) {
 	}
 	if w.watching != "" {
 		w.stopWatching()
-		w.console.End(!f.AgentHere)
+		w.console.End(w.bootedInVain(f))
 	}
 	w.watching, w.watchedAsk = boot, asked
 	if boot == "" {
@@ -96,10 +96,28 @@ func (w *worker) booting(f Facts) string {
 		return ""
 	case f.Deploying && f.Step == inventory.BootAgent && f.Began && !f.Overdue && !f.Proved && !f.Erred:
 		return orderID(s.d, s.record()) + " by " + reached(s.m.BMC)
-	case f.State == inventory.Enrolled && min(w.asked.reads(w.e.cfg.Elapsed()), w.switched.reads(w.e.cfg.Elapsed())) < bootsWithin:
+	case f.State == inventory.Enrolled && w.sinceStart() < bootsWithin:
 		return string(inventory.Enrolled) + " by " + reached(s.m.BMC)
 	}
 	return ""
+}
+
+// bootedInVain says whether a boot's time is over, and its agent did not call. What was cancelled, or goes on by
+// another BMC, shows nothing: its console may not have had the time to speak.
+func (w *worker) bootedInVain(f Facts) bool {
+	switch {
+	case f.AgentHere || f.Maintenance:
+		return false
+	case f.Deploying:
+		return f.Step == inventory.BootAgent && f.Overdue
+	}
+	return f.State == inventory.Enrolled && w.sinceStart() >= bootsWithin
+}
+
+// sinceStart is how long ago a machine without a deployment was switched on, or got its script.
+func (w *worker) sinceStart() time.Duration {
+	elapsed := w.e.cfg.Elapsed()
+	return min(w.asked.reads(elapsed), w.switched.reads(elapsed))
 }
 
 // nudge makes the loop look at the facts, unless it is about to.

@@ -39,17 +39,18 @@ type worker struct {
 	stop context.CancelFunc
 	snap atomic.Pointer[snapshot]
 
-	seen     stopwatch // since the agent's last call
-	cut      stopwatch // since its BMC was last told to end what runs on it
-	asked    stopwatch // since the last network boot
-	system   stopwatch // since the last DHCP packet of an operating system
-	switched stopwatch // since an operator last switched it on
-	moved    stopwatch // since progress last moved
-	began    stopwatch // since the current step began, in verify-os since boot-os began; not when that was before the appliance started
-	progress atomic.Pointer[inventory.Progress]
-	orders   orderBox
-	opened   openedBMC
-	readings readings // of the BMC
+	seen      stopwatch // since the agent's last call
+	cut       stopwatch // since its BMC was last told to end what runs on it
+	poweredOn stopwatch // since its BMC was last told to switch it on
+	asked     stopwatch // since the last network boot
+	system    stopwatch // since the last DHCP packet of an operating system
+	switched  stopwatch // since an operator last switched it on
+	moved     stopwatch // since progress last moved
+	began     stopwatch // since the current step began, in verify-os since boot-os began; not when that was before the appliance started
+	progress  atomic.Pointer[inventory.Progress]
+	orders    orderBox
+	opened    openedBMC
+	readings  readings // of the BMC
 
 	reportSize atomic.Int64 // bytes of the report, as it is stored
 	from       string       // address that a stranger registered from; Engine.admitting guards it

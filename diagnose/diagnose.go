@@ -103,11 +103,26 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, and %s: nothing is sent there.", m.State, UnacceptedBMC(m))
 	case m.BMC.Error != "":
 		return say(askBMC(m), "is %s, but its BMC is in trouble: %s.", m.State, m.BMC.Error)
+	case m.State == inventory.Deployed && m.Interrupted != nil:
+		next := "`pxectl power on " + m.Name + "`"
+		if m.Interrupted.On {
+			next = "look at its console: `pxectl console " + m.Name + "`; cloud-init calls home once for each deployment, so nothing else may tell"
+		}
+		return say(next, "is deployed, and its system was cut off %s ago: the machine was %s for %s, which was cancelled. The system has not called home since%s.",
+			since(m.Interrupted.At), m.Interrupted, m.Interrupted.Run, lastProof(m))
 	case m.State == inventory.Deployed && m.Unverified:
 		return say("look at its console: `pxectl console "+m.Name+"`; does the image run cloud-init, and did user-data replace phone_home?", "is deployed, but never phoned home (%s).", m.LastProof)
 	}
 	d.Evidence = lastOf(events, 3)
-	return say("nothing to do", "is %s, as it should be (last proof: %s).", m.State, orNone(m.LastProof))
+	return say("nothing to do", "is %s, as it should be%s.", m.State, lastProof(m))
+}
+
+// lastProof is what a machine has proved last, for the end of a sentence; "" when that is nothing.
+func lastProof(m inventory.Machine) string {
+	if m.LastProof == "" {
+		return ""
+	}
+	return " (last proof: " + m.LastProof + ")"
 }
 
 // askBMC is the next move when a machine's BMC is in trouble.
@@ -227,11 +242,4 @@ func withDecisive(last []inventory.Event, decisive *inventory.Event) []inventory
 func inOrder(events []inventory.Event) []inventory.Event {
 	slices.SortStableFunc(events, func(a, b inventory.Event) int { return a.At.Compare(b.At) })
 	return events
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }

@@ -294,6 +294,16 @@ func TestDiagnose(t *testing.T) {
 			m:        inventory.Machine{State: inventory.Available, LastProof: "inspect", Report: &inventory.Report{PCI: megaraid.PCI, Disks: []inventory.Disk{{Name: "sda"}}}},
 			sentence: "m1 is available, as it should be", next: "nothing to do",
 		},
+		"deployed, and cut off by a run that was cancelled": {
+			m: inventory.Machine{State: inventory.Deployed, Interrupted: &inventory.Interruption{Run: "d-2", At: noon, On: true}}, second: 120,
+			sentence: "m1 is deployed, and its system was cut off 2m0s ago: the machine was switched off and on for d-2, which was cancelled. The system has not called home since.",
+			next:     "look at its console: `pxectl console m1`",
+		},
+		"deployed, and cut off in the middle of a boot": {
+			m: inventory.Machine{State: inventory.Deployed, Interrupted: &inventory.Interruption{Run: "d-2", At: noon}}, second: 120,
+			sentence: "m1 is deployed, and its system was cut off 2m0s ago: the machine was switched off (and not on again) for d-2",
+			next:     "`pxectl power on m1`",
+		},
 		"enrolled, and its BMC rejects the password": {
 			m:        inventory.Machine{State: inventory.Enrolled, BMC: inventory.BMC{Address: "192.0.2.7", Refused: true, Error: "m1: power 192.0.2.7:623: user or password rejected"}},
 			sentence: "m1 is enrolled and its agent has not called yet: nothing was seen of it on the wire; and its BMC is in trouble: m1: power 192.0.2.7:623: user or password rejected.",

@@ -62,6 +62,23 @@ type Machine struct {
 	Image     string   `json:"image,omitempty"`
 	Failure   *Failure `json:"failure,omitempty"`
 	LastProof string   `json:"last_proof,omitempty"` // the event that ended the last waiting step
+	// Interrupted stands until the system calls home, another is written, or an operator switches the machine.
+	Interrupted *Interruption `json:"interrupted,omitempty"`
+}
+
+// An Interruption is what a run that ended before it touched the disk did to the machine's power: what ran on
+// it was cut off.
+type Interruption struct {
+	Run DeploymentID `json:"run"`
+	At  time.Time    `json:"at"`           // when the run ended
+	On  bool         `json:"on,omitempty"` // the machine was switched on again
+}
+
+func (i Interruption) String() string {
+	if i.On {
+		return "switched off and on"
+	}
+	return "switched off (and not on again)"
 }
 
 // Boot is one network boot of a machine whose agent has registered. Its nonce was in the boot script, in the

@@ -256,6 +256,9 @@ func (f *Fleet) CancelDeployment(_ context.Context, actor string, id inventory.D
 	d.GiveUp(d.EndedAt, "cancelled by "+actor)
 	if m, err := f.findLocked("", string(d.Machine)); err == nil {
 		m.State = d.From
+		if d.Step == inventory.BootAgent && m.BMC.Address != "" {
+			m.Interrupted = &inventory.Interruption{Run: d.ID, At: d.EndedAt, On: true}
+		}
 		if d.Touched() {
 			m.State = inventory.Failed
 		}

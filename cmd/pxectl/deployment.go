@@ -298,8 +298,24 @@ func (c *cli) cancelAll(ctx context.Context, client *api.Client, refs []string) 
 			return err
 		}
 		if c.output == "table" {
-			fmt.Fprintln(c.err, "power stays as it was; `pxectl power off MACHINE` switches off")
+			c.sayPower(ctx, client, cancelled)
 		}
 	}
 	return joinErrors(errs)
+}
+
+// sayPower says what the runs that were cancelled have done to the power of their machines.
+func (c *cli) sayPower(ctx context.Context, client *api.Client, cancelled []api.Deployment) {
+	for _, d := range cancelled {
+		name := machineOf(d)
+		m, err := client.Machine(ctx, string(d.Machine))
+		switch cut := m.Interrupted; {
+		case err == nil && cut != nil && cut.Run == d.ID && cut.On:
+			fmt.Fprintf(c.err, "%s was switched off and on for it; `pxectl power off %s` switches it off\n", name, name)
+		case err == nil && cut != nil && cut.Run == d.ID:
+			fmt.Fprintf(c.err, "%s was switched off for it; `pxectl power on %s` switches it on\n", name, name)
+		default:
+			fmt.Fprintf(c.err, "the power of %s stays as it is; `pxectl power off %s` switches it off\n", name, name)
+		}
+	}
 }
