@@ -64,6 +64,16 @@ func mayOverwrite(m inventory.Machine, disk inventory.Disk, overwrite bool) erro
 	}
 }
 
+// writable is the disk that a deployment writes to, as the machine was last inspected. An error says why there
+// is none that it may write to: then it does not begin.
+func writable(m inventory.Machine, asked *inventory.DiskHint, overwrite bool, img Image) (inventory.Disk, error) {
+	disk, err := chooseDisk(m, asked, img)
+	if err != nil {
+		return disk, err
+	}
+	return disk, mayOverwrite(m, disk, overwrite)
+}
+
 // A Plan says what a deployment would do.
 type Plan struct {
 	Machine     inventory.MachineID `json:"machine"`

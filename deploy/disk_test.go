@@ -54,18 +54,74 @@ func TestChooseDisk(t *testing.T) {
 	}
 }
 
+// refused asks for a deployment that must not begin.
+func (r *rack) refused(req inventory.DeployRequest, detail, hint string) {
+	r.t.Helper()
+	req.Image = "debian-12"
+	before, err := r.now().Machine("m1")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	_, err = r.now().Deploy(r.t.Context(), "test", "m1", req)
+	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Detail, detail) || !strings.Contains(p.Hint, hint) {
+		r.t.Errorf("Deploy(%+v) = %v (hint: %s), want %q, hint %q", req, err, p.Hint, detail, hint)
+	}
+	if m, err := r.now().Machine("m1"); err != nil || m.State != before.State || m.Deployment != before.Deployment {
+		r.t.Errorf("after a deployment that was refused the machine is %s by %q (%v), want %s by %q", m.State, m.Deployment, err, before.State, before.Deployment)
+	}
+}
+
+// What is known of the disks refuses a deployment before it begins, as it refuses the plan.
+func TestDeploymentsWithoutADiskDoNotBegin(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		disks        []inventory.Disk
+		asked        *inventory.DiskHint
+		detail, hint string
+	}{
+		"two disks and no hint": {
+			disks: []inventory.Disk{
+				{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
+				{Name: "vdb", Serial: "D2", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
+			},
+			detail: "2 disks and no hint which one: vda virtio 4.3 GB serial=D1; vdb", hint: "--disk",
+		},
+		"no disk": {detail: "no disk to write to (have: none)", hint: "--disk"},
+		"a disk that is not there": {
+			disks: []inventory.Disk{{Name: "vda", Serial: "D1", Bytes: 4 << 30, LogicalSector: 512}}, asked: &inventory.DiskHint{Serial: "NOPE"},
+			detail: "serial=NOPE", hint: "--disk",
+		},
+		"a disk smaller than the image": {
+			disks:  []inventory.Disk{{Name: "vda", Bytes: 1 << 20, LogicalSector: 512}},
+			detail: "disk vda holds 1048576 bytes, the image needs 1073741824", hint: "--disk",
+		},
+		"a 4Kn disk": {
+			disks:  []inventory.Disk{{Name: "vda", Bytes: 4 << 30, LogicalSector: 4096}},
+			detail: "disk vda has sectors of 4096 bytes, the partition table of image debian-12 is made for 512", hint: "image made for such disks",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRack(t)
+			r.disks = c.disks
+			r.available()
+			r.refused(inventory.DeployRequest{Disk: c.asked}, c.detail, c.hint)
+			p, err := r.now().Plan("m1", inventory.DeployRequest{Image: "debian-12", Disk: c.asked})
+			if err != nil || p.Refused == nil || !strings.Contains(p.Refused.Detail, c.detail) || !strings.Contains(p.Refused.Hint, c.hint) {
+				t.Errorf("the plan is refused by %+v (%v), want %q", p.Refused, err, c.detail)
+			}
+		})
+	}
+}
+
 func TestForeignDataIsNotOverwritten(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
 	r.disks = []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Content: []string{"gpt", "vmfs"}}}
 	r.available()
-	r.deploy(inventory.DeployRequest{})
-	m := r.until(inventory.Failed)
-	if f := m.Failure; f.Step != "validate" || !strings.Contains(f.Reason, "disk vda holds data that pxectl did not put there: vmfs") || !strings.Contains(f.Hint, "--overwrite") {
-		t.Errorf("failure = %+v, want foreign data in validate", f)
-	}
+	r.refused(inventory.DeployRequest{}, "disk vda holds data that pxectl did not put there: vmfs", "--overwrite")
 	r.deploy(inventory.DeployRequest{Overwrite: true})
-	m = r.until(inventory.Deployed)
+	m := r.until(inventory.Deployed)
 	if m.Disk == nil || m.Disk.Serial != "D1" || m.Holds != m.Deployment {
 		t.Errorf("after a deployment the machine's disk is %+v, holding %q, want D1, %q", m.Disk, m.Holds, m.Deployment)
 	}
@@ -106,10 +162,9 @@ func TestAnotherDiskIsNotTakenInSilence(t *testing.T) {
 	if !strings.Contains(m.Failure.Reason, "is not there any more") {
 		t.Errorf("failure = %+v, want that the disk is gone", m.Failure)
 	}
-	r.deploy(inventory.DeployRequest{Redeploy: true})
-	m = r.until(inventory.Failed)
-	if f := m.Failure; f.Step != "validate" || !strings.Contains(f.Hint, "--disk serial=D2") {
-		t.Errorf("failure = %+v, want a refusal that says how to name the new disk", f)
+	r.refused(inventory.DeployRequest{Redeploy: true}, "is not the one that m1 was deployed to before", "--disk serial=D2")
+	if _, err := r.now().Retry(t.Context(), "test", "m1"); err == nil || !strings.Contains(inventory.AsProblem(err).Hint, "--disk serial=D2") {
+		t.Errorf("retry: %v, want the same refusal", err)
 	}
 	r.deploy(inventory.DeployRequest{Redeploy: true, Disk: &inventory.DiskHint{Serial: "D2"}})
 	if m = r.until(inventory.Deployed); m.Disk.Serial != "D2" {

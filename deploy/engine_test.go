@@ -138,10 +138,6 @@ func countSteps(d inventory.Deployment, step inventory.Step) (n int) {
 func TestDeploymentsThatFailSayWhy(t *testing.T) {
 	testnet.Long(t)
 	t.Parallel()
-	two := []inventory.Disk{
-		{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
-		{Name: "vdb", Serial: "D2", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
-	}
 	for name, c := range map[string]struct {
 		prepare func(*rack)
 		late    func(*rack) // once the machine is available
@@ -149,22 +145,6 @@ func TestDeploymentsThatFailSayWhy(t *testing.T) {
 		reason  string
 		hint    string
 	}{
-		"two disks and no hint": {
-			prepare: func(r *rack) { r.disks = two },
-			step:    "validate", reason: "2 disks and no hint which one: vda virtio 4.3 GB serial=D1; vdb", hint: "--disk",
-		},
-		"no disk": {
-			prepare: func(r *rack) { r.disks = nil },
-			step:    "validate", reason: "no disk to write to (have: none)", hint: "--disk",
-		},
-		"a disk smaller than the image": {
-			prepare: func(r *rack) { r.disks = []inventory.Disk{{Name: "vda", Bytes: 1 << 20, LogicalSector: 512}} },
-			step:    "validate", reason: "disk vda holds 1048576 bytes, the image needs 1073741824", hint: "--disk",
-		},
-		"a 4Kn disk": {
-			prepare: func(r *rack) { r.disks = []inventory.Disk{{Name: "vda", Bytes: 4 << 30, LogicalSector: 4096}} },
-			step:    "validate", reason: "disk vda has sectors of 4096 bytes, the partition table of image debian-12 is made for 512", hint: "image made for such disks",
-		},
 		"a BMC that refuses the password": {
 			late: func(r *rack) { r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true }) },
 			step: "validate", reason: "user or password rejected", hint: "--bmc-password-file",

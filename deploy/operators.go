@@ -205,6 +205,9 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 		if err := (Wish{Deploy: &r}).refused(s); err != nil {
 			return none, err
 		}
+		if _, err := writable(s.m, r.Disk, r.Overwrite, img); err != nil {
+			return none, err
+		}
 		d := inventory.Deployment{
 			ID: inventory.DeploymentID(newID("d-")), Actor: actor, ImageID: img.ID, ImageName: img.Name, Hostname: cmp.Or(r.Hostname, s.m.Name),
 			Secret: sealed, DiskHint: r.Disk, Overwrite: r.Overwrite, Mode: r.Mode, Verify: r.Verify,

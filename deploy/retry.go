@@ -85,6 +85,9 @@ func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deploy
 		if err != nil {
 			return none, err
 		}
+		if _, err := writable(s.m, failed.DiskHint, failed.Overwrite, img); err != nil {
+			return none, err
+		}
 		d := inventory.Deployment{
 			ID: inventory.DeploymentID(newID("d-")), Actor: actor, RetryOf: failed.ID, ImageID: img.ID, ImageName: img.Name, Hostname: failed.Hostname,
 			Secret: failed.Secret, DiskHint: failed.DiskHint, Overwrite: failed.Overwrite, Mode: failed.Mode, Verify: failed.Verify,

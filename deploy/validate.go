@@ -19,11 +19,8 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
-	disk, err := chooseDisk(s.m, s.d.DiskHint, img)
+	disk, err := writable(s.m, s.d.DiskHint, s.d.Overwrite, img)
 	if err != nil {
-		return outcome{err: err}
-	}
-	if err := mayOverwrite(s.m, disk, s.d.Overwrite); err != nil {
 		return outcome{err: err}
 	}
 	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, humanize.IBytes(img.RawSize), inventory.ListDisks([]inventory.Disk{disk}))

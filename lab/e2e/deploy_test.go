@@ -67,7 +67,7 @@ func TestFromPowerOnToProvedSystems(t *testing.T) {
 	}
 	r.pxectl("machine", "edit", "m2", "--bmc-user", "")
 
-	// Both failed before any change, so both can be deployed at once.
+	// One was refused and one failed before any change, so both can be deployed at once.
 	r.pxectl("deploy", "m1", "--image", "mini", "--disk", "serial="+serialOf(t, r, "m1", "virtio"), "--hostname", "web-1")
 	if _, err := r.try("deploy", "m1", "--image", "mini"); err == nil || !strings.Contains(err.Error(), "is being deployed already") {
 		t.Errorf("second deploy of m1: %v, want a refusal that names the first", err)
