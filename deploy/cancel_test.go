@@ -179,7 +179,7 @@ func TestACancelSaysThatTheSystemWasCutOff(t *testing.T) {
 				t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off and on for %s, and %q", m.Interrupted, m.LastProof, err, d.ID, before.LastProof)
 			}
 			why, err := r.now().Why("m1")
-			for _, want := range []string{"m1 is deployed, and its system was cut off", "switched off and on for " + string(d.ID) + ", which was cancelled", "has not called home since (last proof: verify-os: "} {
+			for _, want := range []string{"m1 is deployed, and its system was cut off", "switched off and on for " + string(d.ID) + ", which went no further", "has not called home since (last proof: verify-os: "} {
 				if !strings.Contains(why.Sentence, want) {
 					t.Errorf("why = %q (%v), want %q in it", why.Sentence, err, want)
 				}

@@ -36,12 +36,8 @@ func (s *snapshot) doing() string {
 	return "being deployed"
 }
 
-// intact says that a deployed system is on the machine's disk: it is deployed, or a later deployment of it
-// failed before it touched anything.
-func (s *snapshot) intact() bool {
-	return s.m.State == inventory.Deployed ||
-		s.m.State == inventory.Failed && s.d != nil && s.d.From == inventory.Deployed && !s.d.Touched()
-}
+// intact says that a deployed system is on the machine's disk.
+func (s *snapshot) intact() bool { return s.m.Intact(s.d) }
 
 // before is the deployment that a new one goes back to when it is cancelled: the one whose system the machine
 // runs, or the last.

@@ -183,7 +183,12 @@ func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Ma
 // fail ends the deployment, or the inspection, as failed. The reason is the step's error when it has one.
 func (w *worker) fail(step inventory.Step, why string) error {
 	w.stopWork()
-	running := w.snap.Load().running()
+	s := w.snap.Load()
+	running := s.running()
+	var cut *inventory.Interruption
+	if running {
+		cut = w.interruption(s)
+	}
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		if !running {
 			m.State = inventory.Failed
@@ -201,6 +206,9 @@ func (w *worker) fail(step inventory.Step, why string) error {
 			d.History[n-1].EndedAt, d.History[n-1].Error = w.now(), f.Reason
 		}
 		m.State, m.Failure = inventory.Failed, f
+		if cut != nil {
+			m.Interrupted = cut
+		}
 		d.Outcome, d.Failure, d.EndedAt = inventory.FailedOut, f, w.now() // its secret is kept for a retry
 		return []inventory.Event{{Kind: inventory.KindFailure, Text: fmt.Sprintf("%s: %s", step, f.Reason)}}
 	})

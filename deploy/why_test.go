@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/power/powertest"
 )
 
 // The agent of a machine whose storage controller it cannot drive: it registers, reports, and finds nothing
@@ -70,5 +71,42 @@ func TestWhyOfAnInfiniBandCard(t *testing.T) {
 	_, err = e.Why("80:00:00:48:fe:80:00:00:00:00:00:00:24:8a:07:03:00:a1:b2:c3")
 	if p := inventory.AsProblem(err); p.Code != inventory.CodeNotFound || !strings.Contains(p.Detail, "is the address of an InfiniBand card") {
 		t.Errorf("of such an address: %v", err)
+	}
+}
+
+// A redeployment that fails before it touched the disk leaves the machine failed, and why says what became of the
+// system that it runs.
+func TestWhyOfAFailureThatLeftTheSystem(t *testing.T) {
+	t.Parallel()
+	r := newRack(t)
+	r.dead.BootAgent = time.Hour // which the test lets pass
+	r.available()
+	r.deploy(inventory.DeployRequest{})
+	r.until(inventory.Deployed)
+	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true })
+	r.deploy(inventory.DeployRequest{Redeploy: true})
+	r.until(inventory.Failed)
+	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = false })
+	why, err := r.now().Why("m1")
+	if err != nil || !strings.Contains(why.Sentence, "m1 failed at validate: ") || !strings.HasSuffix(why.Sentence, " Nothing was done to the machine: its system is as it was.") {
+		t.Errorf("why after validate = %q (%v), want that the system is as it was", why.Sentence, err)
+	}
+	r.mute.Store(true)
+	d := r.deploy(inventory.DeployRequest{Redeploy: true})
+	for attempt := 1; attempt <= inventory.MaxBoots; attempt++ {
+		r.soon("the machine is booted once more", func() bool {
+			d, err := r.now().Deployment("m1")
+			return err == nil && countSteps(d, inventory.BootAgent) == attempt
+		})
+		r.acted(inventory.BootAgent)
+		r.ahead.Add(int64(time.Hour))
+	}
+	m := r.until(inventory.Failed)
+	why, err = r.now().Why("m1")
+	if err != nil || !strings.HasSuffix(why.Sentence, " Its disk was not touched: its system is there, but was cut off, since the machine was switched off and on for the boot.") {
+		t.Errorf("why after boot-agent = %q (%v), want that the system was cut off", why.Sentence, err)
+	}
+	if m.Interrupted == nil || m.Interrupted.Run != d.ID || !r.now().IssueBoot(testMAC).Local {
+		t.Errorf("interrupted %+v, want by %s, and that the machine boots its disk", m.Interrupted, d.ID)
 	}
 }

@@ -23,13 +23,29 @@ const evidence = 12
 // Machine diagnoses a machine. run is its current or last deployment, or nil; events are its timeline.
 func Machine(m inventory.Machine, run *inventory.Deployment, events []inventory.Event, now time.Time) Diagnosis {
 	events = inOrder(events)
-	return withIntruder(diagnose(facts{m, run}, events, now), m, events)
+	return withIntruder(withSystem(diagnose(facts{m, run}, events, now), facts{m, run}), m, events)
 }
 
 // facts are a machine and its current or last deployment.
 type facts struct {
 	m inventory.Machine
 	d *inventory.Deployment
+}
+
+// withSystem adds that a failed deployment left the system that was deployed before, and what its boot did to it.
+func withSystem(d Diagnosis, s facts) Diagnosis {
+	if s.m.State != inventory.Failed || !s.m.Intact(s.d) {
+		return d
+	}
+	switch cut := s.m.Interrupted; {
+	case s.d.Step == inventory.Validate:
+		d.Sentence += " Nothing was done to the machine: its system is as it was."
+	case cut != nil && cut.Run == s.d.ID:
+		d.Sentence += fmt.Sprintf(" Its disk was not touched: its system is there, but was cut off, since the machine was %s for the boot.", cut)
+	default:
+		d.Sentence += " Its disk was not touched: its system is there."
+	}
+	return d
 }
 
 // withIntruder adds that a second agent showed this boot's nonce: a stranger, or the machine's own agent after
@@ -108,7 +124,7 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 		if m.Interrupted.On {
 			next = "look at its console: `pxectl console " + m.Name + "`; cloud-init calls home once for each deployment, so nothing else may tell"
 		}
-		return say(next, "is deployed, and its system was cut off %s ago: the machine was %s for %s, which was cancelled. The system has not called home since%s.",
+		return say(next, "is deployed, and its system was cut off %s ago: the machine was %s for %s, which went no further. The system has not called home since%s.",
 			since(m.Interrupted.At), m.Interrupted, m.Interrupted.Run, lastProof(m))
 	case m.State == inventory.Deployed && m.Unverified:
 		return say("look at its console: `pxectl console "+m.Name+"`; does the image run cloud-init, and did user-data replace phone_home?", "is deployed, but never phoned home (%s).", m.LastProof)

@@ -296,7 +296,7 @@ func TestDiagnose(t *testing.T) {
 		},
 		"deployed, and cut off by a run that was cancelled": {
 			m: inventory.Machine{State: inventory.Deployed, Interrupted: &inventory.Interruption{Run: "d-2", At: noon, On: true}}, second: 120,
-			sentence: "m1 is deployed, and its system was cut off 2m0s ago: the machine was switched off and on for d-2, which was cancelled. The system has not called home since.",
+			sentence: "m1 is deployed, and its system was cut off 2m0s ago: the machine was switched off and on for d-2, which went no further. The system has not called home since.",
 			next:     "look at its console: `pxectl console m1`",
 		},
 		"deployed, and cut off in the middle of a boot": {

@@ -121,6 +121,12 @@ func (m Machine) Runs(last *Deployment) bool {
 	return (m.State == Deploying || m.State == Cleaning) && last != nil && last.Outcome == Running
 }
 
+// Intact says that a deployed system is on the machine's disk: it is deployed, or a later deployment of it
+// failed before it touched anything. last is its current or last deployment, or nil.
+func (m Machine) Intact(last *Deployment) bool {
+	return m.State == Deployed || m.State == Failed && last != nil && last.From == Deployed && !last.Touched()
+}
+
 // Record is the record of the current step, or nil before its beginning.
 func (d *Deployment) Record() *StepRecord {
 	if len(d.History) == 0 {

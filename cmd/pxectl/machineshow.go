@@ -64,6 +64,9 @@ func (c *cli) showMachine(m inventory.Machine, d *api.Deployment) error {
 	if f := m.Failure; f != nil && m.State == inventory.Failed {
 		t.field("failed at", f.Step+": "+f.Reason)
 		t.field("hint", f.Hint)
+		if d != nil && m.Intact(&d.Deployment) {
+			t.field("on its disk", "the system of before: "+string(d.ID)+" did not touch it")
+		}
 	}
 	t.field("power", c.powerLine(m.Power))
 	if m.Maintenance != nil {
