@@ -155,10 +155,15 @@ func (w *worker) killNonces(ctx context.Context) error {
 }
 
 // observed records a power reading.
-func (w *worker) observed(ctx context.Context, on bool) error {
+func (w *worker) observed(ctx context.Context, on bool) error { return w.reading(ctx, on, "") }
+
+// switchedOn records that a run has switched the machine on, which replaces what an operator wanted before.
+func (w *worker) switchedOn(ctx context.Context) error { return w.reading(ctx, true, "on") }
+
+func (w *worker) reading(ctx context.Context, on bool, wanted string) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-			m.Power.On, m.Power.Known, m.Power.ObservedAt = on, true, w.now()
+			m.Power = inventory.Power{On: on, Known: true, ObservedAt: w.now(), Wanted: cmp.Or(wanted, m.Power.Wanted)}
 			m.BMC.Error, m.BMC.Refused = "", false
 			return nil
 		})

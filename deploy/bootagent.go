@@ -53,7 +53,7 @@ func (w *worker) startWith(ctx context.Context, b power.BMC, m inventory.Machine
 	if err := w.e.inTime(ctx, m, on); err != nil {
 		return "", w.e.bmcProblem(m, err)
 	}
-	if err := w.observed(ctx, true); err != nil {
+	if err := w.switchedOn(ctx); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("powered off, boot device %s%s, powered on", want, doubt), nil

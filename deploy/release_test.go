@@ -231,3 +231,21 @@ func TestWhatCannotBeReleased(t *testing.T) {
 		t.Errorf("after the cancel the machine is %+v, want its system back", m)
 	}
 }
+
+// What a run does to the power replaces what an operator wanted before.
+func TestARunReplacesTheWantedPower(t *testing.T) {
+	t.Parallel()
+	r := newRack(t)
+	r.available()
+	r.deploy(inventory.DeployRequest{})
+	r.until(inventory.Deployed)
+	if p, err := r.now().Power(t.Context(), "test", "m1", power.ActOff); err != nil || p.Wanted != "off" {
+		t.Fatalf("power off = %+v, %v", p, err)
+	}
+	if _, err := r.now().Release(t.Context(), "test", "m1", inventory.EraseRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if m := r.until(inventory.Available); !m.Power.On || m.Power.Wanted != "on" {
+		t.Errorf("after a release that switched it on, its power is %+v, want on, as wanted", m.Power)
+	}
+}
