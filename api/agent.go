@@ -26,6 +26,7 @@ const (
 	maxAsk          = 4 << 10
 	maxProgress     = 4 << 10
 	agentBodyTime   = 30 * time.Second
+	resultTime      = 10 * time.Second // others wait for their turn meanwhile
 	maxNonce        = 512
 )
 
@@ -165,12 +166,13 @@ func (a agentSide) progress(ctx context.Context, c inventory.Caller, w http.Resp
 }
 
 func (a agentSide) result(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
-	limit, err := a.agents.ResultLimit(c) // before anything is read: who has no boot here sends nothing
+	limit, end, err := a.agents.ResultTurn(ctx, c) // before anything is read: who has no boot here sends nothing
 	if err != nil {
 		return err
 	}
-	var in inventory.Result
-	if err := readJSON(w, r, limit, &in); err != nil {
+	defer end() // when it is on disk: until then it costs memory
+	in, err := readResult(w, r, limit)
+	if err != nil {
 		return err
 	}
 	if err := a.agents.OrderResult(ctx, c, r.PathValue("id"), in); err != nil {
@@ -239,6 +241,28 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 			err = errors.New("more than one JSON value")
 		}
 	}
+	return badBody(err)
+}
+
+// readResult reads a body that is a result of at most limit bytes, with no more of a list than is kept.
+func readResult(w http.ResponseWriter, r *http.Request, limit int64) (in inventory.Result, err error) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(resultTime))
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err == nil {
+		_ = rc.SetReadDeadline(time.Time{})
+		raw, err = inventory.Shortened(raw)
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &in)
+	}
+	if err != nil {
+		return in, badBody(err)
+	}
+	return in, nil
+}
+
+func badBody(err error) error {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &Problem{
 			Title: http.StatusText(http.StatusRequestEntityTooLarge), Status: http.StatusRequestEntityTooLarge, Code: inventory.CodeInvalid,

@@ -23,6 +23,8 @@ type agentLog struct {
 	held       chan struct{} // closed when a Next is held
 	released   chan error    // what ended it
 	reads      string        // the boot id that a manifest was asked for with
+	turns      int           // that have begun and not ended
+	kept       int           // the turns when a result came
 }
 
 func (a *agentLog) check(c inventory.Caller) error {
@@ -61,16 +63,16 @@ func (a *agentLog) OrderProgress(_ context.Context, c inventory.Caller, order st
 }
 
 func (a *agentLog) OrderResult(_ context.Context, c inventory.Caller, order string, r inventory.Result) error {
-	a.result = r
+	a.result, a.kept = r, a.turns
 	if order == "o-broken" {
 		return errors.New("store /secret/path: input/output error")
 	}
 	return a.check(c)
 }
 
-func (a *agentLog) ResultLimit(c inventory.Caller) (int64, error) {
-	err := a.check(c)
-	return 4 << 10, err
+func (a *agentLog) ResultTurn(_ context.Context, c inventory.Caller) (int64, func(), error) {
+	a.turns++
+	return 4 << 10, func() { a.turns-- }, a.check(c)
 }
 
 func (a *agentLog) MayRead(_ context.Context, c inventory.Caller, bootID, image string) error {
@@ -121,6 +123,9 @@ func TestAgentCalls(t *testing.T) {
 		{"large result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 3<<10) + `"}`, 204, ""},
 		{"huge result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 4<<10) + `"}`, 413, "more than 4096 bytes"},
 		{"huge result of nobody", []string{"Bearer bad"}, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 4<<10) + `"}`, 401, "another boot"},
+		{"a result that is cut", good, "POST", "/orders/o-1/result", `{"log":"`, 422, "body"},
+		{"a result that is nested", good, "POST", "/orders/o-1/result", strings.Repeat("[", 99) + strings.Repeat("]", 99), 422, "deep"},
+		{"two results", good, "POST", "/orders/o-1/result", "{}{}", 422, "body"},
 		{"progress in many words", good, "POST", "/orders/o-1/progress", `{"phase":"` + strings.Repeat("x", 4<<10) + `"}`, 413, "more than 4096 bytes"},
 		{"our own fault stays ours", good, "POST", "/orders/o-broken/result", `{}`, 500, "log says more"},
 		{"manifest", good, "GET", "/images/i-mine/manifest", "", 200, `{"manifest of":"i-mine"}`},
@@ -144,6 +149,21 @@ func TestAgentCalls(t *testing.T) {
 				t.Errorf("Content-Type = %q, want application/problem+json", ct)
 			}
 		})
+	}
+}
+
+// A result has its turn until it is kept, and its lists are cut before they are decoded.
+func TestAResultHasItsTurn(t *testing.T) {
+	a := &agentLog{}
+	r := httptest.NewRequest("POST", "/agent/v1/orders/o-1/result", strings.NewReader(`{"report":{"disks":[`+strings.Repeat("{},", 1300)+`{}]}}`))
+	r.Header.Set("Authorization", "Bearer good-nonce")
+	w := httptest.NewRecorder()
+	api.AgentHandler(a, manifests, quiet).ServeHTTP(w, r)
+	if n := len(a.result.Report.Disks); w.Code != 204 || n != 1025 {
+		t.Errorf("%d, and %d of 1301 disks were decoded, want 1025", w.Code, n)
+	}
+	if a.kept != 1 || a.turns != 0 {
+		t.Errorf("%d turns while the result was taken, and %d after, want 1 and none", a.kept, a.turns)
 	}
 }
 

@@ -70,8 +70,9 @@ type Agents interface {
 	// CodeNotFound; the agent gets 410 and gives the order up.
 	OrderProgress(ctx context.Context, c inventory.Caller, order string, p inventory.Progress) error
 	OrderResult(ctx context.Context, c inventory.Caller, order string, r inventory.Result) error
-	// ResultLimit is how many bytes a result may have: a stranger's fewer than an approved machine's.
-	ResultLimit(c inventory.Caller) (int64, error)
+	// ResultTurn waits until it is the caller's turn to send a result, which lasts until end is called, and
+	// says how many bytes it may have: a stranger's fewer than an approved machine's.
+	ResultTurn(ctx context.Context, c inventory.Caller) (limit int64, end func(), err error)
 	// MayRead says whether the caller, who names a boot id, may have the manifest of the image.
 	MayRead(ctx context.Context, c inventory.Caller, bootID, imageID string) error
 }

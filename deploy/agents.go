@@ -261,6 +261,10 @@ func (e *Engine) OrderResult(ctx context.Context, c inventory.Caller, order stri
 		return err
 	}
 	r = r.Bounded()
+	if r.Report != nil { // it is kept until the worker has time
+		rep := r.Report.Bounded(maxReport(w.snap.Load().m))
+		r.Report = &rep
+	}
 	what := "an order that no longer stands"
 	if s := w.snap.Load(); s.record() != nil && orderID(s.d, s.record()) == order {
 		what = string(s.record().Step)

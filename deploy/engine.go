@@ -95,6 +95,8 @@ type Engine struct {
 	workers map[inventory.MachineID]*worker
 	byMAC   map[inventory.MAC]*worker
 
+	results intake
+
 	grace   time.Duration // workersGrace, but for tests
 	written chan struct{} // closed when the timeline's loop has ended: what is noted from then on, Drain writes
 }
@@ -116,6 +118,8 @@ func New(cfg Config) (*Engine, error) {
 		written: make(chan struct{}),
 		workers: map[inventory.MachineID]*worker{},
 		byMAC:   map[inventory.MAC]*worker{},
+
+		results: newIntake(resultsOfStrangers, resultsOfKnown),
 	}
 	var machines []inventory.Machine
 	runs := map[inventory.MachineID]*inventory.Deployment{} // the current or last of each

@@ -99,12 +99,3 @@ func (e *Engine) strangersHold(but *worker) (n int64) {
 	}
 	return n
 }
-
-// ResultLimit is how many bytes a result of the caller may have. It is asked before the result is read.
-func (e *Engine) ResultLimit(c inventory.Caller) (int64, error) {
-	w, err := e.agent(c)
-	if err != nil {
-		return 0, err
-	}
-	return int64(maxReport(w.snap.Load().m)) + envelope, nil
-}

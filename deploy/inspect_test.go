@@ -63,13 +63,13 @@ func TestReportsOfAllStrangers(t *testing.T) {
 	if got := w.kept(full); len(got.Disks) == 0 {
 		t.Errorf("beside an approved machine it is kept as %+v", got)
 	}
-	limit, err := e.ResultLimit(agentAt("no nonce", "192.0.2.9"))
+	limit, _, err := e.ResultTurn(t.Context(), agentAt("no nonce", "192.0.2.9"))
 	if err == nil {
-		t.Errorf("ResultLimit of nobody = %d, want an error", limit)
+		t.Errorf("ResultTurn of nobody = %d, want an error", limit)
 	}
 	nonce := e.nonces.Issue(testMAC)
-	if _, err := e.ResultLimit(agentAt(nonce, "192.0.2.9")); err == nil {
-		t.Error("ResultLimit of a boot that never registered: want an error")
+	if _, _, err := e.ResultTurn(t.Context(), agentAt(nonce, "192.0.2.9")); err == nil {
+		t.Error("ResultTurn of a boot that never registered: want an error")
 	}
 	e.mu.Lock()
 	delete(e.workers, other.id)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -226,7 +227,11 @@ func (r Result) Bounded() Result {
 // first copies the beginning of a list and notes the cut.
 func first[T any](all []T, n int, what string, cut *[]string) []T {
 	if len(all) > n {
-		*cut = append(*cut, fmt.Sprintf("%d %s are reported, and the first %d kept", len(all), what, n))
+		count := strconv.Itoa(len(all))
+		if len(all) == mostListed { // Shortened may have left out more
+			count += " or more"
+		}
+		*cut = append(*cut, fmt.Sprintf("%s %s are reported, and the first %d kept", count, what, n))
 		all = all[:n]
 	}
 	return append([]T(nil), all...)

@@ -1,0 +1,66 @@
+package deploy
+
+import (
+	"context"
+	"time"
+
+	"github.com/pxectl/pxectl/internal/bug"
+	"github.com/pxectl/pxectl/internal/turns"
+	"github.com/pxectl/pxectl/inventory"
+)
+
+// Agents may have thousands of calls open. Each that is read, decoded and written costs memory and a
+// transaction, so a few have their turn at a time: one address after the other, and strangers apart from
+// known machines.
+const (
+	// A result may be 64 KiB long, of a known machine 256 KiB, and takes three times as much when decoded.
+	resultsOfStrangers = 64
+	resultsOfKnown     = 16
+	callsPerIP         = 4
+	// turnTime is how long a call waits for its turn. Its agent repeats it then.
+	turnTime = 25 * time.Second
+)
+
+// An intake has the turns of one kind of call.
+type intake struct{ strangers, known *turns.Turns }
+
+func newIntake(strangers, known int) intake {
+	return intake{turns.New(strangers, callsPerIP), turns.New(known, callsPerIP)}
+}
+
+// turn waits for a call's turn, which lasts until end is called.
+func (e *Engine) turn(ctx context.Context, in intake, stranger bool, c inventory.Caller) (end func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, turnTime)
+	defer cancel()
+	if running := e.lifetime(); running != nil {
+		defer context.AfterFunc(running, bug.Recovering(e.cfg.Log, "end a call", cancel))()
+	}
+	of := in.known
+	if stranger {
+		of = in.strangers
+	}
+	end, err = of.Take(ctx, c.IP)
+	if err != nil {
+		return nil, &inventory.Problem{Code: inventory.CodeTimeout, Detail: "the appliance is busy with the calls of other agents, or is stopping", Hint: "call again", Err: err}
+	}
+	return end, nil
+}
+
+// lifetime is the context that Run has; nil before.
+func (e *Engine) lifetime() context.Context {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.ctx
+}
+
+// ResultTurn is asked for before a result is read. It waits until it is the caller's turn to send one, of
+// limit bytes at most; end ends that.
+func (e *Engine) ResultTurn(ctx context.Context, c inventory.Caller) (limit int64, end func(), err error) {
+	w, err := e.agent(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	m := w.snap.Load().m
+	end, err = e.turn(ctx, e.results, m.State == inventory.Discovered, c)
+	return int64(maxReport(m)) + envelope, end, err
+}
