@@ -141,11 +141,23 @@ func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, ev
 			return nil, err
 		}
 	}
+	if e.stopping() {
+		// Then the worker of the one that should go has ended, and it is still there.
+		return nil, errStopping
+	}
 	w, err := e.add(m, e.cfg.Log.With("from", from), ev)
 	if err == nil {
 		w.from = from
 	}
 	return w, err
+}
+
+var errStopping = &inventory.Problem{Code: inventory.CodeTimeout, Detail: "the appliance is stopping", Hint: "call again"}
+
+// stopping says that Run has been told to end.
+func (e *Engine) stopping() bool {
+	ctx := e.lifetime()
+	return ctx != nil && ctx.Err() != nil
 }
 
 // expireStrangers forgets those that were silent for strangerLife, now and then until ctx ends.
