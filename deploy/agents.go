@@ -47,7 +47,15 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 		e.Note(inventory.Event{MAC: n.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + old, Data: refusedCall()})
 		return none, refused(old, "build it again with `pxectl ramdisk build`, and boot the machine from the network again")
 	}
-	w, err := e.machineOf(ctx, r.MAC, c.IP, r)
+	w, _ := e.recognize(r.MAC, r.UUID)
+	end, err := e.turn(ctx, e.registers, w == nil || w.snap.Load().m.State == inventory.Discovered, c)
+	if err != nil {
+		return none, err
+	}
+	defer end()
+	boot := inventory.Boot{Nonce: n.Serial, BootID: r.BootID, Key: c.Key, MAC: r.MAC, IP: c.IP, RegisteredAt: e.cfg.Now().UTC()}
+	said := inventory.Event{Kind: inventory.KindAgent, MAC: r.MAC, Wire: true, Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", c.IP, float64(r.Uptime)/1000)}
+	w, err = e.machineOf(ctx, n, r, boot, said)
 	if err != nil {
 		return none, err
 	}
@@ -68,11 +76,11 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 		w.touch()
 		if m.Boot == nil || m.Boot.Nonce != n.Serial {
 			err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-				m.Boot = &inventory.Boot{Nonce: n.Serial, BootID: r.BootID, Key: c.Key, MAC: r.MAC, IP: c.IP, RegisteredAt: w.now()}
+				m.Boot = &boot
 				if m.UUID == "" {
 					m.UUID = r.UUID
 				}
-				return []inventory.Event{{Kind: inventory.KindAgent, MAC: r.MAC, Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", c.IP, float64(r.Uptime)/1000)}}
+				return []inventory.Event{said}
 			})
 			if err != nil {
 				return none, err
@@ -109,24 +117,26 @@ func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool)
 
 // machineOf finds the machine of a MAC, or of the UUID when the machine was announced by that or boots from
 // another of its NICs; a stranger becomes a new machine.
-func (e *Engine) machineOf(ctx context.Context, mac inventory.MAC, remoteIP string, r inventory.Registration) (*worker, error) {
-	w, byUUID := e.recognize(mac, r.UUID)
+func (e *Engine) machineOf(ctx context.Context, n nonce.Nonce, r inventory.Registration, boot inventory.Boot, said inventory.Event) (*worker, error) {
+	w, byUUID := e.recognize(r.MAC, r.UUID)
 	switch {
 	case w != nil && byUUID:
-		return w, e.adopt(ctx, w, mac)
+		return w, e.adopt(ctx, w, r.MAC)
 	case w != nil:
 		return w, nil
 	}
 	if e.cfg.Policy == PolicyDeny {
-		return nil, refused(fmt.Sprintf("machine %s is not known, and discovery.policy is deny", mac), "announce it: `pxectl machine add NAME --mac "+string(mac)+"`")
+		return nil, refused(fmt.Sprintf("machine %s is not known, and discovery.policy is deny", r.MAC), "announce it: `pxectl machine add NAME --mac "+string(r.MAC)+"`")
 	}
-	m := inventory.Machine{State: inventory.Discovered, MACs: []inventory.MAC{mac}, UUID: r.UUID}
-	w, err := e.admit(ctx, m, remoteIP, inventory.Event{Kind: inventory.KindState, MAC: mac, Text: "registered itself: discovered"})
+	m := inventory.Machine{State: inventory.Discovered, MACs: []inventory.MAC{r.MAC}, UUID: r.UUID}
+	if err := admits(m, n, boot.Key, boot.BootID, false); err != nil {
+		return nil, err
+	}
+	m.Boot = &boot
+	w, err := e.admit(ctx, m, boot.IP, inventory.Event{Kind: inventory.KindState, MAC: r.MAC, Text: "registered itself: discovered"}, said)
 	if err != nil {
-		// Two registrations of one MAC at once: the other one won.
-		e.mu.RLock()
-		defer e.mu.RUnlock()
-		if other := e.byMAC[mac]; other != nil {
+		// An operator has announced it meanwhile.
+		if other, _ := e.recognize(r.MAC, ""); other != nil {
 			return other, nil
 		}
 	}
@@ -140,10 +150,13 @@ func (e *Engine) recognize(mac inventory.MAC, uuid string) (w *worker, byUUID bo
 	if w := e.byMAC[mac]; w != nil {
 		return w, false
 	}
+	if uuid == "" {
+		return nil, false
+	}
 	for _, w := range e.workers {
-		m := w.snap.Load().m
+		m := &w.snap.Load().m
 		// Only a machine without MACs: UUIDs are cloned between boards, and said in clear by whoever boots.
-		if uuid != "" && m.UUID == uuid && len(m.MACs) == 0 {
+		if m.UUID == uuid && len(m.MACs) == 0 {
 			return w, true
 		}
 	}

@@ -86,7 +86,9 @@ type Engine struct {
 	timeline *timeline.Timeline
 	nonces   *nonce.Issuer
 
-	admitting sync.Mutex // held while a stranger is let in; before adding
+	admitting sync.Mutex // guards the next two; before mu
+	arriving  map[inventory.MAC]*arrival
+	going     map[inventory.MachineID]bool // to make room
 
 	adding  sync.Mutex // held while a machine is added
 	mu      sync.RWMutex
@@ -95,7 +97,8 @@ type Engine struct {
 	workers map[inventory.MachineID]*worker
 	byMAC   map[inventory.MAC]*worker
 
-	results intake
+	results   intake
+	registers intake
 
 	grace   time.Duration // workersGrace, but for tests
 	written chan struct{} // closed when the timeline's loop has ended: what is noted from then on, Drain writes
@@ -119,7 +122,10 @@ func New(cfg Config) (*Engine, error) {
 		workers: map[inventory.MachineID]*worker{},
 		byMAC:   map[inventory.MAC]*worker{},
 
-		results: newIntake(resultsOfStrangers, resultsOfKnown),
+		arriving:  map[inventory.MAC]*arrival{},
+		going:     map[inventory.MachineID]bool{},
+		results:   newIntake(resultsOfStrangers, resultsOfKnown),
+		registers: newIntake(registrations, registrations),
 	}
 	var machines []inventory.Machine
 	runs := map[inventory.MachineID]*inventory.Deployment{} // the current or last of each

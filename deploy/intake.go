@@ -7,6 +7,7 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/internal/turns"
 	"github.com/pxectl/pxectl/inventory"
+	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
 // Agents may have thousands of calls open. Each that is read, decoded and written costs memory and a
@@ -16,7 +17,9 @@ const (
 	// A result may be 64 KiB long, of a known machine 256 KiB, and takes three times as much when decoded.
 	resultsOfStrangers = 64
 	resultsOfKnown     = 16
-	callsPerIP         = 4
+	// A registration waits for the disk; those of strangers that wait together share a transaction.
+	registrations = boltdb.BatchSize
+	callsPerIP    = 4
 	// turnTime is how long a call waits for its turn. Its agent repeats it then.
 	turnTime = 25 * time.Second
 )

@@ -28,19 +28,33 @@ func (e *Engine) add(m inventory.Machine, log *slog.Logger, ev inventory.Event) 
 	e.adding.Lock()
 	defer e.adding.Unlock()
 	m.ID, m.Name = e.assignName(m)
+	return e.insert(e.store.Update, m, log, ev)
+}
+
+// insert writes a machine that has an id and a name, with what is said of it, and gives it a worker.
+func (e *Engine) insert(update func(func(*boltdb.Tx) error) error, m inventory.Machine, log *slog.Logger, events ...inventory.Event) (*worker, error) {
 	m.CreatedAt, m.ChangedAt = e.cfg.Now().UTC(), e.cfg.Now().UTC()
-	ev.Machine, ev.At = m.ID, m.CreatedAt
-	err := e.store.Update(func(tx *boltdb.Tx) error {
+	var last uint64
+	err := update(func(tx *boltdb.Tx) error {
 		if err := tx.PutMachine(m); err != nil {
 			return err
 		}
-		return tx.AppendEvent(&ev)
+		for i := range events {
+			events[i].Machine, events[i].At = m.ID, m.CreatedAt
+			if err := tx.AppendEvent(&events[i]); err != nil {
+				return err
+			}
+			last = events[i].Seq
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, taken(m.Name, err)
 	}
-	e.timeline.Wrote(ev.Seq)
-	log.Info(ev.Text, "machine", m.Name, "id", m.ID, "macs", m.MACs, "kind", ev.Kind, "actor", ev.Actor)
+	e.timeline.Wrote(last)
+	for _, ev := range events {
+		log.Info(ev.Text, "machine", m.Name, "id", m.ID, "macs", m.MACs, "kind", ev.Kind, "actor", ev.Actor)
+	}
 	w := newWorker(e, m, nil)
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -50,6 +64,9 @@ func (e *Engine) add(m inventory.Machine, log *slog.Logger, ev inventory.Event) 
 	}
 	return w, nil
 }
+
+// longName is a name that no machine with another MAC has by itself.
+func longName(mac inventory.MAC) string { return "m" + strings.ReplaceAll(string(mac), ":", "") }
 
 // assignName gives a new machine an id and, unless it has one, a name: after its MAC, which is on its
 // sticker.
@@ -69,7 +86,7 @@ func (e *Engine) assignName(m inventory.Machine) (inventory.MachineID, string) {
 	digits := strings.ReplaceAll(string(m.MACs[0]), ":", "")
 	for _, w := range e.workers {
 		if w.snap.Load().m.Name == "m"+digits[6:] {
-			return id, "m" + digits
+			return id, longName(m.MACs[0])
 		}
 	}
 	return id, "m" + digits[6:]

@@ -37,7 +37,11 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		events = append(events, inventory.Event{Kind: inventory.KindState, Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
 	}
 	var last uint64
-	err := w.e.store.Update(func(tx *boltdb.Tx) error {
+	update := w.e.store.Update
+	if old.m.State == inventory.Discovered && next.m.State == inventory.Discovered {
+		update = w.e.store.Batch // there may be thousands, and a known machine's transaction comes after theirs
+	}
+	err := update(func(tx *boltdb.Tx) error {
 		if err := before(tx); err != nil {
 			return err
 		}

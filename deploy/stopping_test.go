@@ -2,14 +2,12 @@ package deploy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pxectl/pxectl/inventory"
-	"github.com/pxectl/pxectl/inventory/boltdb"
 	"github.com/pxectl/pxectl/power"
 )
 
@@ -66,26 +64,7 @@ func TestNobodyIsLetInWhileStopping(t *testing.T) {
 	t.Parallel()
 	for _, there := range []int{MaxStrangers, 5} {
 		r := newRack(t)
-		store, err := boltdb.Open(r.path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = store.Update(func(tx *boltdb.Tx) error {
-			for i := range there {
-				mac := inventory.MAC(fmt.Sprintf("52:54:77:00:%02x:%02x", i>>8, i&255))
-				m := inventory.Machine{
-					ID: inventory.MachineID(fmt.Sprintf("m-%08x", i)), Name: fmt.Sprint("s", i), State: inventory.Discovered, MACs: []inventory.MAC{mac},
-					Boot: &inventory.Boot{MAC: mac, IP: fmt.Sprint("192.0.2.", i%100)},
-				}
-				if err := tx.PutMachine(m); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err := errors.Join(err, store.Close()); err != nil {
-			t.Fatal(err)
-		}
+		r.strangers(there)
 		e := r.start()
 		r.mu.Lock()
 		stop, stopped := r.end, r.ended
@@ -96,13 +75,8 @@ func TestNobodyIsLetInWhileStopping(t *testing.T) {
 			_, err := registers(t, e, inventory.MAC(fmt.Sprintf("52:54:78:00:00:%02x", i)), fmt.Sprint("192.0.2.", 100+i))
 			asProblem(t, "a registration while the engine stops", err, inventory.CodeTimeout, "stopping", "call again")
 		}
-		var all []inventory.Machine
-		err = e.cfg.Store.View(func(tx *boltdb.Tx) error {
-			all, err = tx.Machines()
-			return err
-		})
-		if err != nil || len(all) != there {
-			t.Errorf("%d machines are in the store after the stop, %v, want the %d that were there before", len(all), err, there)
+		if n := len(stored(t, e)); n != there {
+			t.Errorf("%d machines are in the store after the stop, want the %d that were there before", n, there)
 		}
 	}
 }

@@ -36,9 +36,10 @@ const (
 )
 
 type stranger struct {
-	worker *worker
-	from   string    // address of its registration, which TCP has proved
-	heard  time.Time // its agent's last call, by the clock as it is set now
+	worker   *worker
+	from     string    // address of its registration, which TCP has proved
+	heard    time.Time // its agent's last call, by the clock as it is set now
+	arriving bool      // it is being let in, and has no worker
 }
 
 // makeRoom says which stranger goes when another one registers from an address; nil when there is room
@@ -52,7 +53,7 @@ func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 	oldest := func(of func(stranger) bool) *stranger {
 		var found *stranger
 		for i, s := range all {
-			if of(s) && (found == nil || s.heard.Before(found.heard)) {
+			if of(s) && !s.arriving && (found == nil || s.heard.Before(found.heard)) {
 				found = &all[i]
 			}
 		}
@@ -76,19 +77,26 @@ func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 	for _, n := range byAddress {
 		most = max(most, n)
 	}
-	if most <= byAddress[from] {
-		return nil, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines wait for approval already, none of them silent", len(all)), Hint: hint}
+	if most > byAddress[from] {
+		if s := oldest(func(s stranger) bool { return byAddress[s.from] == most }); s != nil {
+			return s, nil
+		}
 	}
-	return oldest(func(s stranger) bool { return byAddress[s.from] == most }), nil
+	return nil, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines wait for approval already, none of them silent", len(all)), Hint: hint}
 }
 
 // roomForAny refuses a machine that the policy would let in when there are too many, or too many that run an
 // agent from its address. None makes room: what was let in may be somebody's, who will not hear that it is
-// gone.
+// gone. e.admitting is held.
 func (e *Engine) roomForAny(from string) error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	same := 0
+	same, all := 0, len(e.workers)+len(e.arriving)
+	for _, a := range e.arriving {
+		if a.from == from {
+			same++
+		}
+	}
 	for _, w := range e.workers {
 		if b := w.snap.Load().m.Boot; w.from == from || b != nil && b.IP == from {
 			same++
@@ -98,20 +106,20 @@ func (e *Engine) roomForAny(from string) error {
 	switch {
 	case same >= StrangersPerAddress:
 		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines registered from %s already", same, from), Hint: hint}
-	case len(e.workers) >= maxAdmitted:
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("there are %d machines already", len(e.workers)), Hint: hint}
+	case all >= maxAdmitted:
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("there are %d machines already", all), Hint: hint}
 	}
 	return nil
 }
 
-// strangers lists the machines that wait for approval. e.admitting is held.
+// strangers lists the machines that wait for approval, but for those that make room. e.admitting is held.
 func (e *Engine) strangers() []stranger {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	var all []stranger
 	now := e.cfg.Now()
 	for _, w := range e.workers {
-		if m := w.snap.Load().m; m.State == inventory.Discovered {
+		if m := &w.snap.Load().m; m.State == inventory.Discovered && !e.going[w.id] {
 			s := stranger{worker: w, from: w.from, heard: now.Add(-w.silence())}
 			if m.Boot != nil {
 				s.from = m.Boot.IP
@@ -120,36 +128,6 @@ func (e *Engine) strangers() []stranger {
 		}
 	}
 	return all
-}
-
-// admit records a stranger that registers from an address.
-func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, ev inventory.Event) (*worker, error) {
-	e.admitting.Lock()
-	defer e.admitting.Unlock()
-	if e.cfg.Policy == PolicyAuto {
-		if err := e.roomForAny(from); err != nil {
-			return nil, err
-		}
-	}
-	goes, err := makeRoom(e.strangers(), from, e.cfg.Now())
-	if err != nil {
-		return nil, err
-	}
-	if goes != nil {
-		err := goes.worker.forget(ctx, "", e.store.Update, fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s", goes.heard.UTC().Format(time.DateTime)))
-		if err != nil && inventory.AsProblem(err).Code != inventory.CodeNotFound && !errors.Is(err, errApproved) {
-			return nil, err
-		}
-	}
-	if e.stopping() {
-		// Then the worker of the one that should go has ended, and it is still there.
-		return nil, errStopping
-	}
-	w, err := e.add(m, e.cfg.Log.With("from", from), ev)
-	if err == nil {
-		w.from = from
-	}
-	return w, err
 }
 
 var errStopping = &inventory.Problem{Code: inventory.CodeTimeout, Detail: "the appliance is stopping", Hint: "call again"}

@@ -53,7 +53,7 @@ type worker struct {
 	readings  readings // of the BMC
 
 	reportSize atomic.Int64 // bytes of the report, as it is stored
-	from       string       // address that a stranger registered from; Engine.admitting guards it
+	from       string       // address that the machine had registered from when it became known
 	console    *console.Watcher
 
 	// Of the loop alone.
@@ -71,6 +71,9 @@ type worker struct {
 
 func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {
 	w := &worker{e: e, id: m.ID, mail: make(chan func()), gone: make(chan struct{}), console: console.NewWatcher(consoleComplaint)}
+	if m.Boot != nil {
+		w.from = m.Boot.IP
+	}
 	w.snap.Store(&snapshot{m: m, d: d})
 	w.reportSize.Store(int64(m.Report.Size()))
 	w.orders.changed = make(chan struct{})
