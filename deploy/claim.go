@@ -104,6 +104,22 @@ func unfit(ip netip.Addr, own []netip.Prefix) string {
 	return ""
 }
 
+// reachable says why an operator's address cannot be a BMC's. With a port of its own it may be anywhere: virtual
+// BMCs are on the appliance, too.
+func reachable(address string, own []netip.Prefix) error {
+	at, err := power.ParseAddress(address)
+	if err != nil || at.Port() != power.Port || at.Addr().IsLinkLocalUnicast() {
+		return nil
+	}
+	if why := unfit(at.Addr(), own); why != "" {
+		return &inventory.Problem{
+			Code: inventory.CodeInvalid, Detail: "BMC " + address + ": " + why,
+			Hint: "give the address of the machine's management controller; that of a virtual one on this host has a port: " + netip.AddrPortFrom(at.Addr(), 6230).String(),
+		}
+	}
+	return nil
+}
+
 // claimed puts on the machine what its agent reports of the BMC, and says so.
 func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inventory.Event {
 	c := claim{reported: rep.Address, machine: *m, trust: w.e.cfg.TrustReportedBMC, own: w.e.interfaces(), holder: w.holderOf}

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -307,5 +308,34 @@ func asProblem(t *testing.T, what string, err error, code inventory.Code, detail
 	}
 	if p := inventory.AsProblem(err); p.Code != code || !strings.Contains(p.Detail, detail) || !strings.Contains(p.Hint, hint) {
 		t.Errorf("%s: %s: %s (hint: %s), want %s, %q, hint %q", what, p.Code, p.Detail, p.Hint, code, detail, hint)
+	}
+}
+
+// An operator's address is no address of the appliance, unless a virtual BMC has a port of its own there.
+func TestAnOperatorsBMCIsAnotherHost(t *testing.T) {
+	t.Parallel()
+	r := newRack(t)
+	r.own = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}
+	e := r.start()
+	if _, err := e.AddMachine(t.Context(), "test", NewMachine{Name: "m1", MACs: []inventory.MAC{testMAC}}); err != nil {
+		t.Fatal(err)
+	}
+	for address, says := range map[string]string{
+		"127.0.0.1": "loopback", "::1": "loopback", "192.0.2.1": "address of this appliance", "::ffff:192.0.2.1": "address of this appliance", "192.0.2.255": "broadcast address of 192.0.2.0/24",
+		"192.0.2.51": "", "192.0.2.1:6230": "", "127.0.0.1:6231": "",
+	} {
+		_, added := e.AddMachine(t.Context(), "test", NewMachine{MACs: []inventory.MAC{"52:54:00:00:00:02"}, BMC: BMCEdit{Address: &address}})
+		if added == nil {
+			if err := e.DeleteMachine(t.Context(), "test", "52:54:00:00:00:02"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, edited := e.EditMachine(t.Context(), "test", "m1", Edit{BMC: BMCEdit{Address: &address}})
+		for what, err := range map[string]error{"add": added, "edit": edited} {
+			p, _ := errors.AsType[*inventory.Problem](err)
+			if (err == nil) != (says == "") || err != nil && (p == nil || p.Code != inventory.CodeInvalid || !strings.Contains(p.Detail, says) || p.Hint == "") {
+				t.Errorf("%s with the BMC %s: %v, want %q", what, address, err, says)
+			}
+		}
 	}
 }

@@ -19,7 +19,7 @@ type Sealer func(plain []byte) (inventory.Sealed, error)
 // Machine is the machine that an operator announces. It is enrolled, since somebody vouches for it. An error
 // is about what was told; whether name, MACs and BMC are free is not known here.
 func (n NewMachine) Machine(seal Sealer) (inventory.Machine, error) {
-	m := inventory.Machine{Name: n.Name, State: inventory.Enrolled, UUID: strings.ToLower(n.UUID), Labels: n.Labels, RootDisk: n.RootDisk}
+	m := inventory.Machine{Name: n.Name, State: inventory.Enrolled, Labels: n.Labels, RootDisk: n.RootDisk}
 	if n.Name != "" {
 		if err := inventory.CheckName(n.Name); err != nil {
 			return m, err
@@ -32,11 +32,21 @@ func (n NewMachine) Machine(seal Sealer) (inventory.Machine, error) {
 		}
 		m.MACs = append(m.MACs, parsed)
 	}
+	if n.UUID != "" {
+		uuid, err := inventory.ParseUUID(n.UUID)
+		if err != nil {
+			return m, err
+		}
+		m.UUID = uuid
+	}
 	if len(m.MACs) == 0 && m.UUID == "" {
 		return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "a machine needs a MAC or a UUID to be recognized by", Hint: "give --mac or --uuid"}
 	}
 	if err := checkHint(n.RootDisk); err != nil {
 		return m, err
+	}
+	if n.BMC.Password != nil && *n.BMC.Password == "" {
+		return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "the BMC's password is empty", Hint: "leave it out, and bmc.password_file of appliance.yaml is used"}
 	}
 	return m, n.BMC.apply(&m.BMC, seal)
 }
@@ -143,6 +153,9 @@ func setBMC(b *inventory.BMC, s string) error {
 	address, err := power.Canonical(s)
 	if err != nil {
 		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error()}
+	}
+	if err := reachable(address, nil); err != nil {
+		return err
 	}
 	switch {
 	case b.Proposed != nil && b.Proposed.Address != address:

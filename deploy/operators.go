@@ -106,6 +106,9 @@ func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inve
 	if err != nil {
 		return m, err
 	}
+	if err := reachable(m.BMC.Address, e.interfaces()); err != nil {
+		return m, err
+	}
 	w, err := e.add(m, e.cfg.Log, inventory.Event{Kind: inventory.KindState, Actor: actor, Text: "added: enrolled"})
 	if err != nil {
 		return m, err
@@ -129,6 +132,11 @@ func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) 
 		}
 		if err := edit.Apply(&next, actor, w.now(), e.cfg.Seal); err != nil {
 			return next, err
+		}
+		if edit.BMC.Address != nil {
+			if err := reachable(next.BMC.Address, e.interfaces()); err != nil {
+				return next, err
+			}
 		}
 		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 			*m = next

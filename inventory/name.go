@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 var (
@@ -17,7 +18,7 @@ var (
 func CheckHostname(name string) error { return checkLabel("hostname", name) }
 
 // CheckName returns the mistake in a machine's name. The name is the machine's default hostname, so it must
-// be a DNS label. It must not read as an id or a MAC, which commands would take for one.
+// be a DNS label. It must not read as an id, a MAC or a UUID, which commands or people would take for one.
 func CheckName(name string) error {
 	if err := checkLabel("name", name); err != nil {
 		return err
@@ -27,11 +28,30 @@ func CheckName(name string) error {
 		like = "an id"
 	} else if _, err := ParseMAC(name); err == nil {
 		like = "a MAC address"
+	} else if systemUUID.MatchString(name) {
+		like = "a UUID"
 	}
 	if like == "" {
 		return nil
 	}
 	return &Problem{Code: CodeInvalid, Detail: fmt.Sprintf("name %q looks like %s", name, like), Hint: "choose a name that cannot be mistaken for one"}
+}
+
+// ParseUUID returns a system's UUID from SMBIOS in its canonical form. All zeros and all ones mean that a board
+// has none (DSP0134 section 7.2.1).
+func ParseUUID(s string) (string, error) {
+	uuid := strings.ToLower(s)
+	digits := strings.ReplaceAll(uuid, "-", "")
+	p := &Problem{Code: CodeInvalid, Hint: "`dmidecode -s system-uuid` shows it on the machine; without one, know it by its MAC"}
+	switch {
+	case !systemUUID.MatchString(uuid):
+		p.Detail = fmt.Sprintf("UUID %.40q: want 32 hexadecimal digits as 8-4-4-4-12, like 4c4c4544-0058-4b10-8032-b7c04f513034", s)
+	case strings.Trim(digits, "0") == "" || strings.Trim(digits, "f") == "":
+		p.Detail = fmt.Sprintf("UUID %q: that is said by boards that have none", s)
+	default:
+		return uuid, nil
+	}
+	return "", p
 }
 
 func checkLabel(what, name string) error {

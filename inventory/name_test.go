@@ -11,7 +11,7 @@ func TestCheckName(t *testing.T) {
 		"web1": "", "m1": "", "m770001": "", "m525400770001": "", "cafe": "", "m-1": "", "m-00c0ffee0": "", "x-00c0ffee": "", "d-00c0ffeg": "",
 		"": "want a DNS label", "Web1": "want a DNS label", "a.b": "want a DNS label", "a-": "want a DNS label", "a\n": "want a DNS label", strings.Repeat("x", 64): "want a DNS label",
 		"m-00c0ffee": "looks like an id", "d-00c0ffee": "looks like an id", "e-00c0ffee": "looks like an id",
-		"525400123456": "looks like a MAC address", "52-54-00-12-34-56": "looks like a MAC address", "01-52-54-00-12-34-56": "looks like a MAC address",
+		"525400123456": "looks like a MAC address", "52-54-00-12-34-56": "looks like a MAC address", "4c4c4544-0058-4b10-8032-b7c04f513034": "looks like a UUID", "01-52-54-00-12-34-56": "looks like a MAC address",
 	} {
 		err := CheckName(name)
 		p, _ := errors.AsType[*Problem](err)
@@ -21,6 +21,20 @@ func TestCheckName(t *testing.T) {
 	}
 	if err := CheckHostname("525400123456"); err != nil {
 		t.Errorf("a hostname that reads as a MAC address: %v, want no error", err)
+	}
+}
+
+func TestParseUUID(t *testing.T) {
+	const dell = "4c4c4544-0058-4b10-8032-b7c04f513034"
+	for s, says := range map[string]string{
+		dell: "", strings.ToUpper(dell): "", "1234": "want 32 hexadecimal digits", dell + "0": "want 32 hexadecimal digits", "": "want 32 hexadecimal digits",
+		"00000000-0000-0000-0000-000000000000": "boards that have none", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF": "boards that have none",
+	} {
+		got, err := ParseUUID(s)
+		p, _ := errors.AsType[*Problem](err)
+		if says == "" && (got != dell || err != nil) || says != "" && (p == nil || p.Code != CodeInvalid || !strings.Contains(p.Detail, says) || p.Hint == "") {
+			t.Errorf("ParseUUID(%q) = %q, %v, want %q", s, got, err, says)
+		}
 	}
 }
 

@@ -39,6 +39,9 @@ func suiteAdd(t *testing.T, s Subject) {
 		"a multicast MAC":       {deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"01:00:5e:00:00:01"}}, inventory.CodeInvalid, "multicast"},
 		"no MAC":                {deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"web"}}, inventory.CodeInvalid, `"web"`},
 		"no BMC address":        {deploy.NewMachine{Name: "x", MACs: mac, BMC: address("bmc.example")}, inventory.CodeInvalid, "bmc.example"},
+		"no UUID":               {deploy.NewMachine{Name: "x", UUID: "1234"}, inventory.CodeInvalid, `UUID "1234"`},
+		"a loopback BMC":        {deploy.NewMachine{Name: "x", MACs: mac, BMC: address("127.0.0.1")}, inventory.CodeInvalid, "BMC 127.0.0.1: it is a loopback address"},
+		"an empty password":     {deploy.NewMachine{Name: "x", MACs: mac, BMC: deploy.BMCEdit{Password: new(string)}}, inventory.CodeInvalid, "password is empty"},
 		"a taken name":          {deploy.NewMachine{Name: "web1", MACs: mac}, inventory.CodeConflict, `name "web1" is web1's`},
 		"a taken MAC":           {deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"5254.00aa.bb01"}}, inventory.CodeConflict, "52:54:00:aa:bb:01 is web1's"},
 		"a taken BMC":           {deploy.NewMachine{Name: "x", MACs: mac, BMC: address("192.0.2.7:623")}, inventory.CodeConflict, "BMC 192.0.2.7 is web1's"},
@@ -57,6 +60,7 @@ func suiteNames(t *testing.T, s Subject) {
 		"Web": "want a DNS label", "a.b": "want a DNS label", "-a": "want a DNS label", "a b": "want a DNS label", strings.Repeat("a", 64): "want a DNS label",
 		"m-0badcafe": "looks like an id", "d-00000001": "looks like an id", "e-00000001": "looks like an id",
 		"525400000001": "looks like a MAC", "52-54-00-00-00-01": "looks like a MAC", "01-52-54-00-00-00-01": "looks like a MAC",
+		"4c4c4544-0000-1000-8000-000000000001": "looks like a UUID",
 	} {
 		_, err := s.AddMachine(t.Context(), "suite", deploy.NewMachine{Name: name, MACs: []inventory.MAC{"52:54:00:00:00:02"}})
 		fails(t, "add "+name, err, inventory.CodeInvalid, says)

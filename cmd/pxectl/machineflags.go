@@ -100,8 +100,18 @@ func (c *cli) readPassword(ctx context.Context, what, file string) (string, erro
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
+	if _, ok := terminal(c.in); len(data) == 0 && (file != "-" || !ok) {
+		return "", usageError{usagef("%s: there is nothing in %s", what, fileWord(file)), "its first line is read; an empty line takes away what was set before"}
+	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	return strings.TrimSuffix(line, "\r"), nil
+}
+
+func fileWord(file string) string {
+	if file == "-" {
+		return "standard input"
+	}
+	return file
 }
 
 // terminal says whether a stream is a terminal, and returns its file.

@@ -241,6 +241,7 @@ func TestImportRefuses(t *testing.T) {
 		{"checksum that is none", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", SHA256: "abc"}, "want 64 hex digits"},
 		{"no name", bytes.NewReader(raw), ImportOptions{}, "image name: empty"},
 		{"bad name", bytes.NewReader(raw), ImportOptions{Force: true, Name: "../../etc"}, "image name"},
+		{"a name like an id", bytes.NewReader(raw), ImportOptions{Force: true, Name: "4bdb08512bba"}, "looks like an id"},
 		{"unknown format", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", Format: "vmdk"}, "format \"vmdk\""},
 		{"no qcow2", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", Format: "qcow2"}, "qcow2: no header"},
 		{"VMDK", strings.NewReader("KDMV" + strings.Repeat("\x00", 600)), ImportOptions{Force: true, Name: "x"}, "qemu-img convert"},
@@ -262,6 +263,24 @@ func TestImportRefuses(t *testing.T) {
 				t.Errorf("the store holds %v, want nothing", got)
 			}
 		})
+	}
+}
+
+// A name that an image's id begins with would hide the image; a number is a date or a version.
+func TestANameHidesNoID(t *testing.T) {
+	s := open(t, t.TempDir())
+	raw := disk(images.ChunkSize+5000, 1)
+	first, err := s.Import(t.Context(), bytes.NewReader(raw), ImportOptions{Force: true, Name: "202611201000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{first.ID[:4], strings.ToUpper(first.ID[:8])} {
+		if _, err := s.Import(t.Context(), bytes.NewReader(raw), ImportOptions{Force: true, Name: name}); err == nil || !strings.Contains(err.Error(), "the id of image "+first.ID[:12]+" begins so") {
+			t.Errorf("import as %s: %v, want that an id begins so", name, err)
+		}
+	}
+	if _, err := s.Import(t.Context(), bytes.NewReader(raw), ImportOptions{Force: true, Name: "cafe"}); err != nil && !strings.HasPrefix(first.ID, "cafe") {
+		t.Errorf("import as cafe: %v", err)
 	}
 }
 
