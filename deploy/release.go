@@ -59,7 +59,7 @@ func erasable(s *snapshot, verb string, from ...inventory.State) error {
 	case verb == "clean" && s.m.State == inventory.Deployed:
 		return no("has a deployed system", "`pxectl release "+s.m.Name+"` takes it away and erases the disks")
 	}
-	return s.cannot("is "+string(s.m.State), "wait until it is available or deployed")
+	return s.cannot("is "+string(s.m.State), s.towards())
 }
 
 // eraseTargets are the disks that are erased. None is an error.

@@ -249,3 +249,16 @@ func TestARunReplacesTheWantedPower(t *testing.T) {
 		t.Errorf("after a release that switched it on, its power is %+v, want on, as wanted", m.Power)
 	}
 }
+
+// What an enrolled machine waits for does not come by waiting: it has to be booted.
+func TestReleaseOfAMachineThatNeverBooted(t *testing.T) {
+	t.Parallel()
+	for state, hint := range map[inventory.State]string{
+		inventory.Discovered: "machine approve m1", inventory.Enrolled: "boot it from the network", inventory.Inspecting: "wait until it is available",
+	} {
+		err := Wish{Release: true}.Refused(inventory.Machine{Name: "m1", State: state}, nil)
+		if p := inventory.AsProblem(err); p.Detail != "m1 is "+string(state) || !strings.Contains(p.Hint, hint) {
+			t.Errorf("release of a machine that is %s: %v (hint: %s), want hint %q", state, err, p.Hint, hint)
+		}
+	}
+}

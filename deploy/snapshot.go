@@ -98,13 +98,24 @@ func deployable(s *snapshot, r inventory.DeployRequest) error {
 	}
 	switch no := s.cannot; {
 	case s.m.State == inventory.Discovered:
-		return no("is not approved", "approve it with `pxectl machine approve "+s.m.Name+"`")
+		return no("is not approved", s.towards())
 	case s.m.Report == nil:
 		return no("was never inspected, so its disks are not known", "boot it from the network once; `pxectl machine show "+s.m.Name+"` shows when it has reported")
 	case s.intact() && !r.Redeploy:
 		return no("has a deployed system; another deployment overwrites its system", "say so with --redeploy")
 	case s.m.State != inventory.Available && s.m.State != inventory.Deployed && s.m.State != inventory.Failed:
-		return no("is "+string(s.m.State), "wait until it is available")
+		return no("is "+string(s.m.State), s.towards())
 	}
 	return nil
+}
+
+// towards is the next move towards available.
+func (s *snapshot) towards() string {
+	switch s.m.State {
+	case inventory.Discovered:
+		return "approve it with `pxectl machine approve " + s.m.Name + "`"
+	case inventory.Enrolled:
+		return "boot it from the network, so that its agent reports; `pxectl why " + s.m.Name + "` says how far it came"
+	}
+	return "wait until it is available"
 }

@@ -21,17 +21,17 @@ func (c *cli) releaseCommand() *cobra.Command {
 			"`pxectl machine erasures` lists the erased disks. --quick clears labels and partition tables only: the data stays.\n\n" +
 			"On a terminal the command shows the disks and asks before it begins. Scripts use --yes.",
 		Example: "  pxectl release web1 --wait\n  pxectl release 'web*' --quick --yes",
-	}, (*api.Client).Release)
+	}, deploy.Wish{Release: true}, (*api.Client).Release)
 }
 
 func (c *cli) machineClean() *cobra.Command {
 	return c.eraseCommand(&cobra.Command{
 		Use: "clean MACHINE...", Short: "Erase the disks of machines that are available",
 		Long: "Erase the disks of machines that are available, as `pxectl release` does.",
-	}, (*api.Client).Clean)
+	}, deploy.Wish{Clean: true}, (*api.Client).Clean)
 }
 
-func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.Context, string, inventory.EraseRequest) (api.Deployment, error)) *cobra.Command {
+func (c *cli) eraseCommand(cmd *cobra.Command, wish deploy.Wish, begin func(*api.Client, context.Context, string, inventory.EraseRequest) (api.Deployment, error)) *cobra.Command {
 	var labels string
 	var r inventory.EraseRequest
 	var yes bool
@@ -47,6 +47,9 @@ func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.C
 			return err
 		}
 		if !yes {
+			if err := c.refusals(cmd.Context(), client, machines, wish); err != nil {
+				return err
+			}
 			if err := c.confirmErase(cmd.Context(), client, machines, r.Quick); err != nil {
 				return err
 			}
@@ -65,6 +68,28 @@ func (c *cli) eraseCommand(cmd *cobra.Command, begin func(*api.Client, context.C
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask; required without a terminal")
 	waiting.add(cmd, "until the machines are available", "; the erasing goes on")
 	return cmd
+}
+
+// refusals is an error when none of the machines can be given that now, before anybody is asked whether they
+// shall.
+func (c *cli) refusals(ctx context.Context, client *api.Client, machines []inventory.Machine, wish deploy.Wish) error {
+	able, err := gather(machines, func(m inventory.Machine) (inventory.Machine, error) {
+		m, err := client.Machine(ctx, string(m.ID)) // with its report
+		if err != nil {
+			return m, err
+		}
+		var last *inventory.Deployment
+		if m.Deployment != "" {
+			if d, err := client.Deployment(ctx, string(m.Deployment)); err == nil {
+				last = &d.Deployment
+			}
+		}
+		return m, wish.Refused(m, last)
+	})
+	if len(able) > 0 {
+		return nil
+	}
+	return err
 }
 
 // confirmErase shows which disks will be erased, and asks for consent.
