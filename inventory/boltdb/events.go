@@ -30,8 +30,10 @@ type share struct {
 // shareOf returns the share of an event.
 func shareOf(e *inventory.Event) share { return share{string(e.Machine), e.Wire} }
 
-func (s share) quota() uint64 {
+func (tx *Tx) quota(s share) uint64 {
 	switch {
+	case tx.isStranger(s.owner):
+		return PerStranger
 	case !s.wire:
 		return Recorded
 	case s.owner == "":
@@ -87,23 +89,24 @@ func (tx *Tx) AppendEvent(e *inventory.Event) error {
 // settle writes the counts of the transaction, once for each share and not for each event.
 func (tx *Tx) settle() error {
 	for of, n := range tx.counts {
-		if quota := of.quota(); n > quota {
+		if quota := tx.quota(of); n > quota {
 			if err := tx.trim(of, quota); err != nil {
 				return err
 			}
-			n = tx.counts[of]
 		}
-		var err error
-		if n == 0 {
-			err = tx.tx.Bucket(bucketCounts).Delete(of.countKey())
-		} else {
-			err = tx.tx.Bucket(bucketCounts).Put(of.countKey(), seqKey(n))
-		}
-		if err != nil {
+		if err := tx.putCount(of); err != nil {
 			return err
 		}
 	}
-	return nil
+	return tx.settleStrangers()
+}
+
+func (tx *Tx) putCount(of share) error {
+	n := tx.count(of)
+	if n == 0 {
+		return tx.tx.Bucket(bucketCounts).Delete(of.countKey())
+	}
+	return tx.tx.Bucket(bucketCounts).Put(of.countKey(), seqKey(n))
 }
 
 // counted notes the number of events of a share, for settle.

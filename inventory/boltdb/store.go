@@ -31,6 +31,7 @@ var (
 	bucketEvents      = []byte("events")            // seq → Event
 	bucketOwned       = []byte("events-owned")      // owner, 0 or 1, seq → nothing: the timeline of a share
 	bucketCounts      = []byte("events-count")      // share → how many
+	bucketStrangers   = []byte("strangers")         // id of a machine that waits for approval → how many events it has
 	bucketErasures    = []byte("erasures")          // seq → Erasure; nobody deletes them
 	bucketStarts      = []byte("starts")            // number → Start
 )
@@ -73,6 +74,11 @@ func Open(path string) (s *Store, err error) {
 		}
 		if tx.Bucket(bucketOrder) == nil {
 			if err := orderDeployments(tx); err != nil {
+				return err
+			}
+		}
+		if tx.Bucket(bucketStrangers) == nil {
+			if err := countStrangers(tx); err != nil {
 				return err
 			}
 		}
@@ -279,6 +285,9 @@ func (tx *Tx) PutMachine(m inventory.Machine) error {
 		}
 	}
 	m.Image = ""
+	if err := tx.putStranger(m); err != nil {
+		return err
+	}
 	return put(tx, bucketMachines, string(m.ID), m)
 }
 
@@ -327,6 +336,9 @@ func (tx *Tx) DeleteMachine(id inventory.MachineID) error {
 		if err := tx.trim(share{string(id), wire}, 0); err != nil {
 			return err
 		}
+	}
+	if err := tx.tx.Bucket(bucketStrangers).Delete([]byte(id)); err != nil {
+		return err
 	}
 	return tx.tx.Bucket(bucketMachines).Delete([]byte(id))
 }
