@@ -306,7 +306,7 @@ const patience = 5 * time.Minute
 
 // What strangers without end may cost: the figures are measured ones, twice or more.
 const (
-	enoughStrangers = 100_000 // packets of theirs
+	enoughStrangers = 300_000 // packets of theirs
 	strangersMemory = 128 << 20
 	strangersLeases = 3 << 20
 	strangersStore  = 24 << 20
