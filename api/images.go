@@ -109,7 +109,7 @@ func queryParam(name, doc, typ string) *huma.Param {
 
 func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
-	opt := store.ImportOptions{Name: q.Get("name"), Format: q.Get("format"), SHA256: q.Get("sha256"), SHA512: q.Get("sha512"), Force: q.Get("force") == "true", Size: max(r.ContentLength, 0)}
+	opt := store.ImportOptions{Name: q.Get("name"), Format: q.Get("format"), SHA256: q.Get("sha256"), SHA512: q.Get("sha512"), Force: q.Get("force") == "true", Size: max(r.ContentLength, 0), By: actorOf(r.Context())}
 	if opt.Name == "" {
 		return invalid("name is missing: an image needs a name in the catalogue")
 	}
@@ -136,7 +136,6 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 		lines.send(ImportLine{Problem: problemOf(err)})
 		return nil
 	}
-	s.log.Info("image import done", "image", img.Name, "id", img.ID, "actor", actorOf(r.Context()))
 	lines.send(ImportLine{Image: &img})
 	return nil
 }

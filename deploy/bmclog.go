@@ -52,6 +52,11 @@ func (r *readings) changed(of, said string) bool {
 	return true
 }
 
+// told are the power actions in words.
+var told = map[power.Action]string{
+	power.ActOn: "switch on", power.ActOff: "switch off", power.ActSoft: "shut the system down", power.ActCycle: "switch off and on", power.ActReset: "reset the machine",
+}
+
 type recordedBMC struct {
 	power.BMC
 	last  *readings
@@ -82,7 +87,7 @@ func (r recordedBMC) Power(ctx context.Context) (bool, error) {
 func (r recordedBMC) Do(ctx context.Context, a power.Action) error {
 	r.tells(a) // a BMC may do it long before it answers
 	err := r.BMC.Do(ctx, a)
-	r.note("told to "+string(a), err)
+	r.note("told to "+told[a], err)
 	r.tells(a) // whatever it answers
 	return err
 }
@@ -107,7 +112,11 @@ type recordedConsole struct {
 var _ power.Console = recordedConsole{}
 
 func (r recordedConsole) Console(ctx context.Context, in io.Reader, out io.Writer) error {
-	return r.console.Console(ctx, in, out)
+	err := r.console.Console(ctx, in, out)
+	if err != nil && ctx.Err() == nil {
+		r.note("console", err)
+	}
+	return err
 }
 
 func (r recordedConsole) Listen(ctx context.Context, out io.Writer) error {

@@ -43,7 +43,7 @@ func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, m in
 				if said == "" {
 					return []inventory.Event{{Kind: inventory.KindBMC, Text: "the BMC answers again"}}
 				}
-				return []inventory.Event{{Kind: inventory.KindBMC, Text: said}}
+				return nil // what it was told and answered is an event already
 			})
 		})
 		err = errors.Join(err, serr)

@@ -273,7 +273,7 @@ func TestACommandThatIsNotDoneIsGivenUp(t *testing.T) {
 				return err
 			}
 			return failure(ctx, e)
-		}, "m1: power off: told "},
+		}, "power off: told "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

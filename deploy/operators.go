@@ -53,7 +53,11 @@ func (e *Engine) insert(update func(func(*boltdb.Tx) error) error, m inventory.M
 	}
 	e.timeline.Wrote(last)
 	for _, ev := range events {
-		log.Info(ev.Text, "machine", m.Name, "id", m.ID, "macs", m.MACs, "kind", ev.Kind, "actor", ev.Actor)
+		log := log
+		if ev.Actor != "" {
+			log = log.With("actor", ev.Actor)
+		}
+		log.Info(ev.Text, "machine", m.Name, "id", m.ID, "macs", m.MACs, "kind", ev.Kind)
 	}
 	w := newWorker(e, m, nil)
 	e.mu.Lock()
@@ -95,7 +99,11 @@ func (e *Engine) assignName(m inventory.Machine) (inventory.MachineID, string) {
 // taken makes the store's refusal a problem for people.
 func taken(name string, err error) error {
 	if t, ok := errors.AsType[*boltdb.Taken](err); ok {
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("machine %s: %v", name, t), Hint: "`pxectl machine show " + t.By + "` shows that machine", Err: err}
+		said := fmt.Sprintf("machine %s: %v", name, t)
+		if t.What == fmt.Sprintf("name %q", t.By) {
+			said = "there is a machine called " + t.By + " already"
+		}
+		return &inventory.Problem{Code: inventory.CodeConflict, Detail: said, Hint: "`pxectl machine show " + t.By + "` shows that machine", Err: err}
 	}
 	return err
 }

@@ -101,7 +101,10 @@ func (w *worker) say(ev inventory.Event, byWire bool) {
 	if byWire {
 		log = w.wireLog()
 	}
-	log.Info(ev.Text, "kind", ev.Kind, "actor", ev.Actor)
+	if ev.Actor != "" {
+		log = log.With("actor", ev.Actor)
+	}
+	log.Info(ev.Text, "kind", ev.Kind)
 }
 
 // newErasures are those that a change has added.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pxectl/pxectl/internal/bug"
@@ -167,11 +168,15 @@ func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Ma
 		r := &d.History[len(d.History)-1] // save cloned it
 		r.EndedAt = w.now()
 		if cause != nil {
-			r.Error = cause.Error()
-			m.Failure = &inventory.Failure{Step: string(r.Step), Reason: cause.Error(), Hint: hintOf(cause), At: w.now()}
+			r.Error = strings.TrimPrefix(cause.Error(), m.Name+": ") // who shows it has said the name
+			m.Failure = &inventory.Failure{Step: string(r.Step), Reason: r.Error, Hint: hintOf(cause), At: w.now()}
 			return nil
 		}
 		r.Proof = proof
+		if r.Step == inventory.BootAgent && w.poweredOn.since(&w.began) {
+			// The agent was faster than the BMC's readings.
+			m.Power = inventory.Power{On: true, Known: true, ObservedAt: w.now(), Wanted: "on"}
+		}
 		m.LastProof = string(r.Step) + ": " + proof
 		return []inventory.Event{{
 			Kind: inventory.KindStep, Text: fmt.Sprintf("%s: %s", r.Step, proof),

@@ -51,7 +51,7 @@ func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	}
 	r.crash()
 	told := texts(t, r.now().cfg.Store)
-	for _, want := range []string{"told to off: context canceled", "a download was cut off"} {
+	for _, want := range []string{"told to switch off: context canceled", "a download was cut off"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("after the stop, nothing on the timeline says %q: %s", want, told)
 		}

@@ -59,8 +59,8 @@ func checkLabel(what, name string) error {
 		return nil
 	}
 	return &Problem{
-		Code: CodeInvalid, Detail: fmt.Sprintf("%s %q: want a DNS label", what, name),
-		Hint: "use lower-case letters, digits and hyphens, 63 at most",
+		Code: CodeInvalid, Detail: fmt.Sprintf("%s %q: a computer cannot be called that", what, name),
+		Hint: "use lower-case letters, digits and hyphens, 63 at most, with a letter or a digit first and last",
 	}
 }
 

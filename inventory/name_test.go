@@ -9,7 +9,7 @@ import (
 func TestCheckName(t *testing.T) {
 	for name, says := range map[string]string{
 		"web1": "", "m1": "", "m770001": "", "m525400770001": "", "cafe": "", "m-1": "", "m-00c0ffee0": "", "x-00c0ffee": "", "d-00c0ffeg": "",
-		"": "want a DNS label", "Web1": "want a DNS label", "a.b": "want a DNS label", "a-": "want a DNS label", "a\n": "want a DNS label", strings.Repeat("x", 64): "want a DNS label",
+		"": "a computer cannot be called that", "Web1": "a computer cannot be called that", "a.b": "a computer cannot be called that", "a-": "a computer cannot be called that", "a\n": "a computer cannot be called that", strings.Repeat("x", 64): "a computer cannot be called that",
 		"m-00c0ffee": "looks like an id", "d-00c0ffee": "looks like an id", "e-00c0ffee": "looks like an id",
 		"525400123456": "looks like a MAC address", "52-54-00-12-34-56": "looks like a MAC address", "4c4c4544-0058-4b10-8032-b7c04f513034": "looks like a UUID", "01-52-54-00-12-34-56": "looks like a MAC address",
 	} {

@@ -88,7 +88,10 @@ func (d *disk) prove(r method, before []sample, out *inventory.Erased) error {
 		}
 	}
 	out.Checked = len(after)
-	out.Proof = fmt.Sprintf("read back %d places: %d read zeros, none of the %d that held data reads as before", len(after), zero, held)
+	out.Proof = fmt.Sprintf("read back %d places: %d read zeros", len(after), zero)
+	if held > 0 {
+		out.Proof += fmt.Sprintf(", none of the %d that held data reads as before", held)
+	}
 	return nil
 }
 

@@ -210,9 +210,10 @@ func (f *Fleet) freeLocked(m inventory.Machine) error {
 			continue
 		}
 		taken := ""
+		if other.Name == m.Name {
+			return &inventory.Problem{Code: inventory.CodeConflict, Detail: "there is a machine called " + m.Name + " already", Hint: "run `pxectl machine show " + other.Name + "`"}
+		}
 		switch mac := slices.IndexFunc(m.MACs, func(a inventory.MAC) bool { return slices.Contains(other.MACs, a) }); {
-		case other.Name == m.Name:
-			taken = fmt.Sprintf("name %q", m.Name)
 		case mac >= 0:
 			taken = "MAC " + string(m.MACs[mac])
 		case m.BMC.Address != "" && m.BMC.Address == other.BMC.Address:

@@ -42,7 +42,7 @@ func suiteAdd(t *testing.T, s Subject) {
 		"no UUID":               {deploy.NewMachine{Name: "x", UUID: "1234"}, inventory.CodeInvalid, `UUID "1234"`},
 		"a loopback BMC":        {deploy.NewMachine{Name: "x", MACs: mac, BMC: address("127.0.0.1")}, inventory.CodeInvalid, "BMC 127.0.0.1: it is a loopback address"},
 		"an empty password":     {deploy.NewMachine{Name: "x", MACs: mac, BMC: deploy.BMCEdit{Password: new(string)}}, inventory.CodeInvalid, "password is empty"},
-		"a taken name":          {deploy.NewMachine{Name: "web1", MACs: mac}, inventory.CodeConflict, `name "web1" is web1's`},
+		"a taken name":          {deploy.NewMachine{Name: "web1", MACs: mac}, inventory.CodeConflict, "there is a machine called web1 already"},
 		"a taken MAC":           {deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"5254.00aa.bb01"}}, inventory.CodeConflict, "52:54:00:aa:bb:01 is web1's"},
 		"a taken BMC":           {deploy.NewMachine{Name: "x", MACs: mac, BMC: address("192.0.2.7:623")}, inventory.CodeConflict, "BMC 192.0.2.7 is web1's"},
 	} {
@@ -57,7 +57,7 @@ func suiteAdd(t *testing.T, s Subject) {
 func suiteNames(t *testing.T, s Subject) {
 	s.add(t, deploy.NewMachine{Name: "web1", MACs: []inventory.MAC{suiteMAC}})
 	for name, says := range map[string]string{
-		"Web": "want a DNS label", "a.b": "want a DNS label", "-a": "want a DNS label", "a b": "want a DNS label", strings.Repeat("a", 64): "want a DNS label",
+		"Web": "a computer cannot be called that", "a.b": "a computer cannot be called that", "-a": "a computer cannot be called that", "a b": "a computer cannot be called that", strings.Repeat("a", 64): "a computer cannot be called that",
 		"m-0badcafe": "looks like an id", "d-00000001": "looks like an id", "e-00000001": "looks like an id",
 		"525400000001": "looks like a MAC", "52-54-00-00-00-01": "looks like a MAC", "01-52-54-00-00-00-01": "looks like a MAC",
 		"4c4c4544-0000-1000-8000-000000000001": "looks like a UUID",
@@ -68,7 +68,7 @@ func suiteNames(t *testing.T, s Subject) {
 		fails(t, "rename to "+name, err, inventory.CodeInvalid, says)
 	}
 	_, err := s.EditMachine(t.Context(), "suite", "web1", deploy.Edit{Name: new(string)})
-	fails(t, "rename to nothing", err, inventory.CodeInvalid, "want a DNS label")
+	fails(t, "rename to nothing", err, inventory.CodeInvalid, "a computer cannot be called that")
 	for _, name := range []string{"m-0badcaf", "m-0badcafg", "d-1", "m000001", "cafe", "52540000000"} {
 		if m, err := s.EditMachine(t.Context(), "suite", string(suiteMAC), deploy.Edit{Name: &name}); err != nil || m.Name != name {
 			t.Errorf("rename to %s: %s, %v", name, m.Name, err)
@@ -205,7 +205,7 @@ func suiteEdit(t *testing.T, s Subject) {
 		t.Errorf("renamed to its own name: %s", m.Name)
 	}
 	_, err := s.EditMachine(ctx, "suite", "web1", deploy.Edit{Name: text("web2"), Labels: map[string]*string{"rack": text("c")}})
-	fails(t, "a taken name", err, inventory.CodeConflict, `name "web2" is web2's`)
+	fails(t, "a taken name", err, inventory.CodeConflict, "there is a machine called web2 already")
 	_, err = s.EditMachine(ctx, "suite", "web1", deploy.Edit{BMC: deploy.BMCEdit{Address: text("bmc.example")}, Labels: map[string]*string{"rack": text("c")}})
 	fails(t, "no BMC address", err, inventory.CodeInvalid, "bmc.example")
 	if m, err := s.Machine("web1"); err != nil || m.Labels["rack"] != "b" {

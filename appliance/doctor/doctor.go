@@ -229,7 +229,7 @@ func (d House) bmcs(ctx context.Context) []api.Check {
 	})
 	checks := unacceptedBMCs(d.Engine.Machines())
 	if len(all) == 0 {
-		return append(checks, pass(subject, "none of an approved machine is known"))
+		return append(checks, pass(subject, "no approved machine has one"))
 	}
 	ctx, cancel := context.WithTimeout(ctx, bmcsAll)
 	defer cancel()

@@ -25,6 +25,7 @@ type ImportOptions struct {
 	SHA256 string // of the source as it is, compressed or not, in hex
 	SHA512 string // the same
 	Force  bool   // keep an image even if no machine could boot it
+	By     string // who asked for it, for the log
 	Size   int64  // of the source, for Progress.Total; 0 when unknown. A hint only
 
 	// Progress is called a few times a second and at the end, from one goroutine at a time.
@@ -113,7 +114,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 		return Info{}, err
 	}
 	s.log.Info("image imported", "name", info.Name, "id", info.ID, "raw", info.RawSize, "zero", info.ZeroBytes, "data", info.DataSize,
-		"source", in.read.Load(), "took", time.Since(start).Round(time.Millisecond))
+		"source", in.read.Load(), "actor", opt.By, "took", time.Since(start).Round(time.Millisecond))
 	return info, nil
 }
 
