@@ -3,6 +3,7 @@ package appliance
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,10 +11,12 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/pxectl/pxectl/internal/testnet"
+	"github.com/pxectl/pxectl/ipxe"
 )
 
 // TestRefusedRequestsEndTheirConnection: neither an error nor a body that never comes holds a connection.
@@ -115,4 +118,27 @@ func TestTheWiringBoundsStrangers(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// The agents' port has fewer connections, since each costs more; the one that is idle for longest makes room.
+func TestAgentsHaveFewerConnections(t *testing.T) {
+	testnet.Need(t, "ip")
+	newSite(t)
+	var first net.Conn
+	for i := range ipxe.MaxTLSConns + 1 {
+		d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+max(i-8, 0)/32))}} // the first has most
+		conn, err := d.Dial("tcp4", "10.77.0.1:8443")
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		defer conn.Close()
+		if first == nil {
+			first = conn
+		}
+	}
+	start := time.Now()
+	_ = first.SetReadDeadline(start.Add(time.Minute))
+	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the first connection ends with %v after %v, want it reset to make room", err, time.Since(start))
+	}
 }

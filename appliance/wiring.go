@@ -142,7 +142,11 @@ func listenHTTP(key string, at netip.AddrPort, secure *tls.Config, h http.Handle
 	if err != nil {
 		return interfaces.Service{}, fmt.Errorf("%s: %w", key, err)
 	}
-	l := ipxe.LimitConns(tcp)
+	most := ipxe.MaxConns
+	if secure != nil {
+		most = ipxe.MaxTLSConns
+	}
+	l := ipxe.LimitConns(tcp, most)
 	if secure != nil {
 		l = tls.NewListener(l, secure)
 	}

@@ -81,7 +81,7 @@ func (w *worker) kept(r inventory.Report) inventory.Report {
 	if m.State != inventory.Discovered {
 		return r
 	}
-	if others := w.e.strangersHold(w); others+int64(r.Size()) > strangersReports {
+	if others := w.e.strangersHold(w); others+int64(r.Weight()) > strangersReports {
 		return r.Brief(fmt.Sprintf("the reports of machines that wait for approval take %d MiB together, and this one would be too much: "+
 			"approve the machine and boot it again, or delete strangers with `pxectl machine delete --discovered`", strangersReports>>20))
 	}

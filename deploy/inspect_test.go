@@ -51,7 +51,7 @@ func TestReportsOfAllStrangers(t *testing.T) {
 	e.workers[other.id] = other
 	e.mu.Unlock()
 	full := inventory.Report{Disks: r.has(), System: inventory.System{Serial: "S1"}}
-	other.reportSize.Store(strangersReports - int64(full.Size()))
+	other.reportSize.Store(strangersReports - int64(full.Weight()))
 	if got := w.kept(full); len(got.Disks) == 0 {
 		t.Errorf("a report that fits is kept as %+v", got)
 	}

@@ -82,7 +82,7 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		}
 	}
 	if next.m.Report != old.m.Report {
-		w.reportSize.Store(int64(next.m.Report.Size()))
+		w.reportSize.Store(int64(next.m.Report.Weight()))
 	}
 	if last > 0 {
 		w.e.timeline.EndRepeats(w.id, last)

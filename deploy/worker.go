@@ -52,7 +52,7 @@ type worker struct {
 	opened    openedBMC
 	readings  readings // of the BMC
 
-	reportSize atomic.Int64 // bytes of the report, as it is stored
+	reportSize atomic.Int64 // bytes of the report, as it is weighed
 	from       string       // address that the machine had registered from when it became known
 	console    *console.Watcher
 
@@ -75,7 +75,7 @@ func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker 
 		w.from = m.Boot.IP
 	}
 	w.snap.Store(&snapshot{m: m, d: d})
-	w.reportSize.Store(int64(m.Report.Size()))
+	w.reportSize.Store(int64(m.Report.Weight()))
 	w.orders.changed = make(chan struct{})
 	// After a restart an agent that was here gets its full time to call again.
 	w.touch()

@@ -160,6 +160,15 @@ func (r *Report) Size() int {
 	return r.size()
 }
 
+// Weight is what the report takes in memory, about: an empty disk is short as JSON.
+func (r *Report) Weight() int {
+	if r == nil {
+		return 0
+	}
+	const element = 256 // bytes of the largest, a disk, without its texts
+	return r.size() + element*(len(r.Disks)+len(r.NICs)+len(r.PCI)+len(r.Memory.DIMMs))
+}
+
 // Brief is the machine's identity and size, and the reason why the rest is not kept. It takes about 1 KiB.
 func (r Report) Brief(why string) Report {
 	const word = MaxWord / 2

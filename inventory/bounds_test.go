@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // large is a report of the largest servers of a rack: two sockets with all their slots filled, a shelf of
@@ -128,6 +129,18 @@ func differ[A, B comparable](got, want A, alsoGot, alsoWant B) (wrong string) {
 		wrong += fmt.Sprintf("%v, want %v; ", alsoGot, alsoWant)
 	}
 	return wrong
+}
+
+// What is short as JSON counts with what it takes in memory.
+func TestReportsAreWeighed(t *testing.T) {
+	r := Report{Disks: make([]Disk, 256), NICs: make([]NIC, 100), PCI: make([]PCIDevice, 100), Memory: Memory{DIMMs: make([]DIMM, 100)}}
+	least := 256*unsafe.Sizeof(Disk{}) + 100*(unsafe.Sizeof(NIC{})+unsafe.Sizeof(PCIDevice{})+unsafe.Sizeof(DIMM{}))
+	if got := r.Weight(); got < int(least) || got < r.Size() {
+		t.Errorf("Weight() = %d, want at least the %d bytes that it takes", got, least)
+	}
+	if got := (*Report)(nil).Weight(); got != 0 {
+		t.Errorf("no report weighs %d", got)
+	}
 }
 
 // Bounded does not write into a report, since others hold it.

@@ -8,26 +8,30 @@ import (
 )
 
 // Bounds on the boot plane's open connections. Firmware and iPXE have one or two, an agent that writes an
-// image a handful. A connection that waits for its request costs about 12 KiB and a descriptor.
+// image a handful. A connection that waits for its request costs about 20 KiB and a descriptor.
 const (
-	maxConns          = 8192
+	// MaxConns is for a port where machines fetch files.
+	MaxConns = 4096
+	// MaxTLSConns is for the agents' port. An agent has one or two connections. One costs 25 KiB when idle,
+	// and several times as much with the garbage of handshakes in a flood of new ones.
+	MaxTLSConns       = 1024
 	maxConnsPerClient = 64
 	// idleEnough is the idle time after which a connection may be closed for a new one.
 	idleEnough = 5 * time.Second
 )
 
-// LimitConns bounds the connections that l accepts, for each client address and in all, and how slowly a
-// client may take an answer. When an address, or the listener, has all that it may have, LimitConns closes
+// LimitConns bounds the connections that l accepts, for each client address and to most in all, and how slowly
+// a client may take an answer. When an address, or the listener, has all that it may have, LimitConns closes
 // the connection that was idle for longest: of that address, or of the address with the most connections. So
 // whoever opens thousands of connections and sends or takes nothing closes its own, and other machines are
 // always accepted.
-func LimitConns(l net.Listener) net.Listener {
-	return &limitedListener{Listener: l, most: maxConns, rate: leastRate, grace: slack, clients: map[netip.Addr]map[*limitedConn]struct{}{}}
+func LimitConns(l net.Listener, most int) net.Listener {
+	return &limitedListener{Listener: l, most: most, rate: leastRate, grace: slack, clients: map[netip.Addr]map[*limitedConn]struct{}{}}
 }
 
 type limitedListener struct {
 	net.Listener
-	most    int           // maxConns
+	most    int
 	rate    int64         // leastRate
 	grace   time.Duration // slack; tests have others
 	mu      sync.Mutex

@@ -23,7 +23,7 @@ func slowPlane(t *testing.T, ramdisk string, change ...func(*limitedListener)) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	l = LimitConns(tcp).(*limitedListener)
+	l = LimitConns(tcp, MaxConns).(*limitedListener)
 	for _, f := range change {
 		f(l)
 	}
@@ -112,7 +112,7 @@ func TestFullHouse(t *testing.T) {
 		"an idle connection":          "GET /nope HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			most := maxConns
+			most := MaxConns
 			if strings.Contains(name, "answer") {
 				most = 4096 // each holds a file, too, and a test may not have as many descriptors
 			}
