@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -118,21 +117,6 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	return info, nil
 }
 
-const otherName = "choose a name that cannot be mistaken for one, as debian-12"
-
-// idThatBegins is the id of another image that a name would hide; "" when there is none.
-func (s *Store) idThatBegins(name string) string {
-	if len(name) < minPrefix {
-		return ""
-	}
-	for _, info := range s.List() {
-		if strings.HasPrefix(info.ID, strings.ToLower(name)) && info.Name != name {
-			return info.ID
-		}
-	}
-	return ""
-}
-
 // Check says what is wrong with what was asked for, before anything is read.
 func (o ImportOptions) Check() error {
 	_, err := o.check()
@@ -143,8 +127,7 @@ func (o ImportOptions) check() ([]checksum, error) {
 	if err := images.CheckName(o.Name); err != nil {
 		return nil, err
 	}
-	// Shown as 12 digits, ids are found by any beginning. A number is a date or a version.
-	if len(o.Name) >= 12 && strings.Trim(o.Name, "0123456789abcdefABCDEF") == "" && strings.Trim(o.Name, "0123456789") != "" {
+	if looksLikeID(o.Name) {
 		return nil, fmt.Errorf("image name %q: looks like an id: %s", o.Name, otherName)
 	}
 	switch o.Format {
