@@ -69,8 +69,11 @@ func TestRegistrationsHaveTheirTurn(t *testing.T) {
 	for i := range addresses * each {
 		wg.Go(func() {
 			mac := inventory.MAC(fmt.Sprintf("52:54:77:00:%02x:%02x", i>>8, i&255))
-			if _, err := registers(t, e, mac, fmt.Sprint("198.51.100.", i%addresses)); err != nil && inventory.AsProblem(err).Code != inventory.CodeConflict {
-				t.Errorf("stranger %d: %v", i, err) // else its address has most already
+			_, err := registers(t, e, mac, fmt.Sprint("198.51.100.", i%addresses))
+			if err != nil { // its address has most already, or it has waited for its turn too long
+				if code := inventory.AsProblem(err).Code; code != inventory.CodeConflict && code != inventory.CodeTimeout {
+					t.Errorf("stranger %d: %v", i, err)
+				}
 			}
 			if done.Add(1) == 100 {
 				close(some)
@@ -98,8 +101,8 @@ func TestRegistrationsHaveTheirTurn(t *testing.T) {
 			waiting++
 		}
 	}
-	if waiting != MaxStrangers || len(e.arriving)+len(e.going) != 0 {
-		t.Errorf("%d strangers are stored, want %d; %d arrive and %d go when all is over", waiting, MaxStrangers, len(e.arriving), len(e.going))
+	if waiting > MaxStrangers || len(e.arriving)+len(e.going) != 0 {
+		t.Errorf("%d strangers are stored, want at most %d; %d arrive and %d go when all is over", waiting, MaxStrangers, len(e.arriving), len(e.going))
 	}
 }
 
