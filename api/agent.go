@@ -42,7 +42,9 @@ func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log 
 	mux.HandleFunc("GET /agent/v1/images/{id}/manifest", a.call(a.manifest))
 	noCall := func(w http.ResponseWriter, r *http.Request) {
 		call := inventory.Text(r.Method+" "+r.URL.Path, inventory.MaxWord)
-		writeProblem(w, problemOf(&inventory.Problem{Code: inventory.CodeNotFound, Detail: "no such call: " + call}))
+		writeProblem(w, problemOf(&inventory.Problem{
+			Code: inventory.CodeNotFound, Detail: "no such call: " + call,
+		}))
 	}
 	mux.HandleFunc("/", noCall)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,13 +62,16 @@ func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log 
 // session tickets each connection proves it anew.
 func AgentTLS(server tls.Certificate) *tls.Config {
 	return &tls.Config{
-		Certificates: []tls.Certificate{server}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
-		ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true,
+		Certificates: []tls.Certificate{server},
+		MinVersion:   tls.VersionTLS13,
+		NextProtos:   []string{"http/1.1"},
+		ClientAuth:   tls.RequestClientCert, SessionTicketsDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
 				return nil // a call over it is refused, with what to do
 			}
-			if _, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey); !ok || len(s.PeerCertificates) > 1 {
+			if _, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey); !ok ||
+				len(s.PeerCertificates) > 1 {
 				return errors.New("want one certificate, of an Ed25519 key")
 			}
 			return nil
@@ -112,12 +117,15 @@ func (a agentSide) call(do agentCall) http.HandlerFunc {
 			p.Detail, p.Hint = "a fault of the appliance; its log says more", ""
 			level = slog.LevelError
 		}
-		a.log.Log(r.Context(), level, "agent call refused", "call", r.URL.Path, "ip", remoteIP(r), "status", p.Status, "err", err)
+		a.log.Log(r.Context(), level, "agent call refused", "call", r.URL.Path, "ip", remoteIP(r),
+			"status", p.Status, "err", err)
 		writeProblem(w, &p)
 	}
 }
 
-func (a agentSide) register(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
+func (a agentSide) register(
+	ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request,
+) error {
 	var in inventory.Registration
 	if err := readJSON(w, r, maxRegistration, &in); err != nil {
 		return err
@@ -147,7 +155,9 @@ func (a agentSide) next(_ context.Context, c inventory.Caller, w http.ResponseWr
 	return err
 }
 
-func (a agentSide) progress(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
+func (a agentSide) progress(
+	ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request,
+) error {
 	var in inventory.Progress
 	if err := readJSON(w, r, maxProgress, &in); err != nil {
 		return err
@@ -165,7 +175,9 @@ func (a agentSide) progress(ctx context.Context, c inventory.Caller, w http.Resp
 	return nil
 }
 
-func (a agentSide) result(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
+func (a agentSide) result(
+	ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request,
+) error {
 	limit, end, err := a.agents.ResultTurn(ctx, c) // before anything is read: who has no boot here sends nothing
 	if err != nil {
 		return err
@@ -182,7 +194,9 @@ func (a agentSide) result(ctx context.Context, c inventory.Caller, w http.Respon
 	return nil
 }
 
-func (a agentSide) manifest(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error {
+func (a agentSide) manifest(
+	ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request,
+) error {
 	id := r.PathValue("id")
 	if err := a.agents.MayRead(ctx, c, r.Header.Get(inventory.BootIDHeader), id); err != nil {
 		return err
@@ -223,7 +237,8 @@ func bearer(h http.Header) (string, error) {
 
 // isToken68 is the alphabet of RFC 9110 section 11.2.
 func isToken68(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~+/=", c) >= 0
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+		strings.IndexByte("-._~+/=", c) >= 0
 }
 
 // readJSON reads a body that is one JSON value of at most limit bytes. Members that we do not know are
@@ -265,7 +280,9 @@ func readResult(w http.ResponseWriter, r *http.Request, limit int64) (in invento
 func badBody(err error) error {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &Problem{
-			Title: http.StatusText(http.StatusRequestEntityTooLarge), Status: http.StatusRequestEntityTooLarge, Code: inventory.CodeInvalid,
+			Title:  http.StatusText(http.StatusRequestEntityTooLarge),
+			Status: http.StatusRequestEntityTooLarge,
+			Code:   inventory.CodeInvalid,
 			Detail: fmt.Sprintf("body: more than %d bytes", tooLarge.Limit),
 		}
 	}

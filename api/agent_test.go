@@ -34,7 +34,9 @@ func (a *agentLog) check(c inventory.Caller) error {
 	return nil
 }
 
-func (a *agentLog) Register(_ context.Context, c inventory.Caller, r inventory.Registration) (inventory.Registered, error) {
+func (a *agentLog) Register(
+	_ context.Context, c inventory.Caller, r inventory.Registration,
+) (inventory.Registered, error) {
 	a.registered, a.caller = r, c
 	return inventory.Registered{Machine: "m-00000001", Name: "m1", Time: time.Unix(0, 0).UTC()}, a.check(c)
 }
@@ -52,7 +54,9 @@ func (a *agentLog) Next(ctx context.Context, c inventory.Caller, ask inventory.A
 	return inventory.Order{}, ctx.Err()
 }
 
-func (a *agentLog) OrderProgress(_ context.Context, c inventory.Caller, order string, _ inventory.Progress) error {
+func (a *agentLog) OrderProgress(
+	_ context.Context, c inventory.Caller, order string, _ inventory.Progress,
+) error {
 	switch err := a.check(c); {
 	case err != nil:
 		return err
@@ -62,7 +66,9 @@ func (a *agentLog) OrderProgress(_ context.Context, c inventory.Caller, order st
 	return nil
 }
 
-func (a *agentLog) OrderResult(_ context.Context, c inventory.Caller, order string, r inventory.Result) error {
+func (a *agentLog) OrderResult(
+	_ context.Context, c inventory.Caller, order string, r inventory.Result,
+) error {
 	a.result, a.kept = r, a.turns
 	if order == "o-broken" {
 		return errors.New("store /secret/path: input/output error")
@@ -99,34 +105,84 @@ func TestAgentCalls(t *testing.T) {
 		status       int
 		says         string
 	}{
-		{"register", good, "POST", "/register", register, 200, `{"machine":"m-00000001","name":"m1","time":"1970-01-01T00:00:00Z"}`},
+		{
+			"register", good, "POST", "/register", register, 200,
+			`{"machine":"m-00000001","name":"m1","time":"1970-01-01T00:00:00Z"}`,
+		},
 		{"scheme in another case", []string{"bearer good-nonce"}, "POST", "/register", register, 200, "m1"},
-		{"members of a newer agent", good, "POST", "/register", `{"mac":"52:54:00:12:34:56","boot_id":"b","version":"9","uptime_ms":5,"tpm":{"x":[1]}}`, 200, "m1"},
+		{
+			"members of a newer agent", good, "POST", "/register",
+			`{"mac":"52:54:00:12:34:56","boot_id":"b","version":"9","uptime_ms":5,"tpm":{"x":[1]}}`, 200,
+			"m1",
+		},
 		{"no nonce", nil, "POST", "/register", register, 401, `"code":"refused"`},
 		{"empty nonce", []string{"Bearer "}, "POST", "/register", register, 401, "empty"},
-		{"two nonces", []string{"Bearer good-nonce", "Bearer good-nonce"}, "POST", "/register", register, 401, "exactly one"},
+		{
+			"two nonces",
+			[]string{"Bearer good-nonce", "Bearer good-nonce"},
+			"POST", "/register", register,
+			401, "exactly one",
+		},
 		{"another scheme", []string{"Basic Z29vZA=="}, "POST", "/register", register, 401, "Bearer NONCE"},
-		{"a nonce with a control character", []string{"Bearer good\x01nonce"}, "POST", "/register", register, 401, "character"},
-		{"a nonce of a kilobyte", []string{"Bearer " + strings.Repeat("x", 1024)}, "POST", "/register", register, 401, "too long"},
+		{
+			"a nonce with a control character",
+			[]string{"Bearer good\x01nonce"},
+			"POST", "/register",
+			register, 401, "character",
+		},
+		{
+			"a nonce of a kilobyte",
+			[]string{"Bearer " + strings.Repeat("x", 1024)},
+			"POST", "/register",
+			register, 401, "too long",
+		},
 		{"wrong nonce", []string{"Bearer bad"}, "POST", "/register", register, 401, "another boot"},
 		{"no body", good, "POST", "/register", "", 422, "body"},
 		{"not JSON", good, "POST", "/register", "<xml/>", 422, "body"},
 		{"two values", good, "POST", "/register", register + register, 422, "more than one"},
 		{"cut", good, "POST", "/register", register[:20], 422, "body"},
 		{"a number for a word", good, "POST", "/register", `{"boot_id":7}`, 422, "boot_id"},
-		{"huge registration", good, "POST", "/register", `{"version":"` + strings.Repeat("x", 5<<10) + `"}`, 413, "4096"},
+		{
+			"huge registration", good, "POST", "/register",
+			`{"version":"` + strings.Repeat("x", 5<<10) + `"}`, 413, "4096",
+		},
 		{"next", good, "POST", "/next", `{"boot_id":"b"}`, 200, `{"id":"o-1","do":"inspect"}`},
-		{"next with a wrong nonce", []string{"Bearer bad"}, "POST", "/next", `{"boot_id":"b"}`, 401, "another boot"},
+		{
+			"next with a wrong nonce",
+			[]string{"Bearer bad"},
+			"POST", "/next", `{"boot_id":"b"}`, 401,
+			"another boot",
+		},
 		{"progress", good, "POST", "/orders/o-1/progress", `{"phase":"write","done":1,"total":2}`, 204, ""},
-		{"progress of an old order", good, "POST", "/orders/o-old/progress", `{"phase":"write"}`, 410, "no longer wanted"},
+		{
+			"progress of an old order", good, "POST", "/orders/o-old/progress", `{"phase":"write"}`, 410,
+			"no longer wanted",
+		},
 		{"result", good, "POST", "/orders/o-1/result", `{"boot_id":"b","error":"disk broke"}`, 204, ""},
-		{"large result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 3<<10) + `"}`, 204, ""},
-		{"huge result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 4<<10) + `"}`, 413, "more than 4096 bytes"},
-		{"huge result of nobody", []string{"Bearer bad"}, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 4<<10) + `"}`, 401, "another boot"},
+		{
+			"large result", good, "POST", "/orders/o-1/result",
+			`{"log":"` + strings.Repeat("x", 3<<10) + `"}`, 204, "",
+		},
+		{
+			"huge result", good, "POST", "/orders/o-1/result", `{"log":"` + strings.Repeat("x", 4<<10) + `"}`,
+			413, "more than 4096 bytes",
+		},
+		{
+			"huge result of nobody",
+			[]string{"Bearer bad"},
+			"POST", "/orders/o-1/result",
+			`{"log":"` + strings.Repeat("x", 4<<10) + `"}`, 401, "another boot",
+		},
 		{"a result that is cut", good, "POST", "/orders/o-1/result", `{"log":"`, 422, "body"},
-		{"a result that is nested", good, "POST", "/orders/o-1/result", strings.Repeat("[", 99) + strings.Repeat("]", 99), 422, "deep"},
+		{
+			"a result that is nested", good, "POST", "/orders/o-1/result",
+			strings.Repeat("[", 99) + strings.Repeat("]", 99), 422, "deep",
+		},
 		{"two results", good, "POST", "/orders/o-1/result", "{}{}", 422, "body"},
-		{"progress in many words", good, "POST", "/orders/o-1/progress", `{"phase":"` + strings.Repeat("x", 4<<10) + `"}`, 413, "more than 4096 bytes"},
+		{
+			"progress in many words", good, "POST", "/orders/o-1/progress",
+			`{"phase":"` + strings.Repeat("x", 4<<10) + `"}`, 413, "more than 4096 bytes",
+		},
 		{"our own fault stays ours", good, "POST", "/orders/o-broken/result", `{}`, 500, "log says more"},
 		{"manifest", good, "GET", "/images/i-mine/manifest", "", 200, `{"manifest of":"i-mine"}`},
 		{"manifest of another's image", good, "GET", "/images/i-other/manifest", "", 404, "not-found"},
@@ -142,7 +198,8 @@ func TestAgentCalls(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
 			answer := w.Body.String()
-			if w.Code != tt.status || !strings.Contains(answer, tt.says) || strings.Contains(answer, "/secret/path") {
+			if w.Code != tt.status || !strings.Contains(answer, tt.says) ||
+				strings.Contains(answer, "/secret/path") {
 				t.Errorf("%s = %d %s, want %d and %q", tt.path, w.Code, answer, tt.status, tt.says)
 			}
 			if ct := w.Header().Get("Content-Type"); w.Code >= 400 && ct != "application/problem+json" {
@@ -155,7 +212,8 @@ func TestAgentCalls(t *testing.T) {
 // A result has its turn until it is kept, and its lists are cut before they are decoded.
 func TestAResultHasItsTurn(t *testing.T) {
 	a := &agentLog{}
-	r := httptest.NewRequest("POST", "/agent/v1/orders/o-1/result", strings.NewReader(`{"report":{"disks":[`+strings.Repeat("{},", 1300)+`{}]}}`))
+	r := httptest.NewRequest("POST", "/agent/v1/orders/o-1/result",
+		strings.NewReader(`{"report":{"disks":[`+strings.Repeat("{},", 1300)+`{}]}}`))
 	r.Header.Set("Authorization", "Bearer good-nonce")
 	w := httptest.NewRecorder()
 	api.AgentHandler(a, manifests, quiet).ServeHTTP(w, r)
@@ -169,12 +227,14 @@ func TestAResultHasItsTurn(t *testing.T) {
 
 func TestAgentRegistration(t *testing.T) {
 	engine := &agentLog{}
-	r := httptest.NewRequest("POST", "/agent/v1/register", strings.NewReader(`{"mac":"52:54:00:12:34:56","boot_id":"b","version":"1","uptime_ms":5}`))
+	r := httptest.NewRequest("POST", "/agent/v1/register",
+		strings.NewReader(`{"mac":"52:54:00:12:34:56","boot_id":"b","version":"1","uptime_ms":5}`))
 	r.Header.Set("Authorization", "Bearer good-nonce")
 	r.RemoteAddr = "[::ffff:192.0.2.9]:40000" // as a dual-stack socket shows an IPv4 peer
 	api.AgentHandler(engine, manifests, quiet).ServeHTTP(httptest.NewRecorder(), r)
 	want := inventory.Registration{MAC: "52:54:00:12:34:56", BootID: "b", Version: "1", Uptime: 5}
-	if diff := cmp.Diff(want, engine.registered); diff != "" || engine.caller != (inventory.Caller{Nonce: "good-nonce", IP: "192.0.2.9"}) {
+	if diff := cmp.Diff(want, engine.registered); diff != "" ||
+		engine.caller != (inventory.Caller{Nonce: "good-nonce", IP: "192.0.2.9"}) {
 		t.Errorf("registered by %+v (-want +got):\n%s", engine.caller, diff)
 	}
 }
@@ -209,7 +269,8 @@ func TestNextEndsWithItsCaller(t *testing.T) {
 			stop := start(t, socket, api.AgentHandler(engine, manifests, quiet))
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			req, err := http.NewRequestWithContext(ctx, "POST", "http://agent/agent/v1/next", strings.NewReader(`{"boot_id":"hold"}`))
+			req, err := http.NewRequestWithContext(ctx, "POST", "http://agent/agent/v1/next",
+				strings.NewReader(`{"boot_id":"hold"}`))
 			if err != nil {
 				t.Fatal(err)
 			}

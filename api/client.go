@@ -147,7 +147,9 @@ func (c *Client) Clean(ctx context.Context, ref string, r inventory.EraseRequest
 }
 
 // Erasures are newest first. more says that there are older ones.
-func (c *Client) Erasures(ctx context.Context, q deploy.ErasureQuery) (list []inventory.Erasure, more bool, err error) {
+func (c *Client) Erasures(
+	ctx context.Context, q deploy.ErasureQuery,
+) (list []inventory.Erasure, more bool, err error) {
 	v := url.Values{"limit": {strconv.Itoa(q.Limit)}}
 	if q.Of != "" {
 		v.Set("of", q.Of)
@@ -160,7 +162,9 @@ func (c *Client) Erasures(ctx context.Context, q deploy.ErasureQuery) (list []in
 }
 
 // Deployments are newest first. more says that there are older ones.
-func (c *Client) Deployments(ctx context.Context, q deploy.DeploymentQuery) (list []Deployment, more bool, err error) {
+func (c *Client) Deployments(
+	ctx context.Context, q deploy.DeploymentQuery,
+) (list []Deployment, more bool, err error) {
 	v := url.Values{"limit": {strconv.Itoa(q.Limit)}}
 	if q.Machine != "" {
 		v.Set("machine", q.Machine)
@@ -297,7 +301,8 @@ func (c *Client) unreachable(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		p.Detail = fmt.Sprintf("no permission to use %s", where)
 		p.Hint = "run as root, or as a member of the socket's group"
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
 		p.Detail = fmt.Sprintf("the appliance at %s went away in the middle of the answer", where)
 		p.Hint = "see its log, then try again"
 	default:

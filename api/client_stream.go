@@ -51,7 +51,9 @@ func (c *Client) Events(ctx context.Context, q EventQuery, each func(inventory.E
 }
 
 // eventsOnce reads one answer and moves q to behind what it saw.
-func (c *Client) eventsOnce(ctx context.Context, q *EventQuery, each func(inventory.Event) error) (attached bool, err error) {
+func (c *Client) eventsOnce(
+	ctx context.Context, q *EventQuery, each func(inventory.Event) error,
+) (attached bool, err error) {
 	v := url.Values{}
 	if q.After > 0 {
 		v.Set("after", strconv.FormatUint(q.After, 10))
@@ -177,8 +179,11 @@ func (c *Client) Import(ctx context.Context, src io.Reader, opt store.ImportOpti
 }
 
 // VerifyImage has an image read again. That it is damaged is no error but a verdict.
-func (c *Client) VerifyImage(ctx context.Context, ref string, progress func(store.Progress)) (store.Verdict, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/v1/images/"+url.PathEscape(ref)+"/verify", nil)
+func (c *Client) VerifyImage(
+	ctx context.Context, ref string, progress func(store.Progress),
+) (store.Verdict, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		c.base+"/v1/images/"+url.PathEscape(ref)+"/verify", nil)
 	if err != nil {
 		return store.Verdict{}, err
 	}

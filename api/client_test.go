@@ -32,8 +32,10 @@ func TestMachineRoundTrip(t *testing.T) {
 	ctx := t.Context()
 	address, password := "192.0.2.7:6230", "hunter2"
 	m, err := c.AddMachine(ctx, deploy.NewMachine{
-		Name: "m1", MACs: []inventory.MAC{"52:54:00:12:34:56"}, Labels: map[string]string{"rack": "a", "old": "yes"},
-		BMC: deploy.BMCEdit{Address: &address, Password: &password},
+		Name:   "m1",
+		MACs:   []inventory.MAC{"52:54:00:12:34:56"},
+		Labels: map[string]string{"rack": "a", "old": "yes"},
+		BMC:    deploy.BMCEdit{Address: &address, Password: &password},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +122,11 @@ func TestBootDeviceFollowsTheFirmware(t *testing.T) {
 		{"bios, asked otherwise", "bios", &yes, true},
 		{"uefi, asked otherwise", "uefi", &no, false},
 	} {
-		c, _ := serve(t, apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}, Report: &inventory.Report{Firmware: tt.firmware}}))
+		c, _ := serve(t, apitest.New(inventory.Machine{
+			Name:   "m1",
+			BMC:    inventory.BMC{Address: "192.0.2.7"},
+			Report: &inventory.Report{Firmware: tt.firmware},
+		}))
 		b, err := c.SetBootDevice(t.Context(), "m1", api.BootDevice{Device: power.DeviceDisk, EFI: tt.asked})
 		if err != nil || *b.EFI != tt.want {
 			t.Errorf("%s: SetBootDevice = %+v, %v, want efi %v", tt.name, b, err, tt.want)
@@ -145,7 +151,8 @@ func TestImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img.Name != "small" || img.RawSize != int64(len(raw)) || img.RawHash == (images.Hash{}) || len(phases) == 0 {
+	if img.Name != "small" || img.RawSize != int64(len(raw)) || img.RawHash == (images.Hash{}) ||
+		len(phases) == 0 {
 		t.Errorf("Import = %+v with %d lines of progress, want the image and some", img, len(phases))
 	}
 	list, err := c.Images(ctx)
@@ -160,15 +167,33 @@ func TestImport(t *testing.T) {
 		code inventory.Code
 		says string
 	}{
-		{"checksum differs, known at the end", bytes.NewReader(raw), store.ImportOptions{Force: true, Name: "x", SHA256: strings.Repeat("0", 64)}, inventory.CodeInvalid, "sha256"},
-		{"refused by the first bytes of many", io.MultiReader(strings.NewReader("KDMV"), bytes.NewReader(raw)), store.ImportOptions{Force: true, Name: "x"}, inventory.CodeInvalid, "VMDK"},
-		{"bad name", bytes.NewReader(raw), store.ImportOptions{Force: true, Name: "../x"}, inventory.CodeInvalid, "name"},
-		{"the source breaks", io.MultiReader(bytes.NewReader(raw[:6<<20]), brokenReader{}), store.ImportOptions{Force: true, Name: "x"}, "", "read the image: bad sector"},
+		{
+			"checksum differs, known at the end", bytes.NewReader(raw),
+			store.ImportOptions{Force: true, Name: "x", SHA256: strings.Repeat("0", 64)},
+			inventory.CodeInvalid, "sha256",
+		},
+		{
+			"refused by the first bytes of many",
+			io.MultiReader(strings.NewReader("KDMV"), bytes.NewReader(raw)),
+			store.ImportOptions{Force: true, Name: "x"},
+			inventory.CodeInvalid, "VMDK",
+		},
+		{
+			"bad name", bytes.NewReader(raw),
+			store.ImportOptions{Force: true, Name: "../x"},
+			inventory.CodeInvalid, "name",
+		},
+		{
+			"the source breaks", io.MultiReader(bytes.NewReader(raw[:6<<20]), brokenReader{}),
+			store.ImportOptions{Force: true, Name: "x"},
+			"", "read the image: bad sector",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := c.Import(ctx, tt.src, tt.opt)
 			if err == nil || problemCode(err) != tt.code || !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("Import = %v (code %q), want code %q and %q", err, problemCode(err), tt.code, tt.says)
+				t.Errorf("Import = %v (code %q), want code %q and %q", err, problemCode(err), tt.code,
+					tt.says)
 			}
 		})
 	}
@@ -206,7 +231,8 @@ func TestUnreachable(t *testing.T) {
 		}
 		_, err = c.Machines(t.Context())
 		p, ok := errors.AsType[*inventory.Problem](err)
-		if !ok || !errors.Is(err, api.ErrUnreachable) || !strings.Contains(p.Detail, tt.detail) || !strings.Contains(p.Hint, tt.hint) {
+		if !ok || !errors.Is(err, api.ErrUnreachable) || !strings.Contains(p.Detail, tt.detail) ||
+			!strings.Contains(p.Hint, tt.hint) {
 			t.Errorf("%s: %+v, want %q and the hint %q", tt.name, err, tt.detail, tt.hint)
 		}
 	}

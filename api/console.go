@@ -21,19 +21,28 @@ import (
 const consoleProtocol = "pxectl-console"
 
 var consoleOperation = &huma.Operation{
-	OperationID: "console", Method: http.MethodGet, Path: "/v1/machines/{ref}/console", Summary: "Attach to the serial console",
-	Description: "Needs the headers `Connection: Upgrade` and `Upgrade: " + consoleProtocol + "`. Once the console is attached the answer is " +
+	OperationID: "console",
+	Method:      http.MethodGet,
+	Path:        "/v1/machines/{ref}/console",
+	Summary:     "Attach to the serial console",
+	Description: "Needs the headers `Connection: Upgrade` and `Upgrade: " + consoleProtocol +
+		"`. Once the console is attached the answer is " +
 		"101 and the connection carries raw bytes both ways.",
-	Parameters: []*huma.Param{{Name: "ref", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}}},
-	Responses:  map[string]*huma.Response{"101": {Description: "Attached"}},
+	Parameters: []*huma.Param{
+		{Name: "ref", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}},
+	},
+	Responses: map[string]*huma.Response{"101": {Description: "Attached"}},
 }
 
 func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 	if !headerHas(r.Header, "Connection", "upgrade") || !headerHas(r.Header, "Upgrade", consoleProtocol) {
 		w.Header().Set("Upgrade", consoleProtocol)
 		return &Problem{
-			Title: http.StatusText(http.StatusUpgradeRequired), Status: http.StatusUpgradeRequired, Code: inventory.CodeInvalid,
-			Detail: "a console needs a connection upgrade to " + consoleProtocol, Hint: "use `pxectl console " + r.PathValue("ref") + "`",
+			Title:  http.StatusText(http.StatusUpgradeRequired),
+			Status: http.StatusUpgradeRequired,
+			Code:   inventory.CodeInvalid,
+			Detail: "a console needs a connection upgrade to " + consoleProtocol,
+			Hint:   "use `pxectl console " + r.PathValue("ref") + "`",
 		}
 	}
 	ctx, cancel := whileServing(r)
@@ -44,7 +53,9 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 	err := s.fleet.Console(ctx, actorOf(ctx), r.PathValue("ref"), line, line)
 	if !line.end() {
 		if err == nil {
-			err = &inventory.Problem{Code: inventory.CodeBMC, Detail: "the console closed before it was attached"}
+			err = &inventory.Problem{
+				Code: inventory.CodeBMC, Detail: "the console closed before it was attached",
+			}
 		}
 		return err
 	}
@@ -85,7 +96,8 @@ func (l *consoleLine) upgrade() (net.Conn, io.Reader, error) {
 	}
 	l.conn, l.in = conn, rw.Reader // it may hold bytes that came with the request
 	_ = conn.SetDeadline(time.Time{})
-	_, l.err = fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", consoleProtocol)
+	_, l.err = fmt.Fprintf(conn,
+		"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", consoleProtocol)
 	return l.conn, l.in, l.err
 }
 

@@ -51,7 +51,9 @@ func TestConsoleErrors(t *testing.T) {
 	if _, err := c.Console(t.Context(), "m9"); problemCode(err) != inventory.CodeNotFound {
 		t.Errorf("Console of an unknown machine = %v, want not-found", err)
 	}
-	fleet.Fail("Console", &inventory.Problem{Code: inventory.CodeBMC, Detail: "m1: console 192.0.2.7: no answer"})
+	fleet.Fail("Console", &inventory.Problem{
+		Code: inventory.CodeBMC, Detail: "m1: console 192.0.2.7: no answer",
+	})
 	if _, err := c.Console(t.Context(), "m1"); problemCode(err) != inventory.CodeBMC {
 		t.Errorf("Console of a silent BMC = %v, want a bmc problem", err)
 	}
@@ -62,12 +64,16 @@ type endingConsole struct{ *apitest.Fleet }
 
 func (endingConsole) Console(_ context.Context, _, _ string, _ io.Reader, out io.Writer) error {
 	_, _ = io.WriteString(out, "m1 login: ")
-	return &inventory.Problem{Code: inventory.CodeConflict, Detail: "m1: its BMC was changed", Hint: "open it again"}
+	return &inventory.Problem{
+		Code: inventory.CodeConflict, Detail: "m1: its BMC was changed", Hint: "open it again",
+	}
 }
 
 // Why a console ended is told where the person is looking.
 func TestConsoleSaysWhyItEnds(t *testing.T) {
-	c, _ := serve(t, endingConsole{apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}})})
+	c, _ := serve(t, endingConsole{
+		apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}}),
+	})
 	conn, err := c.Console(t.Context(), "m1")
 	if err != nil {
 		t.Fatal(err)

@@ -31,9 +31,12 @@ type Checkup struct {
 }
 
 func (s *Server) addDoctor(rest huma.API) {
-	handle(rest, http.MethodGet, "/v1/doctor", "Look at the appliance's own house: ports, network, BMCs, disk, clock", func(ctx context.Context, _ *struct{}) (*body[Checkup], error) {
-		return &body[Checkup]{Checkup{s.doctor(ctx)}}, nil
-	})
+	handle(rest, http.MethodGet, "/v1/doctor",
+		"Look at the appliance's own house: ports, network, BMCs, disk, clock", func(ctx context.Context,
+			_ *struct{},
+		) (*body[Checkup], error) {
+			return &body[Checkup]{Checkup{s.doctor(ctx)}}, nil
+		})
 }
 
 // Doctor asks the appliance how it is. It takes as long as the slowest BMC, which is bounded.

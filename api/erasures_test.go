@@ -16,7 +16,10 @@ import (
 func TestErasuresHavePages(t *testing.T) {
 	fleet := apitest.New()
 	for i := range 703 {
-		fleet.Erase(inventory.Erasure{MachineName: []string{"m1", "m2", "m3"}[i%3], Disk: inventory.DiskIdentity{Serial: fmt.Sprintf("D%d", i)}})
+		fleet.Erase(inventory.Erasure{
+			MachineName: []string{"m1", "m2", "m3"}[i%3],
+			Disk:        inventory.DiskIdentity{Serial: fmt.Sprintf("D%d", i)},
+		})
 	}
 	c, socket := serve(t, fleet)
 	for of, total := range map[string]int{"": 703, "m2": 234, "D7": 1, "nobody": 0} {
@@ -39,7 +42,8 @@ func TestErasuresHavePages(t *testing.T) {
 			t.Errorf("%q: the pages have %d records, want %d", of, len(all), total)
 		}
 	}
-	if page, _, err := c.Erasures(t.Context(), deploy.ErasureQuery{Limit: 1}); err != nil || page[0].Disk.Serial != "D702" {
+	if page, _, err := c.Erasures(t.Context(), deploy.ErasureQuery{Limit: 1}); err != nil ||
+		page[0].Disk.Serial != "D702" {
 		t.Errorf("the first record is %+v, %v, want the newest", page, err)
 	}
 	var answer struct {
@@ -47,11 +51,14 @@ func TestErasuresHavePages(t *testing.T) {
 		More     bool
 	}
 	_, _, text := ask(t, socket, http.MethodGet, "/v1/erasures", "")
-	if err := json.Unmarshal([]byte(text), &answer); err != nil || len(answer.Erasures) != 100 || !answer.More {
-		t.Errorf("without a limit there are %d records, more %v, %v, want 100 and more", len(answer.Erasures), answer.More, err)
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || len(answer.Erasures) != 100 ||
+		!answer.More {
+		t.Errorf("without a limit there are %d records, more %v, %v, want 100 and more", len(answer.Erasures),
+			answer.More, err)
 	}
 	for _, limit := range []int{-1, 0, 501} {
-		if _, _, err := c.Erasures(t.Context(), deploy.ErasureQuery{Limit: limit}); problemCode(err) != inventory.CodeInvalid {
+		if _, _, err := c.Erasures(t.Context(),
+			deploy.ErasureQuery{Limit: limit}); problemCode(err) != inventory.CodeInvalid {
 			t.Errorf("limit %d: %v, want that it is refused", limit, err)
 		}
 	}

@@ -22,7 +22,10 @@ const (
 )
 
 var eventsOperation = &huma.Operation{
-	OperationID: "events", Method: http.MethodGet, Path: "/v1/events", Summary: "The timeline, as server-sent events",
+	OperationID: "events",
+	Method:      http.MethodGet,
+	Path:        "/v1/events",
+	Summary:     "The timeline, as server-sent events",
 	Description: "Each message has the event's seq as its id and the event as its data. To resume without loss, " +
 		"give the last seq as after or in the header Last-Event-ID.",
 	Parameters: []*huma.Param{
@@ -32,7 +35,9 @@ var eventsOperation = &huma.Operation{
 		queryParam("follow", "go on with new events as they happen", huma.TypeBoolean),
 	},
 	Responses: map[string]*huma.Response{
-		"200": {Description: "Events, oldest first", Content: map[string]*huma.MediaType{"text/event-stream": {}}},
+		"200": {
+			Description: "Events, oldest first", Content: map[string]*huma.MediaType{"text/event-stream": {}},
+		},
 	},
 }
 
@@ -102,7 +107,9 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) sendEvents(ctx context.Context, out eventWriter, q eventQuery, batch []inventory.Event) error {
+func (s *Server) sendEvents(
+	ctx context.Context, out eventWriter, q eventQuery, batch []inventory.Event,
+) error {
 	var err error
 	var kept []inventory.Event // the last q.tail
 	for len(batch) > 0 {

@@ -22,7 +22,9 @@ func history(n int) *apitest.Fleet {
 	fleet := apitest.New(inventory.Machine{Name: "m1"}, inventory.Machine{Name: "m2"})
 	machines := fleet.Machines()
 	for i := range n {
-		fleet.Happen(inventory.Event{Machine: machines[i%2].ID, Kind: inventory.KindDHCP, Text: fmt.Sprint("event ", i+1)})
+		fleet.Happen(inventory.Event{
+			Machine: machines[i%2].ID, Kind: inventory.KindDHCP, Text: fmt.Sprint("event ", i+1),
+		})
 	}
 	return fleet
 }
@@ -44,9 +46,13 @@ func TestEventsOnce(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var seqs []uint64
-			err := c.Events(t.Context(), tt.q, func(e inventory.Event) error { seqs = append(seqs, e.Seq); return nil })
+			err := c.Events(t.Context(), tt.q, func(e inventory.Event) error {
+				seqs = append(seqs, e.Seq)
+				return nil
+			})
 			if err != nil || len(seqs) != tt.count || seqs[0] != tt.first || seqs[len(seqs)-1] != tt.last {
-				t.Errorf("Events(%+v) = %v %v, want %d from %d to %d", tt.q, seqs, err, tt.count, tt.first, tt.last)
+				t.Errorf("Events(%+v) = %v %v, want %d from %d to %d", tt.q, seqs, err, tt.count, tt.first,
+					tt.last)
 			}
 		})
 	}

@@ -33,7 +33,8 @@ type Fleet interface {
 	Clean(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error)
 	// Erasures are newest first; more says that there are older ones, to be had with Before.
 	Erasures(q deploy.ErasureQuery) (list []inventory.Erasure, more bool, err error)
-	CancelDeployment(ctx context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error)
+	CancelDeployment(ctx context.Context, actor string,
+		id inventory.DeploymentID) (inventory.Deployment, error)
 	// Retry starts a failed deployment or release again; ref is its id, or its machine.
 	Retry(ctx context.Context, actor, ref string) (inventory.Deployment, error)
 	// Deployments are newest first; more says that there are older ones, to be had with Before.

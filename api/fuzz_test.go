@@ -8,7 +8,10 @@ import (
 )
 
 func FuzzBearer(f *testing.F) {
-	for _, s := range []string{"Bearer abc", "bearer  x", "Bearer", "", "Basic eA==", "Bearer a b", "Bearer \x00", "Bearer " + strings.Repeat("y", 600)} {
+	for _, s := range []string{
+		"Bearer abc", "bearer  x", "Bearer", "", "Basic eA==", "Bearer a b",
+		"Bearer \x00", "Bearer " + strings.Repeat("y", 600),
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
@@ -19,7 +22,8 @@ func FuzzBearer(f *testing.F) {
 		if nonce == "" || len(nonce) > maxNonce || strings.ContainsAny(nonce, " \t\r\n\x00\"\\") {
 			t.Errorf("bearer(%q) = %q, which cannot be a nonce", header, nonce)
 		}
-		if again, err := bearer(http.Header{"Authorization": {"Bearer " + nonce}}); err != nil || again != nonce {
+		if again, err := bearer(http.Header{"Authorization": {"Bearer " + nonce}}); err != nil ||
+			again != nonce {
 			t.Errorf("bearer(bearer(%q)) = %q, %v, want the same", header, again, err)
 		}
 	})

@@ -32,14 +32,20 @@ func (s *Server) addImages(rest huma.API) {
 	type ref struct {
 		Ref string `path:"ref" doc:"name or id"`
 	}
-	handle(rest, http.MethodGet, "/v1/images", "List images", func(context.Context, *struct{}) (*body[ImageList], error) {
+	handle(rest, http.MethodGet, "/v1/images", "List images", func(context.Context,
+		*struct{},
+	) (*body[ImageList], error) {
 		return &body[ImageList]{ImageList{append([]store.Info{}, s.images.List()...)}}, nil
 	})
-	handle(rest, http.MethodGet, "/v1/images/{ref}", "Show an image", func(_ context.Context, in *ref) (*body[store.Info], error) {
+	handle(rest, http.MethodGet, "/v1/images/{ref}", "Show an image", func(_ context.Context,
+		in *ref,
+	) (*body[store.Info], error) {
 		img, err := s.images.Get(in.Ref)
 		return &body[store.Info]{img}, err
 	})
-	handle(rest, http.MethodDelete, "/v1/images/{ref}", "Delete an image", func(ctx context.Context, in *ref) (*struct{}, error) {
+	handle(rest, http.MethodDelete, "/v1/images/{ref}", "Delete an image", func(ctx context.Context,
+		in *ref,
+	) (*struct{}, error) {
 		img, err := s.images.Delete(in.Ref)
 		if err != nil {
 			return nil, err
@@ -55,15 +61,21 @@ var importOperation = &huma.Operation{
 		"An error that is found before any progress is an ordinary problem answer.",
 	Parameters: []*huma.Param{
 		queryParam("name", "name in the catalogue", huma.TypeString),
-		queryParam("format", "auto (the default, told by the content), raw or qcow2; compression is always told by the content", huma.TypeString),
+		queryParam("format",
+			"auto (the default, told by the content), raw or qcow2; compression is always told by the content", huma.TypeString),
 		queryParam("sha256", "of the body; the import fails if it differs", huma.TypeString),
 		queryParam("sha512", "the same", huma.TypeString),
 		queryParam("force", "keep also what no machine could start from", huma.TypeBoolean),
 		queryParam("size", "of the body in bytes, when Content-Length cannot say it", huma.TypeInteger),
 	},
-	RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {}}},
+	RequestBody: &huma.RequestBody{
+		Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {}},
+	},
 	Responses: map[string]*huma.Response{
-		"200": {Description: "Progress, then the image or a problem", Content: map[string]*huma.MediaType{"application/x-ndjson": {}}},
+		"200": {
+			Description: "Progress, then the image or a problem",
+			Content:     map[string]*huma.MediaType{"application/x-ndjson": {}},
+		},
 	},
 }
 
@@ -76,12 +88,23 @@ type VerifyLine struct {
 }
 
 var verifyOperation = &huma.Operation{
-	OperationID: "verify-image", Method: http.MethodPost, Path: "/v1/images/{ref}/verify", Summary: "Read an image again and hold it against its manifest",
+	OperationID: "verify-image",
+	Method:      http.MethodPost,
+	Path:        "/v1/images/{ref}/verify",
+	Summary:     "Read an image again and hold it against its manifest",
 	Description: "The answer is one JSON object per line: progress, and at last the verdict or a problem. A damaged image is a verdict. " +
 		"An error that is found before any progress is an ordinary problem answer.",
-	Parameters: []*huma.Param{{Name: "ref", In: "path", Required: true, Description: "name or id", Schema: &huma.Schema{Type: huma.TypeString}}},
+	Parameters: []*huma.Param{
+		{
+			Name: "ref", In: "path", Required: true, Description: "name or id",
+			Schema: &huma.Schema{Type: huma.TypeString},
+		},
+	},
 	Responses: map[string]*huma.Response{
-		"200": {Description: "Progress, then the verdict or a problem", Content: map[string]*huma.MediaType{"application/x-ndjson": {}}},
+		"200": {
+			Description: "Progress, then the verdict or a problem",
+			Content:     map[string]*huma.MediaType{"application/x-ndjson": {}},
+		},
 	},
 }
 
@@ -89,7 +112,9 @@ func (s *Server) verifyImage(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := whileServing(r)
 	defer cancel()
 	lines := &lineWriter{w: w}
-	verdict, err := s.images.Verify(ctx, r.PathValue("ref"), func(p store.Progress) { lines.send(VerifyLine{Progress: &p}) })
+	verdict, err := s.images.Verify(ctx, r.PathValue("ref"), func(p store.Progress) {
+		lines.send(VerifyLine{Progress: &p})
+	})
 	switch {
 	case err != nil && !lines.any:
 		return err
@@ -97,7 +122,8 @@ func (s *Server) verifyImage(w http.ResponseWriter, r *http.Request) error {
 		lines.send(VerifyLine{Problem: problemOf(err)})
 		return nil
 	case verdict.Damaged > 0:
-		s.log.Error("image is damaged", "image", verdict.Image.Name, "id", verdict.Image.ID, "chunks", verdict.Damaged, "first", verdict.Damage[0].Reason)
+		s.log.Error("image is damaged", "image", verdict.Image.Name, "id", verdict.Image.ID,
+			"chunks", verdict.Damaged, "first", verdict.Damage[0].Reason)
 	}
 	lines.send(VerifyLine{Verdict: &verdict})
 	return nil
@@ -109,7 +135,10 @@ func queryParam(name, doc, typ string) *huma.Param {
 
 func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
-	opt := store.ImportOptions{Name: q.Get("name"), Format: q.Get("format"), SHA256: q.Get("sha256"), SHA512: q.Get("sha512"), Force: q.Get("force") == "true", Size: max(r.ContentLength, 0), By: actorOf(r.Context())}
+	opt := store.ImportOptions{
+		Name: q.Get("name"), Format: q.Get("format"), SHA256: q.Get("sha256"), SHA512: q.Get("sha512"),
+		Force: q.Get("force") == "true", Size: max(r.ContentLength, 0), By: actorOf(r.Context()),
+	}
 	if opt.Name == "" {
 		return invalid("name is missing: an image needs a name in the catalogue")
 	}

@@ -23,7 +23,10 @@ func TestInterruptedImport(t *testing.T) {
 	}
 	t.Cleanup(func() { images.Close() })
 	socket := filepath.Join(shortDir(t), "s")
-	start(t, socket, api.NewServer(api.Config{Fleet: apitest.New(), Images: images, Version: "test", Log: quiet}).Handler())
+	start(t, socket, api.NewServer(api.Config{
+		Fleet: apitest.New(), Images: images, Version: "test",
+		Log: quiet,
+	}).Handler())
 
 	left := func() (n int) {
 		entries, err := os.ReadDir(dir)
@@ -49,7 +52,8 @@ func TestInterruptedImport(t *testing.T) {
 		interrupt()
 		w.CloseWithError(context.Canceled)
 	}()
-	if _, err := newClient(t, socket).Import(ctx, source, store.ImportOptions{Force: true, Name: "x"}); !errors.Is(err, context.Canceled) {
+	if _, err := newClient(t, socket).Import(ctx, source,
+		store.ImportOptions{Force: true, Name: "x"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Import = %v, want context.Canceled", err)
 	}
 	for deadline := time.Now().Add(time.Minute); left() > 0; time.Sleep(time.Millisecond) {

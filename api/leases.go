@@ -35,14 +35,18 @@ type LeaseList struct {
 }
 
 func (s *Server) addLeases(rest huma.API) {
-	handle(rest, http.MethodGet, "/v1/leases", "List DHCP leases", func(context.Context, *struct{}) (*body[LeaseList], error) {
+	handle(rest, http.MethodGet, "/v1/leases", "List DHCP leases", func(context.Context,
+		*struct{},
+	) (*body[LeaseList], error) {
 		all, err := s.leases.Leases()
 		return &body[LeaseList]{LeaseList{all}}, err
 	})
 	type ref struct {
 		Address string `path:"address"`
 	}
-	handle(rest, http.MethodDelete, "/v1/leases/{address}", "Delete a DHCP lease", func(ctx context.Context, in *ref) (*struct{}, error) {
+	handle(rest, http.MethodDelete, "/v1/leases/{address}", "Delete a DHCP lease", func(ctx context.Context,
+		in *ref,
+	) (*struct{}, error) {
 		a, err := netip.ParseAddr(in.Address)
 		if err != nil {
 			return nil, invalid("address %q: want an IP address", in.Address)

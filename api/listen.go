@@ -45,7 +45,8 @@ func ListenUnix(path string) (net.Listener, error) {
 	defer os.RemoveAll(private)
 	tempSocket := filepath.Join(private, "s")
 	if n := max(len(tempSocket), len(path)); n > maxSocketPath {
-		return nil, fmt.Errorf("socket %s: the path is too long: shorten it by %d bytes", path, n-maxSocketPath)
+		return nil, fmt.Errorf("socket %s: the path is too long: shorten it by %d bytes", path,
+			n-maxSocketPath)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tempSocket, Net: "unix"})
 	if err != nil {
@@ -89,7 +90,8 @@ func checkVacant(path string) error {
 	case err != nil:
 		return fmt.Errorf("socket %s: %w", path, err)
 	case st.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("socket %s: there is already a file there that is not a socket (%s)", path, st.Mode())
+		return fmt.Errorf("socket %s: there is already a file there that is not a socket (%s)", path,
+			st.Mode())
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if errors.Is(err, syscall.ECONNREFUSED) {
@@ -111,7 +113,8 @@ func lock(path string) (unlock func(), err error) {
 	}
 	if st, err := f.Stat(); err != nil || !ours(st) {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: it is not a file of ours that only we may open (%v); remove it", path, err)
+		return nil, fmt.Errorf("lock %s: it is not a file of ours that only we may open (%v); remove it",
+			path, err)
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)

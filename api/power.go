@@ -25,43 +25,51 @@ type BootDevice struct {
 }
 
 func (s *Server) addPower(rest huma.API) {
-	handle(rest, http.MethodGet, "/v1/machines/{ref}/power", "Ask the BMC for the power state", func(ctx context.Context, in *RefParam) (*body[inventory.Power], error) {
-		p, err := s.fleet.PowerStatus(ctx, in.Ref)
-		return &body[inventory.Power]{p}, err
-	})
+	handle(rest, http.MethodGet, "/v1/machines/{ref}/power", "Ask the BMC for the power state",
+		func(ctx context.Context, in *RefParam) (*body[inventory.Power], error) {
+			p, err := s.fleet.PowerStatus(ctx, in.Ref)
+			return &body[inventory.Power]{p}, err
+		})
 	type act struct {
 		RefParam
 		Body PowerRequest
 	}
-	handle(rest, http.MethodPost, "/v1/machines/{ref}/power", "Switch the power and wait for proof", func(ctx context.Context, in *act) (*body[inventory.Power], error) {
-		p, err := s.fleet.Power(ctx, actorOf(ctx), in.Ref, in.Body.Action)
-		return &body[inventory.Power]{p}, err
-	})
-	handle(rest, http.MethodGet, "/v1/machines/{ref}/boot", "Read the boot device", func(ctx context.Context, in *RefParam) (*body[BootDevice], error) {
+	handle(rest, http.MethodPost, "/v1/machines/{ref}/power", "Switch the power and wait for proof",
+		func(ctx context.Context, in *act) (*body[inventory.Power], error) {
+			p, err := s.fleet.Power(ctx, actorOf(ctx), in.Ref, in.Body.Action)
+			return &body[inventory.Power]{p}, err
+		})
+	handle(rest, http.MethodGet, "/v1/machines/{ref}/boot", "Read the boot device", func(ctx context.Context,
+		in *RefParam,
+	) (*body[BootDevice], error) {
 		return bootAnswer(s.fleet.BootDevice(ctx, in.Ref))
 	})
 	type set struct {
 		RefParam
 		Body BootDevice
 	}
-	handle(rest, http.MethodPut, "/v1/machines/{ref}/boot", "Set the boot device and read it back", func(ctx context.Context, in *set) (*body[BootDevice], error) {
-		if in.Body.Device == power.DeviceOther {
-			return nil, invalid(`device "other" can only be read`)
-		}
-		m, err := s.fleet.Machine(in.Ref)
-		if err != nil {
-			return nil, err
-		}
-		b := power.Boot{Device: in.Body.Device, Persistent: in.Body.Persistent}
-		if in.Body.EFI != nil {
-			b.EFI = *in.Body.EFI
-		} else {
-			b.EFI = m.Report == nil || m.Report.Firmware != "bios"
-		}
-		return bootAnswer(s.fleet.SetBootDevice(ctx, actorOf(ctx), in.Ref, b))
-	})
+	handle(rest, http.MethodPut, "/v1/machines/{ref}/boot", "Set the boot device and read it back",
+		func(ctx context.Context, in *set) (*body[BootDevice], error) {
+			if in.Body.Device == power.DeviceOther {
+				return nil, invalid(`device "other" can only be read`)
+			}
+			m, err := s.fleet.Machine(in.Ref)
+			if err != nil {
+				return nil, err
+			}
+			b := power.Boot{Device: in.Body.Device, Persistent: in.Body.Persistent}
+			if in.Body.EFI != nil {
+				b.EFI = *in.Body.EFI
+			} else {
+				b.EFI = m.Report == nil || m.Report.Firmware != "bios"
+			}
+			return bootAnswer(s.fleet.SetBootDevice(ctx, actorOf(ctx), in.Ref, b))
+		})
 }
 
 func bootAnswer(b power.Boot, err error) (*body[BootDevice], error) {
-	return &body[BootDevice]{BootDevice{Device: b.Device, Persistent: b.Persistent, Unread: b.Unread, EFI: &b.EFI}}, err
+	return &body[BootDevice]{BootDevice{
+		Device: b.Device, Persistent: b.Persistent, Unread: b.Unread,
+		EFI: &b.EFI,
+	}}, err
 }

@@ -66,7 +66,9 @@ func problemOf(err error) *Problem {
 	if !ok {
 		status = http.StatusInternalServerError
 	}
-	return &Problem{Title: http.StatusText(status), Status: status, Code: p.Code, Detail: p.Detail, Hint: p.Hint}
+	return &Problem{
+		Title: http.StatusText(status), Status: status, Code: p.Code, Detail: p.Detail, Hint: p.Hint,
+	}
 }
 
 func codeOf(status int) inventory.Code {

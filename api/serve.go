@@ -82,7 +82,8 @@ func recovered(h http.Handler, log *slog.Logger) http.Handler {
 			if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(v)
 			}
-			log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr, "panic", v, "stack", string(debug.Stack()))
+			log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr,
+				"panic", v, "stack", string(debug.Stack()))
 			writeProblem(w, problemOf(errors.New("a fault of the appliance; its log says more")))
 		}()
 		h.ServeHTTP(w, r)

@@ -60,7 +60,9 @@ func NewServer(c Config) *Server {
 	if s.leases != nil {
 		s.addLeases(rest)
 	}
-	handle(rest, http.MethodGet, "/v1/version", "Which program answers", func(context.Context, *struct{}) (*body[VersionInfo], error) {
+	handle(rest, http.MethodGet, "/v1/version", "Which program answers", func(context.Context,
+		*struct{},
+	) (*body[VersionInfo], error) {
 		return &body[VersionInfo]{s.version}, nil
 	})
 
@@ -69,11 +71,15 @@ func NewServer(c Config) *Server {
 	s.addStream(rest, mux, eventsOperation, s.streamEvents)
 	s.addStream(rest, mux, consoleOperation, s.console)
 
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n"))
+	})
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(&inventory.Problem{
-			Code: inventory.CodeNotFound, Detail: "no such path: " + inventory.Text(r.Method+" "+r.URL.Path, inventory.MaxWord), Hint: "GET /openapi.json lists them",
+			Code:   inventory.CodeNotFound,
+			Detail: "no such path: " + inventory.Text(r.Method+" "+r.URL.Path, inventory.MaxWord),
+			Hint:   "GET /openapi.json lists them",
 		}))
 	})
 	s.handler = s.known(mux)
@@ -90,7 +96,9 @@ func (s *Server) known(h http.Handler) http.Handler {
 		open := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
 		if !open && actorOf(r.Context()) == "" {
 			writeProblem(w, &Problem{
-				Title: http.StatusText(http.StatusUnauthorized), Status: http.StatusUnauthorized, Code: inventory.CodeRefused,
+				Title:  http.StatusText(http.StatusUnauthorized),
+				Status: http.StatusUnauthorized,
+				Code:   inventory.CodeRefused,
 				Detail: "no credentials", Hint: "use the appliance's Unix socket",
 			})
 			return
@@ -116,7 +124,10 @@ type body[T any] struct{ Body T }
 
 // handle registers one JSON operation. Every error of do becomes a problem; those that are our own
 // fault are logged too, because the caller cannot do anything about them.
-func handle[I, O any](rest huma.API, method, path, summary string, do func(context.Context, *I) (*O, error), change ...func(*huma.Operation)) {
+func handle[I, O any](
+	rest huma.API, method, path, summary string, do func(context.Context,
+		*I) (*O, error), change ...func(*huma.Operation),
+) {
 	op := huma.Operation{
 		Method: method, Path: path, Summary: summary,
 		OperationID: huma.GenerateOperationID(method, path, (*O)(nil)),
@@ -137,7 +148,9 @@ func handle[I, O any](rest huma.API, method, path, summary string, do func(conte
 }
 
 // addStream registers a plain handler (its body or answer is no JSON value) and documents it.
-func (s *Server) addStream(rest huma.API, mux *http.ServeMux, op *huma.Operation, h func(http.ResponseWriter, *http.Request) error) {
+func (s *Server) addStream(
+	rest huma.API, mux *http.ServeMux, op *huma.Operation, h func(http.ResponseWriter, *http.Request) error,
+) {
 	documented := *op
 	rest.OpenAPI().AddOperation(&documented)
 	mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {

@@ -37,7 +37,10 @@ func serve(t *testing.T, fleet api.Fleet) (*api.Client, string) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "run", "s")
-	start(t, socket, api.NewServer(api.Config{Fleet: fleet, Images: images, Version: "test", Log: quiet}).Handler())
+	start(t, socket, api.NewServer(api.Config{
+		Fleet: fleet, Images: images, Version: "test",
+		Log: quiet,
+	}).Handler())
 	return newClient(t, socket), socket
 }
 
@@ -72,9 +75,11 @@ func start(t *testing.T, socket string, h http.Handler) (stop func()) {
 }
 
 func httpOver(socket string) *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
+	return &http.Client{
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}},
+	}
 }
 
 // ask makes a plain request, as a script would.
@@ -108,18 +113,46 @@ func TestProblems(t *testing.T) {
 		detail string
 		hint   string
 	}{
-		{"invalid", &inventory.Problem{Code: inventory.CodeInvalid, Detail: "no", Hint: "do"}, 422, inventory.CodeInvalid, "no", "do"},
-		{"not found", &inventory.Problem{Code: inventory.CodeNotFound, Detail: "no"}, 404, inventory.CodeNotFound, "no", ""},
-		{"conflict", &inventory.Problem{Code: inventory.CodeConflict, Detail: "no"}, 409, inventory.CodeConflict, "no", ""},
-		{"refused", &inventory.Problem{Code: inventory.CodeRefused, Detail: "no"}, 403, inventory.CodeRefused, "no", ""},
-		{"bmc", &inventory.Problem{Code: inventory.CodeBMC, Detail: "no"}, 502, inventory.CodeBMC, "no", ""},
-		{"timeout", &inventory.Problem{Code: inventory.CodeTimeout, Detail: "no"}, 504, inventory.CodeTimeout, "no", ""},
-		{"internal", &inventory.Problem{Code: inventory.CodeInternal, Detail: "no"}, 500, inventory.CodeInternal, "no", ""},
-		{"wrapped", fmt.Errorf("outside: %w", &inventory.Problem{Code: inventory.CodeConflict, Detail: "no"}), 409, inventory.CodeConflict, "no", ""},
-		{"a plain error", errors.New("disk on fire"), 500, inventory.CodeInternal, "disk on fire", ""},
-		{"a deadline", fmt.Errorf("wait: %w", context.DeadlineExceeded), 504, inventory.CodeTimeout, "wait: context deadline exceeded", ""},
 		{
-			"a BMC's own error", fmt.Errorf("m1: %w", &power.Error{Target: "192.0.2.7:623", Doing: "power off", Err: power.ErrSilent, Hint: "ping it"}),
+			"invalid", &inventory.Problem{Code: inventory.CodeInvalid, Detail: "no", Hint: "do"}, 422,
+			inventory.CodeInvalid, "no", "do",
+		},
+		{
+			"not found", &inventory.Problem{Code: inventory.CodeNotFound, Detail: "no"}, 404,
+			inventory.CodeNotFound, "no", "",
+		},
+		{
+			"conflict", &inventory.Problem{Code: inventory.CodeConflict, Detail: "no"}, 409,
+			inventory.CodeConflict, "no", "",
+		},
+		{
+			"refused", &inventory.Problem{Code: inventory.CodeRefused, Detail: "no"}, 403,
+			inventory.CodeRefused, "no", "",
+		},
+		{"bmc", &inventory.Problem{Code: inventory.CodeBMC, Detail: "no"}, 502, inventory.CodeBMC, "no", ""},
+		{
+			"timeout", &inventory.Problem{Code: inventory.CodeTimeout, Detail: "no"}, 504,
+			inventory.CodeTimeout, "no", "",
+		},
+		{
+			"internal", &inventory.Problem{Code: inventory.CodeInternal, Detail: "no"}, 500,
+			inventory.CodeInternal, "no", "",
+		},
+		{
+			"wrapped", fmt.Errorf("outside: %w",
+				&inventory.Problem{Code: inventory.CodeConflict, Detail: "no"}), 409, inventory.CodeConflict,
+			"no", "",
+		},
+		{"a plain error", errors.New("disk on fire"), 500, inventory.CodeInternal, "disk on fire", ""},
+		{
+			"a deadline", fmt.Errorf("wait: %w", context.DeadlineExceeded), 504, inventory.CodeTimeout,
+			"wait: context deadline exceeded", "",
+		},
+		{
+			"a BMC's own error",
+			fmt.Errorf("m1: %w", &power.Error{
+				Target: "192.0.2.7:623", Doing: "power off", Err: power.ErrSilent, Hint: "ping it",
+			}),
 			502, inventory.CodeBMC, "m1: power off 192.0.2.7:623: no answer", "ping it",
 		},
 		{"a code that we do not know", &inventory.Problem{Code: "new", Detail: "no"}, 500, "new", "no", ""},
@@ -133,7 +166,10 @@ func TestProblems(t *testing.T) {
 			if err := json.Unmarshal([]byte(answer), &got); err != nil {
 				t.Fatalf("answer %q: %v", answer, err)
 			}
-			want := api.Problem{Title: http.StatusText(tt.status), Status: tt.status, Code: tt.code, Detail: tt.detail, Hint: tt.hint}
+			want := api.Problem{
+				Title: http.StatusText(tt.status), Status: tt.status, Code: tt.code, Detail: tt.detail,
+				Hint: tt.hint,
+			}
 			if diff := cmp.Diff(want, got); diff != "" || status != tt.status {
 				t.Errorf("status %d, want %d; problem (-want +got):\n%s", status, tt.status, diff)
 			}
@@ -164,8 +200,14 @@ func TestBadRequests(t *testing.T) {
 		{"image missing", "POST", "/v1/machines/m1/deploy", `{}`, 422, "image"},
 		{"no JSON", "POST", "/v1/machines/m1/power", `action=on`, 400, `"code":"invalid"`},
 		{"no body", "POST", "/v1/machines/m1/power", "", 400, `"code":"invalid"`},
-		{"body too large", "PATCH", "/v1/machines/m1", `{"name":"` + strings.Repeat("x", 1<<20) + `"}`, 413, `"code":"invalid"`},
-		{"body too large for a deployment", "POST", "/v1/machines/m1/deploy", `{"image":"` + strings.Repeat("x", 2<<20) + `"}`, 413, `"code":"invalid"`},
+		{
+			"body too large", "PATCH", "/v1/machines/m1", `{"name":"` + strings.Repeat("x", 1<<20) + `"}`,
+			413, `"code":"invalid"`,
+		},
+		{
+			"body too large for a deployment", "POST", "/v1/machines/m1/deploy",
+			`{"image":"` + strings.Repeat("x", 2<<20) + `"}`, 413, `"code":"invalid"`,
+		},
 		{"unknown query", "GET", "/v1/machines?stat=failed", "", 422, "stat"},
 		{"boot device other", "PUT", "/v1/machines/m1/boot", `{"device":"other"}`, 422, "can only be read"},
 		{"events after a word", "GET", "/v1/events?after=x", "", 422, `after \"x\"`},
@@ -179,7 +221,8 @@ func TestBadRequests(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			status, header, answer := ask(t, socket, tt.method, tt.path, tt.body)
 			if status != tt.status || !strings.Contains(answer, tt.says) {
-				t.Errorf("%s %s = %d %s, want %d and %q", tt.method, tt.path, status, answer, tt.status, tt.says)
+				t.Errorf("%s %s = %d %s, want %d and %q", tt.method, tt.path, status, answer, tt.status,
+					tt.says)
 			}
 			if ct := header.Get("Content-Type"); ct != "application/problem+json" {
 				t.Errorf("Content-Type = %q, want application/problem+json", ct)
@@ -189,12 +232,24 @@ func TestBadRequests(t *testing.T) {
 }
 
 func TestSecretsStay(t *testing.T) {
-	fleet := apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7", User: "admin", Password: inventory.Sealed("sealed words"), Kg: inventory.Sealed("sealed words")}})
+	fleet := apitest.New(inventory.Machine{
+		Name: "m1",
+		BMC: inventory.BMC{
+			Address:  "192.0.2.7",
+			User:     "admin",
+			Password: inventory.Sealed("sealed words"),
+			Kg:       inventory.Sealed("sealed words"),
+		},
+	})
 	_, socket := serve(t, fleet)
 	ask(t, socket, "POST", "/v1/machines/m1/deploy", `{"image":"debian-12","user_data":"IyFzZWNyZXQ="}`)
-	for _, path := range []string{"/v1/machines", "/v1/machines/m1", "/v1/deployments", "/v1/deployments/m1"} {
+	for _, path := range []string{
+		"/v1/machines", "/v1/machines/m1", "/v1/deployments",
+		"/v1/deployments/m1",
+	} {
 		status, _, answer := ask(t, socket, "GET", path, "")
-		if status != 200 || strings.Contains(answer, "password") || strings.Contains(answer, `"kg"`) || strings.Contains(answer, `"secret"`) || strings.Contains(answer, "#!secret") {
+		if status != 200 || strings.Contains(answer, "password") || strings.Contains(answer, `"kg"`) ||
+			strings.Contains(answer, `"secret"`) || strings.Contains(answer, "#!secret") {
 			t.Errorf("GET %s = %d %s, want 200 and nothing sealed", path, status, answer)
 		}
 	}
@@ -202,7 +257,10 @@ func TestSecretsStay(t *testing.T) {
 
 func TestNobodyIsLetInUnnamed(t *testing.T) {
 	s := api.NewServer(api.Config{Fleet: apitest.New(), Version: "test", Log: quiet})
-	for path, want := range map[string]int{"/v1/machines": 401, "/openapi.json": 401, "/healthz": 200, "/readyz": 200} {
+	for path, want := range map[string]int{
+		"/v1/machines": 401, "/openapi.json": 401, "/healthz": 200,
+		"/readyz": 200,
+	} {
 		w := httptest.NewRecorder()
 		s.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		if w.Code != want {
@@ -247,10 +305,15 @@ func TestOpenAPI(t *testing.T) {
 		t.Errorf("openapi = %q, want 3.1.x", doc.OpenAPI)
 	}
 	for path, methods := range map[string][]string{
-		"/v1/machines": {"get", "post"}, "/v1/machines/{ref}": {"get", "patch", "delete"}, "/v1/machines/{ref}/approve": {"post"},
-		"/v1/machines/{ref}/power": {"get", "post"}, "/v1/machines/{ref}/boot": {"get", "put"}, "/v1/machines/{ref}/deploy": {"post"},
-		"/v1/machines/{ref}/why": {"get"}, "/v1/machines/{ref}/console": {"get"}, "/v1/deployments": {"get"}, "/v1/deployments/{ref}": {"get"},
-		"/v1/deployments/{ref}/cancel": {"post"}, "/v1/deployments/{ref}/retry": {"post"}, "/v1/images": {"get", "post"}, "/v1/images/{ref}": {"get", "delete"}, "/v1/images/{ref}/verify": {"post"}, "/v1/events": {"get"}, "/v1/version": {"get"},
+		"/v1/machines": {"get", "post"}, "/v1/machines/{ref}": {"get", "patch", "delete"},
+		"/v1/machines/{ref}/approve": {"post"},
+		"/v1/machines/{ref}/power":   {"get", "post"}, "/v1/machines/{ref}/boot": {"get", "put"},
+		"/v1/machines/{ref}/deploy": {"post"},
+		"/v1/machines/{ref}/why":    {"get"}, "/v1/machines/{ref}/console": {"get"},
+		"/v1/deployments": {"get"}, "/v1/deployments/{ref}": {"get"},
+		"/v1/deployments/{ref}/cancel": {"post"}, "/v1/deployments/{ref}/retry": {"post"},
+		"/v1/images": {"get", "post"}, "/v1/images/{ref}": {"get", "delete"},
+		"/v1/images/{ref}/verify": {"post"}, "/v1/events": {"get"}, "/v1/version": {"get"},
 	} {
 		for _, m := range methods {
 			if doc.Paths[path][m] == nil {
@@ -262,10 +325,14 @@ func TestOpenAPI(t *testing.T) {
 
 func TestReady(t *testing.T) {
 	why := errors.New("dhcp: waiting for eno1")
-	h := api.NewServer(api.Config{Fleet: apitest.New(), Version: "test", Log: quiet, Ready: func() error { return why }}).Handler()
+	h := api.NewServer(api.Config{
+		Fleet: apitest.New(), Version: "test", Log: quiet,
+		Ready: func() error { return why },
+	}).Handler()
 	socket := filepath.Join(shortDir(t), "s")
 	start(t, socket, h)
-	if status, _, answer := ask(t, socket, "GET", "/readyz", ""); status != 503 || !strings.Contains(answer, why.Error()) {
+	if status, _, answer := ask(t, socket, "GET", "/readyz", ""); status != 503 ||
+		!strings.Contains(answer, why.Error()) {
 		t.Errorf("GET /readyz = %d %s, want 503 and the reason", status, answer)
 	}
 }

@@ -38,7 +38,8 @@ func TestWhoseAddress(t *testing.T) {
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	at := func(ip string) inventory.MAC { return a.macAt(netip.MustParseAddr(ip), now) }
 	for ip, want := range map[string]inventory.MAC{
-		"10.77.0.60": "52:54:00:77:00:02", "10.77.0.61": "52:54:00:77:00:61", "10.77.0.62": "", "10.77.0.63": "52:54:00:77:00:63", "10.77.0.64": "",
+		"10.77.0.60": "52:54:00:77:00:02", "10.77.0.61": "52:54:00:77:00:61", "10.77.0.62": "",
+		"10.77.0.63": "52:54:00:77:00:63", "10.77.0.64": "",
 	} {
 		if got := at(ip); got != want {
 			t.Errorf("MAC at %s = %q, want %q", ip, got, want)

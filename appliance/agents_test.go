@@ -53,9 +53,15 @@ type wireAgent struct {
 }
 
 func newWireAgent(t *testing.T, nonce string, show *tls.Certificate) wireAgent {
-	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(4)}
+	config := &tls.Config{
+		InsecureSkipVerify: true,
+		MinVersion:         tls.VersionTLS13,
+		ClientSessionCache: tls.NewLRUClientSessionCache(4),
+	}
 	if show != nil {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return show, nil }
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return show, nil
+		}
 	}
 	transport := &http.Transport{TLSClientConfig: config}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -69,7 +75,8 @@ func (a wireAgent) call(method, path string, in any, bootIDs ...string) (int, st
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(a.t.Context(), method, "https://10.77.0.1:8443/agent/v1"+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(a.t.Context(), method, "https://10.77.0.1:8443/agent/v1"+path,
+		bytes.NewReader(body))
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -97,7 +104,11 @@ func callsOf(bootID string) []agentCall {
 	return []agentCall{
 		{"POST", "/next", inventory.Ask{BootID: bootID}, nil},
 		{"POST", "/orders/inspect-1/progress", inventory.Progress{BootID: bootID}, nil},
-		{"POST", "/orders/inspect-1/result", inventory.Result{BootID: bootID, Report: &inventory.Report{}}, nil},
+		{
+			"POST", "/orders/inspect-1/result",
+			inventory.Result{BootID: bootID, Report: &inventory.Report{}},
+			nil,
+		},
 		{"GET", "/images/0123/manifest", nil, []string{bootID}},
 	}
 }
@@ -109,7 +120,8 @@ func TestEachCallNamesItsBoot(t *testing.T) {
 	s := newSite(t)
 	const bootID = "11111111-2222-4333-8444-555555555555"
 	agent := newWireAgent(t, s.engine.IssueBoot(clientMAC).Nonce, agentCertificate(t, ed25519Key))
-	if code, answer := agent.call("POST", "/register", inventory.Registration{MAC: clientMAC, BootID: bootID}); code != 200 {
+	if code, answer := agent.call("POST", "/register",
+		inventory.Registration{MAC: clientMAC, BootID: bootID}); code != 200 {
 		t.Fatalf("registration = %d %s", code, answer)
 	}
 	refusals := func() (n int) {
@@ -119,7 +131,8 @@ func TestEachCallNamesItsBoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, e := range events {
-			if e.Data[inventory.DataIntruder] == "10.77.0.1" && strings.Contains(e.Text, "does not name the boot that registered") {
+			if e.Data[inventory.DataIntruder] == "10.77.0.1" &&
+				strings.Contains(e.Text, "does not name the boot that registered") {
 				n += max(1, e.Count)
 			}
 		}
@@ -127,7 +140,10 @@ func TestEachCallNamesItsBoot(t *testing.T) {
 	}
 	const missing = "missing"
 	want := 0
-	for _, id := range []string{"", "another", "11111111-2222-4333-8444-555555555556", bootID + "0", missing} {
+	for _, id := range []string{
+		"", "another", "11111111-2222-4333-8444-555555555556", bootID + "0",
+		missing,
+	} {
 		for _, c := range callsOf(id) {
 			if id == missing {
 				c.header = nil
@@ -137,11 +153,13 @@ func TestEachCallNamesItsBoot(t *testing.T) {
 			}
 			code, answer := agent.call(c.method, c.path, c.in, c.header...)
 			if code != 401 || strings.Contains(answer, "inspect") {
-				t.Errorf("boot id %q: %s %s = %d %s, want 401 and nothing else", id, c.method, c.path, code, answer)
+				t.Errorf("boot id %q: %s %s = %d %s, want 401 and nothing else", id, c.method, c.path, code,
+					answer)
 			}
 			want++
 			// The timeline is written a moment later.
-			eventually(t, fmt.Sprintf("%s %s with boot id %q is an event", c.method, c.path, id), func() bool { return refusals() == want })
+			eventually(t, fmt.Sprintf("%s %s with boot id %q is an event", c.method, c.path, id),
+				func() bool { return refusals() == want })
 		}
 	}
 	for i, c := range callsOf(bootID) {
@@ -166,13 +184,17 @@ func TestOverheardNonce(t *testing.T) {
 	own := agentCertificate(t, ed25519Key)
 	owner := newWireAgent(t, nonce, own)
 
-	if code, answer := newWireAgent(t, nonce, nil).call("POST", "/register", registration); code != 401 || !strings.Contains(answer, "pxectl ramdisk build") {
+	if code, answer := newWireAgent(t, nonce, nil).call("POST", "/register", registration); code != 401 ||
+		!strings.Contains(answer, "pxectl ramdisk build") {
 		t.Errorf("registration without a key = %d %s, want 401 and what to build", code, answer)
 	}
-	if code, answer := newWireAgent(t, nonce, agentCertificate(t, ecdsaKey)).call("POST", "/register", registration); code != 0 {
+	if code, answer := newWireAgent(t, nonce, agentCertificate(t, ecdsaKey)).call("POST", "/register",
+		registration); code != 0 {
 		t.Errorf("registration with a key of another kind = %d %s, want no connection", code, answer)
 	}
-	if code, answer := owner.call("POST", "/register", inventory.Registration{MAC: clientMAC, BootID: strings.Repeat("x", 3000)}); code != 422 || len(answer) > 500 {
+	if code, answer := owner.call("POST", "/register",
+		inventory.Registration{MAC: clientMAC, BootID: strings.Repeat("x", 3000)}); code != 422 ||
+		len(answer) > 500 {
 		t.Errorf("registration with a boot id that is none = %d %s, want 422 in few words", code, answer)
 	}
 	for range 2 { // the answer may be lost
@@ -191,8 +213,10 @@ func TestOverheardNonce(t *testing.T) {
 	} {
 		for _, id := range []string{"", bootID, "another"} {
 			for _, c := range callsOf(id) {
-				if code, answer := thief.call(c.method, c.path, c.in, c.header...); code != 401 || strings.Contains(answer, "inspect") {
-					t.Errorf("%s, boot id %q: %s %s = %d %s, want 401 and nothing else", name, id, c.method, c.path, code, answer)
+				if code, answer := thief.call(c.method, c.path, c.in, c.header...); code != 401 ||
+					strings.Contains(answer, "inspect") {
+					t.Errorf("%s, boot id %q: %s %s = %d %s, want 401 and nothing else", name, id, c.method,
+						c.path, code, answer)
 				}
 			}
 		}
@@ -202,7 +226,8 @@ func TestOverheardNonce(t *testing.T) {
 	}
 	// The agent itself is not disturbed, also over another connection of the same key.
 	for _, agent := range []wireAgent{owner, newWireAgent(t, nonce, own)} {
-		if code, answer := agent.call("POST", "/next", inventory.Ask{BootID: bootID}); code != 200 || !strings.Contains(answer, inventory.DoInspect) {
+		if code, answer := agent.call("POST", "/next", inventory.Ask{BootID: bootID}); code != 200 ||
+			!strings.Contains(answer, inventory.DoInspect) {
 			t.Errorf("the agent's own call = %d %s, want its order", code, answer)
 		}
 	}
@@ -212,7 +237,8 @@ func TestOverheardNonce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(why.Sentence, "showed the nonce of this boot") && strings.Contains(why.Next, "boot it from the network again") {
+		if strings.Contains(why.Sentence, "showed the nonce of this boot") &&
+			strings.Contains(why.Next, "boot it from the network again") {
 			break
 		}
 		if time.Now().After(end) {
@@ -226,7 +252,10 @@ func TestOverheardNonce(t *testing.T) {
 // it is taken.
 func TestAClockThatIsCorrected(t *testing.T) {
 	testnet.Need(t)
-	for name, at := range map[string][2]time.Duration{"ahead, then right": {24 * time.Hour, 0}, "right, then ahead": {0, 24 * time.Hour}} {
+	for name, at := range map[string][2]time.Duration{
+		"ahead, then right": {24 * time.Hour, 0},
+		"right, then ahead": {0, 24 * time.Hour},
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
 			s.ahead.Store(int64(at[0]))
@@ -252,11 +281,13 @@ func TestAClockThatIsCorrected(t *testing.T) {
 			if code := registers(first); code != 200 {
 				t.Fatalf("registration = %d", code)
 			}
-			if _, err := s.engine.Approve(t.Context(), "test", string(clientMAC), deploy.Approval{}); err != nil {
+			if _, err := s.engine.Approve(t.Context(), "test", string(clientMAC),
+				deploy.Approval{}); err != nil {
 				t.Fatal(err)
 			}
 			bmc := "10.77.0.99"
-			if _, err := s.engine.EditMachine(t.Context(), "test", string(clientMAC), deploy.Edit{BMC: deploy.BMCEdit{Address: &bmc}}); err != nil {
+			if _, err := s.engine.EditMachine(t.Context(), "test", string(clientMAC),
+				deploy.Edit{BMC: deploy.BMCEdit{Address: &bmc}}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := s.engine.Power(t.Context(), "test", string(clientMAC), power.ActOff); err != nil {
@@ -265,7 +296,8 @@ func TestAClockThatIsCorrected(t *testing.T) {
 			s.ahead.Store(int64(at[1]))
 			for what, nonce := range map[string]string{"spent": first, "unused": unused} {
 				if code := registers(nonce); code != 401 {
-					t.Errorf("registration with the %s nonce from before the power-off = %d, want 401", what, code)
+					t.Errorf("registration with the %s nonce from before the power-off = %d, want 401", what,
+						code)
 				}
 			}
 			if code := registers(script()); code != 200 {

@@ -116,7 +116,8 @@ func (a *Appliance) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	a.log.Info("pxectl serves", "version", a.version, "config", a.cfg.Path, "data", a.cfg.DataDir, "socket", a.cfg.API.Socket)
+	a.log.Info("pxectl serves", "version", a.version, "config", a.cfg.Path, "data", a.cfg.DataDir,
+		"socket", a.cfg.API.Socket)
 	// The engine may stop before those who still answer machines: what they note then is written last.
 	return errors.Join(group.Wait(), a.engine.Drain())
 }

@@ -87,7 +87,9 @@ func (p bootPlane) web(images http.Handler, log *slog.Logger) http.Handler {
 	mux.Handle("/images", p.recorded(images)) // else the mux redirects it
 	mux.Handle("/images/", p.recorded(images))
 	mux.HandleFunc("POST /phone-home/{deployment}/{token}", p.phoneHome)
-	mux.Handle("/", ipxe.Handler(ipxe.Config{Decide: p.script, Ramdisk: p.ramdiskFile, Observe: p.sawHTTP, Log: log}))
+	mux.Handle("/", ipxe.Handler(ipxe.Config{
+		Decide: p.script, Ramdisk: p.ramdiskFile, Observe: p.sawHTTP, Log: log,
+	}))
 	return cleanPath(mux)
 }
 
@@ -111,7 +113,10 @@ func (p bootPlane) usual(mac inventory.MAC, params ipxe.Params, server netip.Add
 	}
 	for _, name := range []string{"vmlinuz", "initrd"} {
 		if _, ok := p.ramdiskFile(params.GoArch(), name); !ok {
-			return ipxe.Boot{Action: ipxe.Wait, Reason: "the appliance has no ramdisk for " + params.GoArch() + ": run pxectl ramdisk build"}
+			return ipxe.Boot{
+				Action: ipxe.Wait,
+				Reason: "the appliance has no ramdisk for " + params.GoArch() + ": run pxectl ramdisk build",
+			}
 		}
 	}
 	return ipxe.Boot{Action: ipxe.Agent, Reason: a.Name, Args: []string{
@@ -134,7 +139,8 @@ func (p bootPlane) phoneHome(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	remote, _ := netip.ParseAddrPort(r.RemoteAddr)
 	id := inventory.DeploymentID(r.PathValue("deployment"))
-	err := p.engine.PhoneHome(r.Context(), id, r.PathValue("token"), remote.Addr().String(), inventory.Text(printable.Only(r.FormValue("hostname")), 64))
+	err := p.engine.PhoneHome(r.Context(), id, r.PathValue("token"), remote.Addr().String(),
+		inventory.Text(printable.Only(r.FormValue("hostname")), 64))
 	if err == nil {
 		w.WriteHeader(http.StatusNoContent)
 		return

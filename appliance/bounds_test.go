@@ -32,10 +32,14 @@ func from(t *testing.T, address string) *wireClient {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 	key := agentCertificate(t, ed25519Key)
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, at string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp4", at) },
+		DialContext: func(ctx context.Context, _, at string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp4", at)
+		},
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, // the pin is the agent's matter
-			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return key, nil },
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return key, nil
+			},
 		},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -116,7 +120,9 @@ func eventually(t *testing.T, what string, is func() bool) {
 func TestForgedRequestsPushOutNoApproval(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)
-	m, err := s.engine.AddMachine(t.Context(), "unix:uid=0", deploy.NewMachine{Name: "m1", MACs: []inventory.MAC{clientMAC}})
+	m, err := s.engine.AddMachine(t.Context(), "unix:uid=0", deploy.NewMachine{
+		Name: "m1", MACs: []inventory.MAC{clientMAC},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +158,8 @@ func TestLongPathsAreNotLogged(t *testing.T) {
 	c.nonce = "not-one-of-ours"
 	const times = 1000
 	for range times {
-		if status, answer := c.agent("/orders/"+strings.Repeat("x", 30<<10)+"/result", nil); status != 401 || len(answer) > 1<<10 {
+		if status, answer := c.agent("/orders/"+strings.Repeat("x", 30<<10)+"/result", nil); status != 401 ||
+			len(answer) > 1<<10 {
 			t.Fatalf("a wrong nonce is answered with %d and %d bytes", status, len(answer))
 		}
 		if status, answer := c.get("/" + strings.Repeat("y", 30<<10)); status != 404 || len(answer) > 1<<10 {
@@ -160,7 +167,8 @@ func TestLongPathsAreNotLogged(t *testing.T) {
 		}
 	}
 	log := s.log.String()
-	if n := strings.Count(log, "\n"); n > 2*logPerSource || len(log) > 32<<10 || !strings.Contains(log, "agent call refused") {
+	if n := strings.Count(log, "\n"); n > 2*logPerSource || len(log) > 32<<10 ||
+		!strings.Contains(log, "agent call refused") {
 		t.Errorf("%d refusals are %d lines with %d bytes in the log: %.1000s", 2*times, n, len(log), log)
 	}
 }
@@ -183,12 +191,17 @@ func TestAFloodOfReportsIsNotLogged(t *testing.T) {
 		}
 		var order inventory.Order
 		status, answer := c.agent("/next", inventory.Ask{BootID: bootOf(mac)})
-		if err := json.Unmarshal([]byte(answer), &order); status != 200 || err != nil || order.Do != inventory.DoInspect {
+		if err := json.Unmarshal([]byte(answer), &order); status != 200 || err != nil ||
+			order.Do != inventory.DoInspect {
 			t.Fatalf("next: %d %s", status, answer)
 		}
-		report := inventory.Report{Problems: problems, BMC: &inventory.BMCReport{Address: fmt.Sprintf("10.77.%d.9", i)}}
+		report := inventory.Report{
+			Problems: problems, BMC: &inventory.BMCReport{Address: fmt.Sprintf("10.77.%d.9", i)},
+		}
 		for _, id := range []string{order.ID, order.ID, fmt.Sprint("none-", i)} {
-			status, answer := c.agent("/orders/"+id+"/result", inventory.Result{BootID: bootOf(mac), Error: problems[0], Report: &report})
+			status, answer := c.agent("/orders/"+id+"/result", inventory.Result{
+				BootID: bootOf(mac), Error: problems[0], Report: &report,
+			})
 			if status != 204 {
 				t.Fatalf("result of %s: %d %s", id, status, answer)
 			}
@@ -206,7 +219,8 @@ func TestAFloodOfReportsIsNotLogged(t *testing.T) {
 		if err != nil || m.BMC.Proposed == nil {
 			t.Fatalf("BMC = %+v, %v, want one reported", m.BMC, err)
 		}
-		if _, err := s.engine.Approve(t.Context(), "unix:uid=0", string(m.ID), deploy.Approval{BMC: &m.BMC.Proposed.Address}); err != nil {
+		if _, err := s.engine.Approve(t.Context(), "unix:uid=0", string(m.ID),
+			deploy.Approval{BMC: &m.BMC.Proposed.Address}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -259,7 +273,8 @@ func TestHugeReports(t *testing.T) {
 	inspect := func() {
 		t.Helper()
 		status, answer := c.agent("/next", inventory.Ask{BootID: bootOf(clientMAC)})
-		if err := json.Unmarshal([]byte(answer), &order); status != 200 || err != nil || order.Do != inventory.DoInspect {
+		if err := json.Unmarshal([]byte(answer), &order); status != 200 || err != nil ||
+			order.Do != inventory.DoInspect {
 			t.Fatalf("next: %d %s", status, answer)
 		}
 	}
@@ -268,13 +283,16 @@ func TestHugeReports(t *testing.T) {
 		t.Errorf("a stranger may report %d bytes, want %d", order.MaxReport, inventory.StrangerReport)
 	}
 	report := func(problems int) (int, string) {
-		r := inventory.Report{Problems: make([]string, problems), Disks: []inventory.Disk{{Name: "vda", Bytes: 1 << 40}}}
+		r := inventory.Report{
+			Problems: make([]string, problems), Disks: []inventory.Disk{{Name: "vda", Bytes: 1 << 40}},
+		}
 		for i := range r.Problems {
 			r.Problems[i] = "x"
 		}
 		return c.agent("/orders/"+order.ID+"/result", inventory.Result{BootID: bootOf(clientMAC), Report: &r})
 	}
-	if status, answer := report(300_000); status != 413 || !strings.Contains(answer, "more than 69632 bytes") {
+	if status, answer := report(300_000); status != 413 ||
+		!strings.Contains(answer, "more than 69632 bytes") {
 		t.Errorf("a report with 300,000 problems is answered with %d %s", status, answer)
 	}
 	if status, answer := report(15_000); status != 204 { // 60 KB
@@ -285,7 +303,8 @@ func TestHugeReports(t *testing.T) {
 		t.Errorf("%d problems are kept, %v", len(m.Report.Problems), err)
 	}
 	all, err := operator.Machines(t.Context())
-	if err != nil || len(all) != 1 || all[0].Report != nil || all[0].Hardware == nil || all[0].Hardware.DiskBytes != 1<<40 {
+	if err != nil || len(all) != 1 || all[0].Report != nil || all[0].Hardware == nil ||
+		all[0].Hardware.DiskBytes != 1<<40 {
 		t.Errorf("the list has %+v, %v, want the machine without its report", all, err)
 	}
 	if _, err := operator.Approve(t.Context(), string(clientMAC), deploy.Approval{}); err != nil {
@@ -296,7 +315,8 @@ func TestHugeReports(t *testing.T) {
 	}
 	inspect()
 	if status, answer := report(20_000); status != 204 || order.MaxReport != inventory.KnownReport {
-		t.Errorf("a report of 80 KB of an approved machine, which may have %d bytes, is answered with %d %s", order.MaxReport, status, answer)
+		t.Errorf("a report of 80 KB of an approved machine, which may have %d bytes, is answered with %d %s",
+			order.MaxReport, status, answer)
 	}
 	if status, answer := report(100_000); status != 413 {
 		t.Errorf("a report of 400 KB of an approved machine is answered with %d %s", status, answer)
@@ -313,20 +333,24 @@ func TestStrangersLockNobodyOut(t *testing.T) {
 			t.Fatalf("stranger %d: %d %s", i, status, answer)
 		}
 	}
-	if status, answer := hostile.boots(strangerMAC(5000)); status != 409 || !strings.Contains(answer, "registered from 127.0.0.66") {
+	if status, answer := hostile.boots(strangerMAC(5000)); status != 409 ||
+		!strings.Contains(answer, "registered from 127.0.0.66") {
 		t.Errorf("one too many from an address: %d %s", status, answer)
 	}
 	// The rest comes from 200 addresses; the engine's side of a registration is enough for that.
 	for i := deploy.StrangersPerAddress; i < deploy.MaxStrangers; i++ {
 		mac := strangerMAC(i)
-		c := inventory.Caller{Nonce: s.engine.IssueBoot(mac).Nonce, Key: "key", IP: fmt.Sprintf("127.0.1.%d", i%200)}
+		c := inventory.Caller{
+			Nonce: s.engine.IssueBoot(mac).Nonce, Key: "key", IP: fmt.Sprintf("127.0.1.%d", i%200),
+		}
 		_, err := s.engine.Register(t.Context(), c, inventory.Registration{MAC: mac, BootID: bootOf(mac)})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	if status, answer := from(t, "127.0.0.7").boots(clientMAC); status != 200 {
-		t.Errorf("a machine that was never seen, beside %d strangers: %d %s", deploy.MaxStrangers, status, answer)
+		t.Errorf("a machine that was never seen, beside %d strangers: %d %s", deploy.MaxStrangers, status,
+			answer)
 	}
 	operator, err := api.NewClient(s.socket)
 	if err != nil {
@@ -337,6 +361,7 @@ func TestStrangersLockNobodyOut(t *testing.T) {
 	t.Logf("%d strangers deleted in %v", n, time.Since(start).Round(time.Millisecond))
 	all, listed := operator.Machines(t.Context())
 	if n != deploy.MaxStrangers || err != nil || len(all) != 0 || listed != nil {
-		t.Errorf("%d deleted, %v, and %d are left, %v; want all %d", n, err, len(all), listed, deploy.MaxStrangers)
+		t.Errorf("%d deleted, %v, and %d are left, %v; want all %d", n, err, len(all), listed,
+			deploy.MaxStrangers)
 	}
 }

@@ -114,7 +114,8 @@ func (c chain) run(ctx context.Context, end *chainEnd) error {
 	}
 	p.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest))
 	p.ClientIPAddr = c.Address.AsSlice()
-	ack, err := ask(ctx, p, netip.AddrPortFrom(c.Address, 4011).String(), netip.AddrPortFrom(end.Server, 4011).String())
+	ack, err := ask(ctx, p, netip.AddrPortFrom(c.Address, 4011).String(),
+		netip.AddrPortFrom(end.Server, 4011).String())
 	if err != nil {
 		return fmt.Errorf("REQUEST to port 4011: %w", err)
 	}
@@ -150,7 +151,9 @@ func (c chain) run(ctx context.Context, end *chainEnd) error {
 // ask sends a packet until there is an answer of ours to it.
 func ask(ctx context.Context, p *dhcpv4.DHCPv4, local, to string) (*dhcpv4.DHCPv4, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1) })
+		return c.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+		})
 	}}
 	conn, err := lc.ListenPacket(ctx, "udp4", local)
 	if err != nil {
@@ -172,7 +175,8 @@ func ask(ctx context.Context, p *dhcpv4.DHCPv4, local, to string) (*dhcpv4.DHCPv
 		if err != nil {
 			continue
 		}
-		if r, err := dhcpv4.FromBytes(buf[:n]); err == nil && r.TransactionID == p.TransactionID && r.OpCode == dhcpv4.OpcodeBootReply && r.BootFileNameOption() != "" {
+		if r, err := dhcpv4.FromBytes(buf[:n]); err == nil && r.TransactionID == p.TransactionID &&
+			r.OpCode == dhcpv4.OpcodeBootReply && r.BootFileNameOption() != "" {
 			return r, nil
 		}
 	}
@@ -208,6 +212,7 @@ func (e chainEnd) from(t *testing.T, what string, server netip.Addr) {
 		t.Fatalf("%s: %s (after %v: %+v)", what, e.Err, e.Took.Round(time.Millisecond), e)
 	}
 	if e.Server != server || !strings.Contains(e.Script, "https://"+server.String()+":8443") {
-		t.Errorf("%s: served from %v, with the script\n%s\nwant all from %v", what, e.Server, e.Script, server)
+		t.Errorf("%s: served from %v, with the script\n%s\nwant all from %v", what, e.Server, e.Script,
+			server)
 	}
 }

@@ -27,7 +27,8 @@ func newDeafBMC(t *testing.T, address string) *deafBMC {
 	if !strings.HasPrefix(address, "127.") && address != "10.77.0.1" {
 		for _, verb := range []string{"add", "del"} {
 			route := func() {
-				if out, err := exec.Command("ip", "route", verb, "local", address, "dev", "lo").CombinedOutput(); err != nil {
+				if out, err := exec.Command("ip", "route", verb, "local", address, "dev",
+					"lo").CombinedOutput(); err != nil {
 					t.Errorf("ip route %s %s: %v: %s", verb, address, err, out)
 				}
 			}
@@ -85,9 +86,12 @@ func (s *site) boots(t *testing.T, bmc string) inventory.Machine {
 	if err != nil || order.Do != inventory.DoInspect {
 		t.Fatalf("the agent is told to %q, %v, want to inspect", order.Do, err)
 	}
-	disks := []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512}}
+	disks := []inventory.Disk{
+		{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
+	}
 	report := &inventory.Report{Firmware: "uefi", Disks: disks, BMC: &inventory.BMCReport{Address: bmc}}
-	if err := s.engine.OrderResult(t.Context(), me, order.ID, inventory.Result{BootID: bootID, Report: report}); err != nil {
+	if err := s.engine.OrderResult(t.Context(), me, order.ID,
+		inventory.Result{BootID: bootID, Report: report}); err != nil {
 		t.Fatal(err)
 	}
 	m, err := s.engine.Machine(string(clientMAC))
@@ -135,20 +139,24 @@ func TestNothingIsSentToAReportedBMC(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t, "bmc: {user: admin, password: secret}\n")
 	accepted, moved := newDeafBMC(t, "10.77.0.51"), newDeafBMC(t, "10.77.0.66")
-	others := map[string]*deafBMC{"another": moved, "our own": newDeafBMC(t, "10.77.0.1"), "loopback": newDeafBMC(t, "127.0.0.1")}
+	others := map[string]*deafBMC{
+		"another": moved, "our own": newDeafBMC(t, "10.77.0.1"), "loopback": newDeafBMC(t, "127.0.0.1"),
+	}
 	remote, err := api.NewClient(s.socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := s.boots(t, "10.77.0.51")
-	if _, err := remote.PowerStatus(t.Context(), m.Name); err == nil || !strings.Contains(err.Error(), "not accepted") {
+	if _, err := remote.PowerStatus(t.Context(), m.Name); err == nil ||
+		!strings.Contains(err.Error(), "not accepted") {
 		t.Errorf("power status of a stranger: %v, want that its BMC is not accepted", err)
 	}
 	if n := accepted.heard.Load(); n != 0 {
 		t.Errorf("%d datagrams were sent before the machine was approved", n)
 	}
 	seen, name := "10.77.0.51", "m1"
-	if m, err = remote.Approve(t.Context(), m.Name, deploy.Approval{BMC: &seen}); err != nil || m.BMC.Address != seen {
+	if m, err = remote.Approve(t.Context(), m.Name, deploy.Approval{BMC: &seen}); err != nil ||
+		m.BMC.Address != seen {
 		t.Fatalf("approved: %+v, %v", m.BMC, err)
 	}
 	if _, err := remote.EditMachine(t.Context(), string(m.ID), deploy.Edit{Name: &name}); err != nil {
@@ -156,7 +164,10 @@ func TestNothingIsSentToAReportedBMC(t *testing.T) {
 	}
 	accepted.hears(t, "the first reading", 0)
 
-	for _, reported := range []string{"10.77.0.66", "::ffff:10.77.0.66", "10.77.0.66:623", "10.77.0.51:624", "10.77.0.1", "::ffff:10.77.0.1", "127.0.0.1", "10.77.0.255"} {
+	for _, reported := range []string{
+		"10.77.0.66", "::ffff:10.77.0.66", "10.77.0.66:623", "10.77.0.51:624",
+		"10.77.0.1", "::ffff:10.77.0.1", "127.0.0.1", "10.77.0.255",
+	} {
 		if m := s.boots(t, reported); m.BMC.Address != "10.77.0.51" {
 			t.Fatalf("after a report of %s, the accepted address is %q", reported, m.BMC.Address)
 		}
@@ -172,7 +183,8 @@ func TestNothingIsSentToAReportedBMC(t *testing.T) {
 	if err != nil || m.BMC.Proposed == nil || m.BMC.Proposed.Address != "10.77.0.66" {
 		t.Fatalf("BMC = %+v, %v, want 10.77.0.66 proposed", m.BMC, err)
 	}
-	if _, err := remote.EditMachine(t.Context(), "m1", deploy.Edit{AcceptBMC: &m.BMC.Proposed.Address}); err != nil {
+	if _, err := remote.EditMachine(t.Context(), "m1",
+		deploy.Edit{AcceptBMC: &m.BMC.Proposed.Address}); err != nil {
 		t.Fatal(err)
 	}
 	moved.hears(t, "power of the accepted address", 0)
@@ -202,7 +214,8 @@ func TestOnlyTheBMCThatWasShownIsAccepted(t *testing.T) {
 	refused := func(what string, err error) {
 		t.Helper()
 		p := inventory.AsProblem(err)
-		if p == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "10.77.0.51") || !strings.Contains(p.Detail, "10.77.0.66") || !strings.Contains(p.Hint, "machine show "+m.Name) {
+		if p == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "10.77.0.51") ||
+			!strings.Contains(p.Detail, "10.77.0.66") || !strings.Contains(p.Hint, "machine show "+m.Name) {
 			t.Errorf("%s: %v, want a conflict with both addresses and the next move", what, err)
 		}
 	}
@@ -211,7 +224,8 @@ func TestOnlyTheBMCThatWasShownIsAccepted(t *testing.T) {
 	_, err = remote.Approve(t.Context(), m.Name, deploy.Approval{BMC: accept})
 	refused("approve", err)
 	_, err = remote.Approve(t.Context(), m.Name, deploy.Approval{})
-	if p := inventory.AsProblem(err); p == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "10.77.0.66") {
+	if p := inventory.AsProblem(err); p == nil || p.Code != inventory.CodeConflict ||
+		!strings.Contains(p.Detail, "10.77.0.66") {
 		t.Errorf("approve without an address: %v, want a conflict", err)
 	}
 	none := ""
@@ -256,8 +270,10 @@ func TestNothingIsSentUnderAuto(t *testing.T) {
 			}
 			_, status := remote.PowerStatus(t.Context(), m.Name)
 			checks, err := remote.Doctor(t.Context())
-			if status == nil || !strings.Contains(status.Error(), "not accepted") || err != nil || !strings.Contains(apitest.ChecksOf(checks, "reported BMCs"), m.Name) {
-				t.Errorf("power status: %v; doctor: %q, %v; want that the BMC is not accepted", status, apitest.ChecksOf(checks, "reported BMCs"), err)
+			if status == nil || !strings.Contains(status.Error(), "not accepted") || err != nil ||
+				!strings.Contains(apitest.ChecksOf(checks, "reported BMCs"), m.Name) {
+				t.Errorf("power status: %v; doctor: %q, %v; want that the BMC is not accepted", status,
+					apitest.ChecksOf(checks, "reported BMCs"), err)
 			}
 			if n := b.heard.Load(); n != 0 || m.State == inventory.Discovered {
 				t.Errorf("%d datagrams were sent, and the machine is %s", n, m.State)

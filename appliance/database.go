@@ -28,7 +28,8 @@ func openDatabase(dir string, anew bool, log *slog.Logger) (*boltdb.Store, keys.
 		return nil, keys.Keys{}, &inventory.Problem{
 			Code:   inventory.CodeConflict,
 			Detail: path + " is missing or empty, and keys or images of an appliance lie beside it: with a new database, every machine that was deployed would be offered the agent at its next network boot",
-			Hint:   "put the database back from your copy of " + dir + "; if there is none, begin anew with `pxectl serve --new-database`, and add the machines before they boot",
+			Hint: "put the database back from your copy of " + dir +
+				"; if there is none, begin anew with `pxectl serve --new-database`, and add the machines before they boot",
 		}
 	case anew && !lost:
 		return nil, keys.Keys{}, &inventory.Problem{
@@ -56,9 +57,10 @@ func matchKeys(db *boltdb.Store, dir string, missing []string, log *slog.Logger)
 	}
 	if used && len(missing) > 0 {
 		return keys.Keys{}, &inventory.Problem{
-			Code:   inventory.CodeConflict,
-			Detail: fmt.Sprintf("keys: %s of this database's appliance is missing in %s", strings.Join(missing, ", "), dir),
-			Hint:   "put it back from your copy of data_dir; a new one could not read the secrets in the database, and no agent would trust it",
+			Code: inventory.CodeConflict,
+			Detail: fmt.Sprintf("keys: %s of this database's appliance is missing in %s",
+				strings.Join(missing, ", "), dir),
+			Hint: "put it back from your copy of data_dir; a new one could not read the secrets in the database, and no agent would trust it",
 		}
 	}
 	secrets, err := keys.Load(dir)
@@ -70,9 +72,10 @@ func matchKeys(db *boltdb.Store, dir string, missing []string, log *slog.Logger)
 		return secrets, nil
 	case owner != "":
 		return keys.Keys{}, &inventory.Problem{
-			Code:   inventory.CodeConflict,
-			Detail: "the database belongs to another appliance: its secrets are sealed to " + owner + ", the key here is " + id,
-			Hint:   "bring database and keys of one appliance together",
+			Code: inventory.CodeConflict,
+			Detail: "the database belongs to another appliance: its secrets are sealed to " + owner +
+				", the key here is " + id,
+			Hint: "bring database and keys of one appliance together",
 		}
 	default:
 		log.Info("database begins with these keys", "keys", id)
@@ -113,7 +116,8 @@ func ready(plane bootPlane, nics *interfaces.Set) error {
 		}
 	}
 	return &inventory.Problem{
-		Code: inventory.CodeConflict, Detail: "there is no ramdisk, so no machine can be booted into the agent",
-		Hint: "`pxectl ramdisk build` makes one; `pxectl doctor` checks all else",
+		Code:   inventory.CodeConflict,
+		Detail: "there is no ramdisk, so no machine can be booted into the agent",
+		Hint:   "`pxectl ramdisk build` makes one; `pxectl doctor` checks all else",
 	}
 }

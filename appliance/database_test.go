@@ -62,14 +62,42 @@ func TestLostDatabase(t *testing.T) {
 	}{
 		{name: "started again"},
 		{name: "started again with machines", spoil: []func(*testing.T, string){used}},
-		{name: "database lost", spoil: []func(*testing.T, string){remove("pxectl.db")}, want: "every machine that was deployed would be offered the agent"},
-		{name: "database emptied", spoil: []func(*testing.T, string){write("pxectl.db", "")}, want: "missing or empty"},
-		{name: "database lost, images left", spoil: []func(*testing.T, string){remove("pxectl.db", "keys"), write(image, "{}")}, want: "missing or empty"},
-		{name: "database lost, and said so", spoil: []func(*testing.T, string){remove("pxectl.db")}, anew: true},
+		{
+			name:  "database lost",
+			spoil: []func(*testing.T, string){remove("pxectl.db")},
+			want:  "every machine that was deployed would be offered the agent",
+		},
+		{
+			name:  "database emptied",
+			spoil: []func(*testing.T, string){write("pxectl.db", "")},
+			want:  "missing or empty",
+		},
+		{
+			name:  "database lost, images left",
+			spoil: []func(*testing.T, string){remove("pxectl.db", "keys"), write(image, "{}")},
+			want:  "missing or empty",
+		},
+		{
+			name:  "database lost, and said so",
+			spoil: []func(*testing.T, string){remove("pxectl.db")},
+			anew:  true,
+		},
 		{name: "said so, and not lost", anew: true, want: "there is a database"},
-		{name: "first start cut before its keys", spoil: []func(*testing.T, string){remove("keys")}, want: ""},
-		{name: "a key lost", spoil: []func(*testing.T, string){used, remove("keys/nonce.key")}, want: "nonce.key of this database's appliance is missing"},
-		{name: "a key emptied", spoil: []func(*testing.T, string){used, write("keys/age.key", "")}, want: "age.key of this database's appliance is missing"},
+		{
+			name:  "first start cut before its keys",
+			spoil: []func(*testing.T, string){remove("keys")},
+			want:  "",
+		},
+		{
+			name:  "a key lost",
+			spoil: []func(*testing.T, string){used, remove("keys/nonce.key")},
+			want:  "nonce.key of this database's appliance is missing",
+		},
+		{
+			name:  "a key emptied",
+			spoil: []func(*testing.T, string){used, write("keys/age.key", "")},
+			want:  "age.key of this database's appliance is missing",
+		},
 	} {
 		dir := t.TempDir()
 		if err := start(dir, false); err != nil {

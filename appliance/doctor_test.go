@@ -29,7 +29,10 @@ func TestSecondAppliance(t *testing.T) {
 	}
 	s, err := dhcpd.Listen(dhcpd.Config{
 		Interfaces: []dhcpd.Interface{{Name: "eth0", Addr: netip.MustParseAddr("10.77.0.2")}},
-		Decide:     bootPlane{engine: newEngine(t), addresses: &addresses{list: neighbourTable}, http: 8080}.dhcp,
+		Decide: bootPlane{
+			engine: newEngine(t), addresses: &addresses{list: neighbourTable},
+			http: 8080,
+		}.dhcp,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +55,12 @@ func newEngine(t *testing.T) *deploy.Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	e, err := deploy.New(deploy.Config{Store: db, Key: nonce.Key("0123456789abcdef0123456789abcdef"), Policy: deploy.PolicyApprove, Log: slog.New(slog.DiscardHandler)})
+	e, err := deploy.New(deploy.Config{
+		Store:  db,
+		Key:    nonce.Key("0123456789abcdef0123456789abcdef"),
+		Policy: deploy.PolicyApprove,
+		Log:    slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +106,9 @@ func TestDoctorOfARunningAppliance(t *testing.T) {
 	s.bmc.Set(true)
 	for i, address := range []string{"192.0.2.51", "192.0.2.52"} {
 		if _, err := s.engine.AddMachine(t.Context(), "test", deploy.NewMachine{
-			Name: fmt.Sprintf("m%d", i+1), UUID: fmt.Sprintf("4c4c4544-0000-1000-8000-00000000000%d", i), BMC: deploy.BMCEdit{Address: &address},
+			Name: fmt.Sprintf("m%d", i+1),
+			UUID: fmt.Sprintf("4c4c4544-0000-1000-8000-00000000000%d", i),
+			BMC:  deploy.BMCEdit{Address: &address},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -123,19 +133,25 @@ func TestDoctorOfARunningAppliance(t *testing.T) {
 		t.Fatal(err)
 	}
 	for subject, want := range map[string]string{
-		"other DHCP servers": "warn: none hands out addresses, and dhcp.mode proxy needs one", "interface br0": "pass: 10.77.0.1", "ports": "pass: all are open",
-		"ramdisk": "pass: amd64", "images": "warn: there is none", "BMCs": "pass: 2 of 2 answer", "timeline": "pass: ", "permissions": "pass: ",
+		"other DHCP servers": "warn: none hands out addresses, and dhcp.mode proxy needs one",
+		"interface br0":      "pass: 10.77.0.1", "ports": "pass: all are open",
+		"ramdisk": "pass: amd64", "images": "warn: there is none", "BMCs": "pass: 2 of 2 answer",
+		"timeline": "pass: ", "permissions": "pass: ",
 	} {
 		if got := apitest.ChecksOf(checks, subject); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %q, want %q", subject, got, want)
 		}
 	}
 	otherServer(t, "--dhcp-boot=pxelinux.0") // nobody boots: the doctor asks
-	until("other DHCP servers", `fail: another DHCP server, 10.77.0.2 on br0, tells machines to boot "pxelinux.0"`)
+	until("other DHCP servers",
+		`fail: another DHCP server, 10.77.0.2 on br0, tells machines to boot "pxelinux.0"`)
 	named := false
-	for end := time.Now().Add(time.Minute); !named && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !named &&
+		time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		events, err := s.engine.Events(0, "", 1000)
-		named = err == nil && strings.Contains(fmt.Sprint(events), "another DHCP server, 10.77.0.2 on br0, tells machines to boot")
+		named = err == nil &&
+			strings.Contains(fmt.Sprint(events),
+				"another DHCP server, 10.77.0.2 on br0, tells machines to boot")
 	}
 	if !named {
 		t.Error("no event names the other server")
@@ -157,7 +173,8 @@ func TestDoctorHearsASlowServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	checks, err := remote.Doctor(t.Context())
-	if got, want := apitest.ChecksOf(checks, "other DHCP servers"), "pass: 10.77.0.2 on br0"; err != nil || !strings.HasPrefix(got, want) {
+	if got, want := apitest.ChecksOf(checks, "other DHCP servers"), "pass: 10.77.0.2 on br0"; err != nil ||
+		!strings.HasPrefix(got, want) {
 		t.Errorf("beside a dnsmasq that pings first: %q, %v, want %q", got, err, want)
 	}
 }

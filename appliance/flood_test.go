@@ -38,7 +38,8 @@ type flooding struct {
 }
 
 func (f *flooding) String() string {
-	return fmt.Sprintf("%d packets to 67, %d to 4011, %d to 69, %d connections in %v", f.Sent["67"], f.Sent["4011"], f.Sent["69"], f.Sent["http"], f.For.Round(time.Millisecond))
+	return fmt.Sprintf("%d packets to 67, %d to 4011, %d to 69, %d connections in %v", f.Sent["67"],
+		f.Sent["4011"], f.Sent["69"], f.Sent["http"], f.For.Round(time.Millisecond))
 }
 
 // flood starts a hostile client on a host, which goes on until the returned function is called; that says
@@ -161,7 +162,8 @@ func malformed(t *testing.T, port string) (all [][]byte) {
 	random := rand.New(rand.NewPCG(1, 2))
 	if port == "69" {
 		for _, p := range []string{
-			"", "\x00", "\x00\x01", "\x00\x01snponly.efi", "\x00\x01snponly.efi\x00octet\x00blksize\x00", "\x00\x01\x00\x00", "\x00\x09",
+			"", "\x00", "\x00\x01", "\x00\x01snponly.efi", "\x00\x01snponly.efi\x00octet\x00blksize\x00",
+			"\x00\x01\x00\x00", "\x00\x09",
 			"\x00\x02snponly.efi\x00octet\x00", "\x00\x04\x00\x01", "\x00\x05\x00\x01x\x00", "\x00\x01" + strings.Repeat("../", 150) + "etc/passwd\x00octet\x00",
 			"\x00\x01snponly.efi\x00octet\x00blksize\x001468\x00", // which nobody will acknowledge
 		} {

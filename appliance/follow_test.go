@@ -19,15 +19,19 @@ const serverMode = "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/2
 // anything.
 func TestInterfaceIsFollowed(t *testing.T) {
 	testnet.Need(t, "ip")
-	one, two, three := netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("10.77.0.2"), netip.MustParseAddr("10.77.0.3")
+	one, two, three := netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("10.77.0.2"),
+		netip.MustParseAddr("10.77.0.3")
 	for mode, config := range map[string]string{"proxy": "", "server": serverMode} {
 		t.Run(mode, func(t *testing.T) {
 			s := newSite(t, config)
 			h := client(t)
-			machine := chain{MAC: clientMAC, Address: netip.MustParseAddr("10.77.0.60"), For: 15 * time.Second}
+			machine := chain{
+				MAC: clientMAC, Address: netip.MustParseAddr("10.77.0.60"), For: 15 * time.Second,
+			}
 			ip := func(command string) {
 				t.Helper()
-				if out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(command)...).CombinedOutput(); err != nil {
+				if out, err := exec.CommandContext(t.Context(), "ip",
+					strings.Fields(command)...).CombinedOutput(); err != nil {
 					t.Fatalf("ip %s: %v: %s", command, err, out)
 				}
 			}
@@ -43,7 +47,8 @@ func TestInterfaceIsFollowed(t *testing.T) {
 				end := machine.boots(t, h)
 				end.from(t, what, from)
 				if (mode == "server") == end.Address.IsUnspecified() || end.Took > 8*time.Second {
-					t.Errorf("%s: the address %v after %v, want one in mode server only, within 8 s", what, end.Address, end.Took)
+					t.Errorf("%s: the address %v after %v, want one in mode server only, within 8 s", what,
+						end.Address, end.Took)
 				}
 				t.Logf("%s: booted after %v", what, end.Took.Round(time.Millisecond))
 			}
@@ -66,7 +71,9 @@ func TestInterfaceIsFollowed(t *testing.T) {
 				t.Fatal(err)
 			}
 			checks, err := remote.Doctor(t.Context())
-			if got := apitest.ChecksOf(checks, "interface br0"); err != nil || !strings.HasPrefix(got, "pass: 10.77.0.2, link up; until ") || !strings.HasSuffix(got, "it was 10.77.0.1") {
+			if got := apitest.ChecksOf(checks, "interface br0"); err != nil ||
+				!strings.HasPrefix(got, "pass: 10.77.0.2, link up; until ") ||
+				!strings.HasSuffix(got, "it was 10.77.0.1") {
 				t.Errorf("doctor says %q, %v, want where it was and is", got, err)
 			}
 
@@ -92,12 +99,14 @@ func TestNamedAddressIsKept(t *testing.T) {
 	h := client(t)
 	machine := chain{MAC: clientMAC, Address: netip.MustParseAddr("10.77.0.60"), For: 15 * time.Second}
 	for _, args := range []string{"addr flush dev br0", "addr add 10.77.0.2/24 dev br0"} {
-		if out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(t.Context(), "ip",
+			strings.Fields(args)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", args, err, out)
 		}
 	}
 	s.event(t, "interface br0 no longer has the address 10.77.0.1")
-	if out, err := exec.CommandContext(t.Context(), "ip", "addr", "add", "10.77.0.1/24", "dev", "br0").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "ip", "addr", "add", "10.77.0.1/24", "dev",
+		"br0").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	machine.boots(t, h).from(t, "back", netip.MustParseAddr("10.77.0.1"))

@@ -20,7 +20,8 @@ func TestHeaderTimeout(t *testing.T) {
 	s := newSite(t)
 	const large = 256 << 20 // more than sockets hold
 	file := filepath.Join(s.data, "ramdisk", "arm64", "vmlinuz")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o644), os.Truncate(file, large)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o644),
+		os.Truncate(file, large)); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
@@ -51,7 +52,8 @@ func TestHeaderTimeout(t *testing.T) {
 				_, _ = io.WriteString(conn, c.more)
 			}
 			if took := time.Since(start); took < 9*time.Second || took > patience {
-				t.Errorf("%s on port %s was closed after %v (%v), want 10 s", c.name, c.port, took.Round(time.Millisecond), err)
+				t.Errorf("%s on port %s was closed after %v (%v), want 10 s", c.name, c.port,
+					took.Round(time.Millisecond), err)
 			}
 		})
 	}

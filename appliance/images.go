@@ -18,7 +18,10 @@ func findImage(s *store.Store, ref string) (deploy.Image, error) {
 	if _, _, err := s.Manifest(info.ID); err != nil {
 		return deploy.Image{}, imageProblem(ref, err)
 	}
-	img := deploy.Image{ID: info.ID, Name: info.Name, RawSize: uint64(info.RawSize), SectorSize: info.SectorSize, Stored: uint64(info.DataSize)}
+	img := deploy.Image{
+		ID: info.ID, Name: info.Name, RawSize: uint64(info.RawSize), SectorSize: info.SectorSize,
+		Stored: uint64(info.DataSize),
+	}
 	if info.System != nil {
 		img.Smallest, img.Fault = uint64(info.System.Smallest), info.System.Fault
 	}
@@ -27,7 +30,12 @@ func findImage(s *store.Store, ref string) (deploy.Image, error) {
 
 func imageProblem(ref string, err error) error {
 	if errors.Is(err, store.ErrNotFound) {
-		return &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no image %q", ref), Hint: "`pxectl image list` shows the images there are, `pxectl image import FILE` adds one", Err: err}
+		return &inventory.Problem{
+			Code:   inventory.CodeNotFound,
+			Detail: fmt.Sprintf("no image %q", ref),
+			Hint:   "`pxectl image list` shows the images there are, `pxectl image import FILE` adds one",
+			Err:    err,
+		}
 	}
 	return err
 }
@@ -45,8 +53,9 @@ func (g guardedImages) Delete(ref string) (store.Info, error) {
 	}
 	if machine, ok := g.engine.ImageInUse(info.ID); ok {
 		return info, &inventory.Problem{
-			Code: inventory.CodeConflict, Detail: fmt.Sprintf("image %s is being written to %s", info.Name, machine),
-			Hint: "wait for the deployment, or cancel it: `pxectl deployment list`",
+			Code:   inventory.CodeConflict,
+			Detail: fmt.Sprintf("image %s is being written to %s", info.Name, machine),
+			Hint:   "wait for the deployment, or cancel it: `pxectl deployment list`",
 		}
 	}
 	return g.Store.Delete(info.ID)

@@ -25,7 +25,9 @@ func listenDHCP(cfg config.Config, plane bootPlane, log *slog.Logger) (*dhcpd.Se
 		d.Interfaces = append(d.Interfaces, dhcpd.Interface{Name: in.Name, Addr: in.Address})
 	}
 	if cfg.DHCP.Mode == "server" {
-		d.Leases = &dhcpd.LeaseConfig{Plan: cfg.DHCP.Server, File: filepath.Join(cfg.DataDir, "leases"), Known: plane.known}
+		d.Leases = &dhcpd.LeaseConfig{
+			Plan: cfg.DHCP.Server, File: filepath.Join(cfg.DataDir, "leases"), Known: plane.known,
+		}
 	}
 	return dhcpd.Listen(d)
 }
@@ -59,8 +61,11 @@ func (b leaseBook) Leases() ([]api.Lease, error) {
 	list := []api.Lease{}
 	for _, l := range b.dhcp.Leases() {
 		out := api.Lease{
-			Address: l.Addr.String(), ClientID: hex.EncodeToString([]byte(l.Client)), MAC: l.MAC.String(), Hostname: l.Host,
-			State: l.State.String(), Reserved: l.Reservation != "", ExpiresAt: l.Expires.UTC(),
+			Address:  l.Addr.String(),
+			ClientID: hex.EncodeToString([]byte(l.Client)),
+			MAC:      l.MAC.String(),
+			Hostname: l.Host,
+			State:    l.State.String(), Reserved: l.Reservation != "", ExpiresAt: l.Expires.UTC(),
 		}
 		if m, err := b.engine.Machine(out.MAC); err == nil {
 			out.Machine = m.Name
@@ -76,7 +81,11 @@ func (b leaseBook) DeleteLease(a netip.Addr) error {
 	}
 	_, ok, err := b.dhcp.DeleteLease(a)
 	if err == nil && !ok {
-		err = &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no lease of %v", a), Hint: "`pxectl lease list` shows the leases there are"}
+		err = &inventory.Problem{
+			Code:   inventory.CodeNotFound,
+			Detail: fmt.Sprintf("no lease of %v", a),
+			Hint:   "`pxectl lease list` shows the leases there are",
+		}
 	}
 	return err
 }
@@ -87,7 +96,8 @@ func (b leaseBook) closed() error {
 		return nil
 	}
 	return &inventory.Problem{
-		Code: inventory.CodeConflict, Detail: fmt.Sprintf("dhcp.mode is %s: this appliance hands out no addresses", b.mode),
-		Hint: "look at the DHCP server of the site, or set dhcp.mode to server",
+		Code:   inventory.CodeConflict,
+		Detail: fmt.Sprintf("dhcp.mode is %s: this appliance hands out no addresses", b.mode),
+		Hint:   "look at the DHCP server of the site, or set dhcp.mode to server",
 	}
 }

@@ -196,7 +196,8 @@ func (f *logFlood) admits(kind, source string) bool {
 	if k.sources[source]++; k.sources[source] > logPerSource || k.lines >= logPerKind {
 		if k.hidden++; k.hidden == 1 {
 			// The flood may end with the last line that is hidden: it is said then, too.
-			time.AfterFunc(logWindow+time.Second, bug.Recovering(slog.New(f.out), "log: say what was not written", f.sayWhenOver))
+			time.AfterFunc(logWindow+time.Second,
+				bug.Recovering(slog.New(f.out), "log: say what was not written", f.sayWhenOver))
 		}
 		return false
 	}
@@ -225,8 +226,11 @@ func (f *logFlood) sayLocked() {
 				noisy = source
 			}
 		}
-		r := slog.NewRecord(f.now(), slog.LevelWarn, "log: too many lines of one kind; the rest was not written", 0)
-		r.AddAttrs(slog.String("kind", kind), slog.Int("not_written", k.hidden), slog.Int("sources", len(k.sources)), slog.String("most_from", noisy), slog.Int("of_it", k.sources[noisy]))
+		r := slog.NewRecord(f.now(), slog.LevelWarn,
+			"log: too many lines of one kind; the rest was not written", 0)
+		r.AddAttrs(slog.String("kind", kind), slog.Int("not_written", k.hidden),
+			slog.Int("sources", len(k.sources)), slog.String("most_from", noisy),
+			slog.Int("of_it", k.sources[noisy]))
 		_ = f.out.Handle(context.Background(), r)
 		k.hidden = 0
 	}

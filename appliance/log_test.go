@@ -21,7 +21,9 @@ func TestLogLinesAreBounded(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		var out bytes.Buffer
 		log := NewLog(config.Log{Format: format}, &out)
-		log.With("path", long).Info(long, "name", "a\x1b[2J\u009b31m\nb", "err", errors.New(long), "many", []string{long, long}, "macs", []string{"a", "b"}, "in", slog.GroupValue(slog.String("it", long)), "at", netip.MustParseAddr("192.0.2.1"), "n", 7)
+		log.With("path", long).Info(long, "name", "a\x1b[2J\u009b31m\nb", "err", errors.New(long),
+			"many", []string{long, long}, "macs", []string{"a", "b"},
+			"in", slog.GroupValue(slog.String("it", long)), "at", netip.MustParseAddr("192.0.2.1"), "n", 7)
 		line := out.String()
 		if n := len(line); n > 2<<10 || strings.Count(line, "\n") != 1 {
 			t.Errorf("%s: a line of %d bytes in %d lines", format, n, strings.Count(line, "\n"))
@@ -36,7 +38,9 @@ func TestLogLinesAreBounded(t *testing.T) {
 		}
 		if format == "json" {
 			var fields map[string]any
-			if err := json.Unmarshal(out.Bytes(), &fields); err != nil || len(fields["path"].(string)) > logValue || len(fields["err"].(string)) > logSentence || len(fields["macs"].([]any)) != 2 {
+			if err := json.Unmarshal(out.Bytes(), &fields); err != nil ||
+				len(fields["path"].(string)) > logValue || len(fields["err"].(string)) > logSentence ||
+				len(fields["macs"].([]any)) != 2 {
 				t.Errorf("fields %v, %v", fields, err)
 			}
 		}
@@ -53,7 +57,9 @@ type floodedLog struct {
 func newFloodedLog() *floodedLog {
 	f := &floodedLog{now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
 	inner := slog.NewTextHandler(&f.out, nil)
-	f.Logger = slog.New(boundedLog{Handler: inner, flood: &logFlood{now: func() time.Time { return f.now }, out: inner}})
+	f.Logger = slog.New(boundedLog{
+		Handler: inner, flood: &logFlood{now: func() time.Time { return f.now }, out: inner},
+	})
 	return f
 }
 
@@ -89,7 +95,11 @@ func TestTheLogOfAFlood(t *testing.T) {
 	log.now = log.now.Add(logWindow + time.Second)
 	log.Info("agent call refused", "ip", "192.0.2.66")
 	said := log.out.String()
-	for _, want := range []string{`kind="agent call refused" not_written=9970`, "most_from=192.0.2.66 of_it=10000", "kind=dhcp not_written=12000", "msg=\"agent call refused\" ip=192.0.2.66"} {
+	for _, want := range []string{
+		`kind="agent call refused" not_written=9970`,
+		"most_from=192.0.2.66 of_it=10000", "kind=dhcp not_written=12000",
+		"msg=\"agent call refused\" ip=192.0.2.66",
+	} {
 		if !strings.Contains(said, want) {
 			t.Errorf("a minute later the log says %s, want %q", said, want)
 		}
@@ -103,12 +113,24 @@ func TestTheLogKnowsWhoCausedALine(t *testing.T) {
 		"workers that agents make speak": func(i int) {
 			log.With("machine", i).With("from", "192.0.2.66").Info(fmt.Sprintf("the agent registered %d s ago", i), "kind", inventory.KindAgent)
 		},
-		"one address with many MACs":       func(i int) { log.Info("boot script", "mac", i, "remote", "192.0.2.66:999") },
-		"an address, and then a MAC":       func(i int) { log.Info("boot script from", "remote", "192.0.2.66:999", "mac", i) },
-		"another DHCP server":              func(i int) { log.Warn("another DHCP server", "server", netip.MustParseAddr("192.0.2.69"), "boot", i) },
-		"one bug":                          func(i int) { log.Error("worker: bug", "panic", i, "stack", "goroutine 1") },
-		"a MAC that answers for all":       func(i int) { log.Warn("dhcp: probed", "host", "52:54:00:66:00:01", "n", i) },
-		"an agent and a flood of messages": func(i int) { log.Info(fmt.Sprint(i), "ip", "192.0.2.67", "kind", inventory.KindState) },
+		"one address with many MACs": func(i int) {
+			log.Info("boot script", "mac", i, "remote", "192.0.2.66:999")
+		},
+		"an address, and then a MAC": func(i int) {
+			log.Info("boot script from", "remote", "192.0.2.66:999", "mac", i)
+		},
+		"another DHCP server": func(i int) {
+			log.Warn("another DHCP server", "server", netip.MustParseAddr("192.0.2.69"), "boot", i)
+		},
+		"one bug": func(i int) {
+			log.Error("worker: bug", "panic", i, "stack", "goroutine 1")
+		},
+		"a MAC that answers for all": func(i int) {
+			log.Warn("dhcp: probed", "host", "52:54:00:66:00:01", "n", i)
+		},
+		"an agent and a flood of messages": func(i int) {
+			log.Info(fmt.Sprint(i), "ip", "192.0.2.67", "kind", inventory.KindState)
+		},
 	} {
 		for i := range 1000 {
 			say(i)

@@ -56,7 +56,9 @@ func texts(t *testing.T, p bootPlane, kind inventory.EventKind, n int) (all []st
 // BIOS ROMs ask for a boot file's name and the bytes of the next DHCP option.
 func TestNamesWithRubbishAreServed(t *testing.T) {
 	plane := runningPlane(t)
-	s, err := tftpd.Listen(tftpd.Config{Addr: "127.0.0.1:0", Open: plane.file, Done: plane.sawTFTP, Log: slog.New(slog.DiscardHandler)})
+	s, err := tftpd.Listen(tftpd.Config{
+		Addr: "127.0.0.1:0", Open: plane.file, Done: plane.sawTFTP, Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,8 @@ func TestNamesWithRubbishAreServed(t *testing.T) {
 	if got, err := get(ipxe.BIOS + ".old"); err == nil {
 		t.Errorf("another name was served: %d bytes", len(got))
 	}
-	if all := texts(t, plane, "tftp", 4); !strings.Contains(strings.Join(all, "\n"), `undionly.kpxe (asked for with rubbish behind the name, "undionly.kpxea\x11")`) {
+	if all := texts(t, plane, "tftp", 4); !strings.Contains(strings.Join(all, "\n"),
+		`undionly.kpxe (asked for with rubbish behind the name, "undionly.kpxea\x11")`) {
 		t.Errorf("the timeline says %q", all)
 	}
 }
@@ -94,10 +97,14 @@ func TestNamesWithRubbishAreServed(t *testing.T) {
 // UEFI HTTP boot asks for paths with // in them, and follows no redirect.
 func TestUncleanPathsAreServed(t *testing.T) {
 	plane := runningPlane(t)
-	images := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "images: ", r.URL.Path) })
+	images := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "images: ", r.URL.Path)
+	})
 	srv := httptest.NewServer(plane.web(images, slog.New(slog.DiscardHandler)))
 	defer srv.Close()
-	firmware := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	firmware := &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	program, _ := ipxe.NBP(ipxe.X64)
 	for path, want := range map[string]string{
 		"/nbp/snponly.efi":              string(program),
@@ -134,11 +141,13 @@ func TestUncleanPathsAreServed(t *testing.T) {
 				status = http.StatusNotFound
 			}
 			if resp.StatusCode != status || method == http.MethodGet && want != "" && string(body) != want {
-				t.Errorf("%s %s = %d, %d bytes; want %d, %d", method, path, resp.StatusCode, len(body), status, len(want))
+				t.Errorf("%s %s = %d, %d bytes; want %d, %d", method, path, resp.StatusCode, len(body),
+					status, len(want))
 			}
 		}
 	}
-	if all := texts(t, plane, "http", 2); !slices.Contains(all, "GET /nbp/snponly.efi: 200") || !slices.Contains(all, "HEAD /nbp/snponly.efi: 200") {
+	if all := texts(t, plane, "http", 2); !slices.Contains(all, "GET /nbp/snponly.efi: 200") ||
+		!slices.Contains(all, "HEAD /nbp/snponly.efi: 200") {
 		t.Errorf("the timeline says %q", all)
 	}
 }

@@ -69,10 +69,13 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	mac, ok := machineMAC(s.MAC)
 	if !ok {
 		if s.BootFirmware() { // nobody's, since machines are known by their MACs
-			p.engine.Note(inventory.Event{At: s.Time.UTC(), Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
-				inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class), inventory.DataInterface, s.Interface,
-				inventory.DataUnserved, "yes", inventory.DataInfiniBand, yes(s.InfiniBand),
-			)})
+			p.engine.Note(inventory.Event{
+				At: s.Time.UTC(), Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
+					inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class),
+					inventory.DataInterface, s.Interface,
+					inventory.DataUnserved, "yes", inventory.DataInfiniBand, yes(s.InfiniBand),
+				),
+			})
 		}
 		return
 	}
@@ -89,12 +92,18 @@ func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	if s.HasArch {
 		arch = strconv.Itoa(int(s.Arch))
 	}
-	p.engine.Note(inventory.Event{At: s.Time.UTC(), MAC: mac, Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
-		inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class), inventory.DataPort, strconv.Itoa(s.Port), inventory.DataInterface, s.Interface,
-		inventory.DataAnswer, answer, inventory.DataBoot, s.Boot, inventory.DataSelected, ip(s.Selected), inventory.DataUnconfigured, yes(!s.Server.IsValid()),
-		inventory.DataUnserved, yes(s.NoProgram || s.Class == dhcpd.ClassOther && s.BootFirmware()), inventory.DataOdd, s.Odd,
-		inventory.DataReason, string(s.Reason.Code), inventory.DataWhy, s.Reason.String(), inventory.DataArch, arch,
-	)})
+	p.engine.Note(inventory.Event{
+		At: s.Time.UTC(), MAC: mac, Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
+			inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class),
+			inventory.DataPort, strconv.Itoa(s.Port), inventory.DataInterface, s.Interface,
+			inventory.DataAnswer, answer, inventory.DataBoot, s.Boot, inventory.DataSelected, ip(s.Selected),
+			inventory.DataUnconfigured, yes(!s.Server.IsValid()),
+			inventory.DataUnserved, yes(s.NoProgram || s.Class == dhcpd.ClassOther && s.BootFirmware()),
+			inventory.DataOdd, s.Odd,
+			inventory.DataReason, string(s.Reason.Code), inventory.DataWhy, s.Reason.String(),
+			inventory.DataArch, arch,
+		),
+	})
 }
 
 // sawTFTP notes a transfer that has ended.
@@ -102,14 +111,19 @@ func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 	name, rubbish := fileMeant(t.Request)
 	t.Name = shown(name)
 	ev := inventory.Event{MAC: p.addresses.mac(t.Client.Addr()), Kind: inventory.KindTFTP, Data: facts(
-		inventory.DataFile, t.Name, inventory.DataClient, ip(t.Client.Addr()), inventory.DataBytes, number(t.Bytes),
-		inventory.DataTook, t.Took.Round(time.Millisecond).String(), inventory.DataRetransmits, number(t.Retransmits), inventory.DataBlockSize, number(t.BlockSize),
+		inventory.DataFile, t.Name, inventory.DataClient, ip(t.Client.Addr()),
+		inventory.DataBytes, number(t.Bytes),
+		inventory.DataTook, t.Took.Round(time.Millisecond).String(),
+		inventory.DataRetransmits, number(t.Retransmits), inventory.DataBlockSize, number(t.BlockSize),
 	)}
 	if rubbish {
-		t.Name += fmt.Sprintf(" (asked for with rubbish behind the name, %s)", shown(fmt.Sprintf("%q", t.Raw)))
+		t.Name += fmt.Sprintf(" (asked for with rubbish behind the name, %s)",
+			shown(fmt.Sprintf("%q", t.Raw)))
 	}
 	var slow net.Error
-	ended := func(r inventory.TFTPResult, text string) { ev.Text, ev.Data[inventory.DataResult] = text, string(r) }
+	ended := func(r inventory.TFTPResult, text string) {
+		ev.Text, ev.Data[inventory.DataResult] = text, string(r)
+	}
 	switch {
 	case t.Aborted: // before every UEFI download
 		ended(inventory.TFTPSize, t.Name+": asked for its size")
@@ -118,7 +132,8 @@ func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 	case errors.Is(t.Err, fs.ErrNotExist):
 		ended(inventory.TFTPMissing, t.Name+": no such file")
 	case errors.As(t.Err, &slow) && slow.Timeout():
-		ended(inventory.TFTPStalled, fmt.Sprintf("%s: the client stopped acknowledging after %d bytes", t.Name, t.Bytes))
+		ended(inventory.TFTPStalled,
+			fmt.Sprintf("%s: the client stopped acknowledging after %d bytes", t.Name, t.Bytes))
 	case t.Err != nil:
 		ended(inventory.TFTPFailed, fmt.Sprintf("%s: %v", t.Name, t.Err))
 	default:
@@ -131,7 +146,8 @@ func (p bootPlane) sawTFTP(t tftpd.Transfer) {
 func (p bootPlane) sawHTTP(r ipxe.Request) {
 	r.Path, r.Method = shown(r.Path), shown(r.Method)
 	ev := inventory.Event{At: r.At.UTC(), Kind: inventory.KindHTTP, Data: facts(
-		inventory.DataPath, r.Path, inventory.DataStatus, number(r.Status), inventory.DataClient, ip(r.Remote.Addr()),
+		inventory.DataPath, r.Path, inventory.DataStatus, number(r.Status),
+		inventory.DataClient, ip(r.Remote.Addr()),
 		inventory.DataBytes, number(r.Sent), inventory.DataTook, r.Took.Round(time.Millisecond).String(),
 	)}
 	if r.Params != nil && r.Boot != nil {
@@ -182,8 +198,12 @@ func (p bootPlane) recorded(images http.Handler) http.Handler {
 		if answered.Code == http.StatusPartialContent {
 			text = fmt.Sprintf("%s %s: a range", method, path)
 		}
-		p.engine.Note(inventory.Event{MAC: p.addresses.mac(remote.Addr()), Kind: inventory.KindHTTP, Text: text, Data: facts(
-			inventory.DataPath, path, inventory.DataStatus, number(answered.Code), inventory.DataClient, ip(remote.Addr().Unmap()), inventory.DataTook, answered.Duration.Round(time.Millisecond).String(),
-		)})
+		p.engine.Note(inventory.Event{
+			MAC: p.addresses.mac(remote.Addr()), Kind: inventory.KindHTTP, Text: text, Data: facts(
+				inventory.DataPath, path, inventory.DataStatus, number(answered.Code),
+				inventory.DataClient, ip(remote.Addr().Unmap()),
+				inventory.DataTook, answered.Duration.Round(time.Millisecond).String(),
+			),
+		})
 	})
 }

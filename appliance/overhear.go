@@ -44,8 +44,11 @@ func (p bootPlane) sawOther(o dhcpd.Overheard) {
 	if o.Boots() {
 		boot = cmp.Or(rogue.BootName(o.File), o.Class)
 	}
-	p.engine.Note(inventory.Event{At: o.Time.UTC(), MAC: mac, Kind: inventory.KindDHCP, Text: o.String(), Data: facts(
-		inventory.DataServer, ip(o.Server), inventory.DataType, o.Type.String(), inventory.DataAddress, ip(o.Addr), inventory.DataBoot, boot,
-		inventory.DataNext, ip(o.Next), inventory.DataInterface, o.Interface,
-	)})
+	p.engine.Note(inventory.Event{
+		At: o.Time.UTC(), MAC: mac, Kind: inventory.KindDHCP, Text: o.String(), Data: facts(
+			inventory.DataServer, ip(o.Server), inventory.DataType, o.Type.String(),
+			inventory.DataAddress, ip(o.Addr), inventory.DataBoot, boot,
+			inventory.DataNext, ip(o.Next), inventory.DataInterface, o.Interface,
+		),
+	})
 }

@@ -55,7 +55,8 @@ func TestReadyIsWhoCanServeMachines(t *testing.T) {
 	}
 	ip := func(command string) {
 		t.Helper()
-		if out, err := exec.CommandContext(t.Context(), "ip", strings.Fields(command)...).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(t.Context(), "ip",
+			strings.Fields(command)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", command, err, out)
 		}
 	}
@@ -110,14 +111,16 @@ func TestNotReadyWithoutADatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	initrd := filepath.Join(cfg.RamdiskDir(), "amd64", "initrd")
-	a, err := build(cfg, Options{Version: "test", Log: slog.New(slog.DiscardHandler)}, func(*deploy.Config) {})
+	a, err := build(cfg, Options{Version: "test", Log: slog.New(slog.DiscardHandler)},
+		func(*deploy.Config) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(cfg.DataDir); err != nil || st.Mode().Perm() != 0o750 {
 		t.Errorf("data_dir is %v, %v, want it closed to others", st.Mode(), err)
 	}
-	if err := errors.Join(os.MkdirAll(filepath.Dir(initrd), 0o750), os.WriteFile(initrd, nil, 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(initrd), 0o750),
+		os.WriteFile(initrd, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

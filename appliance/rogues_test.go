@@ -21,8 +21,11 @@ import (
 func offers(t *testing.T, from testnet.Host, server netip.Addr, more ...dhcpv4.Modifier) {
 	t.Helper()
 	p, err := dhcpv4.New(append([]dhcpv4.Modifier{
-		dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer), dhcpv4.WithHwAddr(net.HardwareAddr{0x52, 0x54, 0, 0x66, 0, 1}), dhcpv4.WithYourIP(net.IPv4(10, 77, 0, 120)),
-		func(p *dhcpv4.DHCPv4) { p.OpCode = dhcpv4.OpcodeBootReply }, dhcpv4.WithOption(dhcpv4.OptServerIdentifier(server.AsSlice())),
+		dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer),
+		dhcpv4.WithHwAddr(net.HardwareAddr{0x52, 0x54, 0, 0x66, 0, 1}),
+		dhcpv4.WithYourIP(net.IPv4(10, 77, 0, 120)),
+		func(p *dhcpv4.DHCPv4) { p.OpCode = dhcpv4.OpcodeBootReply },
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(server.AsSlice())),
 	}, more...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -53,11 +56,13 @@ func TestForgedServersHideNoRogue(t *testing.T) {
 		offers(t, stranger, netip.AddrFrom4([4]byte{10, 66, 0, byte(i + 1)}))
 	}
 	until(fmt.Sprintf("warn: %d were heard within a day, and no more are remembered", rogue.MaxServers))
-	offers(t, stranger, netip.MustParseAddr("10.77.0.66"), dhcpv4.WithOption(dhcpv4.OptBootFileName("evil.efi")))
+	offers(t, stranger, netip.MustParseAddr("10.77.0.66"),
+		dhcpv4.WithOption(dhcpv4.OptBootFileName("evil.efi")))
 	const named = `another DHCP server, 10.77.0.66 on br0, tells machines to boot "evil.efi"`
 	until("fail: " + named)
 	s.event(t, named)
-	if log := s.log.String(); !strings.Contains(log, "another DHCP server tells machines what to boot") || !strings.Contains(log, "10.77.0.66") {
+	if log := s.log.String(); !strings.Contains(log, "another DHCP server tells machines what to boot") ||
+		!strings.Contains(log, "10.77.0.66") {
 		t.Errorf("the log does not name the rogue:\n%s", log)
 	}
 }
@@ -77,7 +82,8 @@ func TestMadeUpRoguesPushOutNothing(t *testing.T) {
 				t.Fatalf("%d events name a server, want %d", named, (n+1)*batch)
 			}
 			for i := range batch { // a packet may be lost; one that is heard twice is one event
-				offers(t, stranger, netip.AddrFrom4([4]byte{10, 66, byte(n), byte(i)}), dhcpv4.WithOption(dhcpv4.OptBootFileName("evil.efi")))
+				offers(t, stranger, netip.AddrFrom4([4]byte{10, 66, byte(n), byte(i)}),
+					dhcpv4.WithOption(dhcpv4.OptBootFileName("evil.efi")))
 			}
 			events, err := s.engine.Events(0, "", 10_000)
 			if err != nil {

@@ -32,7 +32,9 @@ func newRuleBook(c config.Config) (ruleBook, error) {
 
 // about collects what the rules say of a machine. find looks up its record, which knows more than a DHCP
 // packet; params is what its iPXE says, the zero Params before there is one.
-func (b ruleBook) about(mac inventory.MAC, params ipxe.Params, find func(inventory.MAC) (inventory.Machine, bool)) ipxe.Choice {
+func (b ruleBook) about(
+	mac inventory.MAC, params ipxe.Params, find func(inventory.MAC) (inventory.Machine, bool),
+) ipxe.Choice {
 	if len(b.rules) == 0 {
 		return ipxe.Choice{}
 	}

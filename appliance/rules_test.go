@@ -31,13 +31,15 @@ func TestTheExampleOfRules(t *testing.T) {
 		text += line
 	}
 	_, err = config.Parse("a.yaml", []byte(text), net.Interfaces)
-	if err == nil || !strings.Contains(err.Error(), "1 mistake") || !strings.Contains(err.Error(), "].script: ") || !strings.Contains(err.Error(), "no such file") {
+	if err == nil || !strings.Contains(err.Error(), "1 mistake") ||
+		!strings.Contains(err.Error(), "].script: ") || !strings.Contains(err.Error(), "no such file") {
 		t.Fatalf("before its script is there, the example's error is %v", err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "scripts"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "scripts", "slow-switch.ipxe"), []byte("#!ipxe\nsleep 30\n{{.Script}}"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "scripts", "slow-switch.ipxe"),
+		[]byte("#!ipxe\nsleep 30\n{{.Script}}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	c, err := config.Parse("a.yaml", []byte(text), net.Interfaces)
@@ -51,11 +53,13 @@ func TestTheExampleOfRules(t *testing.T) {
 }
 
 func TestMistakesInRules(t *testing.T) {
-	_, err := config.Parse("a.yaml", []byte("provisioning: {interfaces: [{name: lo}]}\ndata_dir: /nonexistent\n"+
-		"boot:\n  - {vendor: HPE, nbp: x, local: y}\n  - {vendr: HPE, script: ../x}\n"), net.Interfaces)
+	_, err := config.Parse("a.yaml",
+		[]byte("provisioning: {interfaces: [{name: lo}]}\ndata_dir: /nonexistent\n"+
+			"boot:\n  - {vendor: HPE, nbp: x, local: y}\n  - {vendr: HPE, script: ../x}\n"), net.Interfaces)
 	for _, want := range []string{
 		"4 mistakes", `boot[0].local: "y" (have: exit, sanboot, silence)`, `boot[0].nbp: "x" (have: `,
-		`boot[1]: unknown key "vendr" (have: machine, vendor, model, nbp, args, local, script)`, `boot[1].script: "../x": want the name of a file in /nonexistent/scripts`,
+		`boot[1]: unknown key "vendr" (have: machine, vendor, model, nbp, args, local, script)`,
+		`boot[1].script: "../x": want the name of a file in /nonexistent/scripts`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is\n%v\nwant in it: %s", err, want)
@@ -66,29 +70,45 @@ func TestMistakesInRules(t *testing.T) {
 func TestRuleBook(t *testing.T) {
 	script := new(ipxe.Template)
 	book := ruleBook{
-		rules:   ipxe.Rules{{Model: "R640", Args: []string{"console=ttyS1"}, Local: ipxe.SANBoot}, {Machine: "web-*", Script: "x.ipxe"}, {Vendor: "Dell*", NBP: ipxe.NativeX64}},
+		rules: ipxe.Rules{
+			{Model: "R640", Args: []string{"console=ttyS1"}, Local: ipxe.SANBoot},
+			{Machine: "web-*", Script: "x.ipxe"},
+			{Vendor: "Dell*", NBP: ipxe.NativeX64},
+		},
 		scripts: map[string]*ipxe.Template{"x.ipxe": script},
 	}
 	const mac = inventory.MAC("52:54:00:00:00:01")
 	unknown := func(inventory.MAC) (inventory.Machine, bool) { return inventory.Machine{}, false }
 	known := func(inventory.MAC) (inventory.Machine, bool) {
-		return inventory.Machine{Name: "web-1", Report: &inventory.Report{System: inventory.System{Manufacturer: "Dell Inc.", Product: "R640"}}}, true
+		return inventory.Machine{
+				Name: "web-1",
+				Report: &inventory.Report{
+					System: inventory.System{Manufacturer: "Dell Inc.", Product: "R640"},
+				},
+			},
+			true
 	}
 	if diff := cmp.Diff(ipxe.Choice{}, book.about(mac, ipxe.Params{}, unknown)); diff != "" {
 		t.Errorf("of a stranger's DHCP packet (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(ipxe.Choice{NBPs: []string{ipxe.NativeX64}}, book.about(mac, ipxe.Params{Manufacturer: "Dell Inc."}, unknown)); diff != "" {
+	if diff := cmp.Diff(ipxe.Choice{NBPs: []string{ipxe.NativeX64}},
+		book.about(mac, ipxe.Params{Manufacturer: "Dell Inc."}, unknown)); diff != "" {
 		t.Errorf("of a stranger's iPXE (-want +got):\n%s", diff)
 	}
 	choice := book.about(mac, ipxe.Params{}, known)
-	if diff := cmp.Diff(ipxe.Choice{NBPs: []string{ipxe.NativeX64}, Args: []string{"console=ttyS1"}, Local: ipxe.SANBoot, Script: "x.ipxe"}, choice); diff != "" {
+	if diff := cmp.Diff(ipxe.Choice{
+		NBPs: []string{ipxe.NativeX64}, Args: []string{"console=ttyS1"},
+		Local: ipxe.SANBoot, Script: "x.ipxe",
+	}, choice); diff != "" {
 		t.Errorf("of a machine that was inspected (-want +got):\n%s", diff)
 	}
 	agent := book.apply(ipxe.Boot{Action: ipxe.Agent, Args: []string{"a=b"}}, choice)
-	if diff := cmp.Diff([]string{"a=b", "console=ttyS1"}, agent.Args); diff != "" || agent.Method != "" || agent.Template != script {
+	if diff := cmp.Diff([]string{"a=b", "console=ttyS1"}, agent.Args); diff != "" || agent.Method != "" ||
+		agent.Template != script {
 		t.Errorf("apply to agent = %+v; arguments (-want +got):\n%s", agent, diff)
 	}
-	if local := book.apply(ipxe.Boot{Action: ipxe.Local}, choice); local.Method != ipxe.SANBoot || local.Args != nil {
+	if local := book.apply(ipxe.Boot{Action: ipxe.Local}, choice); local.Method != ipxe.SANBoot ||
+		local.Args != nil {
 		t.Errorf("apply to local = %+v", local)
 	}
 }

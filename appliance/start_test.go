@@ -51,7 +51,8 @@ func TestAFailedStartLeavesNothingOpen(t *testing.T) {
 	}
 	o := Options{Version: "test", Log: slog.New(slog.DiscardHandler)}
 	for range 2 { // twice: the first leaves nothing that the second would stumble over
-		if _, err := New(load(filepath.Join(inTheWay, "s")), o); err == nil || !strings.Contains(err.Error(), "api.socket") {
+		if _, err := New(load(filepath.Join(inTheWay, "s")), o); err == nil ||
+			!strings.Contains(err.Error(), "api.socket") {
 			t.Fatalf("New with a socket below a file = %v, want an error about api.socket", err)
 		}
 	}

@@ -14,7 +14,9 @@ import (
 const stopWithin = 2500 * time.Millisecond
 
 // within runs something until it ends, or until some time after ctx has.
-func within(ctx context.Context, grace time.Duration, log *slog.Logger, run func(context.Context) error) error {
+func within(
+	ctx context.Context, grace time.Duration, log *slog.Logger, run func(context.Context) error,
+) error {
 	ended := make(chan error, 1)
 	go func() {
 		var err error

@@ -136,13 +136,15 @@ func TestTheStopUnderLoad(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(short) })
 	socket, file := filepath.Join(short, "s"), filepath.Join(dir, "appliance.yaml")
-	text := fmt.Sprintf("data_dir: %s/data\napi: {socket: %s}\nprovisioning: {interfaces: [{name: br0}]}\n", dir, socket)
+	text := fmt.Sprintf("data_dir: %s/data\napi: {socket: %s}\nprovisioning: {interfaces: [{name: br0}]}\n",
+		dir, socket)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, size := range map[string]int64{"vmlinuz": 100_000, "initrd": 256 << 20} { // more than sockets hold
 		file := filepath.Join(dir, "data", "ramdisk", "amd64", name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o600), os.Truncate(file, size)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o600),
+			os.Truncate(file, size)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -165,7 +167,10 @@ func TestTheStopUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the appliance answers", func() bool { _, err := operator.Version(t.Context()); return err == nil })
+	eventually(t, "the appliance answers", func() bool {
+		_, err := operator.Version(t.Context())
+		return err == nil
+	})
 
 	// Connections that say nothing, or half of something; a download that nobody reads.
 	hold := func(port, first string) net.Conn {
@@ -185,7 +190,8 @@ func TestTheStopUnderLoad(t *testing.T) {
 		hold("8443", "\x16\x03\x01\x02\x00\x01")
 		hold("8080", "GET /boot.ipxe HTTP/1.1\r\nX-Slow: ")
 		download := hold("8080", "GET /ramdisk/amd64/initrd HTTP/1.0\r\n\r\n")
-		if line, err := bufio.NewReaderSize(download, 16).ReadString('\n'); err != nil || !strings.Contains(line, "200") {
+		if line, err := bufio.NewReaderSize(download, 16).ReadString('\n'); err != nil ||
+			!strings.Contains(line, "200") {
 			t.Fatalf("a download begins with %q, %v", line, err)
 		}
 	}
@@ -202,7 +208,8 @@ func TestTheStopUnderLoad(t *testing.T) {
 		close(half)
 	}()
 	go func() {
-		req, err := http.NewRequestWithContext(t.Context(), "POST", "https://10.77.0.1:8443/agent/v1/orders/x/result", endless)
+		req, err := http.NewRequestWithContext(t.Context(), "POST",
+			"https://10.77.0.1:8443/agent/v1/orders/x/result", endless)
 		if err == nil {
 			req.Header.Set("Authorization", "Bearer "+agent.nonce)
 			if resp, err := agent.http.Do(req); err == nil {
@@ -241,9 +248,11 @@ func TestTheStopUnderLoad(t *testing.T) {
 	case err := <-ended:
 		_, said, _ := strings.Cut(log.String(), "the stop took ")
 		took, unsaid := time.ParseDuration(strings.TrimSpace(said))
-		t.Logf("stopped after %v, %v by the clock on the wall, beside %s", took, time.Since(began).Round(time.Millisecond), stop())
+		t.Logf("stopped after %v, %v by the clock on the wall, beside %s", took,
+			time.Since(began).Round(time.Millisecond), stop())
 		if err != nil || unsaid != nil || took > stopWithin { // else the rest would be abandoned
-			t.Errorf("SIGTERM was obeyed after %v (%v) with %v, want within %v", took, unsaid, err, stopWithin)
+			t.Errorf("SIGTERM was obeyed after %v (%v) with %v, want within %v", took, unsaid, err,
+				stopWithin)
 		}
 	case <-time.After(30 * time.Second):
 		t.Fatalf("SIGTERM is not obeyed. The log: %s", log.String())

@@ -44,12 +44,14 @@ func cleanPath(h http.Handler) http.Handler {
 
 // closing ends the connection after an error.
 func closing(w http.ResponseWriter) http.ResponseWriter {
-	return httpsnoop.Wrap(w, httpsnoop.Hooks{WriteHeader: func(next httpsnoop.WriteHeaderFunc) httpsnoop.WriteHeaderFunc {
-		return func(status int) {
-			if status >= 400 {
-				w.Header().Set("Connection", "close")
+	return httpsnoop.Wrap(w, httpsnoop.Hooks{
+		WriteHeader: func(next httpsnoop.WriteHeaderFunc) httpsnoop.WriteHeaderFunc {
+			return func(status int) {
+				if status >= 400 {
+					w.Header().Set("Connection", "close")
+				}
+				next(status)
 			}
-			next(status)
-		}
-	}})
+		},
+	})
 }

@@ -82,7 +82,9 @@ func TestTheWiringBoundsStrangers(t *testing.T) {
 	newSite(t)
 	plain := func() (net.Conn, error) { return net.Dial("tcp", "10.77.0.1:8080") }
 	secure := func() (net.Conn, error) {
-		return tls.Dial("tcp", "10.77.0.1:8443", &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
+		return tls.Dial("tcp", "10.77.0.1:8443", &tls.Config{
+			InsecureSkipVerify: true, MinVersion: tls.VersionTLS13,
+		})
 	}
 	const body = "Host: x\r\nContent-Length: 1000\r\n\r\nhalf"
 	var all sync.WaitGroup
@@ -94,13 +96,25 @@ func TestTheWiringBoundsStrangers(t *testing.T) {
 		most    time.Duration
 	}{
 		{"no such file", plain, "GET /none HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404", strangersBody / 2},
-		{"no such image", plain, "GET /images/x/disk.zst HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404", strangersBody / 2},
-		{"no nonce", secure, "GET /agent/v1/images/x/manifest HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 401", strangersBody / 2},
+		{
+			"no such image", plain, "GET /images/x/disk.zst HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404",
+			strangersBody / 2,
+		},
+		{
+			"no nonce", secure, "GET /agent/v1/images/x/manifest HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 401",
+			strangersBody / 2,
+		},
 		{"no such call", secure, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404", strangersBody / 2},
 		{"a body that nobody reads", plain, "GET /start.ipxe HTTP/1.1\r\n" + body, "", 2 * strangersBody},
-		{"a body that the parser reads", plain, "POST /phone-home/d-1/t HTTP/1.1\r\n" + body, "", 2 * strangersBody},
+		{
+			"a body that the parser reads", plain, "POST /phone-home/d-1/t HTTP/1.1\r\n" + body, "",
+			2 * strangersBody,
+		},
 		{"a body of nobody", secure, "POST /agent/v1/next HTTP/1.1\r\n" + body, "", 2 * strangersBody},
-		{"a body with a nonce", secure, "POST /agent/v1/register HTTP/1.1\r\nAuthorization: Bearer x\r\n" + body, "", 2 * strangersBody},
+		{
+			"a body with a nonce", secure,
+			"POST /agent/v1/register HTTP/1.1\r\nAuthorization: Bearer x\r\n" + body, "", 2 * strangersBody,
+		},
 	} {
 		all.Go(func() {
 			conn, err := c.dial()
@@ -113,7 +127,8 @@ func TestTheWiringBoundsStrangers(t *testing.T) {
 			fmt.Fprint(conn, c.request)
 			answer, err := io.ReadAll(conn)
 			if err != nil || !strings.HasPrefix(string(answer), c.first) {
-				t.Errorf("%s: the connection is still open, or the answer another: %v, %.60q", c.name, err, answer)
+				t.Errorf("%s: the connection is still open, or the answer another: %v, %.60q", c.name, err,
+					answer)
 			}
 		})
 	}
@@ -139,6 +154,7 @@ func TestAgentsHaveFewerConnections(t *testing.T) {
 	start := time.Now()
 	_ = first.SetReadDeadline(start.Add(time.Minute))
 	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the first connection ends with %v after %v, want it reset to make room", err, time.Since(start))
+		t.Errorf("the first connection ends with %v after %v, want it reset to make room", err,
+			time.Since(start))
 	}
 }

@@ -70,11 +70,16 @@ func newSite(t *testing.T, more ...string) *site {
 		}
 	}
 	s := &site{bmc: &powertest.BMC{}, socket: cfg.API.Socket, data: dir}
-	a, err := build(cfg, Options{Version: "test", Log: NewLog(config.Log{Format: "json"}, &s.log)}, func(e *deploy.Config) {
+	a, err := build(cfg, Options{
+		Version: "test",
+		Log:     NewLog(config.Log{Format: "json"}, &s.log),
+	}, func(e *deploy.Config) {
 		if e.BMC.Password == "" { // else the real driver is meant
 			e.OpenBMC = func(power.Target) (power.BMC, error) { return s.bmc, nil }
 		}
-		e.Pace, e.Now = powertest.Fast, func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+		e.Pace, e.Now = powertest.Fast, func() time.Time {
+			return time.Now().Add(time.Duration(s.ahead.Load()))
+		}
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +182,8 @@ func (s *site) why(t *testing.T, ref, sentence, next string) diagnose.Diagnosis 
 	var d diagnose.Diagnosis
 	var err error
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if d, err = s.engine.Why(ref); err == nil && strings.Contains(d.Sentence, sentence) && strings.Contains(d.Next, next) {
+		if d, err = s.engine.Why(ref); err == nil && strings.Contains(d.Sentence, sentence) &&
+			strings.Contains(d.Next, next) {
 			return d
 		}
 	}

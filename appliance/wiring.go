@@ -27,15 +27,19 @@ func (a *Appliance) engineConfig(secrets keys.Keys, nics *interfaces.Set) deploy
 	cfg := a.cfg
 	return deploy.Config{
 		Store: a.db, Key: secrets.Sign, Seal: secrets.Seal, Unseal: secrets.Unseal,
-		OpenBMC: (&ipmi.Driver{Log: a.log}).Open, BMC: power.Target{User: cfg.BMC.User, Password: cfg.BMC.Password},
-		Image: func(ref string) (deploy.Image, error) { return findImage(a.images, ref) },
+		OpenBMC: (&ipmi.Driver{Log: a.log}).Open,
+		BMC:     power.Target{User: cfg.BMC.User, Password: cfg.BMC.Password},
+		Image:   func(ref string) (deploy.Image, error) { return findImage(a.images, ref) },
 		Server: func(machine netip.Addr) netip.AddrPort {
 			return netip.AddrPortFrom(nics.AddressFor(machine), uint16(cfg.HTTP.Port))
 		},
 		Policy:           deploy.Policy(cfg.Discovery.Policy),
-		TrustReportedBMC: cfg.BMC.TrustReported, Interfaces: func() []netip.Prefix { return ownAddresses(a.log) },
-		Deadlines: deploy.Deadlines{BootAgent: cfg.Deploy.BootAgent, WriteImage: cfg.Deploy.WriteImage, VerifyOS: cfg.Deploy.VerifyOS},
-		Log:       a.log,
+		TrustReportedBMC: cfg.BMC.TrustReported,
+		Interfaces:       func() []netip.Prefix { return ownAddresses(a.log) },
+		Deadlines: deploy.Deadlines{
+			BootAgent: cfg.Deploy.BootAgent, WriteImage: cfg.Deploy.WriteImage, VerifyOS: cfg.Deploy.VerifyOS,
+		},
+		Log: a.log,
 	}
 }
 
@@ -75,10 +79,18 @@ func (a *Appliance) listen(secrets keys.Keys, nics *interfaces.Set) error {
 	if err != nil {
 		return fmt.Errorf("api.socket: %w", err)
 	}
-	house := doctor.House{Config: cfg, Rogues: plane.rogues, Ask: dhcpd.Ask, Interfaces: nics, Engine: a.engine, Images: a.images}
+	house := doctor.House{
+		Config: cfg, Rogues: plane.rogues, Ask: dhcpd.Ask, Interfaces: nics, Engine: a.engine,
+		Images: a.images,
+	}
 	operators := api.NewServer(api.Config{
-		Fleet: a.engine, Images: guardedImages{a.images, a.engine}, Leases: leaseBook{dhcp, a.engine, cfg.DHCP.Mode},
-		Doctor: house.Examine, Version: a.version, Log: a.log, Ready: func() error { return ready(plane, nics) },
+		Fleet:   a.engine,
+		Images:  guardedImages{a.images, a.engine},
+		Leases:  leaseBook{dhcp, a.engine, cfg.DHCP.Mode},
+		Doctor:  house.Examine,
+		Version: a.version,
+		Log:     a.log,
+		Ready:   func() error { return ready(plane, nics) },
 	}).Handler()
 	a.serve("api", interfaces.Service{
 		Run:   func(ctx context.Context) error { return api.Serve(ctx, l, operators, a.log) },
@@ -137,7 +149,9 @@ func listenTFTP(at netip.AddrPort, plane bootPlane, log *slog.Logger) (interface
 }
 
 // listenHTTP serves HTTP, with limits on what strangers may open, and inside TLS when secure is given.
-func listenHTTP(key string, at netip.AddrPort, secure *tls.Config, h http.Handler, log *slog.Logger) (interfaces.Service, error) {
+func listenHTTP(
+	key string, at netip.AddrPort, secure *tls.Config, h http.Handler, log *slog.Logger,
+) (interfaces.Service, error) {
 	tcp, err := net.Listen("tcp", at.String())
 	if err != nil {
 		return interfaces.Service{}, fmt.Errorf("%s: %w", key, err)
@@ -151,7 +165,9 @@ func listenHTTP(key string, at netip.AddrPort, secure *tls.Config, h http.Handle
 		l = tls.NewListener(l, secure)
 	}
 	return interfaces.Service{
-		Run:   func(ctx context.Context) error { return api.Serve(ctx, l, forStrangers(h, strangersBody), log) },
+		Run: func(ctx context.Context) error {
+			return api.Serve(ctx, l, forStrangers(h, strangersBody), log)
+		},
 		Close: l.Close,
 	}, nil
 }

@@ -87,20 +87,27 @@ func TestMeasure(t *testing.T) {
 		b.Cleanup(func() { order = append(order, "last") })
 		return func() []float64 { b.Fatalf("no answer from %s", "it"); return nil }, nil
 	}
-	if _, err := measure(spec, "", t.TempDir(), 3); err == nil || err.Error() != "x: no answer from it" || strings.Join(order, " ") != "last first" {
+	if _, err := measure(spec, "", t.TempDir(), 3); err == nil || err.Error() != "x: no answer from it" ||
+		strings.Join(order, " ") != "last first" {
 		t.Errorf("measure() = %v after cleanups %q, want the failure and cleanups in reverse", err, order)
 	}
 }
 
 func TestMerge(t *testing.T) {
 	defer func(old []benchmark) { benchmarks = old }(benchmarks)
-	benchmarks = []benchmark{{name: "a", rows: []row{{name: "a1"}, {name: "a2"}}}, {name: "b", rows: []row{{name: "b1"}}}}
-	page := "# How fast\n" + pageBegin + "\nold\n| `a2` | kept |\n| `b1` | replaced |\n| `gone` | x |\n" + pageEnd + "\nend\n"
-	got, err := merge(page, []result{{Name: "b1", What: "new", Unit: "ms", Ours: 3, Goal: "≤250", OK: true}}, "a host")
+	benchmarks = []benchmark{
+		{name: "a", rows: []row{{name: "a1"}, {name: "a2"}}}, {name: "b", rows: []row{{name: "b1"}}},
+	}
+	page := "# How fast\n" + pageBegin + "\nold\n| `a2` | kept |\n| `b1` | replaced |\n| `gone` | x |\n" +
+		pageEnd + "\nend\n"
+	got, err := merge(page, []result{{Name: "b1", What: "new", Unit: "ms", Ours: 3, Goal: "≤250", OK: true}},
+		"a host")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "# How fast\n" + pageBegin + "\n" + pageHead + "| `a2` | kept |\n| `b1` | new | 3.00 ms | – | – | ≤250 | ok | 0001-01-01, 0 pairs, a host |\n" + pageEnd + "\nend\n"
+	want := "# How fast\n" + pageBegin + "\n" + pageHead +
+		"| `a2` | kept |\n| `b1` | new | 3.00 ms | – | – | ≤250 | ok | 0001-01-01, 0 pairs, a host |\n" +
+		pageEnd + "\nend\n"
 	if got != want {
 		t.Errorf("merge() =\n%s\nwant\n%s", got, want)
 	}

@@ -47,13 +47,21 @@ func dhcpBenchmarks() (all []benchmark) {
 		more                []row
 	}{
 		{"dhcp-kea", "kea-dhcp4", "kea-dhcp4", 1, []row{
-			{"dhcp-kea-cpu", "µs", "CPU time, user and system, that the server used for each of them at that rate", atMostPeer(1)},
+			{
+				"dhcp-kea-cpu", "µs",
+				"CPU time, user and system, that the server used for each of them at that rate",
+				atMostPeer(1),
+			},
 		}},
 		{"dhcp-dnsmasq", "dnsmasq", "dnsmasq", 10, nil},
 	} {
 		all = append(all, benchmark{
 			name: c.name, peer: c.peer, needs: []string{"ip", "perfdhcp", c.program},
-			rows: append([]row{{c.name, "/s", "DHCP exchanges of four packets, leases on the disk, at less than 1 % drops", atLeastPeer(c.ratio)}}, c.more...),
+			rows: append([]row{{
+				c.name, "/s",
+				"DHCP exchanges of four packets, leases on the disk, at less than 1 % drops",
+				atLeastPeer(c.ratio),
+			}}, c.more...),
 			start: func(b *bench) (ours, peer func() []float64) {
 				net := network(b)
 				first := float64(leaseFirst)
@@ -66,9 +74,12 @@ func dhcpBenchmarks() (all []benchmark) {
 					return func() []float64 {
 						s := start()
 						defer s.stop()
-						best := mostLeases(b, rate, func(rate float64) leaseRun { return exchanges(b, s, net.client, ip, rate) })
+						best := mostLeases(b, rate, func(rate float64) leaseRun {
+							return exchanges(b, s, net.client, ip, rate)
+						})
 						if best.limited && ip == peerIP { // ours would be a lower bound, and so would the ratio
-							b.Fatalf("perfdhcp can ask no more than %.0f times a second, and %s answers that", best.done, c.peer)
+							b.Fatalf("perfdhcp can ask no more than %.0f times a second, and %s answers that",
+								best.done, c.peer)
 						}
 						rate = best.asked / leaseRaise
 						return []float64{best.done, best.cpu}
@@ -77,14 +88,19 @@ func dhcpBenchmarks() (all []benchmark) {
 				if c.peer == "dnsmasq" {
 					first /= 20
 				}
-				return side(oursIP, leaseFirst, func() server { return oursFromNothing(b, net.ours) }), side(peerIP, first, servers[c.peer])
+				return side(oursIP, leaseFirst,
+						func() server { return oursFromNothing(b, net.ours) }), side(peerIP, first,
+						servers[c.peer])
 			},
 		})
 	}
 	all = append(all, benchmark{
 		name: "dhcp-proxy", needs: []string{"ip", "taskset"},
 		rows: []row{
-			{"dhcp-proxy", "/s", "offers to network boot clients beside another DHCP server, by the clock, from an appliance bound to one core; who asks has another", atLeast(20000)},
+			{
+				"dhcp-proxy", "/s",
+				"offers to network boot clients beside another DHCP server, by the clock, from an appliance bound to one core; who asks has another", atLeast(20000),
+			},
 			{"dhcp-proxy-cpu", "/s", "the same for each second of the appliance's CPU time", atLeast(20000)},
 		},
 		start: proxyAnswers,
@@ -111,7 +127,8 @@ func kea(b *bench, on testnet.Host) server {
 "subnet4": [{"subnet": "10.90.0.0/16", "pools": [{"pool": %q}]}],
 "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]},
 {"name": "kea-dhcp4.leases", "severity": "WARN", "output_options": [{"output": "stdout"}]},
-{"name": "kea-dhcp4.alloc-engine", "severity": "ERROR", "output_options": [{"output": "stdout"}]}]}}`, peerIP, leases, leasePool)
+{"name": "kea-dhcp4.alloc-engine", "severity": "ERROR", "output_options": [{"output": "stdout"}]}]}}`, peerIP,
+		leases, leasePool)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}
@@ -125,8 +142,10 @@ func kea(b *bench, on testnet.Host) server {
 func dnsmasq(b *bench, on testnet.Host) server {
 	leases := filepath.Join(b.dir, "dnsmasq.leases")
 	os.Remove(leases)
-	s := b.spawn(on.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--no-ping", "--user=root", "--quiet-dhcp",
-		"--dhcp-authoritative", "--dhcp-lease-max=100000", "--dhcp-leasefile="+leases, "--dhcp-range="+strings.ReplaceAll(leasePool, "-", ",")+",1h"))
+	s := b.spawn(on.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
+		"--no-ping", "--user=root", "--quiet-dhcp",
+		"--dhcp-authoritative", "--dhcp-lease-max=100000", "--dhcp-leasefile="+leases,
+		"--dhcp-range="+strings.ReplaceAll(leasePool, "-", ",")+",1h"))
 	b.await(s, "dnsmasq", func() bool { return said(s, "DHCP, IP range") })
 	return s
 }
@@ -173,7 +192,8 @@ var perfdhcpCounts = regexp.MustCompile(`sent packets: (\d+)\s+received packets:
 // exchanges makes perfdhcp ask at a rate.
 func exchanges(b *bench, s server, client testnet.Host, ip string, rate float64) leaseRun {
 	before := s.cpu()
-	cmd := client.Command("perfdhcp", "-4", "-l", "eth0", "-r", strconv.Itoa(max(int(rate), 1)), "-R", strconv.Itoa(leaseClients),
+	cmd := client.Command("perfdhcp", "-4", "-l", "eth0", "-r", strconv.Itoa(max(int(rate), 1)), "-R",
+		strconv.Itoa(leaseClients),
 		"-p", strconv.Itoa(leaseSeconds), "-W", "1000000", ip)
 	out, _ := cmd.CombinedOutput() // exit code 3: packets were lost
 	counts := perfdhcpCounts.FindAllStringSubmatch(string(out), -1)
@@ -232,9 +252,11 @@ func proxyMain() error {
 		return err
 	}
 	defer conn.Close()
-	p, err := dhcpv4.New(dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 0}), dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGatewayIP(net.ParseIP(clientIP)),
+	p, err := dhcpv4.New(dhcpv4.WithHwAddr(net.HardwareAddr{2, 0, 0, 0, 0, 0}),
+		dhcpv4.WithMessageType(dhcpv4.MessageTypeDiscover), dhcpv4.WithGatewayIP(net.ParseIP(clientIP)),
 		dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")),
-		dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(93), []byte{0, 7}), dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(97), make([]byte, 17)))
+		dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(93), []byte{0, 7}),
+		dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(97), make([]byte, 17)))
 	if err != nil {
 		return err
 	}

@@ -38,8 +38,14 @@ func fleetBenchmarks() []benchmark {
 		{
 			name: "fleet", peer: "nginx, ten curls", needs: []string{"ip", "curl", "nginx", "zstd"},
 			rows: []row{
-				{"fleet-fetch", "MB/s", "ten clients fetch one image from a running appliance as ten agents do, chunk by chunk and six at a time, and look at none of it; bytes on the wire, until the last has all", atLeastPeer(0.9)},
-				{"fleet-agents", "MB/s", "the same with every chunk verified and unpacked by the agents' code, on the same cores as the server, and nothing written; each of the ten curls feeds a zstd -dc, which verifies nothing", atLeastPeer(0.9)},
+				{
+					"fleet-fetch", "MB/s",
+					"ten clients fetch one image from a running appliance as ten agents do, chunk by chunk and six at a time, and look at none of it; bytes on the wire, until the last has all", atLeastPeer(0.9),
+				},
+				{
+					"fleet-agents", "MB/s",
+					"the same with every chunk verified and unpacked by the agents' code, on the same cores as the server, and nothing written; each of the ten curls feeds a zstd -dc, which verifies nothing", atLeastPeer(0.9),
+				},
 			},
 			start: func(b *bench) (ours, peer func() []float64) {
 				hosts := network(b)
@@ -71,7 +77,9 @@ func newFleet(b *bench, hosts hosts) *fleet {
 	defer s.Close()
 	r, out := io.Pipe()
 	go func() { out.CloseWithError(makeFleetImage(out)) }()
-	info, err := s.Import(context.Background(), r, store.ImportOptions{Force: true, Name: "fleet", Format: "raw"})
+	info, err := s.Import(context.Background(), r, store.ImportOptions{
+		Force: true, Name: "fleet", Format: "raw",
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -79,7 +87,10 @@ func newFleet(b *bench, hosts hosts) *fleet {
 	if err != nil {
 		b.Fatal(err)
 	}
-	f := &fleet{bench: b, on: hosts.client, id: info.ID, data: s.DataPath(info.ID), manifest: filepath.Join(b.dir, "fleet.json")}
+	f := &fleet{
+		bench: b, on: hosts.client, id: info.ID, data: s.DataPath(info.ID),
+		manifest: filepath.Join(b.dir, "fleet.json"),
+	}
 	if err := os.WriteFile(f.manifest, raw, 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -131,7 +142,10 @@ func (f *fleet) agents(verify bool) float64 {
 		f.Fatal(err)
 	}
 	return f.all(f.fetched, func(i int) *exec.Cmd {
-		job, err := json.Marshal(fleetJob{fmt.Sprintf("http://%s:%d/images/%s/disk.zst", oursIP, httpPort, f.id), f.id, f.manifest, fleetAddr(i), verify})
+		job, err := json.Marshal(fleetJob{
+			fmt.Sprintf("http://%s:%d/images/%s/disk.zst", oursIP, httpPort, f.id), f.id, f.manifest,
+			fleetAddr(i), verify,
+		})
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -145,11 +159,18 @@ func (f *fleet) agents(verify bool) float64 {
 func (f *fleet) curls(feed ...string) float64 {
 	url := fmt.Sprintf("http://%s:%d/%s", peerIP, httpPort, filepath.Base(f.data))
 	return f.all(f.size, func(i int) *exec.Cmd {
-		curl := []string{"curl", "-sS", "--fail", "--interface", fleetAddr(i), "-w", "%{stderr}%{size_download}", url, "-o"}
+		curl := []string{
+			"curl", "-sS", "--fail", "--interface", fleetAddr(i), "-w", "%{stderr}%{size_download}", url,
+			"-o",
+		}
 		if feed == nil {
 			return f.on.Command(curl[0], append(curl[1:], "/dev/null")...)
 		}
-		return f.on.Command("bash", append([]string{"-c", `set -o pipefail; "${@:2}" - | $1 >/dev/null`, "bash", strings.Join(feed, " ")}, curl...)...)
+		return f.on.Command("bash",
+			append([]string{
+				"-c", `set -o pipefail; "${@:2}" - | $1 >/dev/null`, "bash",
+				strings.Join(feed, " "),
+			}, curl...)...)
 	})
 }
 
@@ -162,7 +183,8 @@ func (f *fleet) all(want int64, program func(i int) *exec.Cmd) float64 {
 		g.Go(func() error {
 			out, err := cmd.CombinedOutput()
 			if said := strings.TrimSpace(string(out)); err != nil || said != strconv.FormatInt(want, 10) {
-				return fmt.Errorf("%s: it says %q, want %d (%v)", strings.Join(cmd.Args, " "), said, want, err)
+				return fmt.Errorf("%s: it says %q, want %d (%v)", strings.Join(cmd.Args, " "), said, want,
+					err)
 			}
 			return nil
 		})
@@ -190,8 +212,12 @@ func fleetMain() error {
 	}
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(job.Addr)}}
 	fetcher := images.Fetcher{
-		Client: &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 8, DisableCompression: true}},
-		URL:    job.URL, ID: job.ID,
+		Client: &http.Client{
+			Transport: &http.Transport{
+				DialContext: dialer.DialContext, MaxIdleConnsPerHost: 8, DisableCompression: true,
+			},
+		},
+		URL: job.URL, ID: job.ID,
 	}
 	var next, fetched atomic.Int64
 	g, ctx := errgroup.WithContext(context.Background())

@@ -112,7 +112,8 @@ func (r result) String() string {
 	if r.Peer != "" {
 		peer, ratio = number(r.Theirs)+r.Unit, number(r.Ratio)
 	}
-	return fmt.Sprintf("%s ours=%s peer=%s ratio=%s goal=%s %s", r.Name, number(r.Ours)+r.Unit, peer, ratio, r.Goal, r.verdict())
+	return fmt.Sprintf("%s ours=%s peer=%s ratio=%s goal=%s %s", r.Name, number(r.Ours)+r.Unit, peer, ratio,
+		r.Goal, r.verdict())
 }
 
 // measure runs a benchmark and returns its failure as an error.
@@ -167,7 +168,10 @@ func (spec benchmark) results(ours, peer [][]float64) []result {
 				ratios = append(ratios, ours[k][i]/peer[k][i])
 			}
 		}
-		res := result{Name: r.name, What: r.what, Unit: r.unit, Peer: spec.peer, Ours: median(a), Goal: r.goal.String(), Pairs: len(a), At: time.Now().UTC()}
+		res := result{
+			Name: r.name, What: r.what, Unit: r.unit, Peer: spec.peer, Ours: median(a), Goal: r.goal.String(),
+			Pairs: len(a), At: time.Now().UTC(),
+		}
 		if peer != nil {
 			res.Theirs, res.Ratio = median(p), median(ratios)
 		}

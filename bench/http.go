@@ -17,7 +17,10 @@ func httpBenchmarks() []benchmark {
 		{
 			name: "http", peer: "nginx", needs: []string{"ip", "curl", "nginx"},
 			rows: []row{
-				{"http-download", "MB/s", "one curl loads a ramdisk of 1 GiB from a running appliance", atLeastPeer(0.95)},
+				{
+					"http-download", "MB/s", "one curl loads a ramdisk of 1 GiB from a running appliance",
+					atLeastPeer(0.95),
+				},
 				{"http-cpu", "s", "CPU time, user and system, that the server used for it", atMostPeer(1.2)},
 			},
 			start: httpDownload,
@@ -48,7 +51,8 @@ func httpDownload(b *bench) (ours, peer func() []float64) {
 			return []float64{speed, (s.cpu() - before).Seconds()}
 		}
 	}
-	return side(appliance, fmt.Sprintf("http://%s:%d/ramdisk/amd64/initrd", oursIP, httpPort)), side(web, peerURL)
+	return side(appliance, fmt.Sprintf("http://%s:%d/ramdisk/amd64/initrd", oursIP, httpPort)), side(web,
+		peerURL)
 }
 
 // nginx serves a directory, as the peer; file is one in it.
@@ -64,7 +68,9 @@ http { sendfile on; tcp_nopush on; access_log off; server { listen %[2]s:%[3]d; 
 	}
 	s := b.spawn(net.peer.Command("nginx", "-c", config))
 	url := fmt.Sprintf("http://%s:%d/%s", peerIP, httpPort, file)
-	b.await(s, "nginx", func() bool { return net.client.Command("curl", "-sI", "-o", "/dev/null", url).Run() == nil })
+	b.await(s, "nginx", func() bool {
+		return net.client.Command("curl", "-sI", "-o", "/dev/null", url).Run() == nil
+	})
 	return s
 }
 
@@ -87,7 +93,8 @@ func writeZeros(path string, size int) error {
 
 // download is the speed of a whole download in MB/s.
 func download(b *bench, client testnet.Host, url string) float64 {
-	out := b.run(client.Command("curl", "-sS", "--fail", "-o", "/dev/null", "-w", "%{size_download} %{time_total}", url))
+	out := b.run(client.Command("curl", "-sS", "--fail", "-o", "/dev/null", "-w",
+		"%{size_download} %{time_total}", url))
 	size, took, _ := strings.Cut(out, " ")
 	seconds, err := strconv.ParseFloat(took, 64)
 	if size != strconv.Itoa(downloadSize) || err != nil {

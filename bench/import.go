@@ -20,7 +20,10 @@ func importBenchmarks() []benchmark {
 		{
 			name: "import", peer: "zstd -3 -T0", needs: []string{"zstd"},
 			rows: []row{
-				{"import-raw", "MB/s", "the appliance's code imports a raw file of 4 GiB with 1.2 GiB of data in it: compressed in chunks that can be fetched alone, every one hashed packed and unpacked, looked into, and on the medium; the peer compresses the file and does not wait for the disk", atLeastPeer(1)},
+				{
+					"import-raw", "MB/s",
+					"the appliance's code imports a raw file of 4 GiB with 1.2 GiB of data in it: compressed in chunks that can be fetched alone, every one hashed packed and unpacked, looked into, and on the medium; the peer compresses the file and does not wait for the disk", atLeastPeer(1),
+				},
 				{"import-raw-cpu", "s", "CPU time that it used for it", atMostPeer(1)},
 				{"import-memory", "MB", "the most memory that the importing process had", atMost(100)},
 			},
@@ -34,7 +37,9 @@ func importBenchmarks() []benchmark {
 				if err := makeImage(f, 0); err != nil {
 					b.Fatal(err)
 				}
-				speed := func(took time.Duration) float64 { return imageChunks * images.ChunkSize / 1e6 / took.Seconds() }
+				speed := func(took time.Duration) float64 {
+					return imageChunks * images.ChunkSize / 1e6 / took.Seconds()
+				}
 				timed := func(cmd *exec.Cmd) []float64 {
 					start := time.Now()
 					b.run(cmd)
@@ -55,7 +60,8 @@ func importBenchmarks() []benchmark {
 						cmd.Env = append(os.Environ(), importJobEnv+"=1")
 						return timed(cmd)
 					}, func() []float64 {
-						return timed(exec.Command("zstd", "-q", "-3", "-T0", "-f", file, "-o", filepath.Join(b.dir, "os.raw.zst")))
+						return timed(exec.Command("zstd", "-q", "-3", "-T0", "-f", file, "-o",
+							filepath.Join(b.dir, "os.raw.zst")))
 					}
 			},
 		},
@@ -81,7 +87,9 @@ func importAsAppliance(string) {
 			return err
 		}
 		defer f.Close()
-		_, err = s.Import(context.Background(), f, store.ImportOptions{Force: true, Name: "os", Format: "raw"})
+		_, err = s.Import(context.Background(), f, store.ImportOptions{
+			Force: true, Name: "os", Format: "raw",
+		})
 		return err
 	}()
 	if err != nil {

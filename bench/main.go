@@ -13,7 +13,8 @@ import (
 )
 
 // benchmarks lists all benchmarks, in the order in which they run.
-var benchmarks = slices.Concat(dhcpBenchmarks(), fleetBenchmarks(), httpBenchmarks(), importBenchmarks(), stormBenchmarks(), tftpBenchmarks(), writeBenchmarks())
+var benchmarks = slices.Concat(dhcpBenchmarks(), fleetBenchmarks(), httpBenchmarks(), importBenchmarks(),
+	stormBenchmarks(), tftpBenchmarks(), writeBenchmarks())
 
 // loads are the programs for the client's namespace: this program, under these names.
 var loads = map[string]func() error{fleetCommand: fleetMain, proxyCommand: proxyMain, stormCommand: stormMain}
@@ -31,7 +32,8 @@ func main() {
 	}
 	pairs := flag.Int("pairs", 5, "how often each side is measured")
 	asJSON := flag.Bool("json", false, "print results as JSON, one object a line")
-	page := flag.String("markdown", "", "put the results into this `page`; rows that were not measured stay as they are")
+	page := flag.String("markdown", "",
+		"put the results into this `page`; rows that were not measured stay as they are")
 	list := flag.Bool("list", false, "list the benchmarks and their rows")
 	pxectl := flag.String("pxectl", "bin/pxectl", "the `program` to measure, from make build")
 	flag.Parse()
@@ -78,7 +80,8 @@ func runAll(names []string, pxectl string, pairs int, asJSON bool, page string) 
 	for _, spec := range wanted {
 		if missing := missing(spec.needs); len(missing) > 0 {
 			for _, r := range spec.rows {
-				fmt.Fprintf(os.Stderr, "SKIPPED %s: needs %s (packaging/deps bench)\n", r.name, strings.Join(missing, ", "))
+				fmt.Fprintf(os.Stderr, "SKIPPED %s: needs %s (packaging/deps bench)\n", r.name,
+					strings.Join(missing, ", "))
 			}
 			continue
 		}

@@ -141,7 +141,8 @@ func (s server) peakMemory() float64 {
 		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		for line := range strings.Lines(string(raw)) {
 			if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-				kib, _ := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 64)
+				kib, _ := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v),
+					"kB")), 64)
 				most = max(most, kib/1024)
 			}
 		}

@@ -38,7 +38,8 @@ func merge(page string, results []result, host string) (string, error) {
 	}
 	lines := map[string]string{}
 	for line := range strings.Lines(table) {
-		if name, _, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "` |"); ok && strings.HasPrefix(line, "| `") {
+		if name, _, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "` |"); ok &&
+			strings.HasPrefix(line, "| `") {
 			lines[name] = line
 		}
 	}
@@ -65,7 +66,8 @@ func (r result) line(host string) string {
 		verdict = "**short**"
 	}
 	return fmt.Sprintf("| `%s` | %s | %s %s | %s | %s | %s | %s | %s, %d pairs, %s |\n",
-		r.Name, r.What, number(r.Ours), r.Unit, peer, ratio, r.Goal, verdict, r.At.Format("2006-01-02"), r.Pairs, host)
+		r.Name, r.What, number(r.Ours), r.Unit, peer, ratio, r.Goal, verdict, r.At.Format("2006-01-02"),
+		r.Pairs, host)
 }
 
 // host describes the machine of the figures, without its name.

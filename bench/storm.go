@@ -40,10 +40,29 @@ func stormBenchmarks() []benchmark {
 		{
 			name: "boot-storm", needs: []string{"ip"},
 			rows: []row{
-				{name: "boot-storm-failed", what: "of 1000 clients that boot at once: those that fail, in the worst storm", goal: never()},
-				{name: "boot-storm-script", unit: "ms", what: "the 99th percentile of the time from a request for the boot script to its answer, on the wire", goal: atMost(250)},
-				{name: "boot-storm-memory", unit: "MiB", what: "the most that the appliance had resident", goal: atMost(256)},
-				{name: "boot-storm-time", unit: "s", what: "until the last of them has its ramdisk", goal: atMost(60)},
+				{
+					name: "boot-storm-failed",
+					what: "of 1000 clients that boot at once: those that fail, in the worst storm",
+					goal: never(),
+				},
+				{
+					name: "boot-storm-script",
+					unit: "ms",
+					what: "the 99th percentile of the time from a request for the boot script to its answer, on the wire",
+					goal: atMost(250),
+				},
+				{
+					name: "boot-storm-memory",
+					unit: "MiB",
+					what: "the most that the appliance had resident",
+					goal: atMost(256),
+				},
+				{
+					name: "boot-storm-time",
+					unit: "s",
+					what: "until the last of them has its ramdisk",
+					goal: atMost(60),
+				},
 			},
 			start: bootStorm,
 		},
@@ -87,8 +106,13 @@ func bootStorm(b *bench) (ours, peer func() []float64) {
 				fmt.Fprintln(os.Stderr, "boot-storm: failed:", why)
 			}
 		}
-		fmt.Fprintf(os.Stderr, "boot-storm: %v in all, %d packets sent again, appliance used %v CPU, 99%% of the clients had the script within %v\n",
-			f.Took.Round(time.Millisecond), f.Again, appliance.cpu().Round(time.Millisecond), percentile(f.Waited, 99).Round(time.Millisecond))
-		return []float64{float64(len(f.Failed)), float64(percentile(f.Scripts, 99)) / 1e6, appliance.peakMemory(), f.Took.Seconds()}
+		fmt.Fprintf(os.Stderr,
+			"boot-storm: %v in all, %d packets sent again, appliance used %v CPU, 99%% of the clients had the script within %v\n",
+			f.Took.Round(time.Millisecond), f.Again, appliance.cpu().Round(time.Millisecond),
+			percentile(f.Waited, 99).Round(time.Millisecond))
+		return []float64{
+			float64(len(f.Failed)), float64(percentile(f.Scripts, 99)) / 1e6, appliance.peakMemory(),
+			f.Took.Seconds(),
+		}
 	}, nil
 }

@@ -167,7 +167,8 @@ func pxeOptions(p *dhcpv4.DHCPv4) {
 
 // request asks the proxy's second port, as EDK2 does, and returns the boot file's name.
 func (m *machine) request(ctx context.Context, server netip.Addr) (string, error) {
-	p, err := dhcpv4.New(dhcpv4.WithHwAddr(m.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(m.addr.AsSlice()), pxeOptions)
+	p, err := dhcpv4.New(dhcpv4.WithHwAddr(m.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
+		dhcpv4.WithClientIP(m.addr.AsSlice()), pxeOptions)
 	if err != nil {
 		return "", err
 	}
@@ -300,7 +301,8 @@ func (m *machine) ipxe(ctx context.Context, server netip.Addr) (script time.Dura
 		}
 		return body, err
 	}
-	text, err := get(fmt.Sprintf("http://%v:%d/boot.ipxe?mac=%s&arch=x86_64&platform=efi", server, httpPort, bytes.ReplaceAll([]byte(m.mac.String()), []byte(":"), []byte("-"))))
+	text, err := get(fmt.Sprintf("http://%v:%d/boot.ipxe?mac=%s&arch=x86_64&platform=efi", server, httpPort,
+		bytes.ReplaceAll([]byte(m.mac.String()), []byte(":"), []byte("-"))))
 	script = time.Since(start)
 	if err != nil {
 		return script, fmt.Errorf("boot script: %w", err)

@@ -48,8 +48,10 @@ func tftp(b *bench, clients int) (ours, peer func() []float64) {
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		b.Fatal(err)
 	}
-	b.await(b.spawn(net.peer.Command("in.tftpd", "--foreground", "--address", peerIP+":69", "--secure", root)), "in.tftpd", func() bool {
-		return net.client.Command("curl", "-s", "--max-time", "1", "-o", "/dev/null", "tftp://"+peerIP+"/"+ipxe.ARM64).Run() == nil
+	b.await(b.spawn(net.peer.Command("in.tftpd", "--foreground", "--address", peerIP+":69", "--secure",
+		root)), "in.tftpd", func() bool {
+		return net.client.Command("curl", "-s", "--max-time", "1", "-o", "/dev/null",
+			"tftp://"+peerIP+"/"+ipxe.ARM64).Run() == nil
 	})
 	load := func(ip string) func() []float64 {
 		return func() []float64 { return []float64{loadAll(b, net.client, ip, clients, len(program))} }

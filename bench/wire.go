@@ -45,7 +45,8 @@ func openWire(name string) (*wire, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
 		return nil, fmt.Errorf("packet socket: receive buffer: %w", err)
 	}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(toClients)), Filter: &toClients[0]}); err != nil {
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(toClients)), Filter: &toClients[0]}); err != nil {
 		return nil, fmt.Errorf("packet socket: filter: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: nic.Index}); err != nil {
@@ -76,7 +77,9 @@ func (w *wire) broadcast(from net.HardwareAddr, dhcp []byte) error {
 	binary.BigEndian.PutUint16(u[4:], uint16(udp+len(dhcp))) // the checksum is 0, none (RFC 768)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return unix.Sendto(w.fd, append(f, dhcp...), 0, &unix.SockaddrLinklayer{Ifindex: w.index, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}})
+	return unix.Sendto(w.fd, append(f, dhcp...), 0, &unix.SockaddrLinklayer{
+		Ifindex: w.index, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+	})
 }
 
 // receive passes on answers until the process ends.

@@ -34,8 +34,14 @@ func writeBenchmarks() []benchmark {
 		{
 			name: "write", peer: "curl, zstd and dd", needs: needs,
 			rows: []row{
-				{"write-full", "MB/s", "the agent's code discards a loop device and writes an image of 4 GiB with 1.2 GiB of data, every chunk verified on arrival; the peer writes it with O_DIRECT and fsync and verifies nothing", atLeastPeer(3)},
-				{"write-full-cpu", "s", "CPU time, user and system, that the writing side used for it", atMostPeer(1.3)},
+				{
+					"write-full", "MB/s",
+					"the agent's code discards a loop device and writes an image of 4 GiB with 1.2 GiB of data, every chunk verified on arrival; the peer writes it with O_DIRECT and fsync and verifies nothing", atLeastPeer(3),
+				},
+				{
+					"write-full-cpu", "s", "CPU time, user and system, that the writing side used for it",
+					atMostPeer(1.3),
+				},
 			},
 			start: func(b *bench) (ours, peer func() []float64) {
 				w := newWriteBench(b)
@@ -53,13 +59,18 @@ func writeBenchmarks() []benchmark {
 		{
 			name: "write-proved", peer: "curl, zstd and dd", needs: needs,
 			rows: []row{
-				{"write-proved", "MB/s", "the same with every chunk read back from the medium and compared, the default; the peer still verifies nothing", atLeastPeer(1)},
+				{
+					"write-proved", "MB/s",
+					"the same with every chunk read back from the medium and compared, the default; the peer still verifies nothing", atLeastPeer(1),
+				},
 			},
 			start: func(b *bench) (ours, peer func() []float64) {
 				w := newWriteBench(b)
 				return func() []float64 {
 						w.blank()
-						return []float64{w.speed(w.agent(w.first, inventory.ModeFull, inventory.VerifyReadBack).seconds)}
+						return []float64{
+							w.speed(w.agent(w.first, inventory.ModeFull, inventory.VerifyReadBack).seconds),
+						}
 					}, func() []float64 {
 						w.blank()
 						took, _ := w.pipeline()
@@ -70,8 +81,15 @@ func writeBenchmarks() []benchmark {
 		{
 			name: "delta", peer: "a full write", needs: needs,
 			rows: []row{
-				{"write-delta", "s", "a newer version of that image, 2 % of its chunks changed, over the older one, read back; the peer is the full write of it, read back", atMostPeer(1.0 / 3)},
-				{"write-delta-sent", "MB", "bytes that were sent for it; the peer is the compressed size of the changed chunks", atMostPeer(1.1)},
+				{
+					"write-delta", "s",
+					"a newer version of that image, 2 % of its chunks changed, over the older one, read back; the peer is the full write of it, read back", atMostPeer(1.0 / 3),
+				},
+				{
+					"write-delta-sent", "MB",
+					"bytes that were sent for it; the peer is the compressed size of the changed chunks",
+					atMostPeer(1.1),
+				},
 			},
 			start: func(b *bench) (ours, peer func() []float64) {
 				w := newWriteBench(b)
@@ -139,7 +157,9 @@ func (w *writeBench) add(name string, changed int) storedImage {
 	defer s.Close()
 	r, out := io.Pipe()
 	go func() { out.CloseWithError(makeImage(out, changed)) }()
-	info, err := s.Import(context.Background(), r, store.ImportOptions{Force: true, Name: name, Format: "raw"})
+	info, err := s.Import(context.Background(), r, store.ImportOptions{
+		Force: true, Name: name, Format: "raw",
+	})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -201,7 +221,8 @@ func (w *writeBench) blank() { w.run(exec.Command("blkdiscard", "-f", w.dev)) }
 // pipeline writes the first image as a shell would.
 func (w *writeBench) pipeline() (seconds, cpu float64) {
 	w.serve()
-	cmd := w.net.client.Command("bash", "-c", fmt.Sprintf("set -o pipefail; curl -sS --fail %s | zstd -dc | dd of=%s bs=4M iflag=fullblock oflag=direct conv=fsync status=none", w.url(w.first.id), w.dev))
+	cmd := w.net.client.Command("bash", "-c",
+		fmt.Sprintf("set -o pipefail; curl -sS --fail %s | zstd -dc | dd of=%s bs=4M iflag=fullblock oflag=direct conv=fsync status=none", w.url(w.first.id), w.dev))
 	start := time.Now()
 	w.run(cmd)
 	return time.Since(start).Seconds(), usage(cmd)
@@ -273,8 +294,15 @@ func writeAsAgent(text string) {
 		if err != nil {
 			return nil, err
 		}
-		f := images.Fetcher{Client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}, URL: job.URL, ID: job.ID}
-		return d.Write(context.Background(), disk.Write{Manifest: m, Fetch: f.Fetch, Zeros: p.Zeros, Delta: delta, HashOnly: job.Verify == inventory.VerifyHash})
+		f := images.Fetcher{
+			Client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}},
+			URL:    job.URL,
+			ID:     job.ID,
+		}
+		return d.Write(context.Background(), disk.Write{
+			Manifest: m, Fetch: f.Fetch, Zeros: p.Zeros, Delta: delta,
+			HashOnly: job.Verify == inventory.VerifyHash,
+		})
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -46,7 +46,8 @@ func (w *Watcher) Watch(ctx context.Context, open func() (power.BMC, error)) {
 		if failed++; time.Since(began) > reconnect {
 			failed = 1 // it worked, and the BMC hung up: some do when power changes
 		}
-		hopeless := errors.Is(err, power.ErrUnsupported) || errors.Is(err, power.ErrPrivilege) || errors.Is(err, power.ErrRefused)
+		hopeless := errors.Is(err, power.ErrUnsupported) || errors.Is(err, power.ErrPrivilege) ||
+			errors.Is(err, power.ErrRefused)
 		if hopeless || failed > 1 || errors.Is(err, power.ErrTaken) {
 			w.reportAbsent(reason(err))
 		}

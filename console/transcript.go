@@ -59,7 +59,8 @@ func (t *Transcript) Add(output []byte, ended func(line string)) {
 // byte gives the terminal a byte. It first ends a character that was cut short and a sequence without an end:
 // the terminal would swallow all that follows.
 func (t *Transcript) byte(c byte) {
-	if state := t.terminal.State(); state == parser.Utf8State && c&0xc0 != 0x80 || inString(state) && c == '\n' {
+	if state := t.terminal.State(); state == parser.Utf8State && c&0xc0 != 0x80 ||
+		inString(state) && c == '\n' {
 		t.terminal.Reset()
 	}
 	t.terminal.Advance(c)

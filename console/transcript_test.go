@@ -14,25 +14,46 @@ func TestTranscript(t *testing.T) {
 		said string
 		want []string
 	}{
-		"lines":                  {"one\r\ntwo\n\n\r\nthree", []string{"one", "two", "three"}},
-		"colours":                {"\x1b[0;1miPXE 1.0.0+\x1b[0m -- Open Source\r\n", []string{"iPXE 1.0.0+ -- Open Source"}},
-		"a cleared screen":       {"GRUB\x1b[2J\x1b[01;01HBdsDxe: failed\r\n", []string{"GRUB", "BdsDxe: failed"}},
-		"a reset":                {"login: \x1bc\x1b[?7l\x1b[2JSeaBIOS\r\n", []string{"login:", "SeaBIOS"}},
-		"GRUB's own way":         {"\x1b[0;30;47mWe\x1b[11;02H\x1b[11;03Hlcome to GRUB!\r\n", []string{"We", "lcome to GRUB!"}},
-		"the cursor forward":     {"a\x1b[5Cb\n", []string{"a b"}},
-		"backspaces":             {"Press Ctrl-B...\b \b\b \b\b \bnet0\n", []string{"Press Ctrl-Bnet0"}},
-		"written over":           {"10%\r20%\r30%\r\ndone\r\n", []string{"30%", "done"}},
-		"a wrapped line":         {strings.Repeat("x", 70) + " (https://\r\nipxe.org/4c0a6092)\r\nnext\r\n", []string{strings.Repeat("x", 70) + " (https://ipxe.org/4c0a6092)", "next"}},
-		"80 columns and no more": {strings.Repeat("x", 80) + "\r\n\r\nnext\r\n" + strings.Repeat("y", 80) + "\r\n[    1.000000] k\r\n", []string{strings.Repeat("x", 80), "next", strings.Repeat("y", 80), "[    1.000000] k"}},
-		"a kernel's 80 columns":  {"[    1.000000] " + strings.Repeat("k", 65) + "\r\nnext\r\n", []string{"[    1.000000] " + strings.Repeat("k", 65), "next"}},
-		"a window title":         {"a\x1b]0;title\x07b\x1b]8;;http://x\x1b\\c\n", []string{"abc"}},
-		"one that never ends":    {"\x1b]" + strings.Repeat("t", maxString-1) + "heard\n", []string{"heard"}},
-		"a sequence of no end":   {"\x1b[" + strings.Repeat("1", maxEscape-1) + "heard\n", []string{"heard"}},
-		"not UTF-8":              {"\xff\xfesize \xc3\xa9\xc2\x9b \u202edrow\n", []string{"size é drow"}},
-		"a nonce":                {"[    0.000000] Kernel command line: pxectl.nonce=3q2-7wAA_x quiet\r\n", []string{"[    0.000000] Kernel command line: pxectl.nonce=* quiet"}},
+		"lines": {"one\r\ntwo\n\n\r\nthree", []string{"one", "two", "three"}},
+		"colours": {
+			"\x1b[0;1miPXE 1.0.0+\x1b[0m -- Open Source\r\n", []string{"iPXE 1.0.0+ -- Open Source"},
+		},
+		"a cleared screen": {
+			"GRUB\x1b[2J\x1b[01;01HBdsDxe: failed\r\n", []string{"GRUB", "BdsDxe: failed"},
+		},
+		"a reset": {"login: \x1bc\x1b[?7l\x1b[2JSeaBIOS\r\n", []string{"login:", "SeaBIOS"}},
+		"GRUB's own way": {
+			"\x1b[0;30;47mWe\x1b[11;02H\x1b[11;03Hlcome to GRUB!\r\n", []string{"We", "lcome to GRUB!"},
+		},
+		"the cursor forward": {"a\x1b[5Cb\n", []string{"a b"}},
+		"backspaces":         {"Press Ctrl-B...\b \b\b \b\b \bnet0\n", []string{"Press Ctrl-Bnet0"}},
+		"written over":       {"10%\r20%\r30%\r\ndone\r\n", []string{"30%", "done"}},
+		"a wrapped line": {
+			strings.Repeat("x", 70) + " (https://\r\nipxe.org/4c0a6092)\r\nnext\r\n",
+			[]string{strings.Repeat("x", 70) + " (https://ipxe.org/4c0a6092)", "next"},
+		},
+		"80 columns and no more": {
+			strings.Repeat("x", 80) + "\r\n\r\nnext\r\n" + strings.Repeat("y", 80) +
+				"\r\n[    1.000000] k\r\n",
+			[]string{strings.Repeat("x", 80), "next", strings.Repeat("y", 80), "[    1.000000] k"},
+		},
+		"a kernel's 80 columns": {
+			"[    1.000000] " + strings.Repeat("k", 65) + "\r\nnext\r\n",
+			[]string{"[    1.000000] " + strings.Repeat("k", 65), "next"},
+		},
+		"a window title":       {"a\x1b]0;title\x07b\x1b]8;;http://x\x1b\\c\n", []string{"abc"}},
+		"one that never ends":  {"\x1b]" + strings.Repeat("t", maxString-1) + "heard\n", []string{"heard"}},
+		"a sequence of no end": {"\x1b[" + strings.Repeat("1", maxEscape-1) + "heard\n", []string{"heard"}},
+		"not UTF-8":            {"\xff\xfesize \xc3\xa9\xc2\x9b \u202edrow\n", []string{"size é drow"}},
+		"a nonce": {
+			"[    0.000000] Kernel command line: pxectl.nonce=3q2-7wAA_x quiet\r\n",
+			[]string{"[    0.000000] Kernel command line: pxectl.nonce=* quiet"},
+		},
 		"one in another":         {"\x1b[0 \x1b[31mX\n", []string{"X"}},
 		"a backslash in a title": {"a\x1b]0;C:\\boot\x1b\\b\n", []string{"ab"}},
-		"strings":                {"a\x1bP1$r0m\x1b\\b\x1bXsos\x1b\\c\x1b^pm\x1b\\d\x1b_apc\x1b\\e\n", []string{"abcde"}},
+		"strings": {
+			"a\x1bP1$r0m\x1b\\b\x1bXsos\x1b\\c\x1b^pm\x1b\\d\x1b_apc\x1b\\e\n", []string{"abcde"},
+		},
 		"C1":                     {"a\x9b31mb\x9d0;title\x9cc\x85d\x84e\n", []string{"abc", "d", "e"}},
 		"private sequences":      {"a\x1b[?25h\x1b[>4;2mb\x1b[!pc\n", []string{"abc"}},
 		"a title and then lines": {"\x1b]0;no end\nKernel panic\n", []string{"Kernel panic"}},
@@ -82,7 +103,8 @@ func FuzzTranscript(f *testing.F) {
 		size := 0
 		for _, line := range whole.Last(maxLines + 1) {
 			size += len(line)
-			if !utf8.ValidString(line) || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			if !utf8.ValidString(line) ||
+				strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Errorf("a line is not plain: %q", line)
 			}
 		}

@@ -19,7 +19,9 @@ type arrival struct {
 }
 
 // admit lets in a stranger that registers from an address; of two registrations of a MAC at once, one.
-func (e *Engine) admit(ctx context.Context, m inventory.Machine, from string, events ...inventory.Event) (*worker, error) {
+func (e *Engine) admit(
+	ctx context.Context, m inventory.Machine, from string, events ...inventory.Event,
+) (*worker, error) {
 	mac := m.MACs[0]
 	for {
 		a, mine, err := e.arrive(m, from)
@@ -89,8 +91,10 @@ func (e *Engine) arrived(a *arrival) {
 
 func (e *Engine) letIn(ctx context.Context, a *arrival, events []inventory.Event) (*worker, error) {
 	if a.goes != nil {
-		err := a.goes.worker.forget(ctx, "", e.store.Batch, fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s", a.goes.heard.UTC().Format(time.DateTime)))
-		if err != nil && inventory.AsProblem(err).Code != inventory.CodeNotFound && !errors.Is(err, errApproved) {
+		err := a.goes.worker.forget(ctx, "", e.store.Batch,
+			fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s", a.goes.heard.UTC().Format(time.DateTime)))
+		if err != nil && inventory.AsProblem(err).Code != inventory.CodeNotFound &&
+			!errors.Is(err, errApproved) {
 			return nil, err
 		}
 	}

@@ -35,8 +35,11 @@ func (r *rack) strangers(n int) {
 		for i := range n {
 			mac := inventory.MAC(fmt.Sprintf("52:54:70:00:%02x:%02x", i>>8, i&255))
 			m := inventory.Machine{
-				ID: inventory.MachineID(fmt.Sprintf("m-%08x", i)), Name: fmt.Sprint("s", i), State: inventory.Discovered, MACs: []inventory.MAC{mac},
-				Boot: &inventory.Boot{MAC: mac, IP: fmt.Sprint("192.0.2.", i%100)},
+				ID:    inventory.MachineID(fmt.Sprintf("m-%08x", i)),
+				Name:  fmt.Sprint("s", i),
+				State: inventory.Discovered,
+				MACs:  []inventory.MAC{mac},
+				Boot:  &inventory.Boot{MAC: mac, IP: fmt.Sprint("192.0.2.", i%100)},
 			}
 			if err := tx.PutMachine(m); err != nil {
 				return err
@@ -71,7 +74,8 @@ func TestRegistrationsHaveTheirTurn(t *testing.T) {
 			mac := inventory.MAC(fmt.Sprintf("52:54:77:00:%02x:%02x", i>>8, i&255))
 			_, err := registers(t, e, mac, fmt.Sprint("198.51.100.", i%addresses))
 			if err != nil { // its address has most already, or it has waited for its turn too long
-				if code := inventory.AsProblem(err).Code; code != inventory.CodeConflict && code != inventory.CodeTimeout {
+				if code := inventory.AsProblem(err).Code; code != inventory.CodeConflict &&
+					code != inventory.CodeTimeout {
 					t.Errorf("stranger %d: %v", i, err)
 				}
 			}
@@ -102,7 +106,8 @@ func TestRegistrationsHaveTheirTurn(t *testing.T) {
 		}
 	}
 	if waiting > MaxStrangers || len(e.arriving)+len(e.going) != 0 {
-		t.Errorf("%d strangers are stored, want at most %d; %d arrive and %d go when all is over", waiting, MaxStrangers, len(e.arriving), len(e.going))
+		t.Errorf("%d strangers are stored, want at most %d; %d arrive and %d go when all is over", waiting,
+			MaxStrangers, len(e.arriving), len(e.going))
 	}
 }
 
@@ -119,7 +124,8 @@ func TestStrangersTurnsAreTheirOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range registrations {
-		if _, err := e.turn(t.Context(), e.registers, true, agentAt("", fmt.Sprint("198.51.100.", i/callsPerIP))); err != nil {
+		if _, err := e.turn(t.Context(), e.registers, true,
+			agentAt("", fmt.Sprint("198.51.100.", i/callsPerIP))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,13 +177,18 @@ func TestArrivalsCount(t *testing.T) {
 		if i == 0 {
 			e.mu.Lock()
 			for n := range StrangersPerAddress - 2 {
-				m := inventory.Machine{ID: inventory.MachineID(fmt.Sprint("m-fake", n)), State: inventory.Discovered, Boot: &inventory.Boot{IP: "192.0.2.9"}}
+				m := inventory.Machine{
+					ID:    inventory.MachineID(fmt.Sprint("m-fake", n)),
+					State: inventory.Discovered,
+					Boot:  &inventory.Boot{IP: "192.0.2.9"},
+				}
 				e.workers[m.ID] = newWorker(e, m, nil)
 			}
 			e.mu.Unlock()
 		}
 		wg.Go(func() {
-			if _, err := registers(t, e, inventory.MAC(fmt.Sprintf("52:54:77:00:00:%02x", i)), "192.0.2.9"); err != nil {
+			if _, err := registers(t, e, inventory.MAC(fmt.Sprintf("52:54:77:00:00:%02x", i)),
+				"192.0.2.9"); err != nil {
 				refused.Add(1)
 			}
 		})
@@ -192,6 +203,7 @@ func TestArrivalsCount(t *testing.T) {
 		names[m.Name] = true
 	}
 	if len(names) != 4 || !names["m00000a"] || !names["m52550000000a"] || refused.Load() != 2*callsPerIP-2 {
-		t.Errorf("machines %v are stored, and %d were refused; want two of the first MACs, two more, and %d", names, refused.Load(), 2*callsPerIP-2)
+		t.Errorf("machines %v are stored, and %d were refused; want two of the first MACs, two more, and %d",
+			names, refused.Load(), 2*callsPerIP-2)
 	}
 }

@@ -27,25 +27,47 @@ func refused(detail, hint string) error {
 
 // Register is an agent's first call of a boot. Whoever shows a nonce first spends it, and owns the boot with
 // the key that its connection proved.
-func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.Registration) (inventory.Registered, error) {
+func (e *Engine) Register(
+	ctx context.Context, c inventory.Caller, r inventory.Registration,
+) (inventory.Registered, error) {
 	none := inventory.Registered{}
 	r, err := r.Parsed()
 	if err != nil {
-		return none, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "registration: " + err.Error(), Err: err}
+		return none, &inventory.Problem{
+			Code: inventory.CodeInvalid, Detail: "registration: " + err.Error(), Err: err,
+		}
 	}
 	n, err := e.nonces.Verify(c.Nonce)
 	if err != nil {
-		e.Note(inventory.Event{MAC: r.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + err.Error(), Data: refusedCall()})
-		return none, refused(err.Error(), "boot the machine from the network again: the boot script carries a fresh one")
+		e.Note(inventory.Event{
+			MAC:  r.MAC,
+			Kind: inventory.KindAgent,
+			Text: "registration from " + c.IP + " refused: " + err.Error(),
+			Data: refusedCall(),
+		})
+		return none, refused(err.Error(),
+			"boot the machine from the network again: the boot script carries a fresh one")
 	}
 	switch {
 	case r.MAC != n.MAC:
-		e.Note(inventory.Event{MAC: n.MAC, Kind: inventory.KindAgent, Text: fmt.Sprintf("registration as %s refused: the nonce was issued to %s", r.MAC, n.MAC), Data: refusedCall()})
-		return none, refused(fmt.Sprintf("the nonce was issued to %s, not to %s", n.MAC, r.MAC), "boot the machine from the network again")
+		e.Note(inventory.Event{
+			MAC:  n.MAC,
+			Kind: inventory.KindAgent,
+			Text: fmt.Sprintf("registration as %s refused: the nonce was issued to %s", r.MAC, n.MAC),
+			Data: refusedCall(),
+		})
+		return none, refused(fmt.Sprintf("the nonce was issued to %s, not to %s", n.MAC, r.MAC),
+			"boot the machine from the network again")
 	case c.Key == "":
 		const old = "the agent shows no key of its own: its ramdisk is older than this pxectl"
-		e.Note(inventory.Event{MAC: n.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + old, Data: refusedCall()})
-		return none, refused(old, "build it again with `pxectl ramdisk build`, and boot the machine from the network again")
+		e.Note(inventory.Event{
+			MAC:  n.MAC,
+			Kind: inventory.KindAgent,
+			Text: "registration from " + c.IP + " refused: " + old,
+			Data: refusedCall(),
+		})
+		return none, refused(old,
+			"build it again with `pxectl ramdisk build`, and boot the machine from the network again")
 	}
 	w, _ := e.recognize(r.MAC, r.UUID)
 	end, err := e.turn(ctx, e.registers, w == nil || w.snap.Load().m.State == inventory.Discovered, c)
@@ -53,8 +75,16 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 		return none, err
 	}
 	defer end()
-	boot := inventory.Boot{Nonce: n.Serial, BootID: r.BootID, Key: c.Key, MAC: r.MAC, IP: c.IP, RegisteredAt: e.cfg.Now().UTC()}
-	said := inventory.Event{Kind: inventory.KindAgent, MAC: r.MAC, Wire: true, Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", c.IP, float64(r.Uptime)/1000)}
+	boot := inventory.Boot{
+		Nonce: n.Serial, BootID: r.BootID, Key: c.Key, MAC: r.MAC, IP: c.IP, RegisteredAt: e.cfg.Now().UTC(),
+	}
+	said := inventory.Event{
+		Kind: inventory.KindAgent,
+		MAC:  r.MAC,
+		Wire: true,
+		Text: fmt.Sprintf("the agent registered from %s, %.1f s after its kernel started", c.IP,
+			float64(r.Uptime)/1000),
+	}
 	w, err = e.machineOf(ctx, n, r, boot, said)
 	if err != nil {
 		return none, err
@@ -66,7 +96,10 @@ func (e *Engine) Register(ctx context.Context, c inventory.Caller, r inventory.R
 		// again.
 		atWork := w.snap.Load().running() && w.agentSilence() < displace
 		if err := admits(m, n, c.Key, r.BootID, atWork); err != nil {
-			ev := inventory.Event{Machine: w.id, MAC: r.MAC, Kind: inventory.KindAgent, Text: "registration from " + c.IP + " refused: " + err.Error(), Data: refusedCall()}
+			ev := inventory.Event{
+				Machine: w.id, MAC: r.MAC, Kind: inventory.KindAgent,
+				Text: "registration from " + c.IP + " refused: " + err.Error(), Data: refusedCall(),
+			}
 			if m.Boot != nil && m.Boot.Nonce == n.Serial {
 				ev.Data[inventory.DataIntruder] = c.IP
 			}
@@ -97,13 +130,16 @@ func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool)
 	case m.Boot != nil && m.Boot.Nonce == n.Serial && m.Boot.Key == key && m.Boot.BootID == bootID:
 		return nil
 	case m.Boot != nil && m.Boot.Nonce == n.Serial:
-		return refused("the nonce was spent at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP+", by another agent", again+"; if that was not this machine, somebody on the wire replays its boot script")
+		return refused("the nonce was spent at "+m.Boot.RegisteredAt.Format(time.TimeOnly)+" from "+m.Boot.IP+
+			", by another agent",
+			again+"; if that was not this machine, somebody on the wire replays its boot script")
 	case m.Boot != nil && atWork:
 		// Not a refusal for good: an agent whose machine lost power a moment ago asks again until its
 		// predecessor counts as gone.
 		return &inventory.Problem{
-			Code: inventory.CodeConflict, Detail: "another agent is at work on this machine, from " + m.Boot.IP,
-			Hint: "if the machine rebooted by itself, it is let in half a minute after that agent's last call",
+			Code:   inventory.CodeConflict,
+			Detail: "another agent is at work on this machine, from " + m.Boot.IP,
+			Hint:   "if the machine rebooted by itself, it is let in half a minute after that agent's last call",
 		}
 	case n.Serial.Compare(m.NoncesAfter) <= 0:
 		return refused("the nonce is of a boot that has ended: the machine was powered off since", again)
@@ -117,7 +153,9 @@ func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool)
 
 // machineOf finds the machine of a MAC, or of the UUID when the machine was announced by that or boots from
 // another of its NICs; a stranger becomes a new machine.
-func (e *Engine) machineOf(ctx context.Context, n nonce.Nonce, r inventory.Registration, boot inventory.Boot, said inventory.Event) (*worker, error) {
+func (e *Engine) machineOf(
+	ctx context.Context, n nonce.Nonce, r inventory.Registration, boot inventory.Boot, said inventory.Event,
+) (*worker, error) {
 	w, byUUID := e.recognize(r.MAC, r.UUID)
 	switch {
 	case w != nil && byUUID:
@@ -126,14 +164,16 @@ func (e *Engine) machineOf(ctx context.Context, n nonce.Nonce, r inventory.Regis
 		return w, nil
 	}
 	if e.cfg.Policy == PolicyDeny {
-		return nil, refused(fmt.Sprintf("machine %s is not known, and discovery.policy is deny", r.MAC), "announce it: `pxectl machine add NAME --mac "+string(r.MAC)+"`")
+		return nil, refused(fmt.Sprintf("machine %s is not known, and discovery.policy is deny", r.MAC),
+			"announce it: `pxectl machine add NAME --mac "+string(r.MAC)+"`")
 	}
 	m := inventory.Machine{State: inventory.Discovered, MACs: []inventory.MAC{r.MAC}, UUID: r.UUID}
 	if err := admits(m, n, boot.Key, boot.BootID, false); err != nil {
 		return nil, err
 	}
 	m.Boot = &boot
-	w, err := e.admit(ctx, m, boot.IP, inventory.Event{Kind: inventory.KindState, MAC: r.MAC, Text: "registered itself: discovered"}, said)
+	w, err := e.admit(ctx, m, boot.IP,
+		inventory.Event{Kind: inventory.KindState, MAC: r.MAC, Text: "registered itself: discovered"}, said)
 	if err != nil {
 		// An operator has announced it meanwhile.
 		if other, _ := e.recognize(r.MAC, ""); other != nil {
@@ -168,7 +208,9 @@ func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error 
 	_, err := call(ctx, w, func() (struct{}, error) {
 		err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 			m.MACs = append(append([]inventory.MAC{}, m.MACs...), mac)
-			return []inventory.Event{{Kind: inventory.KindAgent, MAC: mac, Text: "known by its UUID; booted from " + string(mac)}}
+			return []inventory.Event{
+				{Kind: inventory.KindAgent, MAC: mac, Text: "known by its UUID; booted from " + string(mac)},
+			}
 		})
 		if err == nil {
 			e.mu.Lock()
@@ -192,14 +234,16 @@ func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	w := e.byMAC[n.MAC]
 	e.mu.RUnlock()
 	if w == nil {
-		return nil, refused(fmt.Sprintf("machine %s is not known any more", n.MAC), "it registers anew at its next network boot")
+		return nil, refused(fmt.Sprintf("machine %s is not known any more", n.MAC),
+			"it registers anew at its next network boot")
 	}
 	b := w.snap.Load().m.Boot
 	switch {
 	case b == nil || b.Nonce != n.Serial:
 		return nil, refused("the nonce is of a boot that has ended", again)
 	case c.Key == "" || b.Key != c.Key:
-		e.intruder(w, c, "a call from "+c.IP+" refused: it shows this boot's nonce, and not the key of its agent")
+		e.intruder(w, c, "a call from "+c.IP+
+			" refused: it shows this boot's nonce, and not the key of its agent")
 		return nil, refused("the nonce is another agent's", again)
 	}
 	return w, nil
@@ -221,7 +265,12 @@ func (e *Engine) speaks(c inventory.Caller, bootID string) (*worker, error) {
 
 // intruder notes that somebody speaks for a machine who is not its agent.
 func (e *Engine) intruder(w *worker, c inventory.Caller, text string) {
-	e.Note(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: text, Data: map[string]string{inventory.DataIntruder: c.IP, inventory.DataRefused: "yes"}})
+	e.Note(inventory.Event{
+		Machine: w.id,
+		Kind:    inventory.KindAgent,
+		Text:    text,
+		Data:    map[string]string{inventory.DataIntruder: c.IP, inventory.DataRefused: "yes"},
+	})
 }
 
 // Next holds an agent's call until there is an order for it, for 20 s at most.
@@ -241,7 +290,12 @@ func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) 
 	if o == nil {
 		return inventory.Order{Do: inventory.DoWait}, ctx.Err()
 	}
-	e.Note(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "the agent was told to " + o.Do, Data: map[string]string{inventory.DataOrder: o.ID}})
+	e.Note(inventory.Event{
+		Machine: w.id,
+		Kind:    inventory.KindAgent,
+		Text:    "the agent was told to " + o.Do,
+		Data:    map[string]string{inventory.DataOrder: o.ID},
+	})
 	return *o, nil
 }
 
@@ -249,7 +303,9 @@ func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) 
 var errOrderGone = &inventory.Problem{Code: inventory.CodeConflict, Detail: "the order is no longer wanted"}
 
 // OrderProgress notes how far an order is. It is kept in memory alone.
-func (e *Engine) OrderProgress(_ context.Context, c inventory.Caller, order string, p inventory.Progress) error {
+func (e *Engine) OrderProgress(
+	_ context.Context, c inventory.Caller, order string, p inventory.Progress,
+) error {
 	w, err := e.speaks(c, p.BootID)
 	if err != nil {
 		return err
@@ -268,7 +324,9 @@ func (e *Engine) OrderProgress(_ context.Context, c inventory.Caller, order stri
 }
 
 // OrderResult takes an order's result. When it returns nil, the result is on disk.
-func (e *Engine) OrderResult(ctx context.Context, c inventory.Caller, order string, r inventory.Result) error {
+func (e *Engine) OrderResult(
+	ctx context.Context, c inventory.Caller, order string, r inventory.Result,
+) error {
 	w, err := e.speaks(c, r.BootID)
 	if err != nil {
 		return err
@@ -287,7 +345,12 @@ func (e *Engine) OrderResult(ctx context.Context, c inventory.Caller, order stri
 	} else if strings.HasPrefix(order, "inspect-") {
 		what = inventory.DoInspect
 	}
-	said := inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "the agent says that " + what + " is done", Data: map[string]string{inventory.DataOrder: order}}
+	said := inventory.Event{
+		Machine: w.id,
+		Kind:    inventory.KindAgent,
+		Text:    "the agent says that " + what + " is done",
+		Data:    map[string]string{inventory.DataOrder: order},
+	}
 	if r.Error != "" {
 		said.Text = "the agent says of " + what + ": " + r.Error
 	}

@@ -54,7 +54,8 @@ func (r *readings) changed(of, said string) bool {
 
 // told are the power actions in words.
 var told = map[power.Action]string{
-	power.ActOn: "switch on", power.ActOff: "switch off", power.ActSoft: "shut the system down", power.ActCycle: "switch off and on", power.ActReset: "reset the machine",
+	power.ActOn: "switch on", power.ActOff: "switch off", power.ActSoft: "shut the system down",
+	power.ActCycle: "switch off and on", power.ActReset: "reset the machine",
 }
 
 type recordedBMC struct {

@@ -15,7 +15,9 @@ import (
 )
 
 // withBMC runs f with a machine's BMC, in the caller's time, and records on the machine what it met.
-func (e *Engine) withBMC(ctx context.Context, ref string, f func(w *worker, m inventory.Machine, b power.BMC) error) error {
+func (e *Engine) withBMC(
+	ctx context.Context, ref string, f func(w *worker, m inventory.Machine, b power.BMC) error,
+) error {
 	w, err := e.find(ref)
 	if err != nil {
 		return err
@@ -84,9 +86,13 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 	return e.withBMC(ctx, ref, func(w *worker, m inventory.Machine, b power.BMC) error {
 		c, ok := b.(power.Console)
 		if !ok {
-			return &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": its BMC has no serial console"}
+			return &inventory.Problem{
+				Code: inventory.CodeBMC, Detail: m.Name + ": its BMC has no serial console",
+			}
 		}
-		e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "console opened"})
+		e.NoteOwn(inventory.Event{
+			Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "console opened",
+		})
 		giveBack := w.console.Lend(ctx)
 		defer giveBack()
 		while, cancel := w.while(ctx, m) // no longer: it would go on with a BMC that is not this machine's
@@ -163,7 +169,9 @@ func (w *worker) switchedOn(ctx context.Context) error { return w.reading(ctx, t
 func (w *worker) reading(ctx context.Context, on bool, wanted string) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-			m.Power = inventory.Power{On: on, Known: true, ObservedAt: w.now(), Wanted: cmp.Or(wanted, m.Power.Wanted)}
+			m.Power = inventory.Power{
+				On: on, Known: true, ObservedAt: w.now(), Wanted: cmp.Or(wanted, m.Power.Wanted),
+			}
 			m.BMC.Error, m.BMC.Refused = "", false
 			return nil
 		})
@@ -189,7 +197,8 @@ func (w *worker) syncPower() {
 	m := w.snap.Load().m
 	how := reached(m.BMC)
 	// Not of a stranger: who it is that says so has not been approved, and we would send our password there.
-	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil || w.synced == how && w.e.cfg.Elapsed() < w.syncAt {
+	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil ||
+		w.synced == how && w.e.cfg.Elapsed() < w.syncAt {
 		return
 	}
 	w.synced, w.syncAt = how, w.e.cfg.Elapsed()+powerSync

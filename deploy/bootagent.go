@@ -37,7 +37,9 @@ func (w *worker) bootAgent(ctx context.Context, s *snapshot) outcome {
 }
 
 // startWith sets the boot device, reads it back and powers the machine on.
-func (w *worker) startWith(ctx context.Context, b power.BMC, m inventory.Machine, want power.Boot) (said string, err error) {
+func (w *worker) startWith(
+	ctx context.Context, b power.BMC, m inventory.Machine, want power.Boot,
+) (said string, err error) {
 	stands, err := power.AssertBoot(ctx, b, want, w.e.cfg.Pace)
 	doubt := ""
 	switch {

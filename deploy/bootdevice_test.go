@@ -36,6 +36,7 @@ func TestABootDeviceThatIsNotTold(t *testing.T) {
 		}
 	}
 	r.soon("the refusal on the timeline", func() bool {
-		return strings.Contains(texts(t, r.now().cfg.Store), "boot device is read: read boot device 192.0.2.1:623: refused")
+		return strings.Contains(texts(t, r.now().cfg.Store),
+			"boot device is read: read boot device 192.0.2.1:623: refused")
 	})
 }

@@ -49,7 +49,9 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 	}
 	// Persistent, because the wish stands for every boot from now on: one-time overrides are used up by any
 	// boot.
-	said, err := w.startWith(ctx, b, s.m, power.Boot{Device: power.DeviceDisk, Persistent: true, EFI: isEFI(s.m)})
+	said, err := w.startWith(ctx, b, s.m, power.Boot{
+		Device: power.DeviceDisk, Persistent: true, EFI: isEFI(s.m),
+	})
 	return outcome{proof: said, err: err}
 }
 
@@ -64,15 +66,21 @@ func (w *worker) agentReboots(ctx context.Context, s *snapshot, id string) (proo
 		sign := w.startedSince()
 		switch {
 		case sign != "" && w.silence() > agentRepeats:
-			return "something else than its agent runs on it: " + sign + "; there is no BMC to set its boot device", nil
+			return "something else than its agent runs on it: " + sign +
+				"; there is no BMC to set its boot device", nil
 		case acknowledged && w.silence() > agentRepeats:
 			return "the agent says that it restarts the machine; there is no BMC to set its boot device, or to see that it does", nil
 		case waited > agentReboot && acknowledged:
-			return "", &inventory.Problem{Code: inventory.CodeTimeout, Detail: "the agent said that it restarts the machine, and still calls", Hint: restartByHand(s)}
+			return "", &inventory.Problem{
+				Code:   inventory.CodeTimeout,
+				Detail: "the agent said that it restarts the machine, and still calls",
+				Hint:   restartByHand(s),
+			}
 		case waited > agentReboot:
 			return "", &inventory.Problem{
-				Code: inventory.CodeTimeout, Detail: fmt.Sprintf("the agent was told to restart the machine and did not say that it does; it called %s ago", w.silence().Round(time.Second)),
-				Hint: restartByHand(s),
+				Code:   inventory.CodeTimeout,
+				Detail: fmt.Sprintf("the agent was told to restart the machine and did not say that it does; it called %s ago", w.silence().Round(time.Second)),
+				Hint:   restartByHand(s),
 			}
 		}
 		_ = sleep.For(ctx, 100*time.Millisecond)
@@ -81,7 +89,8 @@ func (w *worker) agentReboots(ctx context.Context, s *snapshot, id string) (proo
 }
 
 func restartByHand(s *snapshot) string {
-	return "look at its console, restart it by hand, and run `pxectl deployment retry " + s.m.Name + "`, which writes what differs"
+	return "look at its console, restart it by hand, and run `pxectl deployment retry " + s.m.Name +
+		"`, which writes what differs"
 }
 
 // startedSince says what has shown, since the machine was last sent to its disk, that something else than the
@@ -126,8 +135,10 @@ func (w *worker) verifyOS(ctx context.Context, s *snapshot) outcome {
 		proof += "; its BMC does not tell: " + err.Error()
 	case !on:
 		return outcome{err: &inventory.Problem{
-			Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s was started from its disk and is off now", s.m.Name),
-			Hint: "look at its console: `pxectl console " + s.m.Name + "`; is image " + s.d.ImageName + " made for " + s.m.Report.Firmware + "?",
+			Code:   inventory.CodeTimeout,
+			Detail: fmt.Sprintf("%s was started from its disk and is off now", s.m.Name),
+			Hint: "look at its console: `pxectl console " + s.m.Name + "`; is image " + s.d.ImageName +
+				" made for " + s.m.Report.Firmware + "?",
 		}}
 	default:
 		proof += "; the machine is on"

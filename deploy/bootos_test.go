@@ -49,7 +49,9 @@ func TestAHungAgentIsNoReboot(t *testing.T) {
 		defer close(goOn)
 		r.ahead.Add(int64(agentReboot + time.Second))
 		m := r.until(inventory.Failed)
-		if m.Failure.Step != string(inventory.BootOS) || !strings.Contains(m.Failure.Reason, "did not say that it does") || !strings.Contains(m.Failure.Hint, "restart it by hand") {
+		if m.Failure.Step != string(inventory.BootOS) ||
+			!strings.Contains(m.Failure.Reason, "did not say that it does") ||
+			!strings.Contains(m.Failure.Hint, "restart it by hand") {
 			t.Errorf("failure = %+v", m.Failure)
 		}
 	})
@@ -61,12 +63,14 @@ func TestAHungAgentIsNoReboot(t *testing.T) {
 			d, err := r.now().Deployment("m1")
 			return err == nil && d.Step == inventory.VerifyOS
 		})
-		if p := stepOf(t, r, inventory.BootOS).Proof; !strings.Contains(p, "the agent says that it restarts the machine") {
+		if p := stepOf(t, r, inventory.BootOS).Proof; !strings.Contains(p,
+			"the agent says that it restarts the machine") {
 			t.Errorf("proof of boot-os = %q, want the agent's word as such", p)
 		}
 		r.ahead.Add(int64(r.dead.VerifyOS))
 		m := r.until(inventory.Deployed)
-		if !m.Unverified || !strings.Contains(m.LastProof, "nothing was seen of it since its agent was told to restart it") {
+		if !m.Unverified ||
+			!strings.Contains(m.LastProof, "nothing was seen of it since its agent was told to restart it") {
 			t.Errorf("unverified %v, last proof %q, want that nothing was seen", m.Unverified, m.LastProof)
 		}
 		if m.Power.Known {
@@ -83,7 +87,8 @@ func TestAHungAgentIsNoReboot(t *testing.T) {
 		})
 		r.ahead.Add(int64(r.dead.VerifyOS))
 		m := r.until(inventory.Deployed)
-		if !m.Unverified || !strings.Contains(m.LastProof, "it asked for a network boot and was sent to its disk") {
+		if !m.Unverified ||
+			!strings.Contains(m.LastProof, "it asked for a network boot and was sent to its disk") {
 			t.Errorf("unverified %v, last proof %q, want the sign that was seen", m.Unverified, m.LastProof)
 		}
 	})
@@ -97,7 +102,8 @@ func TestAHungAgentIsNoReboot(t *testing.T) {
 		})
 		r.now().SawSystem(testMAC)
 		r.ahead.Add(int64(r.dead.VerifyOS))
-		if m := r.until(inventory.Deployed); !m.Unverified || !strings.Contains(m.LastProof, "a system on it asked for an address") {
+		if m := r.until(inventory.Deployed); !m.Unverified ||
+			!strings.Contains(m.LastProof, "a system on it asked for an address") {
 			t.Errorf("unverified %v, last proof %q, want the sign that was seen", m.Unverified, m.LastProof)
 		}
 	})

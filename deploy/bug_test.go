@@ -55,7 +55,8 @@ func TestACallOverWhichAWorkerPanics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := call(t.Context(), w, func() (int, error) { panic("nil map") }); err == nil || !strings.Contains(err.Error(), "nil map") {
+	if _, err := call(t.Context(), w, func() (int, error) { panic("nil map") }); err == nil ||
+		!strings.Contains(err.Error(), "nil map") {
 		t.Errorf("call of what panics: %v, want the panic as an error", err)
 	}
 	if n, err := call(t.Context(), w, func() (int, error) { return 7, nil }); n != 7 || err != nil {

@@ -11,7 +11,9 @@ import (
 )
 
 // CancelDeployment ends a running deployment. The machine keeps what was done to it so far.
-func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error) {
+func (e *Engine) CancelDeployment(
+	ctx context.Context, actor string, id inventory.DeploymentID,
+) (inventory.Deployment, error) {
 	d, err := e.Deployment(string(id))
 	if err != nil {
 		return d, err
@@ -23,7 +25,10 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 	return call(ctx, w, func() (inventory.Deployment, error) {
 		s := w.snap.Load()
 		if !s.running() || s.d.ID != d.ID {
-			return d, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("deployment %s has ended: %s", d.ID, d.Outcome)}
+			return d, &inventory.Problem{
+				Code:   inventory.CodeConflict,
+				Detail: fmt.Sprintf("deployment %s has ended: %s", d.ID, d.Outcome),
+			}
 		}
 		w.stopWork()
 		w.orders.set(nil)
@@ -49,7 +54,9 @@ func (e *Engine) CancelDeployment(ctx context.Context, actor string, id inventor
 				again = "`pxectl release " + m.Name + "` releases it"
 			}
 			if m.State == inventory.Failed {
-				m.Failure = &inventory.Failure{Step: string(d.Step), Reason: "cancelled by " + actor, Hint: again, At: w.now()}
+				m.Failure = &inventory.Failure{
+					Step: string(d.Step), Reason: "cancelled by " + actor, Hint: again, At: w.now(),
+				}
 			}
 			d.GiveUp(w.now(), "cancelled by "+actor)
 			d.Outcome, d.EndedAt = inventory.Cancelled, w.now()
@@ -97,7 +104,8 @@ func (w *worker) interruption(s *snapshot) *inventory.Interruption {
 		return nil
 	}
 	cut := &inventory.Interruption{Run: s.d.ID, At: w.now()}
-	if r := s.record(); r != nil && r.Step == inventory.BootAgent && r.ActedAt.IsZero() && w.cut.since(&w.began) {
+	if r := s.record(); r != nil && r.Step == inventory.BootAgent && r.ActedAt.IsZero() &&
+		w.cut.since(&w.began) {
 		cut.On = w.poweredOn.since(&w.cut)
 		return cut
 	}

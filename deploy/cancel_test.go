@@ -27,7 +27,8 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 	}
 	m := r.until(inventory.Deployed)
 	if m.Deployment != first.ID || !r.now().IssueBoot(testMAC).Local {
-		t.Errorf("after the cancel the machine's deployment is %s, want %s, and it boots its disk", m.Deployment, first.ID)
+		t.Errorf("after the cancel the machine's deployment is %s, want %s, and it boots its disk",
+			m.Deployment, first.ID)
 	}
 	_, err := r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})
 	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") {
@@ -38,7 +39,8 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 	r.deploy(inventory.DeployRequest{Redeploy: true})
 	r.until(inventory.Failed)
 	_, err = r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"})
-	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") || !r.now().IssueBoot(testMAC).Local {
+	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") ||
+		!r.now().IssueBoot(testMAC).Local {
 		t.Errorf("deploy after a failure that touched nothing: %v, want the guard still up", err)
 	}
 }
@@ -74,7 +76,8 @@ func TestACancelIsOneTransaction(t *testing.T) {
 		if d, m := stored[0], all[0]; d.ID != want && d.Outcome == inventory.Cancelled {
 			cancels.Add(1)
 			if m.Deployment != want || m.State != inventory.Deployed {
-				t.Errorf("%s is cancelled, and the machine is %s by %s, want %s by %s", d.ID, m.State, m.Deployment, inventory.Deployed, want)
+				t.Errorf("%s is cancelled, and the machine is %s by %s, want %s by %s", d.ID, m.State,
+					m.Deployment, inventory.Deployed, want)
 			}
 		}
 		return nil
@@ -121,14 +124,16 @@ func TestACancelGoesBackToWhatWas(t *testing.T) {
 		return m
 	}
 	if m := cancelled(); m.State != inventory.Deployed || !m.Unverified || m.Failure != nil {
-		t.Errorf("after the cancel the machine is %s, unverified %v, failure %v; want deployed, true, none", m.State, m.Unverified, m.Failure)
+		t.Errorf("after the cancel the machine is %s, unverified %v, failure %v; want deployed, true, none",
+			m.State, m.Unverified, m.Failure)
 	}
 	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true })
 	r.deploy(inventory.DeployRequest{Redeploy: true})
 	r.until(inventory.Failed)
 	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = false })
 	if m := cancelled(); m.State != inventory.Deployed || m.Deployment != first.ID || m.Failure != nil {
-		t.Errorf("cancelled after one that touched nothing: %s by %s, failure %v; want deployed by %s", m.State, m.Deployment, m.Failure, first.ID)
+		t.Errorf("cancelled after one that touched nothing: %s by %s, failure %v; want deployed by %s",
+			m.State, m.Deployment, m.Failure, first.ID)
 	}
 	r.mute.Store(false)
 	r.setAnswer(func(o inventory.Order) inventory.Result {
@@ -140,8 +145,10 @@ func TestACancelGoesBackToWhatWas(t *testing.T) {
 	failed := r.deploy(inventory.DeployRequest{Redeploy: true})
 	r.until(inventory.Failed)
 	r.agentless() // else prepare-disk may begin before the cancel
-	if m := cancelled(); m.State != inventory.Failed || m.Deployment != failed.ID || m.Failure == nil || m.Failure.Reason != "the disk died" {
-		t.Errorf("cancelled after a failure: %s by %s, %+v; want the failure of %s", m.State, m.Deployment, m.Failure, failed.ID)
+	if m := cancelled(); m.State != inventory.Failed || m.Deployment != failed.ID || m.Failure == nil ||
+		m.Failure.Reason != "the disk died" {
+		t.Errorf("cancelled after a failure: %s by %s, %+v; want the failure of %s", m.State, m.Deployment,
+			m.Failure, failed.ID)
 	}
 }
 
@@ -151,7 +158,8 @@ func TestACancelSaysThatTheSystemWasCutOff(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*testing.T, *rack, inventory.DeploymentID){
 		"until it calls home": func(t *testing.T, r *rack, first inventory.DeploymentID) {
-			if err := r.now().PhoneHome(t.Context(), first, r.now().cfg.Key.PhoneHomeToken(first), "192.0.2.100", "m1"); err != nil {
+			if err := r.now().PhoneHome(t.Context(), first, r.now().cfg.Key.PhoneHomeToken(first),
+				"192.0.2.100", "m1"); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -175,26 +183,35 @@ func TestACancelSaysThatTheSystemWasCutOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			m, err := r.now().Machine("m1")
-			if err != nil || m.Interrupted == nil || m.Interrupted.Run != d.ID || !m.Interrupted.On || m.LastProof != before.LastProof {
+			if err != nil || m.Interrupted == nil || m.Interrupted.Run != d.ID || !m.Interrupted.On ||
+				m.LastProof != before.LastProof {
 				t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off and on for %s, and %q", m.Interrupted, m.LastProof, err, d.ID, before.LastProof)
 			}
 			why, err := r.now().Why("m1")
-			for _, want := range []string{"m1 is deployed, and its system was cut off", "switched off and on for " + string(d.ID) + ", which went no further", "has not called home since (last proof: verify-os: "} {
+			for _, want := range []string{
+				"m1 is deployed, and its system was cut off",
+				"switched off and on for " + string(d.ID) + ", which went no further",
+				"has not called home since (last proof: verify-os: ",
+			} {
 				if !strings.Contains(why.Sentence, want) {
 					t.Errorf("why = %q (%v), want %q in it", why.Sentence, err, want)
 				}
 			}
 			r.soon("the listener has hung up", func() bool { return r.line.Holder() == "" })
 			end(t, r, first.ID)
-			if why, err := r.now().Why("m1"); err != nil || !strings.Contains(why.Sentence, "m1 is deployed, as it should be (last proof: verify-os: ") {
+			if why, err := r.now().Why("m1"); err != nil ||
+				!strings.Contains(why.Sentence, "m1 is deployed, as it should be (last proof: verify-os: ") {
 				t.Errorf("why after all = %q (%v), want that it is as it should be", why.Sentence, err)
 			}
 			r.now().Note(inventory.Event{MAC: testMAC, Kind: inventory.KindHTTP, Text: "the last of all"})
-			r.soon("the timeline is written", func() bool { return strings.Contains(texts(t, r.now().cfg.Store), "the last of all") })
+			r.soon("the timeline is written", func() bool {
+				return strings.Contains(texts(t, r.now().cfg.Store), "the last of all")
+			})
 			if heard := r.heard(); len(heard) > 0 {
 				t.Errorf("a boot that was cancelled is told as %q", heard)
 			}
-			if said := texts(t, r.now().cfg.Store); !strings.Contains(said, "cancelled at boot-agent; the machine was switched off and on for it") {
+			if said := texts(t, r.now().cfg.Store); !strings.Contains(said,
+				"cancelled at boot-agent; the machine was switched off and on for it") {
 				t.Errorf("the timeline says %s, want what was done to the power", said)
 			}
 		})

@@ -97,7 +97,8 @@ func unfit(ip netip.Addr, own []netip.Prefix) string {
 		switch {
 		case p.Addr() == ip:
 			return "it is an address of this appliance"
-		case ip.Is4() && p.IsValid() && p.Bits() < 31 && (ip == p.Masked().Addr() || ip == subnet.Broadcast(p)):
+		case ip.Is4() && p.IsValid() && p.Bits() < 31 &&
+			(ip == p.Masked().Addr() || ip == subnet.Broadcast(p)):
 			return "it is the broadcast address of " + p.Masked().String()
 		}
 	}
@@ -122,11 +123,21 @@ func reachable(address string, own []netip.Prefix) error {
 
 // claimed puts on the machine what its agent reports of the BMC, and says so.
 func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inventory.Event {
-	c := claim{reported: rep.Address, machine: *m, trust: w.e.cfg.TrustReportedBMC, own: w.e.interfaces(), holder: w.holderOf}
+	c := claim{
+		reported: rep.Address, machine: *m, trust: w.e.cfg.TrustReportedBMC, own: w.e.interfaces(),
+		holder: w.holderOf,
+	}
 	v, address, why := c.judge()
 	rep.Address = address
 	said := func(format string, args ...any) []inventory.Event {
-		return []inventory.Event{{Kind: inventory.KindBMC, Wire: true, Text: fmt.Sprintf(format, args...), Data: map[string]string{inventory.DataVerdict: string(v), inventory.DataReported: address}}}
+		return []inventory.Event{
+			{
+				Kind: inventory.KindBMC,
+				Wire: true,
+				Text: fmt.Sprintf(format, args...),
+				Data: map[string]string{inventory.DataVerdict: string(v), inventory.DataReported: address},
+			},
+		}
 	}
 	switch v {
 	case claimSame:
@@ -135,7 +146,8 @@ func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inven
 		before := m.BMC.Address
 		acceptBMC(&m.BMC, address)
 		if before != "" {
-			return said("the agent found the BMC at %s instead of %s; bmc.trust_reported accepts it", address, before)
+			return said("the agent found the BMC at %s instead of %s; bmc.trust_reported accepts it", address,
+				before)
 		}
 		return said("the agent found the BMC at %s; bmc.trust_reported accepts it", address)
 	case claimPropose:
@@ -166,15 +178,20 @@ func acceptBMC(b *inventory.BMC, address string) {
 // have become another machine's or our own.
 func (w *worker) acceptable(m inventory.Machine, seen string) error {
 	no := func(hint, format string, args ...any) error {
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: m.Name + ": " + fmt.Sprintf(format, args...), Hint: hint}
+		return &inventory.Problem{
+			Code: inventory.CodeConflict, Detail: m.Name + ": " + fmt.Sprintf(format, args...), Hint: hint,
+		}
 	}
-	look := "`pxectl machine show " + m.Name + "` says what is reported, since when and from where; `pxectl machine edit " + m.Name + " --bmc IP` sets the right one by hand"
+	look := "`pxectl machine show " + m.Name +
+		"` says what is reported, since when and from where; `pxectl machine edit " + m.Name +
+		" --bmc IP` sets the right one by hand"
 	p := m.BMC.Proposed
 	switch {
 	case p == nil && m.BMC.Address == seen && seen != "":
 		return nil // accepted already: twice is no mistake
 	case p == nil:
-		return no(look, "BMC %q does not wait to be accepted; the accepted one is %s", seen, cmp.Or(m.BMC.Address, "none"))
+		return no(look, "BMC %q does not wait to be accepted; the accepted one is %s", seen,
+			cmp.Or(m.BMC.Address, "none"))
 	case p.Address != seen:
 		return no(look, "the agent reports the BMC at %s now, and not at %q", p.Address, seen)
 	}
@@ -183,10 +200,12 @@ func (w *worker) acceptable(m inventory.Machine, seen string) error {
 		return fmt.Errorf("%s: %w", m.Name, err)
 	}
 	if why := unfit(at.Addr(), w.e.interfaces()); why != "" {
-		return no("set the right one with `pxectl machine edit "+m.Name+" --bmc IP`", "BMC %s: %s", p.Address, why)
+		return no("set the right one with `pxectl machine edit "+m.Name+" --bmc IP`", "BMC %s: %s", p.Address,
+			why)
 	}
 	if other := w.holderOf(at.Addr()); other != "" {
-		hint := "is that right? `pxectl machine show " + other + "`; a machine is let in without its BMC by `pxectl machine approve " + m.Name + " --no-bmc`"
+		hint := "is that right? `pxectl machine show " + other +
+			"`; a machine is let in without its BMC by `pxectl machine approve " + m.Name + " --no-bmc`"
 		return no(hint, "BMC %s is %s's", p.Address, other)
 	}
 	return nil

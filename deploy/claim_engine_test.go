@@ -27,29 +27,36 @@ func TestAReportedBMCIsProposed(t *testing.T) {
 	r.until(inventory.Discovered)
 	r.reported()
 	m := r.machine()
-	if m.BMC.Address != "" || m.BMC.Proposed == nil || m.BMC.Proposed.Address != testBMC || m.BMC.Proposed.From != "192.0.2.100" || m.BMC.Proposed.At.IsZero() {
+	if m.BMC.Address != "" || m.BMC.Proposed == nil || m.BMC.Proposed.Address != testBMC ||
+		m.BMC.Proposed.From != "192.0.2.100" || m.BMC.Proposed.At.IsZero() {
 		t.Fatalf("a stranger's BMC = %+v, want %s proposed", m.BMC, testBMC)
 	}
 	_, err := r.now().PowerStatus(t.Context(), m.Name)
-	asProblem(t, "power of a stranger", err, inventory.CodeBMC, "BMC "+testBMC+" was reported by the agent and not accepted", "pxectl machine approve "+m.Name)
+	asProblem(t, "power of a stranger", err, inventory.CodeBMC,
+		"BMC "+testBMC+" was reported by the agent and not accepted", "pxectl machine approve "+m.Name)
 	why, _ := r.now().Why(m.Name)
-	if !strings.Contains(why.Sentence, "its agent reports the BMC at "+testBMC) || !strings.Contains(why.Next, "pxectl machine approve "+m.Name+" --accept-bmc "+testBMC) {
+	if !strings.Contains(why.Sentence, "its agent reports the BMC at "+testBMC) ||
+		!strings.Contains(why.Next, "pxectl machine approve "+m.Name+" --accept-bmc "+testBMC) {
 		t.Errorf("why = %s (next: %s), want the BMC that approval accepts", why.Sentence, why.Next)
 	}
 	_, err = r.now().Approve(t.Context(), "test", m.Name, Approval{})
-	asProblem(t, "approval that names no BMC", err, inventory.CodeConflict, "reports the BMC at "+testBMC, "machine approve "+m.Name+" --accept-bmc "+testBMC)
+	asProblem(t, "approval that names no BMC", err, inventory.CodeConflict, "reports the BMC at "+testBMC,
+		"machine approve "+m.Name+" --accept-bmc "+testBMC)
 	other := "192.0.2.99"
 	_, err = r.now().Approve(t.Context(), "test", m.Name, Approval{BMC: &other})
-	asProblem(t, "approval of another BMC than was seen", err, inventory.CodeConflict, "reports the BMC at "+testBMC+" now", "machine show")
+	asProblem(t, "approval of another BMC than was seen", err, inventory.CodeConflict,
+		"reports the BMC at "+testBMC+" now", "machine show")
 	if d.at(testBMC) {
 		t.Error("the BMC was asked before anybody accepted it")
 	}
 	seen := testBMC
-	if m, err = r.now().Approve(t.Context(), "test", m.Name, Approval{BMC: &seen}); err != nil || m.BMC.Address != testBMC || !m.BMC.Discovered || m.BMC.Proposed != nil {
+	if m, err = r.now().Approve(t.Context(), "test", m.Name, Approval{BMC: &seen}); err != nil ||
+		m.BMC.Address != testBMC || !m.BMC.Discovered || m.BMC.Proposed != nil {
 		t.Fatalf("approved: %+v, %v, want its BMC accepted", m.BMC, err)
 	}
 	_, err = r.now().Approve(t.Context(), "test", m.Name, Approval{BMC: &other})
-	asProblem(t, "another approval, of another BMC", err, inventory.CodeConflict, "approved already, with its BMC at "+testBMC, "machine show")
+	asProblem(t, "another approval, of another BMC", err, inventory.CodeConflict,
+		"approved already, with its BMC at "+testBMC, "machine show")
 	name := "m1"
 	if _, err := r.now().EditMachine(t.Context(), "test", string(testMAC), Edit{Name: &name}); err != nil {
 		t.Fatal(err)
@@ -59,8 +66,10 @@ func TestAReportedBMCIsProposed(t *testing.T) {
 
 	r.moveBMC("::ffff:" + moved)
 	r.reboots()
-	if m = r.machine(); m.BMC.Address != testBMC || m.BMC.Proposed == nil || m.BMC.Proposed.Address != moved || m.Report.BMC.Address != moved {
-		t.Fatalf("after a report of another BMC: %+v, report %+v, want %s proposed", m.BMC, m.Report.BMC, moved)
+	if m = r.machine(); m.BMC.Address != testBMC || m.BMC.Proposed == nil ||
+		m.BMC.Proposed.Address != moved || m.Report.BMC.Address != moved {
+		t.Fatalf("after a report of another BMC: %+v, report %+v, want %s proposed", m.BMC, m.Report.BMC,
+			moved)
 	}
 	r.crash()
 	r.reboots()
@@ -68,7 +77,8 @@ func TestAReportedBMCIsProposed(t *testing.T) {
 		t.Errorf("%d events tell of the proposal, want 1 for two reports", n)
 	}
 	why, _ = r.now().Why("m1")
-	if !strings.Contains(why.Sentence, moved) || !strings.Contains(why.Next, "pxectl machine edit m1 --accept-bmc "+moved) {
+	if !strings.Contains(why.Sentence, moved) ||
+		!strings.Contains(why.Next, "pxectl machine edit m1 --accept-bmc "+moved) {
 		t.Errorf("why = %s (next: %s), want the proposal", why.Sentence, why.Next)
 	}
 	r.deploy(inventory.DeployRequest{})
@@ -78,10 +88,12 @@ func TestAReportedBMCIsProposed(t *testing.T) {
 	}
 
 	_, err = r.now().EditMachine(t.Context(), "test", "m1", Edit{AcceptBMC: &other})
-	asProblem(t, "acceptance of another one", err, inventory.CodeConflict, "reports the BMC at "+moved+" now", "machine show")
+	asProblem(t, "acceptance of another one", err, inventory.CodeConflict, "reports the BMC at "+moved+" now",
+		"machine show")
 	accept := moved
 	for range 2 { // twice is no mistake
-		if m, err = r.now().EditMachine(t.Context(), "test", "m1", Edit{AcceptBMC: &accept}); err != nil || m.BMC.Address != moved || m.BMC.Proposed != nil {
+		if m, err = r.now().EditMachine(t.Context(), "test", "m1", Edit{AcceptBMC: &accept}); err != nil ||
+			m.BMC.Address != moved || m.BMC.Proposed != nil {
 			t.Fatalf("accepted: %+v, %v", m.BMC, err)
 		}
 	}
@@ -118,7 +130,8 @@ func TestADeclinedBMC(t *testing.T) {
 		t.Errorf("the declined address is reported again: %+v, want no proposal", m.BMC)
 	}
 	address = ""
-	if _, err := r.now().EditMachine(t.Context(), "test", "m1", Edit{BMC: BMCEdit{Address: &address}}); err != nil {
+	if _, err := r.now().EditMachine(t.Context(), "test", "m1",
+		Edit{BMC: BMCEdit{Address: &address}}); err != nil {
 		t.Fatal(err)
 	}
 	r.reboots()
@@ -139,7 +152,8 @@ func TestTrustInReportedBMCs(t *testing.T) {
 				r.open, r.trust, r.policy = d.open, trust, PolicyAuto
 				e := r.start()
 				if announced {
-					if _, err := e.AddMachine(t.Context(), "test", NewMachine{Name: "m1", MACs: []inventory.MAC{testMAC}}); err != nil {
+					if _, err := e.AddMachine(t.Context(), "test",
+						NewMachine{Name: "m1", MACs: []inventory.MAC{testMAC}}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -154,7 +168,9 @@ func TestTrustInReportedBMCs(t *testing.T) {
 					return
 				}
 				_, err := e.PowerStatus(t.Context(), m.Name)
-				asProblem(t, "power status", err, inventory.CodeBMC, "BMC "+testBMC+" was reported by the agent and not accepted", "pxectl machine edit "+m.Name+" --accept-bmc "+testBMC)
+				asProblem(t, "power status", err, inventory.CodeBMC,
+					"BMC "+testBMC+" was reported by the agent and not accepted",
+					"pxectl machine edit "+m.Name+" --accept-bmc "+testBMC)
 				if m.BMC.Address != "" || m.BMC.Proposed == nil || d.at(testBMC) {
 					t.Errorf("BMC = %+v, asked %v, want a proposal that nobody asks", m.BMC, d.at(testBMC))
 				}
@@ -169,7 +185,10 @@ func TestTrustInReportedBMCs(t *testing.T) {
 // Addresses that are no BMC's are not believed, whatever is trusted; our own among them.
 func TestReportsThatAreNotBelieved(t *testing.T) {
 	t.Parallel()
-	for _, reported := range []string{"127.0.0.1", "::ffff:127.0.0.1", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.255", "192.0.2.77:623", "239.0.0.1", "nonsense"} {
+	for _, reported := range []string{
+		"127.0.0.1", "::ffff:127.0.0.1", "192.0.2.1", "::ffff:192.0.2.1",
+		"192.0.2.255", "192.0.2.77:623", "239.0.0.1", "nonsense",
+	} {
 		t.Run(reported, func(t *testing.T) {
 			t.Parallel()
 			r := newRack(t)
@@ -179,8 +198,10 @@ func TestReportsThatAreNotBelieved(t *testing.T) {
 			r.start()
 			r.powerOn(power.Boot{Device: power.DevicePXE})
 			m := r.until(inventory.Available)
-			if m.BMC.Address != "" || m.BMC.Proposed != nil || countEvents(r, "which is not believed") != 1 || len(d.all) > 0 {
-				t.Errorf("BMC = %+v, asked %v, %d events, want that it is not believed", m.BMC, d.all, countEvents(r, "which is not believed"))
+			if m.BMC.Address != "" || m.BMC.Proposed != nil || countEvents(r, "which is not believed") != 1 ||
+				len(d.all) > 0 {
+				t.Errorf("BMC = %+v, asked %v, %d events, want that it is not believed", m.BMC, d.all,
+					countEvents(r, "which is not believed"))
 			}
 		})
 	}
@@ -193,7 +214,9 @@ func TestOneBMCIsOneMachines(t *testing.T) {
 	e := r.start()
 	add := func(i int, address string) error {
 		_, err := e.AddMachine(t.Context(), "test", NewMachine{
-			Name: fmt.Sprintf("n%d", i), MACs: []inventory.MAC{inventory.MAC(fmt.Sprintf("52:54:00:00:01:%02x", i))}, BMC: BMCEdit{Address: &address},
+			Name: fmt.Sprintf("n%d", i),
+			MACs: []inventory.MAC{inventory.MAC(fmt.Sprintf("52:54:00:00:01:%02x", i))},
+			BMC:  BMCEdit{Address: &address},
 		})
 		return err
 	}
@@ -201,7 +224,8 @@ func TestOneBMCIsOneMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, form := range []string{"192.0.2.7", "::ffff:192.0.2.7", "[::ffff:192.0.2.7]:623"} {
-		asProblem(t, form, add(2+i, form), inventory.CodeConflict, "BMC 192.0.2.7 is n1's", "pxectl machine show n1")
+		asProblem(t, form, add(2+i, form), inventory.CodeConflict, "BMC 192.0.2.7 is n1's",
+			"pxectl machine show n1")
 	}
 	if err := add(5, "192.0.2.7:6230"); err != nil {
 		t.Errorf("another port is another BMC: %v", err)
@@ -219,7 +243,8 @@ func TestOneBMCIsOneMachines(t *testing.T) {
 	for _, name := range []string{"n1", "n5", "n6"} { // three workers, one free address
 		wg.Go(func() {
 			address := "::ffff:192.0.2.8"
-			if _, err := e.EditMachine(context.Background(), "test", name, Edit{BMC: BMCEdit{Address: &address}}); err == nil {
+			if _, err := e.EditMachine(context.Background(), "test", name,
+				Edit{BMC: BMCEdit{Address: &address}}); err == nil {
 				mu.Lock()
 				wins++
 				mu.Unlock()
@@ -254,7 +279,11 @@ func TestApprovalOfABMCThatIsTaken(t *testing.T) {
 	r.until(inventory.Discovered)
 	r.reported()
 	address := testBMC
-	if _, err := e.AddMachine(t.Context(), "test", NewMachine{Name: "n1", UUID: "4c4c4544-0000-1000-8000-000000000001", BMC: BMCEdit{Address: &address}}); err != nil {
+	if _, err := e.AddMachine(t.Context(), "test",
+		NewMachine{
+			Name: "n1", UUID: "4c4c4544-0000-1000-8000-000000000001",
+			BMC: BMCEdit{Address: &address},
+		}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := e.Approve(t.Context(), "test", string(testMAC), Approval{BMC: &address})
@@ -306,8 +335,10 @@ func asProblem(t *testing.T, what string, err error, code inventory.Code, detail
 		t.Errorf("%s: no error", what)
 		return
 	}
-	if p := inventory.AsProblem(err); p.Code != code || !strings.Contains(p.Detail, detail) || !strings.Contains(p.Hint, hint) {
-		t.Errorf("%s: %s: %s (hint: %s), want %s, %q, hint %q", what, p.Code, p.Detail, p.Hint, code, detail, hint)
+	if p := inventory.AsProblem(err); p.Code != code || !strings.Contains(p.Detail, detail) ||
+		!strings.Contains(p.Hint, hint) {
+		t.Errorf("%s: %s: %s (hint: %s), want %s, %q, hint %q", what, p.Code, p.Detail, p.Hint, code, detail,
+			hint)
 	}
 }
 
@@ -317,14 +348,18 @@ func TestAnOperatorsBMCIsAnotherHost(t *testing.T) {
 	r := newRack(t)
 	r.own = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}
 	e := r.start()
-	if _, err := e.AddMachine(t.Context(), "test", NewMachine{Name: "m1", MACs: []inventory.MAC{testMAC}}); err != nil {
+	if _, err := e.AddMachine(t.Context(), "test",
+		NewMachine{Name: "m1", MACs: []inventory.MAC{testMAC}}); err != nil {
 		t.Fatal(err)
 	}
 	for address, says := range map[string]string{
-		"127.0.0.1": "loopback", "::1": "loopback", "192.0.2.1": "address of this appliance", "::ffff:192.0.2.1": "address of this appliance", "192.0.2.255": "broadcast address of 192.0.2.0/24",
+		"127.0.0.1": "loopback", "::1": "loopback", "192.0.2.1": "address of this appliance",
+		"::ffff:192.0.2.1": "address of this appliance", "192.0.2.255": "broadcast address of 192.0.2.0/24",
 		"192.0.2.51": "", "192.0.2.1:6230": "", "127.0.0.1:6231": "",
 	} {
-		_, added := e.AddMachine(t.Context(), "test", NewMachine{MACs: []inventory.MAC{"52:54:00:00:00:02"}, BMC: BMCEdit{Address: &address}})
+		_, added := e.AddMachine(t.Context(), "test", NewMachine{
+			MACs: []inventory.MAC{"52:54:00:00:00:02"}, BMC: BMCEdit{Address: &address},
+		})
 		if added == nil {
 			if err := e.DeleteMachine(t.Context(), "test", "52:54:00:00:00:02"); err != nil {
 				t.Fatal(err)
@@ -333,7 +368,9 @@ func TestAnOperatorsBMCIsAnotherHost(t *testing.T) {
 		_, edited := e.EditMachine(t.Context(), "test", "m1", Edit{BMC: BMCEdit{Address: &address}})
 		for what, err := range map[string]error{"add": added, "edit": edited} {
 			p, _ := errors.AsType[*inventory.Problem](err)
-			if (err == nil) != (says == "") || err != nil && (p == nil || p.Code != inventory.CodeInvalid || !strings.Contains(p.Detail, says) || p.Hint == "") {
+			if (err == nil) != (says == "") ||
+				err != nil && (p == nil || p.Code != inventory.CodeInvalid ||
+					!strings.Contains(p.Detail, says) || p.Hint == "") {
 				t.Errorf("%s with the BMC %s: %v, want %q", what, address, err, says)
 			}
 		}

@@ -23,7 +23,8 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 		"set back":             {0, -24 * time.Hour},
 	} {
 		for _, restarts := range []bool{false, true} {
-			t.Run(strings.ReplaceAll(name, " ", "-")+map[bool]string{true: "-and-restarted"}[restarts], func(t *testing.T) {
+			t.Run(strings.ReplaceAll(name, " ", "-")+
+				map[bool]string{true: "-and-restarted"}[restarts], func(t *testing.T) {
 				t.Parallel()
 				r := newRack(t)
 				r.available()
@@ -35,12 +36,15 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 				}
 				ctx := context.Background()
 				register := func(nonce, boot string) error {
-					_, err := r.now().Register(ctx, agentAt(nonce, "192.0.2.100"), inventory.Registration{MAC: testMAC, BootID: bootIDOf(boot)})
+					_, err := r.now().Register(ctx, agentAt(nonce, "192.0.2.100"), inventory.Registration{
+						MAC: testMAC, BootID: bootIDOf(boot),
+					})
 					return err
 				}
 				refusedFor := func(what string, err error, why string) {
 					t.Helper()
-					if err == nil || inventory.AsProblem(err).Code != inventory.CodeRefused || !strings.Contains(err.Error(), why) {
+					if err == nil || inventory.AsProblem(err).Code != inventory.CodeRefused ||
+						!strings.Contains(err.Error(), why) {
 						t.Errorf("%s: %v, want refused: %s", what, err, why)
 					}
 				}
@@ -63,11 +67,13 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 				if err := register(fresh, "b"); err != nil {
 					t.Errorf("the same agent again: %v", err)
 				}
-				refusedFor("a nonce that is older than the one that registered", register(older, "c"), "older than the boot")
+				refusedFor("a nonce that is older than the one that registered", register(older, "c"),
+					"older than the boot")
 				if _, err := r.now().Power(ctx, "test", "m1", power.ActOff); err != nil {
 					t.Fatal(err)
 				}
-				refusedFor("an unused nonce from before the second power-off", register(unused, "d"), "powered off")
+				refusedFor("an unused nonce from before the second power-off", register(unused, "d"),
+					"powered off")
 
 				// An hour is an hour, whatever the clock says.
 				kept := r.now().IssueBoot(testMAC).Nonce
@@ -157,7 +163,8 @@ func TestASecretOutlivesAClockThatIsSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	look := func() {
-		if _, err := call(t.Context(), w, func() (struct{}, error) { return struct{}{}, w.forgetSecret() }); err != nil {
+		if _, err := call(t.Context(), w,
+			func() (struct{}, error) { return struct{}{}, w.forgetSecret() }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -34,7 +34,8 @@ func (e *Engine) inTime(ctx context.Context, m inventory.Machine, f func(context
 	}
 	p := &inventory.Problem{
 		Code: inventory.CodeTimeout, Detail: m.Name + ": " + err.Error(), Err: err,
-		Hint: "look at `pxectl why " + m.Name + "` for what the BMC was told and said, and at the machine itself; a BMC that takes commands and does nothing is restarted with `ipmitool mc reset cold`",
+		Hint: "look at `pxectl why " + m.Name +
+			"` for what the BMC was told and said, and at the machine itself; a BMC that takes commands and does nothing is restarted with `ipmitool mc reset cold`",
 	}
 	if !errors.Is(err, over) { // a driver says it in its own words
 		p.Detail += ": " + over.Error()
@@ -86,7 +87,9 @@ func (w *worker) whileHere(ctx context.Context) (context.Context, context.Cancel
 
 // command gives a machine's BMC a command, unless a deployment, a release or another command uses it. It ends
 // when its time is over, with the machine, and when the machine gets another BMC. needs is what it uses: "its power".
-func (w *worker) command(ctx context.Context, actor, what, needs string, f func(context.Context, power.BMC) error) error {
+func (w *worker) command(
+	ctx context.Context, actor, what, needs string, f func(context.Context, power.BMC) error,
+) error {
 	ctx, stop := w.whileHere(ctx)
 	defer stop(nil)
 	c := &command{actor: actor, what: what, stop: stop, ended: make(chan struct{})}
@@ -118,7 +121,8 @@ func (w *worker) command(ctx context.Context, actor, what, needs string, f func(
 func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
 	var p inventory.Power
 	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, _ power.BMC) error {
-		return w.command(ctx, actor, "power "+string(a), "its power", func(ctx context.Context, b power.BMC) error {
+		return w.command(ctx, actor, "power "+
+			string(a), "its power", func(ctx context.Context, b power.BMC) error {
 			switch a {
 			case power.ActOn, power.ActCycle, power.ActReset:
 				w.switched.start(w.e.cfg.Elapsed())
@@ -128,14 +132,17 @@ func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (
 				return err
 			}
 			_, err := call(ctx, w, func() (struct{}, error) {
-				return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-					m.Interrupted = nil
-					m.Power.Wanted = map[power.Action]string{power.ActOff: "off", power.ActSoft: "off"}[a]
-					if m.Power.Wanted == "" {
-						m.Power.Wanted = "on"
-					}
-					return []inventory.Event{{Kind: inventory.KindPower, Actor: actor, Text: "power " + string(a)}}
-				})
+				return struct{}{},
+					w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
+						m.Interrupted = nil
+						m.Power.Wanted = map[power.Action]string{power.ActOff: "off", power.ActSoft: "off"}[a]
+						if m.Power.Wanted == "" {
+							m.Power.Wanted = "on"
+						}
+						return []inventory.Event{
+							{Kind: inventory.KindPower, Actor: actor, Text: "power " + string(a)},
+						}
+					})
 			})
 			p = w.snap.Load().m.Power
 			return err
@@ -171,16 +178,26 @@ func (w *worker) change(ctx context.Context, b power.BMC, a power.Action) error 
 	case power.ActSoft:
 		return b.Do(ctx, a) // the system may take minutes, or refuse
 	}
-	return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("power action %q", a), Hint: "use on, off, soft, cycle or reset"}
+	return &inventory.Problem{
+		Code:   inventory.CodeInvalid,
+		Detail: fmt.Sprintf("power action %q", a),
+		Hint:   "use on, off, soft, cycle or reset",
+	}
 }
 
 // SetBootDevice sets the boot device override and reads it back.
 func (e *Engine) SetBootDevice(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
 	var stands power.Boot
 	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, _ power.BMC) error {
-		return w.command(ctx, actor, "boot device "+want.String(), "its boot device", func(ctx context.Context, b power.BMC) (err error) {
+		return w.command(ctx, actor, "boot device "+
+			want.String(), "its boot device", func(ctx context.Context, b power.BMC) (err error) {
 			if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
-				e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Actor: actor, Text: "boot device " + stands.String()})
+				e.NoteOwn(inventory.Event{
+					Machine: w.id,
+					Kind:    inventory.KindBMC,
+					Actor:   actor,
+					Text:    "boot device " + stands.String(),
+				})
 			}
 			return err
 		})

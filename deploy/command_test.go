@@ -108,11 +108,14 @@ func TestNothingBeginsBesideACommand(t *testing.T) {
 				if err == nil {
 					t.Fatalf("%s beside a command was let in", try.what)
 				}
-				if p := inventory.AsProblem(err); p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, c.said) || p.Hint == "" {
-					t.Errorf("%s: %v (%s), want a conflict with %q, and the next move", try.what, err, p.Hint, c.said)
+				if p := inventory.AsProblem(err); p.Code != inventory.CodeConflict ||
+					!strings.Contains(p.Detail, c.said) || p.Hint == "" {
+					t.Errorf("%s: %v (%s), want a conflict with %q, and the next move", try.what, err, p.Hint,
+						c.said)
 				}
 			}
-			if p, err := e.Plan("m1", inventory.DeployRequest{Image: "debian-12"}); err != nil || p.Refused == nil || !strings.Contains(p.Refused.Detail, c.said) {
+			if p, err := e.Plan("m1", inventory.DeployRequest{Image: "debian-12"}); err != nil ||
+				p.Refused == nil || !strings.Contains(p.Refused.Detail, c.said) {
 				t.Errorf("plan: %+v, %v, want it refused with %q", p.Refused, err, c.said)
 			}
 			c.ends(t, h, r, hangUp)
@@ -152,7 +155,10 @@ func TestACommandEndsWithItsMachineAndItsBMC(t *testing.T) {
 		change func(context.Context, *Engine) error
 		want   string
 	}{
-		"the machine is deleted": {func(ctx context.Context, e *Engine) error { return e.DeleteMachine(ctx, "bob", "m1") }, "machine m1 is gone"},
+		"the machine is deleted": {
+			func(ctx context.Context, e *Engine) error { return e.DeleteMachine(ctx, "bob", "m1") },
+			"machine m1 is gone",
+		},
 		"another BMC": {func(ctx context.Context, e *Engine) error {
 			_, err := e.EditMachine(ctx, "bob", "m1", Edit{BMC: BMCEdit{Address: &elsewhere}})
 			return err
@@ -209,7 +215,8 @@ func TestAnOffThatWasCutShortEndsTheAgent(t *testing.T) {
 	r.deploy(inventory.DeployRequest{})
 	r.until(inventory.Deployed)
 	if d, err := e.Deployment("m1"); err != nil || countSteps(d, inventory.PrepareDisk) != 1 {
-		t.Errorf("prepare-disk began %d times (%v), want once, with an agent that is there", countSteps(d, inventory.PrepareDisk), err)
+		t.Errorf("prepare-disk began %d times (%v), want once, with an agent that is there",
+			countSteps(d, inventory.PrepareDisk), err)
 	}
 }
 
@@ -225,7 +232,10 @@ func TestACancelledStepIsWaitedFor(t *testing.T) {
 	if _, err := e.CancelDeployment(t.Context(), "alice", d.ID); err != nil {
 		t.Fatal(err)
 	}
-	for what, do := range map[string]func(context.Context, *Engine) error{"deploy": deploys, "power": powers(power.ActOn), "boot device": boots} {
+	for what, do := range map[string]func(context.Context, *Engine) error{
+		"deploy": deploys,
+		"power":  powers(power.ActOn), "boot device": boots,
+	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		if err := do(ctx, e); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s beside a cancelled deployment's off ended with %v, want that it waits", what, err)
@@ -289,8 +299,11 @@ func TestACommandThatIsNotDoneIsGivenUp(t *testing.T) {
 				t.Fatal("what the BMC never did has succeeded")
 			}
 			p := inventory.AsProblem(err)
-			if p.Code != inventory.CodeTimeout || !strings.HasPrefix(p.Detail, c.want) || !strings.Contains(p.Detail, "given up after 200ms") || !strings.Contains(p.Hint, "pxectl why m1") {
-				t.Errorf("%s: %s (hint: %s), want %q, given up after its time, and the next move", p.Code, p.Detail, p.Hint, c.want)
+			if p.Code != inventory.CodeTimeout || !strings.HasPrefix(p.Detail, c.want) ||
+				!strings.Contains(p.Detail, "given up after 200ms") ||
+				!strings.Contains(p.Hint, "pxectl why m1") {
+				t.Errorf("%s: %s (hint: %s), want %q, given up after its time, and the next move", p.Code,
+					p.Detail, p.Hint, c.want)
 			}
 		})
 	}
@@ -304,7 +317,9 @@ func failure(ctx context.Context, e *Engine) error {
 		case err != nil:
 			return err
 		case m.State == inventory.Failed:
-			return &inventory.Problem{Code: inventory.CodeTimeout, Detail: m.Failure.Reason, Hint: m.Failure.Hint}
+			return &inventory.Problem{
+				Code: inventory.CodeTimeout, Detail: m.Failure.Reason, Hint: m.Failure.Hint,
+			}
 		}
 		if err := sleep.For(ctx, 2*time.Millisecond); err != nil {
 			return err

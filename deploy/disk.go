@@ -19,20 +19,23 @@ func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inve
 		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Hint: hint, Err: err}
 	}
 	if img.Fault != "" {
-		return inventory.Disk{}, no("import another one; `pxectl image show "+img.Name+"` tells more", "image %s: %s", img.Name, img.Fault)
+		return inventory.Disk{}, no("import another one; `pxectl image show "+img.Name+"` tells more",
+			"image %s: %s", img.Name, img.Fault)
 	}
 	hint, disks := asked, m.Report.Disks
 	if hint == nil {
 		hint = m.RootDisk
 	}
 	if hint == nil && m.Disk != nil {
-		if found := m.Disk.Find(disks); len(found) == 1 && (found[0].Special() != "" || len(inventory.Candidates(found)) == 1) {
+		if found := m.Disk.Find(disks); len(found) == 1 &&
+			(found[0].Special() != "" || len(inventory.Candidates(found)) == 1) {
 			hint = &inventory.DiskHint{Name: found[0].Name} // it was named, or chosen, when it was deployed to
 		}
 	}
 	disk, err := inventory.ChooseDisk(disks, hint, max(img.RawSize, img.Smallest))
 	if err != nil {
-		return disk, no("name the disk: `pxectl deploy "+m.Name+" --image "+img.Name+" --disk serial=…`", "%w", err)
+		return disk, no("name the disk: `pxectl deploy "+m.Name+" --image "+img.Name+" --disk serial=…`",
+			"%w", err)
 	}
 	if m.Disk != nil && !m.Disk.Is(disk) && (hint == nil || !hint.Names(disk)) {
 		return disk, no("if that is meant, say so with --disk "+disk.Identity().Said(),
@@ -41,7 +44,8 @@ func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inve
 	}
 	if img.SectorSize != 0 && disk.LogicalSector != 0 && img.SectorSize != disk.LogicalSector {
 		return disk, no("choose another disk with --disk, or an image made for such disks",
-			"disk %s has sectors of %d bytes, the partition table of image %s is made for %d", disk.Name, disk.LogicalSector, img.Name, img.SectorSize)
+			"disk %s has sectors of %d bytes, the partition table of image %s is made for %d", disk.Name,
+			disk.LogicalSector, img.Name, img.SectorSize)
 	}
 	return disk, nil
 }
@@ -58,15 +62,18 @@ func mayOverwrite(m inventory.Machine, disk inventory.Disk, overwrite bool) erro
 		return nil
 	}
 	return &inventory.Problem{
-		Code:   inventory.CodeConflict,
-		Detail: fmt.Sprintf("disk %s holds data that pxectl did not put there: %s", disk.Name, strings.Join(foreign, ", ")),
-		Hint:   "if it may be lost, say so with --overwrite",
+		Code: inventory.CodeConflict,
+		Detail: fmt.Sprintf("disk %s holds data that pxectl did not put there: %s", disk.Name,
+			strings.Join(foreign, ", ")),
+		Hint: "if it may be lost, say so with --overwrite",
 	}
 }
 
 // writable is the disk that a deployment writes to, as the machine was last inspected. An error says why there
 // is none that it may write to: then it does not begin.
-func writable(m inventory.Machine, asked *inventory.DiskHint, overwrite bool, img Image) (inventory.Disk, error) {
+func writable(
+	m inventory.Machine, asked *inventory.DiskHint, overwrite bool, img Image,
+) (inventory.Disk, error) {
 	disk, err := chooseDisk(m, asked, img)
 	if err != nil {
 		return disk, err
@@ -110,7 +117,9 @@ func (e *Engine) Plan(ref string, r inventory.DeployRequest) (Plan, error) {
 		return Plan{}, err
 	}
 	s := w.snap.Load()
-	p := Plan{Machine: s.m.ID, MachineName: s.m.Name, ImageID: img.ID, ImageName: img.Name, AtMost: img.Stored}
+	p := Plan{
+		Machine: s.m.ID, MachineName: s.m.Name, ImageID: img.ID, ImageName: img.Name, AtMost: img.Stored,
+	}
 	refuse := func(err error) {
 		if err != nil && p.Refused == nil {
 			problem := inventory.AsProblem(err)
@@ -154,7 +163,10 @@ func checkRequest(r inventory.DeployRequest) error {
 		{"verify", r.Verify, []string{inventory.VerifyReadBack, inventory.VerifyHash}},
 	} {
 		if f.value != "" && !slices.Contains(f.have, f.value) {
-			return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s %q: have %s", f.key, f.value, strings.Join(f.have, ", "))}
+			return &inventory.Problem{
+				Code:   inventory.CodeInvalid,
+				Detail: fmt.Sprintf("%s %q: have %s", f.key, f.value, strings.Join(f.have, ", ")),
+			}
 		}
 	}
 	if err := checkSeed(r); err != nil {
@@ -172,7 +184,8 @@ func checkSeed(r inventory.DeployRequest) error {
 	if r.AsIs {
 		return nil
 	}
-	err := cmp.Or(nocloud.CheckUserData(r.UserData), nocloud.CheckNetwork(r.Network), nocloud.CheckKeys(r.SSHKeys))
+	err := cmp.Or(nocloud.CheckUserData(r.UserData), nocloud.CheckNetwork(r.Network),
+		nocloud.CheckKeys(r.SSHKeys))
 	if err != nil {
 		return &inventory.Problem{
 			Code: inventory.CodeInvalid, Detail: err.Error(), Err: err,

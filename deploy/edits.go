@@ -40,13 +40,21 @@ func (n NewMachine) Machine(seal Sealer) (inventory.Machine, error) {
 		m.UUID = uuid
 	}
 	if len(m.MACs) == 0 && m.UUID == "" {
-		return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "a machine needs a MAC or a UUID to be recognized by", Hint: "give --mac or --uuid"}
+		return m, &inventory.Problem{
+			Code:   inventory.CodeInvalid,
+			Detail: "a machine needs a MAC or a UUID to be recognized by",
+			Hint:   "give --mac or --uuid",
+		}
 	}
 	if err := checkHint(n.RootDisk); err != nil {
 		return m, err
 	}
 	if n.BMC.Password != nil && *n.BMC.Password == "" {
-		return m, &inventory.Problem{Code: inventory.CodeInvalid, Detail: "the BMC's password is empty", Hint: "leave it out, and bmc.password_file of appliance.yaml is used"}
+		return m, &inventory.Problem{
+			Code:   inventory.CodeInvalid,
+			Detail: "the BMC's password is empty",
+			Hint:   "leave it out, and bmc.password_file of appliance.yaml is used",
+		}
 	}
 	return m, n.BMC.apply(&m.BMC, seal)
 }
@@ -64,7 +72,11 @@ func (e Edit) Apply(m *inventory.Machine, actor string, at time.Time, seal Seale
 		return err
 	}
 	if e.AcceptBMC != nil && e.BMC.Address != nil {
-		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: "the BMC's address is both accepted and given", Hint: "give --bmc or --accept-bmc"}
+		return &inventory.Problem{
+			Code:   inventory.CodeInvalid,
+			Detail: "the BMC's address is both accepted and given",
+			Hint:   "give --bmc or --accept-bmc",
+		}
 	}
 	if e.AcceptBMC != nil && m.BMC.Proposed != nil {
 		acceptBMC(&m.BMC, *e.AcceptBMC)
@@ -115,7 +127,12 @@ func (b BMCEdit) apply(to *inventory.BMC, seal Sealer) error {
 	}
 	if b.Password != nil {
 		if err := power.CheckPassword(*b.Password); err != nil {
-			return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Hint: "is that the file with the password alone?", Err: err}
+			return &inventory.Problem{
+				Code:   inventory.CodeInvalid,
+				Detail: err.Error(),
+				Hint:   "is that the file with the password alone?",
+				Err:    err,
+			}
 		}
 		to.Password = nil
 		if *b.Password != "" {
@@ -129,7 +146,12 @@ func (b BMCEdit) apply(to *inventory.BMC, seal Sealer) error {
 	if b.Kg != nil {
 		key, err := power.ParseKg(*b.Kg)
 		if err != nil {
-			return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Hint: "is that the file with the key alone?", Err: err}
+			return &inventory.Problem{
+				Code:   inventory.CodeInvalid,
+				Detail: err.Error(),
+				Hint:   "is that the file with the key alone?",
+				Err:    err,
+			}
 		}
 		to.Kg = nil
 		if key != "" {
@@ -171,8 +193,10 @@ func setBMC(b *inventory.BMC, s string) error {
 func (e Edit) touches() string {
 	var parts []string
 	for what, did := range map[string]bool{
-		"name": e.Name != nil, "labels": e.Labels != nil, "root disk": e.RootDisk != nil, "maintenance": e.Maintenance != nil,
-		"BMC address": e.BMC.Address != nil, "BMC user": e.BMC.User != nil, "BMC password": e.BMC.Password != nil, "BMC key": e.BMC.Kg != nil,
+		"name": e.Name != nil, "labels": e.Labels != nil, "root disk": e.RootDisk != nil,
+		"maintenance": e.Maintenance != nil,
+		"BMC address": e.BMC.Address != nil, "BMC user": e.BMC.User != nil,
+		"BMC password": e.BMC.Password != nil, "BMC key": e.BMC.Kg != nil,
 	} {
 		if did {
 			parts = append(parts, what)
@@ -190,7 +214,9 @@ func (e Edit) touches() string {
 // refused, since it may be another one than a person saw.
 func (a Approval) Accepts(m inventory.Machine) (string, error) {
 	no := func(hint, format string, args ...any) (string, error) {
-		return "", &inventory.Problem{Code: inventory.CodeConflict, Detail: m.Name + ": " + fmt.Sprintf(format, args...), Hint: hint}
+		return "", &inventory.Problem{
+			Code: inventory.CodeConflict, Detail: m.Name + ": " + fmt.Sprintf(format, args...), Hint: hint,
+		}
 	}
 	p := m.BMC.Proposed
 	switch {
@@ -199,13 +225,16 @@ func (a Approval) Accepts(m inventory.Machine) (string, error) {
 		if p != nil && p.Address == *a.BMC {
 			hint = "`" + diagnose.AcceptCommand(m) + "` accepts it"
 		}
-		return no(hint, "it is approved already, with its BMC at %s and not at %q", cmp.Or(m.BMC.Address, "no address"), *a.BMC)
+		return no(hint, "it is approved already, with its BMC at %s and not at %q",
+			cmp.Or(m.BMC.Address, "no address"), *a.BMC)
 	case m.State != inventory.Discovered:
 		return "", nil
 	case a.BMC != nil:
 		return *a.BMC, nil
 	case p != nil && m.BMC.Address == "": // else the operator has set another one
-		return no("`"+diagnose.AcceptCommand(m)+"`, if that is right; --no-bmc lets it in without", "the agent reports the BMC at %s, and the approval does not say whether that is accepted", p.Address)
+		return no("`"+diagnose.AcceptCommand(m)+"`, if that is right; --no-bmc lets it in without",
+			"the agent reports the BMC at %s, and the approval does not say whether that is accepted",
+			p.Address)
 	}
 	return "", nil
 }

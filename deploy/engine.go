@@ -208,7 +208,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	select {
 	case <-stopped:
 	case <-time.After(e.grace):
-		e.cfg.Log.Warn("stop: a worker is still busy; what it meets from now on is not on the timeline", "waited", e.grace)
+		e.cfg.Log.Warn("stop: a worker is still busy; what it meets from now on is not on the timeline",
+			"waited", e.grace)
 	}
 	return e.Drain()
 }

@@ -41,7 +41,8 @@ func TestTheLifeOfAMachine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d.Outcome != inventory.Succeeded || m.Unverified || d.Written == nil || d.Finished == nil || d.Disk == nil || d.Disk.Serial != "D1" {
+			if d.Outcome != inventory.Succeeded || m.Unverified || d.Written == nil || d.Finished == nil ||
+				d.Disk == nil || d.Disk.Serial != "D1" {
 				t.Errorf("deployment = %+v, machine unverified = %v", d, m.Unverified)
 			}
 			if len(d.Secret) != 0 {
@@ -55,7 +56,8 @@ func TestTheLifeOfAMachine(t *testing.T) {
 			if a := r.now().IssueBoot(testMAC); !a.Local {
 				t.Errorf("a deployed machine that network-boots gets %+v, want its own disk", a)
 			}
-			if !c.noBMC && (r.bmc.Override().Device != power.DeviceDisk && !c.quirks.DropsBoot || !r.bmc.On()) {
+			if !c.noBMC && (r.bmc.Override().Device != power.DeviceDisk && !c.quirks.DropsBoot ||
+				!r.bmc.On()) {
 				t.Errorf("the machine is left with boot device %s, on = %v", r.bmc.Override(), r.bmc.On())
 			}
 		})
@@ -66,7 +68,10 @@ func TestTheLifeOfAMachine(t *testing.T) {
 func TestADeploymentSurvivesCrashes(t *testing.T) {
 	testnet.Long(t)
 	t.Parallel()
-	for _, do := range []string{inventory.DoInspect, inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk, inventory.DoPowerOff} {
+	for _, do := range []string{
+		inventory.DoInspect, inventory.DoPrepareDisk, inventory.DoWriteImage,
+		inventory.DoFinishDisk, inventory.DoPowerOff,
+	} {
 		t.Run("at "+do, func(t *testing.T) {
 			t.Parallel()
 			r := newRack(t)
@@ -117,7 +122,8 @@ func (r *rack) acted(step inventory.Step) {
 	r.t.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		d, err := r.now().Deployment("m1")
-		if err == nil && d.Step == step && len(d.History) > 0 && !d.History[len(d.History)-1].ActedAt.IsZero() {
+		if err == nil && d.Step == step && len(d.History) > 0 &&
+			!d.History[len(d.History)-1].ActedAt.IsZero() {
 			return
 		}
 		if time.Now().After(end) {
@@ -157,7 +163,9 @@ func TestDeploymentsThatFailSayWhy(t *testing.T) {
 			prepare: func(r *rack) {
 				r.answer = func(o inventory.Order) inventory.Result {
 					if o.Do == inventory.DoWriteImage {
-						return inventory.Result{Error: "chunk 17: sha256 does not match", Hint: "run `pxectl image verify debian-12`"}
+						return inventory.Result{
+							Error: "chunk 17: sha256 does not match", Hint: "run `pxectl image verify debian-12`",
+						}
 					}
 					return inventory.Result{}
 				}

@@ -47,7 +47,9 @@ func (e *Engine) Events(after uint64, machine inventory.MachineID, limit int) ([
 		return err
 	})
 	if errors.Is(err, boltdb.ErrNotFound) {
-		return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", machine)}
+		return nil, &inventory.Problem{
+			Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", machine),
+		}
 	}
 	return out, err
 }

@@ -33,7 +33,9 @@ func (e *Engine) find(ref string) (*worker, error) {
 	if len(e.workers) == 0 {
 		hint = "no machine has registered yet: power one on with network boot first in its boot order"
 	}
-	return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", ref), Hint: hint}
+	return nil, &inventory.Problem{
+		Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", ref), Hint: hint,
+	}
 }
 
 // Machines lists all, by name.
@@ -83,7 +85,8 @@ func (e *Engine) Deployments(q DeploymentQuery) (list []inventory.Deployment, mo
 	}
 	if q.Running {
 		list = e.running(of)
-		if i := slices.IndexFunc(list, func(d inventory.Deployment) bool { return d.ID == q.Before }); i >= 0 {
+		if i := slices.IndexFunc(list,
+			func(d inventory.Deployment) bool { return d.ID == q.Before }); i >= 0 {
 			list = list[i+1:]
 		}
 	} else {
@@ -92,7 +95,12 @@ func (e *Engine) Deployments(q DeploymentQuery) (list []inventory.Deployment, mo
 			return err
 		})
 		if errors.Is(err, boltdb.ErrNotFound) {
-			return nil, false, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no deployment %q", q.Before), Hint: "list them from the beginning", Err: err}
+			return nil, false, &inventory.Problem{
+				Code:   inventory.CodeNotFound,
+				Detail: fmt.Sprintf("no deployment %q", q.Before),
+				Hint:   "list them from the beginning",
+				Err:    err,
+			}
 		}
 		if err != nil {
 			return nil, false, fmt.Errorf("list deployments: %w", err)
@@ -138,12 +146,20 @@ func (e *Engine) Deployment(ref string) (inventory.Deployment, error) {
 	}
 	w, err := e.find(ref)
 	if err != nil {
-		return d, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no deployment and no machine %q", ref), Hint: "`pxectl deployment list` shows the deployments there are"}
+		return d, &inventory.Problem{
+			Code:   inventory.CodeNotFound,
+			Detail: fmt.Sprintf("no deployment and no machine %q", ref),
+			Hint:   "`pxectl deployment list` shows the deployments there are",
+		}
 	}
 	if last := w.snap.Load().d; last != nil {
 		return *last, nil
 	}
-	return d, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("%s was never deployed", ref), Hint: "run `pxectl deploy " + ref + " --image NAME`"}
+	return d, &inventory.Problem{
+		Code:   inventory.CodeNotFound,
+		Detail: fmt.Sprintf("%s was never deployed", ref),
+		Hint:   "run `pxectl deploy " + ref + " --image NAME`",
+	}
 }
 
 // ImageInUse names a machine whose running deployment needs the image.

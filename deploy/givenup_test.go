@@ -42,10 +42,12 @@ func TestAStepThatIsGivenUpEnds(t *testing.T) {
 			left = append(left, rec)
 		}
 	}
-	if len(left) != 1 || left[0].Step != inventory.WriteImage || left[0].Error != "its agent went silent" || left[0].EndedAt.Sub(left[0].BeganAt) < agentLost {
+	if len(left) != 1 || left[0].Step != inventory.WriteImage || left[0].Error != "its agent went silent" ||
+		left[0].EndedAt.Sub(left[0].BeganAt) < agentLost {
 		t.Errorf("given up are %+v, want write-image after its agent went silent", left)
 	}
-	if said := texts(t, r.now().cfg.Store); !strings.Contains(said, "write-image given up: its agent went silent") {
+	if said := texts(t, r.now().cfg.Store); !strings.Contains(said,
+		"write-image given up: its agent went silent") {
 		t.Errorf("the timeline says %s, want that write-image was given up", said)
 	}
 }
@@ -61,7 +63,8 @@ func TestACancelledStepEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if last := d.History[len(d.History)-1]; last.EndedAt.IsZero() || !last.GivenUp || last.Error != "cancelled by test" {
+	if last := d.History[len(d.History)-1]; last.EndedAt.IsZero() || !last.GivenUp ||
+		last.Error != "cancelled by test" {
 		t.Errorf("the step at which it was cancelled: %+v, want given up: cancelled by test", last)
 	}
 }

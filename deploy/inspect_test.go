@@ -25,15 +25,18 @@ func TestAReportWithoutEnd(t *testing.T) {
 	r.until(inventory.Discovered)
 	r.reported()
 	m := r.machine()
-	if got := m.Report.Size(); got > inventory.StrangerReport || len(m.Report.System.Serial) > inventory.MaxWord {
+	if got := m.Report.Size(); got > inventory.StrangerReport ||
+		len(m.Report.System.Serial) > inventory.MaxWord {
 		t.Errorf("a stranger's report takes %d bytes, its serial number %d", got, len(m.Report.System.Serial))
 	}
-	if said := strings.Join(m.Report.Problems, "\n"); !strings.Contains(said, "300000 problems are reported") || !strings.Contains(said, "problem 0") {
+	if said := strings.Join(m.Report.Problems, "\n"); !strings.Contains(said,
+		"300000 problems are reported") || !strings.Contains(said, "problem 0") {
 		t.Errorf("problems %q, want that there were more", said)
 	}
 	events, err := r.now().Events(0, m.ID, 1000)
 	if err != nil || len(events) > 2*timeline.PerTransaction {
-		t.Errorf("%d events, %v, want at most %d of one transaction", len(events), err, timeline.PerTransaction)
+		t.Errorf("%d events, %v, want at most %d of one transaction", len(events), err,
+			timeline.PerTransaction)
 	}
 }
 
@@ -56,7 +59,8 @@ func TestReportsOfAllStrangers(t *testing.T) {
 		t.Errorf("a report that fits is kept as %+v", got)
 	}
 	other.reportSize.Add(1)
-	if got := w.kept(full); len(got.Disks) != 0 || got.System.Serial != "S1" || !strings.Contains(got.Problems[0], "32 MiB together") {
+	if got := w.kept(full); len(got.Disks) != 0 || got.System.Serial != "S1" ||
+		!strings.Contains(got.Problems[0], "32 MiB together") {
 		t.Errorf("a report too much is kept as %+v, want who it is and why no more", got)
 	}
 	other.snap.Store(&snapshot{m: inventory.Machine{ID: "m-other", State: inventory.Available}})

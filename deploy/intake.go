@@ -32,7 +32,9 @@ func newIntake(strangers, known int) intake {
 }
 
 // turn waits for a call's turn, which lasts until end is called.
-func (e *Engine) turn(ctx context.Context, in intake, stranger bool, c inventory.Caller) (end func(), err error) {
+func (e *Engine) turn(
+	ctx context.Context, in intake, stranger bool, c inventory.Caller,
+) (end func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, turnTime)
 	defer cancel()
 	if running := e.lifetime(); running != nil {
@@ -44,7 +46,12 @@ func (e *Engine) turn(ctx context.Context, in intake, stranger bool, c inventory
 	}
 	end, err = of.Take(ctx, c.IP)
 	if err != nil {
-		return nil, &inventory.Problem{Code: inventory.CodeTimeout, Detail: "the appliance is busy with the calls of other agents, or is stopping", Hint: "call again", Err: err}
+		return nil, &inventory.Problem{
+			Code:   inventory.CodeTimeout,
+			Detail: "the appliance is busy with the calls of other agents, or is stopping",
+			Hint:   "call again",
+			Err:    err,
+		}
 	}
 	return end, nil
 }

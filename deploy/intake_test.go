@@ -29,7 +29,8 @@ func TestResultsHaveTheirTurn(t *testing.T) {
 	}
 	var ends []func()
 	for i := range resultsOfStrangers {
-		_, end, err := e.ResultTurn(t.Context(), agentAt(nonces[stranger], fmt.Sprint("192.0.2.", 100+i/callsPerIP)))
+		_, end, err := e.ResultTurn(t.Context(),
+			agentAt(nonces[stranger], fmt.Sprint("192.0.2.", 100+i/callsPerIP)))
 		if err != nil {
 			t.Fatalf("turn %d of strangers: %v", i, err)
 		}
@@ -43,7 +44,8 @@ func TestResultsHaveTheirTurn(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	_, _, err = e.ResultTurn(short, agentAt(nonces[stranger], "192.0.2.7"))
-	asProblem(t, "a stranger's turn when all are taken", err, inventory.CodeTimeout, "busy with the calls of other agents", "call again")
+	asProblem(t, "a stranger's turn when all are taken", err, inventory.CodeTimeout,
+		"busy with the calls of other agents", "call again")
 
 	waits := func() <-chan error {
 		got := make(chan error, 1)

@@ -68,7 +68,11 @@ func (w *worker) while(ctx context.Context, m inventory.Machine) (context.Contex
 
 func errReplaced(w *worker) error {
 	name := w.snap.Load().m.Name
-	return &inventory.Problem{Code: inventory.CodeConflict, Detail: name + ": the address or the credentials of its BMC were changed", Hint: "`pxectl console " + name + "` opens its console with the new ones"}
+	return &inventory.Problem{
+		Code:   inventory.CodeConflict,
+		Detail: name + ": the address or the credentials of its BMC were changed",
+		Hint:   "`pxectl console " + name + "` opens its console with the new ones",
+	}
 }
 
 // bmc opens the machine's BMC. All callers share one, and take turns.
@@ -102,7 +106,12 @@ func (w *worker) bmc(m inventory.Machine) (power.BMC, error) {
 	}
 	b, err := w.e.cfg.OpenBMC(target)
 	if err != nil {
-		return nil, &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("%s: BMC: %v", m.Name, err), Hint: "correct it with `pxectl machine edit " + m.Name + " --bmc IP`", Err: err}
+		return nil, &inventory.Problem{
+			Code:   inventory.CodeInvalid,
+			Detail: fmt.Sprintf("%s: BMC: %v", m.Name, err),
+			Hint:   "correct it with `pxectl machine edit " + m.Name + " --bmc IP`",
+			Err:    err,
+		}
 	}
 	w.opened.how, w.opened.bmc = how, power.Serialize(b)
 	return w.recorded(w.opened.bmc), nil

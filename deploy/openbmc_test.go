@@ -59,8 +59,13 @@ func TestConsoleOfAReplacedBMCEnds(t *testing.T) {
 		edit Edit
 		want power.Target
 	}{
-		"address":     {Edit{BMC: BMCEdit{Address: &address}}, power.Target{Address: address, User: "admin", Password: "secret"}},
-		"credentials": {Edit{BMC: BMCEdit{User: &user}}, power.Target{Address: testBMC, User: user, Password: "secret"}},
+		"address": {
+			Edit{BMC: BMCEdit{Address: &address}},
+			power.Target{Address: address, User: "admin", Password: "secret"},
+		},
+		"credentials": {
+			Edit{BMC: BMCEdit{User: &user}}, power.Target{Address: testBMC, User: user, Password: "secret"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -69,7 +74,8 @@ func TestConsoleOfAReplacedBMCEnds(t *testing.T) {
 			r.open = func(to power.Target) (power.BMC, error) {
 				return powertest.WithConsole{BMC: r.bmc, Line: lines.of(to)}, nil
 			}
-			was, is := lines.of(power.Target{Address: testBMC, User: "admin", Password: "secret"}), lines.of(tt.want)
+			was, is := lines.of(power.Target{Address: testBMC, User: "admin", Password: "secret"}),
+				lines.of(tt.want)
 			r.available()
 			r.off()
 			r.deploy(inventory.DeployRequest{})
@@ -104,10 +110,13 @@ func TestConsoleOfAReplacedBMCEnds(t *testing.T) {
 				}
 			})
 			p, ok := errors.AsType[*inventory.Problem](err)
-			if !ok || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "were changed") || !strings.Contains(p.Hint, "pxectl console m1") {
+			if !ok || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "were changed") ||
+				!strings.Contains(p.Hint, "pxectl console m1") {
 				t.Errorf("Console() of a BMC that was replaced = %v, want that it was changed", err)
 			}
-			r.soon("the listener has the new BMC", func() bool { return was.Holder() == "" && is.Holder() == "listener" })
+			r.soon("the listener has the new BMC", func() bool {
+				return was.Holder() == "" && is.Holder() == "listener"
+			})
 			open(is)
 			if was.Holder() != "" {
 				t.Error("a console was opened of the old BMC")
@@ -157,7 +166,8 @@ func TestAnErrorOfAReplacedBMC(t *testing.T) {
 	r.available()
 	other := "192.0.2.99"
 	err := r.now().withBMC(t.Context(), "m1", func(*worker, inventory.Machine, power.BMC) error {
-		if _, err := r.now().EditMachine(t.Context(), "test", "m1", Edit{BMC: BMCEdit{Address: &other}}); err != nil {
+		if _, err := r.now().EditMachine(t.Context(), "test", "m1",
+			Edit{BMC: BMCEdit{Address: &other}}); err != nil {
 			t.Error(err)
 		}
 		return &power.Error{Doing: "read power", Target: testBMC, Err: power.ErrRefused}
@@ -194,7 +204,11 @@ func TestBMCIsOpenedOncePerCredentials(t *testing.T) {
 		r.soon("the listener has the new BMC", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
-			return len(opened) > 1 && opened[len(opened)-1] == map[bool]string{true: "operator another", false: "admin another"}[e.User != nil] && r.line.Holder() == "listener"
+			return len(opened) > 1 &&
+				opened[len(opened)-1] == map[bool]string{
+					true:  "operator another",
+					false: "admin another",
+				}[e.User != nil] && r.line.Holder() == "listener"
 		})
 	}
 	mu.Lock()
@@ -224,10 +238,12 @@ func TestABMCThatRejectsThePassword(t *testing.T) {
 	}
 	why, err := r.now().Why("m1")
 	if err != nil || !r.machine().BMC.Refused || !strings.HasPrefix(why.Next, "set its right credentials") {
-		t.Errorf("refused %v, why: next %q, %v, want to set its credentials", r.machine().BMC.Refused, why.Next, err)
+		t.Errorf("refused %v, why: next %q, %v, want to set its credentials", r.machine().BMC.Refused,
+			why.Next, err)
 	}
 	strict.Store(false)
-	if _, err := r.now().PowerStatus(t.Context(), "m1"); err != nil || r.machine().BMC.Refused || r.machine().BMC.Error != "" {
+	if _, err := r.now().PowerStatus(t.Context(), "m1"); err != nil || r.machine().BMC.Refused ||
+		r.machine().BMC.Error != "" {
 		t.Errorf("PowerStatus of one that answers again: %v, BMC %+v", err, r.machine().BMC)
 	}
 }

@@ -32,7 +32,9 @@ func (e *Engine) add(m inventory.Machine, log *slog.Logger, ev inventory.Event) 
 }
 
 // insert writes a machine that has an id and a name, with what is said of it, and gives it a worker.
-func (e *Engine) insert(update func(func(*boltdb.Tx) error) error, m inventory.Machine, log *slog.Logger, events ...inventory.Event) (*worker, error) {
+func (e *Engine) insert(
+	update func(func(*boltdb.Tx) error) error, m inventory.Machine, log *slog.Logger, events ...inventory.Event,
+) (*worker, error) {
 	m.CreatedAt, m.ChangedAt = e.cfg.Now().UTC(), e.cfg.Now().UTC()
 	var last uint64
 	err := update(func(tx *boltdb.Tx) error {
@@ -103,7 +105,12 @@ func taken(name string, err error) error {
 		if t.What == fmt.Sprintf("name %q", t.By) {
 			said = "there is a machine called " + t.By + " already"
 		}
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: said, Hint: "`pxectl machine show " + t.By + "` shows that machine", Err: err}
+		return &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: said,
+			Hint:   "`pxectl machine show " + t.By + "` shows that machine",
+			Err:    err,
+		}
 	}
 	return err
 }
@@ -117,7 +124,9 @@ func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inve
 	if err := reachable(m.BMC.Address, e.interfaces()); err != nil {
 		return m, err
 	}
-	w, err := e.add(m, e.cfg.Log, inventory.Event{Kind: inventory.KindState, Actor: actor, Text: "added: enrolled"})
+	w, err := e.add(m, e.cfg.Log, inventory.Event{
+		Kind: inventory.KindState, Actor: actor, Text: "added: enrolled",
+	})
 	if err != nil {
 		return m, err
 	}
@@ -148,10 +157,13 @@ func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) 
 		}
 		err := w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 			*m = next
-			if r := s.record(); r != nil && r.Step == inventory.BootAgent && s.m.BMC.Address == "" && next.BMC.Address != "" {
+			if r := s.record(); r != nil && r.Step == inventory.BootAgent && s.m.BMC.Address == "" &&
+				next.BMC.Address != "" {
 				d.History[len(d.History)-1].ActedAt = time.Time{} // nobody has to reboot it by hand any more
 			}
-			return []inventory.Event{{Kind: inventory.KindEdit, Actor: actor, Text: "edited: " + edit.touches()}}
+			return []inventory.Event{
+				{Kind: inventory.KindEdit, Actor: actor, Text: "edited: " + edit.touches()},
+			}
 		})
 		if err == nil && reached(next.BMC) != reached(s.m.BMC) {
 			w.stopWork() // what is in flight would go on with the old one; it is done again
@@ -212,7 +224,9 @@ type secret struct {
 }
 
 // Deploy starts a deployment and returns at once.
-func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error) {
+func (e *Engine) Deploy(
+	ctx context.Context, actor, ref string, r inventory.DeployRequest,
+) (inventory.Deployment, error) {
 	var none inventory.Deployment
 	w, err := e.find(ref)
 	if err != nil {
@@ -242,8 +256,9 @@ func (e *Engine) Deploy(ctx context.Context, actor, ref string, r inventory.Depl
 			return none, err
 		}
 		d := inventory.Deployment{
-			ID: inventory.DeploymentID(newID("d-")), Actor: actor, ImageID: img.ID, ImageName: img.Name, Hostname: cmp.Or(r.Hostname, s.m.Name),
-			Secret: sealed, DiskHint: r.Disk, Overwrite: r.Overwrite, Mode: r.Mode, Verify: r.Verify,
+			ID: inventory.DeploymentID(newID("d-")), Actor: actor, ImageID: img.ID, ImageName: img.Name,
+			Hostname: cmp.Or(r.Hostname, s.m.Name),
+			Secret:   sealed, DiskHint: r.Disk, Overwrite: r.Overwrite, Mode: r.Mode, Verify: r.Verify,
 		}
 		return w.launch(d, fmt.Sprintf("deployment %s of image %s as %s", d.ID, img.Name, d.Hostname))
 	})

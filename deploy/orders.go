@@ -48,7 +48,11 @@ func (w *worker) order(step inventory.Step) error {
 }
 
 func (w *worker) orderImage(s *snapshot) *inventory.OrderImage {
-	return &inventory.OrderImage{ID: s.d.ImageID, Name: s.d.ImageName, URL: fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID)}
+	return &inventory.OrderImage{
+		ID:   s.d.ImageID,
+		Name: s.d.ImageName,
+		URL:  fmt.Sprintf("http://%s/images/%s/disk.zst", w.server(), s.d.ImageID),
+	}
 }
 
 // claimDisk looks once more at what is on the disk, since the agent has reported since it was chosen, and
@@ -96,7 +100,12 @@ func (w *worker) take(id string, r inventory.Result) error {
 	if r.Error != "" {
 		cause := &inventory.Problem{Code: inventory.CodeInternal, Detail: r.Error, Hint: r.Hint}
 		if r.Log != "" {
-			w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "log of " + id, Data: map[string]string{inventory.DataLog: tail(r.Log, 4096)}})
+			w.e.NoteOwn(inventory.Event{
+				Machine: w.id,
+				Kind:    inventory.KindAgent,
+				Text:    "log of " + id,
+				Data:    map[string]string{inventory.DataLog: tail(r.Log, 4096)},
+			})
 		}
 		return w.endStep("", cause)
 	}
@@ -111,7 +120,8 @@ func (w *worker) take(id string, r inventory.Result) error {
 			kept = fmt.Sprintf(" (%d were on the disk)", r.Written.Kept)
 		}
 		return w.endStep(fmt.Sprintf("%d chunks verified%s, %d read back; %s written, %s sent",
-			r.Written.Chunks, kept, r.Written.ReadBack, humanize.IBytes(r.Written.Wrote), humanize.IBytes(r.Written.Sent)), nil,
+			r.Written.Chunks, kept, r.Written.ReadBack, humanize.IBytes(r.Written.Wrote),
+			humanize.IBytes(r.Written.Sent)), nil,
 			func(_ *inventory.Machine, d *inventory.Deployment) { d.Written = r.Written })
 	case rec.Step == inventory.FinishDisk && r.Finished != nil:
 		proof := fmt.Sprintf("%d partitions counted after the kernel re-read them", r.Finished.Partitions)
@@ -135,7 +145,12 @@ func (w *worker) take(id string, r inventory.Result) error {
 // more shall not be a riddle.
 func (w *worker) noteRemoved(entries []string) {
 	if len(entries) > 0 {
-		w.e.NoteOwn(inventory.Event{Machine: w.id, Kind: inventory.KindAgent, Text: "boot entries of the system that was on the disk removed: " + strings.Join(entries, ", ")})
+		w.e.NoteOwn(inventory.Event{
+			Machine: w.id,
+			Kind:    inventory.KindAgent,
+			Text: "boot entries of the system that was on the disk removed: " +
+				strings.Join(entries, ", "),
+		})
 	}
 }
 

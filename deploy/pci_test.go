@@ -29,7 +29,10 @@ func TestPCINames(t *testing.T) {
 func TestNamesFitInTheReport(t *testing.T) {
 	var r inventory.Report
 	for i := range 100 {
-		p := inventory.PCIDevice{Address: fmt.Sprintf("0000:%02x:00.0", i), Class: "020000", Vendor: "8086", Device: "1533", Name: "what the agent says", Driver: "igb"}
+		p := inventory.PCIDevice{
+			Address: fmt.Sprintf("0000:%02x:00.0", i), Class: "020000", Vendor: "8086", Device: "1533",
+			Name: "what the agent says", Driver: "igb",
+		}
 		if i == 50 {
 			p.Driver = ""
 		}

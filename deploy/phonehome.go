@@ -9,7 +9,9 @@ import (
 )
 
 // PhoneHome is a deployed system's call, with the token that its seed told it.
-func (e *Engine) PhoneHome(ctx context.Context, id inventory.DeploymentID, token, remoteIP, hostname string) error {
+func (e *Engine) PhoneHome(
+	ctx context.Context, id inventory.DeploymentID, token, remoteIP, hostname string,
+) error {
 	if !e.cfg.Key.IsPhoneHome(id, token) {
 		return refused("phone-home: the token is not that deployment's", "")
 	}
@@ -24,7 +26,9 @@ func (e *Engine) PhoneHome(ctx context.Context, id inventory.DeploymentID, token
 	_, err = call(ctx, w, func() (struct{}, error) {
 		s := w.snap.Load()
 		if s.d == nil || s.d.ID != id {
-			return struct{}{}, &inventory.Problem{Code: inventory.CodeConflict, Detail: "phone-home: the machine has been deployed again since"}
+			return struct{}{}, &inventory.Problem{
+				Code: inventory.CodeConflict, Detail: "phone-home: the machine has been deployed again since",
+			}
 		}
 		if !s.d.PhonedHomeAt.IsZero() && s.m.Interrupted == nil {
 			return struct{}{}, nil // cloud-init repeats it when our answer was lost
@@ -37,7 +41,12 @@ func (e *Engine) PhoneHome(ctx context.Context, id inventory.DeploymentID, token
 			if m.State == inventory.Deployed {
 				m.Unverified = false
 			}
-			return []inventory.Event{{Kind: inventory.KindOS, Text: fmt.Sprintf("the system phoned home from %s as %s", remoteIP, hostname)}}
+			return []inventory.Event{
+				{
+					Kind: inventory.KindOS,
+					Text: fmt.Sprintf("the system phoned home from %s as %s", remoteIP, hostname),
+				},
+			}
 		})
 	})
 	return err

@@ -72,12 +72,23 @@ func (r *rack) agent(ctx context.Context, nonce, boot string) {
 					continue
 				}
 			}
-			_ = r.now().OrderProgress(ctx, me, o.ID, inventory.Progress{BootID: bootID, Phase: "write", Done: 1, Total: 2})
-			if !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, me, o.ID, res) }) {
+			_ = r.now().OrderProgress(ctx, me, o.ID, inventory.Progress{
+				BootID: bootID, Phase: "write", Done: 1, Total: 2,
+			})
+			if !call(func(ctx context.Context,
+				e *Engine,
+			) error {
+				return e.OrderResult(ctx, me, o.ID, res)
+			}) {
 				return
 			}
 		}
-		if len(failed) > 0 && !call(func(ctx context.Context, e *Engine) error { return e.OrderResult(ctx, me, o.ID, failed[0]) }) {
+		if len(failed) > 0 &&
+			!call(func(ctx context.Context,
+				e *Engine,
+			) error {
+				return e.OrderResult(ctx, me, o.ID, failed[0])
+			}) {
 			return
 		}
 		switch o.Do {
@@ -171,11 +182,20 @@ func goodResult(o inventory.Order, disks []inventory.Disk, bmc string) inventory
 		return inventory.Result{Written: &inventory.Written{Bytes: 1 << 30, Chunks: 256, ReadBack: 256}}
 	case inventory.DoErase:
 		if o.Quick {
-			return inventory.Result{Erased: &inventory.Erased{Method: inventory.MethodMetadata, Proof: "no label is left"}}
+			return inventory.Result{
+				Erased: &inventory.Erased{Method: inventory.MethodMetadata, Proof: "no label is left"},
+			}
 		}
-		return inventory.Result{Erased: &inventory.Erased{Method: "discard", Proof: "read back 1024 places", Checked: 1024, Bytes: o.Target.Bytes, Removed: []string{"Boot0007 " + o.Target.Serial}}}
+		return inventory.Result{
+			Erased: &inventory.Erased{
+				Method: "discard", Proof: "read back 1024 places", Checked: 1024, Bytes: o.Target.Bytes,
+				Removed: []string{"Boot0007 " + o.Target.Serial},
+			},
+		}
 	case inventory.DoFinishDisk:
-		return inventory.Result{Finished: &inventory.Finished{Partitions: 4, Removed: []string{"Boot0006 debian"}}}
+		return inventory.Result{
+			Finished: &inventory.Finished{Partitions: 4, Removed: []string{"Boot0006 debian"}},
+		}
 	}
 	return inventory.Result{}
 }
@@ -185,7 +205,8 @@ func (r *rack) system(ctx context.Context) {
 	for ctx.Err() == nil && !r.noHome.Load() {
 		m, err := r.now().Machine(string(testMAC))
 		if err == nil && m.Deployment != "" {
-			err = r.now().PhoneHome(ctx, m.Deployment, testKey.PhoneHomeToken(m.Deployment), "192.0.2.100", "m1")
+			err = r.now().PhoneHome(ctx, m.Deployment, testKey.PhoneHomeToken(m.Deployment), "192.0.2.100",
+				"m1")
 		}
 		if err == nil {
 			return

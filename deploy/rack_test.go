@@ -65,8 +65,10 @@ type rack struct {
 func newRack(t *testing.T) *rack {
 	r := &rack{
 		t: t, at: testBMC, path: filepath.Join(t.TempDir(), "db"), policy: PolicyApprove,
-		disks: []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512}},
-		dead:  Deadlines{BootAgent: time.Minute, WriteImage: time.Minute, VerifyOS: time.Minute},
+		disks: []inventory.Disk{
+			{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
+		},
+		dead: Deadlines{BootAgent: time.Minute, WriteImage: time.Minute, VerifyOS: time.Minute},
 	}
 	r.bmc = &powertest.BMC{}
 	r.bmc.Booted = func(b power.Boot) { r.powerOn(b) }
@@ -118,9 +120,14 @@ func (r *rack) start() *Engine {
 		BMC: power.Target{User: "admin", Password: "secret"}, Pace: powertest.Fast,
 		Image: func(ref string) (Image, error) {
 			if ref != "debian-12" && ref != "img1" {
-				return Image{}, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no image %q", ref)}
+				return Image{}, &inventory.Problem{
+					Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no image %q", ref),
+				}
 			}
-			return Image{ID: "img1", Name: "debian-12", RawSize: 1 << 30, SectorSize: 512, Stored: 1 << 28}, nil
+			return Image{
+				ID: "img1", Name: "debian-12", RawSize: 1 << 30, SectorSize: 512,
+				Stored: 1 << 28,
+			}, nil
 		},
 		Server:    func(netip.Addr) netip.AddrPort { return netip.MustParseAddrPort("192.0.2.1:8080") },
 		Policy:    r.policy,
@@ -251,7 +258,8 @@ func (r *rack) until(want inventory.State) inventory.Machine {
 			for _, ev := range events {
 				fmt.Fprintf(&lines, "%s %s\n", ev.Kind, ev.Text)
 			}
-			r.t.Fatalf("machine is %s (%v), want %s; BMC calls: %v\n%s", m.State, err, want, r.bmc.Calls(), lines.String())
+			r.t.Fatalf("machine is %s (%v), want %s; BMC calls: %v\n%s", m.State, err, want, r.bmc.Calls(),
+				lines.String())
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
@@ -273,7 +281,8 @@ func (r *rack) available() {
 		r.t.Fatal(err)
 	}
 	name := "m1"
-	if _, err := r.now().EditMachine(context.Background(), "test", string(testMAC), Edit{Name: &name}); err != nil {
+	if _, err := r.now().EditMachine(context.Background(), "test", string(testMAC),
+		Edit{Name: &name}); err != nil {
 		r.t.Fatal(err)
 	}
 	r.until(inventory.Available)

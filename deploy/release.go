@@ -15,16 +15,22 @@ import (
 const eraseBudget = 7 * 24 * time.Hour
 
 // Release takes a machine's system away: its disks are erased, and then it is available. It returns at once.
-func (e *Engine) Release(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
+func (e *Engine) Release(
+	ctx context.Context, actor, ref string, r inventory.EraseRequest,
+) (inventory.Deployment, error) {
 	return e.erase(ctx, actor, ref, r, "release", Wish{Release: true})
 }
 
 // Clean erases the disks of a machine that is available.
-func (e *Engine) Clean(ctx context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
+func (e *Engine) Clean(
+	ctx context.Context, actor, ref string, r inventory.EraseRequest,
+) (inventory.Deployment, error) {
 	return e.erase(ctx, actor, ref, r, "clean", Wish{Clean: true})
 }
 
-func (e *Engine) erase(ctx context.Context, actor, ref string, r inventory.EraseRequest, verb string, wish Wish) (inventory.Deployment, error) {
+func (e *Engine) erase(
+	ctx context.Context, actor, ref string, r inventory.EraseRequest, verb string, wish Wish,
+) (inventory.Deployment, error) {
 	var none inventory.Deployment
 	w, err := e.find(ref)
 	if err != nil {
@@ -39,7 +45,9 @@ func (e *Engine) erase(ctx context.Context, actor, ref string, r inventory.Erase
 		if r.Quick {
 			how = ", quick: labels only"
 		}
-		run := inventory.Deployment{ID: inventory.DeploymentID(newID("e-")), Actor: actor, Erase: &r, Hostname: s.m.Name}
+		run := inventory.Deployment{
+			ID: inventory.DeploymentID(newID("e-")), Actor: actor, Erase: &r, Hostname: s.m.Name,
+		}
 		return w.launch(run, fmt.Sprintf("%s %s%s", verb, run.ID, how))
 	})
 }
@@ -55,7 +63,8 @@ func erasable(s *snapshot, verb string, from ...inventory.State) error {
 	case slices.Contains(from, s.m.State):
 		return nil
 	case s.m.State == inventory.Available:
-		return no("is available: there is nothing to release", "`pxectl machine clean "+s.m.Name+"` erases its disks")
+		return no("is available: there is nothing to release",
+			"`pxectl machine clean "+s.m.Name+"` erases its disks")
 	case verb == "clean" && s.m.State == inventory.Deployed:
 		return no("has a deployed system", "`pxectl release "+s.m.Name+"` takes it away and erases the disks")
 	}
@@ -70,8 +79,9 @@ func eraseTargets(m inventory.Machine) ([]inventory.DiskIdentity, error) {
 	}
 	if len(targets) == 0 {
 		return nil, &inventory.Problem{
-			Code: inventory.CodeInvalid, Detail: "no disk to erase (have: " + inventory.ListDisks(m.Report.Disks) + ")",
-			Hint: "does the ramdisk have the driver of its disk controller? `pxectl machine show` lists what is not driven",
+			Code:   inventory.CodeInvalid,
+			Detail: "no disk to erase (have: " + inventory.ListDisks(m.Report.Disks) + ")",
+			Hint:   "does the ramdisk have the driver of its disk controller? `pxectl machine show` lists what is not driven",
 		}
 	}
 	return targets, nil
@@ -117,7 +127,8 @@ func (w *worker) erased(disk inventory.DiskIdentity, proof inventory.Erased) err
 	}
 	w.noteRemoved(proof.Removed)
 	rec := inventory.Erasure{
-		At: w.now(), Machine: w.id, MachineName: s.m.Name, Run: s.d.ID, Actor: s.d.Actor, Disk: disk, Erased: proof,
+		At: w.now(), Machine: w.id, MachineName: s.m.Name, Run: s.d.ID, Actor: s.d.Actor, Disk: disk,
+		Erased: proof,
 	}
 	for _, d := range s.m.Report.Disks {
 		if rec.Disk.Is(d) {
@@ -131,7 +142,13 @@ func (w *worker) erased(disk inventory.DiskIdentity, proof inventory.Erased) err
 	if len(left) > 1 {
 		return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 			add(m, d)
-			return []inventory.Event{{Kind: inventory.KindStep, Text: string(inventory.EraseDisks) + ": " + eraseWords(rec), Data: map[string]string{inventory.DataStep: string(inventory.EraseDisks)}}}
+			return []inventory.Event{
+				{
+					Kind: inventory.KindStep,
+					Text: string(inventory.EraseDisks) + ": " + eraseWords(rec),
+					Data: map[string]string{inventory.DataStep: string(inventory.EraseDisks)},
+				},
+			}
 		})
 	}
 	if len(s.d.Targets) == 1 {
@@ -190,7 +207,8 @@ func (e *Engine) Erasures(q ErasureQuery) (list []inventory.Erasure, more bool, 
 	}
 	err = e.store.View(func(tx *boltdb.Tx) (err error) {
 		list, err = tx.Erasures(q.Before, q.Limit+1, func(r inventory.Erasure) bool {
-			return q.Of == "" || r.Machine == id || r.MachineName == q.Of || r.Disk.Serial == q.Of || r.Disk.WWN == q.Of
+			return q.Of == "" || r.Machine == id || r.MachineName == q.Of || r.Disk.Serial == q.Of ||
+				r.Disk.WWN == q.Of
 		})
 		return err
 	})

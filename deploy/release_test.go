@@ -12,8 +12,14 @@ import (
 )
 
 var threeDisks = []inventory.Disk{
-	{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Vendor: "QEMU", Model: "A"},
-	{Name: "vdb", Serial: "D2", Transport: "virtio", Bytes: 8 << 30, LogicalSector: 512, Content: []string{"zfs"}},
+	{
+		Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512, Vendor: "QEMU",
+		Model: "A",
+	},
+	{
+		Name: "vdb", Serial: "D2", Transport: "virtio", Bytes: 8 << 30, LogicalSector: 512,
+		Content: []string{"zfs"},
+	},
 	{Name: "sdz", Serial: "STICK", Transport: "usb", Bytes: 1 << 30, Content: []string{"vfat"}},
 }
 
@@ -52,31 +58,38 @@ func TestRelease(t *testing.T) {
 	r := deployed(t)
 	run := r.release(inventory.EraseRequest{})
 	m := r.until(inventory.Available)
-	if m.Holds != "" || m.Deployment != run.ID || m.Failure != nil || !strings.Contains(m.LastProof, "2 disks erased and read back: vda by discard, vdb by discard") {
+	if m.Holds != "" || m.Deployment != run.ID || m.Failure != nil ||
+		!strings.Contains(m.LastProof, "2 disks erased and read back: vda by discard, vdb by discard") {
 		t.Errorf("after a release the machine is %+v, want it free, with the proof", m)
 	}
 	if c := m.Report.Disks; len(c[1].Content) != 0 || len(c[2].Content) != 1 {
 		t.Errorf("known of its disks: %+v, want nothing on vdb, and the stick as it was", c)
 	}
 	d, err := r.now().Deployment("m1")
-	if err != nil || d.Outcome != inventory.Succeeded || len(d.Erased) != 2 || countSteps(d, inventory.BootAgent) != 1 {
+	if err != nil || d.Outcome != inventory.Succeeded || len(d.Erased) != 2 ||
+		countSteps(d, inventory.BootAgent) != 1 {
 		t.Errorf("the run is %+v, %v, want two disks erased after one boot", d, err)
 	}
 	all := r.erasures()
-	if len(all) != 2 || all[0].Disk.Serial != "D1" || all[1].Disk.Serial != "D2" || all[0].Model != "QEMU A" || all[0].Method != "discard" || all[0].MachineName != "m1" || all[0].Actor != "test" {
+	if len(all) != 2 || all[0].Disk.Serial != "D1" || all[1].Disk.Serial != "D2" ||
+		all[0].Model != "QEMU A" || all[0].Method != "discard" || all[0].MachineName != "m1" ||
+		all[0].Actor != "test" {
 		t.Errorf("records: %+v, want D1 and D2", all)
 	}
 	for _, entry := range []string{"Boot0006 debian", "Boot0007 D1", "Boot0007 D2"} {
 		r.soon("the timeline tells that "+entry+" was removed", func() bool {
 			events, _ := r.now().Events(0, "", 1000)
-			return slices.ContainsFunc(events, func(ev inventory.Event) bool { return strings.HasSuffix(ev.Text, "removed: "+entry) })
+			return slices.ContainsFunc(events, func(ev inventory.Event) bool {
+				return strings.HasSuffix(ev.Text, "removed: "+entry)
+			})
 		})
 	}
 	page, more, err := r.now().Erasures(ErasureQuery{Limit: 1})
 	if err != nil || !more || len(page) != 1 || page[0].Disk.Serial != "D2" {
 		t.Fatalf("the first page has %+v, more %v, %v, want the newest", page, more, err)
 	}
-	if page, more, err = r.now().Erasures(ErasureQuery{Limit: 1, Before: page[0].Seq}); err != nil || more || len(page) != 1 || page[0].Disk.Serial != "D1" {
+	if page, more, err = r.now().Erasures(ErasureQuery{Limit: 1, Before: page[0].Seq}); err != nil || more ||
+		len(page) != 1 || page[0].Disk.Serial != "D1" {
 		t.Errorf("the second page has %+v, more %v, %v, want the older one", page, more, err)
 	}
 	if _, _, err := r.now().Erasures(ErasureQuery{Limit: MaxPage + 1}); err == nil {
@@ -86,7 +99,8 @@ func TestRelease(t *testing.T) {
 	if err := r.now().DeleteMachine(context.Background(), "test", "m1"); err != nil {
 		t.Fatal(err)
 	}
-	if got, _, err := r.now().Erasures(ErasureQuery{Of: "D2", Limit: 9}); err != nil || len(got) != 1 || got[0].Disk.Name != "vdb" {
+	if got, _, err := r.now().Erasures(ErasureQuery{Of: "D2", Limit: 9}); err != nil || len(got) != 1 ||
+		got[0].Disk.Name != "vdb" {
 		t.Errorf("Erasures(D2) = %+v, %v", got, err)
 	}
 }
@@ -120,7 +134,8 @@ func TestAReleaseSurvivesCrashes(t *testing.T) {
 			})
 			r.release(inventory.EraseRequest{})
 			r.until(inventory.Available)
-			if all := r.erasures(); len(all) != 2 || all[0].Disk.Serial != "D1" || all[1].Disk.Serial != "D2" {
+			if all := r.erasures(); len(all) != 2 || all[0].Disk.Serial != "D1" ||
+				all[1].Disk.Serial != "D2" {
 				t.Errorf("records: %+v, want D1 and D2 once each", all)
 			}
 		})
@@ -166,13 +181,16 @@ func TestAReleaseThatFailsSaysWhy(t *testing.T) {
 	r := deployed(t)
 	r.setAnswer(func(o inventory.Order) inventory.Result {
 		if o.Do == inventory.DoErase && o.Target.Serial == "D1" {
-			return inventory.Result{Error: "vda: ATA secure erase: the firmware has frozen the drive", Hint: "pull the drive"}
+			return inventory.Result{
+				Error: "vda: ATA secure erase: the firmware has frozen the drive", Hint: "pull the drive",
+			}
 		}
 		return inventory.Result{}
 	})
 	r.release(inventory.EraseRequest{})
 	m := r.until(inventory.Failed)
-	if f := m.Failure; f.Step != "erase-disks" || !strings.Contains(f.Reason, "frozen") || f.Hint != "pull the drive" {
+	if f := m.Failure; f.Step != "erase-disks" || !strings.Contains(f.Reason, "frozen") ||
+		f.Hint != "pull the drive" {
 		t.Errorf("failure = %+v, want the agent's reason and hint", f)
 	}
 	if r.now().IssueBoot(testMAC).Local {
@@ -197,7 +215,8 @@ func TestWhatCannotBeReleased(t *testing.T) {
 	refused := func(name string, err error, detail, hint string) {
 		t.Helper()
 		p := inventory.AsProblem(err)
-		if err == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, detail) || !strings.Contains(p.Hint, hint) {
+		if err == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, detail) ||
+			!strings.Contains(p.Hint, hint) {
 			t.Errorf("%s: %v (hint %q), want %q, hint %q", name, err, p.Hint, detail, hint)
 		}
 	}
@@ -254,10 +273,12 @@ func TestARunReplacesTheWantedPower(t *testing.T) {
 func TestReleaseOfAMachineThatNeverBooted(t *testing.T) {
 	t.Parallel()
 	for state, hint := range map[inventory.State]string{
-		inventory.Discovered: "machine approve m1", inventory.Enrolled: "boot it from the network", inventory.Inspecting: "wait until it is available",
+		inventory.Discovered: "machine approve m1", inventory.Enrolled: "boot it from the network",
+		inventory.Inspecting: "wait until it is available",
 	} {
 		err := Wish{Release: true}.Refused(inventory.Machine{Name: "m1", State: state}, nil)
-		if p := inventory.AsProblem(err); p.Detail != "m1 is "+string(state) || !strings.Contains(p.Hint, hint) {
+		if p := inventory.AsProblem(err); p.Detail != "m1 is "+string(state) ||
+			!strings.Contains(p.Hint, hint) {
 			t.Errorf("release of a machine that is %s: %v (hint: %s), want hint %q", state, err, p.Hint, hint)
 		}
 	}

@@ -65,7 +65,9 @@ func (q ErasureQuery) Check() error { return checkLimit(q.Limit) }
 
 func checkLimit(limit int) error {
 	if limit < 1 || limit > MaxPage {
-		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: fmt.Sprintf("limit %d: want 1 to %d", limit, MaxPage)}
+		return &inventory.Problem{
+			Code: inventory.CodeInvalid, Detail: fmt.Sprintf("limit %d: want 1 to %d", limit, MaxPage),
+		}
 	}
 	return nil
 }

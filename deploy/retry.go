@@ -89,10 +89,14 @@ func (e *Engine) Retry(ctx context.Context, actor, ref string) (inventory.Deploy
 			return none, err
 		}
 		d := inventory.Deployment{
-			ID: inventory.DeploymentID(newID("d-")), Actor: actor, RetryOf: failed.ID, ImageID: img.ID, ImageName: img.Name, Hostname: failed.Hostname,
-			Secret: failed.Secret, DiskHint: failed.DiskHint, Overwrite: failed.Overwrite, Mode: failed.Mode, Verify: failed.Verify,
+			ID: inventory.DeploymentID(newID("d-")), Actor: actor, RetryOf: failed.ID, ImageID: img.ID,
+			ImageName: img.Name, Hostname: failed.Hostname,
+			Secret: failed.Secret, DiskHint: failed.DiskHint, Overwrite: failed.Overwrite, Mode: failed.Mode,
+			Verify: failed.Verify,
 		}
-		return w.launch(d, fmt.Sprintf("deployment %s of image %s as %s, a retry of %s", d.ID, img.Name, d.Hostname, failed.ID))
+		return w.launch(d,
+			fmt.Sprintf("deployment %s of image %s as %s, a retry of %s", d.ID, img.Name, d.Hostname,
+				failed.ID))
 	})
 }
 
@@ -104,17 +108,21 @@ func retryable(s *snapshot, d inventory.Deployment) error {
 	case d.Outcome == inventory.Running:
 		return s.free()
 	case d.Outcome == inventory.Succeeded && d.Erase != nil:
-		return s.cannot("has release "+string(d.ID)+", which succeeded", "`pxectl machine clean "+s.m.Name+"` erases again")
+		return s.cannot("has release "+string(d.ID)+", which succeeded",
+			"`pxectl machine clean "+s.m.Name+"` erases again")
 	case d.Outcome == inventory.Succeeded:
 		return s.cannot(which+"succeeded", anew+" and --redeploy, writes it again")
 	case d.Outcome == inventory.Cancelled && d.Erase != nil:
-		return s.cannot("has release "+string(d.ID)+", which was cancelled", "`pxectl release "+s.m.Name+"`, or `pxectl machine clean "+s.m.Name+"`")
+		return s.cannot("has release "+string(d.ID)+", which was cancelled",
+			"`pxectl release "+s.m.Name+"`, or `pxectl machine clean "+s.m.Name+"`")
 	case d.Outcome == inventory.Cancelled:
 		return s.cannot(which+"was cancelled: what it was given is not kept", anew)
 	case s.d == nil || s.d.ID != d.ID:
 		return s.cannot(fmt.Sprintf("has been deployed or released since (%s)", s.m.Deployment), anew)
 	case len(d.Secret) == 0:
-		return s.cannot(which+fmt.Sprintf("failed, and what it was given is not kept any more (%d days)", int(secretKept.Hours())/24), anew)
+		return s.cannot(which+
+			fmt.Sprintf("failed, and what it was given is not kept any more (%d days)",
+				int(secretKept.Hours())/24), anew)
 	}
 	// Whoever asked for it has said that the system there may go.
 	return deployable(s, inventory.DeployRequest{Redeploy: d.From == inventory.Deployed})
@@ -123,7 +131,8 @@ func retryable(s *snapshot, d inventory.Deployment) error {
 // forgetSecret drops what a failed deployment has kept for its retry, when its time is over.
 func (w *worker) forgetSecret() error {
 	s := w.snap.Load()
-	if s.running() || s.d == nil || len(s.d.Secret) == 0 || w.left("the secret of "+string(s.d.ID), s.d.EndedAt, RetryUntil(*s.d)) > 0 {
+	if s.running() || s.d == nil || len(s.d.Secret) == 0 ||
+		w.left("the secret of "+string(s.d.ID), s.d.EndedAt, RetryUntil(*s.d)) > 0 {
 		return nil
 	}
 	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) []inventory.Event {

@@ -13,7 +13,9 @@ import (
 
 // failing is a rack whose machine has failed to write an image, and writes once mended is true. seeds has
 // what it was told since.
-func failing(t *testing.T) (r *rack, failed inventory.Deployment, mended *atomic.Bool, seeds chan inventory.Seed) {
+func failing(
+	t *testing.T,
+) (r *rack, failed inventory.Deployment, mended *atomic.Bool, seeds chan inventory.Seed) {
 	t.Helper()
 	r, mended, seeds = newRack(t), &atomic.Bool{}, make(chan inventory.Seed, 10)
 	r.answer = func(o inventory.Order) inventory.Result {
@@ -33,8 +35,10 @@ func failing(t *testing.T) (r *rack, failed inventory.Deployment, mended *atomic
 		t.Fatal(err)
 	}
 	d := r.deploy(inventory.DeployRequest{
-		Hostname: "web-1", UserData: []byte("#cloud-config\npackages: [nginx]\n"), SSHKeys: []string{"ssh-ed25519 " + testSSHKey + " me@here"},
-		Network: "version: 2\n", Disk: &hint, Mode: inventory.ModeFull,
+		Hostname: "web-1",
+		UserData: []byte("#cloud-config\npackages: [nginx]\n"),
+		SSHKeys:  []string{"ssh-ed25519 " + testSSHKey + " me@here"},
+		Network:  "version: 2\n", Disk: &hint, Mode: inventory.ModeFull,
 	})
 	m := r.until(inventory.Failed)
 	if !strings.Contains(m.Failure.Hint, "`pxectl deployment retry m1`") {
@@ -67,7 +71,8 @@ func (r *rack) retried(ref string) inventory.Deployment {
 func (r *rack) refusesRetry(ref, why, hint string) {
 	r.t.Helper()
 	_, err := r.now().Retry(r.t.Context(), "test", ref)
-	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, why) || !strings.Contains(p.Hint, hint) {
+	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeConflict ||
+		!strings.Contains(p.Detail, why) || !strings.Contains(p.Hint, hint) {
 		r.t.Errorf("retry of %s: %v (hint %q), want a conflict: %q, hint %q", ref, err, p.Hint, why, hint)
 	}
 }
@@ -81,13 +86,17 @@ func TestARetryIsGivenAllThatWasAskedFor(t *testing.T) {
 	r.crash()
 	d := r.retried("m1")
 	r.until(inventory.Deployed)
-	if d.ID == failed.ID || d.RetryOf != failed.ID || d.ImageID != failed.ImageID || d.Hostname != "web-1" || d.Mode != inventory.ModeFull || d.DiskHint == nil || d.DiskHint.String() != failed.DiskHint.String() {
+	if d.ID == failed.ID || d.RetryOf != failed.ID || d.ImageID != failed.ImageID || d.Hostname != "web-1" ||
+		d.Mode != inventory.ModeFull || d.DiskHint == nil || d.DiskHint.String() != failed.DiskHint.String() {
 		t.Errorf("the retry is %+v, want all that was asked for with %+v", d, failed)
 	}
 	seed := <-seeds
 	for what, has := range map[string]bool{
-		"user-data": strings.Contains(string(seed.UserData), "nginx"), "SSH key": strings.Contains(seed.MetaData, testSSHKey),
-		"network": strings.Contains(seed.NetworkConfig, "version: 2"), "host name": strings.Contains(seed.MetaData, "web-1"), "instance-id": strings.Contains(seed.MetaData, string(d.ID)),
+		"user-data":   strings.Contains(string(seed.UserData), "nginx"),
+		"SSH key":     strings.Contains(seed.MetaData, testSSHKey),
+		"network":     strings.Contains(seed.NetworkConfig, "version: 2"),
+		"host name":   strings.Contains(seed.MetaData, "web-1"),
+		"instance-id": strings.Contains(seed.MetaData, string(d.ID)),
 	} {
 		if !has {
 			t.Errorf("the retry's seed lacks the %s: %+v", what, seed)
@@ -97,7 +106,8 @@ func TestARetryIsGivenAllThatWasAskedFor(t *testing.T) {
 		t.Errorf("after the retry, the secrets are %q and %q, want none", a, b)
 	}
 	r.refusesRetry("m1", "which succeeded", "--redeploy")
-	r.refusesRetry(string(failed.ID), "has been deployed or released since ("+string(d.ID), "pxectl deploy m1 --image debian-12")
+	r.refusesRetry(string(failed.ID), "has been deployed or released since ("+string(d.ID),
+		"pxectl deploy m1 --image debian-12")
 }
 
 func TestASecretIsKeptForARetryAndNoLonger(t *testing.T) {
@@ -128,7 +138,9 @@ func TestASecretIsKeptForARetryAndNoLonger(t *testing.T) {
 				}
 			}
 		},
-		"cancelling a retry that has touched the disk": func(r *rack, failed inventory.Deployment, mended *atomic.Bool) {
+		"cancelling a retry that has touched the disk": func(r *rack, failed inventory.Deployment,
+			mended *atomic.Bool,
+		) {
 			mended.Store(true)
 			hold := make(chan struct{})
 			r.setOnOrder(func(o inventory.Order) {
@@ -210,7 +222,8 @@ func TestAFailedReleaseIsRetriedToo(t *testing.T) {
 	}
 	r.until(inventory.Available)
 	all, _, err := r.now().Deployments(DeploymentQuery{Limit: 10, Machine: "m1"})
-	if err != nil || !slices.ContainsFunc(all, func(x inventory.Deployment) bool { return x.ID == d.ID && x.Outcome == inventory.Succeeded }) {
+	if err != nil || !slices.ContainsFunc(all,
+		func(x inventory.Deployment) bool { return x.ID == d.ID && x.Outcome == inventory.Succeeded }) {
 		t.Errorf("after the retry: %+v, %v", all, err)
 	}
 }

@@ -45,7 +45,11 @@ func askable(m inventory.Machine) error {
 	case m.BMC.Address != "":
 		return nil
 	case m.BMC.Proposed != nil:
-		return &inventory.Problem{Code: inventory.CodeBMC, Detail: m.Name + ": " + diagnose.UnacceptedBMC(m), Hint: "if that is right: `" + diagnose.AcceptCommand(m) + "`"}
+		return &inventory.Problem{
+			Code:   inventory.CodeBMC,
+			Detail: m.Name + ": " + diagnose.UnacceptedBMC(m),
+			Hint:   "if that is right: `" + diagnose.AcceptCommand(m) + "`",
+		}
 	}
 	return &inventory.Problem{
 		Code: inventory.CodeBMC, Detail: m.Name + ": no BMC address is known",

@@ -31,10 +31,13 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	if d.ID != "" {
 		next.d = &d
 	}
-	byAgent := !old.running() && !next.running() && !slices.ContainsFunc(events, func(ev inventory.Event) bool { return ev.Actor != "" })
+	byAgent := !old.running() && !next.running() &&
+		!slices.ContainsFunc(events, func(ev inventory.Event) bool { return ev.Actor != "" })
 	if next.m.State != old.m.State {
 		next.m.ChangedAt = w.now()
-		events = append(events, inventory.Event{Kind: inventory.KindState, Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State)})
+		events = append(events, inventory.Event{
+			Kind: inventory.KindState, Text: fmt.Sprintf("%s → %s", old.m.State, next.m.State),
+		})
 	}
 	var last uint64
 	update := w.e.store.Update
@@ -78,7 +81,11 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	if reached(old.m.BMC) != reached(next.m.BMC) {
 		w.opened.forget()
 		if c := next.command; c.underWay() {
-			c.stop(&inventory.Problem{Code: inventory.CodeConflict, Detail: next.m.Name + " was given another BMC, or another user or password for it", Hint: "say it again"})
+			c.stop(&inventory.Problem{
+				Code:   inventory.CodeConflict,
+				Detail: next.m.Name + " was given another BMC, or another user or password for it",
+				Hint:   "say it again",
+			})
 		}
 	}
 	if next.m.Report != old.m.Report {

@@ -24,7 +24,8 @@ func (w *worker) seed() (inventory.Seed, error) {
 		mac = s.m.Boot.MAC
 	}
 	return nocloud.Instance{
-		ID: string(s.d.ID), Hostname: s.d.Hostname, SSHKeys: sec.SSHKeys, UserData: sec.UserData, Network: sec.Network, BootMAC: mac,
+		ID: string(s.d.ID), Hostname: s.d.Hostname, SSHKeys: sec.SSHKeys, UserData: sec.UserData,
+		Network: sec.Network, BootMAC: mac,
 		PhoneHome: phoneHomeURL(w.server(), s.d.ID, w.e.cfg.Key.PhoneHomeToken(s.d.ID)),
 	}.Seed()
 }

@@ -65,18 +65,21 @@ func (s *snapshot) cannot(why, hint string) error {
 func (s *snapshot) free() error {
 	switch {
 	case s.running():
-		return s.cannot(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step), "wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
+		return s.cannot(fmt.Sprintf("is %s already (%s, at %s)", s.doing(), s.d.ID, s.d.Step),
+			"wait for it, or end it with `pxectl deployment cancel "+string(s.d.ID)+"`")
 	case s.command.underWay():
 		return s.commanded()
 	case s.m.Maintenance != nil:
-		return s.cannot("is in maintenance: "+s.m.Maintenance.Reason, "end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
+		return s.cannot("is in maintenance: "+s.m.Maintenance.Reason,
+			"end it with `pxectl machine edit "+s.m.Name+" --no-maintenance`")
 	}
 	return nil
 }
 
 // commanded is the error for who has to wait for a command to the machine's BMC.
 func (s *snapshot) commanded() error {
-	return s.cannot("waits for its BMC ("+s.command.String()+")", "wait until that has ended, or end it where it was given")
+	return s.cannot("waits for its BMC ("+s.command.String()+")",
+		"wait until that has ended, or end it where it was given")
 }
 
 // leaves says why an operator cannot have what a deployment, a release or another operator is using: "its
@@ -88,7 +91,8 @@ func (s *snapshot) leaves(what string) error {
 	case !s.running():
 		return nil
 	}
-	return s.cannot(fmt.Sprintf("is %s (%s, at %s), and %s with it", s.doing(), s.d.ID, s.d.Step, what), "end it with `pxectl deployment cancel "+string(s.d.ID)+"` first")
+	return s.cannot(fmt.Sprintf("is %s (%s, at %s), and %s with it", s.doing(), s.d.ID, s.d.Step, what),
+		"end it with `pxectl deployment cancel "+string(s.d.ID)+"` first")
 }
 
 // deployable says why a machine cannot be deployed now, and what to do about it.
@@ -100,7 +104,8 @@ func deployable(s *snapshot, r inventory.DeployRequest) error {
 	case s.m.State == inventory.Discovered:
 		return no("is not approved", s.towards())
 	case s.m.Report == nil:
-		return no("was never inspected, so its disks are not known", "boot it from the network once; `pxectl machine show "+s.m.Name+"` shows when it has reported")
+		return no("was never inspected, so its disks are not known",
+			"boot it from the network once; `pxectl machine show "+s.m.Name+"` shows when it has reported")
 	case s.intact() && !r.Redeploy:
 		return no("has a deployed system; another deployment overwrites its system", "say so with --redeploy")
 	case s.m.State != inventory.Available && s.m.State != inventory.Deployed && s.m.State != inventory.Failed:
@@ -115,7 +120,8 @@ func (s *snapshot) towards() string {
 	case inventory.Discovered:
 		return "approve it with `pxectl machine approve " + s.m.Name + "`"
 	case inventory.Enrolled:
-		return "boot it from the network, so that its agent reports; `pxectl why " + s.m.Name + "` says how far it came"
+		return "boot it from the network, so that its agent reports; `pxectl why " + s.m.Name +
+			"` says how far it came"
 	}
 	return "wait until it is available"
 }

@@ -55,7 +55,8 @@ func (w *worker) act(step inventory.Step) {
 		// The loop may have gone on to another step (a phone-home, a cancel): then this outcome is history.
 		_, _ = call(w.ctx, w, func() (struct{}, error) {
 			now := w.snap.Load()
-			if r := now.record(); r == nil || now.d.ID != s.d.ID || r.Step != step || !r.BeganAt.Equal(began) {
+			if r := now.record(); r == nil || now.d.ID != s.d.ID || r.Step != step ||
+				!r.BeganAt.Equal(began) {
 				return struct{}{}, nil
 			}
 			if errors.Is(ctx.Err(), context.Canceled) {
@@ -98,7 +99,13 @@ func (w *worker) settle(out outcome) {
 			out.update(m, d)
 			r := &d.History[len(d.History)-1]
 			r.ActedAt = w.now()
-			return []inventory.Event{{Kind: inventory.KindStep, Text: fmt.Sprintf("%s: %s", r.Step, out.acted), Data: map[string]string{inventory.DataStep: string(r.Step)}}}
+			return []inventory.Event{
+				{
+					Kind: inventory.KindStep,
+					Text: fmt.Sprintf("%s: %s", r.Step, out.acted),
+					Data: map[string]string{inventory.DataStep: string(r.Step)},
+				},
+			}
 		})
 	}
 	if err != nil {
@@ -127,7 +134,9 @@ func (w *worker) begin(step inventory.Step, why string) error {
 	return w.save(func(_ *inventory.Machine, d *inventory.Deployment) (events []inventory.Event) {
 		if left := d.GiveUp(w.now(), why); left != nil {
 			events = append(events, inventory.Event{
-				Kind: inventory.KindStep, Text: fmt.Sprintf("%s given up: %s", left.Step, why), Data: map[string]string{inventory.DataStep: string(left.Step)},
+				Kind: inventory.KindStep,
+				Text: fmt.Sprintf("%s given up: %s", left.Step, why),
+				Data: map[string]string{inventory.DataStep: string(left.Step)},
 			})
 		}
 		attempt := 1
@@ -160,7 +169,9 @@ func (w *worker) budget(step inventory.Step) time.Duration {
 }
 
 // endStep closes the current step's record with its proof or its error. update may add what was learnt.
-func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Machine, *inventory.Deployment)) error {
+func (w *worker) endStep(
+	proof string, cause error, update ...func(*inventory.Machine, *inventory.Deployment),
+) error {
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		for _, u := range update {
 			u(m, d)
@@ -169,7 +180,9 @@ func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Ma
 		r.EndedAt = w.now()
 		if cause != nil {
 			r.Error = strings.TrimPrefix(cause.Error(), m.Name+": ") // who shows it has said the name
-			m.Failure = &inventory.Failure{Step: string(r.Step), Reason: r.Error, Hint: hintOf(cause), At: w.now()}
+			m.Failure = &inventory.Failure{
+				Step: string(r.Step), Reason: r.Error, Hint: hintOf(cause), At: w.now(),
+			}
 			return nil
 		}
 		r.Proof = proof
@@ -180,7 +193,10 @@ func (w *worker) endStep(proof string, cause error, update ...func(*inventory.Ma
 		m.LastProof = string(r.Step) + ": " + proof
 		return []inventory.Event{{
 			Kind: inventory.KindStep, Text: fmt.Sprintf("%s: %s", r.Step, proof),
-			Data: map[string]string{inventory.DataStep: string(r.Step), inventory.DataTook: r.EndedAt.Sub(r.BeganAt).Round(time.Millisecond).String()},
+			Data: map[string]string{
+				inventory.DataStep: string(r.Step),
+				inventory.DataTook: r.EndedAt.Sub(r.BeganAt).Round(time.Millisecond).String(),
+			},
 		}}
 	})
 }
@@ -197,7 +213,12 @@ func (w *worker) fail(step inventory.Step, why string) error {
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		if !running {
 			m.State = inventory.Failed
-			m.Failure = &inventory.Failure{Step: inspecting, Reason: why, Hint: "look at the console; `pxectl why " + m.Name + "` shows how far it came", At: w.now()}
+			m.Failure = &inventory.Failure{
+				Step:   inspecting,
+				Reason: why,
+				Hint:   "look at the console; `pxectl why " + m.Name + "` shows how far it came",
+				At:     w.now(),
+			}
 			return []inventory.Event{{Kind: inventory.KindFailure, Text: "inspect: " + why}}
 		}
 		f := &inventory.Failure{Step: string(step), Reason: why, At: w.now()}
@@ -205,7 +226,8 @@ func (w *worker) fail(step inventory.Step, why string) error {
 			f = m.Failure
 		}
 		if f.Hint == "" {
-			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `pxectl deployment retry " + m.Name + "` tries again"
+			f.Hint = "`pxectl why " + m.Name + "` shows how far it came; `pxectl deployment retry " + m.Name +
+				"` tries again"
 		}
 		if n := len(d.History); n > 0 && d.History[n-1].EndedAt.IsZero() {
 			d.History[n-1].EndedAt, d.History[n-1].Error = w.now(), f.Reason
@@ -232,12 +254,16 @@ func (w *worker) finish() error {
 			r.EndedAt, r.Proof = d.PhonedHomeAt, "the system phoned home as "+d.Hostname
 			if r.Step == inventory.BootOS {
 				// It was faster than the BMC's readings.
-				d.History = append(d.History, inventory.StepRecord{Step: inventory.VerifyOS, Attempt: 1, BeganAt: r.EndedAt, EndedAt: r.EndedAt, Deadline: r.Deadline, Proof: r.Proof})
+				d.History = append(d.History, inventory.StepRecord{
+					Step: inventory.VerifyOS, Attempt: 1, BeganAt: r.EndedAt, EndedAt: r.EndedAt,
+					Deadline: r.Deadline, Proof: r.Proof,
+				})
 			}
 			m.LastProof = string(inventory.VerifyOS) + ": " + r.Proof
 			events = append(events, inventory.Event{Kind: inventory.KindStep, Text: m.LastProof})
 		}
-		m.State, m.Failure, m.Unverified, m.Interrupted = inventory.Deployed, nil, d.PhonedHomeAt.IsZero(), nil
+		m.State, m.Failure, m.Unverified, m.Interrupted = inventory.Deployed, nil, d.PhonedHomeAt.IsZero(),
+			nil
 		d.Step, d.Outcome, d.EndedAt, d.Secret = inventory.VerifyOS, inventory.Succeeded, w.now(), nil
 		return events
 	})

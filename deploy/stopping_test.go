@@ -72,11 +72,14 @@ func TestNobodyIsLetInWhileStopping(t *testing.T) {
 		stop()
 		<-stopped // all of its parts; who serves machines may still call it
 		for i := range 10 {
-			_, err := registers(t, e, inventory.MAC(fmt.Sprintf("52:54:78:00:00:%02x", i)), fmt.Sprint("192.0.2.", 100+i))
-			asProblem(t, "a registration while the engine stops", err, inventory.CodeTimeout, "stopping", "call again")
+			_, err := registers(t, e, inventory.MAC(fmt.Sprintf("52:54:78:00:00:%02x", i)),
+				fmt.Sprint("192.0.2.", 100+i))
+			asProblem(t, "a registration while the engine stops", err, inventory.CodeTimeout, "stopping",
+				"call again")
 		}
 		if n := len(stored(t, e)); n != there {
-			t.Errorf("%d machines are in the store after the stop, want the %d that were there before", n, there)
+			t.Errorf("%d machines are in the store after the stop, want the %d that were there before", n,
+				there)
 		}
 	}
 }

@@ -65,7 +65,12 @@ func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 		if s := oldest(func(s stranger) bool { return s.from == from && silent(s) }); s != nil {
 			return s, nil
 		}
-		return nil, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines that registered from %s wait for approval already", byAddress[from], from), Hint: hint}
+		return nil, &inventory.Problem{
+			Code: inventory.CodeConflict,
+			Detail: fmt.Sprintf("%d machines that registered from %s wait for approval already",
+				byAddress[from], from),
+			Hint: hint,
+		}
 	}
 	if len(all) < MaxStrangers {
 		return nil, nil
@@ -82,7 +87,11 @@ func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 			return s, nil
 		}
 	}
-	return nil, &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines wait for approval already, none of them silent", len(all)), Hint: hint}
+	return nil, &inventory.Problem{
+		Code:   inventory.CodeConflict,
+		Detail: fmt.Sprintf("%d machines wait for approval already, none of them silent", len(all)),
+		Hint:   hint,
+	}
 }
 
 // roomForAny refuses a machine that the policy would let in when there are too many, or too many that run an
@@ -105,9 +114,17 @@ func (e *Engine) roomForAny(from string) error {
 	const hint = "`discovery.policy: auto` lets in whoever asks; with `approve` silent ones make room. Delete machines that are not yours: `pxectl machine delete`"
 	switch {
 	case same >= StrangersPerAddress:
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%d machines registered from %s already", same, from), Hint: hint}
+		return &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: fmt.Sprintf("%d machines registered from %s already", same, from),
+			Hint:   hint,
+		}
 	case all >= maxAdmitted:
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("there are %d machines already", all), Hint: hint}
+		return &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: fmt.Sprintf("there are %d machines already", all),
+			Hint:   hint,
+		}
 	}
 	return nil
 }
@@ -130,7 +147,9 @@ func (e *Engine) strangers() []stranger {
 	return all
 }
 
-var errStopping = &inventory.Problem{Code: inventory.CodeTimeout, Detail: "the appliance is stopping", Hint: "call again"}
+var errStopping = &inventory.Problem{
+	Code: inventory.CodeTimeout, Detail: "the appliance is stopping", Hint: "call again",
+}
 
 // stopping says that Run has been told to end.
 func (e *Engine) stopping() bool {
@@ -152,7 +171,9 @@ func (e *Engine) expire(ctx context.Context) {
 	all := e.strangers()
 	e.admitting.Unlock()
 	silent := slices.DeleteFunc(all, func(s stranger) bool { return e.cfg.Now().Sub(s.heard) < strangerLife })
-	_, err := e.forgetAll(ctx, silent, "", fmt.Sprintf("not heard of for %d hours while it waited for approval: forgotten", int(strangerLife.Hours())))
+	_, err := e.forgetAll(ctx, silent, "",
+		fmt.Sprintf("not heard of for %d hours while it waited for approval: forgotten",
+			int(strangerLife.Hours())))
 	if err != nil && ctx.Err() == nil {
 		e.cfg.Log.Error("forget silent strangers", "err", err)
 	}
@@ -165,7 +186,12 @@ func (e *Engine) DeleteDiscovered(ctx context.Context, actor string) (int, error
 	e.admitting.Unlock()
 	n, err := e.forgetAll(ctx, all, actor, "")
 	if n > 0 {
-		ev := inventory.Event{At: e.cfg.Now().UTC(), Kind: inventory.KindState, Actor: actor, Text: fmt.Sprintf("%d machines that waited for approval deleted", n)}
+		ev := inventory.Event{
+			At:    e.cfg.Now().UTC(),
+			Kind:  inventory.KindState,
+			Actor: actor,
+			Text:  fmt.Sprintf("%d machines that waited for approval deleted", n),
+		}
 		if err := e.store.Update(func(tx *boltdb.Tx) error { return tx.AppendEvent(&ev) }); err != nil {
 			return n, fmt.Errorf("note that %d machines were deleted: %w", n, err)
 		}
@@ -206,7 +232,9 @@ var errApproved = errors.New("the machine was approved meanwhile")
 
 // forget deletes a machine that still waits for approval. why is put on the timeline of its MAC; "" puts
 // nothing there.
-func (w *worker) forget(ctx context.Context, actor string, update func(func(*boltdb.Tx) error) error, why string) error {
+func (w *worker) forget(
+	ctx context.Context, actor string, update func(func(*boltdb.Tx) error) error, why string,
+) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		m := w.snap.Load().m
 		if m.State != inventory.Discovered {
@@ -221,7 +249,12 @@ func (w *worker) forget(ctx context.Context, actor string, update func(func(*bol
 func (w *worker) remove(actor string, update func(func(*boltdb.Tx) error) error, why string) error {
 	w.stopWork()
 	m := w.snap.Load().m
-	ev := inventory.Event{At: w.now(), Kind: inventory.KindState, Actor: actor, Text: fmt.Sprintf("machine %s (%s) %s", m.Name, m.ID, why)}
+	ev := inventory.Event{
+		At:    w.now(),
+		Kind:  inventory.KindState,
+		Actor: actor,
+		Text:  fmt.Sprintf("machine %s (%s) %s", m.Name, m.ID, why),
+	}
 	if len(m.MACs) > 0 {
 		ev.MAC = m.MACs[0]
 	}

@@ -23,13 +23,16 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
-	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, humanize.IBytes(img.RawSize), inventory.ListDisks([]inventory.Disk{disk}))
+	proof := fmt.Sprintf("image %s (%s), disk %s", img.Name, humanize.IBytes(img.RawSize),
+		inventory.ListDisks([]inventory.Disk{disk}))
 	said, err := w.bmcAnswers(ctx, s.m)
 	if err != nil {
 		return outcome{err: err}
 	}
 	id := disk.Identity()
-	return outcome{proof: proof + said, update: func(_ *inventory.Machine, d *inventory.Deployment) { d.Disk = &id }}
+	return outcome{
+		proof: proof + said, update: func(_ *inventory.Machine, d *inventory.Deployment) { d.Disk = &id },
+	}
 }
 
 // bmcAnswers makes sure that the BMC can be had, and says so for a proof.

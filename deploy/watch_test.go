@@ -80,7 +80,9 @@ func (r *rack) saw(beginning string) bool {
 // loaded notes what the boot plane sees of a machine up to its ramdisk.
 func (r *rack) loaded() {
 	note := func(data map[string]string) {
-		r.now().Note(inventory.Event{MAC: testMAC, Kind: inventory.KindHTTP, Text: "GET " + data["path"], Data: data})
+		r.now().Note(inventory.Event{
+			MAC: testMAC, Kind: inventory.KindHTTP, Text: "GET " + data["path"], Data: data,
+		})
 	}
 	note(map[string]string{"path": "/boot.ipxe", "status": "200", "action": "agent", "reason": "m1"})
 	note(map[string]string{"path": "/ramdisk/amd64/vmlinuz", "status": "200"})
@@ -114,7 +116,8 @@ func TestAPanicIsQuoted(t *testing.T) {
 	var why diagnose.Diagnosis
 	r.soon("the panic is quoted", func() bool {
 		why, _ = r.now().Why("m1")
-		return strings.Contains(why.Sentence, "it has kernel and ramdisk, and its agent never called: the kernel panicked (VFS: Unable to mount root fs on unknown-block(0,0))")
+		return strings.Contains(why.Sentence,
+			"it has kernel and ramdisk, and its agent never called: the kernel panicked (VFS: Unable to mount root fs on unknown-block(0,0))")
 	})
 	if !strings.Contains(why.Next, "pxectl ramdisk build") {
 		t.Errorf("next move %q, want to build the ramdisk again", why.Next)
@@ -129,7 +132,8 @@ func TestAPanicIsQuoted(t *testing.T) {
 
 	// The agent comes after all: nobody listens any more, and there are no last words.
 	nonce := r.now().IssueBoot(testMAC).Nonce
-	if _, err := r.now().Register(t.Context(), agentAt(nonce, "192.0.2.100"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("late")}); err != nil {
+	if _, err := r.now().Register(t.Context(), agentAt(nonce, "192.0.2.100"),
+		inventory.Registration{MAC: testMAC, BootID: bootIDOf("late")}); err != nil {
 		t.Fatal(err)
 	}
 	r.soon("the listener has hung up", func() bool { return r.line.Holder() == "" })
@@ -167,12 +171,15 @@ func TestLastWordsOfABootInVain(t *testing.T) {
 	}
 	r.ahead.Add(int64(time.Hour))
 	r.until(inventory.Failed)
-	r.soon("the last words", func() bool { return r.saw(`its console ends with "probing eth0", "stuck", "here"`) })
+	r.soon("the last words", func() bool {
+		return r.saw(`its console ends with "probing eth0", "stuck", "here"`)
+	})
 	r.soon("a console without words", func() bool { return r.saw("its console said nothing") })
 	r.soon("the listener has hung up", func() bool { return r.line.Holder() == "" })
 	events, _ := r.now().Events(0, "", 1000)
 	for _, e := range events {
-		if strings.HasPrefix(e.Text, "its console ends") && e.Data["console"] != "Loading drivers\nprobing eth0\nstuck\nhere" {
+		if strings.HasPrefix(e.Text, "its console ends") &&
+			e.Data["console"] != "Loading drivers\nprobing eth0\nstuck\nhere" {
 			t.Errorf("its lines are %q", e.Data["console"])
 		}
 	}
@@ -184,8 +191,10 @@ func TestNoConsole(t *testing.T) {
 		prepare func(*rack)
 		want    string
 	}{
-		"switched off": {func(r *rack) { r.line.Err = power.ErrUnsupported }, "no console: not supported by this BMC"},
-		"none":         {func(r *rack) { r.line = nil }, "no console: a console is not supported by this BMC"},
+		"switched off": {
+			func(r *rack) { r.line.Err = power.ErrUnsupported }, "no console: not supported by this BMC",
+		},
+		"none": {func(r *rack) { r.line = nil }, "no console: a console is not supported by this BMC"},
 		"another's": {
 			func(r *rack) {
 				go func() { _ = r.line.Console(r.t.Context(), blocks{r.t.Context()}, io.Discard) }()
@@ -282,7 +291,8 @@ func TestAnEnrolledMachineIsHeard(t *testing.T) {
 	r.mute.Store(true)
 	e := r.start()
 	address := testBMC
-	if _, err := e.AddMachine(t.Context(), "test", NewMachine{Name: "m1", MACs: []inventory.MAC{testMAC}, BMC: BMCEdit{Address: &address}}); err != nil {
+	if _, err := e.AddMachine(t.Context(), "test",
+		NewMachine{Name: "m1", MACs: []inventory.MAC{testMAC}, BMC: BMCEdit{Address: &address}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := e.Power(t.Context(), "test", "m1", power.ActOn); err != nil {

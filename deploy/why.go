@@ -26,14 +26,20 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 		}
 		d := diagnose.Machine(s.m, s.d, events, now)
 		if shows := w.console.Shows(); len(shows) > 0 {
-			d.Evidence = append(d.Evidence, inventory.Event{Machine: w.id, At: now.UTC(), Kind: inventory.KindConsole, Text: "its console shows " + quoted(shows)})
+			d.Evidence = append(d.Evidence, inventory.Event{
+				Machine: w.id,
+				At:      now.UTC(),
+				Kind:    inventory.KindConsole,
+				Text:    "its console shows " + quoted(shows),
+			})
 		}
 		return d, nil
 	}
 	if hw, err := net.ParseMAC(ref); err == nil && len(hw) == 20 { // RFC 4391 section 9.1.1
 		return diagnose.Diagnosis{}, &inventory.Problem{
-			Code: inventory.CodeNotFound, Detail: ref + " is the address of an InfiniBand card, and machines are known by their Ethernet addresses",
-			Hint: "boot it from an Ethernet card, or from one that tells an Ethernet address as its client identifier",
+			Code:   inventory.CodeNotFound,
+			Detail: ref + " is the address of an InfiniBand card, and machines are known by their Ethernet addresses",
+			Hint:   "boot it from an Ethernet card, or from one that tells an Ethernet address as its client identifier",
 		}
 	}
 	mac, perr := inventory.ParseMAC(ref)
@@ -50,7 +56,8 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 	if len(events) == 0 {
 		detail := fmt.Sprintf("%s is no machine's, and nothing was seen of it on the wire", mac)
 		if at := e.infiniBandSeen(); !at.IsZero() {
-			detail += fmt.Sprintf("; an InfiniBand card, which tells no such address, asked to boot %s ago", now.Sub(at).Round(time.Second))
+			detail += fmt.Sprintf("; an InfiniBand card, which tells no such address, asked to boot %s ago",
+				now.Sub(at).Round(time.Second))
 		}
 		return diagnose.Diagnosis{}, &inventory.Problem{
 			Code: inventory.CodeNotFound, Detail: detail,

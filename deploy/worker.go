@@ -70,7 +70,10 @@ type worker struct {
 }
 
 func newWorker(e *Engine, m inventory.Machine, d *inventory.Deployment) *worker {
-	w := &worker{e: e, id: m.ID, mail: make(chan func()), gone: make(chan struct{}), console: console.NewWatcher(consoleComplaint)}
+	w := &worker{
+		e: e, id: m.ID, mail: make(chan func()), gone: make(chan struct{}),
+		console: console.NewWatcher(consoleComplaint),
+	}
 	if m.Boot != nil {
 		w.from = m.Boot.IP
 	}
@@ -212,7 +215,10 @@ func whenIdle[T any](ctx context.Context, w *worker, f func() (T, error)) (T, er
 }
 
 func errGone(w *worker) error {
-	return &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("machine %s is gone, or the appliance is stopping", w.snap.Load().m.Name)}
+	return &inventory.Problem{
+		Code:   inventory.CodeNotFound,
+		Detail: fmt.Sprintf("machine %s is gone, or the appliance is stopping", w.snap.Load().m.Name),
+	}
 }
 
 // facts gathers what Next wants to know.
@@ -294,7 +300,9 @@ func (w *worker) do(move Move) (again bool, err error) {
 		})
 	case Inspect:
 		m := w.snap.Load().m
-		w.orders.set(&inventory.Order{ID: "inspect-" + bootNonce(m), Do: inventory.DoInspect, MaxReport: maxReport(m)})
+		w.orders.set(&inventory.Order{
+			ID: "inspect-" + bootNonce(m), Do: inventory.DoInspect, MaxReport: maxReport(m),
+		})
 		return false, nil
 	case Begin:
 		return true, w.begin(move.Step, move.Why)

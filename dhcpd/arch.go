@@ -67,7 +67,8 @@ var archs = map[Arch]string{
 // and 32-bit ARM.
 func (a Arch) Foreign() bool {
 	switch a {
-	case ArchARM32, ArchHTTPARM32, ArchUBoot32, 23, ArchRISCV32, ArchRISCV64, ArchRISCV128, 26, 28, 30, ArchLoong32, ArchLoong64, 38, 40:
+	case ArchARM32, ArchHTTPARM32, ArchUBoot32, 23, ArchRISCV32, ArchRISCV64, ArchRISCV128, 26, 28, 30,
+		ArchLoong32, ArchLoong64, 38, 40:
 		return true
 	}
 	return false

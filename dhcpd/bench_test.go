@@ -16,12 +16,17 @@ import (
 
 // An exchange of four packets through everything but the sockets; ACKs wait for the disk.
 func BenchmarkExchange(b *testing.B) {
-	s := &Server{cfg: Config{Decide: boots, Log: discard, Now: time.Now}, seen: observe.New(discard, "packets", func(Seen) {})}
+	s := &Server{
+		cfg:  Config{Decide: boots, Log: discard, Now: time.Now},
+		seen: observe.New(discard, "packets", func(Seen) {}),
+	}
 	defer s.seen.Close()
 	plan := Plan{UnknownShare: 100, LeaseTime: time.Hour, Subnets: []Subnet{{
-		Subnet: netip.MustParsePrefix("10.64.0.0/11"), Pools: []leases.Range{{First: ip("10.64.0.1"), Last: ip("10.79.0.0")}},
+		Subnet: netip.MustParsePrefix("10.64.0.0/11"),
+		Pools:  []leases.Range{{First: ip("10.64.0.1"), Last: ip("10.79.0.0")}},
 	}}}
-	a, err := newLeaseServer(LeaseConfig{Plan: plan, File: filepath.Join(b.TempDir(), "leases")}, newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, time.Now)
+	a, err := newLeaseServer(LeaseConfig{Plan: plan, File: filepath.Join(b.TempDir(), "leases")},
+		newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, time.Now)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -46,7 +51,8 @@ func BenchmarkExchange(b *testing.B) {
 	for i := range b.N {
 		binary.BigEndian.PutUint32(discover[28+2:], uint32(i))
 		packet(discover, func(r *dhcpv4.DHCPv4) {
-			request := message(dhcpv4.MessageTypeRequest, alice, through("10.77.0.9"), wanting(addr(r.YourIPAddr).String()), toServer(us)).ToBytes()
+			request := message(dhcpv4.MessageTypeRequest, alice, through("10.77.0.9"),
+				wanting(addr(r.YourIPAddr).String()), toServer(us)).ToBytes()
 			binary.BigEndian.PutUint32(request[28+2:], uint32(i))
 			waiting <- struct{}{}
 			packet(request, func(*dhcpv4.DHCPv4) { <-waiting })

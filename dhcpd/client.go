@@ -115,7 +115,9 @@ func classify(p *dhcpv4.DHCPv4, port int, program func(Arch) bool) Client {
 
 // judged says whether there is something for it to boot. An iPXE takes a script, whatever it runs on.
 func (c Client) judged(program func(Arch) bool) Client {
-	c.NoProgram = c.HasArch && !program(c.Arch) && (c.Class == ClassBIOS || c.Class == ClassUEFI || c.Class == ClassHTTP || c.Class == ClassOther && c.BootFirmware())
+	c.NoProgram = c.HasArch && !program(c.Arch) &&
+		(c.Class == ClassBIOS || c.Class == ClassUEFI || c.Class == ClassHTTP ||
+			c.Class == ClassOther && c.BootFirmware())
 	return c
 }
 
@@ -145,7 +147,8 @@ func class(c Client, users []string, option175 bool) Class {
 	switch c.Arch {
 	case ArchBIOS:
 		return ClassBIOS
-	case ArchUEFI32, ArchUEFI64, ArchARM32, ArchARM64, ArchUBoot32, ArchUBoot64, ArchRISCV32, ArchRISCV64, ArchRISCV128, ArchLoong32, ArchLoong64:
+	case ArchUEFI32, ArchUEFI64, ArchARM32, ArchARM64, ArchUBoot32, ArchUBoot64, ArchRISCV32, ArchRISCV64,
+		ArchRISCV128, ArchLoong32, ArchLoong64:
 		return ClassUEFI
 	}
 	return ClassOther
@@ -224,7 +227,8 @@ func parseUUID(b []byte) string {
 		return ""
 	}
 	le, rest := binary.LittleEndian, b[9:]
-	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(b[1:]), le.Uint16(b[5:]), le.Uint16(b[7:]), rest[:2], rest[2:])
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(b[1:]), le.Uint16(b[5:]), le.Uint16(b[7:]), rest[:2],
+		rest[2:])
 }
 
 func parseArchs(b []byte) []Arch {

@@ -88,7 +88,8 @@ func TestHelperClient(t *testing.T) {
 			}
 			continue
 		}
-		fmt.Printf("HEARD %v from %v yiaddr=%v class=%q file=%q opt67=%q\n", p.MessageType(), from, p.YourIPAddr, p.ClassIdentifier(), p.BootFileName, p.BootFileNameOption())
+		fmt.Printf("HEARD %v from %v yiaddr=%v class=%q file=%q opt67=%q\n", p.MessageType(), from,
+			p.YourIPAddr, p.ClassIdentifier(), p.BootFileName, p.BootFileNameOption())
 	}
 }
 
@@ -100,14 +101,17 @@ func play(t *testing.T, h testnet.Host, packet, src, dst string, enough func(hea
 
 // playBoth sends a second packet when enough was heard of the first, and returns what was heard of the first
 // until we have answered the second: what should not come would be there by then.
-func playBoth(t *testing.T, h testnet.Host, packet, then, src, dst string, enough func(heard []string) bool) []string {
+func playBoth(
+	t *testing.T, h testnet.Host, packet, then, src, dst string, enough func(heard []string) bool,
+) []string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := h.Command(self, "-test.run=^TestHelperClient$")
-	cmd.Env = append(os.Environ(), "DHCPD_TEST_CLIENT="+packet, "DHCPD_TEST_THEN="+then, "DHCPD_TEST_SRC="+src, "DHCPD_TEST_DST="+dst)
+	cmd.Env = append(os.Environ(), "DHCPD_TEST_CLIENT="+packet, "DHCPD_TEST_THEN="+then,
+		"DHCPD_TEST_SRC="+src, "DHCPD_TEST_DST="+dst)
 	var said outcome
 	cmd.Stdout, cmd.Stderr = &said, &said
 	in, err := cmd.StdinPipe()

@@ -34,7 +34,8 @@ func whole(raw []byte) (mended []byte, odd string) {
 			continue
 		}
 		if at+2 > len(raw) || at+2+int(raw[at+1]) > len(raw) {
-			return append(bytes.Clone(raw[:at]), end), fmt.Sprintf("option %d goes on behind the packet's end", raw[at])
+			return append(bytes.Clone(raw[:at]),
+				end), fmt.Sprintf("option %d goes on behind the packet's end", raw[at])
 		}
 		at += 2 + int(raw[at+1])
 	}

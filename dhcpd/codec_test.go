@@ -13,11 +13,15 @@ import (
 func TestTheNameOfABIOSBootFileEnds(t *testing.T) {
 	relayed := func(p *dhcpv4.DHCPv4) {
 		p.GatewayIPAddr = []byte{10, 77, 0, 9}
-		p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, []byte{1, 4, 'e', 't', 'h', '1'}))
+		p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation,
+			[]byte{1, 4, 'e', 't', 'h', '1'}))
 	}
 	name := []byte(testBoot.File)
 	for _, packet := range []string{"rom-bios-discover", "rom-bios-no-guid"} {
-		for where, change := range map[string]func(*dhcpv4.DHCPv4){"here": func(*dhcpv4.DHCPv4) {}, "behind a relay": relayed} {
+		for where, change := range map[string]func(*dhcpv4.DHCPv4){
+			"here":           func(*dhcpv4.DHCPv4) {},
+			"behind a relay": relayed,
+		} {
 			t.Run(packet+" "+where, func(t *testing.T) {
 				p, _, port := golden(t, packet)
 				change(p)
@@ -54,18 +58,29 @@ func TestParse(t *testing.T) {
 		odd string
 		err bool
 	}{
-		"as it should be":              {raw, "", false},
-		"padding behind the end":       {append(bytes.Clone(raw), 0, 0, 0), "", false},
-		"rubbish behind the end":       {append(bytes.Clone(raw), 61, 200), "", false},
-		"no end":                       {raw[:end], "no end option", false},
-		"padding and no end":           {append(bytes.Clone(raw[:end]), 0, 0), "no end option", false},
-		"an option without a length":   {append(bytes.Clone(raw[:end]), 12), "option 12 goes on behind the packet's end", false},
-		"an option without its value":  {append(bytes.Clone(raw[:end]), 12, 3), "option 12 goes on behind the packet's end", false},
-		"an option that is cut":        {append(bytes.Clone(raw[:end]), 12, 3, 'm', '1'), "option 12 goes on behind the packet's end", false},
-		"an option that ends with it":  {append(bytes.Clone(raw[:end]), 12, 2, 'm', '1'), "no end option", false},
-		"nothing behind the cookie":    {raw[:optionsAt], "no options", false},
-		"no cookie":                    {raw[:optionsAt-4], "", true},
-		"BOOTP without a magic cookie": {append(bytes.Clone(raw[:optionsAt-4]), make([]byte, 64)...), "no end option", true},
+		"as it should be":        {raw, "", false},
+		"padding behind the end": {append(bytes.Clone(raw), 0, 0, 0), "", false},
+		"rubbish behind the end": {append(bytes.Clone(raw), 61, 200), "", false},
+		"no end":                 {raw[:end], "no end option", false},
+		"padding and no end":     {append(bytes.Clone(raw[:end]), 0, 0), "no end option", false},
+		"an option without a length": {
+			append(bytes.Clone(raw[:end]), 12), "option 12 goes on behind the packet's end", false,
+		},
+		"an option without its value": {
+			append(bytes.Clone(raw[:end]), 12, 3), "option 12 goes on behind the packet's end", false,
+		},
+		"an option that is cut": {
+			append(bytes.Clone(raw[:end]), 12, 3, 'm', '1'), "option 12 goes on behind the packet's end",
+			false,
+		},
+		"an option that ends with it": {
+			append(bytes.Clone(raw[:end]), 12, 2, 'm', '1'), "no end option", false,
+		},
+		"nothing behind the cookie": {raw[:optionsAt], "no options", false},
+		"no cookie":                 {raw[:optionsAt-4], "", true},
+		"BOOTP without a magic cookie": {
+			append(bytes.Clone(raw[:optionsAt-4]), make([]byte, 64)...), "no end option", true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := bytes.Clone(c.raw)
@@ -145,7 +160,12 @@ func TestAMachineWithoutAProgram(t *testing.T) {
 	if !c.NoProgram || unwanted(p, c).String() != "no boot program for RISC-V UEFI" {
 		t.Errorf("a proxy says %q to it", unwanted(p, c))
 	}
-	r, err := d.build(context.Background(), p, request{Client: c, server: ourAddr}, dhcpv4.MessageTypeOffer, ip("10.77.0.100"), 0, func(context.Context, Client) (Boot, bool) {
+	r, err := d.build(context.Background(), p, request{
+		Client: c,
+		server: ourAddr,
+	}, dhcpv4.MessageTypeOffer, ip("10.77.0.100"), 0, func(context.Context,
+		Client,
+	) (Boot, bool) {
 		t.Error("it was asked what to boot")
 		return testBoot, true
 	})

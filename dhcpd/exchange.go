@@ -22,7 +22,9 @@ type bootAsker func(ctx context.Context, c Client) (Boot, bool)
 
 // serve answers one packet of server mode: RFC 2131 section 4.3. What must be on the
 // disk first is carried later, by another goroutine.
-func (s *leaseServer) serve(ctx context.Context, p *dhcpv4.DHCPv4, c Client, from origin, ask bootAsker, reply replyFunc) {
+func (s *leaseServer) serve(
+	ctx context.Context, p *dhcpv4.DHCPv4, c Client, from origin, ask bootAsker, reply replyFunc,
+) {
 	if p.OpCode != dhcpv4.OpcodeBootRequest {
 		reply(nil, Reason{Code: CodeNotRequest})
 		return
@@ -55,7 +57,9 @@ type origin struct {
 	ifindex int
 }
 
-func (s *leaseServer) discover(ctx context.Context, p *dhcpv4.DHCPv4, q request, from origin, ask bootAsker, reply replyFunc) {
+func (s *leaseServer) discover(
+	ctx context.Context, p *dhcpv4.DHCPv4, q request, from origin, ask bootAsker, reply replyFunc,
+) {
 	l, err := s.table.Offer(q.claim)
 	if err != nil {
 		s.scarce(q, err)
@@ -63,7 +67,8 @@ func (s *leaseServer) discover(ctx context.Context, p *dhcpv4.DHCPv4, q request,
 		return
 	}
 	if l.Doubtful {
-		s.scarce(q, fmt.Errorf("%w but those that clients declined; %v is offered again", leases.ErrExhausted, l.Addr))
+		s.scarce(q, fmt.Errorf("%w but those that clients declined; %v is offered again", leases.ErrExhausted,
+			l.Addr))
 	}
 	offer := func(l leases.Lease) {
 		r, _, err := s.grant(ctx, p, q, dhcpv4.MessageTypeOffer, l.Addr, ask)
@@ -94,12 +99,15 @@ func (s *leaseServer) discover(ctx context.Context, p *dhcpv4.DHCPv4, q request,
 func (s *leaseServer) scarce(q request, err error) {
 	now, before := s.now().UnixNano(), s.warned.Load()
 	if time.Duration(now-before) >= time.Minute && s.warned.CompareAndSwap(before, now) {
-		s.log.Warn("dhcp: clients get no address", "subnet", s.subnets[q.subnet].prefix, "mac", q.MAC.String(), "err", err)
+		s.log.Warn("dhcp: clients get no address", "subnet", s.subnets[q.subnet].prefix,
+			"mac", q.MAC.String(), "err", err)
 	}
 }
 
 // probe offers the first address that nobody answers for.
-func (s *leaseServer) probe(q request, l leases.Lease, ifindex int, offer func(leases.Lease), reply replyFunc) {
+func (s *leaseServer) probe(
+	q request, l leases.Lease, ifindex int, offer func(leases.Lease), reply replyFunc,
+) {
 	var users []string
 	for range 3 {
 		mac, used := s.prober.used(ifindex, l.Addr)
@@ -123,7 +131,8 @@ func (s *leaseServer) probe(q request, l leases.Lease, ifindex int, offer func(l
 	}
 	if slices.Sort(users); users[0] == users[len(users)-1] {
 		// A router that answers ARP for others (RFC 1027), or one who lies: what it says is worth nothing.
-		s.log.Warn("dhcp: one host answers for every address that is probed; it is not believed", "host", users[0], "subnet", s.subnets[q.subnet].prefix)
+		s.log.Warn("dhcp: one host answers for every address that is probed; it is not believed",
+			"host", users[0], "subnet", s.subnets[q.subnet].prefix)
 		offer(l)
 		return
 	}
@@ -161,7 +170,9 @@ func meant(p *dhcpv4.DHCPv4, unicast bool) (requestState, netip.Addr) {
 	return malformed, want
 }
 
-func (s *leaseServer) request(ctx context.Context, p *dhcpv4.DHCPv4, q request, from origin, ask bootAsker, reply replyFunc) {
+func (s *leaseServer) request(
+	ctx context.Context, p *dhcpv4.DHCPv4, q request, from origin, ask bootAsker, reply replyFunc,
+) {
 	state, want := meant(p, s.ours(from.to))
 	if state == malformed {
 		reply(nil, Reason{Code: CodeNoAddress, Type: dhcpv4.MessageTypeRequest})
@@ -288,7 +299,9 @@ func (s *leaseServer) release(p *dhcpv4.DHCPv4, q request, from origin, reply re
 }
 
 // inform tells a client with an address of its own about everything else: section 4.3.5.
-func (s *leaseServer) inform(ctx context.Context, p *dhcpv4.DHCPv4, q request, ask bootAsker, reply replyFunc) {
+func (s *leaseServer) inform(
+	ctx context.Context, p *dhcpv4.DHCPv4, q request, ask bootAsker, reply replyFunc,
+) {
 	if !addr(p.ClientIPAddr).IsValid() {
 		reply(nil, Reason{Code: CodeNoAddress, Type: dhcpv4.MessageTypeInform})
 		return

@@ -22,18 +22,29 @@ func testPlan() Plan {
 		LeaseTime: time.Hour, UnknownShare: 50,
 		Subnets: []Subnet{
 			{
-				Subnet: netip.MustParsePrefix("10.77.0.0/24"), Pools: []leases.Range{{First: ip("10.77.0.100"), Last: ip("10.77.0.109")}},
+				Subnet: netip.MustParsePrefix("10.77.0.0/24"),
+				Pools:  []leases.Range{{First: ip("10.77.0.100"), Last: ip("10.77.0.109")}},
 				Options: Options{
-					Router: ip("10.77.0.254"), DNS: []netip.Addr{ip("10.77.0.1"), ip("10.77.0.2")}, Domain: "rack.example",
-					NTP: []netip.Addr{ip("10.77.0.3")}, MTU: 1450,
+					Router: ip("10.77.0.254"),
+					DNS:    []netip.Addr{ip("10.77.0.1"), ip("10.77.0.2")},
+					Domain: "rack.example",
+					NTP:    []netip.Addr{ip("10.77.0.3")}, MTU: 1450,
 					Routes: []Route{{netip.MustParsePrefix("10.9.0.0/16"), ip("10.77.0.253")}},
 					Other:  []Option{{Code: 252, Text: "http://10.77.0.1/wpad"}},
 				},
 			},
-			{Subnet: netip.MustParsePrefix("10.78.0.0/24"), Pools: []leases.Range{{First: ip("10.78.0.100"), Last: ip("10.78.0.109")}}},
+			{
+				Subnet: netip.MustParsePrefix("10.78.0.0/24"),
+				Pools:  []leases.Range{{First: ip("10.78.0.100"), Last: ip("10.78.0.109")}},
+			},
 		},
 		Reservations: []Reservation{
-			{MAC: "52:54:00:00:00:aa", Address: ip("10.77.0.50"), Hostname: "reserved", Options: Options{LeaseTime: 2 * time.Hour, MTU: 9000}},
+			{
+				MAC:      "52:54:00:00:00:aa",
+				Address:  ip("10.77.0.50"),
+				Hostname: "reserved",
+				Options:  Options{LeaseTime: 2 * time.Hour, MTU: 9000},
+			},
 			{UUID: "4c4c4544-0042-3510-8052-b4c04f4d3232", Address: ip("10.77.0.51")},
 			{ClientID: "ff:01:02:03", Address: ip("10.77.0.52")},
 			{CircuitID: "eth1/7", RemoteID: "ab:cd", Address: ip("10.78.0.60")},
@@ -52,7 +63,9 @@ func newDesk(t testing.TB, plan Plan) *desk {
 	t.Helper()
 	d := &desk{clock: time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)}
 	known := func(c Client) bool { return c.MAC[5] < 0x80 }
-	a, err := newLeaseServer(LeaseConfig{Plan: plan, File: filepath.Join(t.TempDir(), "leases"), Known: known},
+	a, err := newLeaseServer(LeaseConfig{
+		Plan: plan, File: filepath.Join(t.TempDir(), "leases"), Known: known,
+	},
 		newLinks([]Interface{{"prov", ourAddr}}, time.Now), discard, func() time.Time { return d.clock })
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +78,8 @@ func newDesk(t testing.TB, plan Plan) *desk {
 // message is a client's packet; further options change it.
 func message(kind dhcpv4.MessageType, mac string, more ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 	hw, _ := net.ParseMAC(mac)
-	p, err := dhcpv4.New(append([]dhcpv4.Modifier{dhcpv4.WithHwAddr(hw), dhcpv4.WithMessageType(kind)}, more...)...)
+	p, err := dhcpv4.New(append([]dhcpv4.Modifier{dhcpv4.WithHwAddr(hw), dhcpv4.WithMessageType(kind)},
+		more...)...)
 	if err != nil {
 		panic(err)
 	}
@@ -98,7 +112,9 @@ func (d *desk) hear(p *dhcpv4.DHCPv4, unicast bool) (*dhcpv4.DHCPv4, string) {
 		in.to = ourAddr
 	}
 	ask := func(context.Context, Client) (Boot, bool) { return testBoot, true }
-	d.serve(context.Background(), p, clientOf(p, dhcpPort), in, ask, func(r *dhcpv4.DHCPv4, why Reason) { ends <- end{r, why.String()} })
+	d.serve(context.Background(), p, clientOf(p, dhcpPort), in, ask, func(r *dhcpv4.DHCPv4, why Reason) {
+		ends <- end{r, why.String()}
+	})
 	e := <-ends
 	return e.r, e.why
 }
@@ -113,7 +129,8 @@ func (d *desk) says(p *dhcpv4.DHCPv4, unicast bool) string {
 	if a := addr(r.YourIPAddr); a.IsValid() {
 		s += " " + a.String()
 	}
-	s += " to " + leaseDestination(clientOf(p, dhcpPort), p, r, netip.AddrPortFrom(addr(p.GatewayIPAddr), 6700)).String()
+	s += " to " + leaseDestination(clientOf(p, dhcpPort), p, r,
+		netip.AddrPortFrom(addr(p.GatewayIPAddr), 6700)).String()
 	if why != "" {
 		s += ": " + why
 	}
@@ -135,7 +152,8 @@ func (d *desk) lease(t *testing.T, mac string, more ...dhcpv4.Modifier) string {
 		t.Fatalf("DISCOVER: silence: %s", why)
 	}
 	a := addr(r.YourIPAddr).String()
-	r, why = d.hear(message(dhcpv4.MessageTypeRequest, mac, append(more, wanting(a), toServer(addr(r.ServerIdentifier()).String()))...), false)
+	r, why = d.hear(message(dhcpv4.MessageTypeRequest, mac,
+		append(more, wanting(a), toServer(addr(r.ServerIdentifier()).String()))...), false)
 	if r == nil || r.MessageType() != dhcpv4.MessageTypeAck {
 		t.Fatalf("REQUEST of %s: %v, %s", a, r, why)
 	}
@@ -155,7 +173,11 @@ func TestRequestStates(t *testing.T) {
 		want    string
 	}{
 		// Selecting.
-		{"selecting, what was offered", offered, message(request, alice, wanting("10.77.0.100"), toServer(us)), false, "ACK 10.77.0.100 to " + all255},
+		{
+			"selecting, what was offered", offered,
+			message(request, alice, wanting("10.77.0.100"), toServer(us)), false,
+			"ACK 10.77.0.100 to " + all255,
+		},
 		{"selecting, free and never offered", nil, message(request, alice, wanting("10.77.0.105"), toServer(us)), false, "ACK 10.77.0.105 to " + all255},
 		{"selecting, the address in ciaddr", offered, message(request, alice, having("10.77.0.100"), toServer(us)), false, "ACK 10.77.0.100 to 10.77.0.100:68"},
 		{"selecting, another server", offered, message(request, alice, wanting("10.77.0.100"), toServer("10.77.0.2")), false, "silence: takes the address offered by 10.77.0.2"},
@@ -185,7 +207,8 @@ func TestRequestStates(t *testing.T) {
 		{"renewing, of no network of ours", nil, message(request, alice, having("192.0.2.7")), true, "silence: 192.0.2.7 is no address of ours"},
 		{"renewing, reserved for another since", nil, message(request, alice, having("10.77.0.50")), true, "NAK to " + all255 + ": 10.77.0.50: " + leases.ErrElsewhere.Error()},
 		{
-			"renewing, from behind a relay, routed", func(t *testing.T, d *desk) { d.lease(t, alice, through("10.78.0.1")) },
+			"renewing, from behind a relay, routed",
+			func(t *testing.T, d *desk) { d.lease(t, alice, through("10.78.0.1")) },
 			message(request, alice, having("10.78.0.100")), true, "ACK 10.78.0.100 to 10.78.0.100:68",
 		},
 		// Rebinding.

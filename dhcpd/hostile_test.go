@@ -82,7 +82,9 @@ func (s *stranger) lease(mac string, more ...dhcpv4.Modifier) (netip.Addr, error
 		return netip.Addr{}, fmt.Errorf("%s is offered nothing", mac)
 	}
 	a := addr(offer.YourIPAddr)
-	if ack := s.ask(message(dhcpv4.MessageTypeRequest, mac, append(more, wanting(a.String()), toServer(us))...)); ack == nil || ack.MessageType() != dhcpv4.MessageTypeAck {
+	if ack := s.ask(message(dhcpv4.MessageTypeRequest, mac,
+		append(more, wanting(a.String()), toServer(us))...)); ack == nil ||
+		ack.MessageType() != dhcpv4.MessageTypeAck {
 		return a, fmt.Errorf("%s is not given %v: %v", mac, a, ack)
 	}
 	return a, nil
@@ -93,7 +95,9 @@ func clientID(s string) dhcpv4.Modifier { return option(61, append([]byte{0}, s.
 // A stranger puts a known machine's MAC into his packets, and another client identifier into each.
 func TestAKnownMACTakesNoWholePool(t *testing.T) {
 	testnet.Need(t, "ip")
-	r := newRackFor(t, testPlan(), func(c Client) bool { return c.MAC.String() == alice || c.MAC.String() == bob })
+	r := newRackFor(t, testPlan(), func(c Client) bool {
+		return c.MAC.String() == alice || c.MAC.String() == bob
+	})
 	s := newStranger(t, "stranger", "10.77.0.200/24")
 	var got int
 	for i := range 20 {
@@ -126,7 +130,10 @@ func TestDeclinesEmptyNoPool(t *testing.T) {
 		said     string
 	}{
 		{"one client", func(int) string { return bob }, 3, "it declines one after the other, so 10.77.0."},
-		{"many clients", func(i int) string { return fmt.Sprintf("52:54:00:00:01:%02x", i) }, 10, "a client declined that address, and no other is free"},
+		{
+			"many clients", func(i int) string { return fmt.Sprintf("52:54:00:00:01:%02x", i) }, 10,
+			"a client declined that address, and no other is free",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			plan := testPlan()
@@ -138,7 +145,8 @@ func TestDeclinesEmptyNoPool(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.send(message(dhcpv4.MessageTypeDecline, c.mac(i), clientID(fmt.Sprint("name ", i)), wanting(a.String()), toServer(us)))
+				s.send(message(dhcpv4.MessageTypeDecline, c.mac(i), clientID(fmt.Sprint("name ", i)),
+					wanting(a.String()), toServer(us)))
 				r.settled(t, 3*(i+1))
 			}
 			var declined int
@@ -175,11 +183,26 @@ func TestForgedMessagesEndNoLease(t *testing.T) {
 		packet *dhcpv4.DHCPv4
 		said   string
 	}{
-		{message(dhcpv4.MessageTypeRelease, alice, having("10.77.0.100"), toServer(us)), "releases 10.77.0.100 and sends from 10.77.0.200"},
-		{message(dhcpv4.MessageTypeDecline, alice, wanting("10.77.0.100"), toServer(us)), "10.77.0.100 is in use by the client itself"},
-		{message(dhcpv4.MessageTypeDecline, bob, wanting("10.77.0.100"), toServer(us)), "declines 10.77.0.100, which it was not given a moment ago"},
-		{message(dhcpv4.MessageTypeRequest, bob, wanting("10.77.0.100"), toServer(us)), "NAK: 10.77.0.100: the address is another client's"},
-		{message(dhcpv4.MessageTypeRequest, alice, wanting("10.77.0.105"), toServer(us)), "NAK: 10.77.0.105: the client's address is another one"},
+		{
+			message(dhcpv4.MessageTypeRelease, alice, having("10.77.0.100"), toServer(us)),
+			"releases 10.77.0.100 and sends from 10.77.0.200",
+		},
+		{
+			message(dhcpv4.MessageTypeDecline, alice, wanting("10.77.0.100"), toServer(us)),
+			"10.77.0.100 is in use by the client itself",
+		},
+		{
+			message(dhcpv4.MessageTypeDecline, bob, wanting("10.77.0.100"), toServer(us)),
+			"declines 10.77.0.100, which it was not given a moment ago",
+		},
+		{
+			message(dhcpv4.MessageTypeRequest, bob, wanting("10.77.0.100"), toServer(us)),
+			"NAK: 10.77.0.100: the address is another client's",
+		},
+		{
+			message(dhcpv4.MessageTypeRequest, alice, wanting("10.77.0.105"), toServer(us)),
+			"NAK: 10.77.0.105: the client's address is another one",
+		},
 	} {
 		s.send(c.packet)
 		r.saw(t, c.said)
@@ -286,7 +309,9 @@ func TestPanicsAreSurvived(t *testing.T) {
 	go func() { ran <- server.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ran })
 	s := newStranger(t, "machine", "10.77.0.200/24")
-	pxe := []dhcpv4.Modifier{dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient")), option(93, []byte{0, 7})}
+	pxe := []dhcpv4.Modifier{
+		dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient")), option(93, []byte{0, 7}),
+	}
 	for range 2 * readers {
 		s.send(message(dhcpv4.MessageTypeDiscover, bob, pxe...))
 	}
@@ -314,7 +339,8 @@ func TestForgedReleaseGainsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testnet.Host{Name: "stranger"}.Forge(t, netip.AddrPortFrom(a, clientPort), netip.AddrPortFrom(ourAddr, dhcpPort),
+	testnet.Host{Name: "stranger"}.Forge(t, netip.AddrPortFrom(a, clientPort),
+		netip.AddrPortFrom(ourAddr, dhcpPort),
 		message(dhcpv4.MessageTypeRelease, alice, having(a.String()), toServer(us)).ToBytes())
 	r.saw(t, a.String()+" given back")
 	if b, err := s.lease(bob, wanting(a.String())); err != nil || b == a {

@@ -39,8 +39,10 @@ func newSite(t *testing.T, decide Decider) *site {
 	// next test has a host of this name, too.
 	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
 	leases := filepath.Join(t.TempDir(), "leases")
-	dnsmasq := lan.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--no-ping",
-		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root", "--dhcp-leasefile="+leases)
+	dnsmasq := lan.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
+		"--no-ping",
+		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root",
+		"--dhcp-leasefile="+leases)
 	start(t, dnsmasq, "DHCP, IP range")
 
 	v := &site{}
@@ -134,7 +136,8 @@ func (v *site) packets() int {
 func capture(t *testing.T) func(there func([]wire) bool) []wire {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "dhcp.pcap")
-	tcpdump := exec.Command("tcpdump", "-U", "-Z", "root", "-i", "br0", "-s0", "-w", file, "udp port 67 or udp port 68 or udp port 4011")
+	tcpdump := exec.Command("tcpdump", "-U", "-Z", "root", "-i", "br0", "-s0", "-w", file,
+		"udp port 67 or udp port 68 or udp port 4011")
 	start(t, tcpdump, "listening on")
 	return func(there func([]wire) bool) []wire {
 		t.Helper()
@@ -158,13 +161,31 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 		packet, src, dst string
 		want             string // what we say; "" for nothing
 	}{
-		{"rom-bios-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="bios-pxe.nbp" opt67="bios-pxe.nbp"`},
-		{"rom-bios-request-67", ":68", "255.255.255.255:67", `ACK from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="bios-pxe.nbp" opt67="bios-pxe.nbp"`},
-		{"edk2-x64-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`},
+		{
+			"rom-bios-discover", ":68", "255.255.255.255:67",
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="bios-pxe.nbp" opt67="bios-pxe.nbp"`,
+		},
+		{
+			"rom-bios-request-67", ":68", "255.255.255.255:67",
+			`ACK from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="bios-pxe.nbp" opt67="bios-pxe.nbp"`,
+		},
+		{
+			"edk2-x64-discover", ":68", "255.255.255.255:67",
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`,
+		},
 		{"edk2-x64-request-67", ":68", "255.255.255.255:67", ""},
-		{"edk2-x64-request-4011", "10.77.0.60:4011", "10.77.0.1:4011", `ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`},
-		{"uefi-request-4011-arch-0", "10.77.0.60:4011", "10.77.0.1:4011", `ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`},
-		{"edk2-x64-http-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="HTTPClient" file="" opt67="http://10.77.0.1:8080/uefi-http"`},
+		{
+			"edk2-x64-request-4011", "10.77.0.60:4011", "10.77.0.1:4011",
+			`ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`,
+		},
+		{
+			"uefi-request-4011-arch-0", "10.77.0.60:4011", "10.77.0.1:4011",
+			`ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`,
+		},
+		{
+			"edk2-x64-http-discover", ":68", "255.255.255.255:67",
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="HTTPClient" file="" opt67="http://10.77.0.1:8080/uefi-http"`,
+		},
 		{"ipxe-bios-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
 		{"ipxe-virtualbox-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="tftp://10.77.0.1/ipxe.nbp" opt67="tftp://10.77.0.1/ipxe.nbp"`},
 		{"ipxe-request-4011", "10.77.0.60:68", "10.77.0.1:4011", `ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
@@ -253,7 +274,8 @@ func TestOrdinaryClientsAreLeftAlone(t *testing.T) {
 				t.Errorf("%s says %q, want a lease from 10.77.0.100 to 10.77.0.150", c.program, got)
 			}
 			acked := func(w wire) bool {
-				return w.src.Addr() == otherAddr && w.p.ClientHWAddr.String() == mac && w.p.MessageType() == dhcpv4.MessageTypeAck
+				return w.src.Addr() == otherAddr && w.p.ClientHWAddr.String() == mac &&
+					w.p.MessageType() == dhcpv4.MessageTypeAck
 			}
 			for _, w := range stop(func(packets []wire) bool { return slices.ContainsFunc(packets, acked) }) {
 				if w.src.Addr() == ourAddr {

@@ -21,7 +21,8 @@ import (
 
 // killPlan has room for all clients of the test below.
 var killPlan = Plan{LeaseTime: time.Hour, UnknownShare: 100, Subnets: []Subnet{{
-	Subnet: netip.MustParsePrefix("10.77.0.0/16"), Pools: []leases.Range{{First: ip("10.77.1.0"), Last: ip("10.77.200.255")}},
+	Subnet: netip.MustParsePrefix("10.77.0.0/16"),
+	Pools:  []leases.Range{{First: ip("10.77.1.0"), Last: ip("10.77.200.255")}},
 }}}
 
 // The helper process: a server that can be killed.
@@ -30,7 +31,12 @@ func TestHelperServer(t *testing.T) {
 	if file == "" {
 		return // not skipped: nothing is left untested
 	}
-	s, err := Listen(Config{Interfaces: []Interface{{Name: "br0", Addr: ourAddr}}, Decide: boots, Log: discard, Leases: &LeaseConfig{Plan: killPlan, File: file}})
+	s, err := Listen(Config{
+		Interfaces: []Interface{{Name: "br0", Addr: ourAddr}},
+		Decide:     boots,
+		Log:        discard,
+		Leases:     &LeaseConfig{Plan: killPlan, File: file},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,14 +50,16 @@ func TestHelperRelay(t *testing.T) {
 	if local == "" {
 		return // not skipped: nothing is left untested
 	}
-	conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip(local), dhcpPort)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(ourAddr, dhcpPort)))
+	conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip(local), dhcpPort)),
+		net.UDPAddrFromAddrPort(netip.AddrPortFrom(ourAddr, dhcpPort)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
 		for i := 0; ; i++ {
 			mac := fmt.Sprintf("02:00:00:%02x:%02x:%02x", i>>16, i>>8&255, i&255)
-			if _, err := conn.Write(message(dhcpv4.MessageTypeDiscover, mac, through(local)).ToBytes()); err != nil {
+			if _, err := conn.Write(message(dhcpv4.MessageTypeDiscover, mac,
+				through(local)).ToBytes()); err != nil {
 				time.Sleep(time.Millisecond) // nobody is there (ICMP)
 			}
 			if i%32 == 31 {
@@ -70,7 +78,8 @@ func TestHelperRelay(t *testing.T) {
 		}
 		a := addr(r.YourIPAddr).String()
 		if r.MessageType() == dhcpv4.MessageTypeOffer {
-			_, _ = conn.Write(message(dhcpv4.MessageTypeRequest, r.ClientHWAddr.String(), through(local), wanting(a), toServer(us)).ToBytes())
+			_, _ = conn.Write(message(dhcpv4.MessageTypeRequest, r.ClientHWAddr.String(), through(local),
+				wanting(a), toServer(us)).ToBytes())
 		} else {
 			fmt.Println("HEARD", r.MessageType(), a, r.ClientHWAddr)
 		}
@@ -122,7 +131,12 @@ func TestKilledServerHasForgottenNothing(t *testing.T) {
 		if acks < 1000 {
 			t.Fatalf("%d ACKs, want at least 1000", acks)
 		}
-		x, err := leases.Open(leases.Config{Path: file, Subnets: []leases.Subnet{{Prefix: killPlan.Subnets[0].Subnet}}, Log: discard, Now: time.Now})
+		x, err := leases.Open(leases.Config{
+			Path:    file,
+			Subnets: []leases.Subnet{{Prefix: killPlan.Subnets[0].Subnet}},
+			Log:     discard,
+			Now:     time.Now,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

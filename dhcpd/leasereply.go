@@ -11,7 +11,9 @@ import (
 )
 
 // grant is an OFFER or ACK of an address, and for how long it is.
-func (s *leaseServer) grant(ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, ask bootAsker) (*dhcpv4.DHCPv4, time.Duration, error) {
+func (s *leaseServer) grant(
+	ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, ask bootAsker,
+) (*dhcpv4.DHCPv4, time.Duration, error) {
 	t, _ := s.optionsFor(q)
 	d := t.lease
 	if b := p.GetOneOption(dhcpv4.OptionIPAddressLeaseTime); len(b) == 4 {
@@ -24,7 +26,9 @@ func (s *leaseServer) grant(ctx context.Context, p *dhcpv4.DHCPv4, q request, ki
 
 // build is an answer that says all that the client should know. Without an address it
 // is that to an INFORM, which must not speak of a lease.
-func (s *leaseServer) build(ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, d time.Duration, ask bootAsker) (*dhcpv4.DHCPv4, error) {
+func (s *leaseServer) build(
+	ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, d time.Duration, ask bootAsker,
+) (*dhcpv4.DHCPv4, error) {
 	r := blank(p, kind, q.server)
 	if a.IsValid() {
 		r.YourIPAddr = a.AsSlice()

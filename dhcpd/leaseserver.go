@@ -62,7 +62,10 @@ func newLeaseServer(c LeaseConfig, own *links, log *slog.Logger, now func() time
 	if len(c.Plan.Subnets) == 0 {
 		return nil, errors.New("dhcp: no subnet given")
 	}
-	s := &leaseServer{known: c.Known, ours: own.ours, reserved: map[string][]*reservation{}, byMAC: c.Plan.IgnoreClientID, log: log, now: now}
+	s := &leaseServer{
+		known: c.Known, ours: own.ours, reserved: map[string][]*reservation{}, byMAC: c.Plan.IgnoreClientID,
+		log: log, now: now,
+	}
 	base := Options{LeaseTime: cmp.Or(c.Plan.LeaseTime, defaultLease)}
 	var tables []leases.Subnet
 	for _, n := range c.Plan.Subnets {
@@ -107,7 +110,9 @@ func newLeaseServer(c LeaseConfig, own *links, log *slog.Logger, now func() time
 		}
 	}
 	var err error
-	s.table, err = leases.Open(leases.Config{Path: c.File, Subnets: tables, UnknownShare: c.Plan.UnknownShare, Log: log, Now: now})
+	s.table, err = leases.Open(leases.Config{
+		Path: c.File, Subnets: tables, UnknownShare: c.Plan.UnknownShare, Log: log, Now: now,
+	})
 	if err != nil {
 		if s.prober != nil {
 			s.prober.close()
@@ -120,7 +125,8 @@ func newLeaseServer(c LeaseConfig, own *links, log *slog.Logger, now func() time
 // warnOutside says that nobody on an interface gets an address.
 func (s *leaseServer) warnOutside(iface string, ours netip.Addr) {
 	if s.subnetOf(ours) < 0 {
-		s.log.Warn("dhcp: no subnet contains our own address, so machines on this interface get none", "interface", iface, "address", ours)
+		s.log.Warn("dhcp: no subnet contains our own address, so machines on this interface get none",
+			"interface", iface, "address", ours)
 	}
 }
 
@@ -129,7 +135,8 @@ func (s *leaseServer) warnOutside(iface string, ours netip.Addr) {
 func (s *leaseServer) readdress(iface string, a netip.Addr) {
 	s.warnOutside(iface, a)
 	if l, taken := s.table.Except(a); taken {
-		s.log.Error("dhcp: our own address is a client's, too", "interface", iface, "address", a, "client", l.MAC.String(), "until", l.Expires)
+		s.log.Error("dhcp: our own address is a client's, too", "interface", iface, "address", a,
+			"client", l.MAC.String(), "until", l.Expires)
 	}
 }
 
@@ -212,7 +219,9 @@ func (s *leaseServer) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (q reques
 	}
 	var match string
 	q.res, match = s.reservationOf(p, c, agent, q.subnet)
-	q.claim = leases.Claim{Subnet: q.subnet, Client: q.id, MAC: c.MAC, Host: c.Hostname, Want: addr(p.RequestedIPAddress())}
+	q.claim = leases.Claim{
+		Subnet: q.subnet, Client: q.id, MAC: c.MAC, Host: c.Hostname, Want: addr(p.RequestedIPAddress()),
+	}
 	switch {
 	case c.MAC != nil && s.known != nil && s.known(c):
 		q.claim.Known, q.claim.KnownBy, q.claim.Alias = true, string(c.MAC), q.id != nameOf(c.MAC)
@@ -251,7 +260,9 @@ func nameOf(mac net.HardwareAddr) string { return "\x01" + string(mac) }
 
 // reservationOf finds a client's reservation in a subnet: by what is its own first. match is what it is
 // reserved for, there or in another subnet; "" when there is no reservation for it at all.
-func (s *leaseServer) reservationOf(p *dhcpv4.DHCPv4, c Client, agent map[byte][]byte, subnet int) (res *reservation, match string) {
+func (s *leaseServer) reservationOf(
+	p *dhcpv4.DHCPv4, c Client, agent map[byte][]byte, subnet int,
+) (res *reservation, match string) {
 	if len(s.reserved) == 0 {
 		return nil, ""
 	}

@@ -46,7 +46,9 @@ func checkInterfaces(want []Interface) error {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("dhcp: addresses of interface %q: %w", w.Name, err))
 		case !slices.Contains(have, w.Addr.String()):
-			errs = append(errs, fmt.Errorf("dhcp: interface %q does not have the IPv4 address %v (has: %s)", w.Name, w.Addr, list(have)))
+			errs = append(errs,
+				fmt.Errorf("dhcp: interface %q does not have the IPv4 address %v (has: %s)", w.Name, w.Addr,
+					list(have)))
 		}
 	}
 	return errors.Join(errs...)

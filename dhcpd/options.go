@@ -83,7 +83,9 @@ func newOptionSet(p netip.Prefix, o Options) optionSet {
 	if len(o.Routes) > 0 {
 		routes := o.Routes
 		if o.Router.IsValid() { // who reads 121 must not read 3: RFC 3442
-			routes = append(slices.Clone(routes), Route{netip.PrefixFrom(netip.IPv4Unspecified(), 0), o.Router})
+			routes = append(slices.Clone(routes), Route{
+				netip.PrefixFrom(netip.IPv4Unspecified(), 0), o.Router,
+			})
 		}
 		var b []byte
 		for _, r := range routes {
@@ -155,8 +157,12 @@ func (o Option) bytes() ([]byte, error) {
 
 // ownOptions are those that are not free-form, and why.
 var ownOptions = map[int]string{
-	1: "the subnet mask, which follows from the subnet", 3: "options.router", 6: "options.dns", 12: "reservations[].hostname",
-	15: "options.domain", 26: "options.mtu", 42: "options.ntp", 50: "the client's", 51: "options.lease_time", 52: "the protocol's",
-	53: "the protocol's", 54: "the protocol's", 55: "the client's", 57: "the client's", 58: "told by the lease time", 59: "told by the lease time",
-	60: "the boot plane's", 61: "the client's", 66: "the boot plane's", 67: "the boot plane's", 82: "the relay's", 97: "the client's", 121: "options.routes",
+	1: "the subnet mask, which follows from the subnet", 3: "options.router", 6: "options.dns",
+	12: "reservations[].hostname",
+	15: "options.domain", 26: "options.mtu", 42: "options.ntp", 50: "the client's", 51: "options.lease_time",
+	52: "the protocol's",
+	53: "the protocol's", 54: "the protocol's", 55: "the client's", 57: "the client's",
+	58: "told by the lease time", 59: "told by the lease time",
+	60: "the boot plane's", 61: "the client's", 66: "the boot plane's", 67: "the boot plane's",
+	82: "the relay's", 97: "the client's", 121: "options.routes",
 }

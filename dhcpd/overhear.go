@@ -105,7 +105,8 @@ func (l *Listener) follow(ctx context.Context, name string, f *packet.Conn) {
 			}
 			// On an interface that is still down it ends at once, again and again.
 			if !told || time.Since(began) > tapAgain {
-				l.log.Warn("dhcp: listening for other DHCP servers was interrupted", "interface", name, "err", err)
+				l.log.Warn("dhcp: listening for other DHCP servers was interrupted", "interface", name,
+					"err", err)
 			}
 			told = true
 		}
@@ -117,7 +118,8 @@ func (l *Listener) follow(ctx context.Context, name string, f *packet.Conn) {
 }
 
 func (l *Listener) listen(ctx context.Context, name string, f *packet.Conn) error {
-	stop := context.AfterFunc(ctx, bug.Recovering(l.log, "dhcp: stop to listen for other DHCP servers", func() { _ = f.Close() }))
+	stop := context.AfterFunc(ctx,
+		bug.Recovering(l.log, "dhcp: stop to listen for other DHCP servers", func() { _ = f.Close() }))
 	defer func() {
 		if stop() {
 			_ = f.Close()
@@ -134,7 +136,9 @@ func (l *Listener) listen(ctx context.Context, name string, f *packet.Conn) erro
 }
 
 func (l *Listener) packet(name string, raw []byte) {
-	defer bug.Recover(l.log, "dhcp: overhear a packet", func() []any { return []any{"interface", name, "packet", hex.EncodeToString(raw)} })
+	defer bug.Recover(l.log, "dhcp: overhear a packet", func() []any {
+		return []any{"interface", name, "packet", hex.EncodeToString(raw)}
+	})
 	o, err := parseOverheard(raw)
 	if err != nil {
 		l.log.Debug("dhcp: overheard something that is no answer", "interface", name, "err", err)
@@ -200,7 +204,8 @@ func parseOverheard(raw []byte) (Overheard, error) {
 	}
 	o := Overheard{
 		Server: addr(p.ServerIdentifier()), Client: macOf(p), Type: p.MessageType(), Addr: addr(p.YourIPAddr),
-		File: p.BootFileNameOption(), Next: addr(p.ServerIPAddr), TFTP: p.TFTPServerName(), Class: p.ClassIdentifier(), XID: p.TransactionID,
+		File: p.BootFileNameOption(), Next: addr(p.ServerIPAddr), TFTP: p.TFTPServerName(),
+		Class: p.ClassIdentifier(), XID: p.TransactionID,
 	}
 	if !o.Server.IsValid() {
 		o.Server = src
@@ -238,11 +243,13 @@ func udpPayload(raw []byte) (payload []byte, src netip.Addr, err error) {
 	}
 	header, total := int(raw[0]&15)*4, int(binary.BigEndian.Uint16(raw[2:]))
 	if header < 20 || total > len(raw) || total < header+udpHeader {
-		return nil, src, fmt.Errorf("IPv4 packet of %d bytes: says header %d, total %d", len(raw), header, total)
+		return nil, src, fmt.Errorf("IPv4 packet of %d bytes: says header %d, total %d", len(raw), header,
+			total)
 	}
 	udp := raw[header:total] // Ethernet pads short packets
 	n := int(binary.BigEndian.Uint16(udp[4:]))
-	if raw[9] != unix.IPPROTO_UDP || binary.BigEndian.Uint16(udp[2:]) != clientPort || n < udpHeader || n > len(udp) {
+	if raw[9] != unix.IPPROTO_UDP || binary.BigEndian.Uint16(udp[2:]) != clientPort || n < udpHeader ||
+		n > len(udp) {
 		return nil, src, errors.New("not UDP to a DHCP client")
 	}
 	return udp[udpHeader:n], netip.AddrFrom4([4]byte(raw[12:16])), nil

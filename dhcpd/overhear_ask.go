@@ -38,7 +38,8 @@ func Ask(ctx context.Context, name string) ([]Overheard, error) {
 		dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003016")),
 		dhcpv4.WithOption(dhcpv4.OptGeneric(optArch, []byte{0, byte(ArchUEFI64)})),
 		dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientNetworkInterfaceIdentifier, []byte{1, 3, 16})),
-		dhcpv4.WithRequestedOptions(dhcpv4.OptionTFTPServerName, dhcpv4.OptionBootfileName, dhcpv4.OptionVendorSpecificInformation))
+		dhcpv4.WithRequestedOptions(dhcpv4.OptionTFTPServerName, dhcpv4.OptionBootfileName,
+			dhcpv4.OptionVendorSpecificInformation))
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: ask on %s: %w", name, err)
 	}
@@ -49,7 +50,9 @@ func Ask(ctx context.Context, name string) ([]Overheard, error) {
 }
 
 // answers collects what is offered to a question.
-func answers(ctx context.Context, tap *packet.Conn, name string, xid dhcpv4.TransactionID) ([]Overheard, error) {
+func answers(
+	ctx context.Context, tap *packet.Conn, name string, xid dhcpv4.TransactionID,
+) ([]Overheard, error) {
 	deadline := time.Now().Add(AskFor)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d

@@ -35,7 +35,8 @@ func reply(t testing.TB, modifiers ...dhcpv4.Modifier) []byte {
 	t.Helper()
 	ask, _, _ := golden(t, "edk2-x64-discover")
 	r, err := dhcpv4.NewReplyFromRequest(ask, append([]dhcpv4.Modifier{
-		dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer), dhcpv4.WithYourIP(netip.MustParseAddr("10.77.0.120").AsSlice()),
+		dhcpv4.WithMessageType(dhcpv4.MessageTypeOffer),
+		dhcpv4.WithYourIP(netip.MustParseAddr("10.77.0.120").AsSlice()),
 	}, modifiers...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -49,26 +50,53 @@ func TestParseOverheard(t *testing.T) {
 		text  string
 		boots bool
 	}{
-		"a plain offer":     {reply(t), "OFFER from another server, 10.77.0.2: the address 10.77.0.120", false},
-		"with a server id":  {reply(t, dhcpv4.WithServerIP(ourAddr.AsSlice()), dhcpv4.WithOption(dhcpv4.OptServerIdentifier([]byte{10, 77, 0, 3}))), "OFFER from another server, 10.77.0.3: the address 10.77.0.120", false},
-		"a refusal":         {reply(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeNak), dhcpv4.WithYourIP(nil)), "NAK from another server, 10.77.0.2", false},
-		"a file in option":  {reply(t, dhcpv4.WithOption(dhcpv4.OptBootFileName("pxelinux.0"))), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "pxelinux.0"`, true},
-		"a file in BOOTP":   {reply(t, func(d *dhcpv4.DHCPv4) { d.BootFileName, d.ServerIPAddr = "x\x1b[2J", []byte{10, 77, 0, 9} }), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "x\x1b[2J" from 10.77.0.9`, true},
-		"a URL":             {reply(t, dhcpv4.WithOption(dhcpv4.OptBootFileName("http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"))), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "http://10.77.0.1:8080/boot.ipxe"`, true},
-		"a proxy that asks": {reply(t, dhcpv4.WithYourIP(nil), dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient"))), `OFFER from another server, 10.77.0.2, and as "PXEClient"`, true},
-		"padded":            {append(reply(t), make([]byte, 40)...), "OFFER from another server, 10.77.0.2: the address 10.77.0.120", false},
+		"a plain offer": {
+			reply(t), "OFFER from another server, 10.77.0.2: the address 10.77.0.120", false,
+		},
+		"with a server id": {
+			reply(t, dhcpv4.WithServerIP(ourAddr.AsSlice()),
+				dhcpv4.WithOption(dhcpv4.OptServerIdentifier([]byte{10, 77, 0, 3}))),
+			"OFFER from another server, 10.77.0.3: the address 10.77.0.120", false,
+		},
+		"a refusal": {
+			reply(t, dhcpv4.WithMessageType(dhcpv4.MessageTypeNak), dhcpv4.WithYourIP(nil)),
+			"NAK from another server, 10.77.0.2", false,
+		},
+		"a file in option": {
+			reply(t, dhcpv4.WithOption(dhcpv4.OptBootFileName("pxelinux.0"))),
+			`OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "pxelinux.0"`, true,
+		},
+		"a file in BOOTP": {
+			reply(t, func(d *dhcpv4.DHCPv4) {
+				d.BootFileName, d.ServerIPAddr = "x\x1b[2J",
+					[]byte{10, 77, 0, 9}
+			}), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "x\x1b[2J" from 10.77.0.9`, true,
+		},
+		"a URL": {
+			reply(t, dhcpv4.WithOption(dhcpv4.OptBootFileName("http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"))), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "http://10.77.0.1:8080/boot.ipxe"`, true,
+		},
+		"a proxy that asks": {
+			reply(t, dhcpv4.WithYourIP(nil), dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient"))),
+			`OFFER from another server, 10.77.0.2, and as "PXEClient"`, true,
+		},
+		"padded": {
+			append(reply(t), make([]byte, 40)...),
+			"OFFER from another server, 10.77.0.2: the address 10.77.0.120", false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, err := parseOverheard(c.raw)
 			if err != nil || o.String() != c.text || o.Boots() != c.boots {
-				t.Errorf("parseOverheard() = %q, boots %v, %v, want %q, %v", o.String(), o.Boots(), err, c.text, c.boots)
+				t.Errorf("parseOverheard() = %q, boots %v, %v, want %q, %v", o.String(), o.Boots(), err,
+					c.text, c.boots)
 			}
 		})
 	}
 	_, ask, _ := golden(t, "edk2-x64-discover")
 	for name, raw := range map[string][]byte{
 		"nothing": nil, "a request": inIP(otherAddr, ask), "cut": reply(t)[:60],
-		"IPv6": append([]byte{0x60}, make([]byte, 60)...), "a header that is too long": append([]byte{0x4f}, make([]byte, 40)...),
+		"IPv6":                      append([]byte{0x60}, make([]byte, 60)...),
+		"a header that is too long": append([]byte{0x4f}, make([]byte, 40)...),
 	} {
 		if o, err := parseOverheard(raw); err == nil {
 			t.Errorf("%s: parseOverheard() = %+v, want an error", name, o)
@@ -114,8 +142,10 @@ func TestOverhearing(t *testing.T) {
 	testnet.Bridge(t, "10.77.0.1/24")
 	lan := testnet.NewHost(t, "lan", "10.77.0.2/24", "")
 	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
-	start(t, lan.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--no-ping",
-		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root", "--dhcp-boot=pxelinux.0,,10.77.0.9",
+	start(t, lan.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
+		"--no-ping",
+		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root",
+		"--dhcp-boot=pxelinux.0,,10.77.0.9",
 		"--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases")), "DHCP, IP range")
 	heard := make(chan Overheard, 100)
 	ear, err := Overhear([]string{"br0"}, func(o Overheard) { heard <- o }, nil)
@@ -154,9 +184,10 @@ func TestOverhearing(t *testing.T) {
 				t.Fatalf("the client heard\n%q\nwant us among them", heard)
 			}
 			late := time.Now().Add(again)
-			heard = play(t, client, "edk2-x64-discover", ":68", "255.255.255.255:67", func(heard []string) bool {
-				return fromUs(heard) || time.Now().After(late)
-			})
+			heard = play(t, client, "edk2-x64-discover", ":68", "255.255.255.255:67",
+				func(heard []string) bool {
+					return fromUs(heard) || time.Now().After(late)
+				})
 		}
 	}
 	want := `OFFER from another server, 10.77.0.2: the address`
@@ -164,7 +195,9 @@ func TestOverhearing(t *testing.T) {
 		t.Helper()
 		select {
 		case o := <-heard:
-			if !strings.HasPrefix(o.String(), want) || !strings.HasSuffix(o.String(), `, and to boot "pxelinux.0" from 10.77.0.9`) || !o.Boots() || o.Interface != "br0" {
+			if !strings.HasPrefix(o.String(), want) ||
+				!strings.HasSuffix(o.String(), `, and to boot "pxelinux.0" from 10.77.0.9`) || !o.Boots() ||
+				o.Interface != "br0" {
 				t.Errorf("overheard %+v, want %q with its boot file", o, want)
 			}
 		case <-time.After(patience):

@@ -170,7 +170,8 @@ func (c *checker) options(key string, o Options) {
 	}
 	for i, r := range o.Routes {
 		if !r.To.Addr().Is4() || !r.Via.Is4() {
-			c.wrong(fmt.Sprintf("%s.routes[%d]", key, i), "%v via %v: want an IPv4 network and an IPv4 address", r.To, r.Via)
+			c.wrong(fmt.Sprintf("%s.routes[%d]", key, i),
+				"%v via %v: want an IPv4 network and an IPv4 address", r.To, r.Via)
 		}
 	}
 	for i, x := range o.Other {

@@ -51,14 +51,20 @@ type arpAnswer struct {
 
 // newProber opens a packet socket for ARP and starts to listen.
 func newProber(log *slog.Logger) (*prober, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(networkOrder(unix.ETH_P_ARP)))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
+		int(networkOrder(unix.ETH_P_ARP)))
 	if errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("dhcp: dhcp.server.probe needs root or CAP_NET_RAW: %w", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dhcp: socket for ARP: %w", err)
 	}
-	p := &prober{file: os.NewFile(uintptr(fd), "arp"), log: log, clients: map[string]bool{}, asked: map[arpQuestion]*arpAnswer{}}
+	p := &prober{
+		file:    os.NewFile(uintptr(fd), "arp"),
+		log:     log,
+		clients: map[string]bool{},
+		asked:   map[arpQuestion]*arpAnswer{},
+	}
 	if p.raw, err = p.file.SyscallConn(); err != nil {
 		p.file.Close()
 		return nil, fmt.Errorf("dhcp: socket for ARP: %w", err)
@@ -103,7 +109,12 @@ func (p *prober) used(ifindex int, a netip.Addr) (net.HardwareAddr, bool) {
 	defer p.forget(q)
 	// A probe that cannot be sent finds nobody: the answer must not hang on it.
 	_ = p.raw.Control(func(fd uintptr) {
-		to := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: ifindex, Halen: 6, Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+		to := &unix.SockaddrLinklayer{
+			Protocol: networkOrder(unix.ETH_P_ARP),
+			Ifindex:  ifindex,
+			Halen:    6,
+			Addr:     [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		}
 		_ = unix.Sendto(int(fd), arpProbe(nic.HardwareAddr, a), 0, to)
 	})
 	select {

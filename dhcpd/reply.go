@@ -103,7 +103,10 @@ func blank(p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4
 	r.UpdateOption(dhcpv4.OptMessageType(kind))
 	r.UpdateOption(dhcpv4.OptServerIdentifier(server.AsSlice()))
 	// 97: RFC 4578 section 2.3. 61: RFC 6842. 82: RFC 3046 section 2.2.
-	for _, echo := range []dhcpv4.OptionCode{optGUID, dhcpv4.OptionClientIdentifier, dhcpv4.OptionRelayAgentInformation} {
+	for _, echo := range []dhcpv4.OptionCode{
+		optGUID, dhcpv4.OptionClientIdentifier,
+		dhcpv4.OptionRelayAgentInformation,
+	} {
 		if v := p.GetOneOption(echo); len(v) > 0 {
 			r.UpdateOption(dhcpv4.OptGeneric(echo, v))
 		}

@@ -99,7 +99,11 @@ func Listen(cfg Config) (*Server, error) {
 	if err := checkInterfaces(cfg.Interfaces); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, links: newLinks(cfg.Interfaces, cfg.Now), seen: observe.New(cfg.Log, "DHCP packets", cfg.Observe)}
+	s := &Server{
+		cfg:   cfg,
+		links: newLinks(cfg.Interfaces, cfg.Now),
+		seen:  observe.New(cfg.Log, "DHCP packets", cfg.Observe),
+	}
 	// 4011 first and for us alone: two proxies on one host would answer everything
 	// twice, and this is what a second one stumbles over. 67 is shared, so that a DHCP
 	// server on the same host, if it shares too, keeps hearing broadcasts.
@@ -209,7 +213,10 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context, k socket) {
 	batch := make([]ipv4.Message, batchSize)
 	for i := range batch {
-		batch[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 2048)}, OOB: ipv4.NewControlMessage(ipv4.FlagDst | ipv4.FlagInterface)}
+		batch[i] = ipv4.Message{
+			Buffers: [][]byte{make([]byte, 2048)},
+			OOB:     ipv4.NewControlMessage(ipv4.FlagDst | ipv4.FlagInterface),
+		}
 	}
 	var cm ipv4.ControlMessage
 	for ctx.Err() == nil {
@@ -224,7 +231,9 @@ func (s *Server) serve(ctx context.Context, k socket) {
 		}
 		for _, m := range batch[:n] {
 			if from, ok := m.Addr.(*net.UDPAddr); ok && cm.Parse(m.OOB[:m.NN]) == nil {
-				s.packet(ctx, k, m.Buffers[0][:m.N], origin{from: from.AddrPort(), to: addr(cm.Dst), ifindex: cm.IfIndex})
+				s.packet(ctx, k, m.Buffers[0][:m.N], origin{
+					from: from.AddrPort(), to: addr(cm.Dst), ifindex: cm.IfIndex,
+				})
 			}
 		}
 	}
@@ -244,7 +253,9 @@ func (k socket) read(batch []ipv4.Message) (int, error) {
 
 // packet handles one packet. Whatever it contains, the server goes on.
 func (s *Server) packet(ctx context.Context, k socket, raw []byte, in origin) {
-	defer bug.Recover(s.cfg.Log, "dhcp: handle a packet", func() []any { return []any{"port", k.port, "from", in.from, "packet", hex.EncodeToString(raw)} })
+	defer bug.Recover(s.cfg.Log, "dhcp: handle a packet", func() []any {
+		return []any{"port", k.port, "from", in.from, "packet", hex.EncodeToString(raw)}
+	})
 	p, odd, err := parse(raw)
 	if err != nil {
 		s.cfg.Log.Debug("dhcp: not a DHCP packet", "port", k.port, "from", in.from, "err", err)
@@ -319,7 +330,8 @@ func (s *Server) decide(ctx context.Context, p *dhcpv4.DHCPv4, c Client) (r *dhc
 	}
 	r, err := answer(p, c, boot)
 	if err != nil {
-		s.cfg.Log.Error("dhcp: no answer possible", "mac", c.MAC.String(), "class", c.Class, "arch", c.Arch, "err", err)
+		s.cfg.Log.Error("dhcp: no answer possible", "mac", c.MAC.String(), "class", c.Class, "arch", c.Arch,
+			"err", err)
 		return nil, because(err)
 	}
 	return r, Reason{}
@@ -356,8 +368,10 @@ func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot string, why Reason) {
 	}
 	if s.cfg.Log.Enabled(context.Background(), level) {
 		s.cfg.Log.Log(context.Background(), level, "dhcp: "+seen.String(),
-			"mac", c.MAC.String(), "uuid", c.UUID, "interface", c.Interface, "type", c.Type.String(), "class", string(c.Class),
-			"arch", uint16(c.Arch), "vendor", c.Vendor, "user_class", c.UserClass, "xid", c.XID.String(), "relay", c.Relay)
+			"mac", c.MAC.String(), "uuid", c.UUID, "interface", c.Interface, "type", c.Type.String(),
+			"class", string(c.Class),
+			"arch", uint16(c.Arch), "vendor", c.Vendor, "user_class", c.UserClass, "xid", c.XID.String(),
+			"relay", c.Relay)
 	}
 	s.seen.Put(seen)
 }

@@ -38,7 +38,10 @@ func readPcap(t *testing.T, file string) []wire {
 
 func allowBroadcast(c syscall.RawConn) error {
 	var opt error
-	if err := c.Control(func(fd uintptr) { opt = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1) }); err != nil {
+	if err := c.Control(func(fd uintptr) {
+		opt = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET,
+			unix.SO_BROADCAST, 1)
+	}); err != nil {
 		return err
 	}
 	return opt

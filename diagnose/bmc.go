@@ -13,7 +13,8 @@ func UnacceptedBMC(m inventory.Machine) string {
 	case p == nil:
 		return ""
 	case m.BMC.Address != "":
-		return fmt.Sprintf("another BMC than the accepted %s was reported by the agent and not accepted: %s", m.BMC.Address, p.Address)
+		return fmt.Sprintf("another BMC than the accepted %s was reported by the agent and not accepted: %s",
+			m.BMC.Address, p.Address)
 	}
 	return fmt.Sprintf("BMC %s was reported by the agent and not accepted", p.Address)
 }
@@ -28,5 +29,6 @@ func AcceptCommand(m inventory.Machine) string {
 
 // Credentials is the advice for a BMC that refuses ours.
 func Credentials(m inventory.Machine) string {
-	return "set its right credentials with `pxectl machine edit " + m.Name + " --bmc-user USER --bmc-password-file FILE`"
+	return "set its right credentials with `pxectl machine edit " + m.Name +
+		" --bmc-user USER --bmc-password-file FILE`"
 }

@@ -44,7 +44,8 @@ func (b boot) stopped(events []inventory.Event, from time.Time) breakdown {
 	all := traces(events, from)
 	last := b.where(&all[len(all)-1])
 	if len(all) > 1 && last.underWay {
-		if t := &all[len(all)-2]; t.agent == nil && (t.script == nil || t.script.Data[inventory.DataAction] != string(ipxe.Local)) {
+		if t := &all[len(all)-2]; t.agent == nil &&
+			(t.script == nil || t.script.Data[inventory.DataAction] != string(ipxe.Local)) {
 			before := b.at(t.last.Add(time.Hour)).where(t) // an hour later: it no longer counts as under way
 			before.stage += fmt.Sprintf("; it began another boot %s ago", b.ago(all[len(all)-1].last))
 			return before
@@ -93,7 +94,11 @@ func (b boot) onWire(t *trace) breakdown {
 	case t.agent != nil:
 		return breakdown{stage: "its agent called (" + t.agent.Text + ")", next: "wait", decisive: t.agent}
 	case t.refused != nil:
-		return breakdown{stage: t.refused.Text, next: "boot it from the network again: its script carries a fresh nonce", decisive: t.refused}
+		return breakdown{
+			stage:    t.refused.Text,
+			next:     "boot it from the network again: its script carries a fresh nonce",
+			decisive: t.refused,
+		}
 	case t.script != nil:
 		return b.scripted(t)
 	case t.program != nil:
@@ -111,8 +116,9 @@ func (b boot) unseen(t *trace) breakdown {
 	case t.elsewhere != nil:
 		name := t.elsewhere.Data[inventory.DataInterface]
 		return breakdown{
-			stage:    "its requests arrive on " + name + ", which is not a provisioning interface",
-			next:     "add " + name + " to provisioning.interfaces in appliance.yaml, or plug the machine into the provisioning network",
+			stage: "its requests arrive on " + name + ", which is not a provisioning interface",
+			next: "add " + name +
+				" to provisioning.interfaces in appliance.yaml, or plug the machine into the provisioning network",
 			decisive: t.elsewhere,
 		}
 	case t.otherBoot != nil || t.otherLease != nil:
@@ -121,14 +127,18 @@ func (b boot) unseen(t *trace) breakdown {
 			ev = t.otherLease
 		}
 		return breakdown{
-			stage:    "the DHCP server " + ev.Data[inventory.DataServer] + " answers it, and its own requests do not reach us",
+			stage: "the DHCP server " + ev.Data[inventory.DataServer] +
+				" answers it, and its own requests do not reach us",
 			next:     "let UDP 67 in, and have the relay between send to this appliance too",
 			decisive: ev,
 		}
 	case !b.started.IsZero() && b.now.Sub(b.started) < firmwareStarts:
 		return inProgress(fmt.Sprintf("it was switched on %s ago and nothing was seen of it yet, which is normal while its firmware starts", b.ago(b.started)))
 	case p.Known && !p.On:
-		return breakdown{stage: fmt.Sprintf("its BMC says that it is off (read %s ago)", b.ago(p.ObservedAt)), next: "`pxectl power on " + b.m.Name + "`"}
+		return breakdown{
+			stage: fmt.Sprintf("its BMC says that it is off (read %s ago)", b.ago(p.ObservedAt)),
+			next:  "`pxectl power on " + b.m.Name + "`",
+		}
 	case p.Known:
 		return breakdown{
 			stage: fmt.Sprintf("its BMC says that it is on (read %s ago), and nothing was seen of it on the wire", b.ago(p.ObservedAt)),
@@ -146,11 +156,13 @@ func (b boot) asking(t *trace) breakdown {
 	case t.otherBoot != nil && (t.offered != nil || t.bootReply != nil):
 		server := t.otherBoot.Data[inventory.DataServer]
 		return breakdown{
-			stage:    fmt.Sprintf("another DHCP server, %s, told it to boot %q, and it never asked us for our boot program", server, t.otherBoot.Data[inventory.DataBoot]),
-			next:     "take the boot options (66, 67, next-server) out of " + server + ", at least for this machine",
+			stage: fmt.Sprintf("another DHCP server, %s, told it to boot %q, and it never asked us for our boot program", server, t.otherBoot.Data[inventory.DataBoot]),
+			next: "take the boot options (66, 67, next-server) out of " + server +
+				", at least for this machine",
 			decisive: t.otherBoot,
 		}
-	case (t.offered != nil || t.bootReply != nil && t.bootReply.Data[inventory.DataPort] == "67") && t.request == nil:
+	case (t.offered != nil || t.bootReply != nil && t.bootReply.Data[inventory.DataPort] == "67") &&
+		t.request == nil:
 		return breakdown{
 			stage:    "it has our offer and took no address: no DHCP server gave it one",
 			next:     "does the DHCP server of this network run, with free addresses? `pxectl doctor` names those that were heard",
@@ -158,28 +170,36 @@ func (b boot) asking(t *trace) breakdown {
 		}
 	case t.bootReply != nil && strings.HasPrefix(t.bootReply.Data[inventory.DataBoot], "http"):
 		return breakdown{
-			stage:    "it was told to load " + withoutQuery(t.bootReply.Data[inventory.DataBoot]) + ", and no request for it came",
+			stage: "it was told to load " + withoutQuery(t.bootReply.Data[inventory.DataBoot]) +
+				", and no request for it came",
 			next:     "let the HTTP port (http.port, TCP 8080 by default) in; has it got an address from the DHCP server?",
 			decisive: t.bootReply,
 		}
 	case t.bootReply != nil:
 		return breakdown{
-			stage:    "it was told on port 4011 to fetch " + t.bootReply.Data[inventory.DataBoot] + ", and no TFTP request for it came",
+			stage: "it was told on port 4011 to fetch " + t.bootReply.Data[inventory.DataBoot] +
+				", and no TFTP request for it came",
 			next:     "let UDP 69 in, and " + b.console(),
 			decisive: t.bootReply,
 		}
 	case t.offered != nil:
 		server := cmp.Or(t.request.Data[inventory.DataSelected], "its DHCP server")
 		return breakdown{
-			stage: "it has our offer and an address from " + server + ", and neither a request on port 4011 nor one by TFTP came",
-			next: "let UDP 4011 and 69 in; or " + server + " told it to boot something else, in an answer that was not broadcast: " +
+			stage: "it has our offer and an address from " + server +
+				", and neither a request on port 4011 nor one by TFTP came",
+			next: "let UDP 4011 and 69 in; or " + server +
+				" told it to boot something else, in an answer that was not broadcast: " +
 				b.console(),
 			decisive: t.offered,
 		}
 	case t.unanswered != nil:
 		return b.unanswered(t.unanswered)
 	}
-	return breakdown{stage: "it took an address and did not ask what to boot", next: "is network boot on in its firmware?", decisive: t.request}
+	return breakdown{
+		stage:    "it took an address and did not ask what to boot",
+		next:     "is network boot on in its firmware?",
+		decisive: t.request,
+	}
 }
 
 // unanswered is about a machine whose request we did not answer, or answered without a boot program.
@@ -188,14 +208,18 @@ func (b boot) unanswered(ev *inventory.Event) breakdown {
 	if code == dhcpd.CodeProbing {
 		return inProgress("it asked by DHCP, and the appliance asks by ARP whether its address is free")
 	}
-	br := breakdown{stage: "it asked by DHCP and got no answer: " + cmp.Or(ev.Data[inventory.DataWhy], ev.Text), decisive: ev}
+	br := breakdown{
+		stage:    "it asked by DHCP and got no answer: " + cmp.Or(ev.Data[inventory.DataWhy], ev.Text),
+		decisive: ev,
+	}
 	if ev.Data[inventory.DataAnswer] != "" {
 		br.stage = "it asked by DHCP and got an address and nothing to boot: there is no boot program for the architecture that it names"
 	}
 	const another = "choose another boot mode in its firmware: BIOS or 64-bit UEFI, PXE or HTTP over IPv4"
 	switch code {
 	case dhcpd.CodeLeftAlone:
-		br.next = "`pxectl machine add NAME --mac " + string(ev.MAC) + "`, or discovery.policy: approve, if it should boot from here"
+		br.next = "`pxectl machine add NAME --mac " + string(ev.MAC) +
+			"`, or discovery.policy: approve, if it should boot from here"
 		if b.m.ID != "" {
 			br.next = "it is known, so there is no boot program for the architecture that it names, or `boot` in appliance.yaml silences it; " + another
 		}
@@ -206,7 +230,8 @@ func (b boot) unanswered(ev *inventory.Event) breakdown {
 		if b.m.State == inventory.Discovered {
 			admit = "machine approve " + b.m.Name
 		}
-		br.next = "known ones get an address: `pxectl " + admit + "`; or delete leases (`pxectl lease list`), or raise dhcp.server.unknown_share"
+		br.next = "known ones get an address: `pxectl " + admit +
+			"`; or delete leases (`pxectl lease list`), or raise dhcp.server.unknown_share"
 	case dhcpd.CodeDeclineSelf, dhcpd.CodeDeclineUngiven, dhcpd.CodeReleaseFrom:
 		br.next = "it or somebody on the wire sends DHCP messages that do not fit: look at the wire with `tcpdump -n port 67`"
 	case dhcpd.CodeDeclinedFreed:
@@ -227,7 +252,8 @@ func (b boot) unanswered(ev *inventory.Event) breakdown {
 		br.next = "correct `boot` in appliance.yaml"
 	case dhcpd.CodeNoProgram, dhcpd.CodeNoArch:
 		br.next = another
-		if n, err := strconv.ParseUint(ev.Data[inventory.DataArch], 10, 16); err == nil && dhcpd.Arch(n).Foreign() {
+		if n, err := strconv.ParseUint(ev.Data[inventory.DataArch], 10, 16); err == nil &&
+			dhcpd.Arch(n).Foreign() {
 			br.next = "pxectl boots x86 and 64-bit ARM machines; docs/firmware.md has the architectures"
 		}
 	default:
@@ -245,12 +271,16 @@ func (b boot) transferring(t *trace) breakdown {
 	br := breakdown{decisive: t.tftp}
 	switch result(t.tftp) {
 	case inventory.TFTPMissing:
-		br.stage, br.next = fmt.Sprintf("it asked by TFTP for %q, which is not ours", file), "who told it that name? `pxectl doctor` names other DHCP servers with boot options"
+		br.stage, br.next = fmt.Sprintf("it asked by TFTP for %q, which is not ours",
+			file), "who told it that name? `pxectl doctor` names other DHCP servers with boot options"
 		if t.otherBoot != nil {
-			br.next = "take the boot options (66, 67, next-server) out of " + t.otherBoot.Data[inventory.DataServer] + ", which names that file"
+			br.next = "take the boot options (66, 67, next-server) out of " +
+				t.otherBoot.Data[inventory.DataServer] + ", which names that file"
 		}
 	case inventory.TFTPMalformed:
-		br.stage, br.next = "it sent no valid request to the TFTP port ("+t.tftp.Text+")", "look at it with `tcpdump -nX udp port 69`; another boot mode in its firmware may do; "+b.console()
+		br.stage, br.next = "it sent no valid request to the TFTP port ("+t.tftp.Text+
+			")", "look at it with `tcpdump -nX udp port 69`; another boot mode in its firmware may do; "+
+			b.console()
 	case inventory.TFTPStalled:
 		br.stage = fmt.Sprintf("it asked for %s by TFTP, and the transfer stalls", file)
 		br.next = "full-size frames get lost on the way: compare the MTU of all bridges, VLANs and switch ports with 1500; then a firewall between, then the cable"
@@ -284,7 +314,11 @@ func (b boot) loaded(t *trace) breakdown {
 	if strings.HasSuffix(name, ".efi") { // a BIOS has no Secure Boot
 		next += "switch Secure Boot off; else "
 	}
-	return breakdown{stage: "it fetched " + name + " whole, and that never asked for its script", decisive: t.program, next: next + b.console()}
+	return breakdown{
+		stage:    "it fetched " + name + " whole, and that never asked for its script",
+		decisive: t.program,
+		next:     next + b.console(),
+	}
 }
 
 // scripted is about a machine that has fetched its script. Its agent has not called.
@@ -293,21 +327,27 @@ func (b boot) scripted(t *trace) breakdown {
 	br := breakdown{decisive: t.script}
 	switch reason := t.script.Data[inventory.DataReason]; {
 	case t.script.Data[inventory.DataAction] == string(ipxe.Local):
-		br.stage, br.next = "its script sent it to its own disk ("+reason+")", "nothing, if it should; else `pxectl deploy` or `pxectl machine approve` it"
+		br.stage, br.next = "its script sent it to its own disk ("+reason+
+			")", "nothing, if it should; else `pxectl deploy` or `pxectl machine approve` it"
 	case t.script.Data[inventory.DataAction] == string(ipxe.Wait):
-		br.stage, br.next = "it waits in its boot program: "+reason, "`pxectl ramdisk build`; it goes on by itself"
+		br.stage, br.next = "it waits in its boot program: "+
+			reason, "`pxectl ramdisk build`; it goes on by itself"
 	case t.cutOff != nil:
 		br.decisive = t.cutOff
-		br.stage = fmt.Sprintf("its download of %s was cut off after %s of %s bytes", t.cutOff.Data[inventory.DataPath], cmp.Or(t.cutOff.Data[inventory.DataBytes], "0"), t.cutOff.Data[inventory.DataWant])
+		br.stage = fmt.Sprintf("its download of %s was cut off after %s of %s bytes",
+			t.cutOff.Data[inventory.DataPath], cmp.Or(t.cutOff.Data[inventory.DataBytes], "0"),
+			t.cutOff.Data[inventory.DataWant])
 		br.next = "packets get lost: compare the MTU of all bridges, VLANs and switch ports with 1500, then the cable; " + console
-	case t.kernel == nil && !b.quiet(t, programStarts), t.initrd == nil && t.kernel != nil && !b.quiet(t, kernelStarts):
+	case t.kernel == nil && !b.quiet(t, programStarts),
+		t.initrd == nil && t.kernel != nil && !b.quiet(t, kernelStarts):
 		return inProgress("it asked for its script " + b.ago(t.script.At) + " ago and loads the ramdisk")
 	case t.kernel == nil:
 		br.stage, br.next = "it has its script and fetched no kernel", console
 	case t.initrd == nil:
 		br.stage, br.next, br.decisive = "it has the kernel and fetched no ramdisk", console, t.kernel
 	case !b.quiet(t, kernelStarts):
-		return inProgress("it has kernel and ramdisk since " + b.ago(t.initrd.At) + ", and its agent has not called yet")
+		return inProgress("it has kernel and ramdisk since " + b.ago(t.initrd.At) +
+			", and its agent has not called yet")
 	case t.system != nil:
 		br.stage, br.decisive = "it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called", t.system
 		br.next = "let the agents' port (TCP 8443) in; " + console

@@ -41,13 +41,29 @@ var complaints = []struct {
 }{
 	// kernel/panic.c, mm/oom_kill.c, init/initramfs.c, init/do_mounts.c, init/main.c
 	{about: aboutPanic, words: []string{"Kernel panic - not syncing"}},
-	{aboutMemory, []string{"Initramfs unpacking failed"}, regexp.MustCompile(`failed: (write error|.*[Nn]o space|.*[Oo]ut of memory)`)},
+	{
+		aboutMemory,
+		[]string{"Initramfs unpacking failed"},
+		regexp.MustCompile(`failed: (write error|.*[Nn]o space|.*[Oo]ut of memory)`),
+	},
 	{about: aboutMemory, words: []string{"invoked oom-killer", "ut of memory: Kill", "ut of memory: kill"}},
-	{about: aboutRamdisk, words: []string{"Initramfs unpacking failed", "Unable to mount root", "VFS: Cannot open root device"}},
-	{aboutRamdisk, []string{"Failed to execute /", "init"}, regexp.MustCompile(`^(Failed to execute /|Requested init .* failed|check access for rdinit=.* failed)`)},
+	{
+		about: aboutRamdisk,
+		words: []string{"Initramfs unpacking failed", "Unable to mount root", "VFS: Cannot open root device"},
+	},
+	{
+		aboutRamdisk,
+		[]string{"Failed to execute /", "init"},
+		regexp.MustCompile(`^(Failed to execute /|Requested init .* failed|check access for rdinit=.* failed)`),
+	},
 	{about: aboutHardware, words: []string{"[Hardware Error]:", "severity=Uncorrected"}},
-	{aboutKernel, []string{"BUG", "Oops: ", "general protection fault", "nable to handle kernel", "Internal error: ", "self-detected stall on CPU"}, regexp.MustCompile(
-		`^(watchdog: )?BUG: |^kernel BUG at |^Oops: |^general protection fault|^Unable to handle kernel|^Internal error: |self-detected stall on CPU`)},
+	{
+		aboutKernel, []string{
+			"BUG", "Oops: ", "general protection fault", "nable to handle kernel",
+			"Internal error: ", "self-detected stall on CPU",
+		}, regexp.MustCompile(
+			`^(watchdog: )?BUG: |^kernel BUG at |^Oops: |^general protection fault|^Unable to handle kernel|^Internal error: |self-detected stall on CPU`),
+	},
 
 	{about: aboutAgent, words: []string{"pxagent: error: ", "pxagent: warn: "}},
 
@@ -58,8 +74,18 @@ var complaints = []struct {
 	{about: aboutGRUB, words: []string{"Entering rescue mode", "Minimal BASH-like line editing"}},
 	{aboutGRUB, []string{"error: "}, regexp.MustCompile(
 		`^error: (no such (device|partition|disk)|unknown filesystem|(file|symbol|disk) .*not found|you need to load the kernel first|out of memory|attempt to read or write outside)`)},
-	{about: aboutFirmware, words: []string{"BdsDxe: failed to", "BdsDxe: No bootable", "No bootable device", "UEFI Interactive Shell", "Missing operating system", "Reboot and Select proper Boot device"}},
-	{aboutFirmware, []string{"PXE-", "Boot failed: ", "not found", "oot device"}, regexp.MustCompile(`\bPXE-[EM][0-9A-F]{2}: |^Boot failed: |^[Oo]perating [Ss]ystem not found|^[Nn]o boot device`)},
+	{
+		about: aboutFirmware,
+		words: []string{
+			"BdsDxe: failed to", "BdsDxe: No bootable", "No bootable device", "UEFI Interactive Shell",
+			"Missing operating system", "Reboot and Select proper Boot device",
+		},
+	},
+	{
+		aboutFirmware,
+		[]string{"PXE-", "Boot failed: ", "not found", "oot device"},
+		regexp.MustCompile(`\bPXE-[EM][0-9A-F]{2}: |^Boot failed: |^[Oo]perating [Ss]ystem not found|^[Nn]o boot device`),
+	},
 }
 
 // stamped matches the prefix of a kernel's lines: the time since its start, and the task or the processor.
@@ -108,7 +134,8 @@ func (c Complaint) next() string {
 			return "the agent in the ramdisk ended; earlier lines on the console say why: build the ramdisk again with `pxectl ramdisk build` of this version"
 		case has("achine check", "NMI", "Hardware Error"):
 			return hardware
-		case c.About == aboutRamdisk, has("Unable to mount root", "No working init", "Requested init", "No init found"):
+		case c.About == aboutRamdisk,
+			has("Unable to mount root", "No working init", "Requested init", "No init found"):
 			return rebuild
 		}
 		return fault

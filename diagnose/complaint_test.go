@@ -31,28 +31,43 @@ func TestWhatAConsoleSays(t *testing.T) {
 			{aboutRamdisk, "Initramfs unpacking failed: invalid magic at start of compressed archive"},
 			{aboutPanic, "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"},
 		}},
-		"a ramdisk that was cut": {"[    3.586220] Initramfs unpacking failed: ZSTD-compressed data is truncated\r\n", []Complaint{
-			{aboutRamdisk, "Initramfs unpacking failed: ZSTD-compressed data is truncated"},
-		}},
-		"a root that cannot be mounted": {"[    1.9] x\r\n[    1.901530] VFS: Cannot open root device \"sda1\" or unknown-block(0,0): error -6\r\n", []Complaint{
-			{aboutRamdisk, `VFS: Cannot open root device "sda1" or unknown-block(0,0): error -6`},
-		}},
-		"an init for another machine": {"[    2.100000][    T1] Failed to execute /init (error -8)\r\n", []Complaint{
-			{aboutRamdisk, "Failed to execute /init (error -8)"},
-		}},
-		"an init that ends": {"<0>[    4.000001] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\r\n", []Complaint{
-			{aboutPanic, "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"},
-		}},
-		"a ramdisk that does not fit": {"[    2.5] x\n[    2.512345] Initramfs unpacking failed: write error\n", []Complaint{
-			{aboutMemory, "Initramfs unpacking failed: write error"},
-		}},
+		"a ramdisk that was cut": {
+			"[    3.586220] Initramfs unpacking failed: ZSTD-compressed data is truncated\r\n", []Complaint{
+				{aboutRamdisk, "Initramfs unpacking failed: ZSTD-compressed data is truncated"},
+			},
+		},
+		"a root that cannot be mounted": {
+			"[    1.9] x\r\n[    1.901530] VFS: Cannot open root device \"sda1\" or unknown-block(0,0): error -6\r\n", []Complaint{
+				{aboutRamdisk, `VFS: Cannot open root device "sda1" or unknown-block(0,0): error -6`},
+			},
+		},
+		"an init for another machine": {
+			"[    2.100000][    T1] Failed to execute /init (error -8)\r\n", []Complaint{
+				{aboutRamdisk, "Failed to execute /init (error -8)"},
+			},
+		},
+		"an init that ends": {
+			"<0>[    4.000001] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\r\n",
+			[]Complaint{
+				{aboutPanic, "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"},
+			},
+		},
+		"a ramdisk that does not fit": {
+			"[    2.5] x\n[    2.512345] Initramfs unpacking failed: write error\n", []Complaint{
+				{aboutMemory, "Initramfs unpacking failed: write error"},
+			},
+		},
 		"out of memory": {
 			"[   12.345678] pxagent invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, oom_score_adj=0\r\n" +
 				"[   12.345700] Mem-Info:\r\n[   12.346000] Out of memory: Killed process 131 (pxagent) total-vm:1242084kB, anon-rss:38000kB\r\n" +
 				"[   12.400000] Kernel panic - not syncing: System is deadlocked on memory\r\n",
 			[]Complaint{
-				{aboutMemory, "pxagent invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, oom_score_adj=0"},
-				{aboutMemory, "Out of memory: Killed process 131 (pxagent) total-vm:1242084kB, anon-rss:38000kB"},
+				{
+					aboutMemory, "pxagent invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, oom_score_adj=0",
+				},
+				{
+					aboutMemory, "Out of memory: Killed process 131 (pxagent) total-vm:1242084kB, anon-rss:38000kB",
+				},
 				{aboutPanic, "Kernel panic - not syncing: System is deadlocked on memory"},
 			},
 		},
@@ -66,46 +81,80 @@ func TestWhatAConsoleSays(t *testing.T) {
 			},
 		},
 		"debugging": {"[    5.000001] usb: DEBUG: BUG-like words, initialized, not found\r\n", nil},
-		"a processor that is stuck": {"[   48.000001] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:1:41]\r\n", []Complaint{
-			{aboutKernel, "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:1:41]"},
-		}},
-		"an error of the hardware": {"[    0.500001] mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: be00000000800400\r\n", []Complaint{
-			{aboutHardware, "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: be00000000800400"},
-		}},
-		"iPXE, an old one": {"tftp://10.0.2.2/nothing... No such file or directory (http://ipxe.org/2d12603b)\r\nNo more network devices\r\n", []Complaint{
-			{aboutIPXE, "tftp://10.0.2.2/nothing... No such file or directory (http://ipxe.org/2d12603b)"},
-		}},
+		"a processor that is stuck": {
+			"[   48.000001] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:1:41]\r\n",
+			[]Complaint{
+				{aboutKernel, "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:1:41]"},
+			},
+		},
+		"an error of the hardware": {
+			"[    0.500001] mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: be00000000800400\r\n",
+			[]Complaint{
+				{aboutHardware, "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 5: be00000000800400"},
+			},
+		},
+		"iPXE, an old one": {
+			"tftp://10.0.2.2/nothing... No such file or directory (http://ipxe.org/2d12603b)\r\nNo more network devices\r\n", []Complaint{
+				{
+					aboutIPXE, "tftp://10.0.2.2/nothing... No such file or directory (http://ipxe.org/2d12603b)",
+				},
+			},
+		},
 		"iPXE at the edge of its screen": {
 			"http://10.77.0.1:8080/ramdisk/amd64/vmlinuz... Connection timed out (https://ipx\r\ne.org/4c0a6092)\r\n",
-			[]Complaint{{aboutIPXE, "http://10.77.0.1:8080/ramdisk/amd64/vmlinuz... Connection timed out (https://ipxe.org/4c0a6092)"}},
+			[]Complaint{
+				{
+					aboutIPXE, "http://10.77.0.1:8080/ramdisk/amd64/vmlinuz... Connection timed out (https://ipxe.org/4c0a6092)",
+				},
+			},
 		},
-		"iPXE and a kernel that it cannot start": {"Could not boot: Exec format error (https://ipxe.org/2e008081)\r\n", []Complaint{
-			{aboutIPXE, "Could not boot: Exec format error (https://ipxe.org/2e008081)"},
-		}},
+		"iPXE and a kernel that it cannot start": {
+			"Could not boot: Exec format error (https://ipxe.org/2e008081)\r\n", []Complaint{
+				{aboutIPXE, "Could not boot: Exec format error (https://ipxe.org/2e008081)"},
+			},
+		},
 		"OVMF with an empty disk": {
 			"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2J\x1b[01;01HBdsDxe: failed to load Boot0001 \"UEFI Misc Device\" from PciRoot(0x0)/Pci(0x1,0x0): Not Found\r\n" +
 				"BdsDxe: loading Boot0002 \"EFI Internal Shell\" from Fv(7CB8BDC9-F8EB-4F34-AAEA-3EE4AF6516A1)/FvFile(7C04A583)\r\n" +
 				"\x1b[2J\x1b[01;01H\x1b[01;01HUEFI Interactive Shell v2.2\r\nEDK II\r\n",
 			[]Complaint{
-				{aboutFirmware, `BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x1,0x0): Not Found`},
+				{
+					aboutFirmware, `BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x1,0x0): Not Found`,
+				},
 				{aboutFirmware, "UEFI Interactive Shell v2.2"},
 			},
 		},
-		"OVMF with Secure Boot": {"BdsDxe: failed to load Boot0003 \"UEFI PXEv4 (MAC:525400770001)\" from PciRoot(0x0)/Pci(0x2,0x0)/MAC(525400770001,0x1)/IPv4(0.0.0.0): Access Denied\r\n", []Complaint{
-			{aboutSecure, `BdsDxe: failed to load Boot0003 "UEFI PXEv4 (MAC:525400770001)" from PciRoot(0x0)/Pci(0x2,0x0)/MAC(525400770001,0x1)/IPv4(0.0.0.0): Access Denied`},
-		}},
-		"SeaBIOS with an empty disk": {"Booting from Hard Disk...\r\nBoot failed: could not read the boot disk\r\n\r\nNo bootable device.\r\n", []Complaint{
-			{aboutFirmware, "Boot failed: could not read the boot disk"}, {aboutFirmware, "No bootable device."},
-		}},
-		"a PXE ROM": {"PXE-E53: No boot filename received\r\nPXE-M0F: Exiting Intel Boot Agent.\r\n", []Complaint{
-			{aboutFirmware, "PXE-E53: No boot filename received"}, {aboutFirmware, "PXE-M0F: Exiting Intel Boot Agent."},
-		}},
-		"GRUB without its files": {"GRUB loading...\r\nWelcome to GRUB!\r\n\r\nerror: no such partition.\r\nEntering rescue mode...\r\ngrub rescue> ", []Complaint{
-			{aboutGRUB, "error: no such partition."}, {aboutGRUB, "Entering rescue mode..."},
-		}},
-		"the agent": {"pxagent: error: no network card has a driver; build the ramdisk with the modules of this machine's card mac=52:54:00:77:00:01\r\n", []Complaint{
-			{aboutAgent, "pxagent: error: no network card has a driver; build the ramdisk with the modules of this machine's card mac=52:54:00:77:00:01"},
-		}},
+		"OVMF with Secure Boot": {
+			"BdsDxe: failed to load Boot0003 \"UEFI PXEv4 (MAC:525400770001)\" from PciRoot(0x0)/Pci(0x2,0x0)/MAC(525400770001,0x1)/IPv4(0.0.0.0): Access Denied\r\n", []Complaint{
+				{
+					aboutSecure, `BdsDxe: failed to load Boot0003 "UEFI PXEv4 (MAC:525400770001)" from PciRoot(0x0)/Pci(0x2,0x0)/MAC(525400770001,0x1)/IPv4(0.0.0.0): Access Denied`,
+				},
+			},
+		},
+		"SeaBIOS with an empty disk": {
+			"Booting from Hard Disk...\r\nBoot failed: could not read the boot disk\r\n\r\nNo bootable device.\r\n", []Complaint{
+				{aboutFirmware, "Boot failed: could not read the boot disk"},
+				{aboutFirmware, "No bootable device."},
+			},
+		},
+		"a PXE ROM": {
+			"PXE-E53: No boot filename received\r\nPXE-M0F: Exiting Intel Boot Agent.\r\n", []Complaint{
+				{aboutFirmware, "PXE-E53: No boot filename received"},
+				{aboutFirmware, "PXE-M0F: Exiting Intel Boot Agent."},
+			},
+		},
+		"GRUB without its files": {
+			"GRUB loading...\r\nWelcome to GRUB!\r\n\r\nerror: no such partition.\r\nEntering rescue mode...\r\ngrub rescue> ", []Complaint{
+				{aboutGRUB, "error: no such partition."}, {aboutGRUB, "Entering rescue mode..."},
+			},
+		},
+		"the agent": {
+			"pxagent: error: no network card has a driver; build the ramdisk with the modules of this machine's card mac=52:54:00:77:00:01\r\n", []Complaint{
+				{
+					aboutAgent, "pxagent: error: no network card has a driver; build the ramdisk with the modules of this machine's card mac=52:54:00:77:00:01",
+				},
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var tr console.Transcript

@@ -24,7 +24,8 @@ func (b boot) withComplaints(t *trace, br breakdown) breakdown {
 		_, why, _ := strings.Cut(said.Quote, "not syncing: ")
 		br.stage = "it has kernel and ramdisk, and its agent never called: the kernel panicked (" + why + ")"
 	case t.initrd != nil && t.system == nil:
-		br.stage = "it has kernel and ramdisk, and its agent never called; its console says " + strconv.Quote(said.Quote)
+		br.stage = "it has kernel and ramdisk, and its agent never called; its console says " +
+			strconv.Quote(said.Quote)
 	default:
 		br.stage += "; its console says " + strconv.Quote(said.Quote)
 	}

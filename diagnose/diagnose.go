@@ -21,7 +21,9 @@ type Diagnosis struct {
 const evidence = 12
 
 // Machine diagnoses a machine. run is its current or last deployment, or nil; events are its timeline.
-func Machine(m inventory.Machine, run *inventory.Deployment, events []inventory.Event, now time.Time) Diagnosis {
+func Machine(
+	m inventory.Machine, run *inventory.Deployment, events []inventory.Event, now time.Time,
+) Diagnosis {
 	events = inOrder(events)
 	return withIntruder(withSystem(diagnose(facts{m, run}, events, now), facts{m, run}), m, events)
 }
@@ -61,7 +63,8 @@ func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Di
 		}
 		d.Sentence += fmt.Sprintf(" Somebody at %s showed the nonce of this boot at %s and was refused, since the agent at %s had spent it.",
 			who, events[i].At.Local().Format(time.TimeOnly), m.Boot.IP)
-		move := "if " + who + " is the machine and " + m.Boot.IP + " is not, boot it from the network again; a stranger on that network replays boot scripts"
+		move := "if " + who + " is the machine and " + m.Boot.IP +
+			" is not, boot it from the network again; a stranger on that network replays boot scripts"
 		if d.Next == "nothing to do" {
 			d.Next = move
 		} else {
@@ -84,50 +87,66 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 	saw := func(b breakdown) { d.Evidence = withDecisive(d.Evidence, b.decisive) }
 	since := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
 	if m.Maintenance != nil {
-		return say("`pxectl machine edit "+m.Name+" --no-maintenance` ends it", "has been in maintenance for %s: %s. pxectl does nothing to it by itself.", since(m.Maintenance.Since), m.Maintenance.Reason)
+		return say("`pxectl machine edit "+m.Name+" --no-maintenance` ends it",
+			"has been in maintenance for %s: %s. pxectl does nothing to it by itself.",
+			since(m.Maintenance.Since), m.Maintenance.Reason)
 	}
 	undriven := withoutDriver(m.Report, "01")
 	switch {
-	case m.State == inventory.Failed && m.Failure != nil && m.Failure.Step == string(inventory.BootAgent) && s.attempted():
+	case m.State == inventory.Failed && m.Failure != nil && m.Failure.Step == string(inventory.BootAgent) &&
+		s.attempted():
 		b := boot{m: m, now: now}.stopped(events, s.lastAttempt().BeganAt)
 		saw(b)
-		return say(b.next, "failed at %s: %s; in its last attempt, %s.", m.Failure.Step, m.Failure.Reason, b.stage)
+		return say(b.next, "failed at %s: %s; in its last attempt, %s.", m.Failure.Step, m.Failure.Reason,
+			b.stage)
 	case m.State == inventory.Failed && m.Failure != nil && undriven != "" && noDisk(m.Report):
-		return say(buildWith, "failed at %s: %s; the agent has no driver for %s.", m.Failure.Step, m.Failure.Reason, undriven)
+		return say(buildWith, "failed at %s: %s; the agent has no driver for %s.", m.Failure.Step,
+			m.Failure.Reason, undriven)
 	case m.State == inventory.Failed && m.Failure != nil:
 		return say(m.Failure.Hint, "failed at %s: %s.", m.Failure.Step, m.Failure.Reason)
 	case s.m.Runs(s.d):
 		return whyDeploying(s, events, now, say, saw)
 	case m.State == inventory.Discovered && m.BMC.Proposed != nil && m.BMC.Address == "":
-		return say("`"+AcceptCommand(m)+"`, if it is yours and that is its BMC", "registered itself %s ago and waits for approval; its agent reports the BMC at %s.", since(m.CreatedAt), m.BMC.Proposed.Address)
+		return say("`"+AcceptCommand(m)+"`, if it is yours and that is its BMC",
+			"registered itself %s ago and waits for approval; its agent reports the BMC at %s.",
+			since(m.CreatedAt), m.BMC.Proposed.Address)
 	case m.State == inventory.Discovered:
-		return say("`pxectl machine approve "+m.Name+"`, if it is yours", "registered itself %s ago and waits for approval.", since(m.CreatedAt))
+		return say("`pxectl machine approve "+m.Name+"`, if it is yours",
+			"registered itself %s ago and waits for approval.", since(m.CreatedAt))
 	case m.State == inventory.Enrolled:
 		b := boot{m: m, now: now}.stopped(events, time.Time{})
 		saw(b)
 		if m.BMC.Error != "" {
-			return say(askBMC(m)+"; "+b.next, "is enrolled and its agent has not called yet: %s; and its BMC is in trouble: %s.", b.stage, m.BMC.Error)
+			return say(askBMC(m)+"; "+b.next,
+				"is enrolled and its agent has not called yet: %s; and its BMC is in trouble: %s.", b.stage,
+				m.BMC.Error)
 		}
 		return say(b.next, "is enrolled and its agent has not called yet: %s.", b.stage)
 	case m.State == inventory.Inspecting:
 		return say("wait; it takes seconds", "has been under inspection for %s.", since(m.ChangedAt))
 	case m.State == inventory.Available && undriven != "" && noDisk(m.Report):
-		return say(buildWith, "is available and has no disk to deploy to: the agent has no driver for %s.", undriven)
+		return say(buildWith, "is available and has no disk to deploy to: the agent has no driver for %s.",
+			undriven)
 	case m.BMC.Proposed != nil && m.BMC.Error != "":
-		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, but its BMC is in trouble: %s; and %s.", m.State, m.BMC.Error, UnacceptedBMC(m))
+		return say("`"+AcceptCommand(m)+"`, if that is right",
+			"is %s, but its BMC is in trouble: %s; and %s.", m.State, m.BMC.Error, UnacceptedBMC(m))
 	case m.BMC.Proposed != nil:
-		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, and %s: nothing is sent there.", m.State, UnacceptedBMC(m))
+		return say("`"+AcceptCommand(m)+"`, if that is right", "is %s, and %s: nothing is sent there.",
+			m.State, UnacceptedBMC(m))
 	case m.BMC.Error != "":
 		return say(askBMC(m), "is %s, but its BMC is in trouble: %s.", m.State, m.BMC.Error)
 	case m.State == inventory.Deployed && m.Interrupted != nil:
 		next := "`pxectl power on " + m.Name + "`"
 		if m.Interrupted.On {
-			next = "look at its console: `pxectl console " + m.Name + "`; cloud-init calls home once for each deployment, so nothing else may tell"
+			next = "look at its console: `pxectl console " + m.Name +
+				"`; cloud-init calls home once for each deployment, so nothing else may tell"
 		}
 		return say(next, "is deployed, and its system was cut off %s ago: the machine was %s for %s, which went no further. The system has not called home since%s.",
 			since(m.Interrupted.At), m.Interrupted, m.Interrupted.Run, lastProof(m))
 	case m.State == inventory.Deployed && m.Unverified:
-		return say("look at its console: `pxectl console "+m.Name+"`; does the image run cloud-init, and did user-data replace phone_home?", "is deployed, but never phoned home (%s).", m.LastProof)
+		return say("look at its console: `pxectl console "+m.Name+
+			"`; does the image run cloud-init, and did user-data replace phone_home?",
+			"is deployed, but never phoned home (%s).", m.LastProof)
 	}
 	d.Evidence = lastOf(events, 3)
 	return say("nothing to do", "is %s, as it should be%s.", m.State, lastProof(m))
@@ -150,7 +169,10 @@ func askBMC(m inventory.Machine) string {
 	return again
 }
 
-func whyDeploying(s facts, events []inventory.Event, now time.Time, say func(string, string, ...any) Diagnosis, saw func(breakdown)) Diagnosis {
+func whyDeploying(
+	s facts, events []inventory.Event, now time.Time, say func(string, string,
+		...any) Diagnosis, saw func(breakdown),
+) Diagnosis {
 	since := func(t time.Time) string { return now.Sub(t).Round(time.Second).String() }
 	r := s.d.Record()
 	if r == nil {
@@ -166,20 +188,26 @@ func whyDeploying(s facts, events []inventory.Event, now time.Time, say func(str
 		saw(b)
 		if s.m.BMC.Address == "" && s.m.BMC.Proposed != nil {
 			b.stage += "; " + UnacceptedBMC(s.m)
-			b.next = "reboot it into network boot, or let its BMC do that, if the address is right: `" + AcceptCommand(s.m) + "`"
+			b.next = "reboot it into network boot, or let its BMC do that, if the address is right: `" +
+				AcceptCommand(s.m) + "`"
 		}
-		return say(b.next, "has been booting into the agent for %s (attempt %d of %d): %s; %s.", since(r.BeganAt), r.Attempt, inventory.MaxBoots, b.stage, left)
+		return say(b.next, "has been booting into the agent for %s (attempt %d of %d): %s; %s.",
+			since(r.BeganAt), r.Attempt, inventory.MaxBoots, b.stage, left)
 	case inventory.VerifyOS:
 		if now.Sub(r.BeganAt) < systemStarts {
-			return say("wait", "was started from its disk %s ago, and its system has not phoned home yet; that takes a minute or more; %s.", since(r.BeganAt), left)
+			return say("wait",
+				"was started from its disk %s ago, and its system has not phoned home yet; that takes a minute or more; %s.", since(r.BeganAt), left)
 		}
-		return say("look at its console: `pxectl console "+s.m.Name+"`", "was started from its disk %s ago, and its system has not phoned home yet; %s.", since(r.BeganAt), left)
+		return say("look at its console: `pxectl console "+s.m.Name+"`",
+			"was started from its disk %s ago, and its system has not phoned home yet; %s.", since(r.BeganAt),
+			left)
 	}
 	run := "deployment"
 	if s.d.Erase != nil {
 		run = "erasure"
 	}
-	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`", "has been at %s of %s %s for %s; %s.", r.Step, run, s.d.ID, since(r.BeganAt), left)
+	return say("wait, or `pxectl deployment cancel "+string(s.d.ID)+"`",
+		"has been at %s of %s %s for %s; %s.", r.Step, run, s.d.ID, since(r.BeganAt), left)
 }
 
 // attempted says whether the machine was started for its deployment. Without a BMC, an operator does that.
@@ -247,7 +275,8 @@ func lastOf(events []inventory.Event, n int) []inventory.Event {
 
 // withDecisive puts the event that decided a diagnosis before the last ones, unless it is among them.
 func withDecisive(last []inventory.Event, decisive *inventory.Event) []inventory.Event {
-	if decisive == nil || slices.ContainsFunc(last, func(e inventory.Event) bool { return e.Seq == decisive.Seq }) {
+	if decisive == nil ||
+		slices.ContainsFunc(last, func(e inventory.Event) bool { return e.Seq == decisive.Seq }) {
 		return last
 	}
 	return append([]inventory.Event{*decisive}, last[1:]...)

@@ -16,7 +16,10 @@ const testMAC = inventory.MAC("52:54:00:00:00:01")
 
 // event is an event as the boot plane's observers write it: kind, then pairs of data.
 func event(second int, kind inventory.EventKind, text string, pairs ...string) inventory.Event {
-	e := inventory.Event{Seq: uint64(1000 + second), At: noon.Add(time.Duration(second) * time.Second), MAC: testMAC, Kind: kind, Text: text, Data: map[string]string{}}
+	e := inventory.Event{
+		Seq: uint64(1000 + second), At: noon.Add(time.Duration(second) * time.Second), MAC: testMAC,
+		Kind: kind, Text: text, Data: map[string]string{},
+	}
 	for i := 0; i < len(pairs); i += 2 {
 		if pairs[i+1] != "" {
 			e.Data[pairs[i]] = pairs[i+1]
@@ -27,23 +30,32 @@ func event(second int, kind inventory.EventKind, text string, pairs ...string) i
 
 // uefiBoot is a UEFI machine's boot, event by event, as in docs/boot-story.md.
 var uefiBoot = []inventory.Event{
-	event(0, "dhcp", "DISCOVER from uefi-pxe (x86-64 UEFI) on port 67: OFFER snponly.efi", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "answer", "OFFER", "boot", "snponly.efi"),
-	event(1, "dhcp", "OFFER from another server, 10.77.0.2: the address 10.77.0.120", "server", "10.77.0.2", "type", "OFFER", "address", "10.77.0.120"),
-	event(4, "dhcp", "REQUEST from uefi-pxe on port 67: no answer: takes the address offered by 10.77.0.2", "type", "REQUEST", "class", "uefi-pxe", "port", "67", "selected", "10.77.0.2"),
-	event(5, "dhcp", "REQUEST from uefi-pxe on port 4011: ACK snponly.efi", "type", "REQUEST", "class", "uefi-pxe", "port", "4011", "answer", "ACK", "boot", "snponly.efi"),
+	event(0, "dhcp", "DISCOVER from uefi-pxe (x86-64 UEFI) on port 67: OFFER snponly.efi", "type", "DISCOVER",
+		"class", "uefi-pxe", "port", "67", "answer", "OFFER", "boot", "snponly.efi"),
+	event(1, "dhcp", "OFFER from another server, 10.77.0.2: the address 10.77.0.120", "server", "10.77.0.2",
+		"type", "OFFER", "address", "10.77.0.120"),
+	event(4, "dhcp", "REQUEST from uefi-pxe on port 67: no answer: takes the address offered by 10.77.0.2",
+		"type", "REQUEST", "class", "uefi-pxe", "port", "67", "selected", "10.77.0.2"),
+	event(5, "dhcp", "REQUEST from uefi-pxe on port 4011: ACK snponly.efi", "type", "REQUEST", "class",
+		"uefi-pxe", "port", "4011", "answer", "ACK", "boot", "snponly.efi"),
 	event(6, "tftp", "snponly.efi: asked for its size", "file", "snponly.efi", "result", "size"),
 	event(7, "tftp", "snponly.efi: 237568 bytes", "file", "snponly.efi", "result", "sent", "bytes", "237568"),
-	event(8, "dhcp", "DISCOVER from ipxe on port 67: OFFER http://10.77.0.1:8080/boot.ipxe", "type", "DISCOVER", "class", "ipxe", "port", "67", "answer", "OFFER", "boot", "http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"),
-	event(9, "http", "boot script: agent (m1)", "path", "/boot.ipxe", "status", "200", "action", "agent", "reason", "m1", "nic", "8086:1533"),
+	event(8, "dhcp", "DISCOVER from ipxe on port 67: OFFER http://10.77.0.1:8080/boot.ipxe", "type",
+		"DISCOVER", "class", "ipxe", "port", "67", "answer", "OFFER", "boot",
+		"http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"),
+	event(9, "http", "boot script: agent (m1)", "path", "/boot.ipxe", "status", "200", "action", "agent",
+		"reason", "m1", "nic", "8086:1533"),
 	event(10, "http", "GET /ramdisk/amd64/vmlinuz: 200", "path", "/ramdisk/amd64/vmlinuz", "status", "200"),
 	event(11, "http", "GET /ramdisk/amd64/initrd: 200", "path", "/ramdisk/amd64/initrd", "status", "200"),
-	event(20, "dhcp", "DISCOVER from other on port 67: no answer: not a network boot client", "type", "DISCOVER", "class", "other", "port", "67"),
+	event(20, "dhcp", "DISCOVER from other on port 67: no answer: not a network boot client", "type",
+		"DISCOVER", "class", "other", "port", "67"),
 	event(25, "agent", "the agent registered from 10.77.0.120, 9.1 s after its kernel started"),
 }
 
 // says is a complaint on the console.
 func says(second int, about Subject, quote string) inventory.Event {
-	return event(second, "console", "the console says "+strconv.Quote(quote), "complaint", string(about), "quote", quote)
+	return event(second, "console", "the console says "+strconv.Quote(quote), "complaint", string(about),
+		"quote", quote)
 }
 
 // upTo is the first n events of uefiBoot, and then others.
@@ -51,43 +63,66 @@ func upTo(n int, more ...inventory.Event) []inventory.Event {
 	return append(append([]inventory.Event{}, uefiBoot[:n]...), more...)
 }
 
-var otherServer = event(2, "dhcp", `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "pxelinux.0"`, "server", "10.77.0.2", "type", "OFFER", "address", "10.77.0.120", "boot", "pxelinux.0")
+var otherServer = event(2, "dhcp",
+	`OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "pxelinux.0"`, "server",
+	"10.77.0.2", "type", "OFFER", "address", "10.77.0.120", "boot", "pxelinux.0")
 
 // Each place where a boot can stop has a sentence, a next move and an event that decides, an hour after the
 // last event.
 func TestWhyABootStopped(t *testing.T) {
-	romIPXE := event(0, "dhcp", "DISCOVER from ipxe on port 67: OFFER http://10.77.0.1:8080/boot.ipxe", "type", "DISCOVER", "class", "ipxe", "port", "67", "answer", "OFFER", "boot", "http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}")
-	took := event(3, "dhcp", "REQUEST from ipxe on port 67: no answer", "type", "REQUEST", "class", "ipxe", "port", "67", "selected", "10.77.0.2")
+	romIPXE := event(0, "dhcp", "DISCOVER from ipxe on port 67: OFFER http://10.77.0.1:8080/boot.ipxe",
+		"type", "DISCOVER", "class", "ipxe", "port", "67", "answer", "OFFER", "boot",
+		"http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}")
+	took := event(3, "dhcp", "REQUEST from ipxe on port 67: no answer", "type", "REQUEST", "class", "ipxe",
+		"port", "67", "selected", "10.77.0.2")
 	for name, c := range map[string]struct {
 		events      []inventory.Event
 		m           inventory.Machine
 		stage, next string // beginnings
 		decisive    string // beginning of its text
 	}{
-		"nothing, power unknown": {stage: "nothing was seen of it on the wire", next: "is it on, is network boot first"},
+		"nothing, power unknown": {
+			stage: "nothing was seen of it on the wire", next: "is it on, is network boot first",
+		},
 		"nothing, and the BMC says on": {
 			m:     inventory.Machine{Power: inventory.Power{Known: true, On: true, ObservedAt: noon}},
-			stage: "its BMC says that it is on (read 1h0m0s ago), and nothing was seen of it on the wire", next: "is network boot first in its boot order",
+			stage: "its BMC says that it is on (read 1h0m0s ago), and nothing was seen of it on the wire",
+			next:  "is network boot first in its boot order",
 		},
 		"nothing, and the BMC says off": {
 			m:     inventory.Machine{Name: "m1", Power: inventory.Power{Known: true, ObservedAt: noon}},
 			stage: "its BMC says that it is off", next: "`pxectl power on m1`",
 		},
-		"its system's own DHCP is no boot": {events: []inventory.Event{uefiBoot[10]}, stage: "nothing was seen", next: "is it on"},
+		"its system's own DHCP is no boot": {
+			events: []inventory.Event{uefiBoot[10]}, stage: "nothing was seen", next: "is it on",
+		},
 		"an interface that is not configured": {
-			events: []inventory.Event{event(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: interface eno2 is not a provisioning interface", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "interface", "eno2", "unconfigured", "yes")},
-			stage:  "its requests arrive on eno2, which is not a provisioning interface", next: "add eno2 to provisioning.interfaces", decisive: "DISCOVER",
+			events: []inventory.Event{
+				event(0, "dhcp", "DISCOVER from uefi-pxe on port 67: no answer: interface eno2 is not a provisioning interface", "type", "DISCOVER", "class", "uefi-pxe", "port", "67", "interface", "eno2", "unconfigured", "yes"),
+			},
+			stage:    "its requests arrive on eno2, which is not a provisioning interface",
+			next:     "add eno2 to provisioning.interfaces",
+			decisive: "DISCOVER",
 		},
 		"configured and not configured": {
-			events: upTo(1, event(1, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "uefi-pxe", "interface", "eno2", "unconfigured", "yes")),
-			stage:  "it has our offer and took no address", next: "does the DHCP server",
+			events: upTo(1, event(1, "dhcp", "DISCOVER", "type", "DISCOVER", "class", "uefi-pxe", "interface",
+				"eno2", "unconfigured", "yes")),
+			stage: "it has our offer and took no address", next: "does the DHCP server",
 		},
-		"only another server is heard": {events: []inventory.Event{otherServer}, stage: "the DHCP server 10.77.0.2 answers it, and its own requests do not reach us", next: "let UDP 67 in", decisive: "OFFER from another"},
-		"no server gives an address":   {events: upTo(1), stage: "it has our offer and took no address", next: "does the DHCP server of this network run", decisive: "DISCOVER"},
-		"no server gives iPXE one":     {events: []inventory.Event{romIPXE}, stage: "it has our offer and took no address", next: "does the DHCP server", decisive: "DISCOVER from ipxe"},
+		"only another server is heard": {
+			events:   []inventory.Event{otherServer},
+			stage:    "the DHCP server 10.77.0.2 answers it, and its own requests do not reach us",
+			next:     "let UDP 67 in",
+			decisive: "OFFER from another",
+		},
+		"no server gives an address": {
+			events: upTo(1), stage: "it has our offer and took no address", next: "does the DHCP server of this network run", decisive: "DISCOVER",
+		},
+		"no server gives iPXE one": {events: []inventory.Event{romIPXE}, stage: "it has our offer and took no address", next: "does the DHCP server", decisive: "DISCOVER from ipxe"},
 		"another server's boot file won": {
-			events: upTo(2, otherServer, uefiBoot[2]), stage: `another DHCP server, 10.77.0.2, told it to boot "pxelinux.0", and it never asked us for our boot program`,
-			next: "take the boot options (66, 67, next-server) out of 10.77.0.2", decisive: "OFFER from another server",
+			events: upTo(2, otherServer, uefiBoot[2]),
+			stage:  `another DHCP server, 10.77.0.2, told it to boot "pxelinux.0", and it never asked us for our boot program`,
+			next:   "take the boot options (66, 67, next-server) out of 10.77.0.2", decisive: "OFFER from another server",
 		},
 		"neither 4011 nor TFTP": {
 			events: upTo(3), stage: "it has our offer and an address from 10.77.0.2, and neither a request on port 4011 nor one by TFTP came",

@@ -145,7 +145,9 @@ func (t *trace) addHTTP(e *inventory.Event) {
 	case e.Data[inventory.DataAction] != "":
 		t.script, t.kernel, t.initrd, t.cutOff, t.system = e, nil, nil, nil, nil
 		// Earlier complaints did not stop this boot. Only the boot program's own can be why it asks again.
-		t.complained = slices.DeleteFunc(t.complained, func(e *inventory.Event) bool { return e.Data[inventory.DataComplaint] != string(aboutIPXE) })
+		t.complained = slices.DeleteFunc(t.complained, func(e *inventory.Event) bool {
+			return e.Data[inventory.DataComplaint] != string(aboutIPXE)
+		})
 	case e.Data[inventory.DataCut] != "":
 		t.cutOff = e
 	case e.Data[inventory.DataStatus] != "200" && e.Data[inventory.DataStatus] != "206":

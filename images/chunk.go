@@ -46,10 +46,12 @@ func NewDecoder() (*Decoder, error) {
 // wrongly.
 func (d *Decoder) DecodeChunk(dst, frame []byte, c Chunk) ([]byte, error) {
 	if int64(len(frame)) != c.Length {
-		return nil, fmt.Errorf("chunk %d: %d bytes of frame, want %d: %w", c.Index, len(frame), c.Length, ErrChunk)
+		return nil, fmt.Errorf("chunk %d: %d bytes of frame, want %d: %w", c.Index, len(frame), c.Length,
+			ErrChunk)
 	}
 	if got := HashChunk(frame); got != c.Sum {
-		return nil, fmt.Errorf("chunk %d: %s of the frame is %s, want %s: %w", c.Index, HashName, got, c.Sum, ErrChunk)
+		return nil, fmt.Errorf("chunk %d: %s of the frame is %s, want %s: %w", c.Index, HashName, got, c.Sum,
+			ErrChunk)
 	}
 	return d.decode(dst, frame, c)
 }
@@ -66,7 +68,8 @@ func (d *Decoder) decode(dst, frame []byte, c Chunk) ([]byte, error) {
 		return nil, fmt.Errorf("chunk %d: %w: %w", c.Index, ErrChunk, err)
 	}
 	if int64(len(raw)) != c.RawLength {
-		return nil, fmt.Errorf("chunk %d: %d raw bytes, want %d: %w", c.Index, len(raw), c.RawLength, ErrChunk)
+		return nil, fmt.Errorf("chunk %d: %d raw bytes, want %d: %w", c.Index, len(raw), c.RawLength,
+			ErrChunk)
 	}
 	return raw, nil
 }
@@ -86,7 +89,8 @@ func (c Chunk) Verify(raw []byte) error {
 		return nil
 	}
 	if got := HashChunk(raw); got != c.Hash {
-		return fmt.Errorf("chunk %d at %d: %s %s, want %s: %w", c.Index, c.RawOffset, HashName, got, c.Hash, ErrChunk)
+		return fmt.Errorf("chunk %d at %d: %s %s, want %s: %w", c.Index, c.RawOffset, HashName, got, c.Hash,
+			ErrChunk)
 	}
 	return nil
 }

@@ -20,7 +20,12 @@ func ExampleDecoder() {
 		return
 	}
 	frame := encoder.EncodeAll(raw, nil)
-	chunk := images.Chunk{RawLength: int64(len(raw)), Length: int64(len(frame)), Sum: images.HashChunk(frame), Hash: images.HashChunk(raw)}
+	chunk := images.Chunk{
+		RawLength: int64(len(raw)),
+		Length:    int64(len(frame)),
+		Sum:       images.HashChunk(frame),
+		Hash:      images.HashChunk(raw),
+	}
 
 	decoder, err := images.NewDecoder()
 	if err != nil {

@@ -40,7 +40,9 @@ func (f *Fetcher) Fetch(ctx context.Context, dst []byte, offset, length int64) (
 		dst = make([]byte, length)
 	}
 	dst = dst[:length]
-	attempts, wait := or(f.Attempts, 6), backoff.Backoff{First: or(f.Backoff, 250*time.Millisecond), Most: 10 * time.Second}
+	attempts, wait := or(f.Attempts, 6), backoff.Backoff{
+		First: or(f.Backoff, 250*time.Millisecond), Most: 10 * time.Second,
+	}
 	var done int64
 	for failed, refused := 0, 0; ; {
 		n, err := f.once(ctx, dst[done:], offset+done)
@@ -83,7 +85,10 @@ func (f *Fetcher) once(ctx context.Context, dst []byte, offset int64) (int64, er
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stall := or(f.Stall, 15*time.Second)
-	watchdog := time.AfterFunc(stall, bug.Recovering(nil, "end a fetch that stalled", func() { cancel(fmt.Errorf("%w for %s", errStalled, stall)) }))
+	watchdog := time.AfterFunc(stall,
+		bug.Recovering(nil, "end a fetch that stalled", func() {
+			cancel(fmt.Errorf("%w for %s", errStalled, stall))
+		}))
 	defer watchdog.Stop()
 
 	last := offset + int64(len(dst)) - 1
@@ -134,12 +139,16 @@ func (f *Fetcher) checkAnswer(resp *http.Response, offset, last int64) error {
 		return permanentError{fmt.Errorf("the server answers %s", resp.Status)}
 	}
 	if tag := resp.Header.Get("ETag"); f.ID != "" && tag != "" && tag != ETag(f.ID) {
-		return permanentError{fmt.Errorf("the server has another image there: ETag %.80s, want %s", tag, ETag(f.ID))}
+		return permanentError{
+			fmt.Errorf("the server has another image there: ETag %.80s, want %s", tag, ETag(f.ID)),
+		}
 	}
 	var first, end int64
 	cr := resp.Header.Get("Content-Range")
 	if _, err := fmt.Sscanf(cr, "bytes %d-%d/", &first, &end); err != nil || first != offset || end != last {
-		return permanentError{fmt.Errorf("the server answers with Content-Range %.80q, want bytes %d-%d", cr, offset, last)}
+		return permanentError{
+			fmt.Errorf("the server answers with Content-Range %.80q, want bytes %d-%d", cr, offset, last),
+		}
 	}
 	if want := last - offset + 1; resp.ContentLength >= 0 && resp.ContentLength != want {
 		return permanentError{fmt.Errorf("the server announces %d bytes, want %d", resp.ContentLength, want)}

@@ -58,11 +58,37 @@ func TestFetch(t *testing.T) {
 			}
 			serve(w, r)
 		}, "", 2, true},
-		{"always cut at once", func(w http.ResponseWriter, r *http.Request, _ int) { cutTo(w, r, 0) }, "unexpected EOF", 3, false},
-		{"always stalled", func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() }, "sends nothing", 3, true},
-		{"no Range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Del("Range"); serve(w, r) }, "must support Range", 1, false},
-		{"another range", func(w http.ResponseWriter, r *http.Request, _ int) { r.Header.Set("Range", "bytes=0-9"); serve(w, r) }, "Content-Range", 1, false},
-		{"gone", func(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusNotFound) }, "404", 2, false},
+		{
+			"always cut at once", func(w http.ResponseWriter, r *http.Request, _ int) { cutTo(w, r, 0) },
+			"unexpected EOF", 3, false,
+		},
+		{
+			"always stalled", func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() },
+			"sends nothing", 3, true,
+		},
+		{
+			"no Range", func(w http.ResponseWriter, r *http.Request,
+				_ int,
+			) {
+				r.Header.Del("Range")
+				serve(w, r)
+			}, "must support Range", 1, false,
+		},
+		{
+			"another range", func(w http.ResponseWriter, r *http.Request,
+				_ int,
+			) {
+				r.Header.Set("Range", "bytes=0-9")
+				serve(w, r)
+			}, "Content-Range", 1, false,
+		},
+		{
+			"gone", func(w http.ResponseWriter, _ *http.Request,
+				_ int,
+			) {
+				w.WriteHeader(http.StatusNotFound)
+			}, "404", 2, false,
+		},
 		{"not there yet", func(w http.ResponseWriter, r *http.Request, try int) {
 			if try == 1 {
 				w.WriteHeader(http.StatusNotFound)
@@ -84,7 +110,10 @@ func TestFetch(t *testing.T) {
 				tt.handler(w, r, int(tries.Add(1)))
 			}))
 			defer srv.Close()
-			f := Fetcher{Client: srv.Client(), URL: srv.URL + "/disk.zst", ID: "id1", Stall: time.Minute, Attempts: 3, Refusals: 2, Backoff: time.Millisecond}
+			f := Fetcher{
+				Client: srv.Client(), URL: srv.URL + "/disk.zst", ID: "id1", Stall: time.Minute, Attempts: 3,
+				Refusals: 2, Backoff: time.Millisecond,
+			}
 			if tt.stalls {
 				f.Stall = time.Second
 			}
@@ -116,14 +145,20 @@ func TestFetchTrickle(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	f := Fetcher{Client: srv.Client(), URL: srv.URL, Stall: 500 * time.Millisecond, Attempts: 2, Backoff: time.Millisecond}
-	if _, err := f.Fetch(t.Context(), nil, 0, 1<<20); err == nil || !strings.Contains(err.Error(), "next to nothing") || tries.Load() != 2 {
+	f := Fetcher{
+		Client: srv.Client(), URL: srv.URL, Stall: 500 * time.Millisecond, Attempts: 2,
+		Backoff: time.Millisecond,
+	}
+	if _, err := f.Fetch(t.Context(), nil, 0, 1<<20); err == nil ||
+		!strings.Contains(err.Error(), "next to nothing") || tries.Load() != 2 {
 		t.Errorf("Fetch = %v after %d tries, want it to give up after 2", err, tries.Load())
 	}
 }
 
 func TestFetchEndsWithItsContext(t *testing.T) {
-	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+	}))
 	defer srv.Close()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("the order was withdrawn")

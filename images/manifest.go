@@ -77,7 +77,8 @@ func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:])
 // UnmarshalText reads what MarshalText writes, and upper case.
 func (h *Hash) UnmarshalText(text []byte) error {
 	if len(text) != hex.EncodedLen(len(h)) {
-		return fmt.Errorf("hash %.80q: %d characters, want %d hex digits", text, len(text), hex.EncodedLen(len(h)))
+		return fmt.Errorf("hash %.80q: %d characters, want %d hex digits", text, len(text),
+			hex.EncodedLen(len(h)))
 	}
 	if _, err := hex.Decode(h[:], text); err != nil {
 		return fmt.Errorf("hash %q: %w", text, err)
@@ -100,12 +101,14 @@ func CheckName(name string) error {
 		return fmt.Errorf("image name %.40q…: %d bytes, at most %d", name, len(name), MaxName)
 	}
 	allowed := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._+-", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+			strings.ContainsRune("._+-", r)
 	}
 	if len(name) == 64 && strings.Trim(name, "0123456789abcdefABCDEF") == "" {
 		return fmt.Errorf("image name %q: could be taken for an id", name)
 	}
-	if i := strings.IndexFunc(name, func(r rune) bool { return !allowed(r) }); i >= 0 || strings.ContainsAny(name[:1], ".-+") {
+	if i := strings.IndexFunc(name, func(r rune) bool { return !allowed(r) }); i >= 0 ||
+		strings.ContainsAny(name[:1], ".-+") {
 		return fmt.Errorf("image name %q: want letters, digits and ._+- with a letter or digit first", name)
 	}
 	return nil

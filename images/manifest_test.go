@@ -31,7 +31,8 @@ func testImage(t testing.TB) (raw, data []byte, m *Manifest) {
 		piece := raw[off:min(off+ChunkSize, len(raw))]
 		frame := enc.EncodeAll(piece, nil)
 		m.Chunks = append(m.Chunks, Chunk{
-			Offset: int64(len(data)), Length: int64(len(frame)), Sum: HashChunk(frame), Hash: HashChunk(piece), Zero: IsZero(piece),
+			Offset: int64(len(data)), Length: int64(len(frame)), Sum: HashChunk(frame),
+			Hash: HashChunk(piece), Zero: IsZero(piece),
 			RawLength: int64(len(piece)),
 		})
 		data = append(data, frame...)
@@ -73,30 +74,74 @@ func TestParseRefuses(t *testing.T) {
 		change func(m map[string]any, chunks []any)
 		want   string
 	}{
-		{"other format", func(m map[string]any, _ []any) { m["format"] = 1 }, "format 1, this version reads 2; import the image again"},
+		{
+			"other format", func(m map[string]any, _ []any) { m["format"] = 1 },
+			"format 1, this version reads 2; import the image again",
+		},
 		{"no format", func(m map[string]any, _ []any) { delete(m, "format") }, "not an image manifest"},
 		{"unknown field", func(m map[string]any, _ []any) { m["extra"] = 1 }, "unknown field"},
-		{"unknown field of a chunk", func(_ map[string]any, c []any) { c[0].(map[string]any)["x"] = 1 }, "unknown field"},
+		{
+			"unknown field of a chunk", func(_ map[string]any, c []any) { c[0].(map[string]any)["x"] = 1 },
+			"unknown field",
+		},
 		{"name with a slash", func(m map[string]any, _ []any) { m["name"] = "../x" }, "image name"},
-		{"size not in sectors", func(m map[string]any, _ []any) { m["raw_size"] = 2*ChunkSize + 1000 }, "raw_size"},
+		{
+			"size not in sectors", func(m map[string]any, _ []any) { m["raw_size"] = 2*ChunkSize + 1000 },
+			"raw_size",
+		},
 		{"negative size", func(m map[string]any, _ []any) { m["raw_size"] = -512 }, "raw_size"},
-		{"absurd size", func(m map[string]any, _ []any) { m["raw_size"] = int64(MaxRawSize) + 512 }, "raw_size"},
-		{"more chunks than size", func(m map[string]any, _ []any) { m["raw_size"] = ChunkSize }, "chunks 3, want 1"},
-		{"fewer chunks than size", func(m map[string]any, c []any) { m["chunks"] = c[:2] }, "chunks 2, want 3"},
+		{
+			"absurd size", func(m map[string]any, _ []any) { m["raw_size"] = int64(MaxRawSize) + 512 },
+			"raw_size",
+		},
+		{
+			"more chunks than size", func(m map[string]any, _ []any) { m["raw_size"] = ChunkSize },
+			"chunks 3, want 1",
+		},
+		{
+			"fewer chunks than size", func(m map[string]any, c []any) { m["chunks"] = c[:2] },
+			"chunks 2, want 3",
+		},
 		{"no chunks", func(m map[string]any, _ []any) { m["chunks"] = nil }, "not a list"},
 		{"other chunk size", func(m map[string]any, _ []any) { m["chunk_size"] = 1 << 20 }, "chunk_size"},
 		{"other hash", func(m map[string]any, _ []any) { m["chunk_hash"] = "md5" }, "chunk_hash"},
 		{"odd sectors", func(m map[string]any, _ []any) { m["sector_size"] = 520 }, "sector_size"},
-		{"overlapping frames", func(_ map[string]any, c []any) { c[1].(map[string]any)["offset"] = 0 }, "chunk 1: offset 0"},
-		{"negative offset", func(_ map[string]any, c []any) { c[0].(map[string]any)["offset"] = -1 }, "chunk 0: offset -1"},
-		{"empty frame", func(_ map[string]any, c []any) { c[0].(map[string]any)["length"] = 0 }, "chunk 0: length 0"},
-		{"frame larger than any", func(_ map[string]any, c []any) { c[0].(map[string]any)["length"] = 2 * ChunkSize }, "chunk 0: length"},
+		{
+			"overlapping frames", func(_ map[string]any, c []any) { c[1].(map[string]any)["offset"] = 0 },
+			"chunk 1: offset 0",
+		},
+		{
+			"negative offset", func(_ map[string]any, c []any) { c[0].(map[string]any)["offset"] = -1 },
+			"chunk 0: offset -1",
+		},
+		{
+			"empty frame", func(_ map[string]any, c []any) { c[0].(map[string]any)["length"] = 0 },
+			"chunk 0: length 0",
+		},
+		{
+			"frame larger than any",
+			func(_ map[string]any, c []any) { c[0].(map[string]any)["length"] = 2 * ChunkSize },
+			"chunk 0: length",
+		},
 		{"data shorter than frames", func(m map[string]any, _ []any) { m["data_size"] = 10 }, "data_size 10"},
-		{"short hash", func(_ map[string]any, c []any) { c[0].(map[string]any)["hash"] = "abcd" }, "want 64 hex digits"},
-		{"no sum", func(_ map[string]any, c []any) { delete(c[0].(map[string]any), "sum") }, "sum is missing"},
-		{"data said to be zero", func(_ map[string]any, c []any) { c[0].(map[string]any)["zero"] = true }, "said to be zero"},
+		{
+			"short hash", func(_ map[string]any, c []any) { c[0].(map[string]any)["hash"] = "abcd" },
+			"want 64 hex digits",
+		},
+		{
+			"no sum", func(_ map[string]any, c []any) { delete(c[0].(map[string]any), "sum") },
+			"sum is missing",
+		},
+		{
+			"data said to be zero", func(_ map[string]any, c []any) { c[0].(map[string]any)["zero"] = true },
+			"said to be zero",
+		},
 		{"null chunk", func(_ map[string]any, c []any) { c[0] = nil }, "chunk 0"},
-		{"odd partition table", func(m map[string]any, _ []any) { m["contents"] = map[string]any{"partition_table": "bsd"} }, "partition_table"},
+		{
+			"odd partition table",
+			func(m map[string]any, _ []any) { m["contents"] = map[string]any{"partition_table": "bsd"} },
+			"partition_table",
+		},
 	}
 	_, _, valid := testImage(t)
 	encoded, err := valid.Encode()
@@ -120,13 +165,15 @@ func TestParseRefuses(t *testing.T) {
 		})
 	}
 	for name, data := range map[string]string{
-		"empty": "", "not JSON": "disk", "trailing": string(encoded) + "{}", "list of nothing": `{"format":1,"chunks":[` + strings.Repeat("{},", 1000) + `{}]}`,
+		"empty": "", "not JSON": "disk", "trailing": string(encoded) + "{}",
+		"list of nothing": `{"format":1,"chunks":[` + strings.Repeat("{},", 1000) + `{}]}`,
 	} {
 		if _, err := Parse([]byte(data)); err == nil {
 			t.Errorf("%s: Parse = nil error, want one", name)
 		}
 	}
-	if _, err := Parse(make([]byte, MaxManifest+1)); err == nil || !strings.Contains(err.Error(), "more than") {
+	if _, err := Parse(make([]byte, MaxManifest+1)); err == nil ||
+		!strings.Contains(err.Error(), "more than") {
 		t.Errorf("Parse of too many bytes = %v, want an error that says so", err)
 	}
 }
@@ -138,7 +185,8 @@ func TestLargestManifestFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := (len(one) + 1) * MaxRawSize / ChunkSize; n > MaxManifest-(1<<16) {
-		t.Errorf("the manifest of the largest image takes %d bytes, want less than MaxManifest = %d", n, MaxManifest)
+		t.Errorf("the manifest of the largest image takes %d bytes, want less than MaxManifest = %d", n,
+			MaxManifest)
 	}
 }
 
@@ -170,13 +218,15 @@ func FuzzParse(f *testing.F) {
 		// A manifest that Parse accepts has its properties.
 		var end, raw int64
 		for i, c := range m.Chunks {
-			if c.Offset != end || c.Length <= 0 || c.RawOffset != raw || c.RawLength <= 0 || c.RawLength > ChunkSize || c.Index != i {
+			if c.Offset != end || c.Length <= 0 || c.RawOffset != raw || c.RawLength <= 0 ||
+				c.RawLength > ChunkSize || c.Index != i {
 				t.Fatalf("chunk %d is %+v, want it at %d and %d", i, c, end, raw)
 			}
 			end, raw = end+c.Length, raw+c.RawLength
 		}
 		if raw != m.RawSize || end > m.DataSize {
-			t.Fatalf("chunks hold %d raw bytes in %d, the manifest says %d in %d", raw, end, m.RawSize, m.DataSize)
+			t.Fatalf("chunks hold %d raw bytes in %d, the manifest says %d in %d", raw, end, m.RawSize,
+				m.DataSize)
 		}
 		encoded, err := m.Encode()
 		if err != nil {

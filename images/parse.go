@@ -123,7 +123,8 @@ func checkFormat(value json.RawMessage) error {
 		return fmt.Errorf("image manifest: format: %w", err)
 	}
 	if format != Format {
-		return fmt.Errorf("image manifest: format %d, this version reads %d; import the image again", format, Format)
+		return fmt.Errorf("image manifest: format %d, this version reads %d; import the image again", format,
+			Format)
 	}
 	return nil
 }
@@ -197,7 +198,8 @@ func (m *Manifest) check() error {
 		return bad("chunk_hash", fmt.Sprintf("%.40q", m.HashName), HashName)
 	case int64(len(m.Chunks)) != chunks:
 		return bad("chunks", len(m.Chunks), fmt.Sprintf("%d for %d bytes", chunks, m.RawSize))
-	case m.Contents.PartitionTable != "" && m.Contents.PartitionTable != "gpt" && m.Contents.PartitionTable != "mbr":
+	case m.Contents.PartitionTable != "" && m.Contents.PartitionTable != "gpt" &&
+		m.Contents.PartitionTable != "mbr":
 		return bad("partition_table", fmt.Sprintf("%.40q", m.Contents.PartitionTable), "gpt, mbr or nothing")
 	}
 	var end int64

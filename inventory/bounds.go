@@ -66,7 +66,8 @@ func (r Report) Bounded(limit int) Report {
 
 	words(MaxWord, &r.AgentVersion, &r.Kernel, &r.Arch, &r.Firmware, &r.CPU.Model)
 	s := &r.System
-	words(MaxWord, &s.Manufacturer, &s.Product, &s.Serial, &s.SKU, &s.Asset, &s.Board, &s.BIOSVendor, &s.BIOSVersion, &s.BIOSDate)
+	words(MaxWord, &s.Manufacturer, &s.Product, &s.Serial, &s.SKU, &s.Asset, &s.Board, &s.BIOSVendor,
+		&s.BIOSVersion, &s.BIOSDate)
 	if s.UUID = strings.ToLower(s.UUID); !systemUUID.MatchString(s.UUID) {
 		s.UUID = ""
 	}
@@ -173,11 +174,18 @@ func (r *Report) Weight() int {
 func (r Report) Brief(why string) Report {
 	const word = MaxWord / 2
 	b := Report{
-		Arch: r.Arch, Firmware: r.Firmware, BootMAC: r.BootMAC, CPU: r.CPU, Memory: Memory{Bytes: r.Memory.Bytes}, BMC: r.BMC,
-		System:   System{Manufacturer: r.System.Manufacturer, Product: r.System.Product, Serial: r.System.Serial, UUID: r.System.UUID},
+		Arch: r.Arch, Firmware: r.Firmware, BootMAC: r.BootMAC, CPU: r.CPU,
+		Memory: Memory{Bytes: r.Memory.Bytes}, BMC: r.BMC,
+		System: System{
+			Manufacturer: r.System.Manufacturer,
+			Product:      r.System.Product,
+			Serial:       r.System.Serial,
+			UUID:         r.System.UUID,
+		},
 		Problems: []string{Text(why, MaxLine)},
 	}
-	words(word, &b.Arch, &b.Firmware, &b.CPU.Model, &b.System.Manufacturer, &b.System.Product, &b.System.Serial)
+	words(word, &b.Arch, &b.Firmware, &b.CPU.Model, &b.System.Manufacturer, &b.System.Product,
+		&b.System.Serial)
 	return b
 }
 

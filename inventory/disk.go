@@ -113,7 +113,9 @@ func (d Disk) Special() string {
 // Candidates are the disks that pxectl may write to without their being named. When several paths lead to one
 // disk, none of them is a candidate.
 func Candidates(disks []Disk) []Disk {
-	return slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool { return d.unfitAmong(disks) != "" || d.Special() != "" })
+	return slices.DeleteFunc(slices.Clone(disks), func(d Disk) bool {
+		return d.unfitAmong(disks) != "" || d.Special() != ""
+	})
 }
 
 func (d Disk) unfitAmong(disks []Disk) string {
@@ -141,7 +143,8 @@ func sameDisk(a, b Disk) bool {
 		return WorldwideName(a.WWN) == WorldwideName(b.WWN)
 	}
 	lun := func(d Disk) string { return d.HCTL[strings.LastIndexByte(d.HCTL, ':')+1:] }
-	return a.Serial != "" && a.Serial == b.Serial && a.Vendor == b.Vendor && a.Model == b.Model && a.Bytes == b.Bytes &&
+	return a.Serial != "" && a.Serial == b.Serial && a.Vendor == b.Vendor && a.Model == b.Model &&
+		a.Bytes == b.Bytes &&
 		a.Transport != "nvme" && b.Transport != "nvme" && lun(a) == lun(b)
 }
 
@@ -165,7 +168,8 @@ func WorldwideName(wwn string) string {
 		digits = strings.TrimPrefix(digits, prefix)
 	}
 	digits = strings.ReplaceAll(digits, "-", "")
-	if digits == "" || len(strings.ReplaceAll(digits, "0", "")) < 3 || strings.Trim(strings.ToLower(digits), strings.ToLower(digits[:1])) == "" {
+	if digits == "" || len(strings.ReplaceAll(digits, "0", "")) < 3 ||
+		strings.Trim(strings.ToLower(digits), strings.ToLower(digits[:1])) == "" {
 		return ""
 	}
 	return wwn
@@ -188,7 +192,8 @@ func ChooseDisk(disks []Disk, hint *DiskHint, need uint64) (Disk, error) {
 	case len(candidates) > 1 && hint != nil:
 		return Disk{}, fmt.Errorf("%d disks match %s: %s", len(candidates), hint, ListDisks(candidates))
 	case len(candidates) > 1:
-		return Disk{}, fmt.Errorf("%d disks and no hint which one: %s", len(candidates), ListDisks(candidates))
+		return Disk{}, fmt.Errorf("%d disks and no hint which one: %s", len(candidates),
+			ListDisks(candidates))
 	}
 	if d := candidates[0]; d.Bytes < need {
 		return Disk{}, fmt.Errorf("disk %s holds %d bytes, the image needs %d", d.Name, d.Bytes, need)

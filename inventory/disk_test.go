@@ -18,14 +18,21 @@ func TestChooseDisk(t *testing.T) {
 	hyperv := Disk{Name: "sdd", Transport: "scsi", Vendor: "Msft", Model: "Virtual Disk", Bytes: 8e9}
 	perc := Disk{Name: "sdd", Transport: "scsi", Vendor: "Dell", Model: "VIRTUAL DISK", Bytes: 8e9}
 	parallels := Disk{Name: "sdd", Transport: "sata", Model: "Virtual HDD [0]", Bytes: 8e9}
-	supermicro := Disk{Name: "sdk", Transport: "scsi", Vendor: "ATEN", Model: "Virtual CDROM YS0J", Bytes: 1e9}
+	supermicro := Disk{
+		Name: "sdk", Transport: "scsi", Vendor: "ATEN", Model: "Virtual CDROM YS0J", Bytes: 1e9,
+	}
 	hpe := Disk{Name: "sdl", Transport: "scsi", Model: "LUN 01 Media 0", Bytes: 1e9}
-	lunA := Disk{Name: "sdm", Transport: "sas", Vendor: "DGC", Model: "VRAID", Serial: "N", HCTL: "1:0:0:0", Bytes: 8e9}
+	lunA := Disk{
+		Name: "sdm", Transport: "sas", Vendor: "DGC", Model: "VRAID", Serial: "N", HCTL: "1:0:0:0",
+		Bytes: 8e9,
+	}
 	lunB, lun2, dualActuator := lunA, lunA, lunA
 	lunB.Name, lunB.HCTL = "sdn", "2:0:0:0"
 	lun2.Name, lun2.HCTL, lun2.Bytes = "sdo", "1:0:0:1", 4e9
 	dualActuator.Name, dualActuator.HCTL = "sdp", "1:0:0:1"
-	cheapA := Disk{Name: "sdq", Transport: "sata", Model: "SSD", Serial: "AA0001", HCTL: "3:0:0:0", Bytes: 8e9}
+	cheapA := Disk{
+		Name: "sdq", Transport: "sata", Model: "SSD", Serial: "AA0001", HCTL: "3:0:0:0", Bytes: 8e9,
+	}
 	cheapB := cheapA
 	cheapB.Name, cheapB.HCTL = "sdr", "4:0:0:0"
 	pathA := Disk{Name: "sdi", Transport: "sas", Serial: "M", WWN: "0x5000c5", Bytes: 8e9}
@@ -33,7 +40,10 @@ func TestChooseDisk(t *testing.T) {
 	twinA := Disk{Name: "sds", Transport: "sata", Serial: "T1", WWN: "0x5000000123456789", Bytes: 8e9}
 	twinB := twinA
 	twinB.Name, twinB.Serial = "sdt", "T2"
-	nvmeA := Disk{Name: "nvme0n1", Transport: "nvme", ByPath: "pci-0000:01:00.0-nvme-1", WWN: "eui.1122334455667788", Bytes: 8e9}
+	nvmeA := Disk{
+		Name: "nvme0n1", Transport: "nvme", ByPath: "pci-0000:01:00.0-nvme-1", WWN: "eui.1122334455667788",
+		Bytes: 8e9,
+	}
 	nvmeB := nvmeA
 	nvmeB.Name, nvmeB.ByPath = "nvme1n1", "pci-0000:02:00.0-nvme-1"
 	farA := Disk{Name: "nvme2n1", Transport: "nvme", Serial: "F", WWN: "eui.1122334455667788", Bytes: 8e9}
@@ -62,32 +72,70 @@ func TestChooseDisk(t *testing.T) {
 		{"usb and read-only disks are no candidates", []Disk{usb, vda, ro}, nil, 1e9, "vda"},
 		{"none", nil, nil, 1e9, "no disk to write to (have: none)"},
 		{"none but usb", []Disk{usb}, nil, 1e9, "no disk to write to (have: sdb"},
-		{"two without a hint", []Disk{vda, sda}, nil, 1e9, "2 disks and no hint which one: vda virtio 4.0 GB serial=A; sda"},
+		{
+			"two without a hint",
+			[]Disk{vda, sda},
+			nil, 1e9,
+			"2 disks and no hint which one: vda virtio 4.0 GB serial=A; sda",
+		},
 		{"two with a hint", []Disk{vda, sda}, &DiskHint{Serial: "B"}, 1e9, "sda"},
 		{"hint by model, other case", []Disk{vda, sda}, &DiskHint{Model: "qemu harddisk"}, 1e9, "sda"},
-		{"hint that matches nothing", []Disk{vda}, &DiskHint{Serial: "Z"}, 1e9, "no disk matches serial=Z (have: vda"},
-		{"a BMC's virtual media are no candidates", []Disk{idrac, ami, ilo, gadget, supermicro, hpe, vda}, nil, 1e9, "vda"},
+		{
+			"hint that matches nothing",
+			[]Disk{vda},
+			&DiskHint{Serial: "Z"}, 1e9,
+			"no disk matches serial=Z (have: vda",
+		},
+		{
+			"a BMC's virtual media are no candidates",
+			[]Disk{idrac, ami, ilo, gadget, supermicro, hpe, vda},
+			nil, 1e9, "vda",
+		},
 		{"VMware's virtual disk is one", []Disk{vmware}, nil, 1e9, "sdd"},
 		{"Hyper-V's", []Disk{hyperv}, nil, 1e9, "sdd"},
 		{"a RAID controller's", []Disk{perc}, nil, 1e9, "sdd"},
 		{"Parallels'", []Disk{parallels}, nil, 1e9, "sdd"},
 		{"two paths to one disk", []Disk{pathA, pathB, vda}, nil, 1e9, "vda"},
-		{"two paths to one disk, and nothing else", []Disk{pathA, pathB}, nil, 1e9, "no disk to write to (have: sdi sas 8.0 GB serial=M (a path of several to one disk); sdj"},
+		{
+			"two paths to one disk, and nothing else",
+			[]Disk{pathA, pathB},
+			nil, 1e9,
+			"no disk to write to (have: sdi sas 8.0 GB serial=M (a path of several to one disk); sdj",
+		},
 		{"two paths to one disk without a WWN", []Disk{lunA, lunB, vda}, nil, 1e9, "vda"},
 		{"two LUNs of one array", []Disk{lunA, lun2}, nil, 1e9, "2 disks and no hint"},
 		{"two halves of one drive", []Disk{lunA, dualActuator}, nil, 1e9, "2 disks and no hint"},
 		{"two cheap disks of one serial", []Disk{cheapA, cheapB}, nil, 1e9, "2 disks and no hint"},
 		{"two SATA disks of one WWN, and a hint", []Disk{twinA, twinB}, &DiskHint{Serial: "T2"}, 1e9, "sdt"},
 		{"two SATA disks of one WWN", []Disk{twinA, twinB}, nil, 1e9, "2 disks and no hint"},
-		{"two NVMe disks of one WWN, each in its slot", []Disk{nvmeA, nvmeB}, &DiskHint{ByPath: "pci-0000:02:00.0-nvme-1"}, 1e9, "nvme1n1"},
+		{
+			"two NVMe disks of one WWN, each in its slot",
+			[]Disk{nvmeA, nvmeB},
+			&DiskHint{ByPath: "pci-0000:02:00.0-nvme-1"}, 1e9, "nvme1n1",
+		},
 		{"two paths to one NVMe disk over a network", []Disk{farA, farB}, nil, 1e9, "no disk to write to"},
 		{"zeros are no WWN", []Disk{zeroA, zeroB}, &DiskHint{Serial: "Z1"}, 1e9, "sdu"},
 		{"one WWN and two serials are two disks", []Disk{liarA, liarB}, &DiskHint{Serial: "L1"}, 1e9, "sdw"},
-		{"special devices are no candidates", []Disk{pmem, mtd, zvol, rbd, bcache, drbd, vda}, nil, 1e9, "vda"},
+		{
+			"special devices are no candidates",
+			[]Disk{pmem, mtd, zvol, rbd, bcache, drbd, vda},
+			nil, 1e9,
+			"vda",
+		},
 		{"nor does a hint of a kind make them so", []Disk{pmem, vda}, &DiskHint{Size: ">= 1GB"}, 1e9, "vda"},
 		{"special devices can be named", []Disk{pmem, vda}, &DiskHint{Name: "pmem0"}, 1e9, "pmem0"},
-		{"only special devices", []Disk{zvol}, nil, 1e9, "no disk to write to (have: zd16 virtual 8.0 GB (a ZFS volume: name it to write to it))"},
-		{"a hint does not make a disk fit", []Disk{vda, ro}, &DiskHint{Name: "sdc"}, 1e9, "no disk matches name=sdc (have: vda virtio 4.0 GB serial=A; sdc sata 16.0 GB (read-only))"},
+		{
+			"only special devices",
+			[]Disk{zvol},
+			nil, 1e9,
+			"no disk to write to (have: zd16 virtual 8.0 GB (a ZFS volume: name it to write to it))",
+		},
+		{
+			"a hint does not make a disk fit",
+			[]Disk{vda, ro},
+			&DiskHint{Name: "sdc"}, 1e9,
+			"no disk matches name=sdc (have: vda virtio 4.0 GB serial=A; sdc sata 16.0 GB (read-only))",
+		},
 		{"too small", []Disk{vda}, nil, 5e9, "disk vda holds 4000000000 bytes, the image needs 5000000000"},
 	} {
 		got, err := ChooseDisk(c.disks, c.hint, c.need)
@@ -107,8 +155,12 @@ func TestDiskIdentity(t *testing.T) {
 		now  Disk
 		want bool
 	}{
-		"renamed":              {Disk{Name: "sdb", Serial: "S1", ByPath: "pci-0000:00:06.0", Bytes: 100}, true},
-		"another serial":       {Disk{Name: "sda", Serial: "S2", ByPath: "pci-0000:00:05.0", Bytes: 100}, false},
+		"renamed": {
+			Disk{Name: "sdb", Serial: "S1", ByPath: "pci-0000:00:06.0", Bytes: 100}, true,
+		},
+		"another serial": {
+			Disk{Name: "sda", Serial: "S2", ByPath: "pci-0000:00:05.0", Bytes: 100}, false,
+		},
 		"same serial, resized": {Disk{Name: "sda", Serial: "S1", Bytes: 101}, false},
 		"serial vanished":      {Disk{Name: "sda", ByPath: "pci-0000:00:05.0", Bytes: 100}, false},
 	} {
@@ -157,7 +209,8 @@ func TestParseDiskHint(t *testing.T) {
 
 func TestDiskHintMatches(t *testing.T) {
 	d := Disk{
-		Name: "sda", Serial: "S4EVNF0M", WWN: "0x5002538e40a1", ByPath: "pci-0000:00:1f.2-ata-1", Vendor: "SAMSUNG", Model: "SSD 860 EVO",
+		Name: "sda", Serial: "S4EVNF0M", WWN: "0x5002538e40a1", ByPath: "pci-0000:00:1f.2-ata-1",
+		Vendor: "SAMSUNG", Model: "SSD 860 EVO",
 		HCTL: "0:0:0:0", Transport: "sata", Bytes: 480103981056,
 	}
 	for hint, want := range map[string]bool{
@@ -202,7 +255,10 @@ func TestDiskHintMatches(t *testing.T) {
 			t.Errorf("%q matches = %v, want %v", hint, got, want)
 		}
 	}
-	for hint, want := range map[string]bool{"serial=S4EVNF0M": true, "wwn=0x5002538e40a1": true, "name=sda": false, "size>=1GB": false, "serial=other": false} {
+	for hint, want := range map[string]bool{
+		"serial=S4EVNF0M": true, "wwn=0x5002538e40a1": true,
+		"name=sda": false, "size>=1GB": false, "serial=other": false,
+	} {
 		h, err := ParseDiskHint(hint)
 		if got := h.Names(d); err != nil || got != want {
 			t.Errorf("%q names the disk: %v, %v, want %v", hint, got, err, want)
@@ -212,7 +268,10 @@ func TestDiskHintMatches(t *testing.T) {
 
 // The String of a hint parses to the same hint.
 func FuzzParseDiskHint(f *testing.F) {
-	for _, s := range []string{"sda", "serial=S1", "size>=400GB,rotational=false", "size===1TB", "name=<or> a <or> b", "model=<all-in> x y", "wwn=0x5"} {
+	for _, s := range []string{
+		"sda", "serial=S1", "size>=400GB,rotational=false", "size===1TB",
+		"name=<or> a <or> b", "model=<all-in> x y", "wwn=0x5",
+	} {
 		f.Add(s)
 	}
 	d := Disk{Name: "sda", Serial: "S1", WWN: "0x5", Bytes: 1e12}
@@ -232,7 +291,14 @@ func TestForeign(t *testing.T) {
 	for _, c := range []struct {
 		content []string
 		want    int
-	}{{nil, 0}, {[]string{"gpt"}, 0}, {[]string{"mbr"}, 0}, {[]string{"gpt", "vmfs"}, 1}, {[]string{"ext4", "gpt", "vfat"}, 2}, {[]string{"lvm2"}, 1}} {
+	}{
+		{nil, 0},
+		{[]string{"gpt"}, 0},
+		{[]string{"mbr"}, 0},
+		{[]string{"gpt", "vmfs"}, 1},
+		{[]string{"ext4", "gpt", "vfat"}, 2},
+		{[]string{"lvm2"}, 1},
+	} {
 		if got := (Disk{Content: c.content}).Foreign(); len(got) != c.want {
 			t.Errorf("Foreign(%v) = %v, want %d", c.content, got, c.want)
 		}
@@ -240,7 +306,9 @@ func TestForeign(t *testing.T) {
 }
 
 func TestDiskIdentityFind(t *testing.T) {
-	a := Disk{Name: "sda", Serial: "S", WWN: "0x5000c500a1b2c3d4", ByPath: "pci-0000:00:1f.2-ata-1.0", Bytes: 8e9}
+	a := Disk{
+		Name: "sda", Serial: "S", WWN: "0x5000c500a1b2c3d4", ByPath: "pci-0000:00:1f.2-ata-1.0", Bytes: 8e9,
+	}
 	b := a
 	b.Name, b.ByPath = "sdb", "pci-0000:00:1f.2-ata-2.0"
 	id := b.Identity()
@@ -259,9 +327,19 @@ func TestDiskIdentityFind(t *testing.T) {
 
 // Hints of Ironic's operators, from udev's properties of such disks.
 func TestIronicHints(t *testing.T) {
-	lun := Disk{Name: "sda", WWN: "0x600508b400105df70000e00000d80000", ByPath: "pci-0000:03:00.0-scsi-0:2:0:0", Transport: "scsi"}
+	lun := Disk{
+		Name:      "sda",
+		WWN:       "0x600508b400105df70000e00000d80000",
+		ByPath:    "pci-0000:03:00.0-scsi-0:2:0:0",
+		Transport: "scsi",
+	}
 	ata := Disk{Name: "sdb", WWN: "0x5001517387d61905", ByPath: "pci-0000:00:1f.2-ata-2.0", Transport: "sata"}
-	nvme := Disk{Name: "nvme0n1", WWN: "eui.01000000010000005cd2e4a4b6c85051", ByPath: "pci-0000:01:00.0-nvme-1", Transport: "nvme"}
+	nvme := Disk{
+		Name:      "nvme0n1",
+		WWN:       "eui.01000000010000005cd2e4a4b6c85051",
+		ByPath:    "pci-0000:01:00.0-nvme-1",
+		Transport: "nvme",
+	}
 	virtio := Disk{Name: "vda", ByPath: "pci-0000:00:05.0", Transport: "virtio"}
 	for _, c := range []struct {
 		hint DiskHint

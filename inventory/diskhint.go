@@ -65,7 +65,10 @@ func (h *DiskHint) fields() []hintField {
 			name, _ := d.extension()
 			return []string{digits(d.WWN), name}
 		})},
-		{"wwn_with_extension", &h.WWNWithExtension, text(digits, func(d Disk) string { return digits(d.WWN) })},
+		{
+			"wwn_with_extension", &h.WWNWithExtension,
+			text(digits, func(d Disk) string { return digits(d.WWN) }),
+		},
 		{"wwn_vendor_extension", &h.WWNVendorExtension, text(digits, func(d Disk) string {
 			_, extension := d.extension()
 			return extension
@@ -75,7 +78,10 @@ func (h *DiskHint) fields() []hintField {
 		{"vendor", &h.Vendor, text(same, func(d Disk) string { return d.Vendor })},
 		{"size", &h.Size, func(want string, d Disk) (bool, error) { return matchSize(want, d.Bytes) }},
 		{"hctl", &h.HCTL, text(same, func(d Disk) string { return d.HCTL })},
-		{"rotational", &h.Rotational, func(want string, d Disk) (bool, error) { return matchBool(want, d.Rotational) }},
+		{
+			"rotational", &h.Rotational,
+			func(want string, d Disk) (bool, error) { return matchBool(want, d.Rotational) },
+		},
 		{"transport", &h.Transport, text(same, func(d Disk) string { return d.Transport })},
 	}
 }
@@ -285,7 +291,8 @@ func matchSize(want string, have uint64) (bool, error) {
 		return false, errors.New("want a number with a unit (MB, GB, TB, MiB, GiB, TiB), after ==, !=, >=, <=, > or <")
 	}
 	_, fraction, _ := strings.Cut(value, ".")
-	is := strconv.FormatFloat(float64(have)/unit, 'f', len(fraction), 64) == strconv.FormatFloat(n, 'f', len(fraction), 64)
+	is := strconv.FormatFloat(float64(have)/unit, 'f', len(fraction), 64) == strconv.FormatFloat(n, 'f',
+		len(fraction), 64)
 	switch op {
 	case "", "==":
 		return is, nil

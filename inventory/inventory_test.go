@@ -14,7 +14,10 @@ func TestParseMAC(t *testing.T) {
 			t.Errorf("ParseMAC(%q) = %q, %v, want %q", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "52:54:00:12:34", "52:54:00:12:34:5g", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "+2:54:00:12:34:56", "02-52-54-00-12-34-56"} {
+	for _, in := range []string{
+		"", "52:54:00:12:34", "52:54:00:12:34:5g", "00:00:00:00:00:00",
+		"ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "+2:54:00:12:34:56", "02-52-54-00-12-34-56",
+	} {
 		if got, err := ParseMAC(in); err == nil {
 			t.Errorf("ParseMAC(%q) = %q, want an error", in, got)
 		}

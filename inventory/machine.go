@@ -26,7 +26,9 @@ const (
 )
 
 // States lists every state in the order of a machine's life.
-var States = []State{Discovered, Enrolled, Inspecting, Available, Deploying, Deployed, Cleaning, Rescue, Failed}
+var States = []State{
+	Discovered, Enrolled, Inspecting, Available, Deploying, Deployed, Cleaning, Rescue, Failed,
+}
 
 // A Machine is the record of one computer. Only the machine's worker writes State.
 type Machine struct {

@@ -34,7 +34,11 @@ func CheckName(name string) error {
 	if like == "" {
 		return nil
 	}
-	return &Problem{Code: CodeInvalid, Detail: fmt.Sprintf("name %q looks like %s", name, like), Hint: "choose a name that cannot be mistaken for one"}
+	return &Problem{
+		Code:   CodeInvalid,
+		Detail: fmt.Sprintf("name %q looks like %s", name, like),
+		Hint:   "choose a name that cannot be mistaken for one",
+	}
 }
 
 // ParseUUID returns a system's UUID from SMBIOS in its canonical form. All zeros and all ones mean that a board
@@ -42,7 +46,10 @@ func CheckName(name string) error {
 func ParseUUID(s string) (string, error) {
 	uuid := strings.ToLower(s)
 	digits := strings.ReplaceAll(uuid, "-", "")
-	p := &Problem{Code: CodeInvalid, Hint: "`dmidecode -s system-uuid` shows it on the machine; without one, know it by its MAC"}
+	p := &Problem{
+		Code: CodeInvalid,
+		Hint: "`dmidecode -s system-uuid` shows it on the machine; without one, know it by its MAC",
+	}
 	switch {
 	case !systemUUID.MatchString(uuid):
 		p.Detail = fmt.Sprintf("UUID %.40q: want 32 hexadecimal digits as 8-4-4-4-12, like 4c4c4544-0058-4b10-8032-b7c04f513034", s)
@@ -66,7 +73,9 @@ func checkLabel(what, name string) error {
 
 // Resolve finds the machine for a person's ref: an id, else a MAC, else a name. The order matters only for
 // names from older releases that read as an id or a MAC.
-func Resolve[T any](ref string, byID func(MachineID) (T, bool), byMAC func(MAC) (T, bool), byName func(string) (T, bool)) (T, bool) {
+func Resolve[T any](
+	ref string, byID func(MachineID) (T, bool), byMAC func(MAC) (T, bool), byName func(string) (T, bool),
+) (T, bool) {
 	if found, ok := byID(MachineID(ref)); ok {
 		return found, true
 	}

@@ -13,12 +13,24 @@ func TestShortened(t *testing.T) {
 		return "[" + strings.TrimSuffix(strings.Repeat(element+",", n), ",") + "]"
 	}
 	for _, c := range []struct{ name, in, want string }{
-		{"a result", `{"boot_id":"b","report":{"disks":[{"name":"a,]}\"\\"},{}]},"error":""}`, `{"boot_id":"b","report":{"disks":[{"name":"a,]}\"\\"},{}]},"error":""}`},
-		{"22,333 disks", `{"report":{"disks":` + list("{}", 22_333) + `,"arch":"x"}}`, `{"report":{"disks":` + list("{}", mostListed) + `,"arch":"x"}}`},
+		{
+			"a result", `{"boot_id":"b","report":{"disks":[{"name":"a,]}\"\\"},{}]},"error":""}`,
+			`{"boot_id":"b","report":{"disks":[{"name":"a,]}\"\\"},{}]},"error":""}`,
+		},
+		{
+			"22,333 disks", `{"report":{"disks":` + list("{}", 22_333) + `,"arch":"x"}}`,
+			`{"report":{"disks":` + list("{}", mostListed) + `,"arch":"x"}}`,
+		},
 		{"as many as there may be", list("1", mostListed), list("1", mostListed)},
 		{"one more", list("[]", mostListed+1), list("[]", mostListed)},
-		{"lists in a list", list(`{"content":`+list(`"}]"`, 2000)+`}`, 2000), list(`{"content":`+list(`"}]"`, mostListed)+`}`, mostListed)},
-		{"many members", `{` + strings.Repeat(`"a":1,`, 3000) + `"b":[ 1 , 2 ]}`, `{` + strings.Repeat(`"a":1,`, 3000) + `"b":[ 1 , 2 ]}`},
+		{
+			"lists in a list", list(`{"content":`+list(`"}]"`, 2000)+`}`, 2000),
+			list(`{"content":`+list(`"}]"`, mostListed)+`}`, mostListed),
+		},
+		{
+			"many members", `{` + strings.Repeat(`"a":1,`, 3000) + `"b":[ 1 , 2 ]}`,
+			`{` + strings.Repeat(`"a":1,`, 3000) + `"b":[ 1 , 2 ]}`,
+		},
 		{"no JSON", `{"a":[1,`, `{"a":[1,`},
 		{"nothing", "", ""},
 		{"a number", "1", "1"},
@@ -26,18 +38,21 @@ func TestShortened(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := Shortened([]byte(c.in))
 			if err != nil || string(got) != c.want {
-				t.Errorf("Shortened() = %d bytes, %.100s, %v, want %d, %.100s", len(got), got, err, len(c.want), c.want)
+				t.Errorf("Shortened() = %d bytes, %.100s, %v, want %d, %.100s", len(got), got, err,
+					len(c.want), c.want)
 			}
 		})
 	}
-	if got, err := Shortened([]byte(strings.Repeat("[", deepest+1) + strings.Repeat("]", deepest+1))); err == nil {
+	if got, err := Shortened([]byte(strings.Repeat("[", deepest+1) +
+		strings.Repeat("]", deepest+1))); err == nil {
 		t.Errorf("Shortened() of what is nested too deep = %s, want an error", got)
 	}
 }
 
 // What is left of a report says that there may have been more.
 func TestAShortenedReportSaysSo(t *testing.T) {
-	raw, err := Shortened([]byte(`{"disks":[` + strings.TrimSuffix(strings.Repeat("{},", 20_000), ",") + `]}`))
+	raw, err := Shortened([]byte(`{"disks":[` + strings.TrimSuffix(strings.Repeat("{},", 20_000), ",") +
+		`]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +63,8 @@ func TestAShortenedReportSaysSo(t *testing.T) {
 	if len(r.Disks) != mostListed {
 		t.Errorf("%d disks are decoded, want %d", len(r.Disks), mostListed)
 	}
-	if r = r.Bounded(StrangerReport); len(r.Disks) != maxDisks || r.Problems[0] != "1025 or more disks are reported, and the first 256 kept" {
+	if r = r.Bounded(StrangerReport); len(r.Disks) != maxDisks ||
+		r.Problems[0] != "1025 or more disks are reported, and the first 256 kept" {
 		t.Errorf("%d disks are kept, and the problems are %q", len(r.Disks), r.Problems)
 	}
 }
@@ -71,7 +87,10 @@ func cutLists(v any) any {
 }
 
 func FuzzShortened(f *testing.F) {
-	for _, s := range []string{`{"a":[1,"],",{"b":[[],{}]}]}`, `[[[0]]]`, `"\\"`, ` [ "\"" , null ] `, `{"":[`, "[1,\u20281]"} {
+	for _, s := range []string{
+		`{"a":[1,"],",{"b":[[],{}]}]}`, `[[[0]]]`, `"\\"`, ` [ "\"" , null ] `,
+		`{"":[`, "[1,\u20281]",
+	} {
 		f.Add([]byte(s), uint16(3000))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte, times uint16) {
@@ -84,7 +103,8 @@ func FuzzShortened(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := json.Unmarshal(out, &cut); (err != nil) != bad || !bad && !reflect.DeepEqual(cut, cutLists(whole)) {
+		if err := json.Unmarshal(out, &cut); (err != nil) != bad ||
+			!bad && !reflect.DeepEqual(cut, cutLists(whole)) {
 			t.Fatalf("Shortened(%.200q) = %.200q, %v, want the same with shorter lists", raw, out, err)
 		}
 	})

@@ -109,7 +109,9 @@ func (c *limitedConn) ReadFrom(r io.Reader) (sent int64, err error) {
 // cork may fail without harm: it decides when segments leave, not whether.
 func (c *limitedConn) cork(on int) {
 	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, on) })
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, on)
+		})
 	}
 }
 

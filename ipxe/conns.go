@@ -26,7 +26,10 @@ const (
 // whoever opens thousands of connections and sends or takes nothing closes its own, and other machines are
 // always accepted.
 func LimitConns(l net.Listener, most int) net.Listener {
-	return &limitedListener{Listener: l, most: most, rate: leastRate, grace: slack, clients: map[netip.Addr]map[*limitedConn]struct{}{}}
+	return &limitedListener{
+		Listener: l, most: most, rate: leastRate, grace: slack,
+		clients: map[netip.Addr]map[*limitedConn]struct{}{},
+	}
 }
 
 type limitedListener struct {
@@ -50,7 +53,9 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			c.Close()
 			continue
 		}
-		conn := &limitedConn{TCPConn: tcp, of: l, client: addrPort(c.RemoteAddr().String()).Addr(), opened: time.Now()}
+		conn := &limitedConn{
+			TCPConn: tcp, of: l, client: addrPort(c.RemoteAddr().String()).Addr(), opened: time.Now(),
+		}
 		victim, ok := l.take(conn)
 		if victim != nil {
 			victim.abort()
@@ -75,7 +80,8 @@ func (l *limitedListener) take(c *limitedConn) (victim *limitedConn, ok bool) {
 		victim = mostIdle(l.clients[l.busiest()])
 	}
 	full := victim != nil
-	if full && now.Sub(victim.moved()) < idleEnough && len(l.clients[victim.client]) <= len(l.clients[c.client])+1 {
+	if full && now.Sub(victim.moved()) < idleEnough &&
+		len(l.clients[victim.client]) <= len(l.clients[c.client])+1 {
 		// All that could be closed are in use, and the address with the most has no more than this one.
 		return nil, false
 	}

@@ -17,7 +17,9 @@ import (
 )
 
 // slowPlane serves a boot plane behind LimitConns.
-func slowPlane(t *testing.T, ramdisk string, change ...func(*limitedListener)) (addr string, l *limitedListener) {
+func slowPlane(
+	t *testing.T, ramdisk string, change ...func(*limitedListener),
+) (addr string, l *limitedListener) {
 	t.Helper()
 	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -59,7 +61,10 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 		held    int // connections that the server keeps open
 	}{
 		{"2000 connections from one address", func(int) string { return "127.0.0.2" }, maxConnsPerClient},
-		{"2000 connections from 500 addresses", func(i int) string { return fmt.Sprintf("127.0.%d.%d", 3+i%2, 1+i%250) }, 2000},
+		{
+			"2000 connections from 500 addresses",
+			func(i int) string { return fmt.Sprintf("127.0.%d.%d", 3+i%2, 1+i%250) }, 2000,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			addr, l := slowPlane(t, "")
@@ -78,7 +83,9 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 			}
 			eventually(t, fmt.Sprintf("%d connections held", c.held), func() bool { return held() == c.held })
 
-			machine := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: from("127.0.1.1").DialContext}}
+			machine := &http.Client{
+				Timeout: time.Minute, Transport: &http.Transport{DialContext: from("127.0.1.1").DialContext},
+			}
 			defer machine.CloseIdleConnections()
 			start := time.Now()
 			resp, err := machine.Get("http://" + addr + "/boot.ipxe?" + fromROM)
@@ -87,7 +94,8 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 			}
 			body, err := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			if took := time.Since(start); err != nil || resp.StatusCode != 200 || len(body) == 0 || took > 20*time.Second {
+			if took := time.Since(start); err != nil || resp.StatusCode != 200 || len(body) == 0 ||
+				took > 20*time.Second {
 				t.Errorf("a machine that boots meanwhile got %d, %d bytes, %v after %v; want its script at once", resp.StatusCode, len(body), err, took)
 			}
 		})
@@ -134,7 +142,10 @@ func TestFullHouse(t *testing.T) {
 				eventually(t, "the house is full", func() bool { return held() == most })
 			}
 			for i := range 20 { // each of which needs a place of its own
-				machine := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: from(fmt.Sprintf("127.2.0.%d", 1+i)).DialContext}}
+				machine := &http.Client{
+					Timeout:   20 * time.Second,
+					Transport: &http.Transport{DialContext: from(fmt.Sprintf("127.2.0.%d", 1+i)).DialContext},
+				}
 				resp, err := machine.Get("http://" + addr + "/boot.ipxe?" + fromROM)
 				if err != nil {
 					t.Fatalf("machine %d: %v", i, err)
@@ -142,7 +153,8 @@ func TestFullHouse(t *testing.T) {
 				body, err := io.ReadAll(resp.Body)
 				resp.Body.Close()
 				if err != nil || resp.StatusCode != 200 || len(body) == 0 {
-					t.Fatalf("machine %d got %d, %d bytes, %v; want its script", i, resp.StatusCode, len(body), err)
+					t.Fatalf("machine %d got %d, %d bytes, %v; want its script", i, resp.StatusCode,
+						len(body), err)
 				}
 				defer machine.CloseIdleConnections()
 			}
@@ -249,7 +261,8 @@ func TestNothingStandsInTheWayOfSendfile(t *testing.T) {
 	sink := &fileSink{ResponseRecorder: httptest.NewRecorder()}
 	h.ServeHTTP(sink, httptest.NewRequest("GET", RamdiskPath("amd64", "initrd"), nil))
 	if sink.Code != 200 || sink.Body.Len() != 1<<20 || sink.file == nil {
-		t.Errorf("a download: %d, %d bytes, from the file itself: %v; want 200, 1 MiB, from the file", sink.Code, sink.Body.Len(), sink.file != nil)
+		t.Errorf("a download: %d, %d bytes, from the file itself: %v; want 200, 1 MiB, from the file",
+			sink.Code, sink.Body.Len(), sink.file != nil)
 	}
 }
 

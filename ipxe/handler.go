@@ -83,7 +83,9 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // answer answers a request. It has an error after a panic alone.
 func (h handler) answer(w http.ResponseWriter, r *http.Request, seen *Request) (err error) {
-	defer bug.Return(h.Log, "boot plane: answer a request", &err, func() []any { return []any{"path", r.URL.Path, "remote", r.RemoteAddr} })
+	defer bug.Return(h.Log, "boot plane: answer a request", &err, func() []any {
+		return []any{"path", r.URL.Path, "remote", r.RemoteAddr}
+	})
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		problem(w, http.StatusMethodNotAllowed, "only GET and HEAD")
@@ -145,7 +147,8 @@ func (h handler) boot(w http.ResponseWriter, r *http.Request, seen *Request) {
 		text, _ = Script(seen.Local, params, b)
 	}
 	seen.Boot = &b
-	h.Log.Info("boot script", "mac", params.MAC, "remote", seen.Remote, "action", b.Action, "reason", b.Reason,
+	h.Log.Info("boot script", "mac", params.MAC, "remote", seen.Remote, "action", b.Action,
+		"reason", b.Reason,
 		"uuid", params.UUID, "arch", params.Arch, "platform", params.Platform)
 	script(w, r, text)
 }
@@ -176,7 +179,8 @@ func (h handler) ramdisk(w http.ResponseWriter, r *http.Request, arch, name stri
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() {
-		h.Log.Error("boot plane: ramdisk is not a regular file", "remote", r.RemoteAddr, "arch", arch, "file", file, "err", err)
+		h.Log.Error("boot plane: ramdisk is not a regular file", "remote", r.RemoteAddr, "arch", arch,
+			"file", file, "err", err)
 		problem(w, http.StatusNotFound, "the ramdisk for "+arch+" cannot be read")
 		return
 	}

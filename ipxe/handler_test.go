@@ -63,8 +63,10 @@ func waiting(context.Context, Params, netip.AddrPort) Boot { return Boot{Action:
 func TestPathsOutsideTheMap(t *testing.T) {
 	base, _ := plane(t, waiting)
 	for _, p := range []string{
-		"/", "/nbp", "/nbp/", "/nbp/x", "/nbpsnponly.efi", "/nbp/../handler.go", "/nbp/%2e%2e/snponly.efi", "//snponly.efi",
-		"/ramdisk/", "/ramdisk/amd64/", "/ramdisk/amd64/passwd", "/ramdisk/../vmlinuz", "/ramdisk/arm64/vmlinuz", "/ramdisk/amd64/../amd64/vmlinuz",
+		"/", "/nbp", "/nbp/", "/nbp/x", "/nbpsnponly.efi", "/nbp/../handler.go", "/nbp/%2e%2e/snponly.efi",
+		"//snponly.efi",
+		"/ramdisk/", "/ramdisk/amd64/", "/ramdisk/amd64/passwd", "/ramdisk/../vmlinuz",
+		"/ramdisk/arm64/vmlinuz", "/ramdisk/amd64/../amd64/vmlinuz",
 		"/boot.ipxe/", "/pxelinux.cfg/default",
 	} {
 		resp, body := do(t, "GET", base+p)
@@ -83,18 +85,23 @@ func TestProgramsOverHTTP(t *testing.T) {
 		want, _ := NBP(name)
 		for _, p := range []string{"/" + name, NBPPath(name)} {
 			head, _ := do(t, "HEAD", base+p)
-			if head.StatusCode != 200 || head.ContentLength != int64(len(want)) || head.Header.Get("ETag") == "" {
-				t.Errorf("HEAD %s = %d, length %d, ETag %q; want 200, %d and an ETag", p, head.StatusCode, head.ContentLength, head.Header.Get("ETag"), len(want))
+			if head.StatusCode != 200 || head.ContentLength != int64(len(want)) ||
+				head.Header.Get("ETag") == "" {
+				t.Errorf("HEAD %s = %d, length %d, ETag %q; want 200, %d and an ETag", p, head.StatusCode,
+					head.ContentLength, head.Header.Get("ETag"), len(want))
 			}
 			<-observed
 			resp, body := do(t, "GET", base+p)
 			if !bytes.Equal([]byte(body), want) || resp.ContentLength != int64(len(want)) {
-				t.Errorf("GET %s: %d bytes, Content-Length %d, want %d", p, len(body), resp.ContentLength, len(want))
+				t.Errorf("GET %s: %d bytes, Content-Length %d, want %d", p, len(body), resp.ContentLength,
+					len(want))
 			}
-			if r := <-observed; r.Status != 200 || r.Sent != int64(len(want)) || r.Want != r.Sent || !r.Remote.IsValid() {
+			if r := <-observed; r.Status != 200 || r.Sent != int64(len(want)) || r.Want != r.Sent ||
+				!r.Remote.IsValid() {
 				t.Errorf("GET %s was observed as %+v", p, r)
 			}
-			if resp, _ := do(t, "GET", base+p, "If-None-Match", head.Header.Get("ETag")); resp.StatusCode != http.StatusNotModified {
+			if resp, _ := do(t, "GET", base+p, "If-None-Match",
+				head.Header.Get("ETag")); resp.StatusCode != http.StatusNotModified {
 				t.Errorf("GET %s with its ETag = %d, want 304", p, resp.StatusCode)
 			}
 			<-observed
@@ -108,24 +115,33 @@ func TestRamdiskRange(t *testing.T) {
 	if resp.StatusCode != http.StatusPartialContent || body != "amd64" {
 		t.Errorf("range = %d %q, want 206 %q", resp.StatusCode, body, "amd64")
 	}
-	if resp, body := do(t, "GET", base+RamdiskPath("amd64", "vmlinuz")); body != "kernel of amd64" || resp.ContentLength != 15 {
+	if resp, body := do(t, "GET", base+RamdiskPath("amd64", "vmlinuz")); body != "kernel of amd64" ||
+		resp.ContentLength != 15 {
 		t.Errorf("vmlinuz = %q, Content-Length %d", body, resp.ContentLength)
 	}
-	if resp, _ := do(t, "GET", base+RamdiskPath("amd64", "vmlinuz"), "Range", "bytes=99-"); resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
+	if resp, _ := do(t, "GET", base+RamdiskPath("amd64", "vmlinuz"), "Range",
+		"bytes=99-"); resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
 		t.Errorf("range past the end = %d, want 416", resp.StatusCode)
 	}
-	if _, body := do(t, "GET", base+RamdiskPath("arm64", "vmlinuz")); !strings.Contains(body, "pxectl ramdisk build") {
+	if _, body := do(t, "GET", base+RamdiskPath("arm64", "vmlinuz")); !strings.Contains(body,
+		"pxectl ramdisk build") {
 		t.Errorf("a missing ramdisk says %q, want the next move", body)
 	}
 }
 
 func TestBootScriptOverHTTP(t *testing.T) {
 	base, observed := plane(t, func(_ context.Context, p Params, server netip.AddrPort) Boot {
-		return Boot{Action: Agent, Reason: p.UUID, Args: []string{"pxectl.url=https://" + server.Addr().String() + ":8443"}}
+		return Boot{
+			Action: Agent,
+			Reason: p.UUID,
+			Args:   []string{"pxectl.url=https://" + server.Addr().String() + ":8443"},
+		}
 	})
 	resp, body := do(t, "GET", base+"/boot.ipxe?"+fromROM)
-	if resp.StatusCode != 200 || resp.ContentLength != int64(len(body)) || resp.Header.Get("Cache-Control") != "no-store" {
-		t.Errorf("GET /boot.ipxe = %d, Content-Length %d of %d", resp.StatusCode, resp.ContentLength, len(body))
+	if resp.StatusCode != 200 || resp.ContentLength != int64(len(body)) ||
+		resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("GET /boot.ipxe = %d, Content-Length %d of %d", resp.StatusCode, resp.ContentLength,
+			len(body))
 	}
 	kernel := fmt.Sprintf("\nkernel %s/ramdisk/amd64/vmlinuz initrd=rd BOOTIF=01-52-54-00-aa-00-01 console=tty0 console=ttyS0,115200n8 quiet pxectl.url=https://127.0.0.1:8443 ||", base)
 	if !strings.HasPrefix(body, "#!ipxe\n") || !strings.Contains(body, kernel) {
@@ -135,11 +151,13 @@ func TestBootScriptOverHTTP(t *testing.T) {
 	if r.Params == nil || r.Params.MAC != "52:54:00:aa:00:01" || r.Boot == nil || r.Boot.Action != Agent {
 		t.Errorf("observed %+v, want the machine and the answer", r)
 	}
-	if resp, body := do(t, "GET", base+"/boot.ipxe?mac=x"); resp.StatusCode != http.StatusBadRequest || strings.Count(body, "\n") != 1 {
+	if resp, body := do(t, "GET", base+"/boot.ipxe?mac=x"); resp.StatusCode != http.StatusBadRequest ||
+		strings.Count(body, "\n") != 1 {
 		t.Errorf("GET /boot.ipxe?mac=x = %d %q, want 400 and one line", resp.StatusCode, body)
 	}
 	for _, p := range []string{"/autoexec.ipxe", "/nbp/autoexec.ipxe", "/start.ipxe"} {
-		if _, body := do(t, "GET", base+p); !strings.Contains(body, base+"/boot.ipxe?mac=${netX/mac:hexhyp}&") {
+		if _, body := do(t, "GET", base+p); !strings.Contains(body,
+			base+"/boot.ipxe?mac=${netX/mac:hexhyp}&") {
 			t.Errorf("GET %s does not name the address that it was asked at:\n%s", p, body)
 		}
 	}
@@ -152,11 +170,13 @@ func TestBrokenDecisions(t *testing.T) {
 		}
 		return Boot{Action: Agent, Args: []string{"two words"}}
 	})
-	if resp, _ := do(t, "GET", base+"/boot.ipxe?mac=52-54-00-aa-00-01&serial=panic"); resp.StatusCode != http.StatusInternalServerError {
+	if resp, _ := do(t, "GET",
+		base+"/boot.ipxe?mac=52-54-00-aa-00-01&serial=panic"); resp.StatusCode != http.StatusInternalServerError {
 		t.Errorf("after a panic = %d, want 500", resp.StatusCode)
 	}
 	<-observed
-	if resp, body := do(t, "GET", base+"/boot.ipxe?mac=52-54-00-aa-00-01"); resp.StatusCode != 200 || !strings.Contains(body, "sleep 15\n") || strings.Contains(body, "two words") {
+	if resp, body := do(t, "GET", base+"/boot.ipxe?mac=52-54-00-aa-00-01"); resp.StatusCode != 200 ||
+		!strings.Contains(body, "sleep 15\n") || strings.Contains(body, "two words") {
 		t.Errorf("an answer that cannot be a script = %d\n%s", resp.StatusCode, body)
 	}
 }

@@ -19,7 +19,8 @@ func TestNBPForIsServed(t *testing.T) {
 			}
 			seen[name] = true
 			if b, ok := NBP(name); !ok || len(b) < 50_000 {
-				t.Errorf("NBPFor(%d, %v) = %q, but NBP(%q) has %d bytes, ok %v", arch, overIPXE, name, name, len(b), ok)
+				t.Errorf("NBPFor(%d, %v) = %q, but NBP(%q) has %d bytes, ok %v", arch, overIPXE, name, name,
+					len(b), ok)
 			}
 		}
 	}

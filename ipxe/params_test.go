@@ -27,17 +27,31 @@ func TestParseParams(t *testing.T) {
 	}{
 		{"BIOS option ROM", fromROM, Params{
 			MAC: "52:54:00:aa:00:01", UUID: "a1234567-89ab-cdef-a123-456789abcd01", Serial: "S-1",
-			Manufacturer: "QEMU", Product: "Standard PC (i440FX + PIIX, 1996)", Arch: "i386", Platform: "pcbios", BusID: "01:1a:f4:10:00",
+			Manufacturer: "QEMU", Product: "Standard PC (i440FX + PIIX, 1996)", Arch: "i386",
+			Platform: "pcbios", BusID: "01:1a:f4:10:00",
 		}},
 		{"EFI", fromEFI, Params{
 			MAC: "52:54:00:aa:00:02", UUID: "a1234567-89ab-cdef-a123-456789abcd02",
-			Manufacturer: "QEMU", Product: "Standard PC (Q35 + ICH9, 2009)", Arch: "x86_64", Platform: "efi", BusID: "01:1a:f4:10:00",
+			Manufacturer: "QEMU", Product: "Standard PC (Q35 + ICH9, 2009)", Arch: "x86_64", Platform: "efi",
+			BusID: "01:1a:f4:10:00",
 		}},
 		{"colons and capitals", "mac=52:54:00:AA:00:01", Params{MAC: "52:54:00:aa:00:01"}},
-		{"a semicolon in a name", "mac=52-54-00-aa-00-01&product=A;B", Params{MAC: "52:54:00:aa:00:01", Product: "A;B"}},
-		{"a second mac is ignored", "mac=52-54-00-aa-00-01&mac=52-54-00-aa-00-02", Params{MAC: "52:54:00:aa:00:01"}},
-		{"rubbish in SMBIOS text is cleaned", "mac=52-54-00-aa-00-01&serial=%0aS1%00%ff%1b[2J%20", Params{MAC: "52:54:00:aa:00:01", Serial: "S1[2J"}},
-		{"long text is cut", "mac=52-54-00-aa-00-01&asset=" + strings.Repeat("A", 5000), Params{MAC: "52:54:00:aa:00:01", Asset: strings.Repeat("A", maxText)}},
+		{
+			"a semicolon in a name", "mac=52-54-00-aa-00-01&product=A;B",
+			Params{MAC: "52:54:00:aa:00:01", Product: "A;B"},
+		},
+		{
+			"a second mac is ignored", "mac=52-54-00-aa-00-01&mac=52-54-00-aa-00-02",
+			Params{MAC: "52:54:00:aa:00:01"},
+		},
+		{
+			"rubbish in SMBIOS text is cleaned", "mac=52-54-00-aa-00-01&serial=%0aS1%00%ff%1b[2J%20",
+			Params{MAC: "52:54:00:aa:00:01", Serial: "S1[2J"},
+		},
+		{
+			"long text is cut", "mac=52-54-00-aa-00-01&asset=" + strings.Repeat("A", 5000),
+			Params{MAC: "52:54:00:aa:00:01", Asset: strings.Repeat("A", maxText)},
+		},
 	} {
 		got, err := ParseParams(parseQuery(tt.query))
 		if err != nil {
@@ -61,7 +75,8 @@ func TestParseParamsRefuses(t *testing.T) {
 		{"platform", "mac=52-54-00-aa-00-01&platform=${x}", "platform"},
 		{"busid", "mac=52-54-00-aa-00-01&busid=zz", "busid"},
 	} {
-		if _, err := ParseParams(parseQuery(tt.query)); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := ParseParams(parseQuery(tt.query)); err == nil ||
+			!strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: ParseParams = %v, want an error with %q", tt.name, err, tt.want)
 		}
 	}
@@ -85,14 +100,18 @@ func FuzzParams(f *testing.F) {
 				t.Errorf("text not cleaned: %q", s)
 			}
 		}
-		boot := Boot{Action: Agent, Reason: p.Manufacturer + p.Serial, Kernel: "http://h/k", Initrd: "http://h/i", Args: []string{"a=b"}}
+		boot := Boot{
+			Action: Agent, Reason: p.Manufacturer + p.Serial, Kernel: "http://h/k", Initrd: "http://h/i",
+			Args: []string{"a=b"},
+		}
 		got, err := Script(server, p, boot)
 		if err != nil {
 			t.Fatalf("Script: %v", err)
 		}
 		boot.Reason = "x"
 		want, _ := Script(server, Params{MAC: p.MAC, Arch: p.Arch}, boot)
-		if consoleText(p.Manufacturer+p.Serial) != "" && strings.Count(string(got), "\n") != strings.Count(string(want), "\n") {
+		if consoleText(p.Manufacturer+p.Serial) != "" &&
+			strings.Count(string(got), "\n") != strings.Count(string(want), "\n") {
 			t.Errorf("the script changed its shape:\n%s", got)
 		}
 		for line := range strings.Lines(string(got)) {

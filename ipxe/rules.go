@@ -77,7 +77,8 @@ func (c Choice) NBP(arch uint16, overIPXE bool) (name string, ok bool) {
 }
 
 func (r Rule) matches(s Subject) bool {
-	return (r.Machine == "" || slices.ContainsFunc(s.Names, func(n string) bool { return matches(r.Machine, n) })) &&
+	return (r.Machine == "" ||
+		slices.ContainsFunc(s.Names, func(n string) bool { return matches(r.Machine, n) })) &&
 		(r.Vendor == "" || matches(r.Vendor, s.Vendor)) && (r.Model == "" || matches(r.Model, s.Model))
 }
 
@@ -95,7 +96,9 @@ func (r Rule) Check() error {
 	var errs []error
 	for key, pattern := range map[string]string{"machine": r.Machine, "vendor": r.Vendor, "model": r.Model} {
 		if _, err := path.Match(plain(pattern), ""); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %q is no pattern: * is any text, ? any character, [ab] one of these", key, pattern))
+			errs = append(errs,
+				fmt.Errorf("%s: %q is no pattern: * is any text, ? any character, [ab] one of these", key,
+					pattern))
 		}
 	}
 	if r.NBP != "" && programs[r.NBP].bytes == nil {
@@ -103,7 +106,9 @@ func (r Rule) Check() error {
 	}
 	for _, a := range r.Args {
 		if !isWord(a) {
-			errs = append(errs, fmt.Errorf("args: %s is not one word of a kernel command line that can stand in a script", quoted(a)))
+			errs = append(errs,
+				fmt.Errorf("args: %s is not one word of a kernel command line that can stand in a script",
+					quoted(a)))
 		}
 	}
 	if !slices.Contains([]string{"", Exit, SANBoot, Silence}, r.Local) {

@@ -22,11 +22,17 @@ func TestRulesFor(t *testing.T) {
 		want    Choice
 	}{
 		{"nothing known", Subject{}, Choice{Args: []string{"never"}, Script: "all.ipxe"}},
-		{"by MAC", Subject{Names: []string{"m1", "52:54:00:12:34:56"}}, Choice{Args: []string{"console=ttyS1,115200n8"}, Script: "all.ipxe"}},
+		{
+			"by MAC",
+			Subject{Names: []string{"m1", "52:54:00:12:34:56"}},
+			Choice{Args: []string{"console=ttyS1,115200n8"}, Script: "all.ipxe"},
+		},
 		{
 			"several rules, the first of each wins",
 			Subject{Names: []string{"lab-7"}, Vendor: "Supermicro", Model: "A/X11DPW"},
-			Choice{NBPs: []string{NativeX64, BIOS}, Args: []string{"never"}, Local: SANBoot, Script: "all.ipxe"},
+			Choice{
+				NBPs: []string{NativeX64, BIOS}, Args: []string{"never"}, Local: SANBoot, Script: "all.ipxe",
+			},
 		},
 		{
 			"vendor without the model",
@@ -57,7 +63,8 @@ func TestChoiceNBP(t *testing.T) {
 		{"nothing runs there", []string{NativeX64}, 6, false, ""},
 	} {
 		if got, ok := (Choice{NBPs: tt.nbps}).NBP(tt.arch, tt.ipxe); got != tt.want || ok != (tt.want != "") {
-			t.Errorf("%s: Choice{%v}.NBP(%d, %v) = %q, %v, want %q", tt.name, tt.nbps, tt.arch, tt.ipxe, got, ok, tt.want)
+			t.Errorf("%s: Choice{%v}.NBP(%d, %v) = %q, %v, want %q", tt.name, tt.nbps, tt.arch, tt.ipxe, got,
+				ok, tt.want)
 		}
 	}
 }
@@ -68,11 +75,20 @@ func TestRuleCheck(t *testing.T) {
 		rule Rule
 		want string // part of the error; "" for none
 	}{
-		{"all", Rule{Machine: "m[12]", Vendor: "HPE", Model: "ProLiant DL*", NBP: X64, Args: []string{"console=ttyS1"}, Local: Exit}, ""},
+		{
+			"all", Rule{
+				Machine: "m[12]", Vendor: "HPE", Model: "ProLiant DL*", NBP: X64,
+				Args: []string{"console=ttyS1"}, Local: Exit,
+			}, "",
+		},
 		{"script only", Rule{Script: "x.ipxe"}, ""},
 		{"nothing set", Rule{Vendor: "HPE"}, "sets nothing (have: nbp, args, local, script)"},
 		{"pattern", Rule{Model: "[", Local: Exit}, `model: "[" is no pattern`},
-		{"program", Rule{NBP: "grub.efi"}, `nbp: "grub.efi" (have: ipxe-amd64.efi, ipxe-arm64.efi, ipxe.pxe, snponly.efi, undionly.kpxe)`},
+		{
+			"program",
+			Rule{NBP: "grub.efi"},
+			`nbp: "grub.efi" (have: ipxe-amd64.efi, ipxe-arm64.efi, ipxe.pxe, snponly.efi, undionly.kpxe)`,
+		},
 		{"two words", Rule{Args: []string{"a b"}}, `args: "a b" is not one word`},
 		{"a setting", Rule{Args: []string{"a=${uuid}"}}, "is not one word"},
 		{"local", Rule{Local: "disk"}, `local: "disk" (have: exit, sanboot, silence)`},

@@ -36,8 +36,11 @@ func TestScripts(t *testing.T) {
 	arm := Params{MAC: "52:54:00:aa:00:03", Arch: "arm64", Platform: "efi"}
 	agent := Boot{
 		Action: Agent, Reason: "m1 is deploying: boot-agent (attempt 1)",
-		Kernel: "http://10.77.0.1:8080/ramdisk/amd64/vmlinuz", Initrd: "http://10.77.0.1:8080/ramdisk/amd64/initrd",
-		Args: []string{"pxectl.url=https://10.77.0.1:8443", "pxectl.nonce=n0nce", "pxectl.pin=sha256:AAAA+/="},
+		Kernel: "http://10.77.0.1:8080/ramdisk/amd64/vmlinuz",
+		Initrd: "http://10.77.0.1:8080/ramdisk/amd64/initrd",
+		Args: []string{
+			"pxectl.url=https://10.77.0.1:8443", "pxectl.nonce=n0nce", "pxectl.pin=sha256:AAAA+/=",
+		},
 	}
 	quiet := agent
 	quiet.Args = []string{"console=ttyS0", "quiet"}
@@ -53,7 +56,14 @@ func TestScripts(t *testing.T) {
 		{"local-bios.ipxe", bios, Boot{Action: Local, Reason: "m1 is deployed"}},
 		{"local-sanboot.ipxe", efi, Boot{Action: Local, Method: SANBoot}},
 		{"local-efi.ipxe", efi, Boot{Action: Local, Method: Exit}},
-		{"wait.ipxe", bios, Boot{Action: Wait, Reason: "not approved;\nrun `pxectl machine approve ${x}`", Retry: 30 * time.Second}},
+		{
+			"wait.ipxe", bios,
+			Boot{
+				Action: Wait,
+				Reason: "not approved;\nrun `pxectl machine approve ${x}`",
+				Retry:  30 * time.Second,
+			},
+		},
 	} {
 		got, err := Script(server, tt.params, tt.boot)
 		if err != nil {

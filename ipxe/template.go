@@ -73,11 +73,22 @@ func parseTemplate(name, text string) (*Template, error) {
 	t := &Template{name, tmpl}
 	server := netip.MustParseAddrPort("192.0.2.1:8080")
 	for _, p := range []Params{
-		{MAC: "52:54:00:12:34:56", Manufacturer: "Vendor", Product: "Model", Serial: "S1", Arch: "i386", Platform: "pcbios"},
-		{MAC: "52:54:00:12:34:56", Manufacturer: "Vendor", Product: "Model", Serial: "S1", Arch: "x86_64", Platform: "efi"},
+		{
+			MAC: "52:54:00:12:34:56", Manufacturer: "Vendor", Product: "Model", Serial: "S1", Arch: "i386",
+			Platform: "pcbios",
+		},
+		{
+			MAC: "52:54:00:12:34:56", Manufacturer: "Vendor", Product: "Model", Serial: "S1", Arch: "x86_64",
+			Platform: "efi",
+		},
 	} {
 		for _, b := range []Boot{
-			{Action: Agent, Kernel: "http://192.0.2.1:8080/k", Initrd: "http://192.0.2.1:8080/i", Template: t},
+			{
+				Action:   Agent,
+				Kernel:   "http://192.0.2.1:8080/k",
+				Initrd:   "http://192.0.2.1:8080/i",
+				Template: t,
+			},
 			{Action: Local, Template: t},
 			{Action: Wait, Template: t},
 		} {
@@ -92,10 +103,14 @@ func parseTemplate(name, text string) (*Template, error) {
 // fill writes the script of a machine.
 func (t *Template) fill(server netip.AddrPort, p Params, b Boot, plain string) ([]byte, error) {
 	page := Page{
-		Action: string(b.Action), Script: strings.TrimPrefix(plain, magic), Again: ScriptURL(server), Reason: consoleText(b.Reason),
+		Action: string(b.Action),
+		Script: strings.TrimPrefix(plain, magic),
+		Again:  ScriptURL(server),
+		Reason: consoleText(b.Reason),
 		// Anybody can write what SMBIOS says, so it must stay text.
-		MAC: p.MAC, UUID: p.UUID, Manufacturer: consoleText(p.Manufacturer), Product: consoleText(p.Product), Serial: consoleText(p.Serial),
-		Arch: p.Arch, Platform: p.Platform,
+		MAC: p.MAC, UUID: p.UUID, Manufacturer: consoleText(p.Manufacturer), Product: consoleText(p.Product),
+		Serial: consoleText(p.Serial),
+		Arch:   p.Arch, Platform: p.Platform,
 	}
 	if b.Action == Agent {
 		page.Kernel, page.Initrd, page.Args = b.Kernel, b.Initrd, strings.Join(agentArgs(p, b.Args), " ")
@@ -115,7 +130,8 @@ func checkScript(s string) error {
 	}
 	words := strings.Fields(s)
 	for i, w := range words[:len(words)-1] {
-		if label := words[i+1]; w == "goto" && !strings.Contains(label, "${") && !strings.Contains(s, "\n:"+label+"\n") {
+		if label := words[i+1]; w == "goto" && !strings.Contains(label, "${") &&
+			!strings.Contains(s, "\n:"+label+"\n") {
 			return fmt.Errorf("goto %s: there is no line :%s", label, label)
 		}
 	}

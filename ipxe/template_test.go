@@ -8,7 +8,8 @@ import (
 )
 
 func TestTemplateMakesTheScript(t *testing.T) {
-	tmpl, err := parseTemplate("x.ipxe", "#!ipxe\n{{if eq .Action \"agent\"}}sleep 30\n{{end}}echo {{.Product}}\n{{.Script}}")
+	tmpl, err := parseTemplate("x.ipxe",
+		"#!ipxe\n{{if eq .Action \"agent\"}}sleep 30\n{{end}}echo {{.Product}}\n{{.Script}}")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,10 +21,12 @@ func TestTemplateMakesTheScript(t *testing.T) {
 	}
 	plain.Template = tmpl
 	got, err := Script(server, p, plain)
-	if want := "#!ipxe\nsleep 30\necho Model {x} reboot\n" + strings.TrimPrefix(string(want), "#!ipxe\n"); err != nil || string(got) != want {
+	if want := "#!ipxe\nsleep 30\necho Model {x} reboot\n" +
+		strings.TrimPrefix(string(want), "#!ipxe\n"); err != nil || string(got) != want {
 		t.Errorf("script = %v\n%s\nwant\n%s", err, got, want)
 	}
-	if got, err := Script(server, p, Boot{Action: Local, Template: tmpl}); err != nil || strings.Contains(string(got), "sleep") || !strings.Contains(string(got), "exit 1") {
+	if got, err := Script(server, p, Boot{Action: Local, Template: tmpl}); err != nil ||
+		strings.Contains(string(got), "sleep") || !strings.Contains(string(got), "exit 1") {
 		t.Errorf("local script = %v\n%s", err, got)
 	}
 }
@@ -37,7 +40,10 @@ func TestLoadTemplateRefuses(t *testing.T) {
 		{"not there", "none.ipxe", "", "no such file"},
 		{"no template", "a.ipxe", "#!ipxe\n{{.Script", "a.ipxe"},
 		{"unknown field", "b.ipxe", "#!ipxe\n{{.Kernal}}", "Kernal"},
-		{"fails on one action only", "c.ipxe", "#!ipxe\n{{if eq .Action \"wait\"}}{{.Nothing}}{{end}}", "Nothing"},
+		{
+			"fails on one action only", "c.ipxe", "#!ipxe\n{{if eq .Action \"wait\"}}{{.Nothing}}{{end}}",
+			"Nothing",
+		},
 		{"not a script", "d.ipxe", "{{.Script}}", `a script's first line is "#!ipxe"`},
 		{"lost label", "e.ipxe", "#!ipxe\ngoto out\n", "goto out: there is no line :out"},
 		{"too long", "f.ipxe", "#!ipxe\n{{range 99999}}{{$.Script}}{{end}}", "the script becomes too long"},
@@ -65,7 +71,8 @@ func FuzzTemplate(f *testing.F) {
 			return
 		}
 		p := Params{MAC: "52:54:00:aa:00:01", Product: cleanText(product), Serial: cleanText(serial)}
-		if s, err := Script(server, p, Boot{Action: Local, Template: tmpl}); err == nil && !strings.HasPrefix(string(s), "#!ipxe\n") {
+		if s, err := Script(server, p, Boot{Action: Local, Template: tmpl}); err == nil &&
+			!strings.HasPrefix(string(s), "#!ipxe\n") {
 			t.Errorf("template %q made %q", text, s)
 		}
 	})

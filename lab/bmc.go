@@ -49,7 +49,9 @@ func serveBMC(m *machine) (func(ctx context.Context) error, error) {
 	}
 	user.SetPassword([]byte(BMCPassword))
 	user.Enabled = true
-	user.ChannelAccess[1] = bmc.UserChannelAccess{MaxPrivilege: bmc.PrivilegeLevelAdministrator, Enabled: true}
+	user.ChannelAccess[1] = bmc.UserChannelAccess{
+		MaxPrivilege: bmc.PrivilegeLevelAdministrator, Enabled: true,
+	}
 
 	commands := handlers.NewRegistry()
 	handlers.RegisterAllHandlers(commands)
@@ -70,7 +72,9 @@ func serveBMC(m *machine) (func(ctx context.Context) error, error) {
 
 // systemGUID answers Get System GUID, IPMI 2.0 section 22.14, with the machine's SMBIOS UUID. go-ipmi's
 // server lacks it.
-func systemGUID(_ context.Context, h *handlers.HandlerContext, _ []byte) ([]byte, types.CompletionCode, error) {
+func systemGUID(
+	_ context.Context, h *handlers.HandlerContext, _ []byte,
+) ([]byte, types.CompletionCode, error) {
 	return h.BMC.GUID[:], types.CodeOK, nil
 }
 
@@ -148,7 +152,8 @@ type nic struct{ number int }
 
 func (n nic) GetConfig(context.Context) (*hal.IPConfig, error) {
 	return &hal.IPConfig{
-		IP: bmcAddress(n.number).As4(), Mask: [4]byte{255, 255, 255, 0}, Gateway: siteAddress.As4(), MAC: bmcMAC(n.number), Port: ipmiPort,
+		IP: bmcAddress(n.number).As4(), Mask: [4]byte{255, 255, 255, 0}, Gateway: siteAddress.As4(),
+		MAC: bmcMAC(n.number), Port: ipmiPort,
 	}, nil
 }
 

@@ -78,7 +78,10 @@ type Size uint64
 // UnmarshalText reads a size.
 func (s *Size) UnmarshalText(text []byte) error {
 	digits := strings.TrimRight(string(text), "KMGTiB")
-	shift, ok := map[string]uint{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[string(text[len(digits):])]
+	shift, ok := map[string]uint{
+		"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30,
+		"TiB": 40,
+	}[string(text[len(digits):])]
 	n, err := strconv.ParseUint(digits, 10, 64)
 	if err != nil || !ok || n > 1<<46>>shift {
 		return fmt.Errorf("size %q: want bytes or a number with KiB, MiB, GiB, TiB, at most 64TiB", text)
@@ -152,7 +155,8 @@ func (c *Config) fill() error {
 	}
 	// sun_path is 108 bytes with its final zero: unix(7).
 	if longest := len(c.Dir) + len("/pxectl.sock"); longest > 107 {
-		errs = append(errs, fmt.Errorf("dir %s: too long for a Unix socket in it by %d bytes", c.Dir, longest-107))
+		errs = append(errs,
+			fmt.Errorf("dir %s: too long for a Unix socket in it by %d bytes", c.Dir, longest-107))
 	}
 	if c.ApplianceConfig != "" {
 		if c.ApplianceConfig, err = filepath.Abs(c.ApplianceConfig); err != nil {
@@ -185,7 +189,9 @@ func checkMachines(machines []Machine) error {
 	for i := range machines {
 		m := &machines[i]
 		if !machineName.MatchString(m.Name) {
-			errs = append(errs, fmt.Errorf("machine %q: a name is lower-case letters, digits and hyphens, at most 31", m.Name))
+			errs = append(errs,
+				fmt.Errorf("machine %q: a name is lower-case letters, digits and hyphens, at most 31",
+					m.Name))
 		}
 		if seen[m.Name] {
 			errs = append(errs, fmt.Errorf("machine %q: named twice", m.Name))
@@ -232,13 +238,17 @@ func (m *Machine) fill(number int) error {
 		case d.Sector != 512 && d.Sector != 4096:
 			errs = append(errs, fmt.Errorf("disk sector %d: want 512 or 4096", d.Sector))
 		case d.Sector == 4096 && d.Bus == "sata":
-			errs = append(errs, errors.New("disk sector 4096: QEMU's sata disks have 512; use nvme or virtio"))
+			errs = append(errs,
+				errors.New("disk sector 4096: QEMU's sata disks have 512; use nvme or virtio"))
 		case d.Size < 1<<20 || uint64(d.Size)%uint64(d.Sector) != 0:
-			errs = append(errs, fmt.Errorf("disk size %d: want at least 1MiB and whole sectors of %d", d.Size, d.Sector))
+			errs = append(errs,
+				fmt.Errorf("disk size %d: want at least 1MiB and whole sectors of %d", d.Size, d.Sector))
 		}
 		// virtio-blk, ATA and NVMe all have room for 20 bytes.
-		if len(d.Serial) > 20 || strings.ContainsFunc(d.Serial, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) {
-			errs = append(errs, fmt.Errorf("disk serial %q: want at most 20 printable characters without a comma", d.Serial))
+		if len(d.Serial) > 20 ||
+			strings.ContainsFunc(d.Serial, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) {
+			errs = append(errs,
+				fmt.Errorf("disk serial %q: want at most 20 printable characters without a comma", d.Serial))
 		}
 	}
 	return errors.Join(errs...)

@@ -81,7 +81,9 @@ func (s *supervisor) answer(req request) (resp response) {
 	case "power":
 		err = s.order(req.Machine, func(m *machine) (<-chan error, error) { return m.power(req.Action) })
 	case "slow-disk":
-		err = s.order(req.Machine, func(m *machine) (<-chan error, error) { return m.slowDisk(req.Slow), nil })
+		err = s.order(req.Machine, func(m *machine) (<-chan error, error) {
+			return m.slowDisk(req.Slow), nil
+		})
 	case "down":
 		s.down()
 	default:
@@ -122,7 +124,8 @@ func (m *machine) status() Status {
 	}
 	return Status{
 		Name: m.Name, Firmware: m.Firmware, MAC: machineMAC(m.number), UUID: machineUUID(m.number),
-		BMC: bmcAddress(m.number).String(), Power: power, Boot: string(boot.next()), Console: m.console.log.Name(), PID: pid,
+		BMC: bmcAddress(m.number).String(), Power: power, Boot: string(boot.next()),
+		Console: m.console.log.Name(), PID: pid,
 	}
 }
 

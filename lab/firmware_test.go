@@ -15,13 +15,37 @@ func TestFirmwareOnTheCommandLine(t *testing.T) {
 		program       string
 		want, absent  []string // parts of the command line
 	}{
-		{"bios", "virtio", "qemu-system-x86_64", []string{"pc,graphics=off", "isa-ipmi-kcs"}, []string{"pflash", "romfile", "PXESupport"}},
-		{"uefi", "virtio", "qemu-system-x86_64", []string{"q35", "OVMF_CODE", "romfile=", "isa-ipmi-kcs"}, []string{"PXESupport"}},
+		{
+			"bios", "virtio", "qemu-system-x86_64",
+			[]string{"pc,graphics=off", "isa-ipmi-kcs"},
+			[]string{"pflash", "romfile", "PXESupport"},
+		},
+		{
+			"uefi", "virtio", "qemu-system-x86_64",
+			[]string{"q35", "OVMF_CODE", "romfile=", "isa-ipmi-kcs"},
+			[]string{"PXESupport"},
+		},
 		{"uefi", "e1000", "qemu-system-x86_64", []string{"q35", "OVMF_CODE", "e1000,"}, []string{"romfile"}},
-		{"uefi-rom", "virtio", "qemu-system-x86_64", []string{"q35", "OVMF_CODE"}, []string{"romfile", "PXESupport"}},
-		{"uefi-http", "virtio", "qemu-system-x86_64", []string{"q35", "romfile=", "IPv4PXESupport,string=no", "IPv6PXESupport,string=no"}, nil},
-		{"arm64", "virtio", "qemu-system-aarch64", []string{"virt", "cortex-a57", "AAVMF_CODE", "romfile=", "tcg"}, []string{"kvm", "isa-ipmi", "PXESupport"}},
-		{"arm64-http", "virtio", "qemu-system-aarch64", []string{"AAVMF_CODE", "IPv4PXESupport,string=no"}, []string{"kvm", "isa-ipmi"}},
+		{
+			"uefi-rom", "virtio", "qemu-system-x86_64",
+			[]string{"q35", "OVMF_CODE"},
+			[]string{"romfile", "PXESupport"},
+		},
+		{
+			"uefi-http", "virtio", "qemu-system-x86_64",
+			[]string{"q35", "romfile=", "IPv4PXESupport,string=no", "IPv6PXESupport,string=no"},
+			nil,
+		},
+		{
+			"arm64", "virtio", "qemu-system-aarch64",
+			[]string{"virt", "cortex-a57", "AAVMF_CODE", "romfile=", "tcg"},
+			[]string{"kvm", "isa-ipmi", "PXESupport"},
+		},
+		{
+			"arm64-http", "virtio", "qemu-system-aarch64",
+			[]string{"AAVMF_CODE", "IPv4PXESupport,string=no"},
+			[]string{"kvm", "isa-ipmi"},
+		},
 	}
 	for _, tt := range tests {
 		m := Machine{Name: "m1", Firmware: tt.firmware, NIC: tt.nic}

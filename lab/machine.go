@@ -193,12 +193,14 @@ func (m *machine) startQEMU() error {
 	first := boot.next()
 	if first == bootDisk && m.rack.Freeze {
 		disk := diskPath(m.rack.Dir, m.Name, 0)
-		if err := copySparse(filepath.Join(machineDir(m.rack.Dir, m.Name), "disk0.written"), disk); err != nil {
+		if err := copySparse(filepath.Join(machineDir(m.rack.Dir, m.Name), "disk0.written"),
+			disk); err != nil {
 			return fmt.Errorf("keep a copy of %s: %w", disk, err)
 		}
 	}
 	var mine [2]net.Conn // QMP, console
-	cmd := exec.Command(qemuProgram(m.Machine), qemuArgs(m.Machine, m.number, m.rack.Dir, m.rack.accel(), first)...)
+	cmd := exec.Command(qemuProgram(m.Machine),
+		qemuArgs(m.Machine, m.number, m.rack.Dir, m.rack.accel(), first)...)
 	for i := range mine {
 		conn, theirs, err := socketPair()
 		if err != nil {
@@ -291,7 +293,8 @@ func (m *machine) followBoot() error {
 	if m.running == nil || m.running.index == want { // setting the same value again is an error to QEMU
 		return nil
 	}
-	if _, err := m.running.qmp.execute("qom-set", map[string]any{"path": nicPath, "property": nicIndexProp, "value": want}); err != nil {
+	if _, err := m.running.qmp.execute("qom-set",
+		map[string]any{"path": nicPath, "property": nicIndexProp, "value": want}); err != nil {
 		return err
 	}
 	m.running.index = want

@@ -30,8 +30,13 @@ func mountPrivate() error {
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
 		return err
 	}
-	for _, m := range []struct{ kind, where string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"tmpfs", "/run/netns"}} {
-		if err := syscall.Mount(m.kind, m.where, m.kind, syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
+	for _, m := range []struct{ kind, where string }{
+		{"proc", "/proc"},
+		{"sysfs", "/sys"},
+		{"tmpfs", "/run/netns"},
+	} {
+		if err := syscall.Mount(m.kind, m.where, m.kind, syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC,
+			""); err != nil {
 			return fmt.Errorf("mount %s: %w", m.where, err)
 		}
 	}
@@ -51,7 +56,8 @@ func makeNetwork(c *children, machines int) error {
 		// A BMC's address is no address of the appliance, although both are in this namespace: a route alone
 		// makes it reachable and bindable, and no interface has it.
 		fmt.Fprintf(&b, "route add local %s dev lo\n", bmcAddress(n+1))
-		fmt.Fprintf(&b, "tuntap add dev %[1]s mode tap\nlink set %[1]s master %[2]s up\n", tapName(n+1), bridge)
+		fmt.Fprintf(&b, "tuntap add dev %[1]s mode tap\nlink set %[1]s master %[2]s up\n", tapName(n+1),
+			bridge)
 	}
 	fmt.Fprintf(&b, "netns add %[1]s\nlink add %[1]s0 type veth peer name eth0 netns %[1]s\nlink set %[1]s0 master %[2]s up\n", siteNS, bridge)
 	if err := ipBatch(c, b.String()); err != nil {

@@ -28,7 +28,8 @@ func checkInstalled(c Config) error {
 		case m.Firmware == BIOS:
 			needs = append(needs, need{"/usr/share/seabios/bios-256k.bin", "seabios"})
 		case m.arm():
-			needs = append(needs, need{qemuProgram(m), "qemu-system-arm"}, need{files[0], "qemu-efi-aarch64"}, need{files[1], "qemu-efi-aarch64"})
+			needs = append(needs, need{qemuProgram(m), "qemu-system-arm"}, need{files[0], "qemu-efi-aarch64"},
+				need{files[1], "qemu-efi-aarch64"})
 		default:
 			needs = append(needs, need{files[0], "ovmf"}, need{files[1], "ovmf"})
 		}

@@ -37,7 +37,8 @@ func qemuArgs(m Machine, n int, dir, accel string, first bootDevice) []string {
 		"-name", m.Name, "-S", "-nodefaults", "-display", "none", "-no-user-config",
 		"-smp", strconv.Itoa(m.CPUs), "-m", strconv.Itoa(m.Memory),
 		"-uuid", machineUUID(n),
-		"-smbios", "type=1,manufacturer=pxectl,product=Virtual Rack Machine,serial=LAB"+fmt.Sprintf("%02d", n)+",uuid="+machineUUID(n),
+		"-smbios", "type=1,manufacturer=pxectl,product=Virtual Rack Machine,serial=LAB"+
+			fmt.Sprintf("%02d", n)+",uuid="+machineUUID(n),
 		"-smbios", "type=3,manufacturer=pxectl,asset="+m.Name,
 		"-chardev", fmt.Sprintf("socket,id=qmp0,fd=%d", fdQMP), "-mon", "chardev=qmp0,mode=control",
 		"-chardev", fmt.Sprintf("socket,id=con0,fd=%d", fdConsole), "-serial", "chardev:con0",
@@ -55,7 +56,9 @@ func qemuArgs(m Machine, n int, dir, accel string, first bootDevice) []string {
 	for i, d := range m.Disks {
 		// cache=unsafe leaves out the host's fsync: the page cache survives any death of QEMU, and a rack
 		// need not survive the host's own power cut.
-		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", i, escape(diskPath(dir, m.Name, i))))
+		args = append(args, "-drive",
+			fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", i,
+				escape(diskPath(dir, m.Name, i))))
 		if d.Bus == "sata" && !ahci {
 			args = append(args, "-device", "ich9-ahci,id=sata")
 			ahci = true
@@ -124,7 +127,8 @@ func makeHardware(dir string, m Machine) error {
 		case err != nil:
 			return err
 		case st.Size() != int64(d.Size):
-			return fmt.Errorf("%s is %d bytes, the rack's configuration says %d; begin anew with --fresh", path, st.Size(), d.Size)
+			return fmt.Errorf("%s is %d bytes, the rack's configuration says %d; begin anew with --fresh",
+				path, st.Size(), d.Size)
 		}
 	}
 	return nil

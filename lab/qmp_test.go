@@ -13,7 +13,8 @@ func fakeQEMU(t *testing.T, answers ...string) net.Conn {
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
 	go func() {
 		in := bufio.NewReader(theirs)
-		if _, err := theirs.Write([]byte(`{"QMP": {"version": {}, "capabilities": []}}` + "\r\n")); err != nil {
+		if _, err := theirs.Write([]byte(`{"QMP": {"version": {}, "capabilities": []}}` +
+			"\r\n")); err != nil {
 			return
 		}
 		for _, a := range answers {
@@ -39,9 +40,21 @@ func TestQMP(t *testing.T) {
 		err    string
 	}{
 		{name: "answer", answer: `{"return": {"running": true}, "id": 2}`, want: `{"running": true}`},
-		{name: "event before the answer", answer: `{"event": "STOP", "data": {}}` + "\n" + `{"return": 7, "id": 2}`, want: "7"},
-		{name: "late answer of another command", answer: `{"return": 1, "id": 1}` + "\n" + `{"return": 2, "id": 2}`, want: "2"},
-		{name: "error", answer: `{"error": {"class": "GenericError", "desc": "bootindex 9 has already been used"}, "id": 2}`, err: "qmp test: bootindex 9 has already been used"},
+		{
+			name:   "event before the answer",
+			answer: `{"event": "STOP", "data": {}}` + "\n" + `{"return": 7, "id": 2}`,
+			want:   "7",
+		},
+		{
+			name:   "late answer of another command",
+			answer: `{"return": 1, "id": 1}` + "\n" + `{"return": 2, "id": 2}`,
+			want:   "2",
+		},
+		{
+			name:   "error",
+			answer: `{"error": {"class": "GenericError", "desc": "bootindex 9 has already been used"}, "id": 2}`,
+			err:    "qmp test: bootindex 9 has already been used",
+		},
 		{name: "not JSON", answer: `oops`, err: "unexpected EOF"},
 	}
 	for _, tt := range tests {
@@ -66,7 +79,8 @@ func TestQMP(t *testing.T) {
 
 func TestQMPResets(t *testing.T) {
 	const reset = `{"event": "RESET", "data": {"guest": true}}`
-	q, err := newQMP(fakeQEMU(t, reset+"\n"+`{"return": {}, "id": 1}`+"\n"+strings.Repeat(reset+"\n", 10), `{"return": {}, "id": 2}`))
+	q, err := newQMP(fakeQEMU(t, reset+"\n"+`{"return": {}, "id": 1}`+"\n"+strings.Repeat(reset+"\n", 10),
+		`{"return": {}, "id": 2}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,9 @@ func TestRack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Dir: t.TempDir(), Machines: machines, NoAppliance: true, Freeze: true, Attached: true, Accel: "tcg"}
+	c := Config{
+		Dir: t.TempDir(), Machines: machines, NoAppliance: true, Freeze: true, Attached: true, Accel: "tcg",
+	}
 	rack, err := Up(ctx, c)
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +63,9 @@ func TestRack(t *testing.T) {
 	}
 	ipmi := func(args ...string) string {
 		t.Helper()
-		out, err := rack.Exec(ctx, "ipmitool", append([]string{"-I", "lanplus", "-H", "10.77.0.51", "-U", BMCUser, "-P", BMCPassword}, args...)...)
+		out, err := rack.Exec(ctx, "ipmitool",
+			append([]string{"-I", "lanplus", "-H", "10.77.0.51", "-U", BMCUser, "-P", BMCPassword},
+				args...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,20 +90,23 @@ func TestRack(t *testing.T) {
 			t.Errorf("suite %s: power status = %q, want off", suite, got)
 		}
 	}
-	if out, err := rack.Exec(ctx, "ipmitool", "-I", "lanplus", "-H", "10.77.0.51", "-U", BMCUser, "-P", "wrong", "-R", "1", "power", "status"); err == nil {
+	if out, err := rack.Exec(ctx, "ipmitool", "-I", "lanplus", "-H", "10.77.0.51", "-U", BMCUser, "-P",
+		"wrong", "-R", "1", "power", "status"); err == nil {
 		t.Errorf("wrong password = %q, want an error", out)
 	}
 	ipmi("chassis", "bootdev", "pxe", "options=efiboot")
 	if got := ipmi("chassis", "bootparam", "get", "5"); !strings.Contains(got, "a004000000") {
 		t.Errorf("boot flags read back = %q, want a004000000", got)
 	}
-	if got := ipmi("lan", "print", "1"); !strings.Contains(got, "10.77.0.51") || !strings.Contains(got, "52:54:00:bb:00:01") {
+	if got := ipmi("lan", "print", "1"); !strings.Contains(got, "10.77.0.51") ||
+		!strings.Contains(got, "52:54:00:bb:00:01") {
 		t.Errorf("lan print = %q, want the BMC's address and MAC", got)
 	}
 
 	// Power on: the firmware asks for an address, SOL shows the console.
 	solLog := filepath.Join(c.Dir, "sol.txt")
-	sol := rack.Command(ctx, "script", "-qfc", "ipmitool -I lanplus -H 10.77.0.51 -U admin -P secret sol activate", solLog)
+	sol := rack.Command(ctx, "script", "-qfc",
+		"ipmitool -I lanplus -H 10.77.0.51 -U admin -P secret sol activate", solLog)
 	if err := sol.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +123,8 @@ func TestRack(t *testing.T) {
 		return strings.Contains(ipmi("chassis", "bootparam", "get", "5"), "0000000000")
 	})
 	for _, p := range captured(t, rack) {
-		if p.Src.Addr() == siteAddress && (p.DHCP.BootFileName != "" || p.DHCP.Options.Has(dhcpv4.OptionBootfileName)) {
+		if p.Src.Addr() == siteAddress &&
+			(p.DHCP.BootFileName != "" || p.DHCP.Options.Has(dhcpv4.OptionBootfileName)) {
 			t.Errorf("the site's DHCP server handed out a boot file: %v", p.DHCP.Summary())
 		}
 		if p.Src.Addr() == netip.MustParseAddr("10.77.0.1") {
@@ -159,8 +167,11 @@ func TestRack(t *testing.T) {
 	if _, err := rack.Exec(ctx, "kill", "-9", strconv.Itoa(status(t, rack).PID)); err != nil {
 		t.Fatal(err)
 	}
-	until("power is off after QEMU died", func() bool { return strings.Contains(ipmi("power", "status"), "Power is off") })
-	if out, err := rack.Exec(ctx, "ipmitool", "-I", "lanplus", "-H", "10.77.0.51", "-U", BMCUser, "-P", BMCPassword, "power", "cycle"); err == nil {
+	until("power is off after QEMU died", func() bool {
+		return strings.Contains(ipmi("power", "status"), "Power is off")
+	})
+	if out, err := rack.Exec(ctx, "ipmitool", "-I", "lanplus", "-H", "10.77.0.51", "-U", BMCUser, "-P",
+		BMCPassword, "power", "cycle"); err == nil {
 		t.Errorf("power cycle of a machine that is off = %q, want it refused", out)
 	}
 	ipmi("power", "on")
@@ -244,7 +255,8 @@ func processesWith(dir string) (found []string) {
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, path := range paths {
 		text, _ := os.ReadFile(path)
-		if line := strings.ReplaceAll(string(text), "\x00", " "); strings.Contains(line, dir) && path != fmt.Sprintf("/proc/%d/cmdline", os.Getpid()) {
+		if line := strings.ReplaceAll(string(text), "\x00", " "); strings.Contains(line, dir) &&
+			path != fmt.Sprintf("/proc/%d/cmdline", os.Getpid()) {
 			found = append(found, line)
 		}
 	}

@@ -43,7 +43,11 @@ func capture(dir string) service {
 // appliance is the appliance itself. The socket of somebody else's configuration is unknown, so nobody waits
 // for that one.
 func appliance(c Config) service {
-	svc := service{name: "appliance", argv: []string{c.Binary, "serve", "--config", c.ApplianceConfig}, log: filepath.Join(c.Dir, "appliance.log")}
+	svc := service{
+		name: "appliance",
+		argv: []string{c.Binary, "serve", "--config", c.ApplianceConfig},
+		log:  filepath.Join(c.Dir, "appliance.log"),
+	}
 	if c.ApplianceConfig == ownApplianceConfig(c.Dir) {
 		svc.ready = applianceSocket(c.Dir)
 	}
@@ -78,7 +82,9 @@ func (s *supervisor) runService(ctx context.Context, svc service) (stopped <-cha
 	return done, nil
 }
 
-func (s *supervisor) keepRunning(ctx context.Context, svc service, out *os.File, cmd *exec.Cmd, exited <-chan struct{}) {
+func (s *supervisor) keepRunning(
+	ctx context.Context, svc service, out *os.File, cmd *exec.Cmd, exited <-chan struct{},
+) {
 	for {
 		select {
 		case <-ctx.Done():

@@ -23,7 +23,9 @@ func (m *machine) limitDisk() error {
 	if m.running == nil || m.slow == nil && !m.running.limited {
 		return nil
 	}
-	limit := map[string]any{"device": "disk0", "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
+	limit := map[string]any{
+		"device": "disk0", "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0,
+	}
 	if m.slow != nil {
 		limit["bps_wr"], limit["bps_wr_max"] = m.slow.PerSecond, max(m.slow.Burst, m.slow.PerSecond)
 	}

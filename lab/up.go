@@ -94,9 +94,12 @@ func prepareDir(c *Config) (lock *os.File, err error) {
 		}
 	}()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("a rack is already up in %s; end it with: pxectl lab down --dir %s", c.Dir, c.Dir)
+		return nil, fmt.Errorf("a rack is already up in %s; end it with: pxectl lab down --dir %s", c.Dir,
+			c.Dir)
 	}
-	stale := []string{"lab.sock", "pxectl.sock", "lab.pid", "dnsmasq.pid", "dnsmasq.leases", "kea", "dhcp.pcap"}
+	stale := []string{
+		"lab.sock", "pxectl.sock", "lab.pid", "dnsmasq.pid", "dnsmasq.leases", "kea", "dhcp.pcap",
+	}
 	if c.Fresh {
 		stale = append(stale, "machines", "data")
 	}
@@ -276,7 +279,8 @@ func (r *Rack) Command(ctx context.Context, name string, args ...string) *exec.C
 func (r *Rack) Exec(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := r.Command(ctx, name, args...).CombinedOutput()
 	if err != nil {
-		return string(out), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return string(out), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err,
+			strings.TrimSpace(string(out)))
 	}
 	return string(out), nil
 }

@@ -22,7 +22,8 @@ func ParseAddress(s string) (netip.AddrPort, error) {
 		}
 		ip, err := netip.ParseAddr(bare)
 		if err != nil {
-			return netip.AddrPort{}, fmt.Errorf("BMC address %q: want an IP address like 192.0.2.7, 192.0.2.7:6230 or [2001:db8::7]:6230, and no host name: it must be reached when name service is not", s)
+			return netip.AddrPort{},
+				fmt.Errorf("BMC address %q: want an IP address like 192.0.2.7, 192.0.2.7:6230 or [2001:db8::7]:6230, and no host name: it must be reached when name service is not", s)
 		}
 		ap = netip.AddrPortFrom(ip, Port)
 	}
@@ -67,7 +68,8 @@ const (
 // CheckUser refuses the name of a user that no BMC can have.
 func CheckUser(name string) error {
 	if len(name) > maxUser {
-		return fmt.Errorf("BMC user %q: %d bytes, IPMI takes %d at most", name[:min(len(name), 40)], len(name), maxUser)
+		return fmt.Errorf("BMC user %q: %d bytes, IPMI takes %d at most", name[:min(len(name), 40)],
+			len(name), maxUser)
 	}
 	return nil
 }

@@ -144,7 +144,13 @@ func TestAssertBoot(t *testing.T) {
 		{"cleared", powertest.Quirks{}, none, none, nil, 2},
 		{"wrong password", powertest.Quirks{Refuses: true}, pxe, power.Boot{}, power.ErrRefused, 1},
 		{"silent", powertest.Quirks{Silent: true}, pxe, power.Boot{}, power.ErrSilent, 3},
-		{"unknown device", powertest.Quirks{}, power.Boot{Device: power.DeviceOther}, power.Boot{}, power.ErrUnsupported, 1},
+		{
+			"unknown device",
+			powertest.Quirks{},
+			power.Boot{Device: power.DeviceOther},
+			power.Boot{},
+			power.ErrUnsupported, 1,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := &powertest.BMC{Quirks: c.quirks}
@@ -153,7 +159,8 @@ func TestAssertBoot(t *testing.T) {
 				t.Errorf("AssertBoot(%s) = %s, %v, want %s, %v", c.want, stands, err, c.stands, c.err)
 			}
 			if len(b.Calls()) != c.calls {
-				t.Errorf("AssertBoot(%s) made %d calls, want %d: %q", c.want, len(b.Calls()), c.calls, b.Calls())
+				t.Errorf("AssertBoot(%s) made %d calls, want %d: %q", c.want, len(b.Calls()), c.calls,
+					b.Calls())
 			}
 		})
 	}
@@ -162,7 +169,8 @@ func TestAssertBoot(t *testing.T) {
 func TestAssertBootEndsWithCtx(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // time enough for the first reading
 	defer cancel()
-	_, err := power.AssertBoot(ctx, &powertest.BMC{Quirks: powertest.Mute}, power.Boot{Device: power.DevicePXE}, power.Pace{Poll: time.Minute})
+	_, err := power.AssertBoot(ctx, &powertest.BMC{Quirks: powertest.Mute},
+		power.Boot{Device: power.DevicePXE}, power.Pace{Poll: time.Minute})
 	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, power.ErrNotKept) {
 		t.Errorf("AssertBoot() = %v, want DeadlineExceeded and, before that, ErrNotKept", err)
 	}
@@ -177,7 +185,8 @@ func TestSerializeKeepsConsole(t *testing.T) {
 	if !ok {
 		t.Fatal("Serialize of a BMC with a console has none")
 	}
-	if err := c.Console(t.Context(), strings.NewReader("hello"), io.Discard); err != nil || line.Typed() != "hello" {
+	if err := c.Console(t.Context(), strings.NewReader("hello"), io.Discard); err != nil ||
+		line.Typed() != "hello" {
 		t.Errorf("Console() = %v and the machine got %q, want nil and %q", err, line.Typed(), "hello")
 	}
 	line.Err = power.ErrUnsupported
@@ -253,7 +262,10 @@ func TestParseAddress(t *testing.T) {
 
 func TestCanonical(t *testing.T) {
 	for want, forms := range map[string][]string{
-		"192.0.2.7":          {"192.0.2.7", "192.0.2.7:623", "::ffff:192.0.2.7", "[::ffff:192.0.2.7]", "[::ffff:192.0.2.7]:623", "::ffff:c000:207"},
+		"192.0.2.7": {
+			"192.0.2.7", "192.0.2.7:623", "::ffff:192.0.2.7", "[::ffff:192.0.2.7]", "[::ffff:192.0.2.7]:623",
+			"::ffff:c000:207",
+		},
 		"192.0.2.7:6230":     {"192.0.2.7:6230", "[::ffff:192.0.2.7]:6230"},
 		"2001:db8::7":        {"2001:db8::7", "2001:DB8:0:0::7", "[2001:db8::7]", "[2001:db8::7]:623"},
 		"[2001:db8::7]:6230": {"[2001:db8:0::7]:6230"},
@@ -270,7 +282,10 @@ func TestCanonical(t *testing.T) {
 }
 
 func FuzzParseAddress(f *testing.F) {
-	for _, s := range []string{"192.0.2.7", "192.0.2.7:6230", "2001:db8::7", "[2001:db8::7]:6230", "[fe80::1%eth0]", "[[::1]]:1", "[]", ":623"} {
+	for _, s := range []string{
+		"192.0.2.7", "192.0.2.7:6230", "2001:db8::7", "[2001:db8::7]:6230",
+		"[fe80::1%eth0]", "[[::1]]:1", "[]", ":623",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -301,7 +316,10 @@ func TestParseKg(t *testing.T) {
 			t.Errorf("ParseKg(%q) = %q, %v, want %q", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"0x0", "0xhe", "0x00", "0x" + strings.Repeat("ab", 21), strings.Repeat("k", 21)} {
+	for _, in := range []string{
+		"0x0", "0xhe", "0x00", "0x" + strings.Repeat("ab", 21),
+		strings.Repeat("k", 21),
+	} {
 		if got, err := power.ParseKg(in); err == nil {
 			t.Errorf("ParseKg(%q) = %q, want an error", in, got)
 		}

@@ -98,7 +98,8 @@ func until(ctx context.Context, b BMC, act Action, want bool, itself time.Durati
 func late(ended error, act Action, want bool, times int, last error) error {
 	word := map[bool]string{true: "on", false: "off"}[want]
 	if last != nil {
-		return fmt.Errorf("power %s: told %d×, not seen to be %s: %w (before that: %w)", act, times, word, ended, last)
+		return fmt.Errorf("power %s: told %d×, not seen to be %s: %w (before that: %w)", act, times, word,
+			ended, last)
 	}
 	return fmt.Errorf("power %s: told %d×, not seen to be %s: %w", act, times, word, ended)
 }
@@ -121,7 +122,8 @@ func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	for i, try := range tries {
 		if i > 0 {
 			if sleep.For(ctx, p.Poll) != nil {
-				return stands, fmt.Errorf("set boot device %s: %w (before that: %w)", want, context.Cause(ctx), err)
+				return stands, fmt.Errorf("set boot device %s: %w (before that: %w)", want,
+					context.Cause(ctx), err)
 			}
 		}
 		if err = b.SetBoot(ctx, try); err != nil {

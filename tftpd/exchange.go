@@ -57,12 +57,15 @@ type exchange struct {
 
 // from is the client's address as the library knows it.
 func (e *exchange) from() *net.UDPAddr {
-	return &net.UDPAddr{IP: e.Client.Addr().AsSlice(), Port: int(e.Client.Port()), Zone: strconv.FormatUint(e.id, 10)}
+	return &net.UDPAddr{
+		IP: e.Client.Addr().AsSlice(), Port: int(e.Client.Port()), Zone: strconv.FormatUint(e.id, 10),
+	}
 }
 
 // whole says whether its client has acknowledged the last block.
 func (e *exchange) whole() bool {
-	return e.try != nil && !e.waiting && !e.echo && e.ending == nil && len(e.last) >= 4 && e.last[1] == opData && len(e.last) < 4+e.BlockSize
+	return e.try != nil && !e.waiting && !e.echo && e.ending == nil && len(e.last) >= 4 &&
+		e.last[1] == opData && len(e.last) < 4+e.BlockSize
 }
 
 // request is the request as the library gets it: with the options that were negotiated, and no other.
@@ -146,7 +149,11 @@ type exchanges struct {
 }
 
 func newExchanges() exchanges {
-	return exchanges{byClient: map[netip.AddrPort]*exchange{}, byID: map[uint64]*exchange{}, unproven: map[netip.Addr][]*exchange{}}
+	return exchanges{
+		byClient: map[netip.AddrPort]*exchange{},
+		byID:     map[uint64]*exchange{},
+		unproven: map[netip.Addr][]*exchange{},
+	}
 }
 
 func (x *exchanges) add(e *exchange) {
@@ -205,7 +212,8 @@ func (x *exchanges) waitingOf(a netip.Addr) (n int) {
 func (x *exchanges) mostSilent(among func(*exchange) bool) *exchange {
 	var most *exchange
 	for _, e := range x.byID {
-		if e.try != nil && !e.settled && e.ending == nil && among(e) && (most == nil || e.heard.Before(most.heard)) {
+		if e.try != nil && !e.settled && e.ending == nil && among(e) &&
+			(most == nil || e.heard.Before(most.heard)) {
 			most = e
 		}
 	}

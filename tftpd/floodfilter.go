@@ -68,7 +68,8 @@ func (s *floodFilter) admits(client netip.Addr, now time.Time) bool {
 		s.shut = s.shut[1:]
 	}
 	s.shut = append(s.shut, client)
-	s.log.Warn("tftp: a client floods us with requests; most of them are dropped for a while", "client", client, "requests", s.most, "within", floodWindow, "for", shutFor)
+	s.log.Warn("tftp: a client floods us with requests; most of them are dropped for a while",
+		"client", client, "requests", s.most, "within", floodWindow, "for", shutFor)
 	s.reattachLocked()
 	s.empty()
 	time.AfterFunc(shutFor, bug.Recovering(s.log, "tftp: hear a client again", func() { s.readmit(client) }))
@@ -116,7 +117,9 @@ func (s *floodFilter) attachLocked() error {
 	}
 	var set error
 	err = s.conn.Control(func(fd uintptr) {
-		set = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
+		set = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{
+			Len: uint16(len(code)), Filter: &code[0],
+		})
 	})
 	if err != nil {
 		return err

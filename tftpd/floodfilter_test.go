@@ -159,7 +159,8 @@ func TestSieveIsBounded(t *testing.T) {
 		s.admits(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), now)
 	}
 	if len(s.counts) > maxCounted || len(s.shut) != 0 {
-		t.Errorf("%d addresses counted and %d shut out, want at most %d and none", len(s.counts), len(s.shut), maxCounted)
+		t.Errorf("%d addresses counted and %d shut out, want at most %d and none", len(s.counts), len(s.shut),
+			maxCounted)
 	}
 	for i := range 2 * maxShut {
 		a := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
@@ -172,7 +173,8 @@ func TestSieveIsBounded(t *testing.T) {
 	if len(s.shut) != maxShut {
 		t.Errorf("%d are shut out, want the last %d", len(s.shut), maxShut)
 	}
-	if !s.admits(netip.MustParseAddr("10.2.0.1"), now) || !s.admits(netip.MustParseAddr("10.2.0.1"), now.Add(floodWindow)) {
+	if !s.admits(netip.MustParseAddr("10.2.0.1"), now) ||
+		!s.admits(netip.MustParseAddr("10.2.0.1"), now.Add(floodWindow)) {
 		t.Error("another client is not admitted")
 	}
 }

@@ -44,7 +44,8 @@ func TestThirdPartyClients(t *testing.T) {
 			return h.Command("tftp", "-v", "-m", "binary", "10.88.1.1", "-c", "get", file, to)
 		}, "file not found"},
 		{"atftp", "atftp", func(file, to string) *exec.Cmd {
-			return h.Command("atftp", "--option", "blksize 1468", "--option", "tsize 0", "--option", "windowsize 4", "-g", "-r", file, "-l", to, "10.88.1.1")
+			return h.Command("atftp", "--option", "blksize 1468", "--option", "tsize 0", "--option",
+				"windowsize 4", "-g", "-r", file, "-l", to, "10.88.1.1")
 		}, "file not found"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -53,10 +54,12 @@ func TestThirdPartyClients(t *testing.T) {
 			out, err := c.get("snponly.efi", to).CombinedOutput()
 			got, readErr := os.ReadFile(to)
 			if err != nil || readErr != nil || !bytes.Equal(got, boot["snponly.efi"]) {
-				t.Fatalf("get snponly.efi: %v, %v, %d of %d bytes\n%s", err, readErr, len(got), len(boot["snponly.efi"]), out)
+				t.Fatalf("get snponly.efi: %v, %v, %d of %d bytes\n%s", err, readErr, len(got),
+					len(boot["snponly.efi"]), out)
 			}
 			tr := ended(t, done)
-			if tr.Err != nil || tr.Bytes != 1<<20 || tr.Server != netip.MustParseAddr("10.88.1.1") || tr.Client.Addr() != netip.MustParseAddr("10.88.1.2") {
+			if tr.Err != nil || tr.Bytes != 1<<20 || tr.Server != netip.MustParseAddr("10.88.1.1") ||
+				tr.Client.Addr() != netip.MustParseAddr("10.88.1.2") {
 				t.Errorf("Done(%+v), want 1 MiB from 10.88.1.1 to 10.88.1.2", tr)
 			}
 			t.Logf("1 MiB in %v, %d retransmissions", tr.Took.Round(time.Millisecond), tr.Retransmits)
@@ -82,7 +85,8 @@ func TestThirtyTwoAtOnce(t *testing.T) {
 	for i := range 32 {
 		all.Go(func() {
 			to := filepath.Join(dir, fmt.Sprint(i))
-			out, err := h.Command("curl", "-sS", "--tftp-blksize", "1468", "-o", to, "tftp://10.88.1.1/snponly.efi").CombinedOutput()
+			out, err := h.Command("curl", "-sS", "--tftp-blksize", "1468", "-o", to,
+				"tftp://10.88.1.1/snponly.efi").CombinedOutput()
 			got, _ := os.ReadFile(to)
 			if err != nil || !bytes.Equal(got, boot["snponly.efi"]) {
 				t.Errorf("client %d: %v, %d bytes\n%s", i, err, len(got), out)
@@ -102,7 +106,8 @@ func TestThirtyTwoAtOnce(t *testing.T) {
 func TestAnswersFromTheAddressAsked(t *testing.T) {
 	testnet.Need(t, "ip", "tftp")
 	h, done := rack(t)
-	if out, err := exec.Command("ip", "addr", "add", "10.88.1.200/24", "dev", "br0").CombinedOutput(); err != nil {
+	if out, err := exec.Command("ip", "addr", "add", "10.88.1.200/24", "dev",
+		"br0").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	to := filepath.Join(t.TempDir(), "got")

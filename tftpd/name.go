@@ -36,7 +36,9 @@ func Meant(raw string, names []string) (name string, ok bool) {
 	raw = strings.TrimLeft(raw, `/\`)
 	for _, n := range names {
 		behind, found := strings.CutPrefix(raw, n)
-		if found && len(n) > len(name) && strings.ContainsFunc(behind[:min(3, len(behind))], func(r rune) bool { return r < ' ' || r > '~' }) {
+		if found && len(n) > len(name) &&
+			strings.ContainsFunc(behind[:min(3, len(behind))],
+				func(r rune) bool { return r < ' ' || r > '~' }) {
 			name = n
 		}
 	}

@@ -59,11 +59,15 @@ func TestMeant(t *testing.T) {
 }
 
 func FuzzNormalise(f *testing.F) {
-	for _, s := range []string{"snponly.efi", `\\a\..\b`, "/x\xff\x00y", "a/.. /b/..", " / . / ", "..", "\u0085/a"} {
+	for _, s := range []string{
+		"snponly.efi", `\\a\..\b`, "/x\xff\x00y", "a/.. /b/..", " / . / ", "..",
+		"\u0085/a",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		if name, ok := Meant(raw, []string{"undionly.kpxe"}); ok && (name != "undionly.kpxe" || !strings.HasPrefix(strings.TrimLeft(raw, `/\`), name)) {
+		if name, ok := Meant(raw, []string{"undionly.kpxe"}); ok &&
+			(name != "undionly.kpxe" || !strings.HasPrefix(strings.TrimLeft(raw, `/\`), name)) {
 			t.Errorf("Meant(%q) = %q", raw, name)
 		}
 		got := Normalise(raw)

@@ -39,7 +39,9 @@ func (s *Server) readRequests(ctx context.Context) {
 }
 
 // request answers one request, without a transfer: that waits until the client has proved itself.
-func (s *Server) request(ctx context.Context, raw []byte, from netip.AddrPort, local netip.Addr, ifindex int) {
+func (s *Server) request(
+	ctx context.Context, raw []byte, from netip.AddrPort, local netip.Addr, ifindex int,
+) {
 	now := time.Now()
 	if !s.flood.admits(from.Addr(), now) {
 		return

@@ -326,12 +326,14 @@ func (s *Server) clientOf(addr netip.Addr) (name string) {
 
 // report logs a request that has ended, and tells the observer.
 func (s *Server) report(t Transfer) {
-	log := s.cfg.Log.With("name", t.Name, "client", t.Client, "server", t.Server, "bytes", t.Bytes, "took", t.Took.Round(time.Millisecond))
+	log := s.cfg.Log.With("name", t.Name, "client", t.Client, "server", t.Server, "bytes", t.Bytes,
+		"took", t.Took.Round(time.Millisecond))
 	switch {
 	case t.Aborted:
 		log.Debug("tftp: size asked")
 	case t.Err != nil:
-		log.Warn("tftp: not sent", "raw", t.Raw, "blksize", t.BlockSize, "retransmits", t.Retransmits, "err", t.Err)
+		log.Warn("tftp: not sent", "raw", t.Raw, "blksize", t.BlockSize, "retransmits", t.Retransmits,
+			"err", t.Err)
 	default:
 		log.Info("tftp: sent", "blksize", t.BlockSize, "retransmits", t.Retransmits)
 	}

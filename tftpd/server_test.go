@@ -143,14 +143,17 @@ func TestTransfers(t *testing.T) {
 				t.Fatalf("get %q: %v", c.ask, err)
 			}
 			if !bytes.Equal(got, boot[c.file]) {
-				t.Errorf("get %q: %d bytes that differ from the file's %d", c.ask, len(got), len(boot[c.file]))
+				t.Errorf("get %q: %d bytes that differ from the file's %d", c.ask, len(got),
+					len(boot[c.file]))
 			}
 			tr := ended(t, done)
-			if tr.Err != nil || tr.Aborted || tr.Bytes != int64(len(boot[c.file])) || tr.Name != c.file || tr.Raw != c.ask {
+			if tr.Err != nil || tr.Aborted || tr.Bytes != int64(len(boot[c.file])) || tr.Name != c.file ||
+				tr.Raw != c.ask {
 				t.Errorf("Done(%+v), want %d bytes of %q and no error", tr, len(boot[c.file]), c.file)
 			}
 			if tr.Server != netip.MustParseAddr("127.0.0.1") || tr.Client.Port() == 0 {
-				t.Errorf("Done: server %v, client %v, want 127.0.0.1 and the client's port", tr.Server, tr.Client)
+				t.Errorf("Done: server %v, client %v, want 127.0.0.1 and the client's port", tr.Server,
+					tr.Client)
 			}
 		})
 	}
@@ -226,7 +229,8 @@ func receive(t *testing.T, c *net.UDPConn) ([]byte, netip.AddrPort) {
 func TestSizeProbeIsNoFailure(t *testing.T) {
 	addr, done := serve(t, Config{Addr: "127.0.0.1:0"})
 	c := udp(t)
-	if _, err := c.WriteToUDPAddrPort(rrq("snponly.efi", "tsize", "0", "blksize", "1468", "windowsize", "4"), addr); err != nil {
+	if _, err := c.WriteToUDPAddrPort(rrq("snponly.efi", "tsize", "0", "blksize", "1468", "windowsize", "4"),
+		addr); err != nil {
 		t.Fatal(err)
 	}
 	oack, from := receive(t, c)
@@ -238,7 +242,8 @@ func TestSizeProbeIsNoFailure(t *testing.T) {
 	if from.Port() == addr.Port() {
 		t.Errorf("OACK from port %d, want a port of the transfer's own", from.Port())
 	}
-	if _, err := c.WriteToUDPAddrPort([]byte("\x00\x05\x00\x08User aborted the transfer\x00"), from); err != nil {
+	if _, err := c.WriteToUDPAddrPort([]byte("\x00\x05\x00\x08User aborted the transfer\x00"),
+		from); err != nil {
 		t.Fatal(err)
 	}
 	if tr := ended(t, done); !tr.Aborted || tr.Err != nil || tr.Bytes != 0 {
@@ -282,7 +287,11 @@ func TestFullServerSaysSo(t *testing.T) {
 func TestGarbageIsSurvived(t *testing.T) {
 	addr, _ := serve(t, Config{Addr: "127.0.0.1:0"})
 	c := udp(t)
-	for _, p := range []string{"", "\x00", "\x00\x01", "\x00\x01\x00\x00", "\x00\x01name", "\x00\x05\x00\x00\x00", "\x00\x09zz", "\xff\xff\xff\xff", string(rrq("tiny", "blksize", "99999999999999999999", "tsize", "-1"))} {
+	for _, p := range []string{
+		"", "\x00", "\x00\x01", "\x00\x01\x00\x00", "\x00\x01name",
+		"\x00\x05\x00\x00\x00", "\x00\x09zz", "\xff\xff\xff\xff",
+		string(rrq("tiny", "blksize", "99999999999999999999", "tsize", "-1")),
+	} {
 		if _, err := c.WriteToUDPAddrPort([]byte(p), addr); err != nil {
 			t.Fatal(err)
 		}
@@ -295,7 +304,8 @@ func TestGarbageIsSurvived(t *testing.T) {
 func TestTakenPortIsNamed(t *testing.T) {
 	addr, _ := serve(t, Config{Addr: "127.0.0.1:0"})
 	_, err := Listen(Config{Addr: addr.String(), Open: openBoot})
-	if want := fmt.Sprintf("UDP port %d", addr.Port()); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "ss -ulpn") {
+	if want := fmt.Sprintf("UDP port %d", addr.Port()); err == nil || !strings.Contains(err.Error(), want) ||
+		!strings.Contains(err.Error(), "ss -ulpn") {
 		t.Errorf("a second Listen: error %v, want one with %q and what to run", err, want)
 	}
 }

@@ -109,7 +109,8 @@ func (s *stalls) end(a *attempt, well bool) {
 // the same block size are one experience.
 func (s *stalls) stepDown(a *attempt) {
 	moved := a.moved.Load()
-	if a.counted || a.block == minBlock || moved == 0 || s.now().Sub(a.began)-time.Duration(moved) < stallTime {
+	if a.counted || a.block == minBlock || moved == 0 ||
+		s.now().Sub(a.began)-time.Duration(moved) < stallTime {
 		return
 	}
 	a.counted = true

@@ -22,7 +22,8 @@ func TestLadder(t *testing.T) {
 	s := newStalls(func() time.Time { return now })
 	try := func(client, blksize string) *attempt {
 		t.Helper()
-		block, _ := wish{options: map[string]string{"blksize": blksize}}.blockSize(s.limit(client, netip.Addr{}))
+		block, _ := wish{options: map[string]string{"blksize": blksize}}.blockSize(s.limit(client,
+			netip.Addr{}))
 		return s.begin(client, netip.Addr{}, block)
 	}
 	stall := func(a *attempt) {
@@ -60,7 +61,8 @@ func TestLadder(t *testing.T) {
 	now = now.Add(2 * time.Second)
 	three := try("a", "1468")
 	if three.block != 1024 {
-		t.Errorf("asked anew while two stall side by side: block size %d, want one step down, 1024", three.block)
+		t.Errorf("asked anew while two stall side by side: block size %d, want one step down, 1024",
+			three.block)
 	}
 	s.end(one, false)
 	s.end(two, false)
@@ -100,11 +102,14 @@ func TestStallsAreBounded(t *testing.T) {
 
 func TestOneClientsLimit(t *testing.T) {
 	t.Parallel()
-	s, done := server(t, Config{Addr: "127.0.0.1:0", MaxPerClient: 2, Client: func(netip.Addr) string { return "52:54:00:00:00:01" }})
+	s, done := server(t, Config{
+		Addr: "127.0.0.1:0", MaxPerClient: 2, Client: func(netip.Addr) string { return "52:54:00:00:00:01" },
+	})
 	for range 2 {
 		hold(t, s)
 	}
-	if _, err := get(client(t, s.Addr(), 1468, true), "tiny"); err == nil || !strings.Contains(err.Error(), "server busy") {
+	if _, err := get(client(t, s.Addr(), 1468, true), "tiny"); err == nil ||
+		!strings.Contains(err.Error(), "server busy") {
 		t.Errorf("a third transfer: %v, want server busy", err)
 	}
 	if tr := ended(t, done); tr.Err == nil || tr.Name != "tiny" {
@@ -181,7 +186,10 @@ func TestSmallerBlocksAfterAStall(t *testing.T) {
 func TestPathWithASmallerMTU(t *testing.T) {
 	testnet.Need(t, "ip", "curl")
 	h, done := rack(t)
-	for _, args := range [][]string{{"link", "set", "v-client", "mtu", "1400"}, {"link", "set", "br0", "mtu", "1500"}} {
+	for _, args := range [][]string{
+		{"link", "set", "v-client", "mtu", "1400"},
+		{"link", "set", "br0", "mtu", "1500"},
+	} {
 		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %v: %v\n%s", args, err, out)
 		}
@@ -189,7 +197,8 @@ func TestPathWithASmallerMTU(t *testing.T) {
 	to := filepath.Join(t.TempDir(), "got")
 	var sizes []int
 	for try := 1; ; try++ {
-		out, err := h.Command("curl", "-sS", "--max-time", "2", "--tftp-blksize", "1468", "-o", to, "tftp://10.88.1.1/snponly.efi").CombinedOutput()
+		out, err := h.Command("curl", "-sS", "--max-time", "2", "--tftp-blksize", "1468", "-o", to,
+			"tftp://10.88.1.1/snponly.efi").CombinedOutput()
 		if err == nil {
 			break
 		}

@@ -102,7 +102,8 @@ func (s *Server) start(e *exchange, now time.Time, displace bool) room {
 	}
 	// The address first: what it may not have anyway costs nobody else a transfer.
 	own := e.Client.Addr()
-	if s.stalls.count(own) >= s.cfg.MaxPerClient && !silent(func(o *exchange) bool { return o.Client.Addr() == own }) {
+	if s.stalls.count(own) >= s.cfg.MaxPerClient &&
+		!silent(func(o *exchange) bool { return o.Client.Addr() == own }) {
 		return addressFull
 	}
 	if x.running >= s.cfg.MaxTransfers && !silent(func(*exchange) bool { return true }) {

@@ -58,7 +58,8 @@ func (h *steppedServer) wants(what string, e *exchange, runs, waits bool) {
 		waiting = waiting || o == e
 	}
 	if (e.try != nil) != runs || waiting != waits {
-		h.t.Errorf("%s: runs %v, waits %v, refused with %v, want %v, %v", what, e.try != nil, waiting, e.Err, runs, waits)
+		h.t.Errorf("%s: runs %v, waits %v, refused with %v, want %v, %v", what, e.try != nil, waiting, e.Err,
+			runs, waits)
 	}
 }
 

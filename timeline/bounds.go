@@ -43,7 +43,9 @@ func AtMost(n int, events []inventory.Event) []inventory.Event {
 	if len(events) <= n {
 		return events
 	}
-	more := inventory.Event{Kind: events[n-1].Kind, Text: fmt.Sprintf("… and %d more that are not kept", len(events)-n+1)}
+	more := inventory.Event{
+		Kind: events[n-1].Kind, Text: fmt.Sprintf("… and %d more that are not kept", len(events)-n+1),
+	}
 	return append(events[:n-1:n-1], more)
 }
 

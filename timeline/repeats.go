@@ -59,7 +59,10 @@ type repeatKey struct {
 }
 
 func repeatKeyOf(e *inventory.Event) repeatKey {
-	return repeatKey{e.Kind, string(e.MAC), e.Actor, e.Text, e.Data[inventory.DataInterface], e.Data[inventory.DataClient], e.Data[inventory.DataOrder], e.Wire}
+	return repeatKey{
+		e.Kind, string(e.MAC), e.Actor, e.Text, e.Data[inventory.DataInterface], e.Data[inventory.DataClient],
+		e.Data[inventory.DataOrder], e.Wire,
+	}
 }
 
 func (r *repeats) find(e *inventory.Event) (repeat, bool) {

@@ -64,7 +64,9 @@ type Timeline struct {
 
 // New returns a timeline that continues after the event with the number last. owner finds the machine of a
 // MAC; it returns "" when there is none.
-func New(store *boltdb.Store, log *slog.Logger, last uint64, owner func(inventory.MAC) inventory.MachineID) *Timeline {
+func New(
+	store *boltdb.Store, log *slog.Logger, last uint64, owner func(inventory.MAC) inventory.MachineID,
+) *Timeline {
 	return &Timeline{
 		store: store, log: log, owner: owner, now: time.Now, last: last, more: make(chan struct{}),
 		queue: make(chan inventory.Event, queueSize), strangers: make(chan inventory.Event, strangersQueue),

@@ -46,7 +46,10 @@ type Agent struct {
 }
 
 // phases are those of a machine's way to a new system, which the console counts.
-var phases = []string{"network", "register", "drivers", inventory.DoInspect, inventory.DoPrepareDisk, inventory.DoWriteImage, inventory.DoFinishDisk, "restart"}
+var phases = []string{
+	"network", "register", "drivers", inventory.DoInspect, inventory.DoPrepareDisk, inventory.DoWriteImage,
+	inventory.DoFinishDisk, "restart",
+}
 
 // Phase logs the start of a phase, and returns the function that logs its end.
 func Phase(log *slog.Logger, name string) func(error) {
@@ -96,7 +99,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.Log.Warn("set the clock", "err", err)
 	}
 	a.Registered()
-	a.Log.Info(fmt.Sprintf("registered as %s (%s); waiting for orders; press Enter for a shell", me.Name, me.Machine))
+	a.Log.Info(fmt.Sprintf("registered as %s (%s); waiting for orders; press Enter for a shell", me.Name,
+		me.Machine))
 	for {
 		var order inventory.Order
 		asked := time.Now()

@@ -136,7 +136,8 @@ func (w testWriter) Write(p []byte) (int, error) {
 // runAgent runs the agent until the final reboot order, or until its error.
 func runAgent(t *testing.T, ag *Agent) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Minute, errors.New("the agent did not end"))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Minute,
+		errors.New("the agent did not end"))
 	defer cancel()
 	rebooted := make(chan struct{}, 1)
 	ag.Restart = func(string) error {
@@ -167,7 +168,8 @@ func TestInspectAndReboot(t *testing.T) {
 	if err := runAgent(t, newAgent(t, a)); err != nil {
 		t.Fatal(err)
 	}
-	if len(a.results) != 2 || a.results[0].Report == nil || a.results[0].BootID != "boot-1" || a.results[1].Error != "" {
+	if len(a.results) != 2 || a.results[0].Report == nil || a.results[0].BootID != "boot-1" ||
+		a.results[1].Error != "" {
 		t.Errorf("results = %+v", a.results)
 	}
 }
@@ -206,7 +208,8 @@ func TestLostAnswers(t *testing.T) {
 	if err := runAgent(t, newAgent(t, a)); err != nil {
 		t.Fatal(err)
 	}
-	if len(a.results) != 2 || a.calls["/agent/v1/orders/o1/result"] != 4 || a.calls["/agent/v1/register"] != 4 {
+	if len(a.results) != 2 || a.calls["/agent/v1/orders/o1/result"] != 4 ||
+		a.calls["/agent/v1/register"] != 4 {
 		t.Errorf("%d results, calls %v", len(a.results), a.calls)
 	}
 }
@@ -231,7 +234,8 @@ func TestDeadNonce(t *testing.T) {
 				}
 				return r.URL.Path == at
 			}
-			if err := runAgent(t, newAgent(t, a)); !errors.Is(err, ErrNonce) || !strings.Contains(err.Error(), "replayed") {
+			if err := runAgent(t, newAgent(t, a)); !errors.Is(err, ErrNonce) ||
+				!strings.Contains(err.Error(), "replayed") {
 				t.Errorf("Run = %v, want ErrNonce with the appliance's reason", err)
 			}
 		})
@@ -249,7 +253,9 @@ func TestRegistersWhenItsPredecessorIsGone(t *testing.T) {
 		}
 		if tries++; tries <= 3 {
 			w.WriteHeader(http.StatusConflict)
-			writeJSON(w, map[string]string{"code": "conflict", "detail": "another agent is at work on this machine"})
+			writeJSON(w, map[string]string{
+				"code": "conflict", "detail": "another agent is at work on this machine",
+			})
 		}
 		return tries <= 3
 	}
@@ -294,7 +300,8 @@ func TestPanicIsAResult(t *testing.T) {
 	if err := runAgent(t, ag); err != nil {
 		t.Fatal(err)
 	}
-	if r := a.results[0]; !strings.Contains(r.Error, "no such luck") || !strings.Contains(r.Log, "agent_test.go") {
+	if r := a.results[0]; !strings.Contains(r.Error, "no such luck") ||
+		!strings.Contains(r.Log, "agent_test.go") {
 		t.Errorf("result = %+v, want the panic and where it was", r)
 	}
 }

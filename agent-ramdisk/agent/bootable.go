@@ -27,7 +27,8 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 		return nil
 	}
 	if done.Removed, err = a.forgetEntries(dev.Name); err != nil {
-		a.warn(done, fmt.Sprintf("boot entries of the system that was on disk %s before are left: %v", dev.Name, err))
+		a.warn(done, fmt.Sprintf("boot entries of the system that was on disk %s before are left: %v",
+			dev.Name, err))
 	}
 	fallback := efiloader.Fallback(runtime.GOARCH)
 	i := slices.IndexFunc(scan.ESPs, func(e disk.ESP) bool { return e.Loader != "" })
@@ -49,7 +50,8 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	case missing != nil && done.BootEntry == "":
 		return &hintError{
 			fmt.Errorf("nothing would start the system: there is no boot entry for %s, and no %s could be made: %w", esp.Loader, fallback, missing),
-			"use an image that has " + fallback + ", or let the kernel write the firmware's variables (no efi=noruntime)",
+			"use an image that has " + fallback +
+				", or let the kernel write the firmware's variables (no efi=noruntime)",
 		}
 	case missing != nil:
 		a.warn(done, fmt.Sprintf("the image has no %s, and none could be made (%v): firmware that loses or ignores the boot entry for %s does not start it",
@@ -60,7 +62,9 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 
 // conflicts names systems on other disks that may start instead, and returns the partitions there that boot
 // entries may name.
-func (a *Agent) conflicts(name string, scan disk.BootScan, uefi bool, done *inventory.Finished) (others [][16]byte) {
+func (a *Agent) conflicts(
+	name string, scan disk.BootScan, uefi bool, done *inventory.Finished,
+) (others [][16]byte) {
 	disks, err := a.Disks()
 	if err != nil {
 		a.warn(done, fmt.Sprintf("other disks were not looked at: %v", err))
@@ -83,7 +87,9 @@ func (a *Agent) conflicts(name string, scan disk.BootScan, uefi bool, done *inve
 }
 
 // makeEntry makes the boot entry. Without access to the firmware's variables it makes none.
-func (a *Agent) makeEntry(name string, order inventory.Order, esp disk.ESP, others [][16]byte, done *inventory.Finished) {
+func (a *Agent) makeEntry(
+	name string, order inventory.Order, esp disk.ESP, others [][16]byte, done *inventory.Finished,
+) {
 	vars := a.vars()
 	if !vars.Present() {
 		a.Log.Info("no boot entry: the kernel has no access to the firmware's variables")
@@ -93,8 +99,13 @@ func (a *Agent) makeEntry(name string, order inventory.Order, esp disk.ESP, othe
 	if order.Image != nil && order.Image.Name != "" {
 		label = order.Image.Name
 	}
-	partition := efi.Partition{Number: uint32(esp.Number), First: esp.First, Sectors: esp.Sectors, Signature: esp.Signature, MBR: esp.MBR}
-	entry, replaced, err := vars.SetBoot(label, partition, esp.Loader, func(s [16]byte) bool { return slices.Contains(others, s) })
+	partition := efi.Partition{
+		Number: uint32(esp.Number), First: esp.First, Sectors: esp.Sectors, Signature: esp.Signature,
+		MBR: esp.MBR,
+	}
+	entry, replaced, err := vars.SetBoot(label, partition, esp.Loader, func(s [16]byte) bool {
+		return slices.Contains(others, s)
+	})
 	if err != nil {
 		a.warn(done, fmt.Sprintf("no boot entry was made: %v", err))
 	}

@@ -87,10 +87,23 @@ func TestBootable(t *testing.T) {
 		failed          string
 	}{
 		{name: "UEFI", loaders: []string{fallback, debian}, entry: "Boot0005 pxectl:mini"},
-		{name: "no fallback loader", loaders: []string{debian}, entry: "Boot0005 pxectl:mini", fallback: copied},
-		{name: "no fallback loader, no efivarfs", loaders: []string{debian}, noRuntime: true, fallback: copied},
 		{
-			name: "no fallback loader, and none can be made", loaders: []string{debian}, noVFAT: true, entry: "Boot0005 pxectl:mini",
+			name:     "no fallback loader",
+			loaders:  []string{debian},
+			entry:    "Boot0005 pxectl:mini",
+			fallback: copied,
+		},
+		{
+			name:      "no fallback loader, no efivarfs",
+			loaders:   []string{debian},
+			noRuntime: true,
+			fallback:  copied,
+		},
+		{
+			name:     "no fallback loader, and none can be made",
+			loaders:  []string{debian},
+			noVFAT:   true,
+			entry:    "Boot0005 pxectl:mini",
 			warnings: []string{`no \EFI\BOOT\BOOTX64.EFI, and none could be made (no vfat)`},
 		},
 		{
@@ -101,11 +114,28 @@ func TestBootable(t *testing.T) {
 		{name: "no efivarfs", loaders: []string{fallback}, noRuntime: true},
 		{name: "BIOS", bios: true},
 		{
-			name: "copy on a second disk", loaders: []string{fallback}, second: "copy", entry: "Boot0005 pxectl:mini",
-			warnings: []string{"disk vdb holds a copy", "disk vdb has a filesystem labelled cidata", "disk vdb has an EFI system partition"},
+			name:    "copy on a second disk",
+			loaders: []string{fallback},
+			second:  "copy",
+			entry:   "Boot0005 pxectl:mini",
+			warnings: []string{
+				"disk vdb holds a copy", "disk vdb has a filesystem labelled cidata",
+				"disk vdb has an EFI system partition",
+			},
 		},
-		{name: "another system on a second disk", loaders: []string{fallback}, second: "other", entry: "Boot0005 pxectl:mini", warnings: []string{"disk vdb has an EFI system partition"}},
-		{name: "BIOS, copy on a second disk", second: "copy", bios: true, warnings: []string{"disk vdb holds a copy", "disk vdb has a filesystem labelled cidata", "disk vdb has boot code"}},
+		{
+			name: "another system on a second disk", loaders: []string{fallback}, second: "other",
+			entry: "Boot0005 pxectl:mini", warnings: []string{"disk vdb has an EFI system partition"},
+		},
+		{
+			name:   "BIOS, copy on a second disk",
+			second: "copy",
+			bios:   true,
+			warnings: []string{
+				"disk vdb holds a copy", "disk vdb has a filesystem labelled cidata",
+				"disk vdb has boot code",
+			},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := newAppliance(t)
@@ -118,7 +148,8 @@ func TestBootable(t *testing.T) {
 					t.Fatal(err)
 				}
 			case !tt.bios:
-				if err := os.CopyFS(filepath.Join(ag.EFI, "efivars"), os.DirFS("../efi/testdata/efivars")); err != nil {
+				if err := os.CopyFS(filepath.Join(ag.EFI, "efivars"),
+					os.DirFS("../efi/testdata/efivars")); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -126,10 +157,19 @@ func TestBootable(t *testing.T) {
 			bootableDisk(t, target, tt.loaders...)
 			ag.MountESP = mtools(t, target)
 			if tt.noVFAT {
-				ag.MountESP = func(string, int) (string, func() error, error) { return "", nil, errors.New("no vfat") }
+				ag.MountESP = func(string, int) (string, func() error, error) {
+					return "", nil, errors.New("no vfat")
+				}
 			}
-			disks := []inventory.Disk{{Name: "vda", Serial: "S1", Bytes: 64 << 20}, {Name: "vdc", Serial: "card reader"}}
-			finish := inventory.Order{ID: "f", Do: inventory.DoFinishDisk, Image: &inventory.OrderImage{Name: "mini"}, Seed: &inventory.Seed{MetaData: "instance-id: 1\n"}}
+			disks := []inventory.Disk{
+				{Name: "vda", Serial: "S1", Bytes: 64 << 20}, {Name: "vdc", Serial: "card reader"},
+			}
+			finish := inventory.Order{
+				ID:    "f",
+				Do:    inventory.DoFinishDisk,
+				Image: &inventory.OrderImage{Name: "mini"},
+				Seed:  &inventory.Seed{MetaData: "instance-id: 1\n"},
+			}
 			id := disks[0].Identity()
 			finish.Target = &id
 			ag.Disks = func() ([]inventory.Disk, error) { return disks, nil }
@@ -163,15 +203,19 @@ func TestBootable(t *testing.T) {
 			}
 			result := a.results[len(a.results)-2]
 			f := result.Finished
-			if f == nil || !strings.Contains(result.Error, tt.failed) || (result.Error == "") != (tt.failed == "") {
+			if f == nil || !strings.Contains(result.Error, tt.failed) ||
+				(result.Error == "") != (tt.failed == "") {
 				t.Fatalf("results = %+v, want the error %q", a.results, tt.failed)
 			}
 			if f.BootEntry != tt.entry || !strings.EqualFold(f.Fallback, tt.fallback) { // mmd writes short names
-				t.Errorf("boot entry %q, fallback %q, want %q and %q", f.BootEntry, f.Fallback, tt.entry, tt.fallback)
+				t.Errorf("boot entry %q, fallback %q, want %q and %q", f.BootEntry, f.Fallback, tt.entry,
+					tt.fallback)
 			}
 			ok := len(f.Warnings) == len(tt.warnings)
 			for _, w := range tt.warnings {
-				ok = ok && slices.ContainsFunc(f.Warnings, func(got string) bool { return strings.Contains(got, w) })
+				ok = ok && slices.ContainsFunc(f.Warnings, func(got string) bool {
+					return strings.Contains(got, w)
+				})
 			}
 			if !ok {
 				t.Errorf("warnings %q, want %q", f.Warnings, tt.warnings)
@@ -195,17 +239,27 @@ func TestEntriesOfTheOldSystem(t *testing.T) {
 		next  string // partition of the new system, "" for none
 		want  []string
 	}{
-		{name: "another image", order: inventory.Order{Do: inventory.DoPrepareDisk}, next: "11223344-5566-7788-99AA-BBCCDDEEFF01", want: []string{"Boot0007 debian"}},
+		{
+			name:  "another image",
+			order: inventory.Order{Do: inventory.DoPrepareDisk},
+			next:  "11223344-5566-7788-99AA-BBCCDDEEFF01",
+			want:  []string{"Boot0007 debian"},
+		},
 		{name: "the same image", order: inventory.Order{Do: inventory.DoPrepareDisk}, next: gpt},
 		{name: "erase", order: inventory.Order{Do: inventory.DoErase}, want: []string{"Boot0007 debian"}},
-		{name: "quick erase", order: inventory.Order{Do: inventory.DoErase, Quick: true}, want: []string{"Boot0007 debian"}},
+		{
+			name:  "quick erase",
+			order: inventory.Order{Do: inventory.DoErase, Quick: true},
+			want:  []string{"Boot0007 debian"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := newAppliance(t)
 			ag := newAgent(t, a)
 			ag.Dev = t.TempDir()
 			ag.EFI = filepath.Join(ag.Dev, "efi")
-			if err := os.CopyFS(filepath.Join(ag.EFI, "efivars"), os.DirFS("../efi/testdata/efivars")); err != nil {
+			if err := os.CopyFS(filepath.Join(ag.EFI, "efivars"),
+				os.DirFS("../efi/testdata/efivars")); err != nil {
 				t.Fatal(err)
 			}
 			entry, err := os.ReadFile("../efi/testdata/efibootmgr-debian")
@@ -238,7 +292,12 @@ func TestEntriesOfTheOldSystem(t *testing.T) {
 			}
 			a.orders = []inventory.Order{order}
 			if tt.next != "" {
-				a.orders = append(a.orders, inventory.Order{ID: "f", Do: inventory.DoFinishDisk, Target: &id, Seed: &inventory.Seed{MetaData: "instance-id: 1\n"}})
+				a.orders = append(a.orders, inventory.Order{
+					ID:     "f",
+					Do:     inventory.DoFinishDisk,
+					Target: &id,
+					Seed:   &inventory.Seed{MetaData: "instance-id: 1\n"},
+				})
 			}
 			a.orders = append(a.orders, reboot)
 			if err := runAgent(t, ag); err != nil {

@@ -125,7 +125,9 @@ func (c *Client) manifest(ctx context.Context, bootID, id string) (m *images.Man
 	return m, refused, err
 }
 
-func (c *Client) do(ctx context.Context, method, path string, header http.Header, body []byte, read func(io.Reader) error) error {
+func (c *Client) do(
+	ctx context.Context, method, path string, header http.Header, body []byte, read func(io.Reader) error,
+) error {
 	req, err := http.NewRequestWithContext(ctx, method, c.params.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -154,7 +156,8 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 func refusal(resp *http.Response) error {
 	var p struct{ Code, Detail string }
 	_ = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&p) // without problem+json, the status must do
-	err := fmt.Errorf("%s %s: %s %s %s", resp.Request.Method, resp.Request.URL.Path, resp.Status, p.Code, p.Detail)
+	err := fmt.Errorf("%s %s: %s %s %s", resp.Request.Method, resp.Request.URL.Path, resp.Status, p.Code,
+		p.Detail)
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:
 		return fmt.Errorf("%w: %w", ErrNonce, err)
@@ -164,7 +167,9 @@ func refusal(resp *http.Response) error {
 	return err
 }
 
-func (c *Client) register(ctx context.Context, r inventory.Registration) (out inventory.Registered, err error) {
+func (c *Client) register(
+	ctx context.Context, r inventory.Registration,
+) (out inventory.Registered, err error) {
 	return out, c.call(ctx, "/agent/v1/register", r, &out)
 }
 

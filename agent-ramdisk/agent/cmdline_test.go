@@ -13,11 +13,15 @@ func TestParseCommandLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.URL != "https://10.77.0.1:8443" || p.Nonce != "abc.def" || p.BootMAC != "52:54:00:77:00:01" || p.Pin[1] != 0x11 {
+	if p.URL != "https://10.77.0.1:8443" || p.Nonce != "abc.def" || p.BootMAC != "52:54:00:77:00:01" ||
+		p.Pin[1] != 0x11 {
 		t.Errorf("ParseCommandLine = %+v", p)
 	}
 	for _, tt := range []struct{ name, line, want string }{
-		{"nothing", "quiet", "pxectl.url: missing\nkernel command line: pxectl.pin: missing\nkernel command line: pxectl.nonce: missing"},
+		{
+			"nothing", "quiet",
+			"pxectl.url: missing\nkernel command line: pxectl.pin: missing\nkernel command line: pxectl.nonce: missing",
+		},
 		{"http", strings.Replace(good, "https", "http", 1), "is not https"},
 		{"short pin", strings.Replace(good, "eeff ", "ee ", 1), "64 hex digits"},
 		{"other hash", strings.Replace(good, "sha256", "md5", 1), "is not sha256"},

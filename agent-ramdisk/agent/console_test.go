@@ -20,7 +20,10 @@ func TestConsole(t *testing.T) {
 	}
 	c.Mute(term, false)
 	const want = "pxagent: first key=1\npxagent: warn: second disk=vda err=two; lines\n"
-	for name, got := range map[string]string{"serial": serial.String(), "screen": screen.String(), "ring": c.Tail()} {
+	for name, got := range map[string]string{
+		"serial": serial.String(), "screen": screen.String(),
+		"ring": c.Tail(),
+	} {
 		if got != want {
 			t.Errorf("%s = %q, want %q", name, got, want)
 		}

@@ -41,7 +41,9 @@ func (a *Agent) eraseDisks(ctx context.Context, order inventory.Order) error {
 			if ctx.Err() != nil {
 				return // not begun, and no longer wanted
 			}
-			r := a.eraseOnce(ctx, order, &order.Targets[i], func(method string, done, _ uint64) { all.at(i, method, done) })
+			r := a.eraseOnce(ctx, order, &order.Targets[i], func(method string, done, _ uint64) {
+				all.at(i, method, done)
+			})
 			if results[i] = r; r.Error == "" {
 				if err := a.report(ctx, order, r); err != nil {
 					cancel(err)
@@ -65,7 +67,9 @@ func (a *Agent) eraseDisks(ctx context.Context, order inventory.Order) error {
 }
 
 func (a *Agent) report(ctx context.Context, order inventory.Order, r inventory.Result) error {
-	return a.retry(ctx, "report the result of "+order.Do, func() error { return a.Client.result(ctx, order.ID, r) })
+	return a.retry(ctx, "report the result of "+order.Do, func() error {
+		return a.Client.result(ctx, order.ID, r)
+	})
 }
 
 // joinFailures makes one result of the failed ones.
@@ -84,7 +88,9 @@ func joinFailures(failed []inventory.Result) inventory.Result {
 }
 
 // eraseOnce erases a disk. If this order has erased it before, it returns that result.
-func (a *Agent) eraseOnce(ctx context.Context, order inventory.Order, target *inventory.DiskIdentity, tell erase.Progress) inventory.Result {
+func (a *Agent) eraseOnce(
+	ctx context.Context, order inventory.Order, target *inventory.DiskIdentity, tell erase.Progress,
+) inventory.Result {
 	key := order.ID + " " + target.Said()
 	a.mu.Lock()
 	result, again := a.results[key]
@@ -106,7 +112,9 @@ func (a *Agent) eraseOnce(ctx context.Context, order inventory.Order, target *in
 }
 
 // eraseDisk erases a disk, or with quick clears its labels and tables.
-func (a *Agent) eraseDisk(ctx context.Context, target *inventory.DiskIdentity, quick bool, tell erase.Progress) (*inventory.Erased, error) {
+func (a *Agent) eraseDisk(
+	ctx context.Context, target *inventory.DiskIdentity, quick bool, tell erase.Progress,
+) (*inventory.Erased, error) {
 	dev, err := a.open(ctx, target)
 	if err != nil {
 		return nil, err
@@ -139,7 +147,9 @@ func (a *Agent) eraseDisk(ctx context.Context, target *inventory.DiskIdentity, q
 		return nil, cause // the cause of the cancellation says more than err
 	}
 	if err != nil {
-		return nil, &hintError{err, "nothing says that the data is gone: erase the disk by other means, or destroy it; `pxectl release --quick` clears its labels alone"}
+		return nil, &hintError{
+			err, "nothing says that the data is gone: erase the disk by other means, or destroy it; `pxectl release --quick` clears its labels alone",
+		}
 	}
 	a.forgetErased(name, erased)
 	a.Log.Info("erased", "disk", name, "by", erased.Method, "proof", erased.Proof)

@@ -31,7 +31,8 @@ func TestErase(t *testing.T) {
 			ag := newAgent(t, a)
 			ag.Dev = t.TempDir()
 			path := filepath.Join(ag.Dev, "vda")
-			if err := os.WriteFile(path, bytes.Repeat([]byte("the old system. "), size/16), 0o600); err != nil {
+			if err := os.WriteFile(path, bytes.Repeat([]byte("the old system. "), size/16),
+				0o600); err != nil {
 				t.Fatal(err)
 			}
 			d := inventory.Disk{Name: "vda", Serial: "D1", Bytes: size}
@@ -78,7 +79,8 @@ func TestEraseSideBySide(t *testing.T) {
 	order := inventory.Order{ID: "e", Do: inventory.DoErase}
 	for i := range disks {
 		d := inventory.Disk{Name: fmt.Sprintf("vd%c", 'a'+i), Serial: fmt.Sprintf("D%d", i), Bytes: size}
-		if err := os.WriteFile(filepath.Join(ag.Dev, d.Name), bytes.Repeat([]byte("the old system. "), size/16), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(ag.Dev, d.Name),
+			bytes.Repeat([]byte("the old system. "), size/16), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		have = append(have, d)
@@ -96,7 +98,8 @@ func TestEraseSideBySide(t *testing.T) {
 	}
 	reported := map[string]int64{}
 	for i, r := range a.results[:2*disks] {
-		if failed := r.Disk.Serial == "gone"; failed != (i%disks == disks-1) || failed != (r.Error != "") || failed != (r.Erased == nil) {
+		if failed := r.Disk.Serial == "gone"; failed != (i%disks == disks-1) || failed != (r.Error != "") ||
+			failed != (r.Erased == nil) {
 			t.Errorf("result %d = %+v, want the one that failed last", i, r)
 			continue
 		}
@@ -118,7 +121,10 @@ func TestEraseSideBySide(t *testing.T) {
 
 func TestErasing(t *testing.T) {
 	var got inventory.Progress
-	e := &eraseProgress{disks: []diskProgress{{total: 100}, {total: 200}, {total: 700}}, tell: func(p inventory.Progress) { got = p }}
+	e := &eraseProgress{
+		disks: []diskProgress{{total: 100}, {total: 200}, {total: 700}},
+		tell:  func(p inventory.Progress) { got = p },
+	}
 	check := func(done uint64, phase string) {
 		t.Helper()
 		if want := (inventory.Progress{Phase: phase, Done: done, Total: 1000}); got != want {

@@ -32,7 +32,11 @@ func (a *Agent) copyFallback(dev *disk.Device, esp disk.ESP, done *inventory.Fin
 	if err := dev.Close(); err != nil {
 		return err
 	}
-	at := inventory.Range{Name: "EFI system partition", Offset: esp.First * uint64(dev.Sector), Length: esp.Sectors * uint64(dev.Sector)}
+	at := inventory.Range{
+		Name:   "EFI system partition",
+		Offset: esp.First * uint64(dev.Sector),
+		Length: esp.Sectors * uint64(dev.Sector),
+	}
 	var files []loaderFile
 	err := a.onESP(dev.Name, at, func(v *fat.Volume) (err error) {
 		files, err = loaderFiles(v, esp.Loader, efiloader.Fallback(runtime.GOARCH))

@@ -39,8 +39,14 @@ func TestLoaderFiles(t *testing.T) {
 	}{
 		{
 			name: "shim, what it loads, and what it must not", loader: `\EFI\debian\shimx64.efi`,
-			have: []string{"EFI/debian/shimx64.efi", "EFI/debian/grubx64.efi", "EFI/debian/mmx64.efi", "EFI/debian/fbx64.efi", "EFI/debian/grub.cfg"},
-			want: []string{`\EFI\BOOT\grubx64.efi EFI/debian/grubx64.efi`, `\EFI\BOOT\mmx64.efi EFI/debian/mmx64.efi`, `\EFI\BOOT\BOOTX64.EFI EFI/debian/shimx64.efi`},
+			have: []string{
+				"EFI/debian/shimx64.efi", "EFI/debian/grubx64.efi", "EFI/debian/mmx64.efi",
+				"EFI/debian/fbx64.efi", "EFI/debian/grub.cfg",
+			},
+			want: []string{
+				`\EFI\BOOT\grubx64.efi EFI/debian/grubx64.efi`, `\EFI\BOOT\mmx64.efi EFI/debian/mmx64.efi`,
+				`\EFI\BOOT\BOOTX64.EFI EFI/debian/shimx64.efi`,
+			},
 		},
 		{
 			name: "the image has a part of it", loader: `\EFI\debian\shimx64.efi`,
@@ -48,12 +54,20 @@ func TestLoaderFiles(t *testing.T) {
 			want: []string{`\EFI\BOOT\BOOTX64.EFI EFI/debian/shimx64.efi`},
 		},
 		{
-			name: "GRUB alone", loader: `\EFI\arch\grubx64.efi`, have: []string{"EFI/arch/grubx64.efi", "EFI/arch/mmx64.efi"},
-			want: []string{`\EFI\BOOT\BOOTX64.EFI EFI/arch/grubx64.efi`},
+			name:   "GRUB alone",
+			loader: `\EFI\arch\grubx64.efi`,
+			have:   []string{"EFI/arch/grubx64.efi", "EFI/arch/mmx64.efi"},
+			want:   []string{`\EFI\BOOT\BOOTX64.EFI EFI/arch/grubx64.efi`},
 		},
 		{
-			name: "arm64", loader: `\EFI\ubuntu\shimaa64.efi`, fallback: `\EFI\BOOT\BOOTAA64.EFI`, have: []string{"EFI/ubuntu/shimaa64.efi", "EFI/ubuntu/grubaa64.efi"},
-			want: []string{`\EFI\BOOT\grubaa64.efi EFI/ubuntu/grubaa64.efi`, `\EFI\BOOT\BOOTAA64.EFI EFI/ubuntu/shimaa64.efi`},
+			name:     "arm64",
+			loader:   `\EFI\ubuntu\shimaa64.efi`,
+			fallback: `\EFI\BOOT\BOOTAA64.EFI`,
+			have:     []string{"EFI/ubuntu/shimaa64.efi", "EFI/ubuntu/grubaa64.efi"},
+			want: []string{
+				`\EFI\BOOT\grubaa64.efi EFI/ubuntu/grubaa64.efi`,
+				`\EFI\BOOT\BOOTAA64.EFI EFI/ubuntu/shimaa64.efi`,
+			},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -78,7 +92,9 @@ func TestLoaderFiles(t *testing.T) {
 			}
 			var got []string
 			for _, file := range files {
-				from := slices.IndexFunc(tt.have, func(h string) bool { return bytes.Equal(loaderOf(h), file.data) })
+				from := slices.IndexFunc(tt.have, func(h string) bool {
+					return bytes.Equal(loaderOf(h), file.data)
+				})
 				if from < 0 {
 					t.Fatalf("%s: %d bytes of no file of the image", file.path, len(file.data))
 				}
@@ -98,7 +114,9 @@ func TestWriteLoaderWithoutRoom(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "EFI/BOOT/PXECTL.TMP/x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := writeLoader(dir, []loaderFile{{`\EFI\BOOT\grubx64.efi`, []byte("grub")}, {`\EFI\BOOT\BOOTX64.EFI`, []byte("shim")}})
+	err := writeLoader(dir, []loaderFile{
+		{`\EFI\BOOT\grubx64.efi`, []byte("grub")}, {`\EFI\BOOT\BOOTX64.EFI`, []byte("shim")},
+	})
 	if err == nil {
 		t.Fatal("writeLoader of what cannot be written: no error")
 	}
@@ -112,10 +130,12 @@ func TestWriteLoaderWithoutRoom(t *testing.T) {
 // On a disk of the kernel, through the kernel's vfat.
 func TestFallbackOnALoopDevice(t *testing.T) {
 	testnet.Need(t, "losetup", "sgdisk", "mkfs.vfat", "mkfs.ext4", "mmd", "mcopy", "fsck.vfat")
-	if known, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(known), "\tvfat\n") {
+	if known, err := os.ReadFile("/proc/filesystems"); err != nil ||
+		!strings.Contains(string(known), "\tvfat\n") {
 		t.Skipf("SKIPPED %s: needs a kernel with vfat; this one has none, or has not loaded it (modprobe vfat)", t.Name())
 	}
-	shim, grub, fallback := "EFI/debian/shim"+suffix()+".efi", "EFI/debian/grub"+suffix()+".efi", efiloader.Fallback(runtime.GOARCH)
+	shim, grub, fallback := "EFI/debian/shim"+suffix()+".efi", "EFI/debian/grub"+suffix()+
+		".efi", efiloader.Fallback(runtime.GOARCH)
 	file := filepath.Join(t.TempDir(), "disk")
 	bootableDisk(t, file, shim, grub)
 	out, err := exec.Command("losetup", "--find", "--show", "--partscan", file).Output()
@@ -132,7 +152,12 @@ func TestFallbackOnALoopDevice(t *testing.T) {
 	d := inventory.Disk{Name: filepath.Base(device), Serial: "S1", Bytes: 64 << 20}
 	ag.Disks = func() ([]inventory.Disk, error) { return []inventory.Disk{d}, nil }
 	id := d.Identity()
-	a.orders = []inventory.Order{{ID: "f", Do: inventory.DoFinishDisk, Target: &id, Seed: &inventory.Seed{MetaData: "instance-id: 1\n"}}, reboot}
+	a.orders = []inventory.Order{
+		{
+			ID: "f", Do: inventory.DoFinishDisk, Target: &id,
+			Seed: &inventory.Seed{MetaData: "instance-id: 1\n"},
+		}, reboot,
+	}
 	if err := runAgent(t, ag); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +165,8 @@ func TestFallbackOnALoopDevice(t *testing.T) {
 		t.Fatalf("result = %+v", r)
 	}
 	for path, want := range map[string]string{fallback: shim, `\EFI\BOOT\grub` + suffix() + `.efi`: grub} {
-		got, err := exec.Command("mtype", "-i", file+"@@"+strconv.Itoa(1<<20), "::"+strings.ReplaceAll(path, `\`, "/")).Output()
+		got, err := exec.Command("mtype", "-i", file+"@@"+strconv.Itoa(1<<20),
+			"::"+strings.ReplaceAll(path, `\`, "/")).Output()
 		if err != nil || !bytes.Equal(got, loaderOf(want)) {
 			t.Errorf("%s holds %d bytes, %v, want those of %s", path, len(got), err, want)
 		}

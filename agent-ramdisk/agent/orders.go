@@ -57,7 +57,9 @@ func (a *Agent) execute(ctx context.Context, order inventory.Order, result *inve
 }
 
 // find lists the disks that match the identity, and all disks. It waits until one appears.
-func (a *Agent) find(ctx context.Context, id inventory.DiskIdentity) (found, all []inventory.Disk, err error) {
+func (a *Agent) find(
+	ctx context.Context, id inventory.DiskIdentity,
+) (found, all []inventory.Disk, err error) {
 	for deadline := time.Now().Add(a.DiskWait); ; {
 		if all, err = a.Disks(); err != nil {
 			return nil, nil, err
@@ -84,12 +86,18 @@ func (a *Agent) open(ctx context.Context, id *inventory.DiskIdentity) (*disk.Dev
 	}
 	switch {
 	case len(found) == 0:
-		return nil, &hintError{fmt.Errorf("disk %s (serial %q, WWN %q, %d bytes) is not there any more or has changed (have: %s)",
-			id.Name, id.Serial, id.WWN, id.Bytes, inventory.ListDisks(disks)), again}
+		return nil, &hintError{
+			fmt.Errorf("disk %s (serial %q, WWN %q, %d bytes) is not there any more or has changed (have: %s)",
+				id.Name, id.Serial, id.WWN, id.Bytes, inventory.ListDisks(disks)), again,
+		}
 	case len(found) > 1:
-		return nil, &hintError{fmt.Errorf("%d disks could be the chosen one: %s", len(found), inventory.ListDisks(found)), again}
+		return nil, &hintError{
+			fmt.Errorf("%d disks could be the chosen one: %s", len(found), inventory.ListDisks(found)), again,
+		}
 	case found[0].ReadOnly:
-		return nil, &hintError{fmt.Errorf("disk %s is read-only", found[0].Name), "check its write-protect switch or controller"}
+		return nil, &hintError{
+			fmt.Errorf("disk %s is read-only", found[0].Name), "check its write-protect switch or controller",
+		}
 	}
 	dev, err := disk.OpenDevice(filepath.Join(a.Dev, found[0].Name))
 	if err != nil {
@@ -97,7 +105,9 @@ func (a *Agent) open(ctx context.Context, id *inventory.DiskIdentity) (*disk.Dev
 	}
 	if uint64(dev.Size) != id.Bytes {
 		defer dev.Close()
-		return nil, &hintError{fmt.Errorf("disk %s holds %d bytes, was chosen with %d", dev.Name, dev.Size, id.Bytes), again}
+		return nil, &hintError{
+			fmt.Errorf("disk %s holds %d bytes, was chosen with %d", dev.Name, dev.Size, id.Bytes), again,
+		}
 	}
 	return dev, nil
 }
@@ -127,7 +137,8 @@ func (a *Agent) prepareDisk(ctx context.Context, dev *disk.Device, order invento
 		return broken(err)
 	}
 	a.zeros[dev.Name] = p.Zeros
-	a.Log.Info("disk prepared", "disk", dev.Name, "kept", keep, "discarded", p.Discarded, "reads_zeros", p.Zeros)
+	a.Log.Info("disk prepared", "disk", dev.Name, "kept", keep, "discarded", p.Discarded,
+		"reads_zeros", p.Zeros)
 	return nil
 }
 
@@ -145,18 +156,25 @@ func (a *Agent) wantsDelta(dev *disk.Device, m *images.Manifest, mode string) (b
 }
 
 func tooOld(err error) error {
-	return &hintError{err, "the agent is older than the appliance: build the ramdisk again and reboot the machine"}
+	return &hintError{
+		err, "the agent is older than the appliance: build the ramdisk again and reboot the machine",
+	}
 }
 
 // broken adds the next move to an error of the disk.
 func broken(err error) error {
-	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EREMOTEIO) {
-		return &hintError{err, "the disk or the way to it is broken: check cable, controller and the disk's own health report, or replace it"}
+	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) ||
+		errors.Is(err, unix.EREMOTEIO) {
+		return &hintError{
+			err, "the disk or the way to it is broken: check cable, controller and the disk's own health report, or replace it",
+		}
 	}
 	return err
 }
 
-func (a *Agent) writeImage(ctx context.Context, dev *disk.Device, order inventory.Order) (*inventory.Written, error) {
+func (a *Agent) writeImage(
+	ctx context.Context, dev *disk.Device, order inventory.Order,
+) (*inventory.Written, error) {
 	if order.Image == nil {
 		return nil, errors.New("write-image: the order names no image")
 	}
@@ -192,7 +210,8 @@ func (a *Agent) writeImage(ctx context.Context, dev *disk.Device, order inventor
 	if err != nil {
 		return nil, broken(err)
 	}
-	a.Log.Info("image written", "mode", written.Mode, "kept", written.Kept, "fetched", written.Fetched, "zeroed", written.Zeroed, "read_back", written.ReadBack)
+	a.Log.Info("image written", "mode", written.Mode, "kept", written.Kept, "fetched", written.Fetched,
+		"zeroed", written.Zeroed, "read_back", written.ReadBack)
 	return written, nil
 }
 
@@ -236,7 +255,9 @@ func (r *reporter) stop() {
 	r.wg.Wait()
 }
 
-func (a *Agent) reporter(ctx context.Context, cancel context.CancelCauseFunc, order inventory.Order) *reporter {
+func (a *Agent) reporter(
+	ctx context.Context, cancel context.CancelCauseFunc, order inventory.Order,
+) *reporter {
 	r := &reporter{over: make(chan struct{})}
 	r.wg.Go(func() {
 		var sent inventory.Progress
@@ -259,13 +280,15 @@ func (a *Agent) reporter(ctx context.Context, cancel context.CancelCauseFunc, or
 			p.BootID = a.Registration.BootID
 			// A lost report does no harm: the next one says more.
 			short, done := context.WithTimeout(ctx, 5*time.Second)
-			if err := a.Client.progress(short, order.ID, p); errors.Is(err, errGone) || errors.Is(err, ErrNonce) {
+			if err := a.Client.progress(short, order.ID, p); errors.Is(err, errGone) ||
+				errors.Is(err, ErrNonce) {
 				cancel(err)
 			}
 			done()
 			if time.Since(logged) >= 5*time.Second && p.Total > 0 {
 				logged = time.Now()
-				a.Log.Info(fmt.Sprintf("%s: %s %d%% of %d MiB", order.Do, p.Phase, 100*p.Done/p.Total, p.Total>>20))
+				a.Log.Info(fmt.Sprintf("%s: %s %d%% of %d MiB", order.Do, p.Phase, 100*p.Done/p.Total,
+					p.Total>>20))
 			}
 		}
 	})

@@ -27,8 +27,9 @@ func withImage(t *testing.T, a *appliance, ag *Agent) (inventory.Order, string) 
 		t.Fatal(err)
 	}
 	m := &images.Manifest{
-		Format: images.Format, Name: "test", RawSize: int64(len(raw)), SectorSize: 512, ChunkSize: images.ChunkSize,
-		HashName: images.HashName,
+		Format: images.Format, Name: "test", RawSize: int64(len(raw)), SectorSize: 512,
+		ChunkSize: images.ChunkSize,
+		HashName:  images.HashName,
 	}
 	for off := 0; off < len(raw); off += images.ChunkSize {
 		chunk := raw[off:min(off+images.ChunkSize, len(raw))]
@@ -118,9 +119,18 @@ func TestWriteImageFails(t *testing.T) {
 			o.Target = &inventory.DiskIdentity{Name: "vda", Serial: "S2", Bytes: o.Target.Bytes}
 		}},
 		{"no disk named", "names no disk", "", func(_ *appliance, o *inventory.Order) { o.Target = nil }},
-		{"unknown mode", "unknown mode", "older than the appliance", func(_ *appliance, o *inventory.Order) { o.Mode = "sideways" }},
-		{"unknown proof", "unknown way to verify", "older than the appliance", func(_ *appliance, o *inventory.Order) { o.Verify = "by eye" }},
-		{"unknown order", "unknown order", "older than the appliance", func(_ *appliance, o *inventory.Order) { o.Do = "juggle" }},
+		{
+			"unknown mode", "unknown mode", "older than the appliance",
+			func(_ *appliance, o *inventory.Order) { o.Mode = "sideways" },
+		},
+		{
+			"unknown proof", "unknown way to verify", "older than the appliance",
+			func(_ *appliance, o *inventory.Order) { o.Verify = "by eye" },
+		},
+		{
+			"unknown order", "unknown order", "older than the appliance",
+			func(_ *appliance, o *inventory.Order) { o.Do = "juggle" },
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := newAppliance(t)
@@ -132,8 +142,10 @@ func TestWriteImageFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := a.results[0]
-			if !strings.Contains(r.Error, tt.want) || !strings.Contains(r.Hint, tt.hint) || !strings.Contains(r.Log, "failed after") {
-				t.Errorf("result = %+v, want an error with %q, a hint with %q and the log", r, tt.want, tt.hint)
+			if !strings.Contains(r.Error, tt.want) || !strings.Contains(r.Hint, tt.hint) ||
+				!strings.Contains(r.Log, "failed after") {
+				t.Errorf("result = %+v, want an error with %q, a hint with %q and the log", r, tt.want,
+					tt.hint)
 			}
 		})
 	}
@@ -167,14 +179,18 @@ func TestModes(t *testing.T) {
 			first := write
 			first.ID = "first"
 			write.Mode = tt.mode
-			prepare := inventory.Order{ID: "p", Do: inventory.DoPrepareDisk, Target: write.Target, Image: write.Image, Mode: tt.mode}
+			prepare := inventory.Order{
+				ID: "p", Do: inventory.DoPrepareDisk, Target: write.Target, Image: write.Image, Mode: tt.mode,
+			}
 			a.orders = []inventory.Order{first, prepare, write, reboot}
 			if err := runAgent(t, ag); err != nil {
 				t.Fatal(err)
 			}
 			w := a.results[2].Written
-			if a.results[0].Error != "" || w == nil || w.Kept != tt.kept || w.Fetched != tt.fetched || w.ReadBack != 3 {
-				t.Fatalf("results = %+v, written %+v; want %d chunks kept and %d fetched", a.results, w, tt.kept, tt.fetched)
+			if a.results[0].Error != "" || w == nil || w.Kept != tt.kept || w.Fetched != tt.fetched ||
+				w.ReadBack != 3 {
+				t.Fatalf("results = %+v, written %+v; want %d chunks kept and %d fetched", a.results, w,
+					tt.kept, tt.fetched)
 			}
 			a.wantOn(t, path)
 		})
@@ -196,11 +212,14 @@ func TestPrepareRefuses(t *testing.T) {
 	d := inventory.Disk{Name: "vda", Serial: "S1", Bytes: 4 << 20}
 	ag.Disks = func() ([]inventory.Disk, error) { return []inventory.Disk{d}, nil }
 	id := d.Identity()
-	a.orders = []inventory.Order{{ID: "p", Do: inventory.DoPrepareDisk, Target: &id, Image: write.Image}, reboot}
+	a.orders = []inventory.Order{
+		{ID: "p", Do: inventory.DoPrepareDisk, Target: &id, Image: write.Image}, reboot,
+	}
 	if err := runAgent(t, ag); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(path); !strings.Contains(a.results[0].Error, "image test needs") || err != nil || string(got[:len(text)]) != string(text) {
+	if got, err := os.ReadFile(path); !strings.Contains(a.results[0].Error, "image test needs") ||
+		err != nil || string(got[:len(text)]) != string(text) {
 		t.Errorf("result = %+v; the disk begins with %q", a.results[0], got[:len(text)])
 	}
 }

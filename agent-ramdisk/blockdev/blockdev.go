@@ -49,7 +49,8 @@ func Open(path string) (*Device, error) {
 	}
 	if d.File, err = os.OpenFile(path, flags, 0); err != nil {
 		if errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("%s is in use (mounted, or part of a RAID or LVM that is active): %w", path, err)
+			return nil, fmt.Errorf("%s is in use (mounted, or part of a RAID or LVM that is active): %w",
+				path, err)
 		}
 		return nil, err
 	}
@@ -89,7 +90,8 @@ func Geometry(f *os.File) (size int64, sector int, err error) {
 		return st.Size(), 512, nil
 	}
 	var bytes uint64
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&bytes))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.BLKGETSIZE64,
+		uintptr(unsafe.Pointer(&bytes))); errno != 0 {
 		return 0, 0, fmt.Errorf("size: %w", errno)
 	}
 	if sector, err = unix.IoctlGetInt(int(f.Fd()), unix.BLKSSZGET); err != nil {

@@ -31,7 +31,8 @@ func Mount() error {
 			errs = append(errs, err)
 			continue
 		}
-		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil && !errors.Is(err, unix.EBUSY) {
+		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil &&
+			!errors.Is(err, unix.EBUSY) {
 			errs = append(errs, fmt.Errorf("mount %s: %w", m.target, err))
 		}
 	}
@@ -61,7 +62,8 @@ func MountESP(disk string, number int) (dir string, unmount func() error, err er
 	// The names of distributions' loaders are in ASCII. The kernel's own default would need one more module
 	// on some kernels.
 	const options = "codepage=437,iocharset=ascii"
-	if err := unix.Mount(filepath.Join("/dev", device), dir, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+	if err := unix.Mount(filepath.Join("/dev", device), dir, "vfat",
+		unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
 		_ = os.Remove(dir)
 		if errors.Is(err, unix.ENODEV) {
 			err = errors.New("the kernel has no vfat, and the ramdisk no module of it")
@@ -96,7 +98,8 @@ func partition(class, disk string, number int) (string, error) {
 		return "", err
 	}
 	for _, f := range files {
-		if data, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(data)) == strconv.Itoa(number) {
+		if data, err := os.ReadFile(f); err == nil &&
+			strings.TrimSpace(string(data)) == strconv.Itoa(number) {
 			return filepath.Base(filepath.Dir(f)), nil
 		}
 	}

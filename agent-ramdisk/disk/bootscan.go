@@ -38,7 +38,8 @@ func ScanBoot(r io.ReaderAt, size int64, sector int, arch string) BootScan {
 	var s BootScan
 	first := make([]byte, 512)
 	_, _ = r.ReadAt(first, 0) // an unreadable disk has nothing to start
-	s.BootCode = first[510] == 0x55 && first[511] == 0xaa && slices.ContainsFunc(first[:440], func(b byte) bool { return b != 0 })
+	s.BootCode = first[510] == 0x55 && first[511] == 0xaa &&
+		slices.ContainsFunc(first[:440], func(b byte) bool { return b != 0 })
 	parts := parttable.Read(r, size, sector).Partitions
 	for _, p := range append(parts, parttable.Extent{Length: size}) {
 		kind, id, label := filesystem(r, p.Offset)
@@ -53,7 +54,12 @@ func ScanBoot(r io.ReaderAt, size int64, sector int, arch string) BootScan {
 			s.ids = append(s.ids, "partition "+guidText(p.Unique))
 		}
 		if p.ESP() {
-			e := ESP{Number: p.Number, First: uint64(p.Offset) / uint64(sector), Sectors: uint64(p.Length) / uint64(sector), Signature: p.Unique}
+			e := ESP{
+				Number:    p.Number,
+				First:     uint64(p.Offset) / uint64(sector),
+				Sectors:   uint64(p.Length) / uint64(sector),
+				Signature: p.Unique,
+			}
 			if p.MBR == parttable.EFI {
 				e.MBR = true
 				copy(e.Signature[:], first[440:444])
@@ -96,7 +102,8 @@ func filesystem(r io.ReaderAt, off int64) (kind, id, label string) {
 // guidText is the text form of a GUID (appendix A of the UEFI specification).
 func guidText(g [16]byte) string {
 	le := binary.LittleEndian
-	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(g[:]), le.Uint16(g[4:]), le.Uint16(g[6:]), g[8:10], g[10:])
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(g[:]), le.Uint16(g[4:]), le.Uint16(g[6:]), g[8:10],
+		g[10:])
 }
 
 // Conflicts lists the systems on another disk of the machine that may start, or may be taken for a part of
@@ -105,21 +112,27 @@ func (s BootScan) Conflicts(disk string, other BootScan, uefi bool) (warnings []
 	const advice = "; clear that disk, or take it out, if it is not wanted"
 	for _, id := range other.ids {
 		if slices.Contains(s.ids, id) {
-			warnings = append(warnings, fmt.Sprintf("disk %s holds a copy of a part of the new system (%s): the kernel may mount that one%s", disk, id, advice))
+			warnings = append(warnings,
+				fmt.Sprintf("disk %s holds a copy of a part of the new system (%s): the kernel may mount that one%s", disk, id, advice))
 			break
 		}
 	}
 	if len(other.Labels) > 0 {
-		warnings = append(warnings, fmt.Sprintf("disk %s has a filesystem labelled %s: cloud-init may read that one and not the new seed%s", disk, other.Labels[0], advice))
+		warnings = append(warnings,
+			fmt.Sprintf("disk %s has a filesystem labelled %s: cloud-init may read that one and not the new seed%s", disk, other.Labels[0], advice))
 	}
 	for _, e := range other.ESPs {
 		if uefi && e.Fallback {
-			warnings = append(warnings, fmt.Sprintf("disk %s has an EFI system partition with %s: the firmware may start that one%s", disk, e.Loader, advice))
+			warnings = append(warnings,
+				fmt.Sprintf("disk %s has an EFI system partition with %s: the firmware may start that one%s",
+					disk, e.Loader, advice))
 			break
 		}
 	}
 	if !uefi && other.BootCode {
-		warnings = append(warnings, fmt.Sprintf("disk %s has boot code in its first sector: the BIOS may start that one%s", disk, advice))
+		warnings = append(warnings,
+			fmt.Sprintf("disk %s has boot code in its first sector: the BIOS may start that one%s", disk,
+				advice))
 	}
 	return warnings
 }

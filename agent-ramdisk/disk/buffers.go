@@ -52,12 +52,15 @@ func (j *job) allocBuffers(n int) error {
 		if err != nil {
 			return err
 		}
-		m, err := unix.Mmap(-1, 0, images.ChunkSize+frameSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		m, err := unix.Mmap(-1, 0, images.ChunkSize+frameSize, unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_PRIVATE|unix.MAP_ANON)
 		if err != nil {
 			return fmt.Errorf("memory for writing: %w", err)
 		}
 		_ = unix.Madvise(m, unix.MADV_HUGEPAGE) // direct I/O pins every page; it is slower without pages of 2 MiB
-		j.buffers = append(j.buffers, &workerBuffers{m[:images.ChunkSize:images.ChunkSize], m[images.ChunkSize:], m, dec})
+		j.buffers = append(j.buffers, &workerBuffers{
+			m[:images.ChunkSize:images.ChunkSize], m[images.ChunkSize:], m, dec,
+		})
 	}
 	return nil
 }
@@ -85,7 +88,8 @@ func (j *job) fetch(ctx context.Context, h *workerBuffers, c images.Chunk) ([]by
 		if !errors.Is(err, images.ErrChunk) || try == wrongTries {
 			return nil, fmt.Errorf("image %s, fetched %d times: %w", j.Manifest.Name, try, err)
 		}
-		if err := sleep.For(ctx, time.Duration(try)*(100*time.Millisecond+rand.N(200*time.Millisecond))); err != nil {
+		if err := sleep.For(ctx,
+			time.Duration(try)*(100*time.Millisecond+rand.N(200*time.Millisecond))); err != nil {
 			return nil, err
 		}
 	}

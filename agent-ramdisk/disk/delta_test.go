@@ -79,8 +79,10 @@ func TestDelta(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if w.Kept != tt.kept || w.Fetched != tt.fetched || w.Zeroed != tt.zeroed || w.ReadBack != 10 || w.Mode != inventory.ModeDelta {
-				t.Errorf("Write = %+v, want %d kept, %d fetched, %d zeroed, all read back", *w, tt.kept, tt.fetched, tt.zeroed)
+			if w.Kept != tt.kept || w.Fetched != tt.fetched || w.Zeroed != tt.zeroed || w.ReadBack != 10 ||
+				w.Mode != inventory.ModeDelta {
+				t.Errorf("Write = %+v, want %d kept, %d fetched, %d zeroed, all read back", *w, tt.kept,
+					tt.fetched, tt.zeroed)
 			}
 			if !holds(t, d, raw) {
 				t.Error("the disk does not hold the image")
@@ -139,7 +141,8 @@ func TestPowerCut(t *testing.T) {
 			seen++
 			return from(data)(ctx, dst, offset, length)
 		}
-		if _, err := d.Write(context.Background(), Write{Manifest: m, Fetch: fetch, Delta: delta}); err != nil {
+		if _, err := d.Write(context.Background(),
+			Write{Manifest: m, Fetch: fetch, Delta: delta}); err != nil {
 			t.Fatal(err)
 		}
 		if !holds(t, d, raw) {
@@ -156,12 +159,14 @@ func TestResume(t *testing.T) {
 	m, data := pack(t, raw)
 	d := onDisk(t, nil, 20*images.ChunkSize)
 	cut := errors.New("power cut")
-	_, err := d.Write(context.Background(), Write{Manifest: m, Fetch: func(ctx context.Context, dst []byte, offset, length int64) ([]byte, error) {
-		if offset > m.Chunks[11].Offset {
-			return nil, cut
-		}
-		return from(data)(ctx, dst, offset, length)
-	}})
+	_, err := d.Write(context.Background(), Write{
+		Manifest: m, Fetch: func(ctx context.Context, dst []byte, offset, length int64) ([]byte, error) {
+			if offset > m.Chunks[11].Offset {
+				return nil, cut
+			}
+			return from(data)(ctx, dst, offset, length)
+		},
+	})
 	if !errors.Is(err, cut) {
 		t.Fatal(err)
 	}
@@ -200,7 +205,10 @@ func TestPrepareKeeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make([]byte, 4)
-	for off, want := range map[int64]string{20 << 20: "XFSB", 50<<20 + 900<<10: "\x00\x00\x00\x00", parts[1].Offset: "\x00\x00\x00\x00"} {
+	for off, want := range map[int64]string{
+		20 << 20: "XFSB", 50<<20 + 900<<10: "\x00\x00\x00\x00",
+		parts[1].Offset: "\x00\x00\x00\x00",
+	} {
 		if _, err := d.ReadAt(got, off); err != nil || string(got) != want {
 			t.Errorf("at %d MiB: %q, %v; want %q", off>>20, got, err, want)
 		}
@@ -214,7 +222,9 @@ func TestHashOnly(t *testing.T) {
 	raw := plainImage("ab.c")
 	m, data := pack(t, raw)
 	d := onDisk(t, nil, 5*images.ChunkSize)
-	w, err := d.Write(context.Background(), Write{Manifest: m, Fetch: from(data), Zeros: true, HashOnly: true})
+	w, err := d.Write(context.Background(), Write{
+		Manifest: m, Fetch: from(data), Zeros: true, HashOnly: true,
+	})
 	if err != nil || w.ReadBack != 0 || w.Fetched != 3 || w.Zeroed != 1 || !holds(t, d, raw) {
 		t.Errorf("Write = %+v, %v", w, err)
 	}

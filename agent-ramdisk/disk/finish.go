@@ -43,7 +43,9 @@ func (d *Device) Finish(seed inventory.Seed) (*inventory.Finished, error) {
 	if err := d.writeSeed(place, seed); err != nil {
 		return nil, fmt.Errorf("finish %s: %w", d.Name, err)
 	}
-	done.Ranges = append(done.Ranges, inventory.Range{Name: "seed", Offset: uint64(place.Offset), Length: uint64(min(place.Length, maxSeed))})
+	done.Ranges = append(done.Ranges, inventory.Range{
+		Name: "seed", Offset: uint64(place.Offset), Length: uint64(min(place.Length, maxSeed)),
+	})
 	if err := d.Flush(); err != nil {
 		return nil, err
 	}
@@ -72,7 +74,10 @@ func (d *Device) finishMBR(t parttable.Table, done *inventory.Finished) (parttab
 	if _, err := d.WriteAt(t.MBR[:], 0); err != nil {
 		return parttable.Extent{}, fmt.Errorf("write the MBR: %w", err)
 	}
-	return parttable.Extent{Offset: int64(first) * int64(d.Sector), Length: parttable.SeedSize, Number: free + 1, MBR: parttable.FAT32}, nil
+	return parttable.Extent{
+		Offset: int64(first) * int64(d.Sector), Length: parttable.SeedSize,
+		Number: free + 1, MBR: parttable.FAT32,
+	}, nil
 }
 
 // growGPT makes the table span the disk and adds a seed partition if there is none. It returns the place of
@@ -105,10 +110,14 @@ func (d *Device) addSeed(t parttable.Table, sectors uint64) (parttable.Extent, e
 	_, _ = rand.Read(unique[:])
 	unique[7] = unique[7]&0x0f | 0x40 // version 4, RFC 9562 section 5.4
 	unique[8] = unique[8]&0x3f | 0x80
-	if _, err := t.GPT.Add(linuxData, unique, first, first+uint64(parttable.SeedSize/d.Sector)-1, parttable.SeedName); err != nil {
+	if _, err := t.GPT.Add(linuxData, unique, first, first+uint64(parttable.SeedSize/d.Sector)-1,
+		parttable.SeedName); err != nil {
 		return parttable.Extent{}, err
 	}
-	return parttable.Extent{Offset: int64(first) * int64(d.Sector), Length: parttable.SeedSize, Name: parttable.SeedName}, nil
+	return parttable.Extent{
+		Offset: int64(first) * int64(d.Sector), Length: parttable.SeedSize,
+		Name: parttable.SeedName,
+	}, nil
 }
 
 // writeGPT writes the backup first: until the primary is written, the disk is as the image left it.
@@ -149,8 +158,16 @@ func (d *Device) writeGPT(g *parttable.GPT, backupTable uint64, done *inventory.
 	}
 	done.Ranges = append(
 		done.Ranges,
-		inventory.Range{Name: "primary GPT", Offset: 0, Length: (primaryTable + g.TableSectors()) * uint64(int64(d.Sector))},
-		inventory.Range{Name: "backup GPT", Offset: backupTable * uint64(int64(d.Sector)), Length: (g.TableSectors() + 1) * uint64(int64(d.Sector))},
+		inventory.Range{
+			Name:   "primary GPT",
+			Offset: 0,
+			Length: (primaryTable + g.TableSectors()) * uint64(int64(d.Sector)),
+		},
+		inventory.Range{
+			Name:   "backup GPT",
+			Offset: backupTable * uint64(int64(d.Sector)),
+			Length: (g.TableSectors() + 1) * uint64(int64(d.Sector)),
+		},
 	)
 	return nil
 }
@@ -193,7 +210,8 @@ func (d *Device) countPartitions() (int, error) {
 			return seen, nil
 		}
 		if time.Now().After(deadline) {
-			return 0, fmt.Errorf("%s: the kernel sees %d partitions, the table has %d", d.Name, seen, len(parts))
+			return 0, fmt.Errorf("%s: the kernel sees %d partitions, the table has %d", d.Name, seen,
+				len(parts))
 		}
 	}
 }

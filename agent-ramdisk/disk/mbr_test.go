@@ -91,7 +91,8 @@ func TestMBR(t *testing.T) {
 					Partitions []any  `json:"partitions"`
 				} `json:"partitiontable"`
 			}
-			if err := json.Unmarshal([]byte(run(t, "sfdisk", "--json", path)), &table); err != nil || table.Table.Label != "dos" || len(table.Table.Partitions) != tt.partitions {
+			if err := json.Unmarshal([]byte(run(t, "sfdisk", "--json", path)), &table); err != nil ||
+				table.Table.Label != "dos" || len(table.Table.Partitions) != tt.partitions {
 				t.Errorf("sfdisk sees %+v, %v", table, err)
 			}
 			checkSeed(t, path, f)
@@ -131,7 +132,10 @@ func TestTablesAsTheKernelReadsThem(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "gpt", nil},
-		{"hybrid MBR", func(t *testing.T, path string) { run(t, "sgdisk", "--hybrid", "1", path) }, "gpt", []string{"1 2048 40960"}},
+		{
+			"hybrid MBR", func(t *testing.T, path string) { run(t, "sgdisk", "--hybrid", "1", path) }, "gpt",
+			[]string{"1 2048 40960"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := sparse(t, size)

@@ -68,7 +68,9 @@ func makeLarge(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	frames, err := json.Marshal([][]byte{data[:m.Chunks[0].Length], data[m.Chunks[1].Offset:][:m.Chunks[1].Length]})
+	frames, err := json.Marshal([][]byte{
+		data[:m.Chunks[0].Length], data[m.Chunks[1].Offset:][:m.Chunks[1].Length],
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,14 +108,19 @@ func writeLarge(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	d := open(t, filepath.Join(dir, "disk"))
-	w, err := d.Write(context.Background(), Write{Manifest: m, Zeros: true, HashOnly: true, Fetch: func(_ context.Context, dst []byte, _, length int64) ([]byte, error) {
-		for _, f := range frames {
-			if int64(len(f)) == length {
-				return append(dst[:0], f...), nil
+	w, err := d.Write(context.Background(), Write{
+		Manifest: m,
+		Zeros:    true,
+		HashOnly: true,
+		Fetch: func(_ context.Context, dst []byte, _, length int64) ([]byte, error) {
+			for _, f := range frames {
+				if int64(len(f)) == length {
+					return append(dst[:0], f...), nil
+				}
 			}
-		}
-		panic("no such frame")
-	}})
+			panic("no such frame")
+		},
+	})
 	if err != nil || w.Fetched != len(m.Chunks)/1024 {
 		t.Fatalf("Write = %+v, %v", w, err)
 	}

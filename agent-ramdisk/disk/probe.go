@@ -103,12 +103,14 @@ func probe(r io.ReaderAt, offset, size int64) []string {
 	}
 	add(parttable.SeedLabel(io.NewSectionReader(r, offset, size), 0))
 	// md 1.0 lies 8 to 12 KiB before the end, 0.90 in the last whole 64 KiB.
-	if string(at((size/512-16)&^7*512, 4)) == "\xfc\x4e\x2b\xa9" || string(at(size&^0xffff-0x10000, 4)) == "\xfc\x4e\x2b\xa9" {
+	if string(at((size/512-16)&^7*512, 4)) == "\xfc\x4e\x2b\xa9" ||
+		string(at(size&^0xffff-0x10000, 4)) == "\xfc\x4e\x2b\xa9" {
 		add("md")
 	}
 	// ZFS' first used uberblock may be any of 128; checking the first few finds most pools.
 	for i := range int64(16) {
-		if m := at(0x20000+i*1024, 8); le.Uint64(m) == 0x00bab10c || binary.BigEndian.Uint64(m) == 0x00bab10c {
+		if m := at(0x20000+i*1024, 8); le.Uint64(m) == 0x00bab10c ||
+			binary.BigEndian.Uint64(m) == 0x00bab10c {
 			add("zfs")
 		}
 	}

@@ -105,7 +105,10 @@ func TestPrepareClearsCopies(t *testing.T) {
 		magic string
 		at    []int64 // from the start, or from the end if negative
 	}{
-		{"luks", "SKUL\xba\xbe", []int64{0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000, 0x400000}},
+		{
+			"luks", "SKUL\xba\xbe",
+			[]int64{0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000, 0x400000},
+		},
 		{"btrfs", "_BHRfS_M", []int64{0x10040, 64<<20 + 0x40, 256<<30 + 0x40}},
 		{"bluestore", "bluestore block device", []int64{0, 1 << 30, 10 << 30, 100 << 30, 1000 << 30}},
 		{"md", "\xfc\x4e\x2b\xa9", []int64{0, 4096, -65536, -8192}},
@@ -139,7 +142,8 @@ func TestPrepareClearsCopies(t *testing.T) {
 				for _, at := range places {
 					write(tt.magic, at)
 					if found := Probe(d, d.Size, d.Sector); !slices.Contains(found, tt.name) {
-						t.Errorf("Probe with the signature at %d alone = %v, want %s in it", at, found, tt.name)
+						t.Errorf("Probe with the signature at %d alone = %v, want %s in it", at, found,
+							tt.name)
 					}
 					write(strings.Repeat("\x00", len(tt.magic)), at)
 				}

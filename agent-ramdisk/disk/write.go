@@ -52,7 +52,8 @@ type job struct {
 func (d *Device) Fits(m *images.Manifest) error {
 	switch {
 	case m.SectorSize != d.Sector:
-		return fmt.Errorf("%s has sectors of %d bytes, image %s is made for %d", d.Name, d.Sector, m.Name, m.SectorSize)
+		return fmt.Errorf("%s has sectors of %d bytes, image %s is made for %d", d.Name, d.Sector, m.Name,
+			m.SectorSize)
 	case m.RawSize > d.Size:
 		return fmt.Errorf("%s holds %d bytes, image %s needs %d", d.Name, d.Size, m.Name, m.RawSize)
 	}
@@ -101,7 +102,10 @@ func (d *Device) Write(ctx context.Context, w Write) (_ *inventory.Written, err 
 	}
 	return &inventory.Written{
 		Bytes: uint64(w.Manifest.RawSize), Wrote: j.wrote.Load(), Sent: j.sent.Load(), Mode: mode,
-		Chunks: len(chunks), Kept: int(j.keptCount.Load()), Fetched: int(j.fetchedCount.Load()), Zeroed: int(j.zeroedCount.Load()),
+		Chunks:   len(chunks),
+		Kept:     int(j.keptCount.Load()),
+		Fetched:  int(j.fetchedCount.Load()),
+		Zeroed:   int(j.zeroedCount.Load()),
 		ReadBack: int(j.verifiedOnMedium.Load()),
 		WriteMS:  written.Sub(start).Milliseconds(), ReadBackMS: time.Since(written).Milliseconds(),
 	}, nil
@@ -130,7 +134,9 @@ func (j *job) begin(phase string) {
 }
 
 // forEach shares the chunks among the workers.
-func (j *job) forEach(ctx context.Context, chunks images.Chunks, do func(context.Context, *workerBuffers, images.Chunk) error) error {
+func (j *job) forEach(
+	ctx context.Context, chunks images.Chunks, do func(context.Context, *workerBuffers, images.Chunk) error,
+) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for _, h := range j.buffers[:min(len(j.buffers), len(chunks))] {
@@ -158,7 +164,9 @@ func (j *job) progress(c images.Chunk) {
 	defer j.mu.Unlock()
 	j.done += uint64(c.RawLength)
 	if j.Progress != nil {
-		j.Progress(inventory.Progress{Phase: j.phase, Done: j.done, Total: uint64(j.Manifest.RawSize), Sent: j.sent.Load()})
+		j.Progress(inventory.Progress{
+			Phase: j.phase, Done: j.done, Total: uint64(j.Manifest.RawSize), Sent: j.sent.Load(),
+		})
 	}
 }
 
@@ -257,7 +265,8 @@ func (j *job) check(h *workerBuffers, c images.Chunk) error {
 	case c.Zero && !images.IsZero(raw):
 		return fmt.Errorf("chunk %d at %d: not zero on the medium: %w", c.Index, c.RawOffset, images.ErrChunk)
 	case !c.Zero && images.Quick(raw) != j.sums[c.Index]:
-		return fmt.Errorf("chunk %d at %d: the medium holds something else: %w", c.Index, c.RawOffset, images.ErrChunk)
+		return fmt.Errorf("chunk %d at %d: the medium holds something else: %w", c.Index, c.RawOffset,
+			images.ErrChunk)
 	}
 	return nil
 }

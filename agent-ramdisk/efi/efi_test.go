@@ -66,19 +66,43 @@ func TestSetBoot(t *testing.T) {
 		left        []string // our labels that remain
 		removed     []string
 	}{
-		{name: "fresh machine", order: []uint16{menu, disk, pxe, http, shell}, want: []uint16{menu, disk, pxe, http, 5, shell}, left: []string{"pxectl:mini"}},
-		{name: "network first", order: []uint16{pxe, disk, shell}, want: []uint16{pxe, 5, disk, shell}, left: []string{"pxectl:mini"}},
-		{name: "shell first", order: []uint16{shell, pxe}, want: []uint16{5, shell, pxe}, left: []string{"pxectl:mini"}},
-		{name: "another system first", order: []uint16{6, pxe}, add: map[uint16]Option{6: debian}, want: []uint16{5, 6, pxe}, left: []string{"pxectl:mini"}},
+		{
+			name:  "fresh machine",
+			order: []uint16{menu, disk, pxe, http, shell},
+			want:  []uint16{menu, disk, pxe, http, 5, shell},
+			left:  []string{"pxectl:mini"},
+		},
+		{
+			name:  "network first",
+			order: []uint16{pxe, disk, shell},
+			want:  []uint16{pxe, 5, disk, shell},
+			left:  []string{"pxectl:mini"},
+		},
+		{
+			name:  "shell first",
+			order: []uint16{shell, pxe},
+			want:  []uint16{5, shell, pxe},
+			left:  []string{"pxectl:mini"},
+		},
+		{
+			name: "another system first", order: []uint16{6, pxe}, add: map[uint16]Option{6: debian},
+			want: []uint16{5, 6, pxe}, left: []string{"pxectl:mini"},
+		},
 		{name: "no order", want: []uint16{5}, left: []string{"pxectl:mini"}},
 		{
-			name: "stale ones go", order: []uint16{7, 6, pxe, 8, shell}, add: map[uint16]Option{6: stale, 7: replaced, 8: sibling},
-			want: []uint16{pxe, 5, 8, shell}, left: []string{"pxectl:mini", "pxectl:other"},
+			name:  "stale ones go",
+			order: []uint16{7, 6, pxe, 8, shell},
+			add:   map[uint16]Option{6: stale, 7: replaced, 8: sibling},
+			want:  []uint16{pxe, 5, 8, shell}, left: []string{"pxectl:mini", "pxectl:other"},
 			removed: []string{"Boot0006 pxectl:older", "Boot0007 pxectl:debian-11"},
 		},
-		{name: "there already, in a bad place", order: []uint16{pxe, shell, 9}, add: map[uint16]Option{9: ours}, want: []uint16{pxe, 9, shell}, left: []string{"pxectl:mini"}},
 		{
-			name: "there twice", order: []uint16{5, 9}, add: map[uint16]Option{9: ours, 5: ours}, want: []uint16{5}, left: []string{"pxectl:mini"},
+			name: "there already, in a bad place", order: []uint16{pxe, shell, 9},
+			add: map[uint16]Option{9: ours}, want: []uint16{pxe, 9, shell}, left: []string{"pxectl:mini"},
+		},
+		{
+			name: "there twice", order: []uint16{5, 9}, add: map[uint16]Option{9: ours, 5: ours},
+			want: []uint16{5}, left: []string{"pxectl:mini"},
 			removed: []string{"Boot0009 pxectl:mini"},
 		},
 	} {
@@ -106,7 +130,9 @@ func TestSetBoot(t *testing.T) {
 					if strings.HasPrefix(o.Label, prefix) {
 						labels = append(labels, o.Label)
 					}
-					if o.Label == "pxectl:mini" && (name != optionName(n)+" pxectl:mini" || !o.equal(ours) || !slices.Contains(order, n)) {
+					if o.Label == "pxectl:mini" &&
+						(name != optionName(n)+" pxectl:mini" || !o.equal(ours) ||
+							!slices.Contains(order, n)) {
 						t.Errorf("SetBoot = %q; %s is %q in order %04X", name, optionName(n), o.raw, order)
 					}
 				}
@@ -117,7 +143,8 @@ func TestSetBoot(t *testing.T) {
 			}
 			check()
 			before := fingerprint(t, v)
-			if again, removed, err := v.SetBoot("mini", here, loader, alive); err != nil || again != name || len(removed) > 0 {
+			if again, removed, err := v.SetBoot("mini", here, loader, alive); err != nil || again != name ||
+				len(removed) > 0 {
 				t.Errorf("SetBoot again = %q, removed %q, %v, want %q", again, removed, err, name)
 			}
 			check()
@@ -185,7 +212,8 @@ func TestStale(t *testing.T) {
 		noTable = 0x14
 	)
 	all[gpt], all[mbr], all[vendor] = debian, flatcar, long
-	all[noDisk] = newOption("Windows Boot Manager", Partition{Number: 1, Signature: [16]byte{9}}, `\EFI\Microsoft\Boot\bootmgfw.efi`)
+	all[noDisk] = newOption("Windows Boot Manager", Partition{Number: 1, Signature: [16]byte{9}},
+		`\EFI\Microsoft\Boot\bootmgfw.efi`)
 	all[noTable] = newOption("a stick without a signature", Partition{Number: 1, MBR: true}, loader)
 	for _, tt := range []struct {
 		name  string
@@ -197,8 +225,17 @@ func TestStale(t *testing.T) {
 		{name: "a disk with a GPT", gone: [][16]byte{onGPT, {77}}, want: []uint16{gpt}},
 		{name: "a disk with an MBR", gone: [][16]byte{onMBR}, want: []uint16{mbr}},
 		{name: "a vendor's long path", gone: [][16]byte{gone.Signature}, want: []uint16{vendor}},
-		{name: "all of them", gone: [][16]byte{gone.Signature, onMBR, onGPT}, want: []uint16{gpt, mbr, vendor}},
-		{name: "a copy is on another disk", gone: [][16]byte{onGPT, onMBR}, alive: [][16]byte{onGPT}, want: []uint16{mbr}},
+		{
+			name: "all of them",
+			gone: [][16]byte{gone.Signature, onMBR, onGPT},
+			want: []uint16{gpt, mbr, vendor},
+		},
+		{
+			name:  "a copy is on another disk",
+			gone:  [][16]byte{onGPT, onMBR},
+			alive: [][16]byte{onGPT},
+			want:  []uint16{mbr},
+		},
 		{name: "overwritten with the same image", gone: [][16]byte{onGPT}, alive: [][16]byte{onGPT}},
 		{name: "an MBR without a signature", gone: [][16]byte{{}}},
 	} {
@@ -211,7 +248,8 @@ func TestStale(t *testing.T) {
 
 func TestForget(t *testing.T) {
 	debian := captured(t, "efibootmgr-debian")
-	windows := newOption("Windows Boot Manager", Partition{Number: 1, Signature: [16]byte{9}}, `\EFI\Microsoft\Boot\bootmgfw.efi`)
+	windows := newOption("Windows Boot Manager", Partition{Number: 1, Signature: [16]byte{9}},
+		`\EFI\Microsoft\Boot\bootmgfw.efi`)
 	v := firmware(t, []uint16{pxe, 6, 7, disk, shell}, map[uint16]Option{6: debian, 7: windows})
 	none := func([16]byte) bool { return false }
 	removed, err := v.Forget([][16]byte{debian.partition.Signature}, none)
@@ -226,7 +264,8 @@ func TestForget(t *testing.T) {
 		t.Errorf("entries = %+v, %v, want all but Boot0006", all, err)
 	}
 	before := fingerprint(t, v)
-	if removed, err := v.Forget([][16]byte{debian.partition.Signature}, none); err != nil || len(removed) > 0 || fingerprint(t, v) != before {
+	if removed, err := v.Forget([][16]byte{debian.partition.Signature}, none); err != nil ||
+		len(removed) > 0 || fingerprint(t, v) != before {
 		t.Errorf("the second time removed %q, %v", removed, err)
 	}
 }
@@ -271,9 +310,15 @@ func TestParse(t *testing.T) {
 	for n, want := range map[uint16]struct {
 		label   string
 		network bool
-	}{menu: {"UiApp", false}, disk: {"UEFI Misc Device", false}, pxe: {"UEFI PXEv4 (MAC:525400770002)", true}, http: {"UEFI HTTPv4 (MAC:525400770002)", true}, shell: {"EFI Internal Shell", false}} {
+	}{
+		menu: {"UiApp", false},
+		disk: {"UEFI Misc Device", false},
+		pxe:  {"UEFI PXEv4 (MAC:525400770002)", true},
+		http: {"UEFI HTTPv4 (MAC:525400770002)", true}, shell: {"EFI Internal Shell", false},
+	} {
 		if o := all[n]; o.Label != want.label || o.network != want.network || o.partition != nil {
-			t.Errorf("%s = %q network %v partition %v, want %+v", optionName(n), o.Label, o.network, o.partition, want)
+			t.Errorf("%s = %q network %v partition %v, want %+v", optionName(n), o.Label, o.network,
+				o.partition, want)
 		}
 	}
 }
@@ -285,7 +330,9 @@ func TestEncode(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := Partition{Number: 15, First: 0x2000, Sectors: 0x3e000}
-	copy(p.Signature[:], []byte{0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff, 0x00})
+	copy(p.Signature[:], []byte{
+		0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff, 0x00,
+	})
 	got := append(binary.LittleEndian.AppendUint32(nil, kept), newOption("pxectl:mini", p, loader).raw...)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("entry (-want +got):\n%s", diff)

@@ -37,7 +37,9 @@ func (v Vars) Forget(gone [][16]byte, alive func(signature [16]byte) bool) (remo
 		}
 		removed = append(removed, menuName(n, all[n]))
 	}
-	return removed, v.setOrder(slices.DeleteFunc(order, func(n uint16) bool { return slices.Contains(numbers, n) }))
+	return removed, v.setOrder(slices.DeleteFunc(order, func(n uint16) bool {
+		return slices.Contains(numbers, n)
+	}))
 }
 
 // stale decides which entries to remove. An entry without a partition stays: a network card, a part of the
@@ -46,7 +48,8 @@ func (v Vars) Forget(gone [][16]byte, alive func(signature [16]byte) bool) (remo
 func stale(all map[uint16]Option, gone [][16]byte, alive func([16]byte) bool) (numbers []uint16) {
 	for n, o := range all {
 		p := o.partition
-		if p == nil || p.Signature == [16]byte{} || alive(p.Signature) || !slices.Contains(gone, p.Signature) {
+		if p == nil || p.Signature == [16]byte{} || alive(p.Signature) ||
+			!slices.Contains(gone, p.Signature) {
 			continue
 		}
 		numbers = append(numbers, n)
@@ -68,7 +71,9 @@ func menuName(n uint16, o Option) string {
 //
 // The entry stands behind the network entries at the head of BootOrder, and before every system on a disk and
 // the firmware's shell: a machine that asks the network first goes on doing so.
-func (v Vars) SetBoot(name string, p Partition, file string, alive func(signature [16]byte) bool) (entry string, removed []string, err error) {
+func (v Vars) SetBoot(
+	name string, p Partition, file string, alive func(signature [16]byte) bool,
+) (entry string, removed []string, err error) {
 	all, err := v.options()
 	if err != nil {
 		return "", nil, fmt.Errorf("EFI boot entries: %w", err)
@@ -108,7 +113,8 @@ func (v Vars) SetBoot(name string, p Partition, file string, alive func(signatur
 		}
 		if err := v.write(optionName(number), ours.raw); err != nil {
 			if errors.Is(err, unix.ENOSPC) {
-				err = fmt.Errorf("%w: the firmware's memory is full; remove old boot entries in its setup", err)
+				err = fmt.Errorf("%w: the firmware's memory is full; remove old boot entries in its setup",
+					err)
 			}
 			return "", removed, err
 		}

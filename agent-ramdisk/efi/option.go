@@ -85,7 +85,9 @@ func (o *Option) node(kind, sub byte, data []byte) {
 		o.network = true
 	case kind == typeMedia && sub == subHardDrive && len(data) >= 38:
 		le := binary.LittleEndian
-		o.partition = &Partition{le.Uint32(data), le.Uint64(data[4:]), le.Uint64(data[12:]), [16]byte(data[20:36]), data[36] == 1}
+		o.partition = &Partition{
+			le.Uint32(data), le.Uint64(data[4:]), le.Uint64(data[12:]), [16]byte(data[20:36]), data[36] == 1,
+		}
 	}
 }
 

@@ -50,7 +50,8 @@ func parseSecurity(id []byte) ataSecurity {
 	word := func(n int) uint16 { return binary.LittleEndian.Uint16(id[2*n:]) }
 	w := word(128)
 	return ataSecurity{
-		supported: word(82)&2 != 0 && w&1 != 0, enabled: w&2 != 0, locked: w&4 != 0, frozen: w&8 != 0, expired: w&16 != 0, enhanced: w&32 != 0,
+		supported: word(82)&2 != 0 && w&1 != 0, enabled: w&2 != 0, locked: w&4 != 0, frozen: w&8 != 0,
+		expired: w&16 != 0, enhanced: w&32 != 0,
 		normally: eraseTime(word(89)), thoroughly: eraseTime(word(90)),
 	}
 }
@@ -104,13 +105,15 @@ func (d *disk) ataErase(ctx context.Context) error {
 	if estimate == 0 {
 		estimate = time.Hour
 	}
-	if err := d.scsi.send(ataCDB(ataSetPassword, ataPIOOut), passwordBlock(false), toDrive, 30*time.Second); err != nil {
+	if err := d.scsi.send(ataCDB(ataSetPassword, ataPIOOut), passwordBlock(false), toDrive,
+		30*time.Second); err != nil {
 		return errors.Join(fmt.Errorf("set a password: %w", err), d.dropPassword())
 	}
 	err := d.scsi.send(ataCDB(ataErasePrepare, ataNonData), nil, noData, 30*time.Second)
 	if err == nil {
 		err = d.during("ATA secure erase", estimate, func() error {
-			return d.scsi.send(ataCDB(ataEraseUnit, ataPIOOut), passwordBlock(s.enhanced), toDrive, 2*estimate+time.Hour)
+			return d.scsi.send(ataCDB(ataEraseUnit, ataPIOOut), passwordBlock(s.enhanced), toDrive,
+				2*estimate+time.Hour)
 		})
 	}
 	if err != nil {
@@ -122,7 +125,8 @@ func (d *disk) ataErase(ctx context.Context) error {
 		return fmt.Errorf("look at the drive again: %w", err)
 	}
 	if parseSecurity(id).enabled {
-		return errors.Join(errors.New("the drive still has the password that was set for the erase"), d.dropPassword())
+		return errors.Join(errors.New("the drive still has the password that was set for the erase"),
+			d.dropPassword())
 	}
 	return ctx.Err()
 }
@@ -130,10 +134,12 @@ func (d *disk) ataErase(ctx context.Context) error {
 // dropPassword removes the password again, so that a failed erase does not lock the drive for ever.
 func (d *disk) dropPassword() error {
 	id := make([]byte, 512)
-	if err := d.scsi.send(ataCDB(ataIdentify, ataPIOIn), id, fromDrive, 30*time.Second); err == nil && !parseSecurity(id).enabled {
+	if err := d.scsi.send(ataCDB(ataIdentify, ataPIOIn), id, fromDrive, 30*time.Second); err == nil &&
+		!parseSecurity(id).enabled {
 		return nil
 	}
-	if err := d.scsi.send(ataCDB(ataDisablePassword, ataPIOOut), passwordBlock(false), toDrive, 30*time.Second); err != nil {
+	if err := d.scsi.send(ataCDB(ataDisablePassword, ataPIOOut), passwordBlock(false), toDrive,
+		30*time.Second); err != nil {
 		return fmt.Errorf("the password %q may be left on the drive: %w", password, err)
 	}
 	return nil

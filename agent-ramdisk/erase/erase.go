@@ -137,7 +137,9 @@ func (d *disk) discard(ctx context.Context) error {
 
 // overwrite writes zeros as data all over the disk: the disk may turn a command to zero into an unmap.
 func (d *disk) overwrite(ctx context.Context) error {
-	return d.writeZeros(ctx, 0, d.Size, func(done int64) { d.progress("overwrite with zeros", uint64(done), uint64(d.Size)) })
+	return d.writeZeros(ctx, 0, d.Size, func(done int64) {
+		d.progress("overwrite with zeros", uint64(done), uint64(d.Size))
+	})
 }
 
 // zeros is written everywhere; all disks that are erased at once share it.
@@ -152,7 +154,8 @@ func (d *disk) writeZeros(ctx context.Context, off, length int64, tell func(done
 		}
 		n := min(int64(len(buf)), length-done)
 		if err := d.WriteDirect(buf[:n], off+done); err != nil {
-			return fmt.Errorf("write %d zeros at %d: %w; what is on the disk cannot be erased by writing", n, off+done, err)
+			return fmt.Errorf("write %d zeros at %d: %w; what is on the disk cannot be erased by writing", n,
+				off+done, err)
 		}
 		done += n
 		tell(done)

@@ -61,7 +61,8 @@ func TestOverwriteIsTheLastRung(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &inventory.Erased{
-		Method: "overwrite with zeros", Passed: []string{"discard: it is no block device"}, Bytes: diskSize, Checked: 1024, TookMS: out.TookMS,
+		Method: "overwrite with zeros", Passed: []string{"discard: it is no block device"}, Bytes: diskSize,
+		Checked: 1024, TookMS: out.TookMS,
 		Proof: "read back 1024 places: 1024 read zeros, none of the 1024 that held data reads as before",
 	}
 	if diff := cmp.Diff(want, out); diff != "" {
@@ -173,14 +174,54 @@ func TestNVMeLadder(t *testing.T) {
 		log    string
 		passed string
 	}{
-		{"sanitize its blocks", fakeNVMe{caps: nvmeCaps{blocks: true, crypto: true, format: true}, namespaces: 1}, "NVMe sanitize", "sanitize 2", ""},
-		{"sanitize its key", fakeNVMe{caps: nvmeCaps{crypto: true}, namespaces: 1, random: true}, "NVMe sanitize", "sanitize 4", ""},
-		{"no sanitize", fakeNVMe{caps: nvmeCaps{format: true, formatCrypto: true}, namespaces: 1, random: true}, "NVMe format with secure erase", "format 2", "NVMe sanitize: the drive can neither"},
-		{"no crypto format", fakeNVMe{caps: nvmeCaps{format: true}, namespaces: 1}, "NVMe format with secure erase", "format 1", ""},
-		{"crypto format refused", fakeNVMe{caps: nvmeCaps{format: true, formatCrypto: true}, namespaces: 1, formats: map[uint32]error{2: invalid}}, "NVMe format with secure erase", "format 2, format 1", ""},
-		{"no secure erase at all", fakeNVMe{caps: nvmeCaps{format: true}, namespaces: 1, formats: map[uint32]error{1: invalid}}, "overwrite with zeros", "format 1", "status type 0, code 0x2"},
-		{"another namespace on the drive", fakeNVMe{caps: nvmeCaps{blocks: true, format: true, formatsAll: true}, namespaces: 2}, "overwrite with zeros", "", "has 2 namespaces"},
-		{"another namespace, which a format spares", fakeNVMe{caps: nvmeCaps{blocks: true, format: true}, namespaces: 2}, "NVMe format with secure erase", "format 1", "has 2 namespaces"},
+		{
+			"sanitize its blocks",
+			fakeNVMe{caps: nvmeCaps{blocks: true, crypto: true, format: true}, namespaces: 1},
+			"NVMe sanitize", "sanitize 2", "",
+		},
+		{
+			"sanitize its key",
+			fakeNVMe{caps: nvmeCaps{crypto: true}, namespaces: 1, random: true},
+			"NVMe sanitize", "sanitize 4", "",
+		},
+		{
+			"no sanitize",
+			fakeNVMe{
+				caps: nvmeCaps{format: true, formatCrypto: true}, namespaces: 1,
+				random: true,
+			},
+			"NVMe format with secure erase", "format 2",
+			"NVMe sanitize: the drive can neither",
+		},
+		{
+			"no crypto format",
+			fakeNVMe{caps: nvmeCaps{format: true}, namespaces: 1},
+			"NVMe format with secure erase", "format 1", "",
+		},
+		{
+			"crypto format refused",
+			fakeNVMe{
+				caps: nvmeCaps{format: true, formatCrypto: true}, namespaces: 1,
+				formats: map[uint32]error{2: invalid},
+			},
+			"NVMe format with secure erase", "format 2, format 1",
+			"",
+		},
+		{
+			"no secure erase at all",
+			fakeNVMe{caps: nvmeCaps{format: true}, namespaces: 1, formats: map[uint32]error{1: invalid}},
+			"overwrite with zeros", "format 1", "status type 0, code 0x2",
+		},
+		{
+			"another namespace on the drive",
+			fakeNVMe{caps: nvmeCaps{blocks: true, format: true, formatsAll: true}, namespaces: 2},
+			"overwrite with zeros", "", "has 2 namespaces",
+		},
+		{
+			"another namespace, which a format spares",
+			fakeNVMe{caps: nvmeCaps{blocks: true, format: true}, namespaces: 2},
+			"NVMe format with secure erase", "format 1", "has 2 namespaces",
+		},
 		{"nothing", fakeNVMe{namespaces: 1}, "overwrite with zeros", "", "does not format"},
 		{"a sanitize that erases nothing", fakeNVMe{caps: nvmeCaps{blocks: true}, namespaces: 1, lies: true}, "overwrite with zeros", "sanitize 2", "what was there before"},
 		{"a sanitize that fails", fakeNVMe{caps: nvmeCaps{blocks: true}, namespaces: 1, fails: true}, "NVMe sanitize: the drive says that it failed", "sanitize 2, sanitize 1", ""},
@@ -189,7 +230,8 @@ func TestNVMeLadder(t *testing.T) {
 		d := newDisk(t)
 		c.n.d, d.nvme = d, &c.n
 		got, over := outcome(t, d)
-		if !strings.Contains(got, c.method) || strings.Join(c.n.log, ", ") != c.log || !strings.Contains(over, c.passed) {
+		if !strings.Contains(got, c.method) || strings.Join(c.n.log, ", ") != c.log ||
+			!strings.Contains(over, c.passed) {
 			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, got, c.n.log, over, c.method, c.log, c.passed)
 		}
 	}

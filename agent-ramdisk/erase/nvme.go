@@ -87,7 +87,9 @@ func format(nsid uint32, flbas, dps uint8, ses uint32) nvmeCommand {
 		uint32(dps&7)<<5 | uint32(dps>>3&1)<<8 | // PI, PIL
 		ses<<9 |
 		uint32(flbas>>5&3)<<12 // LBAFU
-	return nvmeCommand{opcode: nvmeFormatNVM, nsid: nsid, cdw10: c, timeoutMS: uint32((4 * time.Hour).Milliseconds())}
+	return nvmeCommand{
+		opcode: nvmeFormatNVM, nsid: nsid, cdw10: c, timeoutMS: uint32((4 * time.Hour).Milliseconds()),
+	}
 }
 
 // nvmeCaps are the erase capabilities in Identify Controller (Base 1.4 figure 247).
@@ -100,7 +102,10 @@ type nvmeCaps struct {
 
 func parseCaps(id []byte) nvmeCaps {
 	sani, oacs, fna := binary.LittleEndian.Uint32(id[328:]), binary.LittleEndian.Uint16(id[256:]), id[524]
-	return nvmeCaps{crypto: sani&1 != 0, blocks: sani&2 != 0, format: oacs&2 != 0, formatsAll: fna&3 != 0, formatCrypto: fna&4 != 0}
+	return nvmeCaps{
+		crypto: sani&1 != 0, blocks: sani&2 != 0, format: oacs&2 != 0, formatsAll: fna&3 != 0,
+		formatCrypto: fna&4 != 0,
+	}
 }
 
 // Sanitize status, SSTAT bits 2:0.
@@ -223,7 +228,8 @@ func (d *disk) nvmeSanitize(ctx context.Context) error {
 			_ = d.nvme.admin(sanitize(sanitizeExit), nil)
 			return errors.New("the drive says that it failed")
 		default:
-			return fmt.Errorf("the drive took the command and says that none was ever begun (status %d)", status)
+			return fmt.Errorf("the drive took the command and says that none was ever begun (status %d)",
+				status)
 		}
 	}
 }
@@ -253,7 +259,9 @@ func (d *disk) nvmeFormat(ctx context.Context) error {
 		settings = []uint32{eraseCrypto, eraseUser}
 	}
 	for _, ses := range settings {
-		err = d.during("NVMe format with secure erase", 10*time.Minute, func() error { return d.nvme.admin(format(nsid, flbas, dps, ses), nil) })
+		err = d.during("NVMe format with secure erase", 10*time.Minute, func() error {
+			return d.nvme.admin(format(nsid, flbas, dps, ses), nil)
+		})
 		if s, ok := err.(nvmeStatus); !ok || !s.unknown() {
 			break
 		}
@@ -270,7 +278,8 @@ func (d *disk) nvmeFormat(ctx context.Context) error {
 // tell reports the drive's own progress. It adds the seconds, so that a drive that reports nothing for long
 // does not look dead.
 func (d *disk) tell(method string, done float64, began time.Time) {
-	d.progress(method, min(uint64(done*float64(d.Size))+uint64(time.Since(began).Seconds()), uint64(d.Size)), uint64(d.Size))
+	d.progress(method, min(uint64(done*float64(d.Size))+uint64(time.Since(began).Seconds()), uint64(d.Size)),
+		uint64(d.Size))
 }
 
 // during runs a command that reports no progress, and estimates it by the clock.

@@ -67,7 +67,9 @@ func (s scsiFile) send(cdb []byte, data []byte, to direction, timeout time.Durat
 	pin.Pin(&sense[0])
 	h := &sgHeader{
 		interfaceID: 'S', direction: int32(to), cmdLen: uint8(len(cdb)), senseMax: uint8(len(sense)),
-		cmd: unsafe.Pointer(&cdb[0]), sense: unsafe.Pointer(&sense[0]), timeoutMS: uint32(timeout.Milliseconds()),
+		cmd:       unsafe.Pointer(&cdb[0]),
+		sense:     unsafe.Pointer(&sense[0]),
+		timeoutMS: uint32(timeout.Milliseconds()),
 	}
 	if len(data) > 0 {
 		pin.Pin(&data[0])
@@ -166,7 +168,8 @@ func (d *disk) scsiSanitize(ctx context.Context) error {
 			parameters, to = overwriteParameters(), toDrive
 		}
 		err := d.scsi.send(sanitizeCDB(action, len(parameters)), parameters, to, time.Minute)
-		if s, ok := err.(senseError); ok && s.key == senseIllegal || err == unix.ENOTTY || err == unix.EINVAL || err == unix.EPERM {
+		if s, ok := err.(senseError); ok && s.key == senseIllegal || err == unix.ENOTTY ||
+			err == unix.EINVAL || err == unix.EPERM {
 			why = err
 			continue
 		}

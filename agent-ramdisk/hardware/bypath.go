@@ -139,7 +139,9 @@ func (m Machine) sasPath(parts []string, scsi int) string {
 		if !strings.HasPrefix(part, "end_device-") || i < 2 {
 			continue
 		}
-		device := func(name, attribute string) string { return m.text("sys/class/sas_device/" + name + "/" + attribute) }
+		device := func(name, attribute string) string {
+			return m.text("sys/class/sas_device/" + name + "/" + attribute)
+		}
 		port, above := parts[i-1], parts[i-2]
 		switch address := device(above, "sas_address"); {
 		case m.text("sys/class/sas_port/"+port+"/num_phys") != "1":

@@ -61,7 +61,8 @@ func (m Machine) disk(name string) inventory.Disk {
 	default:
 		d.Serial = vpd(m.path(dir + "device/vpd_pg80"))
 		d.WWN = wwn(m.text(dir + "device/wwid"))
-		if link, err := filepath.EvalSymlinks(m.path(dir + "device")); err == nil && hctl.MatchString(filepath.Base(link)) {
+		if link, err := filepath.EvalSymlinks(m.path(dir + "device")); err == nil &&
+			hctl.MatchString(filepath.Base(link)) {
 			d.HCTL = filepath.Base(link)
 		}
 		if d.Transport == "sata" {

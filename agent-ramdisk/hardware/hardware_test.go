@@ -149,22 +149,46 @@ func TestReport(t *testing.T) {
 		Memory: inventory.Memory{Bytes: 466384 << 10},
 		Disks: []inventory.Disk{
 			{
-				Name: "nvme0n1", ByPath: "pci-0000:00:06.0-nvme-1", Transport: "nvme", Model: "QEMU NVMe Ctrl", Serial: "NV1",
+				Name: "nvme0n1", ByPath: "pci-0000:00:06.0-nvme-1", Transport: "nvme",
+				Model: "QEMU NVMe Ctrl", Serial: "NV1",
 				WWN: "eui.0011223344556677", Bytes: 2 << 30, LogicalSector: 4096, Content: []string{"gpt"},
 			},
-			{Name: "nvme2n1", ByPath: "pci-0000:00:07.0-nvme-1", Transport: "nvme", Serial: "ONEPORT", Bytes: 32 << 20, Content: []string{"gpt"}},
-			{Name: "nvme3n1", Transport: "nvme", Serial: "DUAL", WWN: "eui.1234567890abcdef", Bytes: 32 << 20, Content: []string{"gpt"}},
 			{
-				Name: "sda", ByPath: "pci-0000:00:1f.2-ata-3.0", Transport: "sata", Model: "QEMU HARDDISK", Serial: "QM00005",
-				WWN: "0x5000c50015ea71ad", HCTL: "2:0:0:0", Bytes: 1 << 30, Rotational: true, ReadOnly: true,
+				Name: "nvme2n1", ByPath: "pci-0000:00:07.0-nvme-1", Transport: "nvme", Serial: "ONEPORT",
+				Bytes: 32 << 20, Content: []string{"gpt"},
 			},
-			{Name: "sdb", ByPath: "pci-0000:00:14.0-usb-0:3:1.0-scsi-0:0:0:0", Transport: "usb", Bytes: 51200, Removable: true, Content: []string{"gpt"}},
-			{Name: "sdc", ByPath: "pci-0000:00:14.0-usb-0:4:1.0-scsi-0:0:0:0", Transport: "usb", HCTL: "8:0:0:0", Model: "Virtual Floppy"},
-			{Name: "vda", ByPath: "pci-0000:00:05.0", Transport: "virtio", Serial: "S123", Bytes: 1 << 30, LogicalSector: 512, PhysicalSector: 4096, Content: []string{"gpt"}},
+			{
+				Name: "nvme3n1", Transport: "nvme", Serial: "DUAL", WWN: "eui.1234567890abcdef",
+				Bytes: 32 << 20, Content: []string{"gpt"},
+			},
+			{
+				Name: "sda", ByPath: "pci-0000:00:1f.2-ata-3.0", Transport: "sata", Model: "QEMU HARDDISK",
+				Serial: "QM00005",
+				WWN:    "0x5000c50015ea71ad", HCTL: "2:0:0:0", Bytes: 1 << 30, Rotational: true,
+				ReadOnly: true,
+			},
+			{
+				Name: "sdb", ByPath: "pci-0000:00:14.0-usb-0:3:1.0-scsi-0:0:0:0", Transport: "usb",
+				Bytes: 51200, Removable: true, Content: []string{"gpt"},
+			},
+			{
+				Name: "sdc", ByPath: "pci-0000:00:14.0-usb-0:4:1.0-scsi-0:0:0:0", Transport: "usb",
+				HCTL: "8:0:0:0", Model: "Virtual Floppy",
+			},
+			{
+				Name: "vda", ByPath: "pci-0000:00:05.0", Transport: "virtio", Serial: "S123", Bytes: 1 << 30,
+				LogicalSector: 512, PhysicalSector: 4096, Content: []string{"gpt"},
+			},
 		},
-		NICs: []inventory.NIC{{Name: "eth0", MAC: "52:54:00:77:00:01", Driver: "virtio_net", Path: "0000:00:03.0", Carrier: true, Boot: true}},
+		NICs: []inventory.NIC{
+			{
+				Name: "eth0", MAC: "52:54:00:77:00:01", Driver: "virtio_net", Path: "0000:00:03.0",
+				Carrier: true, Boot: true,
+			},
+		},
 		PCI: []inventory.PCIDevice{{
-			Address: "0000:00:03.0", Class: "020000", Vendor: "1af4", Device: "1000", Driver: "virtio-pci", Modalias: "pci:v00001AF4",
+			Address: "0000:00:03.0", Class: "020000", Vendor: "1af4", Device: "1000", Driver: "virtio-pci",
+			Modalias: "pci:v00001AF4",
 		}},
 		Problems: []string{"disk sda: signatures: medium error", "BMC: silent"},
 	}
@@ -198,22 +222,40 @@ func TestByPath(t *testing.T) {
 		"sys/devices/virtual/block/pmem0/size":                 "1\n",
 	})
 	for place, want := range map[string][2]string{
-		"pci0000:00/0000:00:04.0/virtio1/block/vda":                                              {"pci-0000:00:04.0", "virtio"},
-		"pci0000:00/0000:00:04.0/virtio1/host9/target9:0:1/9:0:1:0/block/sda":                    {"pci-0000:00:04.0-scsi-0:0:1:0", "scsi"},
-		"pci0000:00/0000:00:05.0/host3/target3:2:7/3:2:7:0/block/sda":                            {"pci-0000:00:05.0-scsi-1:2:7:0", "scsi"},
-		"pci0000:00/0000:00:1f.2/ata7/host6/target6:0:0/6:0:0:0/block/sda":                       {"pci-0000:00:1f.2-ata-2.0", "sata"},
-		"pci0000:00/0000:00:1f.2/ata7/host6/target6:3:0/6:3:0:0/block/sda":                       {"pci-0000:00:1f.2-ata-2.3.0", "sata"},
-		"pci0000:00/0000:00:01.0/0000:01:00.0/host0/port-0:0/end_device-0:0/target0:0:0/0:0:0:0": {"pci-0000:01:00.0-sas-phy3-lun-0", "sas"},
+		"pci0000:00/0000:00:04.0/virtio1/block/vda": {"pci-0000:00:04.0", "virtio"},
+		"pci0000:00/0000:00:04.0/virtio1/host9/target9:0:1/9:0:1:0/block/sda": {
+			"pci-0000:00:04.0-scsi-0:0:1:0", "scsi",
+		},
+		"pci0000:00/0000:00:05.0/host3/target3:2:7/3:2:7:0/block/sda": {
+			"pci-0000:00:05.0-scsi-1:2:7:0", "scsi",
+		},
+		"pci0000:00/0000:00:1f.2/ata7/host6/target6:0:0/6:0:0:0/block/sda": {
+			"pci-0000:00:1f.2-ata-2.0", "sata",
+		},
+		"pci0000:00/0000:00:1f.2/ata7/host6/target6:3:0/6:3:0:0/block/sda": {
+			"pci-0000:00:1f.2-ata-2.3.0", "sata",
+		},
+		"pci0000:00/0000:00:01.0/0000:01:00.0/host0/port-0:0/end_device-0:0/target0:0:0/0:0:0:0": {
+			"pci-0000:01:00.0-sas-phy3-lun-0", "sas",
+		},
 		"pci0000:00/0000:00:01.0/0000:01:00.0/host0/port-0:0/expander-0:0/port-0:0:1/end_device-0:0:1/target0:0:1/0:0:1:0/block/sda": {
 			"pci-0000:01:00.0-sas-exp0x500056b37789abff-phy12-lun-0", "sas",
 		},
 		"pci0000:00/0000:00:01.0/0000:01:00.0/host0/port-0:9/end_device-0:9/target0:0:9/0:0:9:300/block/sda": {
 			"pci-0000:01:00.0-sas-0x5000cca02b04a7b9-lun-0x012c000000000000", "sas",
 		},
-		"pci0000:00/0000:00:01.0/0000:01:00.1/host4/rport-4:0-0/target4:0:0/4:0:0:1/block/sda": {"pci-0000:01:00.1-fc-0x500507680b2256ca-lun-1", "fc"},
-		"pci0000:00/0000:00:06.0/nvme/nvme0/nvme0n1":                                           {"pci-0000:00:06.0-nvme-1", "nvme"},
-		"pci0000:5d/0000:5d:05.5/pci10000:e0/10000:e0:02.0/10000:e1:00.0/nvme/nvme0/nvme0n1":   {"pci-0000:5d:05.5-pci-10000:e1:00.0-nvme-1", "nvme"},
-		"pci0000:00/0000:00:14.0/usb1/1-3/1-3:1.0/host7/target7:0:0/7:0:0:0/block/sdb":         {"pci-0000:00:14.0-usb-0:3:1.0-scsi-0:0:0:0", "usb"},
+		"pci0000:00/0000:00:01.0/0000:01:00.1/host4/rport-4:0-0/target4:0:0/4:0:0:1/block/sda": {
+			"pci-0000:01:00.1-fc-0x500507680b2256ca-lun-1", "fc",
+		},
+		"pci0000:00/0000:00:06.0/nvme/nvme0/nvme0n1": {
+			"pci-0000:00:06.0-nvme-1", "nvme",
+		},
+		"pci0000:5d/0000:5d:05.5/pci10000:e0/10000:e0:02.0/10000:e1:00.0/nvme/nvme0/nvme0n1": {
+			"pci-0000:5d:05.5-pci-10000:e1:00.0-nvme-1", "nvme",
+		},
+		"pci0000:00/0000:00:14.0/usb1/1-3/1-3:1.0/host7/target7:0:0/7:0:0:0/block/sdb": {
+			"pci-0000:00:14.0-usb-0:3:1.0-scsi-0:0:0:0", "usb",
+		},
 		"virtual/block/pmem0": {"", "virtual"},
 	} {
 		m := Machine{Root: root}
@@ -272,7 +314,9 @@ func TestLAN(t *testing.T) {
 			return answer(0x52, 0x54, 0, 0xbb, 0, 1), nil
 		}
 	}
-	want := &inventory.BMCReport{Address: "10.77.0.51", Netmask: "255.255.255.0", MAC: "52:54:00:bb:00:01", Channel: 8}
+	want := &inventory.BMCReport{
+		Address: "10.77.0.51", Netmask: "255.255.255.0", MAC: "52:54:00:bb:00:01", Channel: 8,
+	}
 	if diff := cmp.Diff(want, lan(ask)); diff != "" {
 		t.Errorf("lan (-want +got):\n%s", diff)
 	}

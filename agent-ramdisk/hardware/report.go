@@ -27,7 +27,9 @@ type Machine struct {
 
 // Report reads everything.
 func (m Machine) Report() *inventory.Report {
-	r := &inventory.Report{AgentVersion: m.Version, Arch: runtime.GOARCH, BootMAC: m.BootMAC, Firmware: "bios"}
+	r := &inventory.Report{
+		AgentVersion: m.Version, Arch: runtime.GOARCH, BootMAC: m.BootMAC, Firmware: "bios",
+	}
 	if m.exists("sys/firmware/efi") {
 		r.Firmware = "uefi"
 	}
@@ -109,7 +111,8 @@ func (m Machine) smbios(r *inventory.Report) {
 		s.BIOSVendor, s.BIOSVersion, s.BIOSDate = word(b.Vendor), word(b.Version), word(b.ReleaseDate)
 	}
 	if y, err := info.GetSystemInfo(); err == nil {
-		s.Manufacturer, s.Product, s.Serial, s.SKU = word(y.Manufacturer), word(y.ProductName), word(y.SerialNumber), word(y.SKUNumber)
+		s.Manufacturer, s.Product, s.Serial, s.SKU = word(y.Manufacturer), word(y.ProductName),
+			word(y.SerialNumber), word(y.SKUNumber)
 		if s.UUID = strings.ToLower(y.UUID.String()); !uuid.MatchString(s.UUID) {
 			s.UUID = "" // the library has words for all zeros and all ones
 		}
@@ -133,7 +136,8 @@ func (m Machine) smbios(r *inventory.Report) {
 	for _, d := range devices {
 		if bytes := d.GetSizeBytes(); bytes > 0 {
 			r.Memory.DIMMs = append(r.Memory.DIMMs, inventory.DIMM{
-				Slot: word(d.DeviceLocator), Bytes: bytes, Type: d.Type.String(), MTs: uint(d.Speed), Serial: word(d.SerialNumber),
+				Slot: word(d.DeviceLocator), Bytes: bytes, Type: d.Type.String(), MTs: uint(d.Speed),
+				Serial: word(d.SerialNumber),
 			})
 		}
 	}
@@ -143,9 +147,16 @@ func (m Machine) smbios(r *inventory.Report) {
 func (m Machine) dmi(r *inventory.Report) {
 	const dir = "sys/class/dmi/id/"
 	r.System = inventory.System{
-		Manufacturer: m.text(dir + "sys_vendor"), Product: m.text(dir + "product_name"), Serial: m.text(dir + "product_serial"),
-		UUID: m.UUID(), SKU: m.text(dir + "product_sku"), Asset: m.text(dir + "chassis_asset_tag"), Board: m.text(dir + "board_name"),
-		BIOSVendor: m.text(dir + "bios_vendor"), BIOSVersion: m.text(dir + "bios_version"), BIOSDate: m.text(dir + "bios_date"),
+		Manufacturer: m.text(dir + "sys_vendor"),
+		Product:      m.text(dir + "product_name"),
+		Serial:       m.text(dir + "product_serial"),
+		UUID:         m.UUID(),
+		SKU:          m.text(dir + "product_sku"),
+		Asset:        m.text(dir + "chassis_asset_tag"),
+		Board:        m.text(dir + "board_name"),
+		BIOSVendor:   m.text(dir + "bios_vendor"),
+		BIOSVersion:  m.text(dir + "bios_version"),
+		BIOSDate:     m.text(dir + "bios_date"),
 	}
 }
 

@@ -63,11 +63,13 @@ func Build(ctx context.Context, o Options) (*Manifest, error) {
 		return nil, errors.New("ramdisk: kernel, architecture and output folder are needed")
 	}
 	if Targets[o.Arch] == "" {
-		return nil, fmt.Errorf("ramdisk: architecture %q (have: %s)", o.Arch, strings.Join(slices.Sorted(maps.Keys(Targets)), ", "))
+		return nil, fmt.Errorf("ramdisk: architecture %q (have: %s)", o.Arch,
+			strings.Join(slices.Sorted(maps.Keys(Targets)), ", "))
 	}
 	base, err := bases.ReadFile("base/" + o.Arch + ".cpio.zst")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("ramdisk for %s: %w; build pxectl with `%s`", o.Arch, ErrNoBase, Targets[o.Arch])
+		return nil, fmt.Errorf("ramdisk for %s: %w; build pxectl with `%s`", o.Arch, ErrNoBase,
+			Targets[o.Arch])
 	}
 	if err != nil {
 		return nil, err
@@ -113,7 +115,8 @@ func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) 
 	index := modules.Index{Kernel: release, ByName: byName}
 	var records []cpio.Record
 	firmware := map[string]bool{}
-	compress, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	compress, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression),
+		zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +273,8 @@ func archive(records []cpio.Record) ([]byte, error) {
 	if err := cpio.WriteTrailer(w); err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression),
+		zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return nil, err
 	}

@@ -18,17 +18,25 @@ var defaults = []string{
 	"drivers/virtio/virtio_pci", "drivers/virtio/virtio_mmio",
 
 	"drivers/net/virtio_net", "drivers/net/vmxnet3/", "drivers/net/hyperv/hv_netvsc",
-	"drivers/net/ethernet/intel/e1000/", "drivers/net/ethernet/intel/e1000e/", "drivers/net/ethernet/intel/igb/",
-	"drivers/net/ethernet/intel/igc/", "drivers/net/ethernet/intel/ixgbe/", "drivers/net/ethernet/intel/i40e/",
-	"drivers/net/ethernet/intel/ice/", "drivers/net/ethernet/broadcom/tg3", "drivers/net/ethernet/broadcom/bnx2",
-	"drivers/net/ethernet/broadcom/bnx2x/", "drivers/net/ethernet/broadcom/bnxt/", "drivers/net/ethernet/realtek/",
-	"drivers/net/ethernet/mellanox/mlx4/mlx4_en", "drivers/net/ethernet/mellanox/mlx5/core/", "drivers/net/ethernet/amazon/",
-	"drivers/net/ethernet/aquantia/", "drivers/net/ethernet/emulex/benet/", "drivers/net/ethernet/cavium/thunder/",
-	"drivers/net/ethernet/hisilicon/hns3/", "drivers/net/phy/realtek", "drivers/net/phy/broadcom", "drivers/net/phy/marvell",
+	"drivers/net/ethernet/intel/e1000/", "drivers/net/ethernet/intel/e1000e/",
+	"drivers/net/ethernet/intel/igb/",
+	"drivers/net/ethernet/intel/igc/", "drivers/net/ethernet/intel/ixgbe/",
+	"drivers/net/ethernet/intel/i40e/",
+	"drivers/net/ethernet/intel/ice/", "drivers/net/ethernet/broadcom/tg3",
+	"drivers/net/ethernet/broadcom/bnx2",
+	"drivers/net/ethernet/broadcom/bnx2x/", "drivers/net/ethernet/broadcom/bnxt/",
+	"drivers/net/ethernet/realtek/",
+	"drivers/net/ethernet/mellanox/mlx4/mlx4_en", "drivers/net/ethernet/mellanox/mlx5/core/",
+	"drivers/net/ethernet/amazon/",
+	"drivers/net/ethernet/aquantia/", "drivers/net/ethernet/emulex/benet/",
+	"drivers/net/ethernet/cavium/thunder/",
+	"drivers/net/ethernet/hisilicon/hns3/", "drivers/net/phy/realtek", "drivers/net/phy/broadcom",
+	"drivers/net/phy/marvell",
 
 	"drivers/block/virtio_blk", "drivers/nvme/host/nvme", "drivers/pci/controller/vmd",
 	"drivers/ata/ahci", "drivers/ata/ata_piix", "drivers/scsi/sd_mod", "drivers/scsi/virtio_scsi",
-	"drivers/scsi/megaraid/megaraid_sas", "drivers/scsi/mpt3sas/", "drivers/scsi/hpsa", "drivers/scsi/smartpqi/",
+	"drivers/scsi/megaraid/megaraid_sas", "drivers/scsi/mpt3sas/", "drivers/scsi/hpsa",
+	"drivers/scsi/smartpqi/",
 	"drivers/scsi/aacraid/", "drivers/scsi/vmw_pvscsi", "drivers/scsi/hv_storvsc", "drivers/scsi/isci/",
 	"drivers/message/fusion/mptsas", "drivers/message/fusion/mptspi",
 
@@ -93,7 +101,8 @@ func choose(all []found, want []string) ([]found, error) {
 		hit := false
 		for i := range all {
 			f := &all[i]
-			if f.base() == w || strings.HasSuffix(w, "/") && strings.HasPrefix(f.path, w) || named && f.Name == strings.ReplaceAll(w, "-", "_") {
+			if f.base() == w || strings.HasSuffix(w, "/") && strings.HasPrefix(f.path, w) ||
+				named && f.Name == strings.ReplaceAll(w, "-", "_") {
 				add(f)
 				hit = true
 			}

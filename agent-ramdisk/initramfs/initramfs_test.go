@@ -34,7 +34,8 @@ func module(t *testing.T, fields ...string) []byte {
 	}
 	h := elf.Header64{
 		Type: uint16(elf.ET_REL), Machine: uint16(elf.EM_X86_64), Version: 1,
-		Shoff: header + uint64(len(info)+len(names)), Ehsize: header, Shentsize: section, Shnum: 3, Shstrndx: 2,
+		Shoff: header + uint64(len(info)+len(names)), Ehsize: header, Shentsize: section, Shnum: 3,
+		Shstrndx: 2,
 	}
 	copy(h.Ident[:], "\x7fELF\x02\x01\x01")
 	put(h)
@@ -42,7 +43,9 @@ func module(t *testing.T, fields ...string) []byte {
 	b.Write(names)
 	put(elf.Section64{})
 	put(elf.Section64{Name: 1, Type: uint32(elf.SHT_PROGBITS), Off: header, Size: uint64(len(info))})
-	put(elf.Section64{Name: 10, Type: uint32(elf.SHT_STRTAB), Off: header + uint64(len(info)), Size: uint64(len(names))})
+	put(elf.Section64{
+		Name: 10, Type: uint32(elf.SHT_STRTAB), Off: header + uint64(len(info)), Size: uint64(len(names)),
+	})
 	return b.Bytes()
 }
 
@@ -76,13 +79,16 @@ func kernel(t *testing.T, release string) string {
 		t.Fatal(err)
 	}
 	for path, data := range map[string][]byte{
-		"drivers/net/virtio_net.ko":                module(t, "name=virtio_net", magic, "alias=virtio:d00000001v*", "depends=net_failover"),
-		"net/core/net_failover.ko":                 module(t, "name=net_failover", magic),
-		"drivers/virtio/virtio_pci.ko":             module(t, "name=virtio_pci", magic, "alias=pci:v00001AF4d*"),
-		"drivers/net/ethernet/broadcom/tg3.ko.zst": enc.EncodeAll(module(t, "name=tg3", magic, "firmware=tigon/tg3.bin", "firmware=tigon/no.bin", "softdep=pre: crypto-crc32c"), nil),
-		"arch/x86/crypto/crc32c-intel.ko":          module(t, "name=crc32c_intel", magic, "alias=crypto-crc32c"),
-		"drivers/net/ethernet/sfc/sfc.ko":          module(t, "name=sfc", magic),
-		"sound/snd.ko":                             module(t, "name=snd", magic),
+		"drivers/net/virtio_net.ko": module(t, "name=virtio_net", magic,
+			"alias=virtio:d00000001v*", "depends=net_failover"),
+		"net/core/net_failover.ko": module(t, "name=net_failover", magic),
+		"drivers/virtio/virtio_pci.ko": module(t, "name=virtio_pci", magic,
+			"alias=pci:v00001AF4d*"),
+		"drivers/net/ethernet/broadcom/tg3.ko.zst": enc.EncodeAll(module(t, "name=tg3", magic,
+			"firmware=tigon/tg3.bin", "firmware=tigon/no.bin", "softdep=pre: crypto-crc32c"), nil),
+		"arch/x86/crypto/crc32c-intel.ko": module(t, "name=crc32c_intel", magic, "alias=crypto-crc32c"),
+		"drivers/net/ethernet/sfc/sfc.ko": module(t, "name=sfc", magic),
+		"sound/snd.ko":                    module(t, "name=snd", magic),
 	} {
 		write(t, filepath.Join(dir, "kernel", path), data)
 	}
@@ -93,7 +99,8 @@ func TestModuleArchive(t *testing.T) {
 	firmware := t.TempDir()
 	write(t, filepath.Join(firmware, "tigon/tg3.bin"), []byte("blob"))
 	m := &Manifest{Kernel: "6.1.0-56-amd64"}
-	archive, err := moduleArchive(context.Background(), Options{Modules: kernel(t, "6.1.0-56-amd64"), Firmware: firmware, Extra: []string{"sfc"}}, m)
+	archive, err := moduleArchive(context.Background(),
+		Options{Modules: kernel(t, "6.1.0-56-amd64"), Firmware: firmware, Extra: []string{"sfc"}}, m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +168,9 @@ func TestModuleArchive(t *testing.T) {
 			t.Errorf("%s: not there or no module", mod.File)
 		}
 	}
-	want := []string{"crc32c_intel", "tg3 early", "sfc early", "virtio_net early", "virtio_pci early", "net_failover"}
+	want := []string{
+		"crc32c_intel", "tg3 early", "sfc early", "virtio_net early", "virtio_pci early", "net_failover",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("modules (-want +got):\n%s", diff)
 	}
@@ -173,11 +182,20 @@ func TestModuleArchiveRefuses(t *testing.T) {
 		name, want string
 		o          Options
 	}{
-		{"other release", "the kernel is 6.1.0-56-amd64 and the modules in", Options{Modules: kernel(t, "6.1.0-55-amd64")}},
+		{
+			"other release", "the kernel is 6.1.0-56-amd64 and the modules in",
+			Options{Modules: kernel(t, "6.1.0-55-amd64")},
+		},
 		{"no modules", "modules: no lib/modules/VERSION folder in /", Options{Modules: t.TempDir()}},
 		{"the folder above", filepath.Base(modules) + " is one", Options{Modules: filepath.Dir(modules)}},
-		{"unknown module", "module nosuch: not among the 7 modules", Options{Modules: kernel(t, "6.1.0-56-amd64"), Extra: []string{"nosuch"}}},
-		{"no firmware folder", "firmware", Options{Modules: kernel(t, "6.1.0-56-amd64"), Firmware: "/nonexistent"}},
+		{
+			"unknown module", "module nosuch: not among the 7 modules",
+			Options{Modules: kernel(t, "6.1.0-56-amd64"), Extra: []string{"nosuch"}},
+		},
+		{
+			"no firmware folder", "firmware",
+			Options{Modules: kernel(t, "6.1.0-56-amd64"), Firmware: "/nonexistent"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := moduleArchive(context.Background(), tt.o, &Manifest{Kernel: "6.1.0-56-amd64"})
@@ -208,7 +226,12 @@ func TestBuild(t *testing.T) {
 		t.Skipf("SKIPPED %s: the base archive is not built; run make first", t.Name())
 	}
 	out := t.TempDir()
-	o := Options{Kernel: write(t, filepath.Join(t.TempDir(), "vmlinuz"), bzImage("6.1.0-56-amd64")), Modules: kernel(t, "6.1.0-56-amd64"), Arch: "amd64", Out: out}
+	o := Options{
+		Kernel:  write(t, filepath.Join(t.TempDir(), "vmlinuz"), bzImage("6.1.0-56-amd64")),
+		Modules: kernel(t, "6.1.0-56-amd64"),
+		Arch:    "amd64",
+		Out:     out,
+	}
 	m, err := Build(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +255,10 @@ func TestParseKernel(t *testing.T) {
 		bad        bool
 	}{
 		{"x86", "6.1.0-56-amd64", bzImage("6.1.0-56-amd64"), false},
-		{"arm64", "6.1.0-50-cloud-arm64", append(arm, "Linux version %s\x00Linux version 6.1.0-50-cloud-arm64 (gcc"...), false},
+		{
+			"arm64", "6.1.0-50-cloud-arm64",
+			append(arm, "Linux version %s\x00Linux version 6.1.0-50-cloud-arm64 (gcc"...), false,
+		},
 		{"compressed", "", []byte("MZ\x00\x00zimg"), false},
 		{"text", "", []byte("hello"), true},
 		{"nothing", "", nil, true},
@@ -258,7 +284,8 @@ func TestDataDirIsClosed(t *testing.T) {
 	if err := os.WriteFile(kernel, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := install(Options{Kernel: kernel, Arch: "amd64", Out: filepath.Join(data, "ramdisk")}, &Manifest{}, nil); err != nil {
+	if err := install(Options{Kernel: kernel, Arch: "amd64", Out: filepath.Join(data, "ramdisk")},
+		&Manifest{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(data); err != nil || st.Mode().Perm() != 0o750 {

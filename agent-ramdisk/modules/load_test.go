@@ -25,7 +25,10 @@ func TestReadModule(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, good := range map[string]bool{"plain.ko": true, "packed.ko.zst": true, "bomb.ko.zst": false, "cut.ko.zst": false, "none.ko": false} {
+	for name, good := range map[string]bool{
+		"plain.ko": true, "packed.ko.zst": true, "bomb.ko.zst": false,
+		"cut.ko.zst": false, "none.ko": false,
+	} {
 		got, err := readModule(filepath.Join(dir, name))
 		if good != (err == nil) || good && string(got) != string(image) {
 			t.Errorf("readModule(%s) = %q, %v", name, got[:min(len(got), 20)], err)

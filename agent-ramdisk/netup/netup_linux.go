@@ -67,7 +67,9 @@ func Start(ctx context.Context, o Options) (*Up, error) {
 			continue
 		}
 		go func() {
-			up := &Up{Name: link.Attrs().Name, MAC: inventory.MAC(link.Attrs().HardwareAddr.String()), log: o.Log}
+			up := &Up{
+				Name: link.Attrs().Name, MAC: inventory.MAC(link.Attrs().HardwareAddr.String()), log: o.Log,
+			}
 			if up.lease = up.acquire(ctx); up.lease == nil {
 				return
 			}
@@ -110,7 +112,8 @@ func (o Options) cards(ctx context.Context) ([]netlink.Link, error) {
 		// Without a boot card to wait for, the first pass is enough.
 		if len(links) > 0 && (o.BootMAC == "" || time.Now().After(deadline)) {
 			if o.BootMAC != "" {
-				o.Log.Warn("the card that the machine booted from has no driver here; trying all others", "mac", o.BootMAC)
+				o.Log.Warn("the card that the machine booted from has no driver here; trying all others",
+					"mac", o.BootMAC)
 			}
 			return links, nil
 		}
@@ -151,7 +154,9 @@ func (u *Up) acquire(ctx context.Context) *nclient4.Lease {
 	wait := firstAnswer
 	for ctx.Err() == nil {
 		lease, err := u.ask(ctx, wait, func(c *nclient4.Client) (*nclient4.Lease, error) {
-			return c.Request(ctx, identify, dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionClasslessStaticRoute))
+			return c.Request(ctx, identify,
+				dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
+					dhcpv4.OptionClasslessStaticRoute))
 		})
 		if err == nil && lease.ACK.YourIPAddr.To4() != nil && !lease.ACK.YourIPAddr.IsUnspecified() {
 			return lease
@@ -173,7 +178,9 @@ func (u *Up) acquire(ctx context.Context) *nclient4.Lease {
 // identify lets DHCP servers, and people who read their logs, distinguish us from the boot ROM.
 func identify(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptClassIdentifier(inventory.AgentVendor)) }
 
-func (u *Up) ask(ctx context.Context, wait time.Duration, do func(*nclient4.Client) (*nclient4.Lease, error)) (*nclient4.Lease, error) {
+func (u *Up) ask(
+	ctx context.Context, wait time.Duration, do func(*nclient4.Client) (*nclient4.Lease, error),
+) (*nclient4.Lease, error) {
 	c, err := nclient4.New(u.Name, nclient4.WithTimeout(wait), nclient4.WithRetry(1))
 	if err != nil {
 		_ = sleep.For(ctx, wait)
@@ -216,7 +223,9 @@ func (u *Up) apply() error {
 	routes := ack.ClasslessStaticRoute()
 	if len(routes) == 0 {
 		for _, gw := range ack.Router() {
-			routes = append(routes, &dhcpv4.Route{Dest: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Router: gw})
+			routes = append(routes, &dhcpv4.Route{
+				Dest: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Router: gw,
+			})
 			break
 		}
 	}
@@ -229,7 +238,8 @@ func (u *Up) apply() error {
 			u.log.Warn("route", "to", r.Dest, "via", r.Router, "err", err)
 		}
 	}
-	u.log.Info("network is up", "card", u.Name, "mac", u.MAC, "ip", u.IP, "server", ack.ServerIdentifier(), "lease", ack.IPAddressLeaseTime(0))
+	u.log.Info("network is up", "card", u.Name, "mac", u.MAC, "ip", u.IP, "server", ack.ServerIdentifier(),
+		"lease", ack.IPAddressLeaseTime(0))
 	return nil
 }
 

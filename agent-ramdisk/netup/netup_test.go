@@ -24,8 +24,10 @@ func TestLease(t *testing.T) {
 	server := testnet.NewHost(t, "dhcp", "10.77.0.2/24", "")
 	leases := filepath.Join(t.TempDir(), "leases")
 	start := func() {
-		cmd := server.Command("dnsmasq", "--no-daemon", "--port=0", "--conf-file=/dev/null", "--interface=eth0", "--bind-interfaces", "--dhcp-authoritative",
-			"--dhcp-range=10.77.0.100,10.77.0.110,255.255.255.0,2m", "--dhcp-option=3,10.77.0.1", "--dhcp-leasefile="+leases, "--log-dhcp")
+		cmd := server.Command("dnsmasq", "--no-daemon", "--port=0", "--conf-file=/dev/null",
+			"--interface=eth0", "--bind-interfaces", "--dhcp-authoritative",
+			"--dhcp-range=10.77.0.100,10.77.0.110,255.255.255.0,2m", "--dhcp-option=3,10.77.0.1",
+			"--dhcp-leasefile="+leases, "--log-dhcp")
 		var log strings.Builder
 		cmd.Stderr = &log
 		if err := cmd.Start(); err != nil {
@@ -80,7 +82,11 @@ func TestLease(t *testing.T) {
 		t.Errorf("renew = %v, want the lease of %s again", renewed, up.IP)
 	}
 	// Another address from another server: the old one must be removed.
-	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 99, 0, 5), Mask: net.CIDRMask(24, 32)}}); err != nil {
+	if err := netlink.AddrAdd(link,
+		&netlink.Addr{IPNet: &net.IPNet{
+			IP:   net.IPv4(10, 99, 0, 5),
+			Mask: net.CIDRMask(24, 32),
+		}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := up.apply(); err != nil {

@@ -27,9 +27,19 @@ func FuzzAgentCalls(f *testing.F) {
 		{"POST", "/register", `{"mac":"` + strings.Repeat("5", 4000) + `","boot_id":""}`},
 		{"POST", "/next", `{"boot_id":"` + boot + `"}`},
 		{"POST", "/next", `{"boot_id":""}`},
-		{"POST", "/orders/inspect-1/progress", `{"boot_id":"` + boot + `","phase":"write","done":1,"total":2}`},
-		{"POST", "/orders/inspect-1/result", `{"boot_id":"` + boot + `","report":{"disks":[{"name":"vda","bytes":1}],"bmc":{"address":"10.0.0.9:1"},"problems":["x"]}}`},
-		{"POST", "/orders/d-1-1-1/result", `{"boot_id":"` + boot + `","error":"` + strings.Repeat("e", 3000) + `"}`},
+		{
+			"POST", "/orders/inspect-1/progress",
+			`{"boot_id":"` + boot + `","phase":"write","done":1,"total":2}`,
+		},
+		{
+			"POST", "/orders/inspect-1/result",
+			`{"boot_id":"` + boot +
+				`","report":{"disks":[{"name":"vda","bytes":1}],"bmc":{"address":"10.0.0.9:1"},"problems":["x"]}}`,
+		},
+		{
+			"POST", "/orders/d-1-1-1/result",
+			`{"boot_id":"` + boot + `","error":"` + strings.Repeat("e", 3000) + `"}`,
+		},
 		{"GET", "/images/0123/manifest", ""},
 		{"DELETE", "/../../etc/passwd", "\x00"},
 		{"GET", "//" + strings.Repeat("\xe5", 4000), ""},
@@ -45,7 +55,8 @@ func FuzzAgentCalls(f *testing.F) {
 		}, slog.New(slog.DiscardHandler))
 		nonce := e.IssueBoot(mac).Nonce
 		call := func(ctx context.Context, method, path, body string, key byte) *httptest.ResponseRecorder {
-			r, err := http.NewRequestWithContext(ctx, method, "https://appliance/agent/v1"+path, strings.NewReader(body))
+			r, err := http.NewRequestWithContext(ctx, method, "https://appliance/agent/v1"+path,
+				strings.NewReader(body))
 			if err != nil {
 				t.Skip()
 			}
@@ -54,13 +65,19 @@ func FuzzAgentCalls(f *testing.F) {
 			if key > 0 {
 				public := make(ed25519.PublicKey, ed25519.PublicKeySize)
 				public[0] = key
-				r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{RawSubjectPublicKeyInfo: public, PublicKey: public}}}
+				r.TLS = &tls.ConnectionState{
+					PeerCertificates: []*x509.Certificate{
+						{RawSubjectPublicKeyInfo: public, PublicKey: public},
+					},
+				}
 			}
 			w := httptest.NewRecorder()
 			handler.ServeHTTP(w, r)
 			return w
 		}
-		if got := call(t.Context(), "POST", "/register", `{"mac":"`+mac+`","boot_id":"`+boot+`","version":"1","uptime_ms":5}`, 1); got.Code != http.StatusOK {
+		if got := call(t.Context(), "POST", "/register",
+			`{"mac":"`+mac+`","boot_id":"`+boot+`","version":"1","uptime_ms":5}`,
+			1); got.Code != http.StatusOK {
 			t.Fatalf("the agent's registration = %d %s", got.Code, got.Body)
 		}
 		// A poll with nothing to do is held for 20 s; hanging up makes no answer worth a look.

@@ -21,8 +21,9 @@ func (f *Fleet) Power(_ context.Context, actor, ref string, a power.Action) (inv
 		}
 		if m.State == inventory.Deploying || m.State == inventory.Cleaning {
 			return &inventory.Problem{
-				Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s is being deployed (%s), and its power with it", m.Name, m.Deployment),
-				Hint: "run `pxectl deployment cancel " + string(m.Deployment) + "` first",
+				Code:   inventory.CodeConflict,
+				Detail: fmt.Sprintf("%s is being deployed (%s), and its power with it", m.Name, m.Deployment),
+				Hint:   "run `pxectl deployment cancel " + string(m.Deployment) + "` first",
 			}
 		}
 		m.Power = inventory.Power{Known: true, On: a != power.ActOff && a != power.ActSoft, ObservedAt: Epoch}

@@ -16,17 +16,24 @@ const stepTime = 12 * time.Second
 // ImageBytes is the size of every image that is deployed.
 const ImageBytes = 2 << 30
 
-func (f *Fleet) Deploy(_ context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error) {
+func (f *Fleet) Deploy(
+	_ context.Context, actor, ref string, r inventory.DeployRequest,
+) (inventory.Deployment, error) {
 	var d inventory.Deployment
 	_, err := f.change("Deploy", actor, ref, func(m *inventory.Machine) error {
 		if err := (deploy.Wish{Deploy: &r}).Refused(inspected(*m), f.lastLocked(*m)); err != nil {
 			return err
 		}
 		d = inventory.Deployment{
-			ID: inventory.DeploymentID(fmt.Sprintf("d-%08x", len(f.deployments)+1)), Machine: m.ID, Actor: actor,
-			ImageID: "0123456789abcdef", ImageName: r.Image, Hostname: r.Hostname, Secret: inventory.Sealed("a secret"), DiskHint: r.Disk,
+			ID:      inventory.DeploymentID(fmt.Sprintf("d-%08x", len(f.deployments)+1)),
+			Machine: m.ID,
+			Actor:   actor,
+			ImageID: "0123456789abcdef", ImageName: r.Image, Hostname: r.Hostname,
+			Secret: inventory.Sealed("a secret"), DiskHint: r.Disk,
 			CreatedAt: Epoch, Outcome: inventory.Running, Step: inventory.Validate, From: m.State,
-			History: []inventory.StepRecord{{Step: inventory.Validate, Attempt: 1, BeganAt: Epoch, Deadline: Epoch.Add(time.Hour)}},
+			History: []inventory.StepRecord{
+				{Step: inventory.Validate, Attempt: 1, BeganAt: Epoch, Deadline: Epoch.Add(time.Hour)},
+			},
 		}
 		if d.Hostname == "" {
 			d.Hostname = m.Name
@@ -72,7 +79,10 @@ func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
 	if err != nil {
 		return deploy.Plan{}, err
 	}
-	p := deploy.Plan{Machine: m.ID, MachineName: m.Name, ImageID: "0123456789abcdef", ImageName: r.Image, AtMost: ImageBytes / 4}
+	p := deploy.Plan{
+		Machine: m.ID, MachineName: m.Name, ImageID: "0123456789abcdef", ImageName: r.Image,
+		AtMost: ImageBytes / 4,
+	}
 	if m.Report != nil && len(m.Report.Disks) > 0 {
 		p.Disk, p.Untouched = &m.Report.Disks[0], m.Report.Disks[1:]
 	}
@@ -87,24 +97,33 @@ func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
 }
 
 // Release erases one disk, when its run has walked through.
-func (f *Fleet) Release(_ context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
+func (f *Fleet) Release(
+	_ context.Context, actor, ref string, r inventory.EraseRequest,
+) (inventory.Deployment, error) {
 	return f.erase("Release", actor, ref, r, deploy.Wish{Release: true})
 }
 
-func (f *Fleet) Clean(_ context.Context, actor, ref string, r inventory.EraseRequest) (inventory.Deployment, error) {
+func (f *Fleet) Clean(
+	_ context.Context, actor, ref string, r inventory.EraseRequest,
+) (inventory.Deployment, error) {
 	return f.erase("Clean", actor, ref, r, deploy.Wish{Clean: true})
 }
 
-func (f *Fleet) erase(method, actor, ref string, r inventory.EraseRequest, wish deploy.Wish) (inventory.Deployment, error) {
+func (f *Fleet) erase(
+	method, actor, ref string, r inventory.EraseRequest, wish deploy.Wish,
+) (inventory.Deployment, error) {
 	var d inventory.Deployment
 	_, err := f.change(method, actor, ref, func(m *inventory.Machine) error {
 		if err := wish.Refused(inspected(*m), f.lastLocked(*m)); err != nil {
 			return err
 		}
 		d = inventory.Deployment{
-			ID: inventory.DeploymentID(fmt.Sprintf("e-%08x", len(f.deployments)+1)), Machine: m.ID, Actor: actor, Erase: &r, Hostname: m.Name,
+			ID: inventory.DeploymentID(fmt.Sprintf("e-%08x", len(f.deployments)+1)), Machine: m.ID,
+			Actor: actor, Erase: &r, Hostname: m.Name,
 			CreatedAt: Epoch, Outcome: inventory.Running, Step: inventory.Validate, From: m.State,
-			History: []inventory.StepRecord{{Step: inventory.Validate, Attempt: 1, BeganAt: Epoch, Deadline: Epoch.Add(time.Hour)}},
+			History: []inventory.StepRecord{
+				{Step: inventory.Validate, Attempt: 1, BeganAt: Epoch, Deadline: Epoch.Add(time.Hour)},
+			},
 		}
 		m.State, m.Deployment = inventory.Cleaning, d.ID
 		f.deployments = append(f.deployments, d)
@@ -124,7 +143,8 @@ func (f *Fleet) Erasures(q deploy.ErasureQuery) (list []inventory.Erasure, more 
 		return nil, false, err
 	}
 	for _, r := range slices.Backward(f.erased) {
-		if q.Before != 0 && r.Seq >= q.Before || q.Of != "" && q.Of != r.MachineName && q.Of != string(r.Machine) && q.Of != r.Disk.Serial {
+		if q.Before != 0 && r.Seq >= q.Before ||
+			q.Of != "" && q.Of != r.MachineName && q.Of != string(r.Machine) && q.Of != r.Disk.Serial {
 			continue
 		}
 		if len(list) == q.Limit {
@@ -156,7 +176,11 @@ func (f *Fleet) Deployments(q deploy.DeploymentQuery) (list []inventory.Deployme
 	if q.Before != "" {
 		i := slices.IndexFunc(newest, func(d inventory.Deployment) bool { return d.ID == q.Before })
 		if i < 0 {
-			return nil, false, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no deployment %q", q.Before), Hint: "list them from the beginning"}
+			return nil, false, &inventory.Problem{
+				Code:   inventory.CodeNotFound,
+				Detail: fmt.Sprintf("no deployment %q", q.Before),
+				Hint:   "list them from the beginning",
+			}
 		}
 		newest = newest[i+1:]
 	}
@@ -199,7 +223,9 @@ func (f *Fleet) deploymentLocked(ref string) (*inventory.Deployment, error) {
 		}
 	}
 	return nil, &inventory.Problem{
-		Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no deployment %q", ref), Hint: "run `pxectl deployment list`",
+		Code:   inventory.CodeNotFound,
+		Detail: fmt.Sprintf("no deployment %q", ref),
+		Hint:   "run `pxectl deployment list`",
 	}
 }
 
@@ -236,10 +262,14 @@ func (f *Fleet) advanceLocked(d *inventory.Deployment) {
 		return
 	}
 	d.Step = walk[next]
-	d.History = append(d.History, inventory.StepRecord{Step: d.Step, Attempt: 1, BeganAt: record.EndedAt, Deadline: record.EndedAt.Add(time.Hour)})
+	d.History = append(d.History, inventory.StepRecord{
+		Step: d.Step, Attempt: 1, BeganAt: record.EndedAt, Deadline: record.EndedAt.Add(time.Hour),
+	})
 }
 
-func (f *Fleet) CancelDeployment(_ context.Context, actor string, id inventory.DeploymentID) (inventory.Deployment, error) {
+func (f *Fleet) CancelDeployment(
+	_ context.Context, actor string, id inventory.DeploymentID,
+) (inventory.Deployment, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, err := f.deploymentLocked(string(id))
@@ -249,7 +279,8 @@ func (f *Fleet) CancelDeployment(_ context.Context, actor string, id inventory.D
 	f.actors = append(f.actors, actor)
 	if d.Outcome != inventory.Running {
 		return inventory.Deployment{}, &inventory.Problem{
-			Code: inventory.CodeConflict, Detail: fmt.Sprintf("cancel %s: it has already %s", d.ID, d.Outcome),
+			Code:   inventory.CodeConflict,
+			Detail: fmt.Sprintf("cancel %s: it has already %s", d.ID, d.Outcome),
 		}
 	}
 	d.Outcome, d.EndedAt = inventory.Cancelled, Epoch.Add(stepTime)
@@ -268,7 +299,8 @@ func (f *Fleet) CancelDeployment(_ context.Context, actor string, id inventory.D
 
 // shownLocked is a machine with the image that its current or last run has put on it.
 func (f *Fleet) shownLocked(m inventory.Machine) inventory.Machine {
-	if last := f.lastLocked(m); last != nil && (m.State == inventory.Deployed || m.State == inventory.Deploying) {
+	if last := f.lastLocked(m); last != nil &&
+		(m.State == inventory.Deployed || m.State == inventory.Deploying) {
 		m.Image = last.ImageName
 	}
 	return m
@@ -299,7 +331,10 @@ func (f *Fleet) Progress(id inventory.MachineID) (inventory.Progress, bool) {
 	defer f.mu.Unlock()
 	for _, d := range f.deployments {
 		if d.Machine == id && d.Outcome == inventory.Running && d.Step == inventory.WriteImage {
-			return inventory.Progress{Phase: "write", Done: ImageBytes / 2, Total: ImageBytes, Sent: ImageBytes / 4}, true
+			return inventory.Progress{
+				Phase: "write", Done: ImageBytes / 2, Total: ImageBytes,
+				Sent: ImageBytes / 4,
+			}, true
 		}
 	}
 	return inventory.Progress{}, false
@@ -307,11 +342,23 @@ func (f *Fleet) Progress(id inventory.MachineID) (inventory.Progress, bool) {
 
 func erasure(m inventory.Machine, d inventory.Deployment, at time.Time) inventory.Erasure {
 	r := inventory.Erasure{
-		At: at, Machine: m.ID, MachineName: m.Name, Run: d.ID, Actor: d.Actor, Model: "PM9A3", Disk: inventory.DiskIdentity{Name: "nvme0n1", Serial: "D1", Bytes: 960197124096},
-		Erased: inventory.Erased{Method: "NVMe sanitize", Proof: "read back 1024 places: 1024 read zeros, none of the 300 that held data reads as before", Checked: 1024, Bytes: 960197124096, TookMS: 9000},
+		At: at, Machine: m.ID, MachineName: m.Name, Run: d.ID, Actor: d.Actor, Model: "PM9A3",
+		Disk: inventory.DiskIdentity{Name: "nvme0n1", Serial: "D1", Bytes: 960197124096},
+		Erased: inventory.Erased{
+			Method:  "NVMe sanitize",
+			Proof:   "read back 1024 places: 1024 read zeros, none of the 300 that held data reads as before",
+			Checked: 1024,
+			Bytes:   960197124096,
+			TookMS:  9000,
+		},
 	}
 	if d.Erase.Quick {
-		r.Erased = inventory.Erased{Method: inventory.MethodMetadata, Proof: "no signature of a system is left; the data was not erased", Bytes: 960197124096, TookMS: 300}
+		r.Erased = inventory.Erased{
+			Method: inventory.MethodMetadata,
+			Proof:  "no signature of a system is left; the data was not erased",
+			Bytes:  960197124096,
+			TookMS: 300,
+		}
 	}
 	return r
 }

@@ -35,8 +35,10 @@ const (
 // tests.
 func RunFleetSuite(t *testing.T, newFleet func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*testing.T, Subject){
-		"add": suiteAdd, "refs": suiteRefs, "unknown": suiteUnknown, "names": suiteNames, "approve": suiteApprove, "approve with a BMC": suiteApproveBMC,
-		"edit": suiteEdit, "accept a BMC": suiteAcceptBMC, "delete": suiteDelete, "delete all strangers": suiteDeleteDiscovered, "BMC": suiteBMCs, "deploy": suiteDeploy,
+		"add": suiteAdd, "refs": suiteRefs, "unknown": suiteUnknown, "names": suiteNames,
+		"approve": suiteApprove, "approve with a BMC": suiteApproveBMC,
+		"edit": suiteEdit, "accept a BMC": suiteAcceptBMC, "delete": suiteDelete,
+		"delete all strangers": suiteDeleteDiscovered, "BMC": suiteBMCs, "deploy": suiteDeploy,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newFleet(t)) })
 	}
@@ -93,24 +95,47 @@ func suiteUnknown(t *testing.T, s Subject) {
 	ctx := t.Context()
 	for _, ref := range []string{"nobody", "m-0badcafe", "52:54:00:00:00:99", ""} {
 		for what, ask := range map[string]func() error{
-			"Machine":          func() error { _, err := s.Machine(ref); return err },
-			"EditMachine":      func() error { _, err := s.EditMachine(ctx, "suite", ref, deploy.Edit{}); return err },
-			"DeleteMachine":    func() error { return s.DeleteMachine(ctx, "suite", ref) },
-			"Approve":          func() error { _, err := s.Approve(ctx, "suite", ref, deploy.Approval{}); return err },
-			"Deploy":           func() error { _, err := s.Deploy(ctx, "suite", ref, inventory.DeployRequest{Image: image}); return err },
-			"Plan":             func() error { _, err := s.Plan(ref, inventory.DeployRequest{Image: image}); return err },
-			"Release":          func() error { _, err := s.Release(ctx, "suite", ref, inventory.EraseRequest{}); return err },
-			"Clean":            func() error { _, err := s.Clean(ctx, "suite", ref, inventory.EraseRequest{}); return err },
-			"Deployment":       func() error { _, err := s.Deployment(ref); return err },
-			"CancelDeployment": func() error { _, err := s.CancelDeployment(ctx, "suite", inventory.DeploymentID(ref)); return err },
-			"Power":            func() error { _, err := s.Power(ctx, "suite", ref, power.ActOn); return err },
-			"PowerStatus":      func() error { _, err := s.PowerStatus(ctx, ref); return err },
-			"Boot":             func() error { _, err := s.BootDevice(ctx, ref); return err },
+			"Machine": func() error { _, err := s.Machine(ref); return err },
+			"EditMachine": func() error {
+				_, err := s.EditMachine(ctx, "suite", ref, deploy.Edit{})
+				return err
+			},
+			"DeleteMachine": func() error { return s.DeleteMachine(ctx, "suite", ref) },
+			"Approve": func() error {
+				_, err := s.Approve(ctx, "suite", ref, deploy.Approval{})
+				return err
+			},
+			"Deploy": func() error {
+				_, err := s.Deploy(ctx, "suite", ref, inventory.DeployRequest{Image: image})
+				return err
+			},
+			"Plan": func() error {
+				_, err := s.Plan(ref, inventory.DeployRequest{Image: image})
+				return err
+			},
+			"Release": func() error {
+				_, err := s.Release(ctx, "suite", ref, inventory.EraseRequest{})
+				return err
+			},
+			"Clean": func() error {
+				_, err := s.Clean(ctx, "suite", ref, inventory.EraseRequest{})
+				return err
+			},
+			"Deployment": func() error { _, err := s.Deployment(ref); return err },
+			"CancelDeployment": func() error {
+				_, err := s.CancelDeployment(ctx, "suite", inventory.DeploymentID(ref))
+				return err
+			},
+			"Power":       func() error { _, err := s.Power(ctx, "suite", ref, power.ActOn); return err },
+			"PowerStatus": func() error { _, err := s.PowerStatus(ctx, ref); return err },
+			"Boot":        func() error { _, err := s.BootDevice(ctx, ref); return err },
 			"SetBootDevice": func() error {
 				_, err := s.SetBootDevice(ctx, "suite", ref, power.Boot{Device: power.DevicePXE})
 				return err
 			},
-			"Console": func() error { return s.Console(ctx, "suite", ref, strings.NewReader(""), io.Discard) },
+			"Console": func() error {
+				return s.Console(ctx, "suite", ref, strings.NewReader(""), io.Discard)
+			},
 		} {
 			fails(t, what+" of "+ref, ask(), inventory.CodeNotFound, ref)
 		}
@@ -122,7 +147,8 @@ func suiteUnknown(t *testing.T, s Subject) {
 	if p, ok := s.Progress("m-0badcafe"); ok {
 		t.Errorf("Progress = %+v, want none", p)
 	}
-	if found, more, err := s.Erasures(deploy.ErasureQuery{Of: "nobody", Limit: 9}); err != nil || more || len(found) != 0 {
+	if found, more, err := s.Erasures(deploy.ErasureQuery{Of: "nobody", Limit: 9}); err != nil || more ||
+		len(found) != 0 {
 		t.Errorf("Erasures = %v, %v, want none", found, err)
 	}
 }
@@ -132,7 +158,8 @@ func suiteBMCs(t *testing.T, s Subject) {
 	ctx := t.Context()
 	m := s.discovered(t, suiteMAC, suiteBMC)
 	s.add(t, deploy.NewMachine{Name: "none", MACs: []inventory.MAC{"52:54:00:00:00:02"}})
-	for ref, says := range map[string]string{m.Name: "BMC " + suiteBMC + " was reported by the agent and not accepted", "none": "no BMC address is known"} {
+	for ref, says := range map[string]string{m.Name: "BMC " + suiteBMC +
+		" was reported by the agent and not accepted", "none": "no BMC address is known"} {
 		_, err := s.Power(ctx, "suite", ref, power.ActOn)
 		fails(t, "power on", err, inventory.CodeBMC, says)
 		_, err = s.PowerStatus(ctx, ref)
@@ -141,7 +168,8 @@ func suiteBMCs(t *testing.T, s Subject) {
 		fails(t, "boot device", err, inventory.CodeBMC, says)
 		_, err = s.SetBootDevice(ctx, "suite", ref, power.Boot{Device: power.DevicePXE})
 		fails(t, "set boot device", err, inventory.CodeBMC, says)
-		fails(t, "console", s.Console(ctx, "suite", ref, strings.NewReader(""), io.Discard), inventory.CodeBMC, says)
+		fails(t, "console", s.Console(ctx, "suite", ref, strings.NewReader(""), io.Discard),
+			inventory.CodeBMC, says)
 	}
 	if _, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: new(suiteBMC)}); err != nil {
 		t.Fatal(err)
@@ -155,7 +183,8 @@ func suiteBMCs(t *testing.T, s Subject) {
 		t.Errorf("power status: %+v, %v, want on", p, err)
 	}
 	want := power.Boot{Device: power.DeviceDisk, Persistent: true}
-	if b, err := s.SetBootDevice(ctx, "suite", m.Name, want); err != nil || b.Device != want.Device || !b.Persistent {
+	if b, err := s.SetBootDevice(ctx, "suite", m.Name, want); err != nil || b.Device != want.Device ||
+		!b.Persistent {
 		t.Errorf("set boot device: %+v, %v", b, err)
 	}
 	if b, err := s.BootDevice(ctx, m.Name); err != nil || b.Device != want.Device {
@@ -169,7 +198,8 @@ func suiteDeploy(t *testing.T, s Subject) {
 		t.Helper()
 		_, err := s.Deploy(ctx, "suite", ref, request)
 		fails(t, "deploy of "+what, err, inventory.CodeConflict, says)
-		if p, err := s.Plan(ref, request); err != nil || p.Refused == nil || p.Refused.Code != inventory.CodeConflict || !strings.Contains(p.Refused.Detail, says) {
+		if p, err := s.Plan(ref, request); err != nil || p.Refused == nil ||
+			p.Refused.Code != inventory.CodeConflict || !strings.Contains(p.Refused.Detail, says) {
 			t.Errorf("plan of %s: %+v, %v, want it refused: %q", what, p.Refused, err, says)
 		}
 	}
@@ -196,14 +226,16 @@ func suiteDeploy(t *testing.T, s Subject) {
 		t.Fatal(err)
 	}
 	for what, bad := range map[string]inventory.DeployRequest{
-		"hostname": {Image: image, Hostname: "Bad Name"}, "mode": {Image: image, Mode: "quick"}, "verify": {Image: image, Verify: "no"},
+		"hostname": {Image: image, Hostname: "Bad Name"}, "mode": {Image: image, Mode: "quick"},
+		"verify": {Image: image, Verify: "no"},
 	} {
 		_, err := s.Deploy(ctx, "suite", m.Name, bad)
 		fails(t, "a bad "+what, err, inventory.CodeInvalid, what)
 	}
 
 	d, err := s.Deploy(ctx, "suite", m.Name, request)
-	if err != nil || d.ID == "" || d.Machine != m.ID || d.ImageName != image || d.Hostname != m.Name || d.Outcome != inventory.Running || d.Actor != "suite" {
+	if err != nil || d.ID == "" || d.Machine != m.ID || d.ImageName != image || d.Hostname != m.Name ||
+		d.Outcome != inventory.Running || d.Actor != "suite" {
 		t.Fatalf("deploy: %+v, %v", d, err)
 	}
 	for _, ref := range []string{string(d.ID), m.Name, string(m.ID), string(suiteMAC)} {
@@ -216,7 +248,8 @@ func suiteDeploy(t *testing.T, s Subject) {
 	fails(t, "clean of one that is being deployed", err, inventory.CodeConflict, "is being deployed already")
 	_, err = s.Power(ctx, "suite", m.Name, power.ActOff)
 	fails(t, "power of one that is being deployed", err, inventory.CodeConflict, "is being deployed")
-	if ended, err := s.CancelDeployment(ctx, "suite", d.ID); err != nil || ended.Outcome != inventory.Cancelled {
+	if ended, err := s.CancelDeployment(ctx, "suite", d.ID); err != nil ||
+		ended.Outcome != inventory.Cancelled {
 		t.Errorf("cancel: %+v, %v", ended, err)
 	}
 	s.until(t, m.Name, inventory.Available) // nothing was touched
@@ -244,11 +277,19 @@ func suiteDeploy(t *testing.T, s Subject) {
 		want []inventory.DeploymentID
 		more bool
 	}{
-		"a page":              {deploy.DeploymentQuery{Limit: 1}, []inventory.DeploymentID{d.ID}, true},
-		"the next page":       {deploy.DeploymentQuery{Limit: 1, Before: d.ID}, []inventory.DeploymentID{all[1].ID}, false},
-		"of the machine":      {deploy.DeploymentQuery{Limit: 9, Machine: string(suiteMAC)}, []inventory.DeploymentID{d.ID, all[1].ID}, false},
-		"of another":          {deploy.DeploymentQuery{Limit: 9, Machine: "web1"}, nil, false},
-		"those that run":      {deploy.DeploymentQuery{Limit: 9, Running: true}, []inventory.DeploymentID{d.ID}, false},
+		"a page": {deploy.DeploymentQuery{Limit: 1}, []inventory.DeploymentID{d.ID}, true},
+		"the next page": {
+			deploy.DeploymentQuery{Limit: 1, Before: d.ID}, []inventory.DeploymentID{all[1].ID}, false,
+		},
+		"of the machine": {
+			deploy.DeploymentQuery{Limit: 9, Machine: string(suiteMAC)},
+			[]inventory.DeploymentID{d.ID, all[1].ID},
+			false,
+		},
+		"of another": {deploy.DeploymentQuery{Limit: 9, Machine: "web1"}, nil, false},
+		"those that run": {
+			deploy.DeploymentQuery{Limit: 9, Running: true}, []inventory.DeploymentID{d.ID}, false,
+		},
 		"older ones that run": {deploy.DeploymentQuery{Limit: 9, Running: true, Before: d.ID}, nil, false},
 	} {
 		list, more, err := s.Deployments(c.q)

@@ -14,17 +14,24 @@ func suiteAdd(t *testing.T, s Subject) {
 	bmc, user, password := "[::ffff:192.0.2.7]:623", "root", "hunter2"
 	disk := inventory.DiskHint{Serial: "S1"}
 	m := s.add(t, deploy.NewMachine{
-		Name: "web1", MACs: []inventory.MAC{"52-54-00-AA-BB-01"}, UUID: "4C4C4544-0000-1000-8000-000000000001", Labels: map[string]string{"rack": "a"},
-		BMC: deploy.BMCEdit{Address: &bmc, User: &user, Password: &password}, RootDisk: &disk,
+		Name:   "web1",
+		MACs:   []inventory.MAC{"52-54-00-AA-BB-01"},
+		UUID:   "4C4C4544-0000-1000-8000-000000000001",
+		Labels: map[string]string{"rack": "a"},
+		BMC:    deploy.BMCEdit{Address: &bmc, User: &user, Password: &password}, RootDisk: &disk,
 	})
-	if m.ID == "" || m.Name != "web1" || m.State != inventory.Enrolled || !cmp.Equal(m.MACs, []inventory.MAC{"52:54:00:aa:bb:01"}) ||
-		m.UUID != "4c4c4544-0000-1000-8000-000000000001" || m.Labels["rack"] != "a" || m.RootDisk == nil || m.RootDisk.Serial != "S1" || m.CreatedAt.IsZero() {
+	if m.ID == "" || m.Name != "web1" || m.State != inventory.Enrolled ||
+		!cmp.Equal(m.MACs, []inventory.MAC{"52:54:00:aa:bb:01"}) ||
+		m.UUID != "4c4c4544-0000-1000-8000-000000000001" || m.Labels["rack"] != "a" || m.RootDisk == nil ||
+		m.RootDisk.Serial != "S1" || m.CreatedAt.IsZero() {
 		t.Errorf("added: %+v", m)
 	}
-	if m.BMC.Address != "192.0.2.7" || m.BMC.User != "root" || len(m.BMC.Password) == 0 || string(m.BMC.Password) == password || m.BMC.Discovered {
+	if m.BMC.Address != "192.0.2.7" || m.BMC.User != "root" || len(m.BMC.Password) == 0 ||
+		string(m.BMC.Password) == password || m.BMC.Discovered {
 		t.Errorf("its BMC: %+v, want the canonical address and a sealed password", m.BMC)
 	}
-	if other := s.add(t, deploy.NewMachine{UUID: "4c4c4544-0000-1000-8000-000000000002"}); other.Name == "" || other.ID == m.ID {
+	if other := s.add(t, deploy.NewMachine{UUID: "4c4c4544-0000-1000-8000-000000000002"}); other.Name == "" ||
+		other.ID == m.ID {
 		t.Errorf("added without a name: %+v, want one of its own", other)
 	}
 	address := func(a string) deploy.BMCEdit { return deploy.BMCEdit{Address: &a} }
@@ -35,16 +42,49 @@ func suiteAdd(t *testing.T, s Subject) {
 		says string
 	}{
 		"nothing to know it by": {deploy.NewMachine{Name: "x"}, inventory.CodeInvalid, "MAC or a UUID"},
-		"a BMC alone":           {deploy.NewMachine{Name: "x", BMC: address("192.0.2.8")}, inventory.CodeInvalid, "MAC or a UUID"},
-		"a multicast MAC":       {deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"01:00:5e:00:00:01"}}, inventory.CodeInvalid, "multicast"},
-		"no MAC":                {deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"web"}}, inventory.CodeInvalid, `"web"`},
-		"no BMC address":        {deploy.NewMachine{Name: "x", MACs: mac, BMC: address("bmc.example")}, inventory.CodeInvalid, "bmc.example"},
-		"no UUID":               {deploy.NewMachine{Name: "x", UUID: "1234"}, inventory.CodeInvalid, `UUID "1234"`},
-		"a loopback BMC":        {deploy.NewMachine{Name: "x", MACs: mac, BMC: address("127.0.0.1")}, inventory.CodeInvalid, "BMC 127.0.0.1: it is a loopback address"},
-		"an empty password":     {deploy.NewMachine{Name: "x", MACs: mac, BMC: deploy.BMCEdit{Password: new(string)}}, inventory.CodeInvalid, "password is empty"},
-		"a taken name":          {deploy.NewMachine{Name: "web1", MACs: mac}, inventory.CodeConflict, "there is a machine called web1 already"},
-		"a taken MAC":           {deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"5254.00aa.bb01"}}, inventory.CodeConflict, "52:54:00:aa:bb:01 is web1's"},
-		"a taken BMC":           {deploy.NewMachine{Name: "x", MACs: mac, BMC: address("192.0.2.7:623")}, inventory.CodeConflict, "BMC 192.0.2.7 is web1's"},
+		"a BMC alone": {
+			deploy.NewMachine{Name: "x", BMC: address("192.0.2.8")}, inventory.CodeInvalid, "MAC or a UUID",
+		},
+		"a multicast MAC": {
+			deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"01:00:5e:00:00:01"}},
+			inventory.CodeInvalid,
+			"multicast",
+		},
+		"no MAC": {
+			deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"web"}}, inventory.CodeInvalid, `"web"`,
+		},
+		"no BMC address": {
+			deploy.NewMachine{Name: "x", MACs: mac, BMC: address("bmc.example")},
+			inventory.CodeInvalid,
+			"bmc.example",
+		},
+		"no UUID": {
+			deploy.NewMachine{Name: "x", UUID: "1234"}, inventory.CodeInvalid, `UUID "1234"`,
+		},
+		"a loopback BMC": {
+			deploy.NewMachine{Name: "x", MACs: mac, BMC: address("127.0.0.1")},
+			inventory.CodeInvalid,
+			"BMC 127.0.0.1: it is a loopback address",
+		},
+		"an empty password": {
+			deploy.NewMachine{Name: "x", MACs: mac, BMC: deploy.BMCEdit{Password: new(string)}},
+			inventory.CodeInvalid, "password is empty",
+		},
+		"a taken name": {
+			deploy.NewMachine{Name: "web1", MACs: mac},
+			inventory.CodeConflict,
+			"there is a machine called web1 already",
+		},
+		"a taken MAC": {
+			deploy.NewMachine{Name: "x", MACs: []inventory.MAC{"5254.00aa.bb01"}},
+			inventory.CodeConflict,
+			"52:54:00:aa:bb:01 is web1's",
+		},
+		"a taken BMC": {
+			deploy.NewMachine{Name: "x", MACs: mac, BMC: address("192.0.2.7:623")},
+			inventory.CodeConflict,
+			"BMC 192.0.2.7 is web1's",
+		},
 	} {
 		_, err := s.AddMachine(t.Context(), "suite", c.n)
 		fails(t, what, err, c.code, c.says)
@@ -57,12 +97,18 @@ func suiteAdd(t *testing.T, s Subject) {
 func suiteNames(t *testing.T, s Subject) {
 	s.add(t, deploy.NewMachine{Name: "web1", MACs: []inventory.MAC{suiteMAC}})
 	for name, says := range map[string]string{
-		"Web": "a computer cannot be called that", "a.b": "a computer cannot be called that", "-a": "a computer cannot be called that", "a b": "a computer cannot be called that", strings.Repeat("a", 64): "a computer cannot be called that",
-		"m-0badcafe": "looks like an id", "d-00000001": "looks like an id", "e-00000001": "looks like an id",
-		"525400000001": "looks like a MAC", "52-54-00-00-00-01": "looks like a MAC", "01-52-54-00-00-00-01": "looks like a MAC",
+		"Web": "a computer cannot be called that", "a.b": "a computer cannot be called that",
+		"-a": "a computer cannot be called that", "a b": "a computer cannot be called that",
+		strings.Repeat("a", 64): "a computer cannot be called that",
+		"m-0badcafe":            "looks like an id", "d-00000001": "looks like an id",
+		"e-00000001":   "looks like an id",
+		"525400000001": "looks like a MAC", "52-54-00-00-00-01": "looks like a MAC",
+		"01-52-54-00-00-00-01":                 "looks like a MAC",
 		"4c4c4544-0000-1000-8000-000000000001": "looks like a UUID",
 	} {
-		_, err := s.AddMachine(t.Context(), "suite", deploy.NewMachine{Name: name, MACs: []inventory.MAC{"52:54:00:00:00:02"}})
+		_, err := s.AddMachine(t.Context(), "suite", deploy.NewMachine{
+			Name: name, MACs: []inventory.MAC{"52:54:00:00:00:02"},
+		})
 		fails(t, "add "+name, err, inventory.CodeInvalid, says)
 		_, err = s.EditMachine(t.Context(), "suite", "web1", deploy.Edit{Name: &name})
 		fails(t, "rename to "+name, err, inventory.CodeInvalid, says)
@@ -70,7 +116,8 @@ func suiteNames(t *testing.T, s Subject) {
 	_, err := s.EditMachine(t.Context(), "suite", "web1", deploy.Edit{Name: new(string)})
 	fails(t, "rename to nothing", err, inventory.CodeInvalid, "a computer cannot be called that")
 	for _, name := range []string{"m-0badcaf", "m-0badcafg", "d-1", "m000001", "cafe", "52540000000"} {
-		if m, err := s.EditMachine(t.Context(), "suite", string(suiteMAC), deploy.Edit{Name: &name}); err != nil || m.Name != name {
+		if m, err := s.EditMachine(t.Context(), "suite", string(suiteMAC),
+			deploy.Edit{Name: &name}); err != nil || m.Name != name {
 			t.Errorf("rename to %s: %s, %v", name, m.Name, err)
 		}
 	}
@@ -79,7 +126,10 @@ func suiteNames(t *testing.T, s Subject) {
 func suiteRefs(t *testing.T, s Subject) {
 	b := s.add(t, deploy.NewMachine{Name: "b", MACs: []inventory.MAC{"52:54:00:00:00:02"}})
 	a := s.add(t, deploy.NewMachine{Name: "a", MACs: []inventory.MAC{suiteMAC, "52:54:00:00:00:03"}})
-	for _, ref := range []string{"a", string(a.ID), "52:54:00:00:00:01", "52-54-00-00-00-01", "525400000001", "01-52-54-00-00-00-01", "52:54:00:00:00:03"} {
+	for _, ref := range []string{
+		"a", string(a.ID), "52:54:00:00:00:01", "52-54-00-00-00-01", "525400000001",
+		"01-52-54-00-00-00-01", "52:54:00:00:00:03",
+	} {
 		if m, err := s.Machine(ref); err != nil || m.ID != a.ID {
 			t.Errorf("Machine(%q) = %s, %v, want a", ref, m.Name, err)
 		}
@@ -96,15 +146,18 @@ func suiteApprove(t *testing.T, s Subject) {
 		t.Fatalf("a machine that registered itself: %s, %+v", m.State, m.BMC)
 	}
 	ctx := t.Context()
-	if m, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{}); err != nil || m.State == inventory.Discovered {
+	if m, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{}); err != nil ||
+		m.State == inventory.Discovered {
 		t.Fatalf("approve: %s, %v", m.State, err)
 	}
 	m = s.until(t, m.Name, inventory.Available) // it has reported
-	if again, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{}); err != nil || again.State != inventory.Available {
+	if again, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{}); err != nil ||
+		again.State != inventory.Available {
 		t.Errorf("approve twice: %s, %v, want no mistake and no change", again.State, err)
 	}
 	added := s.add(t, deploy.NewMachine{Name: "web1", MACs: []inventory.MAC{"52:54:00:00:00:02"}})
-	if again, err := s.Approve(ctx, "suite", "web1", deploy.Approval{}); err != nil || again.State != added.State {
+	if again, err := s.Approve(ctx, "suite", "web1", deploy.Approval{}); err != nil ||
+		again.State != added.State {
 		t.Errorf("approve of one that was added: %s, %v, want no mistake and no change", again.State, err)
 	}
 }
@@ -112,7 +165,8 @@ func suiteApprove(t *testing.T, s Subject) {
 func suiteApproveBMC(t *testing.T, s Subject) {
 	ctx := t.Context()
 	m := s.discovered(t, suiteMAC, suiteBMC)
-	if m.BMC.Address != "" || m.BMC.Proposed == nil || m.BMC.Proposed.Address != suiteBMC || m.BMC.Proposed.At.IsZero() {
+	if m.BMC.Address != "" || m.BMC.Proposed == nil || m.BMC.Proposed.Address != suiteBMC ||
+		m.BMC.Proposed.At.IsZero() {
 		t.Fatalf("a reported BMC: %+v, want it proposed", m.BMC)
 	}
 	other := "192.0.2.99"
@@ -122,12 +176,14 @@ func suiteApproveBMC(t *testing.T, s Subject) {
 		t.Errorf("after a refused approval the machine is %s", now.State)
 	}
 	seen := suiteBMC
-	if m, err = s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: &seen}); err != nil || m.BMC.Address != seen || !m.BMC.Discovered || m.BMC.Proposed != nil {
+	if m, err = s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: &seen}); err != nil ||
+		m.BMC.Address != seen || !m.BMC.Discovered || m.BMC.Proposed != nil {
 		t.Errorf("approve: %+v, %v, want the BMC accepted", m.BMC, err)
 	}
 	second := s.discovered(t, "52:54:00:00:00:02", "192.0.2.52")
 	none := ""
-	if second, err = s.Approve(ctx, "suite", second.Name, deploy.Approval{BMC: &none}); err != nil || second.BMC.Address != "" || second.BMC.Proposed == nil {
+	if second, err = s.Approve(ctx, "suite", second.Name, deploy.Approval{BMC: &none}); err != nil ||
+		second.BMC.Address != "" || second.BMC.Proposed == nil {
 		t.Errorf("approve without a BMC: %+v, %v, want it proposed still", second.BMC, err)
 	}
 	third := s.discovered(t, "52:54:00:00:00:03", "192.0.2.53")
@@ -138,19 +194,25 @@ func suiteApproveBMC(t *testing.T, s Subject) {
 	}
 	_, err = s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: &other})
 	fails(t, "approve of one that is approved with another BMC", err, inventory.CodeConflict, suiteBMC)
-	if again, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: &seen}); err != nil || again.BMC.Address != seen {
+	if again, err := s.Approve(ctx, "suite", m.Name, deploy.Approval{BMC: &seen}); err != nil ||
+		again.BMC.Address != seen {
 		t.Errorf("approve twice: %+v, %v, want no mistake", again.BMC, err)
 	}
 	fourth, taken := s.discovered(t, "52:54:00:00:00:04", "192.0.2.54"), "192.0.2.54"
-	s.add(t, deploy.NewMachine{Name: "web1", UUID: "4c4c4544-0000-1000-8000-000000000001", BMC: deploy.BMCEdit{Address: &taken}})
+	s.add(t, deploy.NewMachine{
+		Name: "web1", UUID: "4c4c4544-0000-1000-8000-000000000001", BMC: deploy.BMCEdit{Address: &taken},
+	})
 	_, err = s.Approve(ctx, "suite", fourth.Name, deploy.Approval{BMC: &taken})
-	fails(t, "approve with a BMC that is another's by now", err, inventory.CodeConflict, "BMC 192.0.2.54 is web1's")
+	fails(t, "approve with a BMC that is another's by now", err, inventory.CodeConflict,
+		"BMC 192.0.2.54 is web1's")
 }
 
 func suiteEdit(t *testing.T, s Subject) {
 	ctx := t.Context()
 	s.Hold() // a reading that comes between an edit and the look at the machine would be a difference of its own
-	s.add(t, deploy.NewMachine{Name: "web1", MACs: []inventory.MAC{suiteMAC}, Labels: map[string]string{"rack": "a", "old": "yes"}})
+	s.add(t, deploy.NewMachine{
+		Name: "web1", MACs: []inventory.MAC{suiteMAC}, Labels: map[string]string{"rack": "a", "old": "yes"},
+	})
 	s.add(t, deploy.NewMachine{Name: "web2", MACs: []inventory.MAC{"52:54:00:00:00:02"}})
 	edit := func(e deploy.Edit) inventory.Machine {
 		t.Helper()
@@ -165,30 +227,42 @@ func suiteEdit(t *testing.T, s Subject) {
 		return m
 	}
 	text := func(s string) *string { return &s }
-	if m := edit(deploy.Edit{Labels: map[string]*string{"rack": text("b"), "old": nil, "none": nil}}); !cmp.Equal(m.Labels, map[string]string{"rack": "b"}) {
+	if m := edit(deploy.Edit{Labels: map[string]*string{
+		"rack": text("b"), "old": nil,
+		"none": nil,
+	}}); !cmp.Equal(m.Labels, map[string]string{"rack": "b"}) {
 		t.Errorf("labels = %v", m.Labels)
 	}
 	disk := inventory.DiskHint{Serial: "S1"}
-	if m := edit(deploy.Edit{RootDisk: &disk}); m.RootDisk == nil || m.RootDisk.Serial != "S1" || m.Labels["rack"] != "b" {
+	if m := edit(deploy.Edit{RootDisk: &disk}); m.RootDisk == nil || m.RootDisk.Serial != "S1" ||
+		m.Labels["rack"] != "b" {
 		t.Errorf("root disk = %v, labels %v", m.RootDisk, m.Labels)
 	}
 	if m := edit(deploy.Edit{RootDisk: &inventory.DiskHint{}}); m.RootDisk != nil {
 		t.Errorf("root disk = %v, want it cleared", m.RootDisk)
 	}
-	if m := edit(deploy.Edit{Maintenance: text("new fan")}); m.Maintenance == nil || m.Maintenance.Reason != "new fan" || m.Maintenance.Actor != "suite" || m.Maintenance.Since.IsZero() {
+	if m := edit(deploy.Edit{Maintenance: text("new fan")}); m.Maintenance == nil ||
+		m.Maintenance.Reason != "new fan" || m.Maintenance.Actor != "suite" || m.Maintenance.Since.IsZero() {
 		t.Errorf("maintenance = %+v", m.Maintenance)
 	}
 	if m := edit(deploy.Edit{Maintenance: text("")}); m.Maintenance != nil {
 		t.Errorf("maintenance = %+v, want it over", m.Maintenance)
 	}
-	m := edit(deploy.Edit{BMC: deploy.BMCEdit{Address: text("192.0.2.7:623"), User: text("root"), Password: text("hunter2")}})
-	if m.BMC.Address != "192.0.2.7" || m.BMC.User != "root" || len(m.BMC.Password) == 0 || string(m.BMC.Password) == "hunter2" {
+	m := edit(deploy.Edit{
+		BMC: deploy.BMCEdit{Address: text("192.0.2.7:623"), User: text("root"), Password: text("hunter2")},
+	})
+	if m.BMC.Address != "192.0.2.7" || m.BMC.User != "root" || len(m.BMC.Password) == 0 ||
+		string(m.BMC.Password) == "hunter2" {
 		t.Errorf("BMC = %+v", m.BMC)
 	}
-	if m := edit(deploy.Edit{BMC: deploy.BMCEdit{Kg: text("0x00ff")}}); len(m.BMC.Kg) == 0 || string(m.BMC.Kg) == "\x00\xff" || string(m.BMC.Kg) == "0x00ff" || len(m.BMC.Password) == 0 {
+	if m := edit(deploy.Edit{BMC: deploy.BMCEdit{Kg: text("0x00ff")}}); len(m.BMC.Kg) == 0 ||
+		string(m.BMC.Kg) == "\x00\xff" || string(m.BMC.Kg) == "0x00ff" || len(m.BMC.Password) == 0 {
 		t.Errorf("BMC = %+v, want its key beside the rest, sealed", m.BMC)
 	}
-	for _, key := range []string{"0x0", "0xzz", "0x" + strings.Repeat("00", 20), "0x" + strings.Repeat("a1", 21), "more than twenty bytes"} {
+	for _, key := range []string{
+		"0x0", "0xzz", "0x" + strings.Repeat("00", 20),
+		"0x" + strings.Repeat("a1", 21), "more than twenty bytes",
+	} {
 		_, err := s.EditMachine(ctx, "suite", "web1", deploy.Edit{BMC: deploy.BMCEdit{Kg: &key}})
 		fails(t, "a key that no BMC has", err, inventory.CodeInvalid, "BMC key K_g: ")
 		if err != nil && strings.Contains(err.Error(), key) {
@@ -198,15 +272,22 @@ func suiteEdit(t *testing.T, s Subject) {
 	if m := edit(deploy.Edit{BMC: deploy.BMCEdit{Kg: text("")}}); len(m.BMC.Kg) != 0 {
 		t.Errorf("BMC = %+v, want no key", m.BMC)
 	}
-	if m := edit(deploy.Edit{BMC: deploy.BMCEdit{Address: text(""), User: text(""), Password: text("")}}); m.BMC.Address != "" || m.BMC.User != "" || len(m.BMC.Password) != 0 {
+	if m := edit(deploy.Edit{BMC: deploy.BMCEdit{
+		Address: text(""), User: text(""),
+		Password: text(""),
+	}}); m.BMC.Address != "" || m.BMC.User != "" || len(m.BMC.Password) != 0 {
 		t.Errorf("BMC = %+v, want nothing", m.BMC)
 	}
 	if m := edit(deploy.Edit{Name: text("web1")}); m.Name != "web1" {
 		t.Errorf("renamed to its own name: %s", m.Name)
 	}
-	_, err := s.EditMachine(ctx, "suite", "web1", deploy.Edit{Name: text("web2"), Labels: map[string]*string{"rack": text("c")}})
+	_, err := s.EditMachine(ctx, "suite", "web1", deploy.Edit{
+		Name: text("web2"), Labels: map[string]*string{"rack": text("c")},
+	})
 	fails(t, "a taken name", err, inventory.CodeConflict, "there is a machine called web2 already")
-	_, err = s.EditMachine(ctx, "suite", "web1", deploy.Edit{BMC: deploy.BMCEdit{Address: text("bmc.example")}, Labels: map[string]*string{"rack": text("c")}})
+	_, err = s.EditMachine(ctx, "suite", "web1", deploy.Edit{
+		BMC: deploy.BMCEdit{Address: text("bmc.example")}, Labels: map[string]*string{"rack": text("c")},
+	})
 	fails(t, "no BMC address", err, inventory.CodeInvalid, "bmc.example")
 	if m, err := s.Machine("web1"); err != nil || m.Labels["rack"] != "b" {
 		t.Errorf("after edits that were refused: labels %v, %v, want them as they were", m.Labels, err)
@@ -230,10 +311,13 @@ func suiteAcceptBMC(t *testing.T, s Subject) {
 	fails(t, "another one than is reported", err, inventory.CodeConflict, seen)
 	_, err = s.EditMachine(ctx, "suite", m.Name, deploy.Edit{AcceptBMC: &none})
 	fails(t, "none", err, inventory.CodeConflict, m.Name)
-	_, err = s.EditMachine(ctx, "suite", m.Name, deploy.Edit{AcceptBMC: &seen, BMC: deploy.BMCEdit{Address: &other}})
+	_, err = s.EditMachine(ctx, "suite", m.Name, deploy.Edit{
+		AcceptBMC: &seen, BMC: deploy.BMCEdit{Address: &other},
+	})
 	fails(t, "accepted and given", err, inventory.CodeInvalid, "accepted")
 	for range 2 {
-		if m, err = s.EditMachine(ctx, "suite", m.Name, deploy.Edit{AcceptBMC: &seen}); err != nil || m.BMC.Address != seen || !m.BMC.Discovered || m.BMC.Proposed != nil {
+		if m, err = s.EditMachine(ctx, "suite", m.Name, deploy.Edit{AcceptBMC: &seen}); err != nil ||
+			m.BMC.Address != seen || !m.BMC.Discovered || m.BMC.Proposed != nil {
 			t.Errorf("accepted: %+v, %v", m.BMC, err)
 		}
 	}
@@ -244,7 +328,9 @@ func suiteAcceptBMC(t *testing.T, s Subject) {
 
 func suiteDelete(t *testing.T, s Subject) {
 	ctx, bmc := t.Context(), "192.0.2.7"
-	m := s.add(t, deploy.NewMachine{Name: "web1", MACs: []inventory.MAC{suiteMAC}, BMC: deploy.BMCEdit{Address: &bmc}})
+	m := s.add(t, deploy.NewMachine{
+		Name: "web1", MACs: []inventory.MAC{suiteMAC}, BMC: deploy.BMCEdit{Address: &bmc},
+	})
 	if err := s.DeleteMachine(ctx, "suite", "web1"); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +340,11 @@ func suiteDelete(t *testing.T, s Subject) {
 		fails(t, "delete twice", s.DeleteMachine(ctx, "suite", ref), inventory.CodeNotFound, ref)
 	}
 	// Its name, MAC and BMC are free again; its id is not.
-	if again := s.add(t, deploy.NewMachine{Name: "web1", MACs: []inventory.MAC{suiteMAC}, BMC: deploy.BMCEdit{Address: &bmc}}); again.ID == m.ID {
+	if again := s.add(t,
+		deploy.NewMachine{
+			Name: "web1", MACs: []inventory.MAC{suiteMAC},
+			BMC: deploy.BMCEdit{Address: &bmc},
+		}); again.ID == m.ID {
 		t.Errorf("two machines were called %s", m.ID)
 	}
 }

@@ -22,7 +22,11 @@ import (
 func TestTheFleetOfTests(t *testing.T) {
 	apitest.RunFleetSuite(t, func(*testing.T) apitest.Subject {
 		f := apitest.New()
-		return apitest.Subject{Fleet: f, Discover: func(_ *testing.T, mac inventory.MAC, bmc string) { f.Discover(mac, bmc) }, Hold: f.Halt}
+		return apitest.Subject{
+			Fleet:    f,
+			Discover: func(_ *testing.T, mac inventory.MAC, bmc string) { f.Discover(mac, bmc) },
+			Hold:     f.Halt,
+		}
 	})
 }
 
@@ -57,7 +61,10 @@ func newEngine(t *testing.T) apitest.Subject {
 		Unseal:  func(s inventory.Sealed) ([]byte, error) { return s[len("sealed:"):], nil },
 		OpenBMC: func(power.Target) (power.BMC, error) { return bmc, nil }, Pace: powertest.Fast,
 		Image: func(ref string) (deploy.Image, error) {
-			return deploy.Image{ID: "img1", Name: ref, RawSize: 1 << 30, SectorSize: 512, Stored: 1 << 28}, nil
+			return deploy.Image{
+				ID: "img1", Name: ref, RawSize: 1 << 30, SectorSize: 512,
+				Stored: 1 << 28,
+			}, nil
 		},
 		Server: func(netip.Addr) netip.AddrPort { return netip.MustParseAddrPort("192.0.2.1:8080") },
 		Policy: deploy.PolicyApprove, Log: slog.New(slog.DiscardHandler),
@@ -76,7 +83,11 @@ func newEngine(t *testing.T) apitest.Subject {
 		}
 		store.Close()
 	})
-	return apitest.Subject{Fleet: e, Discover: func(t *testing.T, mac inventory.MAC, bmc string) { discover(t, e, mac, bmc) }, Hold: func() { held.Store(true) }}
+	return apitest.Subject{
+		Fleet:    e,
+		Discover: func(t *testing.T, mac inventory.MAC, bmc string) { discover(t, e, mac, bmc) },
+		Hold:     func() { held.Store(true) },
+	}
 }
 
 // discover plays the agent of a machine that nobody has announced, up to its report.
@@ -91,11 +102,17 @@ func discover(t *testing.T, e *deploy.Engine, mac inventory.MAC, bmc string) {
 	if err != nil || order.Do != inventory.DoInspect {
 		t.Fatalf("the agent is told to %q, %v, want to inspect", order.Do, err)
 	}
-	report := inventory.Report{Firmware: "uefi", Disks: []inventory.Disk{{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512}}}
+	report := inventory.Report{
+		Firmware: "uefi",
+		Disks: []inventory.Disk{
+			{Name: "vda", Serial: "D1", Transport: "virtio", Bytes: 4 << 30, LogicalSector: 512},
+		},
+	}
 	if bmc != "" {
 		report.BMC = &inventory.BMCReport{Address: bmc}
 	}
-	if err := e.OrderResult(t.Context(), me, order.ID, inventory.Result{BootID: bootID, Report: &report}); err != nil {
+	if err := e.OrderResult(t.Context(), me, order.ID,
+		inventory.Result{BootID: bootID, Report: &report}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -154,7 +154,9 @@ func Load(path string) (Config, error) {
 
 // unreadable gives the error of reading a configuration its next move.
 func unreadable(err error) error {
-	p := &inventory.Problem{Code: inventory.CodeInternal, Detail: fmt.Sprintf("read the configuration: %v", err), Err: err}
+	p := &inventory.Problem{
+		Code: inventory.CodeInternal, Detail: fmt.Sprintf("read the configuration: %v", err), Err: err,
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		p.Hint = "write it: README has the smallest one that works; or name another file (`pxectl serve --config FILE`)"
@@ -225,7 +227,8 @@ func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []s
 		}
 	}
 	oneOf("dhcp.mode", c.DHCP.Mode, "proxy", "server", "off")
-	oneOf("discovery.policy", c.Discovery.Policy, string(deploy.PolicyApprove), string(deploy.PolicyAuto), string(deploy.PolicyDeny))
+	oneOf("discovery.policy", c.Discovery.Policy, string(deploy.PolicyApprove), string(deploy.PolicyAuto),
+		string(deploy.PolicyDeny))
 	oneOf("log.format", c.Log.Format, "text", "json")
 	port("tftp.port", c.TFTP.Port)
 	port("http.port", c.HTTP.Port)
@@ -238,7 +241,10 @@ func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []s
 			wrong("%s: %q: want an absolute path", key, path)
 		}
 	}
-	for key, d := range map[string]time.Duration{"deploy.boot_agent": c.Deploy.BootAgent, "deploy.write_image": c.Deploy.WriteImage, "deploy.verify_os": c.Deploy.VerifyOS} {
+	for key, d := range map[string]time.Duration{
+		"deploy.boot_agent":  c.Deploy.BootAgent,
+		"deploy.write_image": c.Deploy.WriteImage, "deploy.verify_os": c.Deploy.VerifyOS,
+	} {
 		if d < time.Second {
 			wrong("%s: %s is too short", key, d)
 		}
@@ -271,7 +277,8 @@ func (c *Config) checkServer() (mistakes []string) {
 		mistakes = append(mistakes, "dhcp.server."+m)
 	}
 	if c.DHCP.Mode == "server" && len(c.DHCP.Server.Subnets) == 0 {
-		mistakes = append(mistakes, "dhcp.server.subnets: none; with dhcp.mode server, name the networks that get addresses")
+		mistakes = append(mistakes,
+			"dhcp.server.subnets: none; with dhcp.mode server, name the networks that get addresses")
 	}
 	return mistakes
 }
@@ -286,18 +293,25 @@ func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mi
 		names[i] = have[i].Name
 	}
 	if len(c.Provisioning.Interfaces) == 0 {
-		return []string{"provisioning.interfaces: none; name the interface that the machines boot from (have: " + strings.Join(names, ", ") + ")"}
+		return []string{
+			"provisioning.interfaces: none; name the interface that the machines boot from (have: " +
+				strings.Join(names, ", ") + ")",
+		}
 	}
 	for i := range c.Provisioning.Interfaces {
 		in := &c.Provisioning.Interfaces[i]
 		key := fmt.Sprintf("provisioning.interfaces[%d]", i)
 		at := slices.Index(names, in.Name)
 		if at < 0 {
-			mistakes = append(mistakes, fmt.Sprintf("%s.name: no such interface %q (have: %s)", key, in.Name, strings.Join(names, ", ")))
+			mistakes = append(mistakes,
+				fmt.Sprintf("%s.name: no such interface %q (have: %s)", key, in.Name,
+					strings.Join(names, ", ")))
 			continue
 		}
-		if before := slices.IndexFunc(c.Provisioning.Interfaces[:i], func(o Interface) bool { return o.Name == in.Name }); before >= 0 {
-			mistakes = append(mistakes, fmt.Sprintf("%s.name: %s is provisioning.interfaces[%d] too: an interface is served at one address", key, in.Name, before))
+		if before := slices.IndexFunc(c.Provisioning.Interfaces[:i],
+			func(o Interface) bool { return o.Name == in.Name }); before >= 0 {
+			mistakes = append(mistakes,
+				fmt.Sprintf("%s.name: %s is provisioning.interfaces[%d] too: an interface is served at one address", key, in.Name, before))
 			continue
 		}
 		addr, err := AddressOf(have[at], in.Address)
@@ -314,20 +328,26 @@ func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mi
 // checkWire finds a subnet whose pools would never be used, since machines on a wire get addresses of one
 // subnet: the one that our own address there lies in.
 func (c *Config) checkWire(name string, ours netip.Addr, all []netip.Addr) (mistakes []string) {
-	served := slices.IndexFunc(c.DHCP.Server.Subnets, func(s dhcpd.Subnet) bool { return s.Subnet.Contains(ours) })
+	served := slices.IndexFunc(c.DHCP.Server.Subnets, func(s dhcpd.Subnet) bool {
+		return s.Subnet.Contains(ours)
+	})
 	for _, a := range all {
-		at := slices.IndexFunc(c.DHCP.Server.Subnets, func(s dhcpd.Subnet) bool { return s.Subnet.Contains(a) })
+		at := slices.IndexFunc(c.DHCP.Server.Subnets, func(s dhcpd.Subnet) bool {
+			return s.Subnet.Contains(a)
+		})
 		if at < 0 || at == served {
 			continue
 		}
 		key, subnet := fmt.Sprintf("dhcp.server.subnets[%d].subnet", at), c.DHCP.Server.Subnets[at].Subnet
 		if served < 0 {
-			mistakes = append(mistakes, fmt.Sprintf("%s: %v is the network of %v on %s, which is served at %v: set its provisioning.interfaces[].address to %v", key, subnet, a, name, ours, a))
+			mistakes = append(mistakes,
+				fmt.Sprintf("%s: %v is the network of %v on %s, which is served at %v: set its provisioning.interfaces[].address to %v", key, subnet, a, name, ours, a))
 			continue
 		}
-		mistakes = append(mistakes, fmt.Sprintf("%s: %v is a second network on the wire of %s (%v beside %v), where machines get addresses of %v alone: "+
-			"make one subnet of both (a shorter prefix, several pools), or give the second an interface of its own (a VLAN); when it is behind a relay, take %v off %s",
-			key, subnet, name, a, ours, c.DHCP.Server.Subnets[served].Subnet, a, name))
+		mistakes = append(mistakes,
+			fmt.Sprintf("%s: %v is a second network on the wire of %s (%v beside %v), where machines get addresses of %v alone: "+
+				"make one subnet of both (a shorter prefix, several pools), or give the second an interface of its own (a VLAN); when it is behind a relay, take %v off %s",
+				key, subnet, name, a, ours, c.DHCP.Server.Subnets[served].Subnet, a, name))
 	}
 	return mistakes
 }
@@ -355,5 +375,6 @@ func AddressOf(in net.Interface, want netip.Addr) (netip.Addr, error) {
 	if !want.IsValid() {
 		return netip.Addr{}, errors.New("interface " + in.Name + " has no IPv4 address; give it one first")
 	}
-	return netip.Addr{}, fmt.Errorf("%s is not an address of %s (have: %s)", want, in.Name, strings.Join(have, ", "))
+	return netip.Addr{}, fmt.Errorf("%s is not an address of %s (have: %s)", want, in.Name,
+		strings.Join(have, ", "))
 }

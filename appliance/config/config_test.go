@@ -22,7 +22,8 @@ func loopback() ([]net.Interface, error) {
 }
 
 func TestParse(t *testing.T) {
-	c, err := Parse("a.yaml", []byte("provisioning:\n  interfaces:\n    - name: lo\ndeploy:\n  verify_os: 90s\nlog: {level: debug}\n"), loopback)
+	c, err := Parse("a.yaml",
+		[]byte("provisioning:\n  interfaces:\n    - name: lo\ndeploy:\n  verify_os: 90s\nlog: {level: debug}\n"), loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,14 +50,32 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 				`provisioning.interfaces[0].name: no such interface "eno9" (have: lo)`,
 			},
 		},
-		"empty":                  {"", []string{"provisioning.interfaces: none; name the interface", "(have: lo)"}},
-		"an address of a peer":   {"provisioning: {interfaces: [{name: lo, address: 10.9.9.9}]}", []string{"interfaces[0].address: 10.9.9.9 is not an address of lo (have: 127.0.0.1"}},
-		"not an address":         {"provisioning: {interfaces: [{name: lo, address: eth0}]}", []string{"provisioning.interfaces[0].address: eth0: not an IP address"}},
-		"list for a word":        {"provisioning: {interfaces: [{name: lo}]}\ndata_dir: [a]\n", []string{"data_dir: [a]: not a text"}},
-		"word for a list":        {"provisioning: {interfaces: lo}", []string{"provisioning.interfaces: lo: want a list"}},
-		"word for keys":          {"provisioning: lo", []string{"provisioning: lo: want keys below it (interfaces)"}},
-		"not yaml":               {"a: [", []string{"[1:4] sequence end token"}},
-		"server without subnets": {"provisioning: {interfaces: [{name: lo}]}\ndhcp: {mode: server}", []string{"dhcp.server.subnets: none; with dhcp.mode server, name the networks"}},
+		"empty": {
+			"", []string{"provisioning.interfaces: none; name the interface", "(have: lo)"},
+		},
+		"an address of a peer": {
+			"provisioning: {interfaces: [{name: lo, address: 10.9.9.9}]}",
+			[]string{"interfaces[0].address: 10.9.9.9 is not an address of lo (have: 127.0.0.1"},
+		},
+		"not an address": {
+			"provisioning: {interfaces: [{name: lo, address: eth0}]}",
+			[]string{"provisioning.interfaces[0].address: eth0: not an IP address"},
+		},
+		"list for a word": {
+			"provisioning: {interfaces: [{name: lo}]}\ndata_dir: [a]\n",
+			[]string{"data_dir: [a]: not a text"},
+		},
+		"word for a list": {
+			"provisioning: {interfaces: lo}", []string{"provisioning.interfaces: lo: want a list"},
+		},
+		"word for keys": {
+			"provisioning: lo", []string{"provisioning: lo: want keys below it (interfaces)"},
+		},
+		"not yaml": {"a: [", []string{"[1:4] sequence end token"}},
+		"server without subnets": {
+			"provisioning: {interfaces: [{name: lo}]}\ndhcp: {mode: server}",
+			[]string{"dhcp.server.subnets: none; with dhcp.mode server, name the networks"},
+		},
 		"server": {
 			"provisioning: {interfaces: [{name: lo}]}\ndhcp:\n  server:\n    lease_time: 1s\n    subnets:\n      - subnet: 10.0.0.0/24\n        pools: [10.0.0.10-10.0.1.9, 5]\n        options: {router: 10.1.0.1, gateway: 10.0.0.1}\n" +
 				"    reservations: [{mac: 52:54:00:00:00:01, address: 10.9.0.1}]\n",
@@ -69,21 +88,35 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 				"dhcp.server.reservations[0].address: 10.9.0.1 lies outside of every subnet",
 			},
 		},
-		"an interface twice": {"provisioning: {interfaces: [{name: lo}, {name: lo, address: 127.0.0.1}]}", []string{"provisioning.interfaces[1].name: lo is provisioning.interfaces[0] too"}},
+		"an interface twice": {
+			"provisioning: {interfaces: [{name: lo}, {name: lo, address: 127.0.0.1}]}",
+			[]string{"provisioning.interfaces[1].name: lo is provisioning.interfaces[0] too"},
+		},
 		"BMC credentials": {
 			"provisioning: {interfaces: [{name: lo}]}\nbmc: {user: a-name-of-18-bytes, password: \"123456789012345678901\"}",
-			[]string{`bmc.user: BMC user "a-name-of-18-bytes": 18 bytes, IPMI takes 16 at most`, "bmc.password: BMC password: 21 bytes, IPMI takes 20 at most"},
+			[]string{
+				`bmc.user: BMC user "a-name-of-18-bytes": 18 bytes, IPMI takes 16 at most`,
+				"bmc.password: BMC password: 21 bytes, IPMI takes 20 at most",
+			},
 		},
 		"levels that there are not": {
 			"provisioning: {interfaces: [{name: lo}]}\nlog: {level: loud, format: xml}",
-			[]string{`log.level: "loud" (have: debug, info, warn, error)`, `log.format: "xml" (have: text, json)`},
+			[]string{
+				`log.level: "loud" (have: debug, info, warn, error)`, `log.format: "xml" (have: text, json)`,
+			},
 		},
-		"a level that is a number": {"provisioning: {interfaces: [{name: lo}]}\nlog: {level: 5}", []string{`log.level: "5" (have: debug, info, warn, error)`}},
+		"a level that is a number": {
+			"provisioning: {interfaces: [{name: lo}]}\nlog: {level: 5}",
+			[]string{`log.level: "5" (have: debug, info, warn, error)`},
+		},
 		"rules of boot": {
 			"provisioning: {interfaces: [{name: lo}]}\nboot: [{machine: a}, {machine: a, local: no}]",
 			[]string{"boot[0]: sets nothing (have: nbp, args, local, script)", `boot[1].local: "no" (have: `},
 		},
-		"same port twice": {"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}", []string{"api.port: 8443 is http.port too"}},
+		"same port twice": {
+			"provisioning: {interfaces: [{name: lo}]}\nhttp: {port: 8443}",
+			[]string{"api.port: 8443 is http.port too"},
+		},
 	} {
 		_, err := Parse("a.yaml", []byte(c.yaml), loopback)
 		if err == nil {
@@ -103,7 +136,8 @@ func TestMistakesAreInTheOrderOfTheFile(t *testing.T) {
 	text := "log: {format: xml, loudness: 3, level: loud}\ntftp: {port: 99999}\nspeed: 1\nboot:\n  - nbp: x\n  - local: y\n    scripts: z\ndata_dir: here\nprovisioning: {interfaces: [{name: eno9}]}\ndhcp: {mode: maybe}\n"
 	_, err := Parse("a.yaml", []byte(text), loopback)
 	want := []string{
-		"a.yaml: 11 mistakes:", "log.format: ", `log: unknown key "loudness"`, "log.level: ", "tftp.port: ", `unknown key "speed"`, "boot[0].nbp: ", "boot[1].local: ",
+		"a.yaml: 11 mistakes:", "log.format: ", `log: unknown key "loudness"`, "log.level: ", "tftp.port: ",
+		`unknown key "speed"`, "boot[0].nbp: ", "boot[1].local: ",
 		`boot[1]: unknown key "scripts"`, "data_dir: ", "provisioning.interfaces[0].name: ", "dhcp.mode: ",
 	}
 	got := strings.Split(err.Error(), "\n  ")
@@ -119,8 +153,11 @@ func TestMistakesAreInTheOrderOfTheFile(t *testing.T) {
 
 // A file with more mistakes than anybody makes says how many there are.
 func TestManyMistakes(t *testing.T) {
-	_, err := Parse("a.yaml", []byte("provisioning: {interfaces: [{name: lo}]}\nboot: ["+strings.Repeat("{nbp: x}, ", maxMistakes+6)+"]"), loopback)
-	if got := err.Error(); !strings.HasPrefix(got, "a.yaml: 26 mistakes:\n") || !strings.HasSuffix(got, "\n  and 6 more") || strings.Count(got, "\n") != maxMistakes+1 {
+	_, err := Parse("a.yaml",
+		[]byte("provisioning: {interfaces: [{name: lo}]}\nboot: ["+
+			strings.Repeat("{nbp: x}, ", maxMistakes+6)+"]"), loopback)
+	if got := err.Error(); !strings.HasPrefix(got, "a.yaml: 26 mistakes:\n") ||
+		!strings.HasSuffix(got, "\n  and 6 more") || strings.Count(got, "\n") != maxMistakes+1 {
 		t.Errorf("26 mistakes: %s", got)
 	}
 }
@@ -138,11 +175,16 @@ func TestTheExampleFile(t *testing.T) {
 	}
 	want := Defaults()
 	want.Provisioning, want.BMC = c.Provisioning, c.BMC
-	if c.DataDir != want.DataDir || !reflect.DeepEqual(c.DHCP, want.DHCP) || c.TFTP != want.TFTP || c.HTTP != want.HTTP || c.API != want.API ||
+	if c.DataDir != want.DataDir || !reflect.DeepEqual(c.DHCP, want.DHCP) || c.TFTP != want.TFTP ||
+		c.HTTP != want.HTTP || c.API != want.API ||
 		c.Discovery != want.Discovery || c.Deploy != want.Deploy || c.Log != want.Log {
 		t.Errorf("the example's values are not the defaults: %+v, want %+v", c, want)
 	}
-	for _, key := range []string{"data_dir", "address", "mode", "lease_time", "unknown_share", "probe", "ignore_client_id", "subnets", "reservations", "socket", "policy", "password_file", "trust_reported", "boot_agent", "write_image", "verify_os", "level", "format"} {
+	for _, key := range []string{
+		"data_dir", "address", "mode", "lease_time", "unknown_share", "probe",
+		"ignore_client_id", "subnets", "reservations", "socket", "policy", "password_file", "trust_reported",
+		"boot_agent", "write_image", "verify_os", "level", "format",
+	} {
 		if !strings.Contains(text, key+":") {
 			t.Errorf("the example does not mention %s", key)
 		}
@@ -168,7 +210,8 @@ func TestTheExampleOfServerMode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := c.DHCP.Server; len(p.Subnets) != 1 || len(p.Subnets[0].Options.Other) != 3 || len(p.Reservations) != 4 || p.LeaseTime != 12*time.Hour {
+	if p := c.DHCP.Server; len(p.Subnets) != 1 || len(p.Subnets[0].Options.Other) != 3 ||
+		len(p.Reservations) != 4 || p.LeaseTime != 12*time.Hour {
 		t.Errorf("dhcp.server = %+v, want one subnet and four reservations", p)
 	}
 }
@@ -215,12 +258,15 @@ func TestTwoSubnetsOnOneWire(t *testing.T) {
 	if got := parse(wire + strings.Replace(plan, "mode: server", "mode: proxy", 1)); got != "" {
 		t.Errorf("in mode proxy: %s, want no mistake", got)
 	}
-	if got := parse(wire + strings.Replace(strings.Replace(plan, "10.77.0.0/24", "10.76.0.0/14", 1), ", {subnet: 10.78.0.0/24, pools: [10.78.0.100-10.78.0.109]}", "", 1)); got != "" {
+	if got := parse(wire +
+		strings.Replace(strings.Replace(plan, "10.77.0.0/24", "10.76.0.0/14", 1),
+			", {subnet: 10.78.0.0/24, pools: [10.78.0.100-10.78.0.109]}", "", 1)); got != "" {
 		t.Errorf("one wider subnet: %s, want no mistake", got)
 	}
 	ip("addr", "add", "192.0.2.1/24", "dev", "br0")
 	want = "dhcp.server.subnets[0].subnet: 10.77.0.0/24 is the network of 10.77.0.1 on br0, which is served at 192.0.2.1: set its provisioning.interfaces[].address to 10.77.0.1"
-	if got := parse(strings.Replace(wire, "br0", "br0, address: 192.0.2.1", 1) + plan); !strings.Contains(got, want) {
+	if got := parse(strings.Replace(wire, "br0", "br0, address: 192.0.2.1", 1) + plan); !strings.Contains(got,
+		want) {
 		t.Errorf("served at an address of no subnet: %q, want %q", got, want)
 	}
 }

@@ -30,7 +30,9 @@ func decode(raw []byte, into any) *decoder {
 	if err := yaml.UnmarshalWithOptions(raw, &tree, yaml.UseOrderedMap()); err != nil {
 		// Without the lines around it: the file may be another one than was meant, and not for everybody's
 		// eyes.
-		d.mistakes = []mistake{{text: fmt.Sprintf("%.200s", strings.TrimSpace(yaml.FormatError(err, false, false)))}}
+		d.mistakes = []mistake{
+			{text: fmt.Sprintf("%.200s", strings.TrimSpace(yaml.FormatError(err, false, false)))},
+		}
 		return d
 	}
 	if tree != nil {
@@ -69,7 +71,9 @@ func (d *decoder) inOrder() (texts []string) {
 func (d *decoder) fill(node any, into reflect.Value, path string) {
 	d.places[path] = len(d.places)
 	complain := func(format string, args ...any) {
-		d.mistakes = append(d.mistakes, mistake{len(d.places), strings.TrimPrefix(path+": ", ": ") + fmt.Sprintf(format, args...)})
+		d.mistakes = append(d.mistakes, mistake{
+			len(d.places), strings.TrimPrefix(path+": ", ": ") + fmt.Sprintf(format, args...),
+		})
 	}
 	switch {
 	case into.Kind() == reflect.Struct && !isScalar(into):

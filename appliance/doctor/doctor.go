@@ -51,7 +51,8 @@ func File(ctx context.Context, path string) []api.Check {
 		}
 		var checks []api.Check
 		for _, l := range lines {
-			checks = append(checks, fail("configuration", l, "correct "+path+"; what depends on it was not checked"))
+			checks = append(checks,
+				fail("configuration", l, "correct "+path+"; what depends on it was not checked"))
 		}
 		return checks
 	}
@@ -100,7 +101,10 @@ func (d House) otherServers(ctx context.Context) []api.Check {
 	asked := d.askAll(ctx)
 	all, absent := d.Rogues.List()
 	if absent != "" {
-		return []api.Check{warn(subject, "cannot be heard: "+absent, "run `pxectl serve` with CAP_NET_RAW (with systemd: AmbientCapabilities=CAP_NET_RAW), and `pxectl doctor --config` as root")}
+		return []api.Check{
+			warn(subject, "cannot be heard: "+absent,
+				"run `pxectl serve` with CAP_NET_RAW (with systemd: AmbientCapabilities=CAP_NET_RAW), and `pxectl doctor --config` as root"),
+		}
 	}
 	leases := slices.ContainsFunc(all, func(s rogue.Server) bool { return s.Leases })
 	var checks []api.Check
@@ -108,24 +112,35 @@ func (d House) otherServers(ctx context.Context) []api.Check {
 	case asked != nil:
 		checks = append(checks, warn(subject, asked.Error(), "is the interface up?"))
 	case d.Config.DHCP.Mode == "proxy" && d.Ask != nil && !leases:
-		checks = append(checks, warn(subject, "none hands out addresses, and dhcp.mode proxy needs one", "let the DHCP server of this network run, or set dhcp.mode to server; one on this same host is not heard"))
+		checks = append(checks,
+			warn(subject, "none hands out addresses, and dhcp.mode proxy needs one",
+				"let the DHCP server of this network run, or set dhcp.mode to server; one on this same host is not heard"))
 	case len(all) == 0:
 		checks = append(checks, pass(subject, "none was heard"))
 	}
 	if len(all) >= rogue.MaxServers {
-		checks = append(checks, warn(subject, fmt.Sprintf("%d were heard within a day, and no more are remembered: does somebody forge answers? One that is not below may be there", len(all)),
+		checks = append(checks, warn(subject,
+			fmt.Sprintf("%d were heard within a day, and no more are remembered: does somebody forge answers? One that is not below may be there", len(all)),
 			"the log names each that tells machines what to boot; `tcpdump -eni INTERFACE udp dst port 68` shows from which MACs the answers come"))
 	}
 	for _, s := range all {
 		switch {
 		case s.Boots != "" && d.Config.DHCP.Mode != "off" && s.Pxectl:
-			checks = append(checks, fail(subject, s.String(), "one pxectl per provisioning network: stop one, or set its dhcp.mode to off"))
+			checks = append(checks,
+				fail(subject, s.String(),
+					"one pxectl per provisioning network: stop one, or set its dhcp.mode to off"))
 		case s.Boots != "" && d.Config.DHCP.Mode != "off":
-			checks = append(checks, fail(subject, s.String()+", and machines take whichever answer they like", "take the boot options (66, 67, next-server) out of "+s.Addr.String()))
+			checks = append(checks,
+				fail(subject, s.String()+", and machines take whichever answer they like",
+					"take the boot options (66, 67, next-server) out of "+s.Addr.String()))
 		case s.Leases && d.Config.DHCP.Mode == "server":
-			checks = append(checks, warn(subject, fmt.Sprintf("%v on %s hands out addresses, and so do we (dhcp.mode: server)", s.Addr, s.Interface), "stop one of the two, or set dhcp.mode to proxy"))
+			checks = append(checks,
+				warn(subject, fmt.Sprintf("%v on %s hands out addresses, and so do we (dhcp.mode: server)",
+					s.Addr, s.Interface), "stop one of the two, or set dhcp.mode to proxy"))
 		default:
-			checks = append(checks, pass(subject, "%v on %s, last heard %s ago, which tells machines to boot %s", s.Addr, s.Interface, time.Since(s.Last).Round(time.Second), orNothing(s.Boots)))
+			checks = append(checks,
+				pass(subject, "%v on %s, last heard %s ago, which tells machines to boot %s", s.Addr,
+					s.Interface, time.Since(s.Last).Round(time.Second), orNothing(s.Boots)))
 		}
 	}
 	return checks
@@ -183,9 +198,13 @@ func (d House) ramdisk() api.Check {
 	}
 	switch {
 	case len(broken) > 0:
-		return fail(subject, "kernel or ramdisk is missing for "+strings.Join(broken, ", "), "`pxectl ramdisk build --arch "+broken[0]+" --out "+d.Config.RamdiskDir()+"`, with a kernel and its modules (`pxectl ramdisk build --help`)")
+		return fail(subject, "kernel or ramdisk is missing for "+strings.Join(broken, ", "),
+			"`pxectl ramdisk build --arch "+broken[0]+" --out "+d.Config.RamdiskDir()+
+				"`, with a kernel and its modules (`pxectl ramdisk build --help`)")
 	case len(whole) == 0:
-		return fail(subject, "none in "+d.Config.RamdiskDir()+": machines wait in their boot program", "`pxectl ramdisk build --out "+d.Config.RamdiskDir()+"`, with a kernel and its modules (`pxectl ramdisk build --help`)")
+		return fail(subject, "none in "+d.Config.RamdiskDir()+": machines wait in their boot program",
+			"`pxectl ramdisk build --out "+d.Config.RamdiskDir()+
+				"`, with a kernel and its modules (`pxectl ramdisk build --help`)")
 	}
 	return pass(subject, "%s", strings.Join(whole, ", "))
 }
@@ -197,7 +216,9 @@ func (d House) images() api.Check {
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return warn(subject, err.Error(), "run this as the user that runs pxectl")
 		}
-		n := len(slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !e.IsDir() || len(e.Name()) != 64 })) // ids are SHA-256
+		n := len(slices.DeleteFunc(entries, func(e os.DirEntry) bool {
+			return !e.IsDir() || len(e.Name()) != 64
+		})) // ids are SHA-256
 		if n == 0 {
 			return warn(subject, "there is none to deploy", next)
 		}
@@ -286,17 +307,22 @@ func unacceptedBMCs(all []inventory.Machine) (checks []api.Check) {
 	if len(names) == 0 {
 		return nil
 	}
-	text := fmt.Sprintf("%d reported by agents and not accepted: ", len(names)) + strings.Join(names[:min(shown, len(names))], ", ")
+	text := fmt.Sprintf("%d reported by agents and not accepted: ", len(names)) +
+		strings.Join(names[:min(shown, len(names))], ", ")
 	if len(names) > shown {
 		text += ", …"
 	}
-	return []api.Check{warn("reported BMCs", text, "`pxectl machine list` shows them with ?; those that are right: `pxectl machine edit NAME --accept-bmc IP`")}
+	return []api.Check{
+		warn("reported BMCs", text,
+			"`pxectl machine list` shows them with ?; those that are right: `pxectl machine edit NAME --accept-bmc IP`"),
+	}
 }
 
 func (d House) timeline() api.Check {
 	const subject = "timeline"
 	if n := d.Engine.Dropped(); n > 0 {
-		return warn(subject, fmt.Sprintf("%d events were dropped since the start, since they came faster than they could be written", n), "is the disk of "+d.Config.DataDir+" full or slow? the log says when")
+		return warn(subject,
+			fmt.Sprintf("%d events were dropped since the start, since they came faster than they could be written", n), "is the disk of "+d.Config.DataDir+" full or slow? the log says when")
 	}
 	return pass(subject, "nothing was dropped since the start")
 }
@@ -334,10 +360,12 @@ func (d House) network(in interfaces.State) api.Check {
 	case nic.Flags&net.FlagRunning == 0:
 		return fail(subject, "has no link", "is its cable plugged, and the switch port on?")
 	case nic.MTU < 1500:
-		return warn(subject, fmt.Sprintf("has %v and an MTU of %d", in.Address, nic.MTU), "machines send frames of 1500 bytes: `ip link set "+in.Name+" mtu 1500`")
+		return warn(subject, fmt.Sprintf("has %v and an MTU of %d", in.Address, nic.MTU),
+			"machines send frames of 1500 bytes: `ip link set "+in.Name+" mtu 1500`")
 	}
 	if in.Was.IsValid() {
-		return pass(subject, "%v, link up; until %s it was %v", in.Address, in.Since.Format(time.DateTime), in.Was)
+		return pass(subject, "%v, link up; until %s it was %v", in.Address, in.Since.Format(time.DateTime),
+			in.Was)
 	}
 	return pass(subject, "%v, link up", in.Address)
 }

@@ -49,8 +49,11 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 		spoil         func(t *testing.T, c *config.Config)
 		subject, want string
 	}{
-		"no ramdisk":     {func(*testing.T, *config.Config) {}, "ramdisk", "fail: none in "},
-		"half a ramdisk": {func(t *testing.T, c *config.Config) { write(t, 0o644, c.RamdiskDir(), "amd64", "vmlinuz") }, "ramdisk", "fail: kernel or ramdisk is missing for amd64"},
+		"no ramdisk": {func(*testing.T, *config.Config) {}, "ramdisk", "fail: none in "},
+		"half a ramdisk": {
+			func(t *testing.T, c *config.Config) { write(t, 0o644, c.RamdiskDir(), "amd64", "vmlinuz") },
+			"ramdisk", "fail: kernel or ramdisk is missing for amd64",
+		},
 		"a ramdisk": {func(t *testing.T, c *config.Config) {
 			write(t, 0o644, c.RamdiskDir(), "arm64", "vmlinuz")
 			write(t, 0o644, c.RamdiskDir(), "arm64", "initrd")
@@ -59,9 +62,18 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 		"an image": {func(t *testing.T, c *config.Config) {
 			write(t, 0o644, c.DataDir, "images", strings.Repeat("0", 64), "manifest.json")
 		}, "images", "pass: 1"},
-		"an open key":      {func(t *testing.T, c *config.Config) { write(t, 0o644, c.DataDir, "keys", "age.key") }, "permissions", "fail: "},
-		"an open database": {func(t *testing.T, c *config.Config) { write(t, 0o604, c.DataDir, "pxectl.db") }, "permissions", "fail: "},
-		"a closed one":     {func(t *testing.T, c *config.Config) { write(t, 0o600, c.DataDir, "pxectl.db") }, "permissions", "pass: "},
+		"an open key": {
+			func(t *testing.T, c *config.Config) { write(t, 0o644, c.DataDir, "keys", "age.key") },
+			"permissions", "fail: ",
+		},
+		"an open database": {
+			func(t *testing.T, c *config.Config) { write(t, 0o604, c.DataDir, "pxectl.db") }, "permissions",
+			"fail: ",
+		},
+		"a closed one": {
+			func(t *testing.T, c *config.Config) { write(t, 0o600, c.DataDir, "pxectl.db") }, "permissions",
+			"pass: ",
+		},
 		"an open password": {func(t *testing.T, c *config.Config) {
 			c.BMC.Password, c.Path = "x", filepath.Join(c.DataDir, "appliance.yaml")
 			write(t, 0o644, c.Path)
@@ -71,7 +83,10 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "permissions", "fail: "},
-		"an interface gone": {func(_ *testing.T, c *config.Config) { c.Provisioning.Interfaces[0].Name = "eno9" }, "interface eno9", "fail: is not there"},
+		"an interface gone": {
+			func(_ *testing.T, c *config.Config) { c.Provisioning.Interfaces[0].Name = "eno9" },
+			"interface eno9", "fail: is not there",
+		},
 		"an address gone": {func(_ *testing.T, c *config.Config) {
 			c.Provisioning.Interfaces[0].Address = netip.MustParseAddr("192.0.2.1")
 		}, "interface lo", "fail: no longer has the address 192.0.2.1"},
@@ -96,7 +111,8 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 			cfg := house(t)
 			c.spoil(t, &cfg)
 			checks := House{Config: cfg}.Examine(t.Context())
-			if got := apitest.ChecksOf(checks, c.subject); !strings.HasPrefix(got, c.want) || strings.Contains(got, "\n") {
+			if got := apitest.ChecksOf(checks, c.subject); !strings.HasPrefix(got, c.want) ||
+				strings.Contains(got, "\n") {
 				t.Errorf("%s: %q, want %q", c.subject, got, c.want)
 			}
 			for _, k := range checks {
@@ -111,14 +127,17 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 // The next move names the folder that the appliance looks in, and where an example is.
 func TestDoctorOfARamdisk(t *testing.T) {
 	d := House{Config: config.Config{DataDir: "/data"}}
-	if got, want := d.ramdisk().Next, "`pxectl ramdisk build --out /data/ramdisk`, with a kernel and its modules (`pxectl ramdisk build --help`)"; got != want {
+	if got, want := d.ramdisk().Next,
+		"`pxectl ramdisk build --out /data/ramdisk`, with a kernel and its modules (`pxectl ramdisk build --help`)"; got != want {
 		t.Errorf("next move %q, want %q", got, want)
 	}
 }
 
 func TestDoctorOfABadConfiguration(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "appliance.yaml")
-	if err := os.WriteFile(file, []byte("provisioning: {interfaces: [{name: lo}]}\ndhcp: {mode: maybe}\ntftp: {port: 0}\n"), 0o600); err != nil {
+	if err := os.WriteFile(file,
+		[]byte("provisioning: {interfaces: [{name: lo}]}\ndhcp: {mode: maybe}\ntftp: {port: 0}\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	got := apitest.ChecksOf(File(t.Context(), file), "configuration")
@@ -130,7 +149,8 @@ func TestDoctorOfABadConfiguration(t *testing.T) {
 // A file that is not there cannot be corrected.
 func TestDoctorOfNoConfiguration(t *testing.T) {
 	checks := File(t.Context(), "/nonexistent/appliance.yaml")
-	if len(checks) != 1 || !strings.Contains(checks[0].Text, "/nonexistent/appliance.yaml: no such file") || !strings.HasPrefix(checks[0].Next, "write it: ") {
+	if len(checks) != 1 || !strings.Contains(checks[0].Text, "/nonexistent/appliance.yaml: no such file") ||
+		!strings.HasPrefix(checks[0].Next, "write it: ") {
 		t.Errorf("File() = %+v, want that there is no file, and to write it", checks)
 	}
 }
@@ -138,13 +158,16 @@ func TestDoctorOfNoConfiguration(t *testing.T) {
 // What stands instead of stopping the other program is something that can be done.
 func TestDoctorOfTakenPorts(t *testing.T) {
 	d := House{Config: config.Defaults()}
-	d.Config.Provisioning.Interfaces = []config.Interface{{Name: "lo", Address: netip.MustParseAddr("127.0.0.1")}}
+	d.Config.Provisioning.Interfaces = []config.Interface{
+		{Name: "lo", Address: netip.MustParseAddr("127.0.0.1")},
+	}
 	got := map[uint16]string{}
 	for _, p := range d.wanted() {
 		got[p.at.Port()] = p.instead
 	}
 	want := map[uint16]string{
-		4011: "set dhcp.mode to off: UEFI asks at this port and no other", 69: "choose another tftp.port", 8080: "choose another http.port", 8443: "choose another api.port",
+		4011: "set dhcp.mode to off: UEFI asks at this port and no other", 69: "choose another tftp.port",
+		8080: "choose another http.port", 8443: "choose another api.port",
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("instead of stopping who has a port: %v, want %v", got, want)
@@ -162,7 +185,10 @@ func TestListeners(t *testing.T) {
 }
 
 func TestDoctorNamesOtherServers(t *testing.T) {
-	heardBoot := dhcpd.Overheard{Time: time.Now(), Interface: "br0", Server: netip.MustParseAddr("10.77.0.2"), Addr: netip.MustParseAddr("10.77.0.100"), File: "pxelinux.0"}
+	heardBoot := dhcpd.Overheard{
+		Time: time.Now(), Interface: "br0", Server: netip.MustParseAddr("10.77.0.2"),
+		Addr: netip.MustParseAddr("10.77.0.100"), File: "pxelinux.0",
+	}
 	lease, us := heardBoot, heardBoot
 	lease.File = ""
 	us.Addr, us.Class, us.File, us.TFTP = netip.Addr{}, "PXEClient", "snponly.efi", "10.77.0.2"
@@ -172,13 +198,27 @@ func TestDoctorNamesOtherServers(t *testing.T) {
 		mode  string
 		want  string
 	}{
-		"one with a boot file":     {heard: heardBoot, mode: "proxy", want: `fail: another DHCP server, 10.77.0.2 on br0, tells machines to boot "pxelinux.0"`},
-		"the one that boots, then": {heard: heardBoot, mode: "off", want: `pass: 10.77.0.2 on br0, last heard 0s ago, which tells machines to boot "pxelinux.0"`},
-		"a second pxectl":          {heard: us, mode: "proxy", want: "fail: another pxectl, 10.77.0.2 on br0"},
-		"one beside the proxy":     {heard: lease, mode: "proxy", want: "pass: 10.77.0.2 on br0, last heard 0s ago, which tells machines to boot nothing"},
-		"one beside our server":    {heard: lease, mode: "server", want: "warn: 10.77.0.2 on br0 hands out addresses, and so do we"},
-		"none":                     {mode: "proxy", want: "pass: none was heard"},
-		"deaf":                     {mode: "proxy", deaf: "no permission", want: "warn: cannot be heard: no permission"},
+		"one with a boot file": {
+			heard: heardBoot,
+			mode:  "proxy",
+			want:  `fail: another DHCP server, 10.77.0.2 on br0, tells machines to boot "pxelinux.0"`,
+		},
+		"the one that boots, then": {
+			heard: heardBoot,
+			mode:  "off",
+			want:  `pass: 10.77.0.2 on br0, last heard 0s ago, which tells machines to boot "pxelinux.0"`,
+		},
+		"a second pxectl": {heard: us, mode: "proxy", want: "fail: another pxectl, 10.77.0.2 on br0"},
+		"one beside the proxy": {
+			heard: lease,
+			mode:  "proxy",
+			want:  "pass: 10.77.0.2 on br0, last heard 0s ago, which tells machines to boot nothing",
+		},
+		"one beside our server": {
+			heard: lease, mode: "server", want: "warn: 10.77.0.2 on br0 hands out addresses, and so do we",
+		},
+		"none": {mode: "proxy", want: "pass: none was heard"},
+		"deaf": {mode: "proxy", deaf: "no permission", want: "warn: cannot be heard: no permission"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := &rogue.Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}}
@@ -188,8 +228,12 @@ func TestDoctorNamesOtherServers(t *testing.T) {
 			if c.heard.Server.IsValid() {
 				n.Heard(c.heard)
 			}
-			checks := House{Config: config.Config{DHCP: config.DHCP{Mode: c.mode}}, Rogues: n}.otherServers(t.Context())
-			if got := apitest.ChecksOf(checks, "other DHCP servers"); !strings.HasPrefix(got, c.want) || len(checks) != 1 {
+			checks := House{
+				Config: config.Config{DHCP: config.DHCP{Mode: c.mode}},
+				Rogues: n,
+			}.otherServers(t.Context())
+			if got := apitest.ChecksOf(checks, "other DHCP servers"); !strings.HasPrefix(got, c.want) ||
+				len(checks) != 1 {
 				t.Errorf("%q, want %q", got, c.want)
 			}
 		})

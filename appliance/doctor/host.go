@@ -21,7 +21,9 @@ import (
 func (d House) ports() []api.Check {
 	const subject = "ports"
 	if !d.running() && answers(d.Config.API.Socket) {
-		return []api.Check{pass(subject, "an appliance that runs has them (it answers on %s)", d.Config.API.Socket)}
+		return []api.Check{
+			pass(subject, "an appliance that runs has them (it answers on %s)", d.Config.API.Socket),
+		}
 	}
 	var checks []api.Check
 	if d.Config.DHCP.Mode != "off" {
@@ -32,7 +34,9 @@ func (d House) ports() []api.Check {
 			n--
 		}
 		if n > 0 {
-			checks = append(checks, warn(subject, "another program on this host listens on UDP 67", "a DHCP server beside pxectl works if it leaves boot options alone: `ss -ulpn 'sport = :67'` names it"))
+			checks = append(checks,
+				warn(subject, "another program on this host listens on UDP 67",
+					"a DHCP server beside pxectl works if it leaves boot options alone: `ss -ulpn 'sport = :67'` names it"))
 		}
 	}
 	if d.running() { // it would not run without them
@@ -47,13 +51,18 @@ func (d House) ports() []api.Check {
 			denied = append(denied, p.String())
 		case errors.Is(err, syscall.EADDRINUSE):
 			tool := map[string]string{"udp": "-ulpn", "tcp": "-tlpn"}[p.network]
-			checks = append(checks, fail(subject, p.String()+" is taken by another program", fmt.Sprintf("`ss %s 'sport = :%d'` names it; stop it, or %s", tool, p.at.Port(), p.instead)))
+			checks = append(checks,
+				fail(subject, p.String()+" is taken by another program",
+					fmt.Sprintf("`ss %s 'sport = :%d'` names it; stop it, or %s", tool, p.at.Port(),
+						p.instead)))
 		default:
 			checks = append(checks, fail(subject, fmt.Sprintf("%v: %v", p, err), "is the address right?"))
 		}
 	}
 	if len(denied) > 0 {
-		checks = append(checks, warn(subject, "not permitted to try "+strings.Join(denied, ", "), "run this as root, or as the user that runs pxectl with CAP_NET_BIND_SERVICE"))
+		checks = append(checks,
+			warn(subject, "not permitted to try "+strings.Join(denied, ", "),
+				"run this as root, or as the user that runs pxectl with CAP_NET_BIND_SERVICE"))
 	}
 	if len(checks) == 0 {
 		checks = append(checks, pass(subject, "all are free"))
@@ -73,12 +82,19 @@ func (p port) String() string { return strings.ToUpper(p.network) + " port " + f
 func (d House) wanted() []port {
 	var all []port
 	if d.Config.DHCP.Mode != "off" {
-		all = append(all, port{"udp", netip.AddrPortFrom(netip.IPv4Unspecified(), 4011), "set dhcp.mode to off: UEFI asks at this port and no other"})
+		all = append(all, port{
+			"udp", netip.AddrPortFrom(netip.IPv4Unspecified(), 4011),
+			"set dhcp.mode to off: UEFI asks at this port and no other",
+		})
 	}
 	for _, in := range d.Config.Provisioning.Interfaces {
 		all = append(all,
-			port{"udp", netip.AddrPortFrom(in.Address, uint16(d.Config.TFTP.Port)), "choose another tftp.port"},
-			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.HTTP.Port)), "choose another http.port"},
+			port{
+				"udp", netip.AddrPortFrom(in.Address, uint16(d.Config.TFTP.Port)), "choose another tftp.port",
+			},
+			port{
+				"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.HTTP.Port)), "choose another http.port",
+			},
 			port{"tcp", netip.AddrPortFrom(in.Address, uint16(d.Config.API.Port)), "choose another api.port"})
 	}
 	return all
@@ -181,16 +197,22 @@ func (d House) permissions() api.Check {
 	const others = 0o007
 	for _, path := range secret {
 		if st, err := os.Stat(path); path != "" && err == nil && st.Mode().Perm()&others != 0 {
-			return fail(subject, fmt.Sprintf("%s has mode %04o: everybody on this host can read its secrets", path, st.Mode().Perm()), "`chmod o= "+path+"`")
+			return fail(subject,
+				fmt.Sprintf("%s has mode %04o: everybody on this host can read its secrets", path,
+					st.Mode().Perm()), "`chmod o= "+path+"`")
 		}
 	}
 	for _, path := range []string{data, filepath.Join(data, "images"), filepath.Join(data, "ramdisk")} {
 		if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o002 != 0 {
-			return fail(subject, fmt.Sprintf("%s has mode %04o: everybody on this host can change what machines boot", path, st.Mode().Perm()), "`chmod o-w "+path+"`")
+			return fail(subject,
+				fmt.Sprintf("%s has mode %04o: everybody on this host can change what machines boot", path,
+					st.Mode().Perm()), "`chmod o-w "+path+"`")
 		}
 	}
 	if st, err := os.Stat(d.Config.API.Socket); err == nil && st.Mode().Perm()&others != 0 {
-		return fail(subject, fmt.Sprintf("%s has mode %04o: everybody on this host can erase machines", d.Config.API.Socket, st.Mode().Perm()), "restart pxectl, which makes it anew; its group may use it")
+		return fail(subject,
+			fmt.Sprintf("%s has mode %04o: everybody on this host can erase machines", d.Config.API.Socket,
+				st.Mode().Perm()), "restart pxectl, which makes it anew; its group may use it")
 	}
 	if _, err := os.Stat(data); errors.Is(err, fs.ErrPermission) {
 		return warn(subject, err.Error(), "run this as the user that runs pxectl")

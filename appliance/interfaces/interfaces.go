@@ -61,7 +61,10 @@ const (
 
 // Of returns the interfaces as they are now. Nothing is watched yet.
 func Of(all []config.Interface, log *slog.Logger) *Set {
-	f := &Set{log: log, note: func(inventory.Event) {}, moved: func(string, netip.Addr) {}, news: make(chan struct{}), unopened: map[string]error{}}
+	f := &Set{
+		log: log, note: func(inventory.Event) {}, moved: func(string, netip.Addr) {},
+		news: make(chan struct{}), unopened: map[string]error{},
+	}
 	for _, in := range all {
 		l := &State{Interface: in}
 		l.at, _ = look(in.Name, in.Address)
@@ -78,11 +81,16 @@ func (f *Set) Tell(note func(inventory.Event), moved func(name string, a netip.A
 
 // Listen asks the kernel for news of interfaces and addresses: rtnetlink(7).
 func (f *Set) Listen() error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
+		unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("follow the interfaces: %w", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR}); err != nil {
+	if err := unix.Bind(fd,
+		&unix.SockaddrNetlink{
+			Family: unix.AF_NETLINK,
+			Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR,
+		}); err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("follow the interfaces: %w", err)
 	}
@@ -95,7 +103,8 @@ func (f *Set) Close() error { return f.changes.Close() }
 
 // Run looks at the interfaces whenever the kernel says that something happened, until ctx ends.
 func (f *Set) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, bug.Recovering(f.log, "stop to follow the interfaces", func() { _ = f.changes.Close() }))
+	stop := context.AfterFunc(ctx,
+		bug.Recovering(f.log, "stop to follow the interfaces", func() { _ = f.changes.Close() }))
 	defer stop()
 	buf := make([]byte, 64<<10)
 	for ctx.Err() == nil {
@@ -128,7 +137,10 @@ func look(name string, ours netip.Addr) (c condition, addrs []netip.Addr) {
 		return condition{}, nil
 	}
 	addrs = config.IPv4Of(*nic)
-	return condition{nic.Index, nic.Flags&net.FlagUp != 0, nic.Flags&net.FlagRunning != 0, slices.Contains(addrs, ours)}, addrs
+	return condition{
+		nic.Index, nic.Flags&net.FlagUp != 0, nic.Flags&net.FlagRunning != 0,
+		slices.Contains(addrs, ours),
+	}, addrs
 }
 
 // look finds out what became of the interfaces, and says so.
@@ -152,7 +164,14 @@ func (f *Set) look() {
 				level = slog.LevelWarn
 			}
 			f.log.Log(context.Background(), level, text, "interface", l.Name, "address", l.Address)
-			f.note(inventory.Event{At: time.Now().UTC(), Kind: inventory.KindInterface, Text: text, Data: map[string]string{inventory.DataInterface: l.Name, inventory.DataAddress: l.Address.String()}})
+			f.note(inventory.Event{
+				At:   time.Now().UTC(),
+				Kind: inventory.KindInterface,
+				Text: text,
+				Data: map[string]string{
+					inventory.DataInterface: l.Name, inventory.DataAddress: l.Address.String(),
+				},
+			})
 		}
 	}
 }
@@ -178,11 +197,13 @@ func told(name string, before, now condition, from, to netip.Addr) (text string,
 	case !now.has:
 		return fmt.Sprintf("interface %s no longer has the address %v: no machine on it can boot until it has", name, to), false
 	case from != to && !now.up:
-		return fmt.Sprintf("interface %s has the address %v instead of %v, and is down", name, to, from), false
+		return fmt.Sprintf("interface %s has the address %v instead of %v, and is down", name, to,
+			from), false
 	case !now.up:
 		return fmt.Sprintf("interface %s is down: no machine on it can boot until it is up", name), false
 	case from != to:
-		return fmt.Sprintf("interface %s has the address %v instead of %v; machines boot from there now", name, to, from), true
+		return fmt.Sprintf("interface %s has the address %v instead of %v; machines boot from there now",
+			name, to, from), true
 	case !now.link:
 		return fmt.Sprintf("interface %s has no link", name), false
 	}
@@ -262,7 +283,9 @@ func (f *Set) At(name, what string, open func(netip.Addr) (Service, error)) (Ser
 
 // next waits until the interface has another address, and opens the service there. ok is false when ctx ended
 // first.
-func (f *Set) next(ctx context.Context, name, what string, at netip.Addr, open func(netip.Addr) (Service, error)) (netip.Addr, Service, bool) {
+func (f *Set) next(
+	ctx context.Context, name, what string, at netip.Addr, open func(netip.Addr) (Service, error),
+) (netip.Addr, Service, bool) {
 	var complained netip.Addr
 	for {
 		a, news := f.address(name)
@@ -275,7 +298,8 @@ func (f *Set) next(ctx context.Context, name, what string, at netip.Addr, open f
 			}
 			if complained != a {
 				complained = a
-				f.log.Error(what+" cannot be served at the new address yet", "interface", name, "address", a, "err", err)
+				f.log.Error(what+" cannot be served at the new address yet", "interface", name, "address", a,
+					"err", err)
 			}
 			again = time.After(lookAgain)
 		} else {

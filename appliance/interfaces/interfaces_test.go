@@ -16,15 +16,51 @@ func TestTold(t *testing.T) {
 		ok          bool
 	}{
 		{"nothing", well, well, a, "", true},
-		{"gone", well, condition{}, a, "interface eno1 is gone: no machine on it can boot until it is back", false},
+		{
+			"gone", well,
+			condition{},
+			a,
+			"interface eno1 is gone: no machine on it can boot until it is back", false,
+		},
 		{"still gone", condition{}, condition{}, a, "", true},
-		{"down", well, condition{3, false, false, true}, a, "interface eno1 is down: no machine on it can boot until it is up", false},
+		{
+			"down", well,
+			condition{3, false, false, true},
+			a,
+			"interface eno1 is down: no machine on it can boot until it is up", false,
+		},
 		{"unplugged", well, condition{3, true, false, true}, a, "interface eno1 has no link", false},
-		{"back", condition{}, condition{4, true, true, true}, a, "interface eno1 is back with the address 10.77.0.1", true},
-		{"made anew", well, condition{4, true, true, true}, a, "interface eno1 is back with the address 10.77.0.1", true},
-		{"without its address", well, condition{3, true, true, false}, a, "interface eno1 no longer has the address 10.77.0.1: no machine on it can boot until it has", false},
-		{"moved", well, well, b, "interface eno1 has the address 10.77.0.2 instead of 10.77.0.1; machines boot from there now", true},
-		{"moved, and down", well, condition{3, false, false, true}, b, "interface eno1 has the address 10.77.0.2 instead of 10.77.0.1, and is down", false},
+		{
+			"back",
+			condition{},
+			condition{4, true, true, true},
+			a,
+			"interface eno1 is back with the address 10.77.0.1", true,
+		},
+		{
+			"made anew", well,
+			condition{4, true, true, true},
+			a,
+			"interface eno1 is back with the address 10.77.0.1", true,
+		},
+		{
+			"without its address", well,
+			condition{3, true, true, false},
+			a,
+			"interface eno1 no longer has the address 10.77.0.1: no machine on it can boot until it has",
+			false,
+		},
+		{
+			"moved", well, well, b,
+			"interface eno1 has the address 10.77.0.2 instead of 10.77.0.1; machines boot from there now",
+			true,
+		},
+		{
+			"moved, and down", well,
+			condition{3, false, false, true},
+			b,
+			"interface eno1 has the address 10.77.0.2 instead of 10.77.0.1, and is down", false,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got, ok := told("eno1", c.before, c.now, a, c.to); got != c.want || got != "" && ok != c.ok {

@@ -122,7 +122,8 @@ func certificate(pkcs8 []byte) (cert tls.Certificate, pin string, err error) {
 		return cert, "", err
 	}
 	sum := sha256.Sum256(spki)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: priv}, "sha256:" + hex.EncodeToString(sum[:]), nil
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: priv}, "sha256:" +
+		hex.EncodeToString(sum[:]), nil
 }
 
 // keyFile reads a key, or makes it and has it on disk before anything is signed or sealed with it.
@@ -131,7 +132,8 @@ func keyFile(path string, generate func() ([]byte, error)) ([]byte, error) {
 	switch {
 	case err == nil:
 		if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
-			return nil, fmt.Errorf("%s: mode %04o lets others read it; run `chmod 600 %s`", path, st.Mode().Perm(), path)
+			return nil, fmt.Errorf("%s: mode %04o lets others read it; run `chmod 600 %s`", path,
+				st.Mode().Perm(), path)
 		}
 		return raw, nil
 	case !errors.Is(err, fs.ErrNotExist):

@@ -39,7 +39,8 @@ func TestKeysAreMadeOnceAndKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo); second.Pin != "sha256:"+hex.EncodeToString(sum[:]) {
+	if sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo); second.Pin != "sha256:"+
+		hex.EncodeToString(sum[:]) {
 		t.Errorf("the pin %s is not the hash of the certificate's key", second.Pin)
 	}
 	other, err := Load(filepath.Join(t.TempDir(), "other"))
@@ -74,7 +75,8 @@ func TestDamagedKeysAreRefused(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("short"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), name+": ") || !strings.HasPrefix(inventory.AsProblem(err).Hint, "put it back from your copy of data_dir") {
+		if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), name+": ") ||
+			!strings.HasPrefix(inventory.AsProblem(err).Hint, "put it back from your copy of data_dir") {
 			t.Errorf("Load with a damaged %s: %v, want it named, and the next move", name, err)
 		}
 	}

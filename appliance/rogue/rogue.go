@@ -72,10 +72,14 @@ func (s *Servers) Heard(o dhcpd.Overheard) {
 	if before != "" || now.Boots == "" || s.Off {
 		return
 	}
-	s.Log.Warn("another DHCP server tells machines what to boot", "server", o.Server, "interface", o.Interface, "boot", now.Boots, "pxectl", now.Pxectl)
-	s.Note(inventory.Event{At: o.Time.UTC(), Kind: inventory.KindDHCP, Text: now.String(), Data: map[string]string{
-		inventory.DataServer: o.Server.String(), inventory.DataInterface: o.Interface, inventory.DataBoot: now.Boots,
-	}})
+	s.Log.Warn("another DHCP server tells machines what to boot", "server", o.Server,
+		"interface", o.Interface, "boot", now.Boots, "pxectl", now.Pxectl)
+	s.Note(inventory.Event{
+		At: o.Time.UTC(), Kind: inventory.KindDHCP, Text: now.String(), Data: map[string]string{
+			inventory.DataServer: o.Server.String(), inventory.DataInterface: o.Interface,
+			inventory.DataBoot: now.Boots,
+		},
+	})
 }
 
 // atLocked is the entry of a server. Where there is no room for a new one, the server that was silent for
@@ -133,7 +137,8 @@ func (s *Servers) List() (all []Server, absent string) {
 		all = append(all, *h)
 	}
 	slices.SortFunc(all, func(a, b Server) int {
-		return cmp.Or(strings.Compare(b.Boots, a.Boots), a.Addr.Compare(b.Addr), strings.Compare(a.Interface, b.Interface))
+		return cmp.Or(strings.Compare(b.Boots, a.Boots), a.Addr.Compare(b.Addr),
+			strings.Compare(a.Interface, b.Interface))
 	})
 	return all, s.absent
 }

@@ -21,30 +21,55 @@ func TestServersAreNamed(t *testing.T) {
 	}{
 		"a server that only hands out addresses": {heard: []dhcpd.Overheard{{Server: lan, Addr: us}}},
 		"one that hands out a boot file, twice": {
-			heard: []dhcpd.Overheard{{Server: lan, Addr: us}, {Server: lan, Addr: us, File: "pxelinux.0"}, {Server: lan, Addr: us, File: "pxelinux.0"}},
-			want:  `another DHCP server, 10.77.0.2 on br0, tells machines to boot "pxelinux.0"`,
+			heard: []dhcpd.Overheard{
+				{Server: lan, Addr: us},
+				{Server: lan, Addr: us, File: "pxelinux.0"},
+				{Server: lan, Addr: us, File: "pxelinux.0"},
+			},
+			want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot "pxelinux.0"`,
 		},
-		"a proxy with a menu": {heard: []dhcpd.Overheard{{Server: lan, Class: "PXEClient"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot "PXEClient"`},
+		"a proxy with a menu": {
+			heard: []dhcpd.Overheard{{Server: lan, Class: "PXEClient"}},
+			want:  `another DHCP server, 10.77.0.2 on br0, tells machines to boot "PXEClient"`,
+		},
 		"a second pxectl, to firmware": {
-			heard: []dhcpd.Overheard{{Server: us, Class: "PXEClient", File: "snponly.efi", TFTP: "10.77.0.9"}},
-			want:  `another pxectl, 10.77.0.9 on br0, tells machines to boot "snponly.efi"`,
+			heard: []dhcpd.Overheard{
+				{Server: us, Class: "PXEClient", File: "snponly.efi", TFTP: "10.77.0.9"},
+			},
+			want: `another pxectl, 10.77.0.9 on br0, tells machines to boot "snponly.efi"`,
 		},
 		"a second pxectl, to an iPXE": {
-			heard: []dhcpd.Overheard{{Server: us, Class: "PXEClient", File: "http://10.77.0.9:8080/boot.ipxe?mac=${netX/mac:hexhyp}&uuid=${uuid}"}},
-			want:  `another pxectl, 10.77.0.9 on br0, tells machines to boot "http://10.77.0.9:8080/boot.ipxe"`,
+			heard: []dhcpd.Overheard{
+				{
+					Server: us,
+					Class:  "PXEClient",
+					File:   "http://10.77.0.9:8080/boot.ipxe?mac=${netX/mac:hexhyp}&uuid=${uuid}",
+				},
+			},
+			want: `another pxectl, 10.77.0.9 on br0, tells machines to boot "http://10.77.0.9:8080/boot.ipxe"`,
 		},
 		"dnsmasq with the same program": {
 			heard: []dhcpd.Overheard{{Server: lan, Addr: us, File: "undionly.kpxe"}},
 			want:  `another DHCP server, 10.77.0.2 on br0, tells machines to boot "undionly.kpxe"`,
 		},
-		"a hostile name":        {heard: []dhcpd.Overheard{{Server: lan, File: "\x1b[2Jx"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot "[2Jx"`},
-		"a name of nothing":     {heard: []dhcpd.Overheard{{Server: lan, File: "?\x01"}}, want: `another DHCP server, 10.77.0.2 on br0, tells machines to boot "(unreadable)"`},
+		"a hostile name": {
+			heard: []dhcpd.Overheard{{Server: lan, File: "\x1b[2Jx"}},
+			want:  `another DHCP server, 10.77.0.2 on br0, tells machines to boot "[2Jx"`,
+		},
+		"a name of nothing": {
+			heard: []dhcpd.Overheard{{Server: lan, File: "?\x01"}},
+			want:  `another DHCP server, 10.77.0.2 on br0, tells machines to boot "(unreadable)"`,
+		},
 		"while we take no part": {heard: []dhcpd.Overheard{{Server: lan, File: "pxelinux.0"}}, off: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
 			var noted []string
-			n := Servers{Log: slog.New(slog.NewTextHandler(&log, nil)), Off: c.off, Note: func(e inventory.Event) { noted = append(noted, e.Text) }}
+			n := Servers{
+				Log:  slog.New(slog.NewTextHandler(&log, nil)),
+				Off:  c.off,
+				Note: func(e inventory.Event) { noted = append(noted, e.Text) },
+			}
 			for _, o := range c.heard {
 				o.Interface, o.Time = "br0", time.Now()
 				n.Heard(o)
@@ -53,7 +78,8 @@ func TestServersAreNamed(t *testing.T) {
 				t.Errorf("noted %q, want %q", got, c.want)
 			}
 			if logged := strings.Count(log.String(), "level=WARN"); (logged == 1) != (c.want != "") {
-				t.Errorf("logged %d warnings, want one with an event and none without:\n%s", logged, log.String())
+				t.Errorf("logged %d warnings, want one with an event and none without:\n%s", logged,
+					log.String())
 			}
 			if all, _ := n.List(); len(all) != 1 {
 				t.Errorf("List() = %+v, want one server", all)
@@ -65,8 +91,11 @@ func TestServersAreNamed(t *testing.T) {
 // answer is what a server says on br0, so long ago.
 func answer(server int, boot string, ago time.Duration) dhcpd.Overheard {
 	return dhcpd.Overheard{
-		Server: netip.AddrFrom4([4]byte{10, 0, byte(server >> 8), byte(server)}), Interface: "br0", File: boot, Time: time.Now().Add(-ago),
-		Addr: netip.MustParseAddr("10.77.0.100"),
+		Server:    netip.AddrFrom4([4]byte{10, 0, byte(server >> 8), byte(server)}),
+		Interface: "br0",
+		File:      boot,
+		Time:      time.Now().Add(-ago),
+		Addr:      netip.MustParseAddr("10.77.0.100"),
 	}
 }
 
@@ -81,14 +110,18 @@ func listed(n *Servers) map[string]string {
 }
 
 func TestForgedServersAreBounded(t *testing.T) {
-	for name, boot := range map[string]string{"that tell machines what to boot": "x", "that tell them nothing": ""} {
+	for name, boot := range map[string]string{
+		"that tell machines what to boot": "x",
+		"that tell them nothing":          "",
+	} {
 		n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}}
 		for i := range 1000 {
 			n.Heard(answer(i, boot, time.Hour-time.Duration(i)*time.Second))
 		}
 		all := listed(&n)
 		if _, newest := all["10.0.3.231"]; len(all) != MaxServers || !newest {
-			t.Errorf("of 1000 servers %s, %d are remembered, want %d and the newest among them: %v", name, len(all), MaxServers, all)
+			t.Errorf("of 1000 servers %s, %d are remembered, want %d and the newest among them: %v", name,
+				len(all), MaxServers, all)
 		}
 	}
 }
@@ -106,7 +139,10 @@ func TestWhoMakesRoom(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var noted []string
-			n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(e inventory.Event) { noted = append(noted, e.Text) }}
+			n := Servers{
+				Log:  slog.New(slog.DiscardHandler),
+				Note: func(e inventory.Event) { noted = append(noted, e.Text) },
+			}
 			for i := range MaxServers {
 				n.Heard(answer(i, c.early, time.Hour-time.Duration(i)*time.Second))
 			}

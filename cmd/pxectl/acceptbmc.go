@@ -23,8 +23,9 @@ type acceptFlag struct {
 }
 
 func (f *acceptFlag) add(cmd *cobra.Command, more string) {
-	cmd.Flags().StringSliceVar(&f.given, "accept-bmc", nil, "accept the BMC at this `address`, which the machine has reported: from then on, commands go there. "+
-		"Of several machines, MACHINE=ADDRESS; can be repeated"+more)
+	cmd.Flags().StringSliceVar(&f.given, "accept-bmc", nil,
+		"accept the BMC at this `address`, which the machine has reported: from then on, commands go there. "+
+			"Of several machines, MACHINE=ADDRESS; can be repeated"+more)
 }
 
 func (f *acceptFlag) asks() bool { return slices.Contains(f.given, askWord) }
@@ -41,7 +42,10 @@ func (f *acceptFlag) named(machines []inventory.Machine) (map[inventory.MachineI
 		case !ok && len(machines) == 1:
 			ref, address = string(machines[0].ID), given
 		case !ok:
-			return nil, usageError{usagef("--accept-bmc %s is of one machine, these are %d: %s", given, len(machines), nameList(machines)), "say MACHINE=ADDRESS for each"}
+			return nil, usageError{
+				usagef("--accept-bmc %s is of one machine, these are %d: %s", given, len(machines),
+					nameList(machines)), "say MACHINE=ADDRESS for each",
+			}
 		}
 		canonical, err := power.Canonical(address)
 		if err != nil {
@@ -49,10 +53,12 @@ func (f *acceptFlag) named(machines []inventory.Machine) (map[inventory.MachineI
 		}
 		i, ok := inventory.Find(machines, ref)
 		if !ok {
-			return nil, usagef("--accept-bmc %s: %s is none of these machines: %s", given, ref, nameList(machines))
+			return nil, usagef("--accept-bmc %s: %s is none of these machines: %s", given, ref,
+				nameList(machines))
 		}
 		if other := all[machines[i].ID]; other != "" && other != canonical {
-			return nil, usagef("--accept-bmc: either %s or %s is the BMC of %s", other, canonical, machines[i].Name)
+			return nil, usagef("--accept-bmc: either %s or %s is the BMC of %s", other, canonical,
+				machines[i].Name)
 		}
 		all[machines[i].ID] = canonical
 	}
@@ -61,7 +67,9 @@ func (f *acceptFlag) named(machines []inventory.Machine) (map[inventory.MachineI
 
 // askBMCs shows the BMCs that machines have reported, and asks whether they are accepted. It returns what it
 // has shown. Without a terminal nobody sees them, and hint is the next move.
-func (c *cli) askBMCs(ctx context.Context, machines []inventory.Machine, hint string) (map[inventory.MachineID]string, error) {
+func (c *cli) askBMCs(
+	ctx context.Context, machines []inventory.Machine, hint string,
+) (map[inventory.MachineID]string, error) {
 	shown := map[inventory.MachineID]string{}
 	for _, m := range machines {
 		p := m.BMC.Proposed
@@ -69,7 +77,8 @@ func (c *cli) askBMCs(ctx context.Context, machines []inventory.Machine, hint st
 		if m.BMC.Address != "" {
 			instead = ", instead of " + m.BMC.Address
 		}
-		fmt.Fprintln(c.err, clean(fmt.Sprintf("%s: BMC at %s, %s%s", m.Name, p.Address, c.reported(*p), instead)))
+		fmt.Fprintln(c.err,
+			clean(fmt.Sprintf("%s: BMC at %s, %s%s", m.Name, p.Address, c.reported(*p), instead)))
 		shown[m.ID] = p.Address
 	}
 	if len(shown) == 0 {
@@ -78,15 +87,19 @@ func (c *cli) askBMCs(ctx context.Context, machines []inventory.Machine, hint st
 	if _, ok := terminal(c.in); !ok {
 		first := machines[0]
 		return nil, usageError{
-			usagef("%s would be accepted, and there is no terminal to ask on", count(len(shown), "reported BMC")),
-			fmt.Sprintf("name those that are right, as --accept-bmc %s=%s%s", first.Name, first.BMC.Proposed.Address, hint),
+			usagef("%s would be accepted, and there is no terminal to ask on",
+				count(len(shown), "reported BMC")),
+			fmt.Sprintf("name those that are right, as --accept-bmc %s=%s%s", first.Name,
+				first.BMC.Proposed.Address, hint),
 		}
 	}
 	return shown, c.goOn(ctx, "These BMCs are accepted: pxectl logs in there and sends commands.")
 }
 
 // reporting are the machines with a BMC that somebody may accept, but for those whose BMC is named.
-func reporting(machines []inventory.Machine, named map[inventory.MachineID]string, also func(inventory.Machine) bool) (those []inventory.Machine) {
+func reporting(
+	machines []inventory.Machine, named map[inventory.MachineID]string, also func(inventory.Machine) bool,
+) (those []inventory.Machine) {
 	for _, m := range machines {
 		if named[m.ID] == "" && m.BMC.Proposed != nil && also(m) {
 			those = append(those, m)
@@ -97,7 +110,9 @@ func reporting(machines []inventory.Machine, named map[inventory.MachineID]strin
 
 // approvedBMCs are the addresses that an approval accepts: those that are named, and those that somebody says
 // yes to.
-func (c *cli) approvedBMCs(ctx context.Context, machines []inventory.Machine, f acceptFlag) (named, all map[inventory.MachineID]string, err error) {
+func (c *cli) approvedBMCs(
+	ctx context.Context, machines []inventory.Machine, f acceptFlag,
+) (named, all map[inventory.MachineID]string, err error) {
 	if named, err = f.named(machines); err != nil {
 		return nil, nil, err
 	}
@@ -112,7 +127,9 @@ func (c *cli) approvedBMCs(ctx context.Context, machines []inventory.Machine, f 
 }
 
 // editedBMCs are the addresses that an edit accepts.
-func (c *cli) editedBMCs(ctx context.Context, machines []inventory.Machine, f acceptFlag) (map[inventory.MachineID]string, error) {
+func (c *cli) editedBMCs(
+	ctx context.Context, machines []inventory.Machine, f acceptFlag,
+) (map[inventory.MachineID]string, error) {
 	all, err := f.named(machines)
 	if err != nil || !f.asks() {
 		return all, err

@@ -63,7 +63,10 @@ func verbs(cmd *cobra.Command) (names []string) {
 
 // askForVerb runs a command that only has subcommands.
 func askForVerb(cmd *cobra.Command, _ []string) error {
-	return usageError{usagef("%s: what to do? have: %s", cmd.Name(), strings.Join(verbs(cmd), ", ")), "run `" + cmd.CommandPath() + " --help`"}
+	return usageError{
+		usagef("%s: what to do? have: %s", cmd.Name(), strings.Join(verbs(cmd), ", ")),
+		"run `" + cmd.CommandPath() + " --help`",
+	}
 }
 
 // strictHelp has cobra's own two commands refuse what they do not know, where cobra prints a help and is
@@ -82,7 +85,8 @@ func strictHelp(root *cobra.Command) {
 					if err != nil {
 						found, rest = cmd.Root(), args
 					}
-					return usagef("help: %s has no command %q (have: %s)", found.CommandPath(), rest[0], strings.Join(verbs(found), ", "))
+					return usagef("help: %s has no command %q (have: %s)", found.CommandPath(), rest[0],
+						strings.Join(verbs(found), ", "))
 				}
 				return nil
 			}

@@ -38,7 +38,9 @@ func untilInterrupted[T any](ctx context.Context, read func() (T, error)) (T, er
 // goOn says what will happen and asks for consent.
 func (c *cli) goOn(ctx context.Context, what string) error {
 	fmt.Fprint(c.err, what+" Go on? [y/N] ")
-	line, err := untilInterrupted(ctx, func() (string, error) { return bufio.NewReader(c.in).ReadString('\n') })
+	line, err := untilInterrupted(ctx, func() (string, error) {
+		return bufio.NewReader(c.in).ReadString('\n')
+	})
 	if errors.Is(err, errNothingDone) {
 		fmt.Fprintln(c.err) // the ^C stands on the line of the question
 	}

@@ -73,7 +73,11 @@ type atTerminal struct {
 
 func startAtTerminal(t *testing.T, socket string, args ...string) *atTerminal {
 	t.Helper()
-	a := &atTerminal{t: t, args: args, cmd: exec.CommandContext(t.Context(), "pxectl", append(args, "--socket", socket)...)}
+	a := &atTerminal{
+		t:    t,
+		args: args,
+		cmd:  exec.CommandContext(t.Context(), "pxectl", append(args, "--socket", socket)...),
+	}
 	a.person, a.terminal = pseudoTerminal(t)
 	a.cmd.Stdin, a.cmd.Stdout, a.cmd.Stderr = a.terminal, a.terminal, a.terminal
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -171,7 +175,9 @@ func TestAnInterruptAtAQuestion(t *testing.T) {
 		}
 		a.types("\x03")
 		a.fails()
-		a.until("the last line", func() bool { return strings.HasSuffix(a.shown.String(), "\r\npxectl: nothing was done\r\n") })
+		a.until("the last line", func() bool {
+			return strings.HasSuffix(a.shown.String(), "\r\npxectl: nothing was done\r\n")
+		})
 		if !a.echoes() {
 			t.Errorf("%v: the terminal still shows nothing of what is typed", args)
 		}
@@ -202,15 +208,19 @@ func TestAYesIsForTheBMCsThatWereShown(t *testing.T) {
 		fleet.Report(c.of, inventory.BMCProposal{Address: "192.0.2.99", At: apitest.Epoch})
 		a.types("y\n")
 		a.fails()
-		want := fmt.Sprintf("%s: the agent reports the BMC at 192.0.2.99 now, and not at %q", c.of, before.BMC.Proposed.Address)
+		want := fmt.Sprintf("%s: the agent reports the BMC at 192.0.2.99 now, and not at %q", c.of,
+			before.BMC.Proposed.Address)
 		a.until("the refusal", func() bool { return strings.Contains(a.shown.String(), want) })
-		if m, err := fleet.Machine(c.of); err != nil || m.BMC.Address != before.BMC.Address || m.State != before.State {
-			t.Errorf("%s: %s is %s with its BMC at %q, %v; want it as it was", what, c.of, m.State, m.BMC.Address, err)
+		if m, err := fleet.Machine(c.of); err != nil || m.BMC.Address != before.BMC.Address ||
+			m.State != before.State {
+			t.Errorf("%s: %s is %s with its BMC at %q, %v; want it as it was", what, c.of, m.State,
+				m.BMC.Address, err)
 		}
 		for name, bmc := range map[string]string{"m000099": "192.0.2.15", "db1": "192.0.2.14"} {
 			m, err := fleet.Machine(name)
 			if asked := (name == "db1") == (what == "edit"); err != nil || asked != (m.BMC.Address == bmc) {
-				t.Errorf("%s: the BMC of %s is %q, %v; want %s when it was asked about: %v", what, name, m.BMC.Address, err, bmc, asked)
+				t.Errorf("%s: the BMC of %s is %q, %v; want %s when it was asked about: %v", what, name,
+					m.BMC.Address, err, bmc, asked)
 			}
 		}
 	}

@@ -14,13 +14,19 @@ import (
 func (c *cli) bootdevCommand() *cobra.Command {
 	var labels string
 	var persistent, legacy bool
-	devices := []string{string(power.DevicePXE), string(power.DeviceDisk), string(power.DeviceCDROM), string(power.DeviceBIOS), string(power.DeviceNone)}
+	devices := []string{
+		string(power.DevicePXE), string(power.DeviceDisk), string(power.DeviceCDROM),
+		string(power.DeviceBIOS), string(power.DeviceNone),
+	}
 	cmd := &cobra.Command{
-		Use: "bootdev " + strings.Join(devices, "|") + " MACHINE...", Short: "Set what machines boot from, and read it back",
+		Use:   "bootdev " + strings.Join(devices, "|") + " MACHINE...",
+		Short: "Set what machines boot from, and read it back",
 		Long: "Set what machines boot from and read it back: for the next boot, or for all with --persistent.\n" +
 			"\"none\" gives the choice back to the firmware. \"bios\" is the setup screen.",
 		Args: cobra.MinimumNArgs(1),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(cmd *cobra.Command, args []string,
+			part string,
+		) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
 				return devices, cobra.ShellCompDirectiveNoFileComp
 			}
@@ -47,7 +53,8 @@ func (c *cli) bootdevCommand() *cobra.Command {
 	}
 	selectorFlag(cmd, &labels)
 	cmd.Flags().BoolVar(&persistent, "persistent", false, "for every boot, not only the next one")
-	cmd.Flags().BoolVar(&legacy, "legacy", false, "leave out the EFI bit, even for a machine with UEFI firmware")
+	cmd.Flags().BoolVar(&legacy, "legacy", false,
+		"leave out the EFI bit, even for a machine with UEFI firmware")
 	return cmd
 }
 
@@ -56,7 +63,9 @@ type bootAnswer struct {
 	Boot    api.BootDevice `json:"boot"`
 }
 
-func (c *cli) setBoot(cmd *cobra.Command, client *api.Client, machines []inventory.Machine, b api.BootDevice) error {
+func (c *cli) setBoot(
+	cmd *cobra.Command, client *api.Client, machines []inventory.Machine, b api.BootDevice,
+) error {
 	answers, err := gather(machines, func(m inventory.Machine) (bootAnswer, error) {
 		read, err := client.SetBootDevice(cmd.Context(), string(m.ID), b)
 		return bootAnswer{m.Name, read}, err
@@ -67,5 +76,6 @@ func (c *cli) setBoot(cmd *cobra.Command, client *api.Client, machines []invento
 }
 
 func bootWords(b api.BootDevice) string {
-	return power.Boot{Device: b.Device, Persistent: b.Persistent, Unread: b.Unread, EFI: b.EFI != nil && *b.EFI}.String()
+	return power.Boot{Device: b.Device, Persistent: b.Persistent, Unread: b.Unread, EFI: b.EFI != nil &&
+		*b.EFI}.String()
 }

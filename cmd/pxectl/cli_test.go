@@ -38,7 +38,8 @@ func FuzzNaturally(f *testing.F) {
 	f.Add("ä1", "a9999999999999999999999", "")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
 		if compareNatural(a, b) != -compareNatural(b, a) || (compareNatural(a, b) == 0) != (a == b) {
-			t.Errorf("compareNatural(%q, %q) = %d, the other way %d", a, b, compareNatural(a, b), compareNatural(b, a))
+			t.Errorf("compareNatural(%q, %q) = %d, the other way %d", a, b, compareNatural(a, b),
+				compareNatural(b, a))
 		}
 		if compareNatural(a, b) < 0 && compareNatural(b, c) < 0 && compareNatural(a, c) >= 0 {
 			t.Errorf("%q < %q < %q, but not %q < %q", a, b, c, a, c)
@@ -68,7 +69,8 @@ func TestSelector(t *testing.T) {
 	} {
 		sel, err := parseSelector(tt.selector)
 		if (err != nil) != tt.fails || err == nil && sel.matches(m) != tt.matches {
-			t.Errorf("selector %q: %v, %v, want a match %v, an error %v", tt.selector, sel, err, tt.matches, tt.fails)
+			t.Errorf("selector %q: %v, %v, want a match %v, an error %v", tt.selector, sel, err, tt.matches,
+				tt.fails)
 		}
 	}
 }
@@ -92,7 +94,9 @@ func FuzzPattern(f *testing.F) {
 	f.Add("web*")
 	f.Add("[")
 	f.Add("52:54:00:00:00:01")
-	all := []inventory.Machine{{ID: "m-1", Name: "web1", MACs: []inventory.MAC{"52:54:00:00:00:01"}}, {ID: "m-2", Name: "web2"}}
+	all := []inventory.Machine{
+		{ID: "m-1", Name: "web1", MACs: []inventory.MAC{"52:54:00:00:00:01"}}, {ID: "m-2", Name: "web2"},
+	}
 	f.Fuzz(func(t *testing.T, arg string) {
 		found, err := matching(all, arg)
 		if len(found) > len(all) || err != nil && exitCode(err) != exitUsage {
@@ -104,7 +108,8 @@ func FuzzPattern(f *testing.F) {
 func TestLabelEdits(t *testing.T) {
 	a, empty := "a", ""
 	got, err := labelEdits([]string{"rack=a", "old-", "none=", "x-y=a"}, true)
-	if diff := cmp.Diff(map[string]*string{"rack": &a, "old": nil, "none": &empty, "x-y": &a}, got); diff != "" || err != nil {
+	if diff := cmp.Diff(map[string]*string{"rack": &a, "old": nil, "none": &empty, "x-y": &a},
+		got); diff != "" || err != nil {
 		t.Errorf("labelEdits: %v (-want +got):\n%s", err, diff)
 	}
 	for _, bad := range []string{"", "rack", "=a", "-"} {
@@ -121,7 +126,8 @@ func TestHumane(t *testing.T) {
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	c := &cli{now: func() time.Time { return now }}
 	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 0: "0s", 59 * time.Second: "59s", 90 * time.Second: "1m", 59 * time.Minute: "59m", 47 * time.Hour: "47h", 49 * time.Hour: "2d",
+		-time.Second: "0s", 0: "0s", 59 * time.Second: "59s", 90 * time.Second: "1m", 59 * time.Minute: "59m",
+		47 * time.Hour: "47h", 49 * time.Hour: "2d",
 	} {
 		if got := c.age(now.Add(-d)); got != want {
 			t.Errorf("age of %v = %q, want %q", d, got, want)
@@ -131,21 +137,27 @@ func TestHumane(t *testing.T) {
 		t.Errorf("age of no time = %q, want nothing", got)
 	}
 	for d, want := range map[time.Duration]string{
-		0: "0.0s", 940 * time.Millisecond: "0.9s", 9949 * time.Millisecond: "9.9s", 9950 * time.Millisecond: "10s", 59400 * time.Millisecond: "59s",
-		59600 * time.Millisecond: "1m00s", 100 * time.Second: "1m40s", 3599600 * time.Millisecond: "1h00m", 62 * time.Minute: "1h02m",
+		0: "0.0s", 940 * time.Millisecond: "0.9s", 9949 * time.Millisecond: "9.9s",
+		9950 * time.Millisecond: "10s", 59400 * time.Millisecond: "59s",
+		59600 * time.Millisecond: "1m00s", 100 * time.Second: "1m40s", 3599600 * time.Millisecond: "1h00m",
+		62 * time.Minute: "1h02m",
 	} {
 		if got := took(d); got != want {
 			t.Errorf("took(%v) = %q, want %q", d, got, want)
 		}
 	}
 	for n, want := range map[uint64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 10 << 20: "10 MiB", 1288490188: "1.2 GiB", 1 << 40: "1.0 TiB",
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1 << 20: "1.0 MiB", 10 << 20: "10 MiB",
+		1288490188: "1.2 GiB", 1 << 40: "1.0 TiB",
 	} {
 		if got := binary(n); got != want {
 			t.Errorf("binary(%d) = %q, want %q", n, got, want)
 		}
 	}
-	for d, want := range map[time.Duration]string{0: "0:00", 67 * time.Second: "1:07", 3723 * time.Second: "1:02:03"} {
+	for d, want := range map[time.Duration]string{
+		0: "0:00", 67 * time.Second: "1:07",
+		3723 * time.Second: "1:02:03",
+	} {
 		if got := clock(d); got != want {
 			t.Errorf("clock(%v) = %q, want %q", d, got, want)
 		}
@@ -154,7 +166,8 @@ func TestHumane(t *testing.T) {
 
 func TestClean(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain ü": "plain ü", "a\x1b[2Jb": "a?[2Jb", "two\nlines": "two lines", "\u202egnol": "?gnol", "bad\xff": "bad?",
+		"plain ü": "plain ü", "a\x1b[2Jb": "a?[2Jb", "two\nlines": "two lines", "\u202egnol": "?gnol",
+		"bad\xff": "bad?",
 	} {
 		if got := clean(in); got != want {
 			t.Errorf("clean(%q) = %q, want %q", in, got, want)
@@ -176,8 +189,16 @@ func TestExitCode(t *testing.T) {
 		{"timed out", problem(inventory.CodeTimeout), 4},
 		{"deadline", fmt.Errorf("x: %w", context.DeadlineExceeded), 4},
 		{"bmc", problem(inventory.CodeBMC), 1},
-		{"several of one kind", joinErrors([]error{nil, problem(inventory.CodeNotFound), problem(inventory.CodeNotFound)}), 3},
-		{"several kinds", joinErrors([]error{problem(inventory.CodeNotFound), problem(inventory.CodeTimeout)}), 1},
+		{
+			"several of one kind",
+			joinErrors([]error{nil, problem(inventory.CodeNotFound), problem(inventory.CodeNotFound)}), 3,
+		},
+		{
+			"several kinds", joinErrors([]error{
+				problem(inventory.CodeNotFound),
+				problem(inventory.CodeTimeout),
+			}), 1,
+		},
 		{"seen already", reported{problem(inventory.CodeTimeout)}, 4},
 	} {
 		if got := exitCode(tt.err); got != tt.want {
@@ -195,7 +216,10 @@ func TestNotAnswering(t *testing.T) {
 		syscall.ECONNRESET:   "went away",
 	} {
 		// As the client wraps it.
-		p := &inventory.Problem{Detail: "went away", Err: fmt.Errorf("%w: %w", api.ErrUnreachable, &net.OpError{Op: "dial", Err: err})}
+		p := &inventory.Problem{
+			Detail: "went away",
+			Err:    fmt.Errorf("%w: %w", api.ErrUnreachable, &net.OpError{Op: "dial", Err: err}),
+		}
 		if got := notAnswering("/s", p); got != want {
 			t.Errorf("notAnswering(%v) = %q, want %q", err, got, want)
 		}
@@ -207,13 +231,15 @@ func TestHinted(t *testing.T) {
 	for _, err := range []error{errors.New("x"), usagef("x"), fmt.Errorf("x: %w", context.DeadlineExceeded)} {
 		got := hinted(err, "do this")
 		if hintOf(got) != "do this" || got.Error() != err.Error() || exitCode(got) != exitCode(err) {
-			t.Errorf("hinted(%v) = %v with %q, exit code %d, want %d", err, got, hintOf(got), exitCode(got), exitCode(err))
+			t.Errorf("hinted(%v) = %v with %q, exit code %d, want %d", err, got, hintOf(got), exitCode(got),
+				exitCode(err))
 		}
 		if again := hinted(got, "or that"); hintOf(again) != "do this" {
 			t.Errorf("hinted twice: %q, want the first hint", hintOf(again))
 		}
 	}
-	if err := whoMayServe(fmt.Errorf("keys: %w", fs.ErrPermission)); !strings.HasPrefix(hintOf(err), "run it as root, or as the user that data_dir belongs to") {
+	if err := whoMayServe(fmt.Errorf("keys: %w", fs.ErrPermission)); !strings.HasPrefix(hintOf(err),
+		"run it as root, or as the user that data_dir belongs to") {
 		t.Errorf("no permission to serve: %q, want who may", hintOf(err))
 	}
 }
@@ -233,11 +259,15 @@ func TestEscapes(t *testing.T) {
 		{"a tilde at the end", "~", "~", false},
 		{"control keys", "\x03\x04\x1b[A", "\x03\x04\x1b[A", false},
 	} {
-		for how, r := range map[string]io.Reader{"at once": strings.NewReader(tt.keys), "one by one": iotest.OneByteReader(strings.NewReader(tt.keys))} {
+		for how, r := range map[string]io.Reader{
+			"at once":    strings.NewReader(tt.keys),
+			"one by one": iotest.OneByteReader(strings.NewReader(tt.keys)),
+		} {
 			var sent bytes.Buffer
 			_, err := io.Copy(&sent, struct{ io.Reader }{newEscapes(r)})
 			if sent.String() != tt.sent || errors.Is(err, errLeave) != tt.leaves {
-				t.Errorf("%s, %s: sent %q, %v, want %q, leaving %v", tt.name, how, sent.String(), err, tt.sent, tt.leaves)
+				t.Errorf("%s, %s: sent %q, %v, want %q, leaving %v", tt.name, how, sent.String(), err,
+					tt.sent, tt.leaves)
 			}
 		}
 	}
@@ -248,9 +278,12 @@ func FuzzEscapes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, keys []byte) {
 		var whole, single bytes.Buffer
 		_, err1 := io.Copy(&whole, struct{ io.Reader }{newEscapes(bytes.NewReader(keys))})
-		_, err2 := io.Copy(&single, struct{ io.Reader }{newEscapes(iotest.OneByteReader(bytes.NewReader(keys)))})
+		_, err2 := io.Copy(&single, struct{ io.Reader }{
+			newEscapes(iotest.OneByteReader(bytes.NewReader(keys))),
+		})
 		if whole.String() != single.String() || !errors.Is(err1, err2) {
-			t.Errorf("%q: %q, %v at once but %q, %v one by one", keys, whole.String(), err1, single.String(), err2)
+			t.Errorf("%q: %q, %v at once but %q, %v one by one", keys, whole.String(), err1, single.String(),
+				err2)
 		}
 		if whole.Len() > len(keys) {
 			t.Errorf("%q became more: %q", keys, whole.String())
@@ -263,7 +296,9 @@ func TestLines(t *testing.T) {
 	c := &cli{err: &out}
 	b := c.newProgress(t.Context(), []string{"m1", "web10"}, 0)
 	at := func(i int, seconds int, step string, done, total uint64) {
-		b.show(i, moment{at: time.Duration(seconds) * time.Second, step: step, done: done << 20, total: total << 20})
+		b.show(i, moment{
+			at: time.Duration(seconds) * time.Second, step: step, done: done << 20, total: total << 20,
+		})
 	}
 	at(0, 0, "validate", 0, 0)
 	at(0, 1, "validate", 0, 0)
@@ -292,7 +327,8 @@ func TestLines(t *testing.T) {
 
 func TestImageName(t *testing.T) {
 	for source, want := range map[string]string{
-		"debian-12.qcow2": "debian-12", "/a/b/os.raw.xz": "os", "https://example.com/x/os.img.zst?sig=1": "os", "-": "", "https://example.com/": "", "disk": "disk",
+		"debian-12.qcow2": "debian-12", "/a/b/os.raw.xz": "os",
+		"https://example.com/x/os.img.zst?sig=1": "os", "-": "", "https://example.com/": "", "disk": "disk",
 		"v1.2.raw": "v1.2",
 	} {
 		if got := imageName(source); got != want {

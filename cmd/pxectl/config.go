@@ -10,7 +10,9 @@ import (
 
 func (c *cli) configCommand() *cobra.Command {
 	return group("config", "Check the appliance's configuration", &cobra.Command{
-		Use: "check [FILE]", Short: "Report every mistake of a configuration file", Args: cobra.MaximumNArgs(1),
+		Use:   "check [FILE]",
+		Short: "Report every mistake of a configuration file",
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			file := defaultConfig
 			if len(args) > 0 {

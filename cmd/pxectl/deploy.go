@@ -74,14 +74,19 @@ func (c *cli) deployCommand() *cobra.Command {
 	selectorFlag(cmd, &f.labels)
 	fl.StringVar(&f.image, "image", "", "name or id of the image (default: the only one there is)")
 	fl.BoolVar(&f.redeploy, "redeploy", false, "overwrite the system of a machine that is deployed")
-	fl.StringVar(&f.hostname, "hostname", "", "host name of the new system, for a single machine (default: the machine's name)")
-	fl.StringArrayVar(&f.keyFiles, "ssh-key", nil, "`file` of public keys for the image's default user; can be repeated")
+	fl.StringVar(&f.hostname, "hostname", "",
+		"host name of the new system, for a single machine (default: the machine's name)")
+	fl.StringArrayVar(&f.keyFiles, "ssh-key", nil,
+		"`file` of public keys for the image's default user; can be repeated")
 	fl.StringVar(&f.userData, "user-data", "", "`file` with cloud-init user-data, plain or in gzip")
-	fl.BoolVar(&f.asIs, "as-is", false, "do not check user-data, network and keys: another program than cloud-init reads them")
+	fl.BoolVar(&f.asIs, "as-is", false,
+		"do not check user-data, network and keys: another program than cloud-init reads them")
 	fl.StringVar(&f.network, "network", "", "`file` with cloud-init network configuration")
 	fl.StringVar(&f.disk, "disk", "", "`disk` to write to: "+diskHelp)
-	fl.StringVar(&f.mode, "mode", "", "full writes every chunk; delta writes those that differ from the disk; auto chooses (default auto)")
-	fl.StringVar(&f.verify, "verify", "", "readback reads every chunk back from the medium; hash does not (default readback)")
+	fl.StringVar(&f.mode, "mode", "",
+		"full writes every chunk; delta writes those that differ from the disk; auto chooses (default auto)")
+	fl.StringVar(&f.verify, "verify", "",
+		"readback reads every chunk back from the medium; hash does not (default readback)")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "overwrite data that pxectl did not put on the disk")
 	fl.BoolVar(&f.plan, "plan", false, "show what a deployment would do, and change nothing")
 	f.add(cmd, "for the proof that the new systems run", "; the deployments go on")
@@ -90,7 +95,10 @@ func (c *cli) deployCommand() *cobra.Command {
 
 // request reads the files that the flags name.
 func (f deployFlags) request() (inventory.DeployRequest, error) {
-	r := inventory.DeployRequest{Image: f.image, Hostname: f.hostname, Redeploy: f.redeploy, Overwrite: f.overwrite, Mode: f.mode, Verify: f.verify}
+	r := inventory.DeployRequest{
+		Image: f.image, Hostname: f.hostname, Redeploy: f.redeploy, Overwrite: f.overwrite, Mode: f.mode,
+		Verify: f.verify,
+	}
 	if f.plan && f.wait {
 		return r, usagef("either --plan or --wait")
 	}
@@ -182,7 +190,9 @@ func publicKeys(text string) ([]string, error) {
 
 // deployable finds the machines that the arguments and the selector mean, and checks that they can be
 // deployed.
-func (c *cli) deployable(ctx context.Context, client *api.Client, args []string, f deployFlags) ([]inventory.Machine, error) {
+func (c *cli) deployable(
+	ctx context.Context, client *api.Client, args []string, f deployFlags,
+) ([]inventory.Machine, error) {
 	if !f.all {
 		machines, err := c.pickSome(ctx, client, args, f.labels)
 		if err == nil && len(machines) > 1 && f.hostname != "" {
@@ -288,13 +298,19 @@ func onlyImage(ctx context.Context, client *api.Client) (string, error) {
 	case 1:
 		return images[0].Name, nil
 	case 0:
-		return "", &inventory.Problem{Code: inventory.CodeNotFound, Detail: "there is no image yet", Hint: "`pxectl image import FILE|URL` adds one"}
+		return "", &inventory.Problem{
+			Code:   inventory.CodeNotFound,
+			Detail: "there is no image yet",
+			Hint:   "`pxectl image import FILE|URL` adds one",
+		}
 	}
 	return "", usagef("which image? give --image (have: %s)", strings.Join(imageNames(images), ", "))
 }
 
 // deploy starts a deployment of each machine and, with --wait, shows them until they end.
-func (c *cli) deploy(ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest, f deployFlags) error {
+func (c *cli) deploy(
+	ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest, f deployFlags,
+) error {
 	c.noteUnaccepted(machines)
 	var started []api.Deployment
 	var errs []error
@@ -318,7 +334,9 @@ func (c *cli) deploy(ctx context.Context, client *api.Client, machines []invento
 func (c *cli) noteUnaccepted(machines []inventory.Machine) {
 	for _, m := range machines {
 		if m.BMC.Proposed != nil && m.State != inventory.Discovered {
-			fmt.Fprintln(c.err, clean(fmt.Sprintf("%s: %s: `%s`", m.Name, diagnose.UnacceptedBMC(m), diagnose.AcceptCommand(m))))
+			fmt.Fprintln(c.err,
+				clean(fmt.Sprintf("%s: %s: `%s`", m.Name, diagnose.UnacceptedBMC(m),
+					diagnose.AcceptCommand(m))))
 		}
 	}
 }

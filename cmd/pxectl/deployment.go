@@ -13,7 +13,8 @@ import (
 )
 
 func (c *cli) deploymentCommand() *cobra.Command {
-	cmd := group("deployment", "List, show, retry and cancel deployments", c.deploymentList(), c.deploymentShow(), c.deploymentRetry(), c.deploymentCancel())
+	cmd := group("deployment", "List, show, retry and cancel deployments", c.deploymentList(),
+		c.deploymentShow(), c.deploymentRetry(), c.deploymentCancel())
 	cmd.Aliases = []string{"deployments"}
 	return cmd
 }
@@ -22,7 +23,10 @@ func (c *cli) deploymentList() *cobra.Command {
 	var q deploy.DeploymentQuery
 	var limit int
 	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List deployments and releases, newest first", Args: cobra.NoArgs,
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List deployments and releases, newest first",
+		Args:    cobra.NoArgs,
 		Long: "List deployments and releases, newest first. pxectl keeps the last 20 of each machine, and independently of\n" +
 			"them its timeline (`pxectl events -m MACHINE`) and the list of erased disks (`pxectl machine erasures`).",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -33,7 +37,9 @@ func (c *cli) deploymentList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			deployments, more, err := pages(limit, func(last *api.Deployment, size int) ([]api.Deployment, bool, error) {
+			deployments, more, err := pages(limit, func(last *api.Deployment,
+				size int,
+			) ([]api.Deployment, bool, error) {
 				if q.Limit = size; last != nil {
 					q.Before = last.ID
 				}
@@ -47,13 +53,18 @@ func (c *cli) deploymentList() *cobra.Command {
 				case q.Running:
 					fmt.Fprintln(c.out, "no deployment is running")
 				case q.Machine != "":
-					fmt.Fprintf(c.out, "no deployments of %s yet: start one with `pxectl deploy %s --image NAME`\n", q.Machine, q.Machine)
+					fmt.Fprintf(c.out,
+						"no deployments of %s yet: start one with `pxectl deploy %s --image NAME`\n",
+						q.Machine, q.Machine)
 				default:
-					fmt.Fprintln(c.out, "no deployments yet: start one with `pxectl deploy MACHINE --image NAME`")
+					fmt.Fprintln(c.out,
+						"no deployments yet: start one with `pxectl deploy MACHINE --image NAME`")
 				}
 				return nil
 			}
-			err = c.print(deployments, deploymentIDs(deployments), func(t *table) { c.deploymentRows(t, deployments) })
+			err = c.print(deployments, deploymentIDs(deployments), func(t *table) {
+				c.deploymentRows(t, deployments)
+			})
 			if more {
 				c.sayMore(limit)
 			}
@@ -61,7 +72,8 @@ func (c *cli) deploymentList() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&q.Running, "running", false, "list running ones only")
-	cmd.Flags().StringVarP(&q.Machine, "machine", "m", "", "list those of this `machine` only (name, id or MAC)")
+	cmd.Flags().StringVarP(&q.Machine, "machine", "m", "",
+		"list those of this `machine` only (name, id or MAC)")
 	cmd.Flags().IntVar(&limit, "limit", 50, "list at most this many; 0: all")
 	return cmd
 }
@@ -79,7 +91,9 @@ func (c *cli) sayMore(limit int) {
 
 // pages lists limit entries, or all when limit is 0, a page at a time. next returns the first size of those
 // that come after last, which is nil at the beginning. more says whether there are older ones.
-func pages[T any](limit int, next func(last *T, size int) (page []T, more bool, err error)) (all []T, more bool, err error) {
+func pages[T any](
+	limit int, next func(last *T, size int) (page []T, more bool, err error),
+) (all []T, more bool, err error) {
 	var last *T
 	for {
 		size := deploy.MaxPage
@@ -157,7 +171,9 @@ func (c *cli) outcomeLine(d api.Deployment) string {
 
 func (c *cli) deploymentShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show DEPLOYMENT|MACHINE", Short: "Show a deployment, or the last one of a machine", Args: cobra.ExactArgs(1),
+		Use:   "show DEPLOYMENT|MACHINE",
+		Short: "Show a deployment, or the last one of a machine",
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -194,10 +210,12 @@ func (c *cli) showDeployment(d api.Deployment) error {
 		t.field("retry", "`pxectl deployment retry "+machineOf(d)+"`, until "+stamp(d.RetryUntil))
 	}
 	if d.Disk != nil {
-		t.field("disk", fmt.Sprintf("%s, %s%s", d.Disk.Name, humanize.Bytes(d.Disk.Bytes), prefixed(", serial ", d.Disk.Serial)))
+		t.field("disk", fmt.Sprintf("%s, %s%s", d.Disk.Name, humanize.Bytes(d.Disk.Bytes),
+			prefixed(", serial ", d.Disk.Serial)))
 	}
 	if p := d.Progress; p != nil {
-		t.field("progress", fmt.Sprintf("%s of %s, %s", binary(p.Done), binary(p.Total), percent(p.Done, p.Total)))
+		t.field("progress",
+			fmt.Sprintf("%s of %s, %s", binary(p.Done), binary(p.Total), percent(p.Done, p.Total)))
 	}
 	if w := d.Written; w != nil {
 		t.field("written", fmt.Sprintf("%s image, %s written, %s sent, %s read back and verified",
@@ -241,7 +259,9 @@ func prefixed(prefix, s string) string {
 func (c *cli) deploymentRetry() *cobra.Command {
 	var waiting waitFlags
 	cmd := &cobra.Command{
-		Use: "retry DEPLOYMENT|MACHINE...", Short: "Start failed deployments again, with the same options", Args: cobra.MinimumNArgs(1),
+		Use:   "retry DEPLOYMENT|MACHINE...",
+		Short: "Start failed deployments again, with the same options",
+		Args:  cobra.MinimumNArgs(1),
 		Long: "Start failed deployments and releases again, with the same image, host name, disk, user-data, keys and network.\n" +
 			"pxectl keeps user-data, keys and network, sealed, for 7 days after a failure, or until the machine is deployed,\n" +
 			"released or deleted. A cancelled deployment cannot be retried: start a new one with `pxectl deploy`.",
@@ -271,7 +291,9 @@ func (c *cli) deploymentRetry() *cobra.Command {
 
 func (c *cli) deploymentCancel() *cobra.Command {
 	return &cobra.Command{
-		Use: "cancel DEPLOYMENT|MACHINE...", Short: "Cancel deployments; a disk that was being written does not boot", Args: cobra.MinimumNArgs(1),
+		Use:   "cancel DEPLOYMENT|MACHINE...",
+		Short: "Cancel deployments; a disk that was being written does not boot",
+		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := c.client()
 			if err != nil {
@@ -294,7 +316,8 @@ func (c *cli) cancelAll(ctx context.Context, client *api.Client, refs []string) 
 		cancelled = append(cancelled, d)
 	}
 	if len(cancelled) > 0 {
-		if err := c.print(cancelled, deploymentIDs(cancelled), func(t *table) { c.deploymentRows(t, cancelled) }); err != nil {
+		if err := c.print(cancelled, deploymentIDs(cancelled),
+			func(t *table) { c.deploymentRows(t, cancelled) }); err != nil {
 			return err
 		}
 		if c.output == "table" {
@@ -311,11 +334,14 @@ func (c *cli) sayPower(ctx context.Context, client *api.Client, cancelled []api.
 		m, err := client.Machine(ctx, string(d.Machine))
 		switch cut := m.Interrupted; {
 		case err == nil && cut != nil && cut.Run == d.ID && cut.On:
-			fmt.Fprintf(c.err, "%s was switched off and on for it; `pxectl power off %s` switches it off\n", name, name)
+			fmt.Fprintf(c.err, "%s was switched off and on for it; `pxectl power off %s` switches it off\n",
+				name, name)
 		case err == nil && cut != nil && cut.Run == d.ID:
-			fmt.Fprintf(c.err, "%s was switched off for it; `pxectl power on %s` switches it on\n", name, name)
+			fmt.Fprintf(c.err, "%s was switched off for it; `pxectl power on %s` switches it on\n", name,
+				name)
 		default:
-			fmt.Fprintf(c.err, "the power of %s stays as it is; `pxectl power off %s` switches it off\n", name, name)
+			fmt.Fprintf(c.err, "the power of %s stays as it is; `pxectl power off %s` switches it off\n",
+				name, name)
 		}
 	}
 }

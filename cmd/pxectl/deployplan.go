@@ -14,9 +14,13 @@ import (
 
 // plan shows what deployments of the machines would do. It fails when one would be refused, so that scripts
 // can ask first.
-func (c *cli) plan(ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest) error {
+func (c *cli) plan(
+	ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest,
+) error {
 	c.noteUnaccepted(machines)
-	plans, err := gather(machines, func(m inventory.Machine) (deploy.Plan, error) { return client.Plan(ctx, string(m.ID), r) })
+	plans, err := gather(machines, func(m inventory.Machine) (deploy.Plan, error) {
+		return client.Plan(ctx, string(m.ID), r)
+	})
 	if len(plans) > 0 {
 		names := make([]string, len(plans))
 		for i, p := range plans {
@@ -38,7 +42,10 @@ func (c *cli) plan(ctx context.Context, client *api.Client, machines []inventory
 	errs := []error{err}
 	for _, p := range plans {
 		if p.Refused != nil {
-			errs = append(errs, about(p.MachineName, &inventory.Problem{Code: p.Refused.Code, Detail: p.Refused.Detail, Hint: p.Refused.Hint}))
+			errs = append(errs,
+				about(p.MachineName, &inventory.Problem{
+					Code: p.Refused.Code, Detail: p.Refused.Detail, Hint: p.Refused.Hint,
+				}))
 		}
 	}
 	return joinErrors(errs)
@@ -49,7 +56,8 @@ func (c *cli) showPlan(p deploy.Plan) error {
 	t.field("machine", p.MachineName)
 	t.field("image", p.ImageName+" ("+p.ImageID[:min(12, len(p.ImageID))]+")")
 	if p.Disk != nil {
-		t.field("disk", strings.Join(words(p.Disk.Name, p.Disk.Transport, humanize.Bytes(p.Disk.Bytes), p.Disk.Vendor, p.Disk.Model, prefixed("serial=", p.Disk.Serial)), " "))
+		t.field("disk", strings.Join(words(p.Disk.Name, p.Disk.Transport, humanize.Bytes(p.Disk.Bytes),
+			p.Disk.Vendor, p.Disk.Model, prefixed("serial=", p.Disk.Serial)), " "))
 		on := strings.Join(p.Disk.Content, ", ")
 		switch {
 		case p.Holds != "":

@@ -13,7 +13,9 @@ import (
 
 // watchToEnd shows the deployments that were started and, with --wait, watches them to their end. refused is
 // the error of those that were not started.
-func (c *cli) watchToEnd(ctx context.Context, client *api.Client, started []api.Deployment, refused error, f waitFlags) error {
+func (c *cli) watchToEnd(
+	ctx context.Context, client *api.Client, started []api.Deployment, refused error, f waitFlags,
+) error {
 	if len(started) == 0 {
 		return refused
 	}
@@ -58,8 +60,10 @@ func (r reported) Unwrap() error { return r.error }
 
 // stepHeads are the steps in words that fit a table of 80 columns.
 var stepHeads = map[inventory.Step]string{
-	inventory.Validate: "CHECK", inventory.BootAgent: "AGENT", inventory.PrepareDisk: "PREPARE", inventory.WriteImage: "WRITE",
-	inventory.FinishDisk: "FINISH", inventory.BootOS: "BOOT", inventory.VerifyOS: "VERIFY", inventory.EraseDisks: "ERASE",
+	inventory.Validate: "CHECK", inventory.BootAgent: "AGENT", inventory.PrepareDisk: "PREPARE",
+	inventory.WriteImage: "WRITE",
+	inventory.FinishDisk: "FINISH", inventory.BootOS: "BOOT", inventory.VerifyOS: "VERIFY",
+	inventory.EraseDisks: "ERASE",
 }
 
 // stepTable shows how each deployment ended and how long each step took. It leaves out a step that took no
@@ -68,7 +72,8 @@ func (c *cli) stepTable(t *table, deployments []api.Deployment) {
 	head := []any{"MACHINE", "OUTCOME", "TIME"}
 	var steps []inventory.Step
 	for _, s := range append(slices.Clone(inventory.Steps), inventory.EraseDisks) {
-		if slices.ContainsFunc(deployments, func(d api.Deployment) bool { return stepTime(d, s) >= 50*time.Millisecond }) {
+		if slices.ContainsFunc(deployments,
+			func(d api.Deployment) bool { return stepTime(d, s) >= 50*time.Millisecond }) {
 			steps, head = append(steps, s), append(head, stepHeads[s])
 		}
 	}
@@ -104,8 +109,9 @@ func failureOf(d api.Deployment, stopped error) error {
 		return nil
 	case d.Outcome == inventory.Running && errors.Is(stopped, context.DeadlineExceeded):
 		return &inventory.Problem{
-			Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s: still at %s when the time was over", name, d.Step),
-			Hint: "the deployment goes on; `pxectl deployment show " + string(d.ID) + "` shows it",
+			Code:   inventory.CodeTimeout,
+			Detail: fmt.Sprintf("%s: still at %s when the time was over", name, d.Step),
+			Hint:   "the deployment goes on; `pxectl deployment show " + string(d.ID) + "` shows it",
 		}
 	case d.Outcome == inventory.Running && stopped != nil:
 		return &inventory.Problem{
@@ -119,8 +125,14 @@ func failureOf(d api.Deployment, stopped error) error {
 		if hint == "" {
 			hint = "run `pxectl why " + name + "`"
 		}
-		return &inventory.Problem{Code: inventory.CodeInternal, Detail: name + ": " + d.Failure.Step + ": " + d.Failure.Reason, Hint: hint}
+		return &inventory.Problem{
+			Code:   inventory.CodeInternal,
+			Detail: name + ": " + d.Failure.Step + ": " + d.Failure.Reason,
+			Hint:   hint,
+		}
 	default:
-		return &inventory.Problem{Code: inventory.CodeInternal, Detail: name + ": " + string(d.Outcome) + " at " + string(d.Step)}
+		return &inventory.Problem{
+			Code: inventory.CodeInternal, Detail: name + ": " + string(d.Outcome) + " at " + string(d.Step),
+		}
 	}
 }

@@ -34,9 +34,11 @@ func eachLine(t *testing.T, f func(path string, n int, line string)) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != top && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin"):
+		case d.IsDir() && path != top &&
+			(strings.HasPrefix(name, ".") || name == "testdata" || name == "bin"):
 			return filepath.SkipDir
-		case d.IsDir() || name == "CHANGELOG.md" || strings.HasSuffix(name, "_test.go") || !slices.Contains([]string{".go", ".md", ".yaml"}, filepath.Ext(name)):
+		case d.IsDir() || name == "CHANGELOG.md" || strings.HasSuffix(name, "_test.go") ||
+			!slices.Contains([]string{".go", ".md", ".yaml"}, filepath.Ext(name)):
 			return nil
 		}
 		b, err := os.ReadFile(path)
@@ -59,7 +61,8 @@ func TestCommandsThatAreNamedExist(t *testing.T) {
 	checked := 0
 	eachLine(t, func(path string, n int, line string) {
 		named := spanned.FindAllStringSubmatch(line, -1)
-		if m := shown.FindStringSubmatch(strings.TrimRight(line, "\n")); m != nil && !strings.HasPrefix(strings.TrimSpace(line), "//") {
+		if m := shown.FindStringSubmatch(strings.TrimRight(line, "\n")); m != nil &&
+			!strings.HasPrefix(strings.TrimSpace(line), "//") {
 			named = append(named, m)
 		}
 		for _, m := range named {
@@ -86,7 +89,9 @@ func unknown(root *cobra.Command, line string) string {
 		if !word.MatchString(w) || !cmd.HasSubCommands() {
 			break
 		}
-		at := slices.IndexFunc(cmd.Commands(), func(c *cobra.Command) bool { return c.Name() == w || c.HasAlias(w) })
+		at := slices.IndexFunc(cmd.Commands(), func(c *cobra.Command) bool {
+			return c.Name() == w || c.HasAlias(w)
+		})
 		switch {
 		case at < 0 && (w == "help" || w == "completion"):
 			return ""
@@ -213,7 +218,9 @@ func unknownKeys(keys map[string]bool, line string) (unknown []string) {
 		for _, m := range dotted.FindAllStringSubmatch(text, -1) {
 			key := index.ReplaceAllString(m[1], "")
 			top, _, _ := strings.Cut(key, ".")
-			if keys[top] && !keys[key] && !slices.Contains([]string{".example", ".go", ".img", ".ipxe", ".pcap", ".yaml"}, filepath.Ext(key)) {
+			if keys[top] && !keys[key] &&
+				!slices.Contains([]string{".example", ".go", ".img", ".ipxe", ".pcap", ".yaml"},
+					filepath.Ext(key)) {
 				unknown = append(unknown, m[1])
 			}
 		}
@@ -225,7 +232,10 @@ func unknownKeys(keys map[string]bool, line string) (unknown []string) {
 func TestConfigurationKeysThatAreNamedExist(t *testing.T) {
 	keys := map[string]bool{}
 	configKeys(keys, reflect.TypeFor[config.Config](), "")
-	for _, key := range []string{"data_dir", "discovery.policy", "bmc.trust_reported", "dhcp.server.subnets.pools", "boot.nbp"} {
+	for _, key := range []string{
+		"data_dir", "discovery.policy", "bmc.trust_reported",
+		"dhcp.server.subnets.pools", "boot.nbp",
+	} {
 		if !keys[key] {
 			t.Fatalf("configKeys lacks %s: %v", key, keys)
 		}

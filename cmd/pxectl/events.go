@@ -52,7 +52,8 @@ func (c *cli) eventsCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVarP(&q.Follow, "follow", "f", false, "follow new events")
 	f.StringVarP(&q.Machine, "machine", "m", "", "show events of this `machine` only (name, id or MAC)")
-	f.IntVarP(&q.Tail, "tail", "n", 0, fmt.Sprintf("show this many past events, the newest (0: all; %d with -f)", followTail))
+	f.IntVarP(&q.Tail, "tail", "n", 0,
+		fmt.Sprintf("show this many past events, the newest (0: all; %d with -f)", followTail))
 	f.Uint64Var(&q.After, "after", 0, "show only events with a higher seq")
 	_ = cmd.RegisterFlagCompletionFunc("machine", c.completeMachines)
 	return cmd
@@ -93,7 +94,8 @@ func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(invento
 	return func(e inventory.Event) error {
 		who := names.of(ctx, e)
 		wide = max(wide, len(who))
-		_, err := fmt.Fprintf(c.out, "%s  %-*s  %-6s  %s\n", stamp(e.At), wide, clean(who), clean(string(e.Kind)), clean(eventText(e)))
+		_, err := fmt.Fprintf(c.out, "%s  %-*s  %-6s  %s\n", stamp(e.At), wide, clean(who),
+			clean(string(e.Kind)), clean(eventText(e)))
 		return err
 	}
 }
@@ -131,7 +133,8 @@ type nameCache struct {
 
 func (b *nameCache) of(ctx context.Context, e inventory.Event) string {
 	// Look up new machines and new names once. Strangers' packets are no reason to ask again.
-	if _, known := b.byID[e.Machine]; b.read.IsZero() || e.Machine != "" && !known || e.Kind == inventory.KindEdit && e.At.After(b.read) {
+	if _, known := b.byID[e.Machine]; b.read.IsZero() || e.Machine != "" && !known ||
+		e.Kind == inventory.KindEdit && e.At.After(b.read) {
 		b.load(ctx)
 		if b.byID[e.Machine] == "" && e.Machine != "" {
 			b.byID[e.Machine] = string(e.Machine) // it was deleted since

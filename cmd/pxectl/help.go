@@ -34,7 +34,8 @@ func (c *cli) wrapFlags(root *cobra.Command) {
 			FlagUsagesWrapped(cols int) string
 		}{cmd.LocalFlags(), cmd.InheritedFlags()} {
 			if long := strings.TrimRight(flags.FlagUsages(), " \n"); long != "" {
-				wrapped = strings.Replace(wrapped, long, strings.TrimRight(flags.FlagUsagesWrapped(c.width()), " \n"), 1)
+				wrapped = strings.Replace(wrapped, long,
+					strings.TrimRight(flags.FlagUsagesWrapped(c.width()), " \n"), 1)
 			}
 		}
 		_, err = io.WriteString(out, wrapped)

@@ -22,7 +22,8 @@ func TestHelpsAreNotTooWide(t *testing.T) {
 			t.Errorf("%s: no flags in\n%s", cmd.CommandPath(), help)
 		}
 		for line := range strings.Lines(flags) {
-			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > helpWidth && strings.Contains(strings.TrimSpace(line), " ") { // a single word is not broken
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > helpWidth &&
+				strings.Contains(strings.TrimSpace(line), " ") { // a single word is not broken
 				t.Errorf("%s: a line of %d columns: %s", cmd.CommandPath(), n, line)
 			}
 			if strings.Contains(line, " stringArray ") || strings.Contains(line, " strings ") {

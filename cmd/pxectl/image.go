@@ -12,7 +12,8 @@ import (
 )
 
 func (c *cli) imageCommand() *cobra.Command {
-	cmd := group("image", "Import, list, show, verify and delete OS images", c.imageImport(), c.imageList(), c.imageShow(), c.imageVerify(), c.imageDelete())
+	cmd := group("image", "Import, list, show, verify and delete OS images", c.imageImport(), c.imageList(),
+		c.imageShow(), c.imageVerify(), c.imageDelete())
 	cmd.Aliases = []string{"images"}
 	return cmd
 }
@@ -52,7 +53,8 @@ func (c *cli) imageRows(t *table, images []store.Info) {
 	t.row("NAME", "ID", "OS", "ARCH", "BOOTS", "DISK", "STORED", "IMPORTED")
 	for _, img := range images {
 		sys := system(img)
-		t.row(shownName(img), img.ID[:min(12, len(img.ID))], strings.TrimSpace(sys.OS+" "+sys.Version), sys.Architecture, bootsBy(img),
+		t.row(shownName(img), img.ID[:min(12, len(img.ID))], strings.TrimSpace(sys.OS+" "+sys.Version),
+			sys.Architecture, bootsBy(img),
 			binary(img.RawSize), binary(img.DataSize), c.ago(img.ImportedAt))
 	}
 }
@@ -80,7 +82,8 @@ func bootsBy(img store.Info) string {
 	if img.Contents.BIOS {
 		by = append(by, "bios")
 	}
-	if sys := system(img); img.Contents.UEFI && (sys.Loaders == nil || len(sys.Loaders) > 0 || sys.Vendor != "") {
+	if sys := system(img); img.Contents.UEFI &&
+		(sys.Loaders == nil || len(sys.Loaders) > 0 || sys.Vendor != "") {
 		by = append(by, "uefi")
 	}
 	return strings.Join(by, ", ")
@@ -135,11 +138,14 @@ func (c *cli) imageShow() *cobra.Command {
 				t.field("architecture", system(img).Architecture)
 				t.field("cloud-init", cloudInit(img))
 				smallest := max(img.RawSize, system(img).Smallest)
-				t.field("disk", fmt.Sprintf("%d bytes (%s) at least, sectors of %d", smallest, binary(smallest), img.SectorSize))
+				t.field("disk", fmt.Sprintf("%d bytes (%s) at least, sectors of %d", smallest,
+					binary(smallest), img.SectorSize))
 				t.field("fault", system(img).Fault)
 				t.field("zero", binary(img.ZeroBytes))
 				t.field("stored", binary(img.DataSize))
-				t.field("partitions", strings.Join(words(img.Contents.PartitionTable, fmt.Sprint(img.Contents.Partitions)), ", "))
+				t.field("partitions",
+					strings.Join(words(img.Contents.PartitionTable, fmt.Sprint(img.Contents.Partitions)),
+						", "))
 				t.field("file systems", strings.Join(system(img).Filesystems, ", "))
 				t.field("boots", bootsBy(img))
 				t.field("loaders", loadersOf(img))

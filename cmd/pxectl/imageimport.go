@@ -67,14 +67,17 @@ func (c *cli) imageImport() *cobra.Command {
 			opt.Progress = func(p store.Progress) {
 				mu.Lock()
 				defer mu.Unlock()
-				bars.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})
+				bars.show(0, moment{
+					at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total),
+				})
 			}
 			watched := &watchedSource{r: src}
 			img, err := client.Import(cmd.Context(), watched, opt)
 			if err != nil {
 				bars.close()
 				if watched.empty.Load() {
-					err = hinted(err, "nothing came from "+args[0]+": is it the right one, and has the program that writes it ended well?")
+					err = hinted(err, "nothing came from "+args[0]+
+						": is it the right one, and has the program that writes it ended well?")
 				}
 				if cmd.Context().Err() != nil {
 					fmt.Fprintf(c.err, "nothing is kept of %s\n", opt.Name)
@@ -88,7 +91,8 @@ func (c *cli) imageImport() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&opt.Name, "name", "", "name in the catalogue (default: the file's name without extensions)")
-	f.StringVar(&opt.SHA256, "sha256", "", "SHA-256 of the file as it is given, compressed or not; the import fails if it differs")
+	f.StringVar(&opt.SHA256, "sha256", "",
+		"SHA-256 of the file as it is given, compressed or not; the import fails if it differs")
 	f.StringVar(&opt.SHA512, "sha512", "", "SHA-512 of the file, likewise")
 	f.BoolVar(&opt.Force, "force", false, "keep the image even if no machine could boot it")
 	f.StringVar(&opt.Format, "format", "", "raw, qcow2 or auto: found from the content (default auto)")
@@ -141,7 +145,10 @@ func checkSource(source string) error {
 	if scheme == "http" || scheme == "https" {
 		return usagef("%s: the address has no host", source)
 	}
-	return usageError{usagef("%s: no way to fetch from %s:// (have: http, https)", source, scheme), "fetch it with another program and pipe it in: `pxectl image import - --name NAME`"}
+	return usageError{
+		usagef("%s: no way to fetch from %s:// (have: http, https)", source, scheme),
+		"fetch it with another program and pipe it in: `pxectl image import - --name NAME`",
+	}
 }
 
 func webURL(s string) (*url.URL, bool) {
@@ -151,7 +158,9 @@ func webURL(s string) (*url.URL, bool) {
 
 // openSource opens the image to import. checked says that a checksum was given. size is 0 when it is unknown.
 // note prints why a download may be slow.
-func (c *cli) openSource(ctx context.Context, source string, checked bool, note func(string)) (src io.ReadCloser, size int64, err error) {
+func (c *cli) openSource(
+	ctx context.Context, source string, checked bool, note func(string),
+) (src io.ReadCloser, size int64, err error) {
 	if source == "-" {
 		if _, ok := terminal(c.in); ok {
 			return nil, 0, usagef("standard input is a terminal; pipe an image into it")
@@ -159,11 +168,14 @@ func (c *cli) openSource(ctx context.Context, source string, checked bool, note 
 		return io.NopCloser(c.in), 0, nil
 	}
 	if _, ok := webURL(source); ok {
-		s, err := download.Open(ctx, source, download.Options{Checked: checked, Retry: func(at int64, why error, wait time.Duration) {
-			note(fmt.Sprintf("%v; going on at %s in %s", why, binary(at), took(wait)))
-		}})
+		s, err := download.Open(ctx, source, download.Options{
+			Checked: checked, Retry: func(at int64, why error, wait time.Duration) {
+				note(fmt.Sprintf("%v; going on at %s in %s", why, binary(at), took(wait)))
+			},
+		})
 		if err != nil {
-			return nil, 0, hinted(err, "the file is fetched by this host, over https_proxy or http_proxy where these are set: is the address right? `curl -I` tries it")
+			return nil, 0, hinted(err,
+				"the file is fetched by this host, over https_proxy or http_proxy where these are set: is the address right? `curl -I` tries it")
 		}
 		return s, s.Size(), nil
 	}

@@ -24,7 +24,9 @@ func TestDownloadsGoOnAndSaySo(t *testing.T) {
 	}))
 	defer srv.Close()
 	var notes []string
-	src, size, err := (&cli{}).openSource(t.Context(), srv.URL+"/os.raw", false, func(text string) { notes = append(notes, text) })
+	src, size, err := (&cli{}).openSource(t.Context(), srv.URL+"/os.raw", false, func(text string) {
+		notes = append(notes, text)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +46,8 @@ func TestAddressesThatGiveNothing(t *testing.T) {
 	srv := httptest.NewServer(http.NotFoundHandler())
 	defer srv.Close()
 	_, _, err := (&cli{}).openSource(t.Context(), srv.URL+"/os.raw", false, nil)
-	if err == nil || !strings.Contains(err.Error(), "404") || !strings.HasPrefix(hintOf(err), "the file is fetched by this host") {
+	if err == nil || !strings.Contains(err.Error(), "404") ||
+		!strings.HasPrefix(hintOf(err), "the file is fetched by this host") {
 		t.Errorf("%v with the hint %q, want the status and what to try", err, hintOf(err))
 	}
 }

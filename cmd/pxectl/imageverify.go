@@ -13,7 +13,8 @@ import (
 func (c *cli) imageVerify() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "verify IMAGE...|--all", Short: "Read images again and compare every byte with what was imported",
+		Use:   "verify IMAGE...|--all",
+		Short: "Read images again and compare every byte with what was imported",
 		Long: "Read images from the medium. Check the sum of each stored frame, the hash of each chunk of the disk and the hash\n" +
 			"of the whole. The exit code is 1 when something is damaged.",
 		RunE: func(cmd *cobra.Command, refs []string) error {
@@ -39,7 +40,9 @@ func (c *cli) imageVerify() *cobra.Command {
 					refs, shown = append(refs, img.ID), append(shown, shownName(img))
 				}
 			case len(refs) == 0:
-				return usageError{usagef("which image? give its name, or --all"), "`pxectl image list` lists them"}
+				return usageError{
+					usagef("which image? give its name, or --all"), "`pxectl image list` lists them",
+				}
 			}
 			verdicts := []store.Verdict{}
 			var errs []error
@@ -79,7 +82,9 @@ func (c *cli) verify(cmd *cobra.Command, ref, shown string) (store.Verdict, erro
 	defer bars.close()
 	began := c.now()
 	v, err := client.VerifyImage(cmd.Context(), ref, func(p store.Progress) {
-		bars.show(0, moment{at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total)})
+		bars.show(0, moment{
+			at: c.now().Sub(began), step: p.Phase, done: uint64(p.Done), total: uint64(p.Total),
+		})
 	})
 	if err == nil {
 		bars.show(0, moment{at: c.now().Sub(began), step: soundness(v), end: true, failed: v.Damaged > 0})
@@ -98,7 +103,8 @@ func verdictRows(t *table, verdicts []store.Verdict) {
 	t.row("NAME", "ID", "DISK", "STORED", "VERDICT")
 	for _, v := range verdicts {
 		img := v.Image
-		t.row(img.Name, img.ID[:min(12, len(img.ID))], binary(img.RawSize), binary(img.DataSize), soundness(v))
+		t.row(img.Name, img.ID[:min(12, len(img.ID))], binary(img.RawSize), binary(img.DataSize),
+			soundness(v))
 	}
 }
 

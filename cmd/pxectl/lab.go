@@ -21,7 +21,8 @@ func (c *cli) labCommand() *cobra.Command {
 	cmd := group("lab", "A virtual rack: QEMU machines with BMCs, a site DHCP server and an appliance")
 	cmd.Long = "Run a virtual rack: QEMU machines with real firmware and simulated BMCs, the site's DHCP server and an\n" +
 		"appliance, in namespaces of their own. It does not touch the host's network. It needs root."
-	dir := cmd.PersistentFlags().String("dir", lab.DefaultDir, "directory of the rack: disks, consoles, logs, sockets")
+	dir := cmd.PersistentFlags().String("dir", lab.DefaultDir,
+		"directory of the rack: disks, consoles, logs, sockets")
 	cmd.AddCommand(c.labUp(dir), c.labStatus(dir), labPower(dir), labShell(dir), labDown(dir), labSupervise())
 	return cmd
 }
@@ -74,13 +75,16 @@ func (c *cli) labUp(dir *string) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&machines, "machines", "", "machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi, uefi-rom, uefi-http, arm64, arm64-http; disk virtio, sata, nvme, with sectors of 4096 bytes virtio-4k, nvme-4k; NIC virtio, e1000 (default "+lab.DefaultMachines+")")
+	f.StringVar(&machines, "machines", "",
+		"machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi, uefi-rom, uefi-http, arm64, arm64-http; disk virtio, sata, nvme, with sectors of 4096 bytes virtio-4k, nvme-4k; NIC virtio, e1000 (default "+lab.DefaultMachines+")")
 	f.StringVar(&file, "config", "", "YAML file that describes the rack")
 	f.StringVar(&dhcp, "dhcp", lab.Dnsmasq, "the site's DHCP server: dnsmasq, kea or none")
 	f.StringVar(&accel, "accel", "auto", "auto (KVM if it works here), kvm or tcg")
-	f.StringVar(&applianceConfig, "appliance-config", "", "appliance.yaml to run the appliance with, instead of one for this rack")
+	f.StringVar(&applianceConfig, "appliance-config", "",
+		"appliance.yaml to run the appliance with, instead of one for this rack")
 	f.BoolVar(&noAppliance, "no-appliance", false, "start no appliance")
-	f.BoolVar(&freeze, "freeze", false, "keep a copy of a machine's first disk each time it is powered on to boot from disk")
+	f.BoolVar(&freeze, "freeze", false,
+		"keep a copy of a machine's first disk each time it is powered on to boot from disk")
 	f.BoolVar(&fresh, "fresh", false, "begin with empty disks and an empty appliance")
 	f.BoolVar(&foreground, "foreground", false, "stay until interrupted, then take the rack down")
 	return cmd

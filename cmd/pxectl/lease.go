@@ -54,11 +54,17 @@ func leaseState(l api.Lease) string {
 
 func (c *cli) leaseDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete ADDRESS...", Aliases: []string{"rm"}, Short: "Forget leases; a client that still uses its address gets it again if it is free", Args: cobra.MinimumNArgs(1),
+		Use:     "delete ADDRESS...",
+		Aliases: []string{"rm"},
+		Short:   "Forget leases; a client that still uses its address gets it again if it is free",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, address := range args {
 				if _, err := netip.ParseAddr(address); err != nil {
-					return usageError{usagef("address %q: want an IP address", address), "`pxectl lease list` lists the leases"}
+					return usageError{
+						usagef("address %q: want an IP address", address),
+						"`pxectl lease list` lists the leases",
+					}
 				}
 			}
 			client, err := c.client()

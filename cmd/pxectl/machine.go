@@ -14,7 +14,8 @@ import (
 
 func (c *cli) machineCommand() *cobra.Command {
 	cmd := group("machine", "List, show, approve, add, edit and delete machines",
-		c.machineList(), c.machineShow(), c.machineApprove(), c.machineAdd(), c.machineEdit(), c.machineClean(), c.machineErasures(), c.machineDelete())
+		c.machineList(), c.machineShow(), c.machineApprove(), c.machineAdd(), c.machineEdit(),
+		c.machineClean(), c.machineErasures(), c.machineDelete())
 	cmd.Aliases = []string{"machines"}
 	return cmd
 }
@@ -41,20 +42,24 @@ func (c *cli) machineList() *cobra.Command {
 				return err
 			}
 			if len(states) > 0 {
-				machines = slices.DeleteFunc(machines, func(m inventory.Machine) bool { return !slices.Contains(states, string(m.State)) })
+				machines = slices.DeleteFunc(machines, func(m inventory.Machine) bool {
+					return !slices.Contains(states, string(m.State))
+				})
 			}
 			if len(machines) == 0 && c.output == "table" {
 				if labels != "" || len(states) > 0 {
 					fmt.Fprintln(c.out, "no machine is like that; `pxectl machine list` lists all")
 				} else {
-					fmt.Fprintln(c.out, "no machines yet: power one on with network boot first in its boot order")
+					fmt.Fprintln(c.out,
+						"no machines yet: power one on with network boot first in its boot order")
 				}
 				return nil
 			}
 			return c.print(machines, machineNames(machines), func(t *table) {
 				t.row("NAME", "STATE", "POWER", "IMAGE", "MAC", "BMC", "HARDWARE", "SINCE")
 				for _, m := range machines {
-					t.row(m.Name, stateWords(m), powerWord(m.Power), m.Image, firstMAC(m), bmcWord(m.BMC), hardware(m.Hardware), c.age(m.ChangedAt))
+					t.row(m.Name, stateWords(m), powerWord(m.Power), m.Image, firstMAC(m), bmcWord(m.BMC),
+						hardware(m.Hardware), c.age(m.ChangedAt))
 				}
 			})
 		},
@@ -140,7 +145,9 @@ func hardware(h *inventory.Hardware) string {
 }
 
 // changeEach changes every machine and shows those that were changed.
-func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error)) error {
+func (c *cli) changeEach(
+	machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error),
+) error {
 	changed, err := c.change(machines, change)
 	if printed := c.showChanged(changed); printed != nil {
 		return printed
@@ -149,7 +156,9 @@ func (c *cli) changeEach(machines []inventory.Machine, change func(inventory.Mac
 }
 
 // change changes every machine. It prints what each remark says about a machine before and after the change.
-func (c *cli) change(machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error), remarks ...func(before, after inventory.Machine) string) ([]inventory.Machine, error) {
+func (c *cli) change(
+	machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error), remarks ...func(before, after inventory.Machine) string,
+) ([]inventory.Machine, error) {
 	notes := make(map[inventory.MachineID]string)
 	var mu sync.Mutex
 	changed, err := gather(machines, func(m inventory.Machine) (inventory.Machine, error) {
@@ -178,7 +187,8 @@ func (c *cli) showChanged(changed []inventory.Machine) error {
 	return c.print(changed, machineNames(changed), func(t *table) {
 		t.row("NAME", "STATE", "POWER", "MAC", "BMC", "LABELS")
 		for _, m := range changed {
-			t.row(m.Name, stateWords(m), powerWord(m.Power), firstMAC(m), bmcWord(m.BMC), labelWords(m.Labels))
+			t.row(m.Name, stateWords(m), powerWord(m.Power), firstMAC(m), bmcWord(m.BMC),
+				labelWords(m.Labels))
 		}
 	})
 }

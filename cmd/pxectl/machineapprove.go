@@ -47,12 +47,16 @@ func (c *cli) machineApprove() *cobra.Command {
 				if machines, err = c.pick(cmd.Context(), client, nil, ""); err != nil {
 					return err
 				}
-				machines = slices.DeleteFunc(machines, func(m inventory.Machine) bool { return m.State != inventory.Discovered })
+				machines = slices.DeleteFunc(machines, func(m inventory.Machine) bool {
+					return m.State != inventory.Discovered
+				})
 				if len(machines) == 0 {
 					fmt.Fprintln(c.err, "no machine waits for approval")
 				}
 			} else if len(args) == 0 && labels == "" {
-				return usageError{usagef("which machines? give names, ids, MACs, patterns, --selector, or --all for every one that waits"), "`pxectl machine list --state discovered` lists those"}
+				return usageError{
+					usagef("which machines? give names, ids, MACs, patterns, --selector, or --all for every one that waits"), "`pxectl machine list --state discovered` lists those",
+				}
 			} else if machines, err = c.pickSome(cmd.Context(), client, args, labels); err != nil {
 				return err
 			}
@@ -66,8 +70,10 @@ func (c *cli) machineApprove() *cobra.Command {
 				bmc := bmcs[m.ID]
 				return client.Approve(cmd.Context(), string(m.ID), deploy.Approval{BMC: &bmc})
 			}, func(before, after inventory.Machine) string {
-				if before.State == inventory.Discovered && before.BMC.Proposed != nil && named[before.ID] == before.BMC.Proposed.Address {
-					return fmt.Sprintf("%s: its BMC at %s is accepted, %s", after.Name, after.BMC.Address, c.reported(*before.BMC.Proposed))
+				if before.State == inventory.Discovered && before.BMC.Proposed != nil &&
+					named[before.ID] == before.BMC.Proposed.Address {
+					return fmt.Sprintf("%s: its BMC at %s is accepted, %s", after.Name, after.BMC.Address,
+						c.reported(*before.BMC.Proposed))
 				}
 				return ""
 			})
@@ -107,7 +113,9 @@ func (c *cli) reported(p inventory.BMCProposal) string {
 
 // untilAvailable waits until the approved machines have been inspected or cannot be. It returns the last
 // known state of each.
-func untilAvailable(ctx context.Context, client *api.Client, machines []inventory.Machine) ([]inventory.Machine, error) {
+func untilAvailable(
+	ctx context.Context, client *api.Client, machines []inventory.Machine,
+) ([]inventory.Machine, error) {
 	tick := time.NewTicker(lookEvery + time.Duration(len(machines))*5*time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -137,7 +145,9 @@ func untilAvailable(ctx context.Context, client *api.Client, machines []inventor
 		}
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return machines, &inventory.Problem{
-				Code: inventory.CodeTimeout, Detail: fmt.Sprintf("%s: not available when the time was over (%s)", nameList(waiting), statesOf(waiting)),
+				Code: inventory.CodeTimeout,
+				Detail: fmt.Sprintf("%s: not available when the time was over (%s)", nameList(waiting),
+					statesOf(waiting)),
 				Hint: "`pxectl why " + waiting[0].Name + "` says how far it came",
 			}
 		}
@@ -146,7 +156,11 @@ func untilAvailable(ctx context.Context, client *api.Client, machines []inventor
 	var errs []error
 	for _, m := range machines {
 		if m.State == inventory.Failed && m.Failure != nil {
-			errs = append(errs, &inventory.Problem{Code: inventory.CodeInternal, Detail: m.Name + ": " + m.Failure.Step + ": " + m.Failure.Reason, Hint: m.Failure.Hint})
+			errs = append(errs, &inventory.Problem{
+				Code:   inventory.CodeInternal,
+				Detail: m.Name + ": " + m.Failure.Step + ": " + m.Failure.Reason,
+				Hint:   m.Failure.Hint,
+			})
 		}
 	}
 	return machines, joinErrors(errs)

@@ -52,9 +52,10 @@ func (c *cli) machineAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.changeEach([]inventory.Machine{{Name: n.Name}}, func(inventory.Machine) (inventory.Machine, error) {
-				return client.AddMachine(cmd.Context(), n)
-			})
+			return c.changeEach([]inventory.Machine{{Name: n.Name}},
+				func(inventory.Machine) (inventory.Machine, error) {
+					return client.AddMachine(cmd.Context(), n)
+				})
 		},
 	}
 	cmd.Flags().StringArrayVar(&macs, "mac", nil, "`MAC` of a NIC that it may boot from; can be repeated")
@@ -112,7 +113,8 @@ func (c *cli) machineEdit() *cobra.Command {
 				return err
 			}
 			if e.Name != nil && len(machines) > 1 {
-				return usagef("--name is for one machine, these are %d: %s", len(machines), nameList(machines))
+				return usagef("--name is for one machine, these are %d: %s", len(machines),
+					nameList(machines))
 			}
 			bmcs, err := c.editedBMCs(cmd.Context(), machines, accept)
 			if err != nil {
@@ -134,8 +136,10 @@ func (c *cli) machineEdit() *cobra.Command {
 	}
 	accept.add(cmd, ". ask: show what the machines have reported, and ask")
 	cmd.Flags().StringVar(&name, "name", "", "new name")
-	cmd.Flags().StringArrayVar(&labels, "label", nil, "label `key=value`, or key- to remove it; can be repeated")
-	cmd.Flags().StringVar(&maintenance, "maintenance", "", "put the machine into maintenance, for this `reason`: pxectl does nothing to it by itself")
+	cmd.Flags().StringArrayVar(&labels, "label", nil,
+		"label `key=value`, or key- to remove it; can be repeated")
+	cmd.Flags().StringVar(&maintenance, "maintenance", "",
+		"put the machine into maintenance, for this `reason`: pxectl does nothing to it by itself")
 	cmd.Flags().BoolVar(&over, "no-maintenance", false, "end maintenance")
 	selectorFlag(cmd, &selected)
 	f.add(cmd)
@@ -143,12 +147,17 @@ func (c *cli) machineEdit() *cobra.Command {
 }
 
 // accepting are the machines whose BMC is accepted.
-func accepting(machines []inventory.Machine, bmcs map[inventory.MachineID]string) ([]inventory.Machine, error) {
-	those := slices.DeleteFunc(slices.Clone(machines), func(m inventory.Machine) bool { return bmcs[m.ID] == "" })
+func accepting(
+	machines []inventory.Machine, bmcs map[inventory.MachineID]string,
+) ([]inventory.Machine, error) {
+	those := slices.DeleteFunc(slices.Clone(machines), func(m inventory.Machine) bool {
+		return bmcs[m.ID] == ""
+	})
 	if len(those) == 0 {
 		return nil, &inventory.Problem{
-			Code: inventory.CodeConflict, Detail: "no reported BMC address waits to be accepted: " + nameList(machines),
-			Hint: "`pxectl machine list` shows a ? behind one that does",
+			Code:   inventory.CodeConflict,
+			Detail: "no reported BMC address waits to be accepted: " + nameList(machines),
+			Hint:   "`pxectl machine list` shows a ? behind one that does",
 		}
 	}
 	return those, nil
@@ -180,7 +189,9 @@ func (c *cli) machineDelete() *cobra.Command {
 	var labels string
 	var discovered bool
 	cmd := &cobra.Command{
-		Use: "delete MACHINE... | --discovered", Aliases: []string{"rm"}, Short: "Forget machines; their disks stay as they are",
+		Use:     "delete MACHINE... | --discovered",
+		Aliases: []string{"rm"},
+		Short:   "Forget machines; their disks stay as they are",
 		Long: "Forget machines. Their disks stay as they are. A machine that boots from the network again registers itself anew.\n" +
 			"--discovered forgets every machine that waits for approval, such as after a flood of invented ones.",
 		Example:           "  pxectl machine delete web1 'old*'\n  pxectl machine delete --discovered",

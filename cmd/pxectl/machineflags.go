@@ -27,13 +27,17 @@ const diskHelp = "a name, or name, serial, wwn, wwn_with_extension, by_path, mod
 func (f *machineFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.bmc, "bmc", "", "address of the BMC, with :PORT if it is not 623")
 	cmd.Flags().StringVar(&f.user, "bmc-user", "", "user of the BMC (default: bmc.user of appliance.yaml)")
-	cmd.Flags().StringVar(&f.passwordFile, "bmc-password-file", "", "`file` whose first line is the BMC's password; - asks or reads standard input")
-	cmd.Flags().StringVar(&f.kgFile, "bmc-kg-file", "", "`file` whose first line is the BMC's own key K_g: text, or 0x and hexadecimal digits; an empty line removes it; - asks or reads standard input")
+	cmd.Flags().StringVar(&f.passwordFile, "bmc-password-file", "",
+		"`file` whose first line is the BMC's password; - asks or reads standard input")
+	cmd.Flags().StringVar(&f.kgFile, "bmc-kg-file", "",
+		"`file` whose first line is the BMC's own key K_g: text, or 0x and hexadecimal digits; an empty line removes it; - asks or reads standard input")
 	cmd.Flags().StringVar(&f.disk, "disk", "", "`disk` to deploy to: "+diskHelp+"; none clears it")
 }
 
 // read returns the flags that were set.
-func (f *machineFlags) read(c *cli, cmd *cobra.Command) (bmc deploy.BMCEdit, disk *inventory.DiskHint, err error) {
+func (f *machineFlags) read(
+	c *cli, cmd *cobra.Command,
+) (bmc deploy.BMCEdit, disk *inventory.DiskHint, err error) {
 	changed := cmd.Flags().Changed
 	if changed("bmc") {
 		if f.bmc != "" { // "" takes it away
@@ -87,12 +91,15 @@ func (c *cli) readPassword(ctx context.Context, what, file string) (string, erro
 		if file != "-" {
 			f, err := os.Open(file)
 			if err != nil {
-				return "", fmt.Errorf("%s: %w", what, hinted(err, "the flag names a file of this host, or is - to be asked: is the path right?"))
+				return "", fmt.Errorf("%s: %w", what,
+					hinted(err, "the flag names a file of this host, or is - to be asked: is the path right?"))
 			}
 			defer f.Close()
 			in = f
 		}
-		data, err = untilInterrupted(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, longest)) })
+		data, err = untilInterrupted(ctx, func() ([]byte, error) {
+			return io.ReadAll(io.LimitReader(in, longest))
+		})
 	}
 	if errors.Is(err, errNothingDone) {
 		return "", err
@@ -101,7 +108,10 @@ func (c *cli) readPassword(ctx context.Context, what, file string) (string, erro
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
 	if _, ok := terminal(c.in); len(data) == 0 && (file != "-" || !ok) {
-		return "", usageError{usagef("%s: there is nothing in %s", what, fileWord(file)), "its first line is read; an empty line takes away what was set before"}
+		return "", usageError{
+			usagef("%s: there is nothing in %s", what, fileWord(file)),
+			"its first line is read; an empty line takes away what was set before",
+		}
 	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	return strings.TrimSuffix(line, "\r"), nil

@@ -15,7 +15,9 @@ import (
 func (c *cli) machineShow() *cobra.Command {
 	var labels string
 	cmd := &cobra.Command{
-		Use: "show MACHINE...", Short: "Show all that is known of machines", ValidArgsFunction: c.completeMachines,
+		Use:               "show MACHINE...",
+		Short:             "Show all that is known of machines",
+		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, machines, err := c.picked(cmd.Context(), args, labels)
 			if err != nil {
@@ -70,14 +72,17 @@ func (c *cli) showMachine(m inventory.Machine, d *api.Deployment) error {
 	}
 	t.field("power", c.powerLine(m.Power))
 	if m.Maintenance != nil {
-		t.field("maintenance", fmt.Sprintf("%s (%s, by %s)", m.Maintenance.Reason, c.ago(m.Maintenance.Since), m.Maintenance.Actor))
+		t.field("maintenance",
+			fmt.Sprintf("%s (%s, by %s)", m.Maintenance.Reason, c.ago(m.Maintenance.Since),
+				m.Maintenance.Actor))
 	}
 	t.field("MACs", joined(m.MACs))
 	t.field("UUID", m.UUID)
 	t.field("labels", labelWords(m.Labels))
 	t.field("BMC", bmcLine(m.BMC))
 	if p := m.BMC.Proposed; p != nil {
-		t.field("BMC reported", fmt.Sprintf("%s, %s; not accepted: `%s`", p.Address, c.reported(*p), diagnose.AcceptCommand(m)))
+		t.field("BMC reported",
+			fmt.Sprintf("%s, %s; not accepted: `%s`", p.Address, c.reported(*p), diagnose.AcceptCommand(m)))
 	}
 	t.field("BMC error", m.BMC.Error)
 	if m.RootDisk != nil {
@@ -132,8 +137,11 @@ func agentLine(c *cli, m inventory.Machine) string {
 func reportFields(t *table, r *inventory.Report) {
 	t.field("system", strings.Join(words(r.System.Manufacturer, r.System.Product), " "))
 	t.field("serial", r.System.Serial)
-	t.field("firmware", strings.Join(words(strings.ToUpper(r.Firmware), r.System.BIOSVendor, r.System.BIOSVersion, r.System.BIOSDate), ", "))
-	t.field("cpu", fmt.Sprintf("%s, %s, %s, %s", r.CPU.Model, count(r.CPU.Sockets, "socket"), count(r.CPU.Cores, "core"), count(r.CPU.Threads, "thread")))
+	t.field("firmware",
+		strings.Join(words(strings.ToUpper(r.Firmware), r.System.BIOSVendor, r.System.BIOSVersion,
+			r.System.BIOSDate), ", "))
+	t.field("cpu", fmt.Sprintf("%s, %s, %s, %s", r.CPU.Model, count(r.CPU.Sockets, "socket"),
+		count(r.CPU.Cores, "core"), count(r.CPU.Threads, "thread")))
 	memory := binary(r.Memory.Bytes)
 	if n := len(r.Memory.DIMMs); n > 0 {
 		memory += " in " + count(n, "DIMM")
@@ -157,7 +165,8 @@ func (c *cli) showReport(r *inventory.Report) error {
 			case d.Rotational:
 				kind += ", rotating"
 			}
-			t.row(d.Name, humanize.Bytes(d.Bytes), kind, strings.Join(words(d.Vendor, d.Model), " "), d.Serial, d.ByPath, strings.Join(d.Content, ","))
+			t.row(d.Name, humanize.Bytes(d.Bytes), kind, strings.Join(words(d.Vendor, d.Model), " "),
+				d.Serial, d.ByPath, strings.Join(d.Content, ","))
 		}
 		if err := t.w.Flush(); err != nil {
 			return err

@@ -108,7 +108,11 @@ func serveFleet(atEnd func(func()), dir, socket string, fleet *apitest.Fleet) er
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- api.Serve(ctx, l, api.NewServer(api.Config{Fleet: fleet, Doctor: checkup, Images: images, Leases: &apitest.Leases{}, Version: "9.9.9", Log: log}).Handler(), log)
+		ended <- api.Serve(ctx, l,
+			api.NewServer(api.Config{
+				Fleet: fleet, Doctor: checkup, Images: images, Leases: &apitest.Leases{},
+				Version: "9.9.9", Log: log,
+			}).Handler(), log)
 	}()
 	atEnd(func() {
 		cancel()
@@ -128,14 +132,25 @@ func fleetNamed(name string) (*apitest.Fleet, error) {
 	on := inventory.Power{Known: true, On: true, ObservedAt: apitest.Epoch.Add(59 * time.Minute)}
 	fleet := apitest.New(
 		inventory.Machine{
-			Name: "web1", State: inventory.Available, Power: on, BMC: inventory.BMC{Address: "192.0.2.11", User: "admin", Discovered: true},
-			Labels: map[string]string{"rack": "a", "role": "web"}, UUID: "4c4c4544-0000-1000-8000-000000000001", Report: hardwareReport(), ReportedAt: apitest.Epoch,
+			Name:       "web1",
+			State:      inventory.Available,
+			Power:      on,
+			BMC:        inventory.BMC{Address: "192.0.2.11", User: "admin", Discovered: true},
+			Labels:     map[string]string{"rack": "a", "role": "web"},
+			UUID:       "4c4c4544-0000-1000-8000-000000000001",
+			Report:     hardwareReport(),
+			ReportedAt: apitest.Epoch,
 		},
-		inventory.Machine{Name: "web2", State: inventory.Available, Power: on, BMC: inventory.BMC{Address: "192.0.2.12"}, Labels: map[string]string{"rack": "a"}},
+		inventory.Machine{
+			Name: "web2", State: inventory.Available, Power: on, BMC: inventory.BMC{Address: "192.0.2.12"},
+			Labels: map[string]string{"rack": "a"},
+		},
 		inventory.Machine{Name: "web10", State: inventory.Discovered, Labels: map[string]string{"rack": "b"}},
 		inventory.Machine{
 			Name: "db1", State: inventory.Available, Power: inventory.Power{Known: true},
-			Maintenance: &inventory.Maintenance{Reason: "new power supply", Since: apitest.Epoch, Actor: "unix:uid=0"},
+			Maintenance: &inventory.Maintenance{
+				Reason: "new power supply", Since: apitest.Epoch, Actor: "unix:uid=0",
+			},
 		},
 	)
 	id := func(name string) inventory.MachineID {
@@ -143,26 +158,56 @@ func fleetNamed(name string) (*apitest.Fleet, error) {
 		return m.ID
 	}
 	web1, web2 := id("web1"), id("web2")
-	for i, text := range []string{"DISCOVER from BIOS", "offered undionly.kpxe", "fetched undionly.kpxe, 93955 bytes in 0.1s"} {
-		fleet.Happen(inventory.Event{Machine: []inventory.MachineID{web1, web2}[i%2], Kind: []inventory.EventKind{inventory.KindDHCP, inventory.KindDHCP, inventory.KindTFTP}[i], Text: text})
+	for i, text := range []string{
+		"DISCOVER from BIOS", "offered undionly.kpxe",
+		"fetched undionly.kpxe, 93955 bytes in 0.1s",
+	} {
+		fleet.Happen(inventory.Event{
+			Machine: []inventory.MachineID{web1, web2}[i%2],
+			Kind:    []inventory.EventKind{inventory.KindDHCP, inventory.KindDHCP, inventory.KindTFTP}[i],
+			Text:    text,
+		})
 	}
-	fleet.Happen(inventory.Event{MAC: "52:54:00:99:99:99", Kind: inventory.KindDHCP, Text: "DISCOVER from a stranger \x1b[31m"})
-	fleet.Happen(inventory.Event{Machine: web1, Kind: inventory.KindState, Text: "approved", Actor: "unix:uid=0"})
-	fleet.Happen(inventory.Event{MAC: "52:54:00:00:00:02", Kind: inventory.KindDHCP, Text: "DISCOVER before it registered", Count: 7, Since: apitest.Epoch})
-	fleet.Happen(inventory.Event{Machine: "m-dead", Kind: inventory.KindTFTP, Text: "snponly.efi: 237568 bytes", Data: map[string]string{"took": "45ms", "retransmits": "2"}})
+	fleet.Happen(inventory.Event{
+		MAC: "52:54:00:99:99:99", Kind: inventory.KindDHCP, Text: "DISCOVER from a stranger \x1b[31m",
+	})
+	fleet.Happen(inventory.Event{
+		Machine: web1, Kind: inventory.KindState, Text: "approved", Actor: "unix:uid=0",
+	})
+	fleet.Happen(inventory.Event{
+		MAC: "52:54:00:00:00:02", Kind: inventory.KindDHCP, Text: "DISCOVER before it registered", Count: 7,
+		Since: apitest.Epoch,
+	})
+	fleet.Happen(inventory.Event{
+		Machine: "m-dead",
+		Kind:    inventory.KindTFTP,
+		Text:    "snponly.efi: 237568 bytes",
+		Data:    map[string]string{"took": "45ms", "retransmits": "2"},
+	})
 	switch name {
 	case "failing":
 		fleet.FailDeployment("web2", inventory.Failure{
-			Step: string(inventory.WriteImage), Reason: "chunk 17 differs from the manifest after 3 attempts", Hint: "check the disk sda, then deploy again",
+			Step:   string(inventory.WriteImage),
+			Reason: "chunk 17 differs from the manifest after 3 attempts",
+			Hint:   "check the disk sda, then deploy again",
 		})
-		fleet.Fail("Power", &inventory.Problem{Code: inventory.CodeBMC, Detail: "power off 192.0.2.11:623: no answer", Hint: "ping 192.0.2.11"})
+		fleet.Fail("Power", &inventory.Problem{
+			Code: inventory.CodeBMC, Detail: "power off 192.0.2.11:623: no answer", Hint: "ping 192.0.2.11",
+		})
 		fleet.Fail("Deployments", errors.New("list deployments: record \"d-1\": checksum does not match"))
-		fleet.Fail("PowerStatus", &inventory.Problem{Code: inventory.CodeTimeout, Detail: "power status: no answer in 30s"})
+		fleet.Fail("PowerStatus", &inventory.Problem{
+			Code: inventory.CodeTimeout, Detail: "power status: no answer in 30s",
+		})
 	case "halted":
 		fleet.Halt()
 	case "moved":
-		for machine, address := range map[string]string{"web1": "192.0.2.66", "web10": "192.0.2.13", "db1": "192.0.2.14"} {
-			fleet.Report(machine, inventory.BMCProposal{Address: address, At: apitest.Epoch.Add(50 * time.Minute), From: "192.0.2.113"})
+		for machine, address := range map[string]string{
+			"web1": "192.0.2.66", "web10": "192.0.2.13",
+			"db1": "192.0.2.14",
+		} {
+			fleet.Report(machine, inventory.BMCProposal{
+				Address: address, At: apitest.Epoch.Add(50 * time.Minute), From: "192.0.2.113",
+			})
 		}
 	}
 	return fleet, nil
@@ -171,13 +216,25 @@ func fleetNamed(name string) (*apitest.Fleet, error) {
 func hardwareReport() *inventory.Report {
 	return &inventory.Report{
 		AgentVersion: "1", Kernel: "6.1.0", Arch: "amd64", Firmware: "uefi",
-		System: inventory.System{Manufacturer: "QEMU", Product: "Standard PC (Q35)", Serial: "S1", BIOSVersion: "1.16", BIOSVendor: "EDK II"},
-		CPU:    inventory.CPU{Model: "EPYC", Sockets: 1, Cores: 4, Threads: 8}, Memory: inventory.Memory{Bytes: 16 << 30},
+		System: inventory.System{
+			Manufacturer: "QEMU", Product: "Standard PC (Q35)", Serial: "S1", BIOSVersion: "1.16",
+			BIOSVendor: "EDK II",
+		},
+		CPU:    inventory.CPU{Model: "EPYC", Sockets: 1, Cores: 4, Threads: 8},
+		Memory: inventory.Memory{Bytes: 16 << 30},
 		Disks: []inventory.Disk{
-			{Name: "nvme0n1", Transport: "nvme", Model: "PM9A3", Serial: "D1", ByPath: "pci-0000:00:05.0", Bytes: 960197124096, Content: []string{"gpt", "ext4"}},
+			{
+				Name: "nvme0n1", Transport: "nvme", Model: "PM9A3", Serial: "D1", ByPath: "pci-0000:00:05.0",
+				Bytes: 960197124096, Content: []string{"gpt", "ext4"},
+			},
 			{Name: "sda", Transport: "sata", Bytes: 4000787030016, Rotational: true},
 		},
-		NICs: []inventory.NIC{{Name: "eno1", MAC: "52:54:00:00:00:01", Driver: "virtio_net", Path: "0000:00:03.0", Carrier: true, Mbps: 10000, Boot: true}},
+		NICs: []inventory.NIC{
+			{
+				Name: "eno1", MAC: "52:54:00:00:00:01", Driver: "virtio_net", Path: "0000:00:03.0",
+				Carrier: true, Mbps: 10000, Boot: true,
+			},
+		},
 	}
 }
 
@@ -185,7 +242,12 @@ func hardwareReport() *inventory.Report {
 func checkup(context.Context) []api.Check {
 	return []api.Check{
 		{Subject: "ports", Status: api.Pass, Text: "all are open"},
-		{Subject: "images", Status: api.Warn, Text: "there is none to deploy", Next: "`pxectl image import FILE`"},
+		{
+			Subject: "images",
+			Status:  api.Warn,
+			Text:    "there is none to deploy",
+			Next:    "`pxectl image import FILE`",
+		},
 		{Subject: "ramdisk", Status: api.Fail, Text: "none", Next: "`pxectl ramdisk build`"},
 	}
 }

@@ -124,7 +124,9 @@ func clean(s string) string {
 
 // printAnswers prints the answers of n machines, one word or two each, and then returns asked: the error of
 // those that did not answer. all is their answers for programs.
-func (c *cli) printAnswers(all any, n int, column string, answer func(i int) (machine, said string), asked error) error {
+func (c *cli) printAnswers(
+	all any, n int, column string, answer func(i int) (machine, said string), asked error,
+) error {
 	if n == 0 {
 		return asked
 	}

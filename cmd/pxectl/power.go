@@ -20,13 +20,18 @@ func (c *cli) powerCommand() *cobra.Command {
 		{power.ActCycle, "Switch machines off and on again"},
 		{power.ActReset, "Reset machines; the power stays on"},
 	} {
-		verbs = append(verbs, c.powerVerb(string(v.action), v.short, func(cmd *cobra.Command, client *api.Client, ref string) (inventory.Power, error) {
+		verbs = append(verbs, c.powerVerb(string(v.action), v.short, func(cmd *cobra.Command,
+			client *api.Client, ref string,
+		) (inventory.Power, error) {
 			return client.Power(cmd.Context(), ref, v.action)
 		}))
 	}
-	verbs = append(verbs, c.powerVerb("status", "Ask the BMCs whether the machines are on", func(cmd *cobra.Command, client *api.Client, ref string) (inventory.Power, error) {
-		return client.PowerStatus(cmd.Context(), ref)
-	}))
+	verbs = append(verbs,
+		c.powerVerb("status", "Ask the BMCs whether the machines are on", func(cmd *cobra.Command,
+			client *api.Client, ref string,
+		) (inventory.Power, error) {
+			return client.PowerStatus(cmd.Context(), ref)
+		}))
 	return group("power", "Switch machines on and off by their BMCs", verbs...)
 }
 
@@ -35,7 +40,9 @@ type powerAnswer struct {
 	Power   inventory.Power `json:"power"`
 }
 
-func (c *cli) powerVerb(verb, short string, do func(*cobra.Command, *api.Client, string) (inventory.Power, error)) *cobra.Command {
+func (c *cli) powerVerb(
+	verb, short string, do func(*cobra.Command, *api.Client, string) (inventory.Power, error),
+) *cobra.Command {
 	var labels string
 	cmd := &cobra.Command{
 		Use: verb + " MACHINE...", Short: short, ValidArgsFunction: c.completeMachines,

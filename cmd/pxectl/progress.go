@@ -97,13 +97,18 @@ type barRow struct {
 const rateOver = 8 * time.Second
 
 func newBars(ctx context.Context, w io.Writer, names []string, wide, widestStep int) *bars {
-	b := &bars{all: mpb.NewWithContext(ctx, mpb.WithOutput(w), mpb.WithAutoRefresh(), mpb.WithWidth(28), mpb.WithRefreshRate(200*time.Millisecond))}
+	b := &bars{
+		all: mpb.NewWithContext(ctx, mpb.WithOutput(w), mpb.WithAutoRefresh(), mpb.WithWidth(28),
+			mpb.WithRefreshRate(200*time.Millisecond)),
+	}
 	style := mpb.BarStyle().Lbound("").Filler("━").Tip("━").Padding("─").Rbound("")
 	for _, name := range names {
 		r := &barRow{}
 		r.bar = b.all.New(
 			0, style, // 0: the bar ends when we say so, not when it is full, as each step fills it again
-			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return r.before(name, wide, widestStep) })),
+			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
+				return r.before(name, wide, widestStep)
+			})),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return r.after() })),
 		)
 		b.rows = append(b.rows, r)

@@ -37,10 +37,13 @@ Kernel and modules come from a distribution's kernel package, which need not be 
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Kernel == "" || o.Modules == "" || o.Out == "" {
-				return usageError{usagef("give --kernel, --modules (or --modules none) and --out"), exampleBuild}
+				return usageError{
+					usagef("give --kernel, --modules (or --modules none) and --out"), exampleBuild,
+				}
 			}
 			if initramfs.Targets[o.Arch] == "" {
-				return usagef("--arch %q: have %s", o.Arch, strings.Join(slices.Sorted(maps.Keys(initramfs.Targets)), ", "))
+				return usagef("--arch %q: have %s", o.Arch,
+					strings.Join(slices.Sorted(maps.Keys(initramfs.Targets)), ", "))
 			}
 			if o.Modules == "none" {
 				o.Modules = ""
@@ -56,16 +59,19 @@ Kernel and modules come from a distribution's kernel package, which need not be 
 			fmt.Fprintf(c.out, "%s: kernel %s (%.1f MiB), ramdisk %.1f MiB with %d modules\n",
 				dir, m.Kernel, mib(m.KernelBytes), mib(m.InitrdBytes), m.Modules)
 			if o.Firmware != "" {
-				fmt.Fprintf(c.out, "firmware: %d files taken, %d not found\n", len(m.Firmware), len(m.Missing))
+				fmt.Fprintf(c.out, "firmware: %d files taken, %d not found\n", len(m.Firmware),
+					len(m.Missing))
 			}
 			return nil
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Kernel, "kernel", "", "the kernel (vmlinuz)")
-	f.StringVar(&o.Modules, "modules", "", "folder of its modules, lib/modules/VERSION; \"none\" for a kernel that has all drivers built in")
+	f.StringVar(&o.Modules, "modules", "",
+		"folder of its modules, lib/modules/VERSION; \"none\" for a kernel that has all drivers built in")
 	f.StringVar(&o.Firmware, "firmware", "", "folder with firmware files for network cards, lib/firmware")
-	f.StringSliceVar(&o.Extra, "with", nil, "add `modules`, by name or by folder below kernel/ (drivers/net/ethernet/sfc/)")
+	f.StringSliceVar(&o.Extra, "with", nil,
+		"add `modules`, by name or by folder below kernel/ (drivers/net/ethernet/sfc/)")
 	f.StringVar(&o.Arch, "arch", runtime.GOARCH, "architecture of the machines: amd64 or arm64")
 	f.StringVar(&o.Out, "out", "", "folder to write to")
 	return cmd

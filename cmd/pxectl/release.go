@@ -31,7 +31,10 @@ func (c *cli) machineClean() *cobra.Command {
 	}, deploy.Wish{Clean: true}, (*api.Client).Clean)
 }
 
-func (c *cli) eraseCommand(cmd *cobra.Command, wish deploy.Wish, begin func(*api.Client, context.Context, string, inventory.EraseRequest) (api.Deployment, error)) *cobra.Command {
+func (c *cli) eraseCommand(
+	cmd *cobra.Command, wish deploy.Wish, begin func(*api.Client, context.Context, string,
+		inventory.EraseRequest) (api.Deployment, error),
+) *cobra.Command {
 	var labels string
 	var r inventory.EraseRequest
 	var yes bool
@@ -64,7 +67,8 @@ func (c *cli) eraseCommand(cmd *cobra.Command, wish deploy.Wish, begin func(*api
 		return c.watchToEnd(cmd.Context(), client, started, refused, waiting)
 	}
 	selectorFlag(cmd, &labels)
-	cmd.Flags().BoolVar(&r.Quick, "quick", false, "clear labels and partition tables only; the data is not erased")
+	cmd.Flags().BoolVar(&r.Quick, "quick", false,
+		"clear labels and partition tables only; the data is not erased")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask; required without a terminal")
 	waiting.add(cmd, "until the machines are available", "; the erasing goes on")
 	return cmd
@@ -72,7 +76,9 @@ func (c *cli) eraseCommand(cmd *cobra.Command, wish deploy.Wish, begin func(*api
 
 // refusals is an error when none of the machines can be given that now, before anybody is asked whether they
 // shall.
-func (c *cli) refusals(ctx context.Context, client *api.Client, machines []inventory.Machine, wish deploy.Wish) error {
+func (c *cli) refusals(
+	ctx context.Context, client *api.Client, machines []inventory.Machine, wish deploy.Wish,
+) error {
 	able, err := gather(machines, func(m inventory.Machine) (inventory.Machine, error) {
 		m, err := client.Machine(ctx, string(m.ID)) // with its report
 		if err != nil {
@@ -93,9 +99,14 @@ func (c *cli) refusals(ctx context.Context, client *api.Client, machines []inven
 }
 
 // confirmErase shows which disks will be erased, and asks for consent.
-func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []inventory.Machine, quick bool) error {
+func (c *cli) confirmErase(
+	ctx context.Context, client *api.Client, machines []inventory.Machine, quick bool,
+) error {
 	if _, ok := terminal(c.in); !ok {
-		return usageError{usagef("the disks of %s would be erased, and there is no terminal to ask on", nameList(machines)), "say --yes if that is meant"}
+		return usageError{
+			usagef("the disks of %s would be erased, and there is no terminal to ask on", nameList(machines)),
+			"say --yes if that is meant",
+		}
 	}
 	for _, m := range machines {
 		m, err := client.Machine(ctx, string(m.ID)) // with its disks
@@ -118,7 +129,8 @@ func (c *cli) confirmErase(ctx context.Context, client *api.Client, machines []i
 func (c *cli) machineErasures() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
-		Use: "erasures [MACHINE|SERIAL|WWN...]", Short: "List erased disks, newest first, each with its proof",
+		Use:               "erasures [MACHINE|SERIAL|WWN...]",
+		Short:             "List erased disks, newest first, each with its proof",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkLimit(limit); err != nil {
@@ -133,7 +145,9 @@ func (c *cli) machineErasures() *cobra.Command {
 			}
 			records, more := []inventory.Erasure{}, false
 			for _, of := range args {
-				found, older, err := pages(limit, func(last *inventory.Erasure, size int) ([]inventory.Erasure, bool, error) {
+				found, older, err := pages(limit, func(last *inventory.Erasure,
+					size int,
+				) ([]inventory.Erasure, bool, error) {
 					q := deploy.ErasureQuery{Of: of, Limit: size}
 					if last != nil {
 						q.Before = last.Seq
@@ -144,12 +158,17 @@ func (c *cli) machineErasures() *cobra.Command {
 					return err
 				}
 				if len(found) == 0 && of != "" {
-					return &inventory.Problem{Code: inventory.CodeNotFound, Detail: "no record that a disk of " + of + " was erased", Hint: "`pxectl machine erasures` lists all records"}
+					return &inventory.Problem{
+						Code:   inventory.CodeNotFound,
+						Detail: "no record that a disk of " + of + " was erased",
+						Hint:   "`pxectl machine erasures` lists all records",
+					}
 				}
 				records, more = append(records, found...), more || older
 			}
 			if len(records) == 0 && c.output == "table" {
-				fmt.Fprintln(c.out, "no disk has been erased yet: `pxectl release MACHINE` erases those of a machine")
+				fmt.Fprintln(c.out,
+					"no disk has been erased yet: `pxectl release MACHINE` erases those of a machine")
 				return nil
 			}
 			serials := make([]string, len(records))
@@ -159,8 +178,10 @@ func (c *cli) machineErasures() *cobra.Command {
 			err = c.print(records, serials, func(t *table) {
 				t.row("AT", "MACHINE", "DISK", "SERIAL", "METHOD", "TOOK", "PROOF")
 				for _, r := range records {
-					t.row(stamp(r.At), r.MachineName, r.Disk.Name, r.Disk.Serial, r.Method, took(time.Duration(r.TookMS)*time.Millisecond),
-						strings.Join(words(r.Proof, prefixed("passed over: ", strings.Join(r.Passed, "; "))), "; "))
+					t.row(stamp(r.At), r.MachineName, r.Disk.Name, r.Disk.Serial, r.Method,
+						took(time.Duration(r.TookMS)*time.Millisecond),
+						strings.Join(words(r.Proof, prefixed("passed over: ", strings.Join(r.Passed, "; "))),
+							"; "))
 				}
 			})
 			if more {

@@ -67,7 +67,8 @@ func (c *cli) rootCommand() *cobra.Command {
 	inGroup("machines", c.machineCommand(), c.powerCommand(), c.bootdevCommand(), c.consoleCommand())
 	inGroup("images", c.deployCommand(), c.releaseCommand(), c.deploymentCommand(), c.imageCommand())
 	inGroup("look", c.whyCommand(), c.doctorCommand(), c.eventsCommand(), c.leaseCommand())
-	inGroup("appliance", c.serveCommand(), c.configCommand(), c.ramdiskCommand(), c.labCommand(), c.versionCommand())
+	inGroup("appliance", c.serveCommand(), c.configCommand(), c.ramdiskCommand(), c.labCommand(),
+		c.versionCommand())
 	root.SetHelpCommandGroupID("appliance")
 	root.SetCompletionCommandGroupID("appliance")
 	plainArguments(root)

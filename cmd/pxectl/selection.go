@@ -56,7 +56,9 @@ func selectorFlag(cmd *cobra.Command, to *string) {
 // pick finds the machines that the arguments (names, ids, MACs, patterns) name, or all machines without
 // arguments, and keeps those that the selector matches. Each argument must name one machine at least. They
 // come in the order of the arguments; those of a pattern in the order of their names.
-func (c *cli) pick(ctx context.Context, client *api.Client, args []string, labels string) ([]inventory.Machine, error) {
+func (c *cli) pick(
+	ctx context.Context, client *api.Client, args []string, labels string,
+) ([]inventory.Machine, error) {
 	sel, err := parseSelector(labels)
 	if err != nil {
 		return nil, err
@@ -72,11 +74,14 @@ func (c *cli) pick(ctx context.Context, client *api.Client, args []string, label
 			return nil, err
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(picked), func(m inventory.Machine) bool { return !sel.matches(m) }), nil
+	return slices.DeleteFunc(slices.Clone(picked),
+		func(m inventory.Machine) bool { return !sel.matches(m) }), nil
 }
 
 // picked is pickSome with a client of its own, for commands that have no client yet.
-func (c *cli) picked(ctx context.Context, args []string, labels string) (*api.Client, []inventory.Machine, error) {
+func (c *cli) picked(
+	ctx context.Context, args []string, labels string,
+) (*api.Client, []inventory.Machine, error) {
 	client, err := c.client()
 	if err != nil {
 		return nil, nil, err
@@ -86,13 +91,22 @@ func (c *cli) picked(ctx context.Context, args []string, labels string) (*api.Cl
 }
 
 // pickSome is pick for commands that change something: it is an error to name no machine.
-func (c *cli) pickSome(ctx context.Context, client *api.Client, args []string, labels string) ([]inventory.Machine, error) {
+func (c *cli) pickSome(
+	ctx context.Context, client *api.Client, args []string, labels string,
+) ([]inventory.Machine, error) {
 	if len(args) == 0 && labels == "" {
-		return nil, usageError{usagef("which machines? give names, ids, MACs, patterns or --selector"), "`pxectl machine list` lists them"}
+		return nil, usageError{
+			usagef("which machines? give names, ids, MACs, patterns or --selector"),
+			"`pxectl machine list` lists them",
+		}
 	}
 	machines, err := c.pick(ctx, client, args, labels)
 	if err == nil && len(machines) == 0 {
-		err = &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine has the labels %s", labels), Hint: "run `pxectl machine list`"}
+		err = &inventory.Problem{
+			Code:   inventory.CodeNotFound,
+			Detail: fmt.Sprintf("no machine has the labels %s", labels),
+			Hint:   "run `pxectl machine list`",
+		}
 	}
 	return machines, err
 }
@@ -104,7 +118,8 @@ func (c *cli) pickOne(ctx context.Context, client *api.Client, arg string) (inve
 		return inventory.Machine{}, err
 	}
 	if len(machines) > 1 {
-		return inventory.Machine{}, usagef("%q means %d machines (%s); name one", arg, len(machines), nameList(machines))
+		return inventory.Machine{}, usagef("%q means %d machines (%s); name one", arg, len(machines),
+			nameList(machines))
 	}
 	return machines[0], nil
 }
@@ -119,7 +134,9 @@ func named(all []inventory.Machine, args []string) ([]inventory.Machine, error) 
 		}
 		if len(found) == 0 {
 			return nil, &inventory.Problem{
-				Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q (have: %s)", arg, nameList(all)), Hint: "run `pxectl machine list`",
+				Code:   inventory.CodeNotFound,
+				Detail: fmt.Sprintf("no machine %q (have: %s)", arg, nameList(all)),
+				Hint:   "run `pxectl machine list`",
 			}
 		}
 		for _, m := range found {
@@ -198,7 +215,9 @@ func compareNatural(a, b string) int {
 }
 
 // completeMachines completes names for the shell.
-func (c *cli) completeMachines(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+func (c *cli) completeMachines(
+	cmd *cobra.Command, _ []string, _ string,
+) ([]string, cobra.ShellCompDirective) {
 	client, err := c.client()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -215,7 +234,9 @@ func (c *cli) completeMachines(cmd *cobra.Command, _ []string, _ string) ([]stri
 
 // gather calls f for every machine, several at a time. It returns the results of those that went well and the
 // errors of the others, both in the machines' order.
-func gather[T any](machines []inventory.Machine, do func(inventory.Machine) (T, error)) (done []T, err error) {
+func gather[T any](
+	machines []inventory.Machine, do func(inventory.Machine) (T, error),
+) (done []T, err error) {
 	const atOnce = 16
 	results, errs := make([]T, len(machines)), make([]error, len(machines))
 	turn := make(chan struct{}, atOnce)

@@ -25,11 +25,14 @@ func (c *cli) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return whoMayServe(appliance.Serve(cmd.Context(), cfg, appliance.Options{Version: version, NewDatabase: newDatabase, Log: appliance.NewLog(cfg.Log, os.Stderr)}))
+			return whoMayServe(appliance.Serve(cmd.Context(), cfg, appliance.Options{
+				Version: version, NewDatabase: newDatabase, Log: appliance.NewLog(cfg.Log, os.Stderr),
+			}))
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", defaultConfig, "the configuration `file`")
-	cmd.Flags().BoolVar(&newDatabase, "new-database", false, "begin with an empty database beside the keys and images of one that was lost")
+	cmd.Flags().BoolVar(&newDatabase, "new-database", false,
+		"begin with an empty database beside the keys and images of one that was lost")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	return cmd
 }
@@ -39,5 +42,6 @@ func whoMayServe(err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return hinted(err, "run it as root, or as the user that data_dir belongs to, with CAP_NET_BIND_SERVICE for ports below 1024")
+	return hinted(err,
+		"run it as root, or as the user that data_dir belongs to, with CAP_NET_BIND_SERVICE for ports below 1024")
 }

@@ -19,7 +19,9 @@ const (
 
 // watch shows deployments until all of them have ended, ctx ends or the appliance is away for too long. It
 // returns the last known state of each.
-func (c *cli) watch(ctx context.Context, client *api.Client, deployments []api.Deployment) ([]api.Deployment, error) {
+func (c *cli) watch(
+	ctx context.Context, client *api.Client, deployments []api.Deployment,
+) ([]api.Deployment, error) {
 	names := make([]string, len(deployments))
 	widest := 0
 	for i, d := range deployments {

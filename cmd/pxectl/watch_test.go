@@ -36,7 +36,8 @@ func (s *shared) String() string {
 
 func (s *shared) waitFor(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(s.String(), text); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(s.String(),
+		text); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no %q in:\n%s", text, s.String())
 		}
@@ -73,7 +74,8 @@ func TestWaitOutlivesTheAppliance(t *testing.T) {
 	code := make(chan int, 1)
 	go func() {
 		now := func() time.Time { return apitest.Epoch }
-		code <- run([]string{"--socket", socket, "deploy", "m1", "--image", "x", "--wait"}, strings.NewReader(""), &out, &errOut, now)
+		code <- run([]string{"--socket", socket, "deploy", "m1", "--image", "x", "--wait"},
+			strings.NewReader(""), &out, &errOut, now)
 	}()
 	errOut.waitFor(t, "m1  validate")
 	stop()

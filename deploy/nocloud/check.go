@@ -33,7 +33,8 @@ func CheckSizes(userData []byte, network string, keys []string) error {
 	}
 	switch {
 	case len(userData) > MaxUserData:
-		return fmt.Errorf("user-data: %d bytes, at most %d; let it fetch the rest, by #include or runcmd", len(userData), MaxUserData)
+		return fmt.Errorf("user-data: %d bytes, at most %d; let it fetch the rest, by #include or runcmd",
+			len(userData), MaxUserData)
 	case len(network) > MaxNetwork:
 		return fmt.Errorf("network-config: %d bytes, at most %d", len(network), MaxNetwork)
 	case all > MaxKeys:
@@ -59,7 +60,8 @@ func CheckKeys(keys []string) error {
 // (INCLUSION_TYPES_MAP in cloudinit/handlers/__init__.py). The longer ones come before those that they begin
 // with.
 var kinds = []string{
-	"#cloud-config-archive", "#cloud-config-jsonp", "#cloud-config", "#cloud-boothook", "#include-once", "#include", "#part-handler",
+	"#cloud-config-archive", "#cloud-config-jsonp", "#cloud-config", "#cloud-boothook", "#include-once",
+	"#include", "#part-handler",
 	"#upstart-job", "## template: jinja", "#!",
 }
 

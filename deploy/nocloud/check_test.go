@@ -35,19 +35,31 @@ var userDatas = []struct {
 	onlyUs bool
 }{
 	{name: "cloud-config", data: []byte(config)},
-	{name: "cloud-config with Windows' ends of lines", data: []byte("#cloud-config\r\nusers:\r\n  - name: me\r\n")},
+	{
+		name: "cloud-config with Windows' ends of lines",
+		data: []byte("#cloud-config\r\nusers:\r\n  - name: me\r\n"),
+	},
 	{name: "header in capitals, behind an empty line", data: []byte("\n \n#Cloud-Config\nusers: []\n")},
 	{name: "header alone", data: []byte("#cloud-config\n")},
 	{name: "a key twice", data: []byte("#cloud-config\na: 1\na: 2\n")},
 	{name: "anchors", data: []byte("#cloud-config\na: &x [1]\nb: *x\n")},
-	{name: "literal block with brackets", data: []byte("#cloud-config\nwrite_files:\n- path: /x\n  content: |\n    a {{{ [[ }\n    ----------\n")},
+	{
+		name: "literal block with brackets",
+		data: []byte("#cloud-config\nwrite_files:\n- path: /x\n  content: |\n    a {{{ [[ }\n    ----------\n"),
+	},
 	{name: "script", data: []byte("#!/bin/sh\necho hi\n")},
 	{name: "script that is no YAML", data: []byte("#!/usr/bin/perl\n%h = (a => [);\n")},
 	{name: "include", data: []byte("#include\nhttp://a/b\n")},
 	{name: "boothook", data: []byte("#cloud-boothook\n#!/bin/sh\n")},
 	{name: "jinja", data: []byte("## template: jinja\n#cloud-config\nhostname: {{ v1.x }}\n")},
-	{name: "archive", data: []byte("#cloud-config-archive\n- type: text/x-shellscript\n  content: |\n    #!/bin/sh\n")},
-	{name: "MIME", data: []byte("Content-Type: multipart/mixed; boundary=\"X\"\nMIME-Version: 1.0\n\n--X\nContent-Type: text/cloud-config\n\n{}\n--X--\n")},
+	{
+		name: "archive",
+		data: []byte("#cloud-config-archive\n- type: text/x-shellscript\n  content: |\n    #!/bin/sh\n"),
+	},
+	{
+		name: "MIME",
+		data: []byte("Content-Type: multipart/mixed; boundary=\"X\"\nMIME-Version: 1.0\n\n--X\nContent-Type: text/cloud-config\n\n{}\n--X--\n"),
+	},
 	{name: "gzip", data: packed(config)},
 	{name: "no header", data: []byte("users:\n  - name: me\n"), want: `begins with "users:"`},
 	{name: "late header", data: []byte("# mine\n#cloud-config\nusers: []\n"), want: "must be the first one"},
@@ -63,12 +75,42 @@ var userDatas = []struct {
 	{name: "two documents", data: []byte("#cloud-config\na: 1\n---\nb: 2\n"), want: "more than one document"},
 	{name: "gzip without a header in it", data: packed("users: []\n"), want: `begins with "users: []"`},
 	{name: "gzip, cut off", data: packed(config)[:20], want: "cut off", onlyUs: true},
-	{name: "gzip that unpacks to much", data: packed("#!" + strings.Repeat("\n", MaxUnpacked)), want: "unpacks to more than", onlyUs: true},
-	{name: "jsonp that is no JSON", data: []byte("#cloud-config-jsonp\n[{\n"), want: "not JSON", onlyUs: true},
-	{name: "an archive that is a mapping", data: []byte("#cloud-config-archive\na: b\n"), want: "not a list", onlyUs: true},
-	{name: "MIME without a boundary", data: []byte("Content-Type: multipart/mixed\n\n{}\n"), want: "no boundary", onlyUs: true},
-	{name: "brackets without end", data: []byte("#cloud-config\na: " + strings.Repeat("[", 1<<19)), want: "exceeded max depth", onlyUs: true},
-	{name: "lists without end", data: []byte("#cloud-config\n" + strings.Repeat("- ", 1<<18)), want: "exceeded max depth", onlyUs: true},
+	{
+		name:   "gzip that unpacks to much",
+		data:   packed("#!" + strings.Repeat("\n", MaxUnpacked)),
+		want:   "unpacks to more than",
+		onlyUs: true,
+	},
+	{
+		name:   "jsonp that is no JSON",
+		data:   []byte("#cloud-config-jsonp\n[{\n"),
+		want:   "not JSON",
+		onlyUs: true,
+	},
+	{
+		name:   "an archive that is a mapping",
+		data:   []byte("#cloud-config-archive\na: b\n"),
+		want:   "not a list",
+		onlyUs: true,
+	},
+	{
+		name:   "MIME without a boundary",
+		data:   []byte("Content-Type: multipart/mixed\n\n{}\n"),
+		want:   "no boundary",
+		onlyUs: true,
+	},
+	{
+		name:   "brackets without end",
+		data:   []byte("#cloud-config\na: " + strings.Repeat("[", 1<<19)),
+		want:   "exceeded max depth",
+		onlyUs: true,
+	},
+	{
+		name:   "lists without end",
+		data:   []byte("#cloud-config\n" + strings.Repeat("- ", 1<<18)),
+		want:   "exceeded max depth",
+		onlyUs: true,
+	},
 }
 
 var networks = []struct {
@@ -77,8 +119,14 @@ var networks = []struct {
 	want   string
 	onlyUs bool
 }{
-	{name: "version 2", data: "version: 2\nethernets:\n  e:\n    match: {macaddress: \"52:54:00:12:34:56\"}\n    dhcp4: true\n"},
-	{name: "version 1", data: "version: 1\nconfig:\n- type: physical\n  name: eth0\n  mac_address: \"52:54:00:12:34:56\"\n  subnets: [{type: dhcp}]\n"},
+	{
+		name: "version 2",
+		data: "version: 2\nethernets:\n  e:\n    match: {macaddress: \"52:54:00:12:34:56\"}\n    dhcp4: true\n",
+	},
+	{
+		name: "version 1",
+		data: "version: 1\nconfig:\n- type: physical\n  name: eth0\n  mac_address: \"52:54:00:12:34:56\"\n  subnets: [{type: dhcp}]\n",
+	},
 	{name: "JSON", data: `{"version": 2, "ethernets": {}}`},
 	{name: "garbage", data: "lorem ipsum", want: "not a list of `key: value`"},
 	{name: "broken", data: "version: 2\nethernets: {a\n", want: "YAML is broken"},
@@ -141,7 +189,11 @@ func TestCheckSizes(t *testing.T) {
 		keys    []string
 		want    string
 	}{
-		{make([]byte, MaxUserData), strings.Repeat("n", MaxNetwork), []string{strings.Repeat("k", MaxKeys)}, ""},
+		{
+			make([]byte, MaxUserData), strings.Repeat("n", MaxNetwork),
+			[]string{strings.Repeat("k", MaxKeys)},
+			"",
+		},
 		{make([]byte, MaxUserData+1), "", nil, "user-data: 1048577 bytes, at most 1048576"},
 		{nil, strings.Repeat("n", MaxNetwork+1), nil, "network-config: 262145 bytes"},
 		{nil, "", []string{strings.Repeat("k", MaxKeys), "k"}, "SSH keys: 65537 bytes"},
@@ -171,7 +223,10 @@ func FuzzCheck(f *testing.F) {
 				t.Errorf("%d bytes took %v", len(data), took)
 			}
 		}()
-		for _, err := range []error{CheckUserData(data), CheckNetwork(string(data)), CheckKeys([]string{string(data)})} {
+		for _, err := range []error{
+			CheckUserData(data), CheckNetwork(string(data)),
+			CheckKeys([]string{string(data)}),
+		} {
 			if err != nil && len(err.Error()) > 400 {
 				t.Errorf("an error of %d bytes", len(err.Error()))
 			}

@@ -69,7 +69,8 @@ func read(t *testing.T, seeds []inventory.Seed) []reading {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(library); err != nil || os.Getenv(testnet.All) != "all" {
-		t.Skipf("SKIPPED %s: needs cloud-init's library, which `make deps` fetches, and PXECTL_TEST=all", t.Name())
+		t.Skipf("SKIPPED %s: needs cloud-init's library, which `make deps` fetches, and PXECTL_TEST=all",
+			t.Name())
 	}
 	in, err := json.Marshal(seeds)
 	if err != nil {
@@ -99,18 +100,32 @@ func TestCloudInitReadsSeed(t *testing.T) {
 	// All shapes that YAML 1.1 takes for something else than text: numbers in base 60, 8 and 16, floats,
 	// booleans, nulls, dates.
 	for _, mac := range []inventory.MAC{
-		"52:54:00:12:34:56", "00:00:00:00:00:01", "01:02:03:04:05:06", "10:20:30:40:50:59", "52:54:00:ab:cd:ef", "0e:10:00:00:00:12", "ff:ff:ff:ff:ff:fe",
+		"52:54:00:12:34:56", "00:00:00:00:00:01", "01:02:03:04:05:06", "10:20:30:40:50:59",
+		"52:54:00:ab:cd:ef", "0e:10:00:00:00:12", "ff:ff:ff:ff:ff:fe",
 	} {
 		instances = append(instances, Instance{ID: "d-00000001", Hostname: "m1", BootMAC: mac})
 	}
-	for _, name := range []string{"no", "yes", "on", "null", "1e3", "0x1f", "017", "12", "1-2", "2001-01-01", "true", "off", "0b1", "nan", "inf", "e5"} {
-		instances = append(instances, Instance{ID: "d-00000001", Hostname: name, BootMAC: "52:54:00:00:00:01"})
+	for _, name := range []string{
+		"no", "yes", "on", "null", "1e3", "0x1f", "017", "12", "1-2", "2001-01-01",
+		"true", "off", "0b1", "nan", "inf", "e5",
+	} {
+		instances = append(instances, Instance{
+			ID: "d-00000001", Hostname: name, BootMAC: "52:54:00:00:00:01",
+		})
 	}
 	for _, id := range []string{"1e100000", "0x12345678", "12345678", "d-1e10"} {
 		instances = append(instances, Instance{ID: id, Hostname: "m1", BootMAC: "52:54:00:00:00:01"})
 	}
-	for _, comment := range []string{"", " me@host", " a: b", " # not a comment", ` "quoted" \n`, " 'x'", " - {[", " ünï 🙂", " @`%&*!|>"} {
-		instances = append(instances, Instance{ID: "d-00000001", Hostname: "m1", SSHKeys: []string{key + comment, `no-pty,command="echo hi" ` + key}, BootMAC: "52:54:00:00:00:01"})
+	for _, comment := range []string{
+		"", " me@host", " a: b", " # not a comment", ` "quoted" \n`, " 'x'",
+		" - {[", " ünï 🙂", " @`%&*!|>",
+	} {
+		instances = append(instances, Instance{
+			ID:       "d-00000001",
+			Hostname: "m1",
+			SSHKeys:  []string{key + comment, `no-pty,command="echo hi" ` + key},
+			BootMAC:  "52:54:00:00:00:01",
+		})
 	}
 	seeds := make([]inventory.Seed, len(instances))
 	for i := range instances {
@@ -127,10 +142,16 @@ func TestCloudInitReadsSeed(t *testing.T) {
 			meta["public-keys"] = []any{in.SSHKeys[0], in.SSHKeys[1]}
 		}
 		want := reading{
-			Meta:   meta,
-			Vendor: map[string]any{"phone_home": map[string]any{"url": in.PhoneHome, "post": []any{"instance_id", "hostname"}, "tries": 20.0}},
+			Meta: meta,
+			Vendor: map[string]any{
+				"phone_home": map[string]any{
+					"url": in.PhoneHome, "post": []any{"instance_id", "hostname"}, "tries": 20.0,
+				},
+			},
 			Network: map[string]any{"version": 2.0, "ethernets": map[string]any{
-				"boot": map[string]any{"match": map[string]any{"macaddress": string(in.BootMAC)}, "dhcp4": true},
+				"boot": map[string]any{
+					"match": map[string]any{"macaddress": string(in.BootMAC)}, "dhcp4": true,
+				},
 			}},
 			MACs: []string{string(in.BootMAC)},
 		}
@@ -144,16 +165,21 @@ func TestCloudInitReadsSeed(t *testing.T) {
 func TestCloudInitAgrees(t *testing.T) {
 	var seeds []inventory.Seed
 	for _, c := range userDatas {
-		seeds = append(seeds, inventory.Seed{UserData: c.data, MetaData: "{}", VendorData: "{}", NetworkConfig: "version: 2"})
+		seeds = append(seeds, inventory.Seed{
+			UserData: c.data, MetaData: "{}", VendorData: "{}", NetworkConfig: "version: 2",
+		})
 	}
 	for _, c := range networks {
-		seeds = append(seeds, inventory.Seed{UserData: []byte("#!/bin/sh\n"), MetaData: "{}", VendorData: "{}", NetworkConfig: c.data})
+		seeds = append(seeds, inventory.Seed{
+			UserData: []byte("#!/bin/sh\n"), MetaData: "{}", VendorData: "{}", NetworkConfig: c.data,
+		})
 	}
 	for i, got := range read(t, seeds) {
 		if i < len(userDatas) {
 			c := userDatas[i]
 			if refused := c.want != ""; got.Ignored != refused && !c.onlyUs {
-				t.Errorf("%s: cloud-init ignores it: %v, CheckUserData refuses it: %v", c.name, got.Ignored, refused)
+				t.Errorf("%s: cloud-init ignores it: %v, CheckUserData refuses it: %v", c.name, got.Ignored,
+					refused)
 			}
 			continue
 		}

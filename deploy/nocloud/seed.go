@@ -32,7 +32,8 @@ func (i Instance) Seed() (inventory.Seed, error) {
 	}
 	// In vendor-data, so that the operator's user-data stays as it is; a phone_home there wins, and then the
 	// deployment ends unverified.
-	vendor := mapping("phone_home", mapping("url", text(i.PhoneHome), "post", list("instance_id", "hostname"), "tries", plain("20")))
+	vendor := mapping("phone_home",
+		mapping("url", text(i.PhoneHome), "post", list("instance_id", "hostname"), "tries", plain("20")))
 	// By MAC: interface names differ between the ramdisk's kernel and the image's, and cloud-init's networkd
 	// renderer does not honour a match by name.
 	network := mapping("version", plain("2"), "ethernets", mapping("boot", mapping(
@@ -41,7 +42,11 @@ func (i Instance) Seed() (inventory.Seed, error) {
 		to   *string
 		head string
 		of   *yaml.Node
-	}{{&seed.MetaData, "", meta}, {&seed.VendorData, "#cloud-config\n", vendor}, {&seed.NetworkConfig, "", network}} {
+	}{
+		{&seed.MetaData, "", meta},
+		{&seed.VendorData, "#cloud-config\n", vendor},
+		{&seed.NetworkConfig, "", network},
+	} {
 		body, err := yaml.Marshal(file.of)
 		if err != nil {
 			return inventory.Seed{}, err

@@ -27,13 +27,19 @@ func TestNonceRoundTrip(t *testing.T) {
 	token := n.Issue(testMAC)
 	elapsed += time.Minute
 	got, err := n.Verify(token)
-	if want := (Nonce{Serial: inventory.Serial{Start: 2, Count: 1}, MAC: testMAC, Age: time.Minute}); err != nil || got != want {
+	if want := (Nonce{
+		Serial: inventory.Serial{Start: 2, Count: 1}, MAC: testMAC,
+		Age: time.Minute,
+	}); err != nil || got != want {
 		t.Fatalf("Verify(Issue()) = %+v, %v, want %+v", got, err, want)
 	}
-	if again, _ := n.Verify(n.Issue(testMAC)); again.Serial.Compare(got.Serial) <= 0 || again.Serial != n.Issued() {
-		t.Errorf("the next nonce is %s, after %s; the last that was issued is %s", again.Serial, got.Serial, n.Issued())
+	if again, _ := n.Verify(n.Issue(testMAC)); again.Serial.Compare(got.Serial) <= 0 ||
+		again.Serial != n.Issued() {
+		t.Errorf("the next nonce is %s, after %s; the last that was issued is %s", again.Serial, got.Serial,
+			n.Issued())
 	}
-	if _, err := NewIssuer(Key("another key"), []boltdb.Start{start(2, "b")}, n.elapsed).Verify(token); err == nil {
+	if _, err := NewIssuer(Key("another key"), []boltdb.Start{start(2, "b")},
+		n.elapsed).Verify(token); err == nil {
 		t.Error("another appliance's nonce is accepted")
 	}
 }
@@ -56,8 +62,10 @@ func TestNoncesAcrossStarts(t *testing.T) {
 	if err != nil || old.Age != since {
 		t.Fatalf("a nonce from before the crash = %+v, %v, want the age %s", old, err, since)
 	}
-	if young, err := after.Verify(after.Issue(testMAC)); err != nil || young.Serial.Compare(old.Serial) <= 0 || young.Age != 0 {
-		t.Errorf("the first nonce after the crash = %+v, %v, want a younger one than %s", young, err, old.Serial)
+	if young, err := after.Verify(after.Issue(testMAC)); err != nil ||
+		young.Serial.Compare(old.Serial) <= 0 || young.Age != 0 {
+		t.Errorf("the first nonce after the crash = %+v, %v, want a younger one than %s", young, err,
+			old.Serial)
 	}
 	for name, other := range map[string]*Issuer{
 		"restored from a copy of start 6": issuer(&since, start(6, "f"), start(7, "another g")),
@@ -94,7 +102,8 @@ func FuzzVerifyNonce(f *testing.F) {
 
 func TestPhoneHomeToken(t *testing.T) {
 	k := Key("k")
-	if token := k.PhoneHomeToken("d-1"); !k.IsPhoneHome("d-1", token) || k.IsPhoneHome("d-2", token) || k.IsPhoneHome("d-1", "") {
+	if token := k.PhoneHomeToken("d-1"); !k.IsPhoneHome("d-1", token) || k.IsPhoneHome("d-2", token) ||
+		k.IsPhoneHome("d-1", "") {
 		t.Error("a phone-home token belongs to more or less than its deployment")
 	}
 }

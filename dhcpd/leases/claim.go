@@ -41,7 +41,8 @@ func (t *Table) knownLocked(c Claim) bool {
 	if !c.Known {
 		return false
 	}
-	if own := t.of[holder{c.Subnet, c.Client}]; own != nil && own.State != Free && own.Known && own.by == c.KnownBy {
+	if own := t.of[holder{c.Subnet, c.Client}]; own != nil && own.State != Free && own.Known &&
+		own.by == c.KnownBy {
 		return true // it is among those that are counted
 	}
 	held := t.subnets[c.Subnet].known[c.KnownBy]
@@ -117,7 +118,8 @@ func (t *Table) Decline(client string, a netip.Addr, done func(back netip.Addr, 
 	now := t.cfg.Now()
 	t.sweepLocked(now)
 	e := t.at[number(a)]
-	if e == nil || e.Client != client || e.State != Bound && e.State != Offered || now.Sub(e.given) > declineWithin {
+	if e == nil || e.Client != client || e.State != Bound && e.State != Offered ||
+		now.Sub(e.given) > declineWithin {
 		return ErrNotGiven
 	}
 	s := t.subnets[e.subnet]
@@ -217,7 +219,8 @@ func (t *Table) pickLocked(c Claim) (uint32, error) {
 		return number(own.Addr), nil
 	}
 	if c.Want.Is4() {
-		if n := number(c.Want); s.pooled(n) && (t.at[n] == nil || t.at[n].State == Free && !t.releasedLocked(t.at[n])) {
+		if n := number(c.Want); s.pooled(n) &&
+			(t.at[n] == nil || t.at[n].State == Free && !t.releasedLocked(t.at[n])) {
 			return n, nil
 		}
 	}

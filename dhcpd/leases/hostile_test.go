@@ -80,7 +80,8 @@ func decline(t *testing.T, x *Table, c Claim) (l Lease, back string) {
 		t.Fatal(err)
 	}
 	freed, written := make(chan netip.Addr, 1), make(chan error, 1)
-	if err := x.Decline(c.Client, l.Addr, func(a netip.Addr, err error) { freed <- a; written <- err }); err != nil {
+	if err := x.Decline(c.Client, l.Addr,
+		func(a netip.Addr, err error) { freed <- a; written <- err }); err != nil {
 		t.Fatal(err)
 	}
 	a := <-freed
@@ -109,8 +110,10 @@ func TestDeclineIsOneChange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if all, damaged, _ := parseRecords(x.journal.bytes); len(all) != maxDeclines+2 || damaged != 0 || len(x.journal.waiting) != maxDeclines+1 {
-		t.Errorf("%d records of %d changes, want %d of %d", len(all), len(x.journal.waiting), maxDeclines+2, maxDeclines+1)
+	if all, damaged, _ := parseRecords(x.journal.bytes); len(all) != maxDeclines+2 || damaged != 0 ||
+		len(x.journal.waiting) != maxDeclines+1 {
+		t.Errorf("%d records of %d changes, want %d of %d", len(all), len(x.journal.waiting), maxDeclines+2,
+			maxDeclines+1)
 	}
 }
 
@@ -180,7 +183,11 @@ func TestDeclinedReservation(t *testing.T) {
 	for _, at := range []struct {
 		after         time.Duration
 		mine, another string
-	}{{9 * time.Minute, "10.0.0.11", "10.0.0.12"}, {11 * time.Minute, "10.0.0.15", "10.0.0.12"}, {61 * time.Minute, "10.0.0.15", "10.0.0.12"}} {
+	}{
+		{9 * time.Minute, "10.0.0.11", "10.0.0.12"},
+		{11 * time.Minute, "10.0.0.15", "10.0.0.12"},
+		{61 * time.Minute, "10.0.0.15", "10.0.0.12"},
+	} {
 		now = start.Add(at.after)
 		if l, err := x.Offer(c); err != nil || l.Addr.String() != at.mine {
 			t.Errorf("after %v its machine is offered %v, %v, want %s", at.after, l.Addr, err, at.mine)
@@ -248,7 +255,10 @@ func TestReleasedAddressIsNotAnothers(t *testing.T) {
 	}
 	now = now.Add(releasedFor + time.Second)
 	x.Refuse(0, "t")
-	if l, err := x.Offer(Claim{Client: "u", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 'u'}, Want: thief.Want}); err != nil || l.Addr != thief.Want {
+	if l, err := x.Offer(Claim{
+		Client: "u", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 'u'},
+		Want: thief.Want,
+	}); err != nil || l.Addr != thief.Want {
 		t.Errorf("later another is offered %v, %v, want what it asks for", l.Addr, err)
 	}
 }
@@ -258,20 +268,30 @@ func TestSlowAndPanickingDone(t *testing.T) {
 	now := start
 	var log bytes.Buffer
 	path := filepath.Join(t.TempDir(), "leases")
-	x, err := Open(Config{Path: path, Subnets: []Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Pools: pool("10.0.0.10", "10.0.0.19")}}, Log: slog.New(slog.NewTextHandler(&log, nil)), Now: func() time.Time { return now }})
+	x, err := Open(Config{
+		Path: path,
+		Subnets: []Subnet{
+			{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Pools: pool("10.0.0.10", "10.0.0.19")},
+		},
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Now: func() time.Time { return now },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	release, hangs := make(chan struct{}), make(chan struct{})
-	if err := x.Bind(claim("a"), ip("10.0.0.10"), start.Add(time.Hour), func(error) { close(hangs); <-release }); err != nil {
+	if err := x.Bind(claim("a"), ip("10.0.0.10"), start.Add(time.Hour),
+		func(error) { close(hangs); <-release }); err != nil {
 		t.Fatal(err)
 	}
 	<-hangs
-	if err := x.Bind(claim("b"), ip("10.0.0.11"), start.Add(time.Hour), func(error) { panic("an observer's bug") }); err != nil {
+	if err := x.Bind(claim("b"), ip("10.0.0.11"), start.Add(time.Hour),
+		func(error) { panic("an observer's bug") }); err != nil {
 		t.Fatal(err)
 	}
 	told := make(chan error, 1)
-	if err := x.Bind(claim("c"), ip("10.0.0.12"), start.Add(time.Hour), func(err error) { told <- err }); err != nil {
+	if err := x.Bind(claim("c"), ip("10.0.0.12"), start.Add(time.Hour),
+		func(err error) { told <- err }); err != nil {
 		t.Fatal(err)
 	}
 	// Those behind the one that hangs are on the disk all the same.
@@ -311,7 +331,8 @@ func TestPanicWhileWriting(t *testing.T) {
 	// bind's channel orders this with the goroutine that writes.
 	x.journal.snapshot = func() ([]byte, int) { panic("a bug in the table") }
 	x.journal.broken = time.Now().Add(-time.Hour)
-	if err := bind(t, x, claim("b"), "10.0.0.11", start.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "a bug in the table") {
+	if err := bind(t, x, claim("b"), "10.0.0.11", start.Add(time.Hour)); err == nil ||
+		!strings.Contains(err.Error(), "a bug in the table") {
 		t.Fatalf("a lease whose writing panicked was told as %v", err)
 	}
 	x.journal.snapshot = x.encode

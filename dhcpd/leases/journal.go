@@ -76,9 +76,11 @@ func openJournal(path string, log *slog.Logger) (*journal, []Lease, error) {
 		var last bool
 		all, damaged, last = parseRecords(raw[len(magic):])
 		if damaged > 0 && last {
-			log.Info("dhcp: the last write to the lease file was cut off; nobody was told of it", "file", path, "bytes", damaged)
+			log.Info("dhcp: the last write to the lease file was cut off; nobody was told of it",
+				"file", path, "bytes", damaged)
 		} else if damaged > 0 {
-			log.Error("dhcp: the lease file is damaged; what is whole in it is kept", "file", path, "bytes", damaged, "leases", len(all))
+			log.Error("dhcp: the lease file is damaged; what is whole in it is kept", "file", path,
+				"bytes", damaged, "leases", len(all))
 		}
 	case len(raw) > len(magic):
 		return nil, nil, fmt.Errorf("dhcp leases: %s is no lease file of this version: move it away to start without leases", path)
@@ -251,7 +253,8 @@ func (j *journal) write(b []byte) error {
 	}
 	if err != nil {
 		j.broken = time.Now()
-		j.log.Error("dhcp: no lease is given while the lease file cannot be written", "file", j.path, "err", err)
+		j.log.Error("dhcp: no lease is given while the lease file cannot be written", "file", j.path,
+			"err", err)
 		return fmt.Errorf("%w: %s: %w", ErrWrite, j.path, err)
 	}
 	j.size += int64(len(b))

@@ -75,7 +75,10 @@ func TestDamage(t *testing.T) {
 	var whole []byte
 	whole = append(whole, magic...)
 	for i := range 5 {
-		whole = appendRecord(whole, Lease{Addr: address(number(ip("10.0.0.10")) + uint32(i)), Client: fmt.Sprint(i), State: Bound, Known: true, Expires: start.Add(time.Hour)})
+		whole = appendRecord(whole, Lease{
+			Addr: address(number(ip("10.0.0.10")) + uint32(i)), Client: fmt.Sprint(i), State: Bound,
+			Known: true, Expires: start.Add(time.Hour),
+		})
 	}
 	now := start
 	for at := len(magic); at < len(whole); at++ {
@@ -147,7 +150,8 @@ func TestCompaction(t *testing.T) {
 	}
 	y := testTable(t, path, &now)
 	defer y.Close()
-	if diff := cmp.Diff(seconds(before), seconds(y.List()), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || len(before) != 5 {
+	if diff := cmp.Diff(seconds(before), seconds(y.List()),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || len(before) != 5 {
 		t.Errorf("after a restart (-before +after):\n%s", diff)
 	}
 }
@@ -181,7 +185,10 @@ func TestDiskFailure(t *testing.T) {
 }
 
 func FuzzRecords(f *testing.F) {
-	l := Lease{Addr: ip("10.0.0.9"), Client: "\x01\x02", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Host: "h", Reservation: "mac", State: Bound, Known: true, Expires: start}
+	l := Lease{
+		Addr: ip("10.0.0.9"), Client: "\x01\x02", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Host: "h",
+		Reservation: "mac", State: Bound, Known: true, Expires: start,
+	}
 	f.Add(appendRecord(appendRecord(nil, l), Lease{Addr: ip("10.0.0.8"), State: Declined, Expires: start}))
 	f.Add([]byte{mark, 0, 20, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -194,7 +201,8 @@ func FuzzRecords(f *testing.F) {
 			t.Errorf("%d records of %d bytes make %d bytes", len(all), len(b), len(again))
 		}
 		twice, damaged, last := parseRecords(again)
-		if diff := cmp.Diff(all, twice, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || damaged != 0 || !last {
+		if diff := cmp.Diff(all, twice,
+			cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || damaged != 0 || !last {
 			t.Errorf("parse, build, parse: %d damaged:\n%s", damaged, diff)
 		}
 	})

@@ -31,8 +31,14 @@ func pool(first, last string) []Range { return []Range{{ip(first), ip(last)}} }
 func testTable(t testing.TB, path string, now *time.Time) *Table {
 	t.Helper()
 	table, err := Open(Config{
-		Path:         path,
-		Subnets:      []Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/24"), Pools: pool("10.0.0.10", "10.0.0.19"), Except: []netip.Addr{ip("10.0.0.15")}}},
+		Path: path,
+		Subnets: []Subnet{
+			{
+				Prefix: netip.MustParsePrefix("10.0.0.0/24"),
+				Pools:  pool("10.0.0.10", "10.0.0.19"),
+				Except: []netip.Addr{ip("10.0.0.15")},
+			},
+		},
 		UnknownShare: 50, Log: discard, Now: func() time.Time { return *now },
 	})
 	if err != nil {
@@ -95,22 +101,29 @@ func TestOffer(t *testing.T) {
 		{"what is reserved for it, though it holds another", func(t *testing.T, x *Table, _ *time.Time) {
 			mustBind(t, x, claim("r"), "10.0.0.12", hour)
 		}, reserved, "10.0.0.15"},
-		{"what is reserved for it, though it had it by another name", func(t *testing.T, x *Table, _ *time.Time) {
-			mustBind(t, x, other, "10.0.0.15", hour)
-		}, reserved, "10.0.0.15"},
+		{
+			"what is reserved for it, though it had it by another name",
+			func(t *testing.T, x *Table, _ *time.Time) {
+				mustBind(t, x, other, "10.0.0.15", hour)
+			}, reserved, "10.0.0.15",
+		},
 		{"another when the reserved one is in use by somebody", func(t *testing.T, x *Table, _ *time.Time) {
 			mustBind(t, x, reserved, "10.0.0.15", hour)
 			_ = x.Decline("r", ip("10.0.0.15"), func(netip.Addr, error) {})
 		}, reserved, "10.0.0.10"},
-		{"the one that is free for the longest when none is unused", func(t *testing.T, x *Table, now *time.Time) {
-			for i := range 9 {
-				if l, err := x.Offer(claim(fmt.Sprint(i))); err != nil || bind(t, x, claim(fmt.Sprint(i)), l.Addr.String(), hour) != nil {
-					t.Fatal(l, err)
+		{
+			"the one that is free for the longest when none is unused",
+			func(t *testing.T, x *Table, now *time.Time) {
+				for i := range 9 {
+					if l, err := x.Offer(claim(fmt.Sprint(i))); err != nil ||
+						bind(t, x, claim(fmt.Sprint(i)), l.Addr.String(), hour) != nil {
+						t.Fatal(l, err)
+					}
 				}
-			}
-			_, _ = x.Release("4", ip("10.0.0.14"), func(error) {})
-			_, _ = x.Release("2", ip("10.0.0.12"), func(error) {})
-		}, claim("n"), "10.0.0.14"},
+				_, _ = x.Release("4", ip("10.0.0.14"), func(error) {})
+				_, _ = x.Release("2", ip("10.0.0.12"), func(error) {})
+			}, claim("n"), "10.0.0.14",
+		},
 		{"nothing when all are held", func(t *testing.T, x *Table, _ *time.Time) {
 			for i := range 9 {
 				_, _ = x.Offer(claim(fmt.Sprint(i)))
@@ -130,14 +143,17 @@ func TestOffer(t *testing.T) {
 				_, _ = x.Offer(c)
 			}
 		}, claim("n"), "10.0.0.16"},
-		{"one for the unknown when offers that nobody took have ended", func(t *testing.T, x *Table, now *time.Time) {
-			for i := range 9 {
-				c := claim(fmt.Sprint(i))
-				c.Known = false
-				_, _ = x.Offer(c)
-			}
-			*now = now.Add(2 * time.Minute)
-		}, stranger, "10.0.0.16"},
+		{
+			"one for the unknown when offers that nobody took have ended",
+			func(t *testing.T, x *Table, now *time.Time) {
+				for i := range 9 {
+					c := claim(fmt.Sprint(i))
+					c.Known = false
+					_, _ = x.Offer(c)
+				}
+				*now = now.Add(2 * time.Minute)
+			}, stranger, "10.0.0.16",
+		},
 		{"not what it declined", func(t *testing.T, x *Table, _ *time.Time) {
 			mustBind(t, x, claim("a"), "10.0.0.10", hour)
 			_ = x.Decline("a", ip("10.0.0.10"), func(netip.Addr, error) {})
@@ -174,10 +190,23 @@ func TestBind(t *testing.T) {
 		want   error
 	}{
 		{"free", nil, claim("a"), "10.0.0.11", nil},
-		{"again", func(t *testing.T, x *Table) { mustBind(t, x, claim("a"), "10.0.0.11", hour) }, claim("a"), "10.0.0.11", nil},
-		{"another's", func(t *testing.T, x *Table) { mustBind(t, x, claim("b"), "10.0.0.11", hour) }, claim("a"), "10.0.0.11", ErrTaken},
-		{"offered to another", func(_ *testing.T, x *Table) { _, _ = x.Offer(claim("b")) }, claim("a"), "10.0.0.10", ErrTaken},
-		{"not the one that it has", func(t *testing.T, x *Table) { mustBind(t, x, claim("a"), "10.0.0.11", hour) }, claim("a"), "10.0.0.12", ErrElsewhere},
+		{
+			"again", func(t *testing.T, x *Table) { mustBind(t, x, claim("a"), "10.0.0.11", hour) },
+			claim("a"), "10.0.0.11", nil,
+		},
+		{
+			"another's", func(t *testing.T, x *Table) { mustBind(t, x, claim("b"), "10.0.0.11", hour) },
+			claim("a"), "10.0.0.11", ErrTaken,
+		},
+		{
+			"offered to another", func(_ *testing.T, x *Table) { _, _ = x.Offer(claim("b")) }, claim("a"),
+			"10.0.0.10", ErrTaken,
+		},
+		{
+			"not the one that it has",
+			func(t *testing.T, x *Table) { mustBind(t, x, claim("a"), "10.0.0.11", hour) }, claim("a"),
+			"10.0.0.12", ErrElsewhere,
+		},
 		{"not in a pool", nil, claim("a"), "10.0.0.99", ErrElsewhere},
 		{"reserved for another", nil, claim("a"), "10.0.0.15", ErrElsewhere},
 		{"reserved for it", nil, reserved, "10.0.0.15", nil},
@@ -233,7 +262,8 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 					}
 				}
 			case 3:
-				if _, err := x.Offer(c); err != nil && !errors.Is(err, ErrExhausted) && !errors.Is(err, ErrShare) {
+				if _, err := x.Offer(c); err != nil && !errors.Is(err, ErrExhausted) &&
+					!errors.Is(err, ErrShare) {
 					t.Fatal(err)
 				}
 			default:
@@ -245,8 +275,10 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 				if err := bind(t, x, c, l.Addr.String(), until); err != nil {
 					t.Fatalf("seed %d, step %d: Bind of an address just offered: %v", seed, step, err)
 				}
-				if old, ok := told[l.Addr]; ok && old.Client != c.Client && old.Expires.After(now) && l.Addr != c.Reserved {
-					t.Fatalf("seed %d, step %d: %v went to %s while %s has it until %v (now %v)", seed, step, l.Addr, c.Client, old.Client, old.Expires, now)
+				if old, ok := told[l.Addr]; ok && old.Client != c.Client && old.Expires.After(now) &&
+					l.Addr != c.Reserved {
+					t.Fatalf("seed %d, step %d: %v went to %s while %s has it until %v (now %v)", seed, step,
+						l.Addr, c.Client, old.Client, old.Expires, now)
 				}
 				told[l.Addr] = Lease{Client: c.Client, Expires: until}
 			}
@@ -260,7 +292,8 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 		}
 		again := testTable(t, path, &now)
 		checkCounts(t, again)
-		if diff := cmp.Diff(seconds(before), seconds(again.List()), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(seconds(before), seconds(again.List()),
+			cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 			t.Fatalf("seed %d: after a restart (-before +after):\n%s", seed, diff)
 		}
 		again.Close()
@@ -306,10 +339,12 @@ func checkCounts(t testing.TB, x *Table) {
 			listed += len(all)
 		}
 		if declined != s.declined.Len() || declined != listed {
-			t.Fatalf("counted %d declined; the table lists %d, and %d by their clients", declined, s.declined.Len(), listed)
+			t.Fatalf("counted %d declined; the table lists %d, and %d by their clients", declined,
+				s.declined.Len(), listed)
 		}
 		if unknown != s.unknown || free != s.free.Len() || due != len(x.expiry) {
-			t.Fatalf("counted %d unknown, %d free, %d due; the table says %d, %d, %d", unknown, free, due, s.unknown, s.free.Len(), len(x.expiry))
+			t.Fatalf("counted %d unknown, %d free, %d due; the table says %d, %d, %d", unknown, free, due,
+				s.unknown, s.free.Len(), len(x.expiry))
 		}
 	}
 	for h, e := range x.of {
@@ -338,7 +373,8 @@ func TestARestoredLeaseWhileTheClockIsSet(t *testing.T) {
 	table = testTable(t, path, &now)
 	defer table.Close()
 	all := table.List()
-	if len(all) != 1 || all[0].Expires.Unix() != now.Add(time.Hour).Unix() || !strings.Contains(all[0].Expires.String(), " m=") {
+	if len(all) != 1 || all[0].Expires.Unix() != now.Add(time.Hour).Unix() ||
+		!strings.Contains(all[0].Expires.String(), " m=") {
 		t.Errorf("after a restart the leases are %v, want one that ends in an hour, by a time that a clock that is set does not change", all)
 	}
 }

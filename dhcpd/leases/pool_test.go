@@ -15,8 +15,10 @@ import (
 func TestFullPoolIsQuick(t *testing.T) {
 	now := start
 	x, err := Open(Config{
-		Path:         filepath.Join(t.TempDir(), "leases"),
-		Subnets:      []Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/12"), Pools: pool("10.0.0.1", "10.3.255.254")}},
+		Path: filepath.Join(t.TempDir(), "leases"),
+		Subnets: []Subnet{
+			{Prefix: netip.MustParsePrefix("10.0.0.0/12"), Pools: pool("10.0.0.1", "10.3.255.254")},
+		},
 		UnknownShare: 25, Log: discard, Now: func() time.Time { return now },
 	})
 	if err != nil {
@@ -30,7 +32,8 @@ func TestFullPoolIsQuick(t *testing.T) {
 			refused[err]++
 		}
 	}
-	if diff := cmp.Diff(map[error]int{ErrShare: 1_000_000 - (1<<18-2+3)/4}, maps.Clone(refused), cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) })); diff != "" {
+	if diff := cmp.Diff(map[error]int{ErrShare: 1_000_000 - (1<<18-2+3)/4}, maps.Clone(refused),
+		cmp.Comparer(func(a, b error) bool { return errors.Is(a, b) })); diff != "" {
 		t.Errorf("refused (-want +got):\n%s", diff)
 	}
 	if l, err := x.Offer(claim("known")); err != nil {
@@ -55,7 +58,15 @@ func TestExcept(t *testing.T) {
 	for _, c := range []struct {
 		addr  string
 		taken bool
-	}{{"10.0.0.10", true}, {"10.0.0.11", false}, {"10.0.0.12", false}, {"10.0.0.12", false}, {"10.0.0.15", false}, {"10.0.0.99", false}, {"192.0.2.1", false}} {
+	}{
+		{"10.0.0.10", true},
+		{"10.0.0.11", false},
+		{"10.0.0.12", false},
+		{"10.0.0.12", false},
+		{"10.0.0.15", false},
+		{"10.0.0.99", false},
+		{"192.0.2.1", false},
+	} {
 		if l, taken := table.Except(ip(c.addr)); taken != c.taken || taken && l.Client != "s" {
 			t.Errorf("Except(%s) = %+v, %v, want %v", c.addr, l, taken, c.taken)
 		}
@@ -80,7 +91,8 @@ func TestExcept(t *testing.T) {
 
 func TestRange(t *testing.T) {
 	for text, want := range map[string]string{
-		"10.0.0.1-10.0.0.9": "10.0.0.1-10.0.0.9", "10.0.0.1 - 10.0.0.9": "10.0.0.1-10.0.0.9", "10.0.0.1": "10.0.0.1-10.0.0.1",
+		"10.0.0.1-10.0.0.9": "10.0.0.1-10.0.0.9", "10.0.0.1 - 10.0.0.9": "10.0.0.1-10.0.0.9",
+		"10.0.0.1":          "10.0.0.1-10.0.0.1",
 		"10.0.0.9-10.0.0.1": "", "fd00::1-fd00::9": "", "10.0.0.1-": "", "": "",
 	} {
 		var r Range

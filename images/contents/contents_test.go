@@ -42,7 +42,8 @@ func look(disk []byte) Software {
 func TestRead(t *testing.T) {
 	yes := true
 	want := Software{
-		Architecture: "arm64", OS: "example", Version: "7.1", Name: "Example Linux 7 (seven)", CloudInit: &yes,
+		Architecture: "arm64", OS: "example", Version: "7.1", Name: "Example Linux 7 (seven)",
+		CloudInit:   &yes,
 		Filesystems: []string{"vfat", "ext4"}, Loaders: []string{"BOOTAA64.EFI"}, Smallest: 5259776,
 	}
 	disk := example(t)
@@ -74,7 +75,8 @@ func TestRead(t *testing.T) {
 	if got := look(esp[:5000]); got.Loaders != nil {
 		t.Errorf("a cut file system has the loaders %q, want unknown", got.Loaders)
 	}
-	if got := look(make([]byte, 1<<20)); !cmp.Equal(got, Software{Fault: got.Fault}) || !strings.HasSuffix(got.Fault, "an empty disk") {
+	if got := look(make([]byte, 1<<20)); !cmp.Equal(got, Software{Fault: got.Fault}) ||
+		!strings.HasSuffix(got.Fault, "an empty disk") {
 		t.Errorf("an empty disk holds %+v", got)
 	}
 }
@@ -84,7 +86,10 @@ func TestFilesystems(t *testing.T) {
 	testnet.Need(t, "mkfs.ext4", "mkfs.xfs", "mkfs.vfat", "mmd", "mcopy")
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
-	for name, text := range map[string]string{"etc/os-release": "ID=x\n", "usr/bin/sh": "\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 11) + "\x3e\x00"} {
+	for name, text := range map[string]string{
+		"etc/os-release": "ID=x\n",
+		"usr/bin/sh":     "\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 11) + "\x3e\x00",
+	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -94,7 +99,8 @@ func TestFilesystems(t *testing.T) {
 		}
 	}
 	for i := range 3000 {
-		if err := os.WriteFile(filepath.Join(root, "usr/bin", fmt.Sprintf("program-%04d", i)), nil, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(root, "usr/bin", fmt.Sprintf("program-%04d", i)), nil,
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,20 +116,38 @@ func TestFilesystems(t *testing.T) {
 		{"mkfs.ext4 -q -d root FILE 64M", system},
 		{"mkfs.ext4 -q -O ^64bit,^metadata_csum -d root FILE 64M", system},
 		{"mkfs.ext4 -q -b 1024 -I 128 -O ^flex_bg -d root FILE 64M", system},
-		{"mkfs.ext4 -q -O ^extent,^64bit -b 4096 -N 8192 -d small FILE 64M", Software{Architecture: "", OS: "x", CloudInit: &no, Filesystems: []string{"ext4"}}},
+		{
+			"mkfs.ext4 -q -O ^extent,^64bit -b 4096 -N 8192 -d small FILE 64M",
+			Software{Architecture: "", OS: "x", CloudInit: &no, Filesystems: []string{"ext4"}},
+		},
 		{"truncate -s 400M FILE && mkfs.xfs -q FILE", Software{Filesystems: []string{"xfs"}}},
-		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/efi ::/efi/boot && mcopy -i FILE root/etc/os-release ::/efi/boot/bootx64.efi", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTX64.EFI"}}},
-		{"truncate -s 40M FILE && mkfs.vfat -F 32 -s 1 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT", Software{Filesystems: []string{"vfat"}, Loaders: []string{}}},
-		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubaa64.efi && mcopy -i FILE root/etc/os-release ::/EFI/debian/shimaa64.efi", Software{Architecture: "arm64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/DEBIAN/shimaa64.efi"}},
-		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/systemd && mcopy -i FILE root/etc/os-release ::/EFI/systemd/systemd-bootx64.efi", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/SYSTEMD/systemd-bootx64.efi"}},
-		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI '::/EFI/A distribution of ours' && mcopy -i FILE root/etc/os-release '::/EFI/A distribution of ours/grubx64.efi'", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/A distribution of ours/grubx64.efi"}},
-		{"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/BOOT/BOOTIA32.EFI && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubx64.efi", Software{Architecture: "386", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTIA32.EFI"}, Vendor: "EFI/DEBIAN/grubx64.efi"}},
+		{
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/efi ::/efi/boot && mcopy -i FILE root/etc/os-release ::/efi/boot/bootx64.efi", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTX64.EFI"}},
+		},
+		{
+			"truncate -s 40M FILE && mkfs.vfat -F 32 -s 1 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT",
+			Software{Filesystems: []string{"vfat"}, Loaders: []string{}},
+		},
+		{
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubaa64.efi && mcopy -i FILE root/etc/os-release ::/EFI/debian/shimaa64.efi", Software{Architecture: "arm64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/DEBIAN/shimaa64.efi"},
+		},
+		{
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/systemd && mcopy -i FILE root/etc/os-release ::/EFI/systemd/systemd-bootx64.efi", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/SYSTEMD/systemd-bootx64.efi"},
+		},
+		{
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI '::/EFI/A distribution of ours' && mcopy -i FILE root/etc/os-release '::/EFI/A distribution of ours/grubx64.efi'", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/A distribution of ours/grubx64.efi"},
+		},
+		{
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/BOOT/BOOTIA32.EFI && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubx64.efi", Software{Architecture: "386", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTIA32.EFI"}, Vendor: "EFI/DEBIAN/grubx64.efi"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.make, func(t *testing.T) {
 			file := filepath.Join(dir, "fs")
 			os.Remove(file)
-			cmd := exec.Command("sh", "-ec", "mkdir -p small/etc; cp root/etc/os-release small/etc/; "+strings.ReplaceAll(tt.make, "FILE", file))
+			cmd := exec.Command("sh", "-ec",
+				"mkdir -p small/etc; cp root/etc/os-release small/etc/; "+
+					strings.ReplaceAll(tt.make, "FILE", file))
 			cmd.Dir = dir
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -156,13 +180,32 @@ func TestJudge(t *testing.T) {
 	}{
 		{"GPT with an ESP", `sgdisk -n 1:2048:+20M -t 1:ef00 $D`, ""},
 		{"GPT with boot code", `sgdisk -n 1:2048:+20M $D; printf '\353\143' | dd of=$D conv=notrunc`, ""},
-		{"MBR with boot code", `echo '2048,,83,*' | sfdisk $D; printf '\353\143' | dd of=$D conv=notrunc`, ""},
-		{"GPT without boot code and ESP", `sgdisk -n 1:2048:+20M $D`, "no boot code in its first sector, and no EFI system partition"},
+		{
+			"MBR with boot code", `echo '2048,,83,*' | sfdisk $D; printf '\353\143' | dd of=$D conv=notrunc`,
+			"",
+		},
+		{
+			"GPT without boot code and ESP", `sgdisk -n 1:2048:+20M $D`,
+			"no boot code in its first sector, and no EFI system partition",
+		},
 		{"empty GPT", `sgdisk -o $D`, "partition table is empty"},
-		{"cut in its last partition", `sgdisk -n 1:2048:+20M -t 1:ef00 -n 2:0:0 $D; truncate -s 40M $D`, "partition 2 from LBA 43008 to 131038 lies outside of the disk's 81920 sectors, or the image was cut off"},
-		{"a damaged primary", `sgdisk -n 1:2048:+20M -t 1:ef00 $D; printf x | dd of=$D bs=1 seek=560 conv=notrunc`, "checksum is wrong"},
-		{"all entries used", `sgdisk -n 1:2048:4095 -t 1:ef00 $D; for i in $(seq 2 128); do set -- $@ -n $i:0:+8K; done; sgdisk -a 1 $@ $D`, "all 128 entries of the GPT are used"},
-		{"all four entries used", `printf '2048,2048,ef,*\n,2048\n,2048\n,2048\n' | sfdisk $D`, "all four entries of the MBR are used"},
+		{
+			"cut in its last partition", `sgdisk -n 1:2048:+20M -t 1:ef00 -n 2:0:0 $D; truncate -s 40M $D`,
+			"partition 2 from LBA 43008 to 131038 lies outside of the disk's 81920 sectors, or the image was cut off",
+		},
+		{
+			"a damaged primary",
+			`sgdisk -n 1:2048:+20M -t 1:ef00 $D; printf x | dd of=$D bs=1 seek=560 conv=notrunc`,
+			"checksum is wrong",
+		},
+		{
+			"all entries used",
+			`sgdisk -n 1:2048:4095 -t 1:ef00 $D; for i in $(seq 2 128); do set -- $@ -n $i:0:+8K; done; sgdisk -a 1 $@ $D`, "all 128 entries of the GPT are used",
+		},
+		{
+			"all four entries used", `printf '2048,2048,ef,*\n,2048\n,2048\n,2048\n' | sfdisk $D`,
+			"all four entries of the MBR are used",
+		},
 		{"ext4", `mkfs.ext4 -q $D`, "an ext2, ext3 or ext4 file system"},
 		{"FAT", `mkfs.vfat $D`, "a FAT file system"},
 		{"text", `cat /etc/passwd > $D`, "a text file"},
@@ -212,7 +255,8 @@ func TestJudge(t *testing.T) {
 }
 
 func TestOSRelease(t *testing.T) {
-	id, version, name := osRelease([]byte("# comment\n\nID='a\x1b[31mb'\nVERSION_ID=\"\"\nPRETTY_NAME=\"" + strings.Repeat("x", 1000) + "\"\nVERSION_ID=12\n"))
+	id, version, name := osRelease([]byte("# comment\n\nID='a\x1b[31mb'\nVERSION_ID=\"\"\nPRETTY_NAME=\"" +
+		strings.Repeat("x", 1000) + "\"\nVERSION_ID=12\n"))
 	if id != "a[31mb" || version != "12" || name != strings.Repeat("x", maxWord) {
 		t.Errorf("osRelease = %q, %q, %q", id, version, name)
 	}

@@ -61,7 +61,8 @@ func openExt4(r io.ReaderAt) (*ext4, error) {
 	if features&wide != 0 {
 		f.descSize = int64(le.Uint16(sb[254:]))
 	}
-	if f.inodeSize < oldSize || f.inodeSize > f.block || f.descSize < 32 || f.descSize > 1024 || f.perGroup == 0 {
+	if f.inodeSize < oldSize || f.inodeSize > f.block || f.descSize < 32 || f.descSize > 1024 ||
+		f.perGroup == 0 {
 		return nil, errors.New("ext4: nonsense in the superblock")
 	}
 	f.groups = (int64(le.Uint32(sb[20:])) + 1) * f.block // behind the superblock's block

@@ -71,7 +71,9 @@ func LooksLike(r io.ReaderAt) string {
 	switch text := bytes.TrimRight(head[:n], "\x00"); {
 	case len(text) == 0:
 		return "an empty disk"
-	case utf8.Valid(text) && bytes.IndexFunc(text, func(c rune) bool { return c < ' ' && c != '\n' && c != '\t' && c != '\r' }) < 0:
+	case utf8.Valid(text) &&
+		bytes.IndexFunc(text,
+			func(c rune) bool { return c < ' ' && c != '\n' && c != '\t' && c != '\r' }) < 0:
 		return "a text file"
 	case distinct(text) > 250:
 		return "compressed, encrypted or random bytes"

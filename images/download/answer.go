@@ -40,13 +40,15 @@ func (s *Stream) connect() error {
 }
 
 func refusal(status int) bool {
-	return status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusNotFound || status == http.StatusGone
+	return status == http.StatusUnauthorized || status == http.StatusForbidden ||
+		status == http.StatusNotFound || status == http.StatusGone
 }
 
 func (s *Stream) get(address string) (*http.Response, *connection, error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	c := &connection{cancel: cancel}
-	c.watchdog = time.AfterFunc(s.opt.Window, bug.Recovering(nil, "end a download that stalled", func() { c.fired.Store(true); cancel() }))
+	c.watchdog = time.AfterFunc(s.opt.Window,
+		bug.Recovering(nil, "end a download that stalled", func() { c.fired.Store(true); cancel() }))
 	defer c.watchdog.Stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -108,7 +110,10 @@ func (s *Stream) checkAnswer(resp *http.Response) (version, error) {
 // changed compares a later answer with the first one.
 func (s *Stream) changed(v version) error {
 	differs := func(what, was, is string) error {
-		return permanentError{fmt.Errorf("the file on the server changed during the download: %s was %s and is %s; begin anew", what, was, is)}
+		return permanentError{
+			fmt.Errorf("the file on the server changed during the download: %s was %s and is %s; begin anew",
+				what, was, is),
+		}
 	}
 	switch {
 	case v.etag != "" && s.first.etag != "" && v.etag != s.first.etag:

@@ -95,7 +95,10 @@ func Open(ctx context.Context, source string, opt Options) (*Stream, error) {
 		client.CheckRedirect = staysSecure(client.CheckRedirect)
 		opt.Client = &client
 	}
-	s := &Stream{ctx: ctx, opt: opt, source: source, resolved: source, wait: backoff.Backoff{First: opt.Backoff, Most: 15 * time.Second}}
+	s := &Stream{
+		ctx: ctx, opt: opt, source: source, resolved: source,
+		wait: backoff.Backoff{First: opt.Backoff, Most: 15 * time.Second},
+	}
 	for s.conn == nil {
 		err := s.connect()
 		if err == nil {
@@ -115,7 +118,9 @@ func Open(ctx context.Context, source string, opt Options) (*Stream, error) {
 func staysSecure(then func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
 		if last := via[len(via)-1]; last.URL.Scheme == "https" && req.URL.Scheme != "https" {
-			return permanentError{fmt.Errorf("%s leads on to %s, which is not https: give the file's checksum (--sha256 or --sha512), or another address", last.URL.Redacted(), req.URL.Redacted())}
+			return permanentError{
+				fmt.Errorf("%s leads on to %s, which is not https: give the file's checksum (--sha256 or --sha512), or another address", last.URL.Redacted(), req.URL.Redacted()),
+			}
 		}
 		if then != nil {
 			return then(req, via)
@@ -153,7 +158,8 @@ func (s *Stream) Read(p []byte) (int, error) {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				err = errors.New("the server ended the connection before the end of the file")
 				if s.first.size >= 0 {
-					err = fmt.Errorf("the server announced %d bytes and ended the connection after %d", s.first.size, s.at)
+					err = fmt.Errorf("the server announced %d bytes and ended the connection after %d",
+						s.first.size, s.at)
 				}
 			}
 			s.hangUp()
@@ -223,7 +229,8 @@ func (c *connection) read(p []byte, opt Options) (int, error) {
 	switch c.moved += int64(n); {
 	case !inTime || c.fired.Load():
 		// The watchdog fired: keep the bytes read, and connect again.
-		return n, fmt.Errorf("the server sent %d bytes in %s, which is too slow to go on with", c.moved, opt.Window)
+		return n, fmt.Errorf("the server sent %d bytes in %s, which is too slow to go on with", c.moved,
+			opt.Window)
 	case c.moved >= opt.Least:
 		c.waited, c.moved = 0, 0
 	}

@@ -77,9 +77,19 @@ func TestDownload(t *testing.T) {
 			}
 			serve(w, r, "")
 		}, "", 2},
-		{"always busy", func(w http.ResponseWriter, _ *http.Request, _ int) { w.WriteHeader(http.StatusTooManyRequests) }, "429", 4},
+		{
+			"always busy", func(w http.ResponseWriter, _ *http.Request,
+				_ int,
+			) {
+				w.WriteHeader(http.StatusTooManyRequests)
+			}, "429", 4,
+		},
 		{"not there", func(w http.ResponseWriter, r *http.Request, _ int) { http.NotFound(w, r) }, "404", 1},
-		{"cut at once, always", func(w http.ResponseWriter, r *http.Request, _ int) { serve(&cutter{w, 1}, r, `"1"`) }, "attempt 4, the last one", 4},
+		{
+			"cut at once, always",
+			func(w http.ResponseWriter, r *http.Request, _ int) { serve(&cutter{w, 1}, r, `"1"`) },
+			"attempt 4, the last one", 4,
+		},
 		{"changed: ETag", func(w http.ResponseWriter, r *http.Request, try int) {
 			if try == 1 {
 				w = &cutter{w, 5000}
@@ -134,9 +144,15 @@ func TestDownload(t *testing.T) {
 			}
 			serve(w, r, "")
 		}, "", 2},
-		{"silent from the beginning", func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() }, "did not answer within", 1},
+		{
+			"silent from the beginning",
+			func(_ http.ResponseWriter, r *http.Request, _ int) { <-r.Context().Done() },
+			"did not answer within", 1,
+		},
 		{"trickles", func(w http.ResponseWriter, r *http.Request, _ int) {
-			w.Header().Set("Content-Range", strings.Replace(r.Header.Get("Range"), "=", " ", 1)+fmt.Sprintf("%d/%d", len(file)-1, len(file)))
+			w.Header().Set("Content-Range",
+				strings.Replace(r.Header.Get("Range"), "=", " ", 1)+
+					fmt.Sprintf("%d/%d", len(file)-1, len(file)))
 			if r.Header.Get("Range") != "" {
 				w.WriteHeader(http.StatusPartialContent)
 			} else {
@@ -261,7 +277,8 @@ func TestNobodyThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if _, err := Open(t.Context(), "http://"+l.Addr().String()+"/os.raw", Options{}); err == nil || !strings.Contains(err.Error(), "refused") {
+	if _, err := Open(t.Context(), "http://"+l.Addr().String()+"/os.raw", Options{}); err == nil ||
+		!strings.Contains(err.Error(), "refused") {
 		t.Errorf("Open = %v, want connection refused at once", err)
 	}
 }
@@ -282,7 +299,9 @@ func FuzzContentRange(f *testing.F) {
 // TestHTTPSStaysHTTPS: a download that begins with https does not end in the clear, unless a checksum checks
 // it.
 func TestHTTPSStaysHTTPS(t *testing.T) {
-	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("image")) }))
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("image"))
+	}))
 	defer plain.Close()
 	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/here" {
@@ -305,7 +324,9 @@ func TestHTTPSStaysHTTPS(t *testing.T) {
 		{"/away", true, ""},
 		{"/round", false, ""},
 	} {
-		s, err := Open(t.Context(), secure.URL+c.path, Options{Client: secure.Client(), Checked: c.checked, Attempts: 1})
+		s, err := Open(t.Context(), secure.URL+c.path, Options{
+			Client: secure.Client(), Checked: c.checked, Attempts: 1,
+		})
 		got := ""
 		if err != nil {
 			got = err.Error()

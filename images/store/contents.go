@@ -18,7 +18,12 @@ const systemFile = "system.json"
 
 // layout is the part of the manifest about the image's partition table.
 func layout(t contents.Table) images.Contents {
-	return images.Contents{PartitionTable: t.Kind, Partitions: len(t.Partitions), BIOS: t.BootCode && t.Kind != "", UEFI: t.HasESP()}
+	return images.Contents{
+		PartitionTable: t.Kind,
+		Partitions:     len(t.Partitions),
+		BIOS:           t.BootCode && t.Kind != "",
+		UEFI:           t.HasESP(),
+	}
 }
 
 // readContents reads the contents of the packed image. A failure leaves the software unknown and has no other

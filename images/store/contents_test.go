@@ -37,7 +37,8 @@ func TestImportSaysWhatIsInside(t *testing.T) {
 	if want := (images.Contents{PartitionTable: "gpt", Partitions: 2, UEFI: true}); info.Contents != want {
 		t.Errorf("Contents = %+v, want %+v", info.Contents, want)
 	}
-	if sys := info.System; sys == nil || sys.OS != "example" || sys.Architecture != "arm64" || sys.CloudInit == nil || !*sys.CloudInit {
+	if sys := info.System; sys == nil || sys.OS != "example" || sys.Architecture != "arm64" ||
+		sys.CloudInit == nil || !*sys.CloudInit {
 		t.Errorf("System = %+v, want example on arm64 with cloud-init", sys)
 	}
 	s.Close()
@@ -53,7 +54,8 @@ func TestImportSaysWhatIsInside(t *testing.T) {
 	again.Close()
 	third := open(t, s.dir)
 	if got, err := third.Get("x"); err != nil || got.System != nil {
-		t.Errorf("with a damaged %s: %+v, %v; want the image without what was in it", systemFile, got.System, err)
+		t.Errorf("with a damaged %s: %+v, %v; want the image without what was in it", systemFile, got.System,
+			err)
 	}
 	if got := add(t, third, "x", exampleDisk(t)); got.ID != info.ID || got.System == nil {
 		t.Errorf("imported again it is %s with %+v, want %s with what is in it", got.ID, got.System, info.ID)
@@ -77,9 +79,15 @@ func TestUnpacked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range [][2]int64{{0, 10}, {images.ChunkSize - 1, 2}, {3 * images.ChunkSize, 2 * images.ChunkSize}, {m.RawSize - 5, 5}} {
+	for _, at := range [][2]int64{
+		{0, 10},
+		{images.ChunkSize - 1, 2},
+		{3 * images.ChunkSize, 2 * images.ChunkSize},
+		{m.RawSize - 5, 5},
+	} {
 		got := make([]byte, at[1])
-		if n, err := u.ReadAt(got, at[0]); n != len(got) || err != nil || !bytes.Equal(got, src[at[0]:at[0]+at[1]]) {
+		if n, err := u.ReadAt(got, at[0]); n != len(got) || err != nil ||
+			!bytes.Equal(got, src[at[0]:at[0]+at[1]]) {
 			t.Errorf("ReadAt(%d bytes at %d) = %d, %v, or other bytes", at[1], at[0], n, err)
 		}
 	}

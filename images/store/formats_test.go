@@ -73,7 +73,10 @@ func refused(t *testing.T, src []byte, want ...string) {
 
 func TestCompressedSources(t *testing.T) {
 	src := disk(images.ChunkSize+512, 1)
-	for name, packed := range map[string][]byte{"gzip": gzipped(t, src), "zstd": zstded(t, src), "lz4": lz4ed(t, src)} {
+	for name, packed := range map[string][]byte{
+		"gzip": gzipped(t, src), "zstd": zstded(t, src),
+		"lz4": lz4ed(t, src),
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, t.TempDir())
 			if got := readBack(t, s, add(t, s, "x", packed).ID); !bytes.Equal(got, src) {
@@ -100,7 +103,10 @@ func TestProgramsCompress(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "disk"), src, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, program := range []string{"xz -9e -c", "xz -T2 -c", "bzip2 -c", "gzip -c", "zstd -c -19 --long=27", "lz4 -c", "lz4 -9 -BD -BX -c", "lz4 -B4 --no-frame-crc -c"} {
+	for _, program := range []string{
+		"xz -9e -c", "xz -T2 -c", "bzip2 -c", "gzip -c", "zstd -c -19 --long=27",
+		"lz4 -c", "lz4 -9 -BD -BX -c", "lz4 -B4 --no-frame-crc -c",
+	} {
 		t.Run(program, func(t *testing.T) {
 			packed, err := exec.Command("sh", "-c", program+" "+filepath.Join(dir, "disk")).Output()
 			if err != nil {
@@ -181,21 +187,29 @@ func TestBehindTheStream(t *testing.T) {
 		}
 		return out
 	}
-	for name, packed := range map[string][]byte{"gzip": gzipped(t, src), "xz": pack("xz"), "bzip2": pack("bzip2")} {
+	for name, packed := range map[string][]byte{
+		"gzip": gzipped(t, src), "xz": pack("xz"),
+		"bzip2": pack("bzip2"),
+	} {
 		t.Run(name, func(t *testing.T) {
 			takes := func(what string, source []byte) {
 				t.Helper()
 				s := open(t, t.TempDir())
 				if got := readBack(t, s, add(t, s, "x", source).ID); !bytes.Equal(got, src) {
-					t.Errorf("%s: reads back as %d bytes that differ from the %d imported", what, len(got), len(src))
+					t.Errorf("%s: reads back as %d bytes that differ from the %d imported", what, len(got),
+						len(src))
 				}
 			}
 			takes("zeros", slices.Concat(packed, make([]byte, 100_000)))
-			takes("a signature", slices.Concat(packed, []byte("signature of somebody"), []byte("FWx0"), make([]byte, 12)))
-			refused(t, slices.Concat(packed, []byte("something else")), name+" stream: it is whole, but 14 bytes that are not part of it", "head -c -14")
-			refused(t, slices.Concat(packed, bytes.Repeat([]byte("x"), 200_000)), "200000 bytes that are not part of it")
+			takes("a signature",
+				slices.Concat(packed, []byte("signature of somebody"), []byte("FWx0"), make([]byte, 12)))
+			refused(t, slices.Concat(packed, []byte("something else")),
+				name+" stream: it is whole, but 14 bytes that are not part of it", "head -c -14")
+			refused(t, slices.Concat(packed, bytes.Repeat([]byte("x"), 200_000)),
+				"200000 bytes that are not part of it")
 			two := open(t, t.TempDir())
-			if got := readBack(t, two, add(t, two, "x", slices.Concat(packed, packed)).ID); !bytes.Equal(got, slices.Concat(src, src)) {
+			if got := readBack(t, two, add(t, two, "x", slices.Concat(packed, packed)).ID); !bytes.Equal(got,
+				slices.Concat(src, src)) {
 				t.Errorf("two streams read back as %d bytes, want both images", len(got))
 			}
 			refused(t, packed[:len(packed)-3], name+" stream: cut off")
@@ -210,8 +224,10 @@ func TestSkippableFrames(t *testing.T) {
 		frame := []byte{0x50 | nibble, 0x2a, 0x4d, 0x18, 5, 0, 0, 0, 1, 2, 3, 4, 5}
 		for name, packed := range map[string][]byte{"zstd": zstded(t, src), "lz4": lz4ed(t, src)} {
 			s := open(t, t.TempDir())
-			if got := readBack(t, s, add(t, s, "x", slices.Concat(frame, frame, packed)).ID); !bytes.Equal(got, src) {
-				t.Errorf("%s behind a frame %#x reads back as %d bytes that differ from the %d imported", name, frame[0], len(got), len(src))
+			if got := readBack(t, s,
+				add(t, s, "x", slices.Concat(frame, frame, packed)).ID); !bytes.Equal(got, src) {
+				t.Errorf("%s behind a frame %#x reads back as %d bytes that differ from the %d imported",
+					name, frame[0], len(got), len(src))
 			}
 		}
 	}
@@ -226,7 +242,8 @@ func TestFixedVHD(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "raw"), src, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		run := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", "subformat=fixed,force_size=on", filepath.Join(dir, "raw"), filepath.Join(dir, "vhd"))
+		run := exec.Command("qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o",
+			"subformat=fixed,force_size=on", filepath.Join(dir, "raw"), filepath.Join(dir, "vhd"))
 		if out, err := run.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -236,7 +253,8 @@ func TestFixedVHD(t *testing.T) {
 		}
 		s := open(t, t.TempDir())
 		if got := readBack(t, s, add(t, s, "x", vhd).ID); !bytes.Equal(got, src) {
-			t.Errorf("a VHD of %d bytes reads back as %d bytes, want the %d of the disk", len(vhd), len(got), len(src))
+			t.Errorf("a VHD of %d bytes reads back as %d bytes, want the %d of the disk", len(vhd), len(got),
+				len(src))
 		}
 		vhd[len(vhd)-footerSize+100] ^= 1 // its checksum is wrong now, so the bytes are data
 		if got := readBack(t, s, add(t, s, "y", vhd).ID); !bytes.Equal(got, vhd) {

@@ -31,7 +31,9 @@ func flipped(t *testing.T, packed []byte, want images.Hash) {
 		at := i * len(packed) / flips
 		changed := bytes.Clone(packed)
 		changed[at] ^= 1 << (i % 8)
-		info, err := s.Import(t.Context(), bytes.NewReader(changed), ImportOptions{Force: true, Name: "x", Format: "raw"})
+		info, err := s.Import(t.Context(), bytes.NewReader(changed), ImportOptions{
+			Force: true, Name: "x", Format: "raw",
+		})
 		switch {
 		case err != nil:
 			refused++
@@ -56,7 +58,10 @@ func TestFlippedBits(t *testing.T) {
 	src := disk(64<<10, 1)
 	s := open(t, t.TempDir())
 	want := add(t, s, "x", src).RawHash
-	for name, packed := range map[string][]byte{"gzip": gzipped(t, src), "zstd": zstded(t, src), "lz4": lz4ed(t, src)} {
+	for name, packed := range map[string][]byte{
+		"gzip": gzipped(t, src), "zstd": zstded(t, src),
+		"lz4": lz4ed(t, src),
+	} {
 		t.Run(name, func(t *testing.T) { flipped(t, packed, want) })
 	}
 }
@@ -96,7 +101,9 @@ func TestFlippedBitsOfPrograms(t *testing.T) {
 			}
 			changed := bytes.Clone(packed)
 			changed[at] ^= 1 << (i % 8)
-			_, _ = s.Import(t.Context(), bytes.NewReader(changed), ImportOptions{Force: true, Name: "x", Format: "qcow2"})
+			_, _ = s.Import(t.Context(), bytes.NewReader(changed), ImportOptions{
+				Force: true, Name: "x", Format: "qcow2",
+			})
 		}
 		for _, name := range visible(t, s) {
 			if strings.HasPrefix(name, tempPrefix) {
@@ -141,7 +148,8 @@ func TestBombs(t *testing.T) {
 	s := open(t, t.TempDir())
 	src := &zeros{}
 	_, err := s.Import(t.Context(), src, ImportOptions{Force: true, Name: "x", Size: 16 << 40})
-	if err == nil || !strings.Contains(err.Error(), "the source is of 17592186044416 bytes") || src.n > 16<<20 {
+	if err == nil || !strings.Contains(err.Error(), "the source is of 17592186044416 bytes") ||
+		src.n > 16<<20 {
 		t.Errorf("Import(16 TiB) = %v after %d bytes, want a refusal at once", err, src.n)
 	}
 

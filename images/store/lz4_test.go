@@ -16,15 +16,20 @@ func TestLZ4CutAnywhere(t *testing.T) {
 	testnet.Long(t)
 	src := append(disk(256, 1), make([]byte, 200<<10)...)
 	for name, options := range map[string][]lz4.Option{
-		"plain":   {lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false)},
-		"summed":  {lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(true), lz4.BlockChecksumOption(true), lz4.SizeOption(uint64(len(src)))},
+		"plain": {lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false)},
+		"summed": {
+			lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(true), lz4.BlockChecksumOption(true),
+			lz4.SizeOption(uint64(len(src))),
+		},
 		"default": nil,
 	} {
 		packed := lz4ed(t, src, options...)
-		skippable := append(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, lz4SkippableMagic+3), 5), "hello"...)
+		skippable := append(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil,
+			lz4SkippableMagic+3), 5), "hello"...)
 		whole := bytes.Join([][]byte{packed, skippable, packed}, nil)
 		if got, err := unlz4(whole); err != nil || !bytes.Equal(got, append(bytes.Clone(src), src...)) {
-			t.Errorf("%s: two frames with a skippable one between them: %d bytes, %v; want both contents", name, len(got), err)
+			t.Errorf("%s: two frames with a skippable one between them: %d bytes, %v; want both contents",
+				name, len(got), err)
 		}
 		for n := range len(packed) {
 			if got, err := unlz4(packed[:n]); err == nil && n > 0 {

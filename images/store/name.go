@@ -20,5 +20,6 @@ func (s *Store) idThatBegins(name string) string {
 // looksLikeID says whether people would take a name for an id, of which 12 digits are shown. A number is a date
 // or a version.
 func looksLikeID(name string) bool {
-	return len(name) >= 12 && strings.Trim(name, "0123456789abcdefABCDEF") == "" && strings.Trim(name, "0123456789") != ""
+	return len(name) >= 12 && strings.Trim(name, "0123456789abcdefABCDEF") == "" &&
+		strings.Trim(name, "0123456789") != ""
 }

@@ -74,7 +74,9 @@ func (f *writebackFile) Write(b []byte) (int, error) {
 
 // pack reads raw to its end and writes frames and seek table to w, packing on all cores. It calls onChunk
 // after each chunk, in order and from one goroutine.
-func pack(ctx context.Context, raw rawSource, w io.Writer, onChunk func(rawSize, dataSize int64)) (packed, error) {
+func pack(
+	ctx context.Context, raw rawSource, w io.Writer, onChunk func(rawSize, dataSize int64),
+) (packed, error) {
 	packers := min(runtime.GOMAXPROCS(0), maxPackers)
 	g, ctx := errgroup.WithContext(ctx)
 	// Every piece is in free, in todo or with a packer, and in order from its reading to its writing. Each
@@ -207,7 +209,9 @@ func (p *piece) pack(enc *zstd.Encoder) {
 	}
 }
 
-func writePieces(ctx context.Context, order <-chan *piece, free chan<- *piece, w io.Writer, onChunk func(int64, int64)) (packed, error) {
+func writePieces(
+	ctx context.Context, order <-chan *piece, free chan<- *piece, w io.Writer, onChunk func(int64, int64),
+) (packed, error) {
 	var out packed
 	for p := range order {
 		select {

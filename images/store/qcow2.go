@@ -48,7 +48,8 @@ func checkQcow2(h []byte) (qcow2Header, error) {
 	case be.Uint64(h[8:]) != 0 || be.Uint32(h[16:]) != 0:
 		return none, errors.New("qcow2: it is an overlay on a backing file, which is refused; flatten it with `qemu-img convert -O qcow2 IN OUT` and import that")
 	case be.Uint32(h[32:]) != 0:
-		return none, fmt.Errorf("qcow2: encrypted (method %d), which is refused; import it decrypted", be.Uint32(h[32:]))
+		return none, fmt.Errorf("qcow2: encrypted (method %d), which is refused; import it decrypted",
+			be.Uint32(h[32:]))
 	case clusterBits < 9 || clusterBits > 21: // the bounds that QEMU sets
 		return none, fmt.Errorf("qcow2: cluster_bits %d, want 9 to 21", clusterBits)
 	case size == 0 || size > images.MaxRawSize:
@@ -131,7 +132,8 @@ func openQcow2(f *os.File) (_ *qcow2Image, err error) {
 		return nil, err
 	}
 	if header.l1Offset+header.l1Bytes > st.Size() {
-		return nil, fmt.Errorf("qcow2: its L1 table ends at %d, the file at %d; it is cut off", header.l1Offset+header.l1Bytes, st.Size())
+		return nil, fmt.Errorf("qcow2: its L1 table ends at %d, the file at %d; it is cut off",
+			header.l1Offset+header.l1Bytes, st.Size())
 	}
 	// readerAtOnly hides the file's name, without which the library cannot follow a relative path.
 	img, err := qcow2.Open(readerAtOnly{f}, func(io.ReaderAt, image.Type) (image.Image, error) {
@@ -173,7 +175,8 @@ func (q *qcow2Image) readChunk(buf []byte, off int64) (zero bool, err error) {
 				zero = false
 			}
 			if n, err := q.img.ReadAt(part, off+done); n != len(part) {
-				return false, fmt.Errorf("qcow2: data at %d: %d of %d bytes: %w", off+done, n, len(part), cut(err))
+				return false, fmt.Errorf("qcow2: data at %d: %d of %d bytes: %w", off+done, n, len(part),
+					cut(err))
 			}
 		}
 		done += e.Length
@@ -203,7 +206,8 @@ func setUpQcow2Library() {
 	})
 	zstds := sync.Pool{New: func() any {
 		// A cluster is at most 2 MiB, so no honest frame has a larger window.
-		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20))
+		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(8<<20))
 		if err != nil {
 			panic(err) // wrong options: a bug here
 		}

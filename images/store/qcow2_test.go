@@ -36,7 +36,8 @@ func TestQcow2(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "disk.qcow2")
-			qemuImg(t, append(append([]string{"convert", "-f", "raw", "-O", "qcow2"}, strings.Fields(args)...), rawFile, file)...)
+			qemuImg(t, append(append([]string{"convert", "-f", "raw", "-O", "qcow2"},
+				strings.Fields(args)...), rawFile, file)...)
 			packed, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -49,7 +50,8 @@ func TestQcow2(t *testing.T) {
 				}
 				out, err := exec.Command("zstd", "-dc", s.DataPath(info.ID)).Output()
 				if err != nil || !bytes.Equal(out, src) {
-					t.Errorf("zstd -dc gives %d bytes (%v), want the raw image of %d", len(out), err, len(src))
+					t.Errorf("zstd -dc gives %d bytes (%v), want the raw image of %d", len(out), err,
+						len(src))
 				}
 				if got := visible(t, s); len(got) != 1 {
 					t.Errorf("the store holds %v, want the image only", got)

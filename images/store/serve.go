@@ -38,7 +38,8 @@ func (s *Store) serveData(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	st, err := f.Stat()
 	if err != nil || st.Size() != info.DataSize {
-		s.log.Error("serving an image: its size changed", "id", id, "name", info.Name, "remote", r.RemoteAddr, "want", info.DataSize, "err", err)
+		s.log.Error("serving an image: its size changed", "id", id, "name", info.Name, "remote", r.RemoteAddr,
+			"want", info.DataSize, "err", err)
 		http.Error(w, "the image is damaged; the appliance's log says how", http.StatusInternalServerError)
 		return
 	}

@@ -28,7 +28,10 @@ func TestHandler(t *testing.T) {
 		{"range", "GET", path, "bytes=100-199", 206, data[100:200]},
 		{"end", "GET", path, "bytes=-17", 206, data[len(data)-17:]},
 		{"past the end", "GET", path, "bytes=999999999-", 416, nil},
-		{"another image", "GET", "/images/" + string(bytes.Repeat([]byte("0"), 64)) + "/disk.zst", "", 404, nil},
+		{
+			"another image", "GET", "/images/" + string(bytes.Repeat([]byte("0"), 64)) + "/disk.zst", "", 404,
+			nil,
+		},
 		{"manifest", "GET", "/images/" + info.ID + "/manifest.json", "", 404, nil},
 		{"list", "GET", "/images/", "", 404, nil},
 		{"directory", "GET", "/images/" + info.ID + "/", "", 404, nil},
@@ -74,7 +77,9 @@ func TestFetcherReadsHandler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := images.Fetcher{Client: &http.Client{}, URL: srv.URL + "/images/" + info.ID + "/disk.zst", ID: info.ID}
+	f := images.Fetcher{
+		Client: &http.Client{}, URL: srv.URL + "/images/" + info.ID + "/disk.zst", ID: info.ID,
+	}
 	for _, c := range m.Chunks {
 		frame, err := f.Fetch(t.Context(), nil, c.Offset, c.Length)
 		if err != nil {

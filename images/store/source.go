@@ -97,7 +97,8 @@ func decompress(src io.Reader) (r *bufio.Reader, done func(), err error) {
 	}
 	if again := compressionOf(inner); again != nil {
 		done()
-		return nil, nil, fmt.Errorf("the source is %s inside %s; unpack one of the two first", again.name, c.name)
+		return nil, nil, fmt.Errorf("the source is %s inside %s; unpack one of the two first", again.name,
+			c.name)
 	}
 	return out, done, nil
 }
@@ -126,7 +127,8 @@ func cut(err error) error {
 	}
 	// xz.ErrBuf says that it wants more bytes than there are.
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, xz.ErrBuf) {
-		return fmt.Errorf("cut off before its end, or damaged (%w); fetch the file again", io.ErrUnexpectedEOF)
+		return fmt.Errorf("cut off before its end, or damaged (%w); fetch the file again",
+			io.ErrUnexpectedEOF)
 	}
 	return err
 }
@@ -172,7 +174,8 @@ func formatOf(head []byte) (string, error) {
 		return "", errors.New("the source is an lzop file; unpack it with `lzop -d` and import the result")
 	case at(0, "PK\x03\x04"):
 		return "", errors.New("the source is a zip archive, not a disk image; extract the image and import that")
-	case bytes.HasPrefix(lower, []byte("<!doctype")), bytes.HasPrefix(lower, []byte("<html")), bytes.HasPrefix(lower, []byte("<?xml")):
+	case bytes.HasPrefix(lower, []byte("<!doctype")), bytes.HasPrefix(lower, []byte("<html")),
+		bytes.HasPrefix(lower, []byte("<?xml")):
 		return "", errors.New("the source is a web page, not a disk image; is the URL that of the file itself?")
 	}
 	return "raw", nil

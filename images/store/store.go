@@ -98,7 +98,8 @@ func (s *Store) load() error {
 		case isID(e.Name()) && e.IsDir():
 			info, err := s.read(e.Name())
 			if err != nil {
-				s.log.Error("damaged image is not listed; delete its directory and import it again", "path", path, "err", err)
+				s.log.Error("damaged image is not listed; delete its directory and import it again",
+					"path", path, "err", err)
 				continue
 			}
 			s.images[info.ID] = info
@@ -118,7 +119,8 @@ func (s *Store) read(id string) (Info, error) {
 		return Info{}, err
 	}
 	if data.Size() != m.DataSize {
-		return Info{}, fmt.Errorf("%s holds %d bytes, its manifest says %d", s.DataPath(id), data.Size(), m.DataSize)
+		return Info{}, fmt.Errorf("%s holds %d bytes, its manifest says %d", s.DataPath(id), data.Size(),
+			m.DataSize)
 	}
 	manifest, err := os.Stat(filepath.Join(s.dir, id, manifestFile))
 	if err != nil {
@@ -249,7 +251,8 @@ func (s *Store) Manifest(id string) ([]byte, *images.Manifest, error) {
 	}
 	m, got, err := images.Read(bytes.NewReader(data))
 	if got != "" && got != id { // empty when it is larger than any manifest
-		return nil, nil, fmt.Errorf("%s: its sha256 is %s, not the image's id: the file is damaged", f.Name(), got)
+		return nil, nil, fmt.Errorf("%s: its sha256 is %s, not the image's id: the file is damaged", f.Name(),
+			got)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", f.Name(), err)

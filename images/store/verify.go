@@ -58,7 +58,9 @@ func (s *Store) Verify(ctx context.Context, ref string, progress func(Progress))
 }
 
 func (s *Store) verify(ctx context.Context, v *Verdict, report func(Progress, bool)) error {
-	whole := func(format string, args ...any) { v.add(Damage{Chunk: -1, Reason: fmt.Sprintf(format, args...)}) }
+	whole := func(format string, args ...any) {
+		v.add(Damage{Chunk: -1, Reason: fmt.Sprintf(format, args...)})
+	}
 	_, m, err := s.Manifest(v.Image.ID)
 	if err != nil {
 		whole("%v", err)
@@ -95,12 +97,15 @@ type reading struct {
 }
 
 // verifyChunks reads and checks all chunks on all cores.
-func verifyChunks(ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Verdict, report func(Progress, bool)) error {
+func verifyChunks(
+	ctx context.Context, f io.ReaderAt, m *images.Manifest, v *Verdict, report func(Progress, bool),
+) error {
 	workers := min(runtime.GOMAXPROCS(0), maxPackers)
 	g, ctx := errgroup.WithContext(ctx)
 	// As in pack, every channel has room for every reading.
 	readings := workers + 1
-	free, todo, order := make(chan *reading, readings), make(chan *reading, readings), make(chan *reading, readings)
+	free, todo, order := make(chan *reading, readings), make(chan *reading, readings), make(chan *reading,
+		readings)
 	for range readings {
 		free <- &reading{done: make(chan struct{}, 1), rawBuf: make([]byte, images.ChunkSize)}
 	}

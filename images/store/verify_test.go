@@ -143,7 +143,8 @@ func TestImportTwiceAtOnce(t *testing.T) {
 	for i, name := range names {
 		wg.Go(func() {
 			var err error
-			if infos[i], err = s.Import(t.Context(), bytes.NewReader(src), ImportOptions{Force: true, Name: name}); err != nil {
+			if infos[i], err = s.Import(t.Context(), bytes.NewReader(src),
+				ImportOptions{Force: true, Name: name}); err != nil {
 				t.Error(err)
 			}
 		})

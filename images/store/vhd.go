@@ -19,5 +19,6 @@ func isFooter(b []byte, size int64) bool {
 			sum += uint32(c)
 		}
 	}
-	return string(b[:8]) == "conectix" && be.Uint32(b[60:]) == 2 && be.Uint32(b[64:]) == ^sum && be.Uint64(b[48:]) == uint64(size)
+	return string(b[:8]) == "conectix" && be.Uint32(b[60:]) == 2 && be.Uint32(b[64:]) == ^sum &&
+		be.Uint64(b[48:]) == uint64(size)
 }

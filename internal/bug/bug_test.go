@@ -52,7 +52,8 @@ func TestReturn(t *testing.T) {
 		t.Errorf("without a panic the error is %v and the log %q, want nil and nothing", err, out.String())
 	}
 	err := read(nil, true)
-	if err == nil || !strings.HasPrefix(err.Error(), "read: ") || !strings.Contains(err.Error(), "too short") {
+	if err == nil || !strings.HasPrefix(err.Error(), "read: ") ||
+		!strings.Contains(err.Error(), "too short") {
 		t.Errorf("with a panic the error is %v, want it", err)
 	}
 	if !strings.Contains(out.String(), "bug_test.go") {

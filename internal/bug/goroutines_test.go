@@ -20,9 +20,14 @@ var recovering = map[string]bool{"bug.Recover": true, "bug.Return": true, "recov
 func TestEveryGoroutineRecovers(t *testing.T) {
 	seen := 0
 	methods := map[string]*ast.BlockStmt{}
-	for _, dir := range []string{"console", "deploy", "timeline", "api", "images", "appliance", "dhcpd", "tftpd", "ipxe", "power/ipmi", "internal/observe"} {
-		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "apitest") {
+	for _, dir := range []string{
+		"console", "deploy", "timeline", "api", "images", "appliance", "dhcpd",
+		"tftpd", "ipxe", "power/ipmi", "internal/observe",
+	} {
+		err := filepath.WalkDir(filepath.Join("../..",
+			dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") ||
+				strings.HasSuffix(path, "_test.go") || strings.Contains(path, "apitest") {
 				return err
 			}
 			files := token.NewFileSet()
@@ -50,7 +55,8 @@ func TestEveryGoroutineRecovers(t *testing.T) {
 						body = methods[filepath.Dir(path)+"."+f.Sel.Name]
 					}
 					if body == nil || !recovers(body) {
-						t.Errorf("%s: this goroutine does not recover where it begins", files.Position(n.Pos()))
+						t.Errorf("%s: this goroutine does not recover where it begins",
+							files.Position(n.Pos()))
 					}
 				}
 				return true

@@ -37,22 +37,32 @@ var allowed = map[string][]string{
 	"power/powertest":  {"power"},
 	"tftpd":            {},
 
-	"console":              {"power"},
-	"timeline":             {"inventory", "inventory/boltdb"},
-	"diagnose":             {"dhcpd", "inventory", "ipxe"},
-	"deploy":               {"console", "deploy/nocloud", "deploy/nonce", "diagnose", "inventory", "inventory/boltdb", "power", "timeline"},
-	"deploy/nocloud":       {"inventory"},
-	"deploy/nonce":         {"inventory", "inventory/boltdb"},
-	"api":                  {"deploy", "diagnose", "images/store", "inventory", "power"},
-	"api/apitest":          {"api", "deploy", "diagnose", "inventory", "power"},
-	"appliance":            {"api", "appliance/...", "deploy", "dhcpd", "images/store", "inventory", "inventory/boltdb", "ipxe", "power", "power/ipmi", "tftpd"},
-	"appliance/config":     {"deploy", "dhcpd", "inventory", "ipxe", "power"},
-	"appliance/doctor":     {"api", "appliance/config", "appliance/interfaces", "appliance/rogue", "deploy", "dhcpd", "images/store", "inventory"},
+	"console":  {"power"},
+	"timeline": {"inventory", "inventory/boltdb"},
+	"diagnose": {"dhcpd", "inventory", "ipxe"},
+	"deploy": {
+		"console", "deploy/nocloud", "deploy/nonce", "diagnose", "inventory", "inventory/boltdb", "power",
+		"timeline",
+	},
+	"deploy/nocloud": {"inventory"},
+	"deploy/nonce":   {"inventory", "inventory/boltdb"},
+	"api":            {"deploy", "diagnose", "images/store", "inventory", "power"},
+	"api/apitest":    {"api", "deploy", "diagnose", "inventory", "power"},
+	"appliance": {
+		"api", "appliance/...", "deploy", "dhcpd", "images/store", "inventory", "inventory/boltdb", "ipxe",
+		"power", "power/ipmi", "tftpd",
+	},
+	"appliance/config": {"deploy", "dhcpd", "inventory", "ipxe", "power"},
+	"appliance/doctor": {
+		"api", "appliance/config", "appliance/interfaces", "appliance/rogue", "deploy", "dhcpd",
+		"images/store", "inventory",
+	},
 	"appliance/interfaces": {"appliance/config", "inventory"},
 	"appliance/keys":       {"deploy/nonce", "inventory"},
 	"appliance/rogue":      {"dhcpd", "inventory", "ipxe"},
 	"cmd/pxectl": {
-		"agent-ramdisk/initramfs", "api", "appliance", "appliance/config", "appliance/doctor", "deploy", "deploy/nocloud", "dhcpd",
+		"agent-ramdisk/initramfs", "api", "appliance", "appliance/config", "appliance/doctor", "deploy",
+		"deploy/nocloud", "dhcpd",
 		"diagnose", "images/contents", "images/download", "images/store", "inventory", "lab", "power",
 	},
 	"packaging/...": {},
@@ -66,11 +76,15 @@ var allowed = map[string][]string{
 	"bench":           {"agent-ramdisk/disk", "images", "images/store", "inventory", "ipxe"},
 
 	// The agent in the ramdisk, and the ramdisk's builder.
-	"agent-ramdisk/agent":    {"agent-ramdisk/blockdev", "agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "images", "inventory"},
+	"agent-ramdisk/agent": {
+		"agent-ramdisk/blockdev", "agent-ramdisk/disk", "agent-ramdisk/efi", "agent-ramdisk/erase", "images",
+		"inventory",
+	},
 	"agent-ramdisk/blockdev": {},
 	"agent-ramdisk/boot":     {},
 	"agent-ramdisk/cmd/pxagent": {
-		"agent-ramdisk/agent", "agent-ramdisk/blockdev", "agent-ramdisk/boot", "agent-ramdisk/disk", "agent-ramdisk/hardware",
+		"agent-ramdisk/agent", "agent-ramdisk/blockdev", "agent-ramdisk/boot", "agent-ramdisk/disk",
+		"agent-ramdisk/hardware",
 		"agent-ramdisk/modules", "agent-ramdisk/netup", "inventory",
 	},
 	"agent-ramdisk/disk":             {"agent-ramdisk/blockdev", "images", "inventory"},
@@ -89,12 +103,15 @@ func violations(imports map[string][]string) []string {
 	for _, pkg := range slices.Sorted(maps.Keys(imports)) {
 		may, ok := rule(pkg)
 		if !ok {
-			wrong = append(wrong, fmt.Sprintf("%s: not in the table; say in internal/direction/direction_test.go what it may import", pkg))
+			wrong = append(wrong,
+				fmt.Sprintf("%s: not in the table; say in internal/direction/direction_test.go what it may import", pkg))
 			continue
 		}
 		for _, imported := range imports[pkg] {
-			if !covers("internal/...", imported) && !slices.ContainsFunc(may, func(name string) bool { return covers(name, imported) }) {
-				wrong = append(wrong, fmt.Sprintf("%s imports %s; it may import only %q and internal/*", pkg, imported, may))
+			if !covers("internal/...", imported) &&
+				!slices.ContainsFunc(may, func(name string) bool { return covers(name, imported) }) {
+				wrong = append(wrong,
+					fmt.Sprintf("%s imports %s; it may import only %q and internal/*", pkg, imported, may))
 			}
 		}
 	}
@@ -108,10 +125,13 @@ func unused(imports map[string][]string) []string {
 		for _, name := range allowed[entry] {
 			imported := false
 			for pkg := range imports {
-				imported = imported || covers(entry, pkg) && slices.ContainsFunc(imports[pkg], func(i string) bool { return covers(name, i) })
+				imported = imported ||
+					covers(entry, pkg) &&
+						slices.ContainsFunc(imports[pkg], func(i string) bool { return covers(name, i) })
 			}
 			if !imported {
-				wrong = append(wrong, fmt.Sprintf("%s may import %s and does not; take it out of the table", entry, name))
+				wrong = append(wrong,
+					fmt.Sprintf("%s may import %s and does not; take it out of the table", entry, name))
 			}
 		}
 	}
@@ -190,7 +210,8 @@ func TestImportsPointDownward(t *testing.T) {
 		t.Error(wrong)
 	}
 	for name := range allowed {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(imports)), func(pkg string) bool { return covers(name, pkg) }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(imports)),
+			func(pkg string) bool { return covers(name, pkg) }) {
 			t.Errorf("%s: in the table, but there is no such package", name)
 		}
 	}
@@ -206,7 +227,10 @@ func TestAgentStaysSmall(t *testing.T) {
 	if !slices.Contains(deps, module+"agent-ramdisk/agent") {
 		t.Fatalf("go list -deps lacks the agent itself:\n%s", out)
 	}
-	for _, heavy := range []string{"go.etcd.io/bbolt", "github.com/spf13/cobra", module + "deploy", module + "api"} {
+	for _, heavy := range []string{
+		"go.etcd.io/bbolt", "github.com/spf13/cobra", module + "deploy",
+		module + "api",
+	} {
 		if slices.Contains(deps, heavy) {
 			t.Errorf("pxagent depends on %s", heavy)
 		}
@@ -219,7 +243,12 @@ func TestViolations(t *testing.T) {
 		imports map[string][]string
 		want    int
 	}{
-		{"downward", map[string][]string{"appliance": {"api", "dhcpd", "internal/x"}, "dhcpd": nil, "lab/demo": {"lab", "lab/verify", "api"}}, 0},
+		{
+			"downward", map[string][]string{
+				"appliance": {"api", "dhcpd", "internal/x"}, "dhcpd": nil,
+				"lab/demo": {"lab", "lab/verify", "api"},
+			}, 0,
+		},
 		{"a leaf knows another", map[string][]string{"dhcpd": {"tftpd"}}, 1},
 		{"upward", map[string][]string{"deploy": {"api", "dhcpd", "inventory"}}, 2},
 		{"the lab knows the command", map[string][]string{"lab/e2e": {"cmd/pxectl"}}, 1},

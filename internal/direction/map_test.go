@@ -60,7 +60,8 @@ func TestTheMapIsTheTree(t *testing.T) {
 		}
 		rest := strings.TrimPrefix(pkg, folder+"/")
 		first, _, _ := strings.Cut(rest, "/")
-		if folder == "." || !regexp.MustCompile(`\b`+regexp.QuoteMeta(first)+`\b`).MatchString(entries[folder]) {
+		if folder == "." ||
+			!regexp.MustCompile(`\b`+regexp.QuoteMeta(first)+`\b`).MatchString(entries[folder]) {
 			t.Errorf("%s is on no map: name it in docs/architecture.md", pkg)
 		}
 	}
@@ -111,7 +112,8 @@ func TestWhatDocumentsNameExists(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			name, _, _ := strings.Cut(strings.TrimPrefix(string(raw[strings.Index(string(raw), "package "):]), "package "), "\n")
+			name, _, _ := strings.Cut(strings.TrimPrefix(string(raw[strings.Index(string(raw), "package "):]),
+				"package "), "\n")
 			name = strings.TrimSuffix(strings.TrimSpace(name), "_test")
 			for _, m := range declared.FindAllStringSubmatch(string(raw), -1) {
 				tests[m[1]], tests[name+"."+m[1]] = true, true
@@ -129,7 +131,8 @@ func TestWhatDocumentsNameExists(t *testing.T) {
 		}
 		for _, m := range namedFile.FindAllStringSubmatch(string(raw), -1) {
 			top, _, _ := strings.Cut(m[1], "/")
-			if st, err := os.Stat(filepath.Join(root, top)); err != nil || !st.IsDir() || strings.Contains(m[1], "NAME") {
+			if st, err := os.Stat(filepath.Join(root, top)); err != nil || !st.IsDir() ||
+				strings.Contains(m[1], "NAME") {
 				continue // not a path of this tree, or a pattern
 			}
 			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {

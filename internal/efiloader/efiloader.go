@@ -45,7 +45,8 @@ func Find(v *fat.Volume, arch string) (fallback bool, path string) {
 	}
 	for _, program := range programs {
 		for _, vendor := range vendors {
-			if path := `\EFI\` + vendor + `\` + program + strings.ToLower(suffix(arch)) + ".efi"; v.Has(path) {
+			if path := `\EFI\` + vendor + `\` + program + strings.ToLower(suffix(arch)) +
+				".efi"; v.Has(path) {
 				return false, path
 			}
 		}

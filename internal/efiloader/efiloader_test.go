@@ -27,15 +27,34 @@ func TestFind(t *testing.T) {
 		fallback bool
 		want     string
 	}{
-		"nothing":                       {},
-		"the fallback":                  {have: []string{"EFI/BOOT/BOOTX64.EFI", "EFI/debian/shimx64.efi"}, fallback: true, want: `\EFI\BOOT\BOOTX64.EFI`},
-		"in other letters":              {have: []string{"efi/boot/bootx64.efi"}, fallback: true, want: `\EFI\BOOT\BOOTX64.EFI`},
-		"a fallback of nothing":         {empty: []string{"EFI/BOOT/BOOTX64.EFI"}, have: []string{"EFI/debian/grubx64.efi"}, want: `\EFI\debian\grubx64.efi`},
-		"another architecture's":        {have: []string{"EFI/BOOT/BOOTAA64.EFI", "EFI/debian/shimaa64.efi"}},
-		"arm64":                         {arch: "arm64", have: []string{"EFI/debian/shimaa64.efi"}, want: `\EFI\debian\shimaa64.efi`},
-		"shim before GRUB":              {have: []string{"EFI/alpha/grubx64.efi", "EFI/beta/shimx64.efi"}, want: `\EFI\beta\shimx64.efi`},
-		"systemd-boot":                  {have: []string{"EFI/systemd/systemd-bootx64.efi"}, want: `\EFI\systemd\systemd-bootx64.efi`},
-		"a long name":                   {have: []string{"EFI/A distribution of ours/grubx64.efi"}, want: `\EFI\A distribution of ours\grubx64.efi`},
+		"nothing": {},
+		"the fallback": {
+			have:     []string{"EFI/BOOT/BOOTX64.EFI", "EFI/debian/shimx64.efi"},
+			fallback: true,
+			want:     `\EFI\BOOT\BOOTX64.EFI`,
+		},
+		"in other letters": {
+			have: []string{"efi/boot/bootx64.efi"}, fallback: true, want: `\EFI\BOOT\BOOTX64.EFI`,
+		},
+		"a fallback of nothing": {
+			empty: []string{"EFI/BOOT/BOOTX64.EFI"},
+			have:  []string{"EFI/debian/grubx64.efi"},
+			want:  `\EFI\debian\grubx64.efi`,
+		},
+		"another architecture's": {have: []string{"EFI/BOOT/BOOTAA64.EFI", "EFI/debian/shimaa64.efi"}},
+		"arm64": {
+			arch: "arm64", have: []string{"EFI/debian/shimaa64.efi"}, want: `\EFI\debian\shimaa64.efi`,
+		},
+		"shim before GRUB": {
+			have: []string{"EFI/alpha/grubx64.efi", "EFI/beta/shimx64.efi"}, want: `\EFI\beta\shimx64.efi`,
+		},
+		"systemd-boot": {
+			have: []string{"EFI/systemd/systemd-bootx64.efi"}, want: `\EFI\systemd\systemd-bootx64.efi`,
+		},
+		"a long name": {
+			have: []string{"EFI/A distribution of ours/grubx64.efi"},
+			want: `\EFI\A distribution of ours\grubx64.efi`,
+		},
 		"a file in a vendor's place":    {have: []string{"EFI/shimx64.efi"}},
 		"beyond the directories looked": {have: append(many, "EFI/zzz/shimx64.efi")},
 	} {
@@ -80,7 +99,8 @@ func TestFind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if fallback, path := Find(v, c.arch); fallback != c.fallback || !strings.EqualFold(path, c.want) { // mmd writes short names in capitals
+			if fallback, path := Find(v, c.arch); fallback != c.fallback ||
+				!strings.EqualFold(path, c.want) { // mmd writes short names in capitals
 				t.Errorf("Find = %v, %q, want %v, %q", fallback, path, c.fallback, c.want)
 			}
 		})

@@ -60,7 +60,9 @@ func layout(size, sector int) (geometry, error) {
 			g.dataStart = g.rootStart + g.rootSectors
 			g.clusters = (g.sectors - g.dataStart) / g.perCluster
 			// Keep away from the limits: other implementations are off by a few.
-			if g.clusters >= 16 && (g.bits == 12 && g.clusters < minFAT16-16 || g.bits == 16 && g.clusters >= minFAT16+16 && g.clusters < maxFAT16-16) {
+			if g.clusters >= 16 &&
+				(g.bits == 12 && g.clusters < minFAT16-16 ||
+					g.bits == 16 && g.clusters >= minFAT16+16 && g.clusters < maxFAT16-16) {
 				return g, nil
 			}
 		}
@@ -170,7 +172,8 @@ func (w *writer) file(f File, i int) error {
 	bytesPer := w.perCluster * w.sector
 	need := (len(f.Data) + bytesPer - 1) / bytesPer
 	if free := w.clusters + 2 - w.next; need > free {
-		return fmt.Errorf("FAT: %s of %d bytes does not fit: %d bytes are left of %d", f.Name, len(f.Data), free*bytesPer, len(w.img))
+		return fmt.Errorf("FAT: %s of %d bytes does not fit: %d bytes are left of %d", f.Name, len(f.Data),
+			free*bytesPer, len(w.img))
 	}
 	// The long name's entries and the short one.
 	if slots := (len(f.Name)+12)/13 + 1; w.entries+slots > rootEntries {

@@ -81,7 +81,10 @@ func TestBuildRefuses(t *testing.T) {
 		label        string
 		files        []File
 	}{
-		{"too much", "user-data of 2097152 bytes does not fit", 1 << 20, 512, "cidata", []File{{"user-data", make([]byte, 2<<20)}}},
+		{
+			"too much", "user-data of 2097152 bytes does not fit", 1 << 20, 512, "cidata",
+			[]File{{"user-data", make([]byte, 2<<20)}},
+		},
 		{"too small", "no layout", 8 << 10, 512, "cidata", nil},
 		{"odd sector", "sector size 520", 1 << 20, 520, "cidata", nil},
 		{"long label", "label", 1 << 20, 512, "cidatacidata", nil},
@@ -89,7 +92,8 @@ func TestBuildRefuses(t *testing.T) {
 		{"full", "directory is full", 4 << 20, 512, "cidata", make500()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := Build(tt.size, tt.sector, tt.label, tt.files); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := Build(tt.size, tt.sector, tt.label, tt.files); err == nil ||
+				!strings.Contains(err.Error(), tt.want) {
 				t.Errorf("Build = %v, want an error with %q", err, tt.want)
 			}
 		})

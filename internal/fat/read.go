@@ -43,7 +43,8 @@ func Open(r io.ReaderAt) (*Volume, error) {
 		fatSectors = int64(le.Uint32(b[36:]))
 	}
 	powerOfTwo := func(n int64) bool { return n > 0 && n&(n-1) == 0 }
-	if b[510] != 0x55 || b[511] != 0xaa || !powerOfTwo(v.sector) || v.sector < 512 || v.sector > 4096 || !powerOfTwo(v.perCluster) ||
+	if b[510] != 0x55 || b[511] != 0xaa || !powerOfTwo(v.sector) || v.sector < 512 || v.sector > 4096 ||
+		!powerOfTwo(v.perCluster) ||
 		reserved == 0 || fats == 0 || fats > 2 || sectors == 0 || fatSectors == 0 {
 		return nil, errNotFAT
 	}

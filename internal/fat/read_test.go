@@ -48,7 +48,9 @@ func TestRead(t *testing.T) {
 			}
 			// Enough files that the directory has several clusters.
 			for i := range 40 {
-				commands = append(commands, []string{"mcopy", "-i", path, loader, fmt.Sprintf("::EFI/BOOT/some file with a long name %d", i)})
+				commands = append(commands, []string{
+					"mcopy", "-i", path, loader, fmt.Sprintf("::EFI/BOOT/some file with a long name %d", i),
+				})
 			}
 			commands = append(commands, []string{"mcopy", "-i", path, loader, "::EFI/BOOT/last.efi"})
 			for _, c := range commands {
@@ -66,14 +68,17 @@ func TestRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			for name, want := range map[string]bool{
-				`\EFI\BOOT\BOOTX64.EFI`: true, "efi/boot/last.efi": true, "/EFI/a distribution/shimx64-signed.efi": true,
-				"EFI/BOOT/BOOTAA64.EFI": false, "EFI/BOOT": false, "EFI/BOOT/last.efi/x": false, "": false,
+				`\EFI\BOOT\BOOTX64.EFI`: true, "efi/boot/last.efi": true,
+				"/EFI/a distribution/shimx64-signed.efi": true,
+				"EFI/BOOT/BOOTAA64.EFI":                  false, "EFI/BOOT": false,
+				"EFI/BOOT/last.efi/x": false, "": false,
 			} {
 				if got := v.Has(name); got != want {
 					t.Errorf("Has(%q) = %v, want %v", name, got, want)
 				}
 			}
-			if l, err := v.List("EFI"); err != nil || len(l) != 5 || l[3].Name != "a distribution" || !l[3].Dir {
+			if l, err := v.List("EFI"); err != nil || len(l) != 5 || l[3].Name != "a distribution" ||
+				!l[3].Dir {
 				t.Errorf("List(EFI) = %+v, %v", l, err)
 			}
 			if got, err := v.Read("EFI/large", 10000); err != nil || !bytes.Equal(got, data) {

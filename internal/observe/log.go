@@ -15,7 +15,9 @@ type line struct {
 // need. what names the lines: "TFTP". stop lets what is queued be written, for a second at most; a line that
 // comes later is lost.
 func Log(log *slog.Logger, what string) (queued *slog.Logger, stop func()) {
-	q := begin(log, "lines of "+what, "the log does not keep up with "+what, func(l line) { _ = l.handler.Handle(context.Background(), l.record) })
+	q := begin(log, "lines of "+what, "the log does not keep up with "+what, func(l line) {
+		_ = l.handler.Handle(context.Background(), l.record)
+	})
 	return slog.New(queuedLines{log.Handler(), q}), q.Close
 }
 

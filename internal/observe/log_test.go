@@ -26,7 +26,10 @@ func TestHangingLog(t *testing.T) {
 	log.Info("too late")
 	write.Close()
 	all := <-written
-	for _, want := range []string{`msg="numbers: one" mac=52:54:00:00:00:01 g.n=0`, "g.n=4000", "the log does not keep up with numbers"} {
+	for _, want := range []string{
+		`msg="numbers: one" mac=52:54:00:00:00:01 g.n=0`, "g.n=4000",
+		"the log does not keep up with numbers",
+	} {
 		if !strings.Contains(all, want) {
 			t.Errorf("the log lacks %q", want)
 		}

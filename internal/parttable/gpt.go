@@ -78,10 +78,12 @@ func ReadGPT(r io.ReaderAt, sector int, lba uint64) (*GPT, error) {
 		return nil, fmt.Errorf("GPT at LBA %d: the header's checksum is wrong", lba)
 	case h.MyLBA != lba:
 		return nil, fmt.Errorf("GPT at LBA %d: says that it is at LBA %d", lba, h.MyLBA)
-	case h.EntrySize < 128 || h.EntrySize%8 != 0 || h.Entries == 0 || h.Entries > maxEntries || uint64(h.Entries)*uint64(h.EntrySize) > maxTable:
+	case h.EntrySize < 128 || h.EntrySize%8 != 0 || h.Entries == 0 || h.Entries > maxEntries ||
+		uint64(h.Entries)*uint64(h.EntrySize) > maxTable:
 		return nil, fmt.Errorf("GPT at LBA %d: %d entries of %d bytes", lba, h.Entries, h.EntrySize)
 	case h.EntriesLBA > 1<<48 || h.FirstUsable > h.LastUsable || h.LastUsable > 1<<48:
-		return nil, fmt.Errorf("GPT at LBA %d: usable from %d to %d, entries at %d", lba, h.FirstUsable, h.LastUsable, h.EntriesLBA)
+		return nil, fmt.Errorf("GPT at LBA %d: usable from %d to %d, entries at %d", lba, h.FirstUsable,
+			h.LastUsable, h.EntriesLBA)
 	}
 	g.rest = bytes.Clone(block[gptHeaderSize:h.HeaderSize])
 	g.Table = make([]byte, h.Entries*h.EntrySize)
@@ -125,7 +127,11 @@ func (g *GPT) Partitions(limit uint64) ([]GPTPartition, error) {
 	var parts []GPTPartition
 	for i := range int(g.Header.Entries) {
 		e := g.entry(i)
-		p := GPTPartition{Number: i + 1, First: binary.LittleEndian.Uint64(e[32:]), Last: binary.LittleEndian.Uint64(e[40:])}
+		p := GPTPartition{
+			Number: i + 1,
+			First:  binary.LittleEndian.Uint64(e[32:]),
+			Last:   binary.LittleEndian.Uint64(e[40:]),
+		}
 		copy(p.Type[:], e)
 		if p.Type == [16]byte{} {
 			continue
@@ -190,5 +196,7 @@ func GUID(text string) [16]byte {
 	if err != nil || len(b) != 16 {
 		panic("parttable: GUID " + text)
 	}
-	return [16]byte{b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]}
+	return [16]byte{
+		b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15],
+	}
 }

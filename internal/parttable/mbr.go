@@ -55,7 +55,9 @@ func (m *MBR) partitions(r io.ReaderAt, sectors uint64, sector int) (parts []Ext
 		if kind == 0 || kind == Protective || count == 0 || first+count > sectors {
 			continue
 		}
-		parts = append(parts, Extent{Offset: int64(first) * bytes, Length: int64(count) * bytes, Number: i + 1, MBR: kind})
+		parts = append(parts, Extent{
+			Offset: int64(first) * bytes, Length: int64(count) * bytes, Number: i + 1, MBR: kind,
+		})
 	}
 	for _, p := range slices.Clone(parts) {
 		if p.MBR == mbrExtended || p.MBR == mbrExtendedLBA || p.MBR == mbrLinuxExt {
@@ -76,7 +78,12 @@ func logical(r io.ReaderAt, extended Extent, sector int) (parts []Extent) {
 			break
 		}
 		if first, count, kind := m.Place(0); kind != 0 && count > 0 {
-			p := Extent{Offset: at + int64(first)*bytes, Length: int64(count) * bytes, Number: 5 + len(parts), MBR: kind}
+			p := Extent{
+				Offset: at + int64(first)*bytes,
+				Length: int64(count) * bytes,
+				Number: 5 + len(parts),
+				MBR:    kind,
+			}
 			if p.Offset+p.Length > extended.Offset+extended.Length {
 				break
 			}
@@ -107,7 +114,8 @@ func (m *MBR) free() int {
 func (m *MBR) outside(sectors uint64) error {
 	for i := range 4 {
 		if first, count, kind := m.Place(i); kind != 0 && count > 0 && first+count > sectors {
-			return fmt.Errorf("MBR: partition %d from sector %d to %d lies outside of the disk's %d sectors", i+1, first, first+count-1, sectors)
+			return fmt.Errorf("MBR: partition %d from sector %d to %d lies outside of the disk's %d sectors",
+				i+1, first, first+count-1, sectors)
 		}
 	}
 	return nil

@@ -13,8 +13,9 @@ import (
 func disk(sectors uint64, parts ...[2]uint64) []byte {
 	g := &GPT{sector: 512, Table: make([]byte, 128*128)}
 	g.Header = GPTHeader{
-		Signature: [8]byte([]byte(gptSignature)), Revision: 0x10000, HeaderSize: gptHeaderSize, MyLBA: 1, AlternateLBA: sectors - 1,
-		FirstUsable: 34, LastUsable: sectors - 34, EntriesLBA: 2, Entries: 128, EntrySize: 128,
+		Signature: [8]byte([]byte(gptSignature)), Revision: 0x10000, HeaderSize: gptHeaderSize, MyLBA: 1,
+		AlternateLBA: sectors - 1,
+		FirstUsable:  34, LastUsable: sectors - 34, EntriesLBA: 2, Entries: 128, EntrySize: 128,
 	}
 	for i, p := range parts {
 		if _, err := g.Add(efiSystem, [16]byte{byte(i + 1)}, p[0], p[1], "p"); err != nil {
@@ -65,23 +66,43 @@ func TestRead(t *testing.T) {
 		{"nothing", make([]byte, sectors*512), "", 0, false, ""},
 		{"GPT", whole, "gpt", 2, false, ""},
 		{"GPT without a protective MBR", change(whole, 446, make([]byte, 66)...), "gpt", 2, true, ""},
-		{"MBR over a stale GPT", change(whole, 446, dos(sectors, [2]uint32{2048, 8})[446:512]...), "mbr", 1, false, ""},
-		{"GPT whose header is damaged", change(whole, 512+56, 0xff), "gpt", 2, false, "the header's checksum is wrong"},
-		{"GPT whose entries are damaged", change(whole, 1024+56, 0xff), "gpt", 2, false, "the entries' checksum is wrong"},
-		{"GPT that is missing, with a backup", change(whole, 512, make([]byte, 512)...), "gpt", 2, false, "the primary table is missing"},
-		{"GPT, cut behind its first partition", whole[:6000*512], "gpt", 0, false, "partition 2 from LBA 4096 to 8191 lies outside of the disk's 6000 sectors"},
+		{
+			"MBR over a stale GPT", change(whole, 446, dos(sectors, [2]uint32{2048, 8})[446:512]...), "mbr",
+			1, false, "",
+		},
+		{
+			"GPT whose header is damaged", change(whole, 512+56, 0xff), "gpt", 2, false,
+			"the header's checksum is wrong",
+		},
+		{
+			"GPT whose entries are damaged", change(whole, 1024+56, 0xff), "gpt", 2, false,
+			"the entries' checksum is wrong",
+		},
+		{
+			"GPT that is missing, with a backup", change(whole, 512, make([]byte, 512)...), "gpt", 2, false,
+			"the primary table is missing",
+		},
+		{
+			"GPT, cut behind its first partition", whole[:6000*512], "gpt", 0, false,
+			"partition 2 from LBA 4096 to 8191 lies outside of the disk's 6000 sectors",
+		},
 		{"GPT, cut behind its last partition", whole[:8192*512], "gpt", 2, false, ""},
 		{"MBR", dos(sectors, [2]uint32{2048, 2048}, [2]uint32{4096, 4096}), "mbr", 2, false, ""},
-		{"MBR, cut", dos(sectors, [2]uint32{2048, 2048}, [2]uint32{4096, 4096})[:6000*512], "mbr", 1, false, "partition 2 from sector 4096 to 8191 lies outside"},
+		{
+			"MBR, cut", dos(sectors, [2]uint32{2048, 2048}, [2]uint32{4096, 4096})[:6000*512], "mbr", 1,
+			false, "partition 2 from sector 4096 to 8191 lies outside",
+		},
 	} {
 		got := Read(bytes.NewReader(tt.raw), int64(len(tt.raw)), 512)
 		fault := ""
 		if got.Fault != nil {
 			fault = got.Fault.Error()
 		}
-		if got.Kind != tt.kind || len(got.Partitions) != tt.parts || got.Unprotected != tt.bare || !strings.Contains(fault, tt.fault) || (fault == "") != (tt.fault == "") {
+		if got.Kind != tt.kind || len(got.Partitions) != tt.parts || got.Unprotected != tt.bare ||
+			!strings.Contains(fault, tt.fault) || (fault == "") != (tt.fault == "") {
 			t.Errorf("%s: Read = %q, %d partitions, unprotected %v, fault %q; want %q, %d, %v, %q",
-				tt.name, got.Kind, len(got.Partitions), got.Unprotected, fault, tt.kind, tt.parts, tt.bare, tt.fault)
+				tt.name, got.Kind, len(got.Partitions), got.Unprotected, fault, tt.kind, tt.parts, tt.bare,
+				tt.fault)
 		}
 	}
 }
@@ -115,7 +136,11 @@ func TestSmallest(t *testing.T) {
 		{"GPT, with a seed", withSeed, 4096 + 33, ""},
 		{"GPT, all entries used", full, 0, "all 128 entries"},
 		{"MBR", dos(sectors, [2]uint32{2048, 2049}), 6144 + 8192, ""},
-		{"MBR, all entries used", dos(sectors, [2]uint32{2048, 1}, [2]uint32{2049, 1}, [2]uint32{2050, 1}, [2]uint32{2051, 1}), 0, "all four entries"},
+		{
+			"MBR, all entries used",
+			dos(sectors, [2]uint32{2048, 1}, [2]uint32{2049, 1}, [2]uint32{2050, 1}, [2]uint32{2051, 1}), 0,
+			"all four entries",
+		},
 	} {
 		r := bytes.NewReader(tt.raw)
 		table := Read(r, int64(len(tt.raw)), 512)
@@ -146,7 +171,8 @@ func FuzzReadGPT(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := ReadGPT(bytes.NewReader(slices.Concat(make([]byte, 512), g.Encode(), data[min(len(data), 1024):])), 512, 1); err != nil {
+		if _, err := ReadGPT(bytes.NewReader(slices.Concat(make([]byte, 512), g.Encode(),
+			data[min(len(data), 1024):])), 512, 1); err != nil {
 			t.Errorf("what Encode wrote does not read: %v", err)
 		}
 		_, _ = g.Partitions(1 << 30)

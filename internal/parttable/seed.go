@@ -78,12 +78,14 @@ func (t Table) SeedFirst(sectors uint64, sector int) (first uint64, entry int, e
 			return 0, 0, t.Fault
 		}
 		if t.GPT.free() < 0 {
-			return 0, 0, fmt.Errorf("all %d entries of the GPT are used, so the seed has no place; %w", t.GPT.Header.Entries, errNoEntry)
+			return 0, 0, fmt.Errorf("all %d entries of the GPT are used, so the seed has no place; %w",
+				t.GPT.Header.Entries, errNoEntry)
 		}
 		end = sectors - 1 - t.GPT.TableSectors() // the backup GPT begins there
 	default:
 		if entry = t.MBR.free(); entry < 0 {
-			return 0, 0, fmt.Errorf("all four entries of the MBR are used, so the seed has no place; %w", errNoEntry)
+			return 0, 0, fmt.Errorf("all four entries of the MBR are used, so the seed has no place; %w",
+				errNoEntry)
 		}
 		end = min(end, 1<<32-1) // the table counts sectors in 32 bits
 	}

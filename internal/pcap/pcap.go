@@ -103,5 +103,8 @@ func parse(frame []byte) (d Datagram, ok bool) {
 	end := func(ip net.IP, port layers.UDPPort) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip)), uint16(port))
 	}
-	return Datagram{From: ether.SrcMAC, Src: end(ip.SrcIP, udp.SrcPort), Dst: end(ip.DstIP, udp.DstPort), Payload: udp.Payload}, true
+	return Datagram{
+		From: ether.SrcMAC, Src: end(ip.SrcIP, udp.SrcPort), Dst: end(ip.DstIP, udp.DstPort),
+		Payload: udp.Payload,
+	}, true
 }

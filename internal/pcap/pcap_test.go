@@ -55,12 +55,14 @@ func discoverFrame(t testing.TB, port uint16) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return frameOf(netip.MustParseAddrPort("0.0.0.0:68"), netip.AddrPortFrom(netip.MustParseAddr("255.255.255.255"), port), m.ToBytes())
+	return frameOf(netip.MustParseAddrPort("0.0.0.0:68"),
+		netip.AddrPortFrom(netip.MustParseAddr("255.255.255.255"), port), m.ToBytes())
 }
 
 func TestDHCP(t *testing.T) {
 	discover := discoverFrame(t, 67)
-	tftp := frameOf(netip.MustParseAddrPort("10.77.0.100:2070"), netip.MustParseAddrPort("10.77.0.1:69"), []byte("\x00\x01x\x00octet\x00"))
+	tftp := frameOf(netip.MustParseAddrPort("10.77.0.100:2070"), netip.MustParseAddrPort("10.77.0.1:69"),
+		[]byte("\x00\x01x\x00octet\x00"))
 	fragment := bytes.Clone(discover)
 	fragment[14+6] = 0x20 // more fragments
 	tests := []struct {
@@ -73,11 +75,23 @@ func TestDHCP(t *testing.T) {
 		{name: "one packet", pcap: pcapOf(binary.LittleEndian, pcapMagic, discover), want: 1},
 		{name: "big endian, nanoseconds", pcap: pcapOf(binary.BigEndian, pcapMagicNano, discover), want: 1},
 		{name: "port 4011", pcap: pcapOf(binary.LittleEndian, pcapMagic, discoverFrame(t, 4011)), want: 1},
-		{name: "others between", pcap: pcapOf(binary.LittleEndian, pcapMagic, tftp, discover, fragment, []byte{1, 2, 3}, discover), want: 2},
-		{name: "last packet still being written", pcap: pcapOf(binary.LittleEndian, pcapMagic, discover, discover)[:24+16+len(discover)+40], want: 1},
+		{
+			name: "others between",
+			pcap: pcapOf(binary.LittleEndian, pcapMagic, tftp, discover, fragment, []byte{1, 2, 3}, discover),
+			want: 2,
+		},
+		{
+			name: "last packet still being written",
+			pcap: pcapOf(binary.LittleEndian, pcapMagic, discover, discover)[:24+16+len(discover)+40],
+			want: 1,
+		},
 		{name: "no capture", pcap: []byte("this is not a capture at all"), bad: true},
 		{name: "header cut", pcap: []byte{1}, bad: true},
-		{name: "packet of 4 GiB", pcap: append(pcapOf(binary.LittleEndian, pcapMagic), bytes.Repeat([]byte{0xff}, 16)...), bad: true},
+		{
+			name: "packet of 4 GiB",
+			pcap: append(pcapOf(binary.LittleEndian, pcapMagic), bytes.Repeat([]byte{0xff}, 16)...),
+			bad:  true,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,8 +104,10 @@ func TestDHCP(t *testing.T) {
 				t.Fatalf("DHCP = %d packets, error %v, want %d, error %v", len(got), err, tt.want, tt.bad)
 			}
 			for _, p := range got {
-				if p.DHCP.MessageType() != dhcpv4.MessageTypeDiscover || p.Src != netip.MustParseAddrPort("0.0.0.0:68") || p.From.String() != "52:54:00:77:00:01" {
-					t.Errorf("packet = %v from %v %v, want DISCOVER from 0.0.0.0:68 52:54:00:77:00:01", p.DHCP.MessageType(), p.Src, p.From)
+				if p.DHCP.MessageType() != dhcpv4.MessageTypeDiscover ||
+					p.Src != netip.MustParseAddrPort("0.0.0.0:68") || p.From.String() != "52:54:00:77:00:01" {
+					t.Errorf("packet = %v from %v %v, want DISCOVER from 0.0.0.0:68 52:54:00:77:00:01",
+						p.DHCP.MessageType(), p.Src, p.From)
 				}
 				if p.At.Before(time.Unix(1000, 0)) || p.At.After(time.Unix(1010, 0)) {
 					t.Errorf("packet at %v, want about 1970-01-01 00:16:40", p.At)

@@ -64,7 +64,9 @@ func Isolate() {
 	// The child ends with this process, even when it is killed. The kernel watches the thread that started
 	// it.
 	runtime.LockOSThread()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
+	}
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
@@ -120,7 +122,8 @@ func Gate(t testing.TB, programs ...string) {
 		}
 	})
 	if os.Getenv(All) != "all" {
-		t.Skipf("SKIPPED %s: needs root, network namespaces%s; run it with `make test` (%s=all)", t.Name(), and(programs), All)
+		t.Skipf("SKIPPED %s: needs root, network namespaces%s; run it with `make test` (%s=all)", t.Name(),
+			and(programs), All)
 	}
 	if os.Geteuid() != 0 {
 		t.Skipf("SKIPPED %s: needs root", t.Name())
@@ -259,7 +262,8 @@ func (h Host) Forge(t testing.TB, src, dst netip.AddrPort, payloads ...[]byte) {
 			binary.BigEndian.PutUint16(p[20:], src.Port())
 			binary.BigEndian.PutUint16(p[22:], dst.Port())
 			binary.BigEndian.PutUint16(p[24:], uint16(8+len(payload)))
-			if err := unix.Sendto(fd, append(p, payload...), 0, &unix.SockaddrInet4{Addr: dst.Addr().As4()}); err != nil {
+			if err := unix.Sendto(fd, append(p, payload...), 0,
+				&unix.SockaddrInet4{Addr: dst.Addr().As4()}); err != nil {
 				t.Error(err)
 			}
 		}

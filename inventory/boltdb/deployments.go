@@ -29,7 +29,9 @@ func (tx *Tx) Deployment(id inventory.DeploymentID) (inventory.Deployment, error
 
 // Deployments lists up to limit deployments, newest first: of one machine, or of all when it is ""; with
 // before, those that began earlier than that one. A deleted before is ErrNotFound.
-func (tx *Tx) Deployments(machine inventory.MachineID, before inventory.DeploymentID, limit int) ([]inventory.Deployment, error) {
+func (tx *Tx) Deployments(
+	machine inventory.MachineID, before inventory.DeploymentID, limit int,
+) ([]inventory.Deployment, error) {
 	c := tx.tx.Bucket(bucketOrder).Cursor()
 	k, owner := c.Last()
 	if before != "" {

@@ -15,11 +15,16 @@ import (
 
 func deployment(machine inventory.MachineID, n int) inventory.Deployment {
 	return inventory.Deployment{
-		ID: inventory.DeploymentID(fmt.Sprintf("d-%s-%d", machine, n)), Machine: machine, CreatedAt: time.Unix(1_800_000_000+int64(n), 0).UTC(), Outcome: inventory.Succeeded,
+		ID:        inventory.DeploymentID(fmt.Sprintf("d-%s-%d", machine, n)),
+		Machine:   machine,
+		CreatedAt: time.Unix(1_800_000_000+int64(n), 0).UTC(),
+		Outcome:   inventory.Succeeded,
 	}
 }
 
-func listed(t *testing.T, s *Store, machine inventory.MachineID, before inventory.DeploymentID, limit int) (ids []inventory.DeploymentID) {
+func listed(
+	t *testing.T, s *Store, machine inventory.MachineID, before inventory.DeploymentID, limit int,
+) (ids []inventory.DeploymentID) {
 	t.Helper()
 	err := s.View(func(tx *Tx) error {
 		all, err := tx.Deployments(machine, before, limit)
@@ -65,7 +70,11 @@ func TestDeploymentsOfAMachineAreBounded(t *testing.T) {
 	if got := listed(t, s, "m-2", "", 1000); len(got) != 1 {
 		t.Errorf("of another machine %v are kept, want its one", got)
 	}
-	if err := s.View(func(tx *Tx) error { _, err := tx.Deployment(deployment("m-1", 50).ID); return err }); !errors.Is(err, ErrNotFound) {
+	if err := s.View(func(tx *Tx) error {
+		_, err := tx.Deployment(deployment("m-1",
+			50).ID)
+		return err
+	}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("one that was dropped: %v, want ErrNotFound", err)
 	}
 	update(t, s, func(tx *Tx) error { return tx.DeleteMachine("m-1") })
@@ -85,10 +94,12 @@ func TestDeploymentsArePaged(t *testing.T) {
 	for page := listed(t, s, "", "", 2); len(page) > 0; page = listed(t, s, "", got[len(got)-1], 2) {
 		got = append(got, page...)
 	}
-	if want := []inventory.DeploymentID{"d-a-4", "d-b-3", "d-a-2", "d-b-1", "d-a-0"}; !slices.Equal(got, want) {
+	if want := []inventory.DeploymentID{"d-a-4", "d-b-3", "d-a-2", "d-b-1", "d-a-0"}; !slices.Equal(got,
+		want) {
 		t.Errorf("page by page: %v, want %v", got, want)
 	}
-	if got, want := listed(t, s, "a", "d-a-4", 9), []inventory.DeploymentID{"d-a-2", "d-a-0"}; !slices.Equal(got, want) {
+	if got, want := listed(t, s, "a", "d-a-4",
+		9), []inventory.DeploymentID{"d-a-2", "d-a-0"}; !slices.Equal(got, want) {
 		t.Errorf("of one machine: %v, want %v", got, want)
 	}
 }
@@ -100,7 +111,8 @@ func TestAFileWithoutAnOrderOfDeployments(t *testing.T) {
 	s := open(t, path)
 	err := s.db.Update(func(tx *bolt.Tx) error {
 		for n := range 30 {
-			if err := put(&Tx{tx: tx}, bucketDeployments, string(deployment("m-1", n).ID), deployment("m-1", n)); err != nil {
+			if err := put(&Tx{tx: tx}, bucketDeployments, string(deployment("m-1", n).ID),
+				deployment("m-1", n)); err != nil {
 				return err
 			}
 		}
@@ -115,7 +127,9 @@ func TestAFileWithoutAnOrderOfDeployments(t *testing.T) {
 		t.Errorf("after opening: %d deployments from %v, want 30, the newest first", len(got), got[:1])
 	}
 	update(t, s, func(tx *Tx) error { return tx.PutDeployment(deployment("m-1", 30)) })
-	if got := listed(t, s, "m-1", "", 100); len(got) != DeploymentsPerMachine || got[0] != deployment("m-1", 30).ID {
-		t.Errorf("with another one: %d deployments from %v, want %d", len(got), got[:1], DeploymentsPerMachine)
+	if got := listed(t, s, "m-1", "", 100); len(got) != DeploymentsPerMachine ||
+		got[0] != deployment("m-1", 30).ID {
+		t.Errorf("with another one: %d deployments from %v, want %d", len(got), got[:1],
+			DeploymentsPerMachine)
 	}
 }

@@ -18,7 +18,9 @@ func (tx *Tx) AppendErasure(r inventory.Erasure) error {
 
 // Erasures lists at most limit of those that are wanted, newest first: the last ones, or those before a
 // sequence number unless it is 0.
-func (tx *Tx) Erasures(before uint64, limit int, wanted func(inventory.Erasure) bool) ([]inventory.Erasure, error) {
+func (tx *Tx) Erasures(
+	before uint64, limit int, wanted func(inventory.Erasure) bool,
+) ([]inventory.Erasure, error) {
 	c := tx.tx.Bucket(bucketErasures).Cursor()
 	k, raw := c.Last()
 	if before != 0 {

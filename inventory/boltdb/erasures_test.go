@@ -26,7 +26,9 @@ func TestErasuresInPages(t *testing.T) {
 		for {
 			var page []inventory.Erasure
 			err := s.View(func(tx *Tx) (err error) {
-				page, err = tx.Erasures(before, limit, func(r inventory.Erasure) bool { return machine == "" || r.MachineName == machine })
+				page, err = tx.Erasures(before, limit, func(r inventory.Erasure) bool {
+					return machine == "" || r.MachineName == machine
+				})
 				return err
 			})
 			if err != nil || len(page) > limit {

@@ -192,7 +192,8 @@ func (tx *Tx) Timeline(m inventory.Machine, after uint64, limit int) ([]inventor
 	// Merge the events of the machine and the unowned ones of its MACs, in order of sequence.
 	runs := []*run{tx.run(share{"", false}, after, of), tx.run(share{"", true}, after, of)}
 	if m.ID != "" {
-		runs = append(runs, tx.run(share{string(m.ID), false}, after, nil), tx.run(share{string(m.ID), true}, after, nil))
+		runs = append(runs, tx.run(share{string(m.ID), false}, after, nil),
+			tx.run(share{string(m.ID), true}, after, nil))
 	}
 	var out []inventory.Event
 	for len(out) < limit {

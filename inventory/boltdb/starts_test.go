@@ -21,7 +21,8 @@ func TestStartsCountOn(t *testing.T) {
 		}
 		s.Close()
 	}
-	if n := len(starts); n != KeptStarts || starts[0].Number != 7 || starts[n-1].Number != KeptStarts+6 || string(starts[n-1].Salt) != "salt" {
+	if n := len(starts); n != KeptStarts || starts[0].Number != 7 || starts[n-1].Number != KeptStarts+6 ||
+		string(starts[n-1].Salt) != "salt" {
 		t.Errorf("%d starts, from %+v to %+v, want the last %d", n, starts[0], starts[n-1], KeptStarts)
 	}
 }

@@ -54,8 +54,10 @@ func Open(path string) (s *Store, err error) {
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, &inventory.Problem{
-			Code: inventory.CodeConflict, Detail: fmt.Sprintf("open %s: another pxectl holds it", path), Err: err,
-			Hint: "`pxectl version` asks the one that runs; stop it first, or give this one another data_dir",
+			Code:   inventory.CodeConflict,
+			Detail: fmt.Sprintf("open %s: another pxectl holds it", path),
+			Err:    err,
+			Hint:   "`pxectl version` asks the one that runs; stop it first, or give this one another data_dir",
 		}
 	case system:
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -67,7 +69,10 @@ func Open(path string) (s *Store, err error) {
 		return nil, errors.Join(damaged(path, err), db.Close())
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketBMCs, bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures, bucketStarts} {
+		for _, name := range [][]byte{
+			bucketMeta, bucketMachines, bucketMACs, bucketNames, bucketBMCs,
+			bucketDeployments, bucketEvents, bucketOwned, bucketCounts, bucketErasures, bucketStarts,
+		} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -102,7 +107,8 @@ func Open(path string) (s *Store, err error) {
 func damaged(path string, err error) error {
 	return &inventory.Problem{
 		Code: inventory.CodeInternal, Detail: fmt.Sprintf("open %s: %v", path, err), Err: err,
-		Hint: "put a copy of data_dir's pxectl.db back in its place; if there is none, move " + path + " away and begin anew with `pxectl serve --new-database`",
+		Hint: "put a copy of data_dir's pxectl.db back in its place; if there is none, move " + path +
+			" away and begin anew with `pxectl serve --new-database`",
 	}
 }
 
@@ -120,7 +126,9 @@ func (s *Store) Owner() (owner string, used bool, err error) {
 
 // SetOwner binds the database to keys.
 func (s *Store) SetOwner(owner string) error {
-	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put([]byte("owner"), []byte(owner)) })
+	return s.db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketMeta).Put([]byte("owner"), []byte(owner))
+	})
 }
 
 // checkSize compares the number of pages in the header with the file's.

@@ -32,7 +32,10 @@ func update(t *testing.T, s *Store, fn func(*Tx) error) {
 }
 
 func machine(id, name string, macs ...inventory.MAC) inventory.Machine {
-	return inventory.Machine{ID: inventory.MachineID(id), Name: name, State: inventory.Discovered, MACs: macs, CreatedAt: time.Unix(1, 0).UTC()}
+	return inventory.Machine{
+		ID: inventory.MachineID(id), Name: name, State: inventory.Discovered, MACs: macs,
+		CreatedAt: time.Unix(1, 0).UTC(),
+	}
 }
 
 func TestAMachineSurvivesReopening(t *testing.T) {
@@ -81,13 +84,17 @@ func TestABMCIsOneMachines(t *testing.T) {
 		return m
 	}
 	put := func(m inventory.Machine) error { return s.Update(func(tx *Tx) error { return tx.PutMachine(m) }) }
-	for _, m := range []inventory.Machine{at("m-1", "one", "192.0.2.7"), at("m-1", "one", "192.0.2.7"), at("m-2", "two", "192.0.2.7:6230"), at("m-3", "three", ""), at("m-4", "four", "")} {
+	for _, m := range []inventory.Machine{
+		at("m-1", "one", "192.0.2.7"), at("m-1", "one", "192.0.2.7"),
+		at("m-2", "two", "192.0.2.7:6230"), at("m-3", "three", ""), at("m-4", "four", ""),
+	} {
 		if err := put(m); err != nil {
 			t.Fatalf("put %s with BMC %q: %v", m.Name, m.BMC.Address, err)
 		}
 	}
 	err := put(at("m-2", "two", "192.0.2.7"))
-	if taken, ok := errors.AsType[*Taken](err); !ok || !errors.Is(err, ErrTaken) || taken.By != "one" || taken.What != "BMC 192.0.2.7" {
+	if taken, ok := errors.AsType[*Taken](err); !ok || !errors.Is(err, ErrTaken) || taken.By != "one" ||
+		taken.What != "BMC 192.0.2.7" {
 		t.Errorf("put with a taken BMC: %v, want that it is one's", err)
 	}
 	// A BMC that no machine uses any more is free again, and so is that of a deleted machine.
@@ -139,7 +146,9 @@ func TestTimelineMergesOwnAndEarlierEvents(t *testing.T) {
 	m := machine("m-1", "m1", "52:54:00:00:00:01")
 	add := func(owner inventory.MachineID, mac inventory.MAC, text string) {
 		update(t, s, func(tx *Tx) error {
-			return tx.AppendEvent(&inventory.Event{Machine: owner, MAC: mac, Text: text, Wire: strings.Contains(text, "r")})
+			return tx.AppendEvent(&inventory.Event{
+				Machine: owner, MAC: mac, Text: text, Wire: strings.Contains(text, "r"),
+			})
 		})
 	}
 	add("", "52:54:00:00:00:01", "discover")
@@ -176,7 +185,10 @@ func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 		many := func(n int, wire bool, what string) {
 			update(t, s, func(tx *Tx) error {
 				for i := range n {
-					if err := tx.AppendEvent(&inventory.Event{Machine: owner, MAC: "52:54:00:00:00:01", Text: fmt.Sprint(what, i), Wire: wire}); err != nil {
+					if err := tx.AppendEvent(&inventory.Event{
+						Machine: owner, MAC: "52:54:00:00:00:01",
+						Text: fmt.Sprint(what, i), Wire: wire,
+					}); err != nil {
 						return err
 					}
 				}
@@ -206,7 +218,10 @@ func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for key, want := range map[string]int{"m-1true": Recorded, "m-1false": PerMachine, "true": Recorded, "false": Unowned} {
+	for key, want := range map[string]int{
+		"m-1true": Recorded, "m-1false": PerMachine, "true": Recorded,
+		"false": Unowned,
+	} {
 		if count[key] != want {
 			t.Errorf("%d events of %q, want %d", count[key], key, want)
 		}
@@ -269,7 +284,8 @@ func TestDamagedFilesAreErrorsThatSaySo(t *testing.T) {
 		if s, err := Open(write(name, b)); err == nil {
 			s.Close()
 			t.Errorf("%s file opened without an error", name)
-		} else if hint := inventory.AsProblem(err).Hint; !strings.Contains(err.Error(), name) || !strings.Contains(hint, name+" away and begin anew with `pxectl serve --new-database`") {
+		} else if hint := inventory.AsProblem(err).Hint; !strings.Contains(err.Error(), name) ||
+			!strings.Contains(hint, name+" away and begin anew with `pxectl serve --new-database`") {
 			t.Errorf("%s file: %v, want the path and the next move", name, err)
 		}
 	}
@@ -286,7 +302,8 @@ func TestDamagedFilesAreErrorsThatSaySo(t *testing.T) {
 func TestASecondOpenIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	open(t, path)
-	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "another pxectl") || inventory.AsProblem(err).Hint == "" {
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "another pxectl") ||
+		inventory.AsProblem(err).Hint == "" {
 		t.Errorf("second open: %v, want the reason", err)
 	}
 }

@@ -60,7 +60,8 @@ func (tx *Tx) settleStrangers() error {
 			continue
 		}
 		wrote = true
-		if err := strangers.Put([]byte(of.owner), seqKey(tx.count(share{of.owner, true})+tx.count(share{of.owner, false}))); err != nil {
+		if err := strangers.Put([]byte(of.owner),
+			seqKey(tx.count(share{of.owner, true})+tx.count(share{of.owner, false}))); err != nil {
 			return err
 		}
 	}
@@ -87,7 +88,8 @@ func (tx *Tx) settleStrangers() error {
 		if err := tx.putCount(of); err != nil {
 			return err
 		}
-		if err := strangers.Put([]byte(owner), seqKey(tx.count(share{owner, true})+tx.count(share{owner, false}))); err != nil {
+		if err := strangers.Put([]byte(owner),
+			seqKey(tx.count(share{owner, true})+tx.count(share{owner, false}))); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,10 @@ func tell(t *testing.T, s *Store, id inventory.MachineID, n int, wire bool) {
 	for n > 0 {
 		update(t, s, func(tx *Tx) error {
 			for ; n > 0; n-- {
-				if err := tx.AppendEvent(&inventory.Event{Machine: id, Text: fmt.Sprintf("%0300d", n), Wire: wire}); err != nil {
+				if err := tx.AppendEvent(&inventory.Event{
+					Machine: id, Text: fmt.Sprintf("%0300d", n),
+					Wire: wire,
+				}); err != nil {
 					return err
 				}
 				if n%500 == 0 {
@@ -94,7 +97,8 @@ func TestEventsOfStrangers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if round > 0 && st.Size() > 2*size {
-			t.Errorf("the file grows from %d to %d bytes, while the events are as many as before", size, st.Size())
+			t.Errorf("the file grows from %d to %d bytes, while the events are as many as before", size,
+				st.Size())
 		}
 		size = st.Size()
 	}
@@ -115,6 +119,7 @@ func TestEventsOfStrangers(t *testing.T) {
 	s = open(t, path)
 	tell(t, s, "m-0", PerStranger, true)
 	if n := kept(t, s); n["m-0"] > PerStranger+10 || n[quiet.ID] != 1020 {
-		t.Errorf("after the update %d events of a stranger are kept, and %d of an approved machine", n["m-0"], n[quiet.ID])
+		t.Errorf("after the update %d events of a stranger are kept, and %d of an approved machine", n["m-0"],
+			n[quiet.ID])
 	}
 }

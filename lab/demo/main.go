@@ -103,11 +103,13 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.show(ctx, approve...); err != nil {
 		return err
 	}
-	if err := d.until(ctx, 30*time.Second, "both machines are available", func() bool { return d.inState(ctx, inventory.Available) }); err != nil {
+	if err := d.until(ctx, 30*time.Second, "both machines are available",
+		func() bool { return d.inState(ctx, inventory.Available) }); err != nil {
 		return err
 	}
 	d.chapter("They are deployed")
-	if err := d.show(ctx, "deploy", "--all", "--image", "debian-12", "--wait", "--timeout", "10m"); err != nil {
+	if err := d.show(ctx, "deploy", "--all", "--image", "debian-12", "--wait", "--timeout",
+		"10m"); err != nil {
 		return err
 	}
 	if err := d.show(ctx, "machine", "list"); err != nil {
@@ -151,7 +153,9 @@ func (d *demo) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.rack, err = lab.Up(ctx, lab.Config{Dir: d.dir, Machines: config, Binary: d.pxectl, Freeze: true, Attached: !d.keep})
+	d.rack, err = lab.Up(ctx, lab.Config{
+		Dir: d.dir, Machines: config, Binary: d.pxectl, Freeze: true, Attached: !d.keep,
+	})
 	if err != nil {
 		return err
 	}
@@ -210,7 +214,8 @@ func (d *demo) registered(ctx context.Context) error {
 			}
 			if now.Boot != nil && !seen[m.mac+"call"] {
 				seen[m.mac+"call"] = true
-				fmt.Printf("  %5.1f s  %s (%s) registered itself\n", now.Boot.RegisteredAt.Sub(on).Seconds(), m.mac, m.firmware)
+				fmt.Printf("  %5.1f s  %s (%s) registered itself\n", now.Boot.RegisteredAt.Sub(on).Seconds(),
+					m.mac, m.firmware)
 			}
 			if now.Report == nil {
 				all = false
@@ -260,7 +265,8 @@ func (d *demo) prove(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s  console   shows %q: the deployed system, under the name given at deploy time\n", m.name, prompt)
+		fmt.Printf("%s  console   shows %q: the deployed system, under the name given at deploy time\n",
+			m.name, prompt)
 		dep, err := d.client.Deployment(ctx, m.name)
 		if err != nil {
 			return err
@@ -268,16 +274,19 @@ func (d *demo) prove(ctx context.Context) error {
 		if dep.Finished == nil || dep.Written == nil {
 			return fmt.Errorf("deployment %s has no proof of its disk", dep.ID)
 		}
-		sum, want, err := verify.Disk(d.rack.Frozen(m.name), filepath.Join(d.dir, "data", "images"), dep.ImageID, dep.Finished.Ranges)
+		sum, want, err := verify.Disk(d.rack.Frozen(m.name), filepath.Join(d.dir, "data", "images"),
+			dep.ImageID, dep.Finished.Ranges)
 		if err != nil {
 			return err
 		}
 		if sum != want {
 			return fmt.Errorf("%s: the disk has sha256 %s, the image %s", m.name, sum, want)
 		}
-		fmt.Printf("%s  disk      sha256 %s read back before its first boot is the image's, but for: %s\n", m.name, sum, strings.Join(verify.Names(dep.Finished.Ranges), ", "))
+		fmt.Printf("%s  disk      sha256 %s read back before its first boot is the image's, but for: %s\n",
+			m.name, sum, strings.Join(verify.Names(dep.Finished.Ranges), ", "))
 		fmt.Printf("%s  network   %.0f MB sent for %.0f MB of image; %d chunks verified, %d read back by the agent\n",
-			m.name, float64(dep.Written.Sent)/1e6, float64(dep.Written.Bytes)/1e6, dep.Written.Chunks, dep.Written.ReadBack)
+			m.name, float64(dep.Written.Sent)/1e6, float64(dep.Written.Bytes)/1e6, dep.Written.Chunks,
+			dep.Written.ReadBack)
 		for _, s := range dep.History {
 			fmt.Printf("%s  %-13s %6.1f s  %s\n", m.name, s.Step, s.EndedAt.Sub(s.BeganAt).Seconds(), s.Proof)
 		}
@@ -287,6 +296,7 @@ func (d *demo) prove(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("wire          the site's DHCP server gave %d addresses and no boot file; pxectl gave %d boot files and no address\n", wire.SiteAddresses, wire.OurBootFiles)
-	fmt.Printf("\nBoth machines are deployed and proved it, %.0f s after the beginning.\n", time.Since(d.began).Seconds())
+	fmt.Printf("\nBoth machines are deployed and proved it, %.0f s after the beginning.\n",
+		time.Since(d.began).Seconds())
 	return nil
 }

@@ -35,7 +35,8 @@ func (r *rack) withData(name string) string {
 	if err := os.Truncate(out, end+1<<20); err != nil {
 		r.t.Fatal(err)
 	}
-	cmd := exec.Command("sgdisk", "--move-second-header", fmt.Sprintf("--new=5:%d:%d", begin/512, end/512-1), "--change-name=5:data", out)
+	cmd := exec.Command("sgdisk", "--move-second-header", fmt.Sprintf("--new=5:%d:%d", begin/512, end/512-1),
+		"--change-name=5:data", out)
 	if said, err := cmd.CombinedOutput(); err != nil {
 		r.t.Fatalf("sgdisk: %v: %s", err, said)
 	}

@@ -25,27 +25,33 @@ func TestFromPowerOnToProvedSystems(t *testing.T) {
 	r.powerOn("m1")
 	r.powerOn("m2")
 	for name, mac := range map[string]string{"m1": mac1, "m2": mac2} {
-		r.until(60*time.Second, name+" has registered and reported", func() bool { return r.machine(mac).Report != nil })
+		r.until(60*time.Second, name+" has registered and reported", func() bool {
+			return r.machine(mac).Report != nil
+		})
 	}
 	for name, mac := range map[string]string{"m1": mac1, "m2": mac2} {
 		m := r.machine(mac)
-		t.Logf("%s: the agent called %.1f s after power-on, and reported after %.1f s", name, m.Boot.RegisteredAt.Sub(on).Seconds(), m.ReportedAt.Sub(on).Seconds())
+		t.Logf("%s: the agent called %.1f s after power-on, and reported after %.1f s", name,
+			m.Boot.RegisteredAt.Sub(on).Seconds(), m.ReportedAt.Sub(on).Seconds())
 		if m.State != inventory.Discovered {
 			t.Errorf("%s is %s before anybody approved it", name, m.State)
 		}
-		if want := map[string]string{"m1": "10.77.0.51", "m2": "10.77.0.52"}[name]; m.BMC.Proposed == nil || m.BMC.Proposed.Address != want || m.BMC.Address != "" {
+		if want := map[string]string{"m1": "10.77.0.51", "m2": "10.77.0.52"}[name]; m.BMC.Proposed == nil ||
+			m.BMC.Proposed.Address != want || m.BMC.Address != "" {
 			t.Errorf("%s: BMC found in-band = %+v, want %s proposed", name, m.BMC, want)
 		}
 		if want := map[string]string{"m1": "bios", "m2": "uefi"}[name]; m.Report.Firmware != want {
 			t.Errorf("%s reports firmware %q, want %q", name, m.Report.Firmware, want)
 		}
-		if m.Report.System.UUID == "" || m.Report.CPU.Threads == 0 || m.Report.Memory.Bytes == 0 || len(m.Report.NICs) != 1 {
+		if m.Report.System.UUID == "" || m.Report.CPU.Threads == 0 || m.Report.Memory.Bytes == 0 ||
+			len(m.Report.NICs) != 1 {
 			t.Errorf("%s: the report is thin: %+v", name, m.Report)
 		}
 	}
 
 	// Not approved, so not deployed.
-	if _, err := r.try("deploy", mac1, "--image", "mini"); err == nil || !strings.Contains(err.Error(), "machine approve") {
+	if _, err := r.try("deploy", mac1, "--image", "mini"); err == nil ||
+		!strings.Contains(err.Error(), "machine approve") {
 		t.Errorf("deploy of a machine that nobody approved: %v, want the next move", err)
 	}
 	r.enroll("m1", mac1)
@@ -53,13 +59,15 @@ func TestFromPowerOnToProvedSystems(t *testing.T) {
 
 	// Two disks and no hint: an error lists them, and nothing changes.
 	if _, err := r.try("deploy", "m1", "--image", "mini", "--wait", "--timeout", "60s"); err == nil ||
-		!strings.Contains(err.Error(), "2 disks and no hint which one: ") || !strings.Contains(err.Error(), "serial=") || !strings.Contains(err.Error(), "--disk") {
+		!strings.Contains(err.Error(), "2 disks and no hint which one: ") ||
+		!strings.Contains(err.Error(), "serial=") || !strings.Contains(err.Error(), "--disk") {
 		t.Errorf("deploy of a machine with two disks: %v, want both disks and the way to name one", err)
 	}
 	// A wrong BMC password: the error names it and says what to do.
 	r.pxectl("machine", "edit", "m2", "--bmc-user", "nobody")
 	if _, err := r.try("deploy", "m2", "--image", "mini", "--wait", "--timeout", "60s"); err == nil ||
-		!strings.Contains(err.Error(), "user or password rejected") || !strings.Contains(err.Error(), "--bmc-password-file") {
+		!strings.Contains(err.Error(), "user or password rejected") ||
+		!strings.Contains(err.Error(), "--bmc-password-file") {
 		t.Errorf("deploy with wrong BMC credentials: %v, want the reason and the way out", err)
 	}
 	if m := r.machine("m2"); m.State != inventory.Failed {
@@ -68,18 +76,24 @@ func TestFromPowerOnToProvedSystems(t *testing.T) {
 	r.pxectl("machine", "edit", "m2", "--bmc-user", "")
 
 	// One was refused and one failed before any change, so both can be deployed at once.
-	r.pxectl("deploy", "m1", "--image", "mini", "--disk", "serial="+serialOf(t, r, "m1", "virtio"), "--hostname", "web-1")
-	if _, err := r.try("deploy", "m1", "--image", "mini"); err == nil || !strings.Contains(err.Error(), "is being deployed already") {
+	r.pxectl("deploy", "m1", "--image", "mini", "--disk", "serial="+serialOf(t, r, "m1", "virtio"),
+		"--hostname", "web-1")
+	if _, err := r.try("deploy", "m1", "--image", "mini"); err == nil ||
+		!strings.Contains(err.Error(), "is being deployed already") {
 		t.Errorf("second deploy of m1: %v, want a refusal that names the first", err)
 	}
 	r.pxectl("deploy", "m2", "--image", "mini", "--wait", "--timeout", "4m")
-	r.until(60*time.Second, "m1 is deployed", func() bool { return r.machine("m1").State == inventory.Deployed })
+	r.until(60*time.Second, "m1 is deployed", func() bool {
+		return r.machine("m1").State == inventory.Deployed
+	})
 	t.Logf("both deployed %.1f s after power-on", time.Since(on).Seconds())
 	for name, prompt := range map[string]string{"m1": "web-1 login:", "m2": "m2 login:"} {
 		if m := r.machine(name); m.Unverified {
 			t.Errorf("%s is unverified", name)
 		}
-		r.until(5*time.Second, name+" shows "+prompt, func() bool { return strings.Contains(r.console(name), prompt) })
+		r.until(5*time.Second, name+" shows "+prompt, func() bool {
+			return strings.Contains(r.console(name), prompt)
+		})
 		r.proveDisk(name)
 	}
 	r.proveWire()
@@ -125,7 +139,9 @@ func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 		t.Errorf("m1 is %s after the kill, want deploying", m.State)
 	}
 	r.slowDisk("m1", nil)
-	r.until(60*time.Second, "m1 is deployed", func() bool { return r.machine("m1").State != inventory.Deploying })
+	r.until(60*time.Second, "m1 is deployed", func() bool {
+		return r.machine("m1").State != inventory.Deploying
+	})
 	d := r.deployment("m1")
 	if d.Outcome != inventory.Succeeded || d.Hostname != "again" {
 		t.Fatalf("the deployment ended %s: %+v", d.Outcome, d.Failure)
@@ -142,7 +158,9 @@ func TestKillOfTheApplianceWhileChunksAreWritten(t *testing.T) {
 	if attempts != 1 {
 		t.Errorf("the image was written in %d attempts, want 1 that outlived the kill", attempts)
 	}
-	r.until(5*time.Second, "the console shows again login:", func() bool { return strings.Contains(r.console("m1"), "again login:") })
+	r.until(5*time.Second, "the console shows again login:", func() bool {
+		return strings.Contains(r.console("m1"), "again login:")
+	})
 	r.proveDisk("m1")
 }
 
@@ -159,7 +177,8 @@ func (r *rack) writing(name string) {
 	r.t.Helper()
 	r.until(60*time.Second, "chunks are being written", func() bool {
 		d, err := r.client.Deployment(r.t.Context(), name)
-		return err == nil && d.Step == inventory.WriteImage && d.Progress != nil && d.Progress.Phase == "write" && d.Progress.Done > 0
+		return err == nil && d.Step == inventory.WriteImage && d.Progress != nil &&
+			d.Progress.Phase == "write" && d.Progress.Done > 0
 	})
 }
 
@@ -185,13 +204,16 @@ func TestDebianWithCloudInit(t *testing.T) {
 	write(t, key, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9r4sLQy2C1nE0mXcLh9pQ2Vf0dJ8C0m5vS3kqZ7N1x story\n")
 	data := filepath.Join(t.TempDir(), "user-data")
 	write(t, data, "#cloud-config\nruncmd:\n  - echo user-data-of-the-test > /dev/ttyS0\n")
-	r.pxectl("deploy", "m1", "--image", "debian-12", "--hostname", "db-1", "--ssh-key", key, "--user-data", data, "--wait", "--timeout", "12m")
+	r.pxectl("deploy", "m1", "--image", "debian-12", "--hostname", "db-1", "--ssh-key", key, "--user-data",
+		data, "--wait", "--timeout", "12m")
 	if m := r.machine("m1"); m.State != inventory.Deployed || m.Unverified {
 		t.Fatalf("m1 is %s, unverified = %v", m.State, m.Unverified)
 	}
 	r.proveDisk("m1")
 	for _, want := range []string{"db-1 login:", "user-data-of-the-test"} {
-		r.until(30*time.Second, "the console shows "+want, func() bool { return strings.Contains(r.console("m1"), want) })
+		r.until(30*time.Second, "the console shows "+want, func() bool {
+			return strings.Contains(r.console("m1"), want)
+		})
 	}
 	// The power button of the deployed system, through its BMC.
 	r.pxectl("power", "soft", "m1")

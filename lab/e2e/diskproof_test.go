@@ -32,10 +32,12 @@ func (r *rack) proveDelta(d inventory.Deployment, lacked verify.Difference) {
 		r.t.Fatalf("the image was not written as a delta: %+v", w)
 	}
 	if w.Fetched != lacked.Fetch || w.Kept != lacked.Chunks-lacked.Differ {
-		r.t.Errorf("%d chunks were fetched and %d kept, want %d and %d", w.Fetched, w.Kept, lacked.Fetch, lacked.Chunks-lacked.Differ)
+		r.t.Errorf("%d chunks were fetched and %d kept, want %d and %d", w.Fetched, w.Kept, lacked.Fetch,
+			lacked.Chunks-lacked.Differ)
 	}
 	if w.Sent > lacked.Bytes*11/10 {
-		r.t.Errorf("%d bytes travelled for %d that the disk lacked, want at most 1.1 times as many", w.Sent, lacked.Bytes)
+		r.t.Errorf("%d bytes travelled for %d that the disk lacked, want at most 1.1 times as many", w.Sent,
+			lacked.Bytes)
 	}
 	if w.ReadBack != w.Chunks {
 		r.t.Errorf("%d of %d chunks were verified on the medium", w.ReadBack, w.Chunks)
@@ -88,10 +90,12 @@ func (r *rack) proveErase(name, bus string) {
 		r.t.Errorf("after the release %s is %s and holds %q", name, m.State, m.Holds)
 	}
 	if after := r.scan(disk); after.NonZero != 0 || len(after.Marks) != 0 {
-		r.t.Errorf("after the release the disk holds %d bytes that are not zero, and shows %q", after.NonZero, after.Marks)
+		r.t.Errorf("after the release the disk holds %d bytes that are not zero, and shows %q", after.NonZero,
+			after.Marks)
 	}
 	var records []inventory.Erasure
-	if err := json.Unmarshal([]byte(r.pxectl("machine", "erasures", name, "-o", "json")), &records); err != nil {
+	if err := json.Unmarshal([]byte(r.pxectl("machine", "erasures", name, "-o", "json")),
+		&records); err != nil {
 		r.t.Fatal(err)
 	}
 	if len(records) != 1 {
@@ -103,11 +107,14 @@ func (r *rack) proveErase(name, bus string) {
 		method, _, _ := strings.Cut(p, ": ")
 		passed = append(passed, method)
 	}
-	if record.Method != want.method || !slices.Equal(passed, want.passed) || !strings.HasPrefix(record.Proof, "read back 1024 places: 1024 read zeros") ||
+	if record.Method != want.method || !slices.Equal(passed, want.passed) ||
+		!strings.HasPrefix(record.Proof, "read back 1024 places: 1024 read zeros") ||
 		record.MachineName != name || !strings.HasPrefix(record.Disk.Serial, "LAB") {
-		r.t.Errorf("the record of the release is %+v, want one by %s, with %v passed over", record, want.method, want.passed)
+		r.t.Errorf("the record of the release is %+v, want one by %s, with %v passed over", record,
+			want.method, want.passed)
 	}
-	r.t.Logf("erased by %s in %d ms: %s; passed over: %q", record.Method, record.TookMS, record.Proof, record.Passed)
+	r.t.Logf("erased by %s in %d ms: %s; passed over: %q", record.Method, record.TookMS, record.Proof,
+		record.Passed)
 }
 
 // unlabelled checks that both ends of a disk, where firmware and boot loaders look, are empty.

@@ -65,12 +65,17 @@ func TestTargets(t *testing.T) {
 			if m.State != inventory.Deployed || m.Unverified {
 				t.Fatalf("%s is %s, unverified = %v: %+v", name, m.State, m.Unverified, d.Failure)
 			}
-			if m.Report.Firmware != tt.firmware || len(m.Report.Disks) != 1 || m.Report.Disks[0].Transport != tt.bus {
-				t.Errorf("the agent reports firmware %s and disks %+v, want %s and one of %s", m.Report.Firmware, m.Report.Disks, tt.firmware, tt.bus)
+			if m.Report.Firmware != tt.firmware || len(m.Report.Disks) != 1 ||
+				m.Report.Disks[0].Transport != tt.bus {
+				t.Errorf("the agent reports firmware %s and disks %+v, want %s and one of %s",
+					m.Report.Firmware, m.Report.Disks, tt.firmware, tt.bus)
 			}
-			r.until(5*time.Second, "the console shows the login prompt", func() bool { return strings.Contains(r.console(name), name+" login:") })
+			r.until(5*time.Second, "the console shows the login prompt", func() bool {
+				return strings.Contains(r.console(name), name+" login:")
+			})
 			r.proveDisk(name)
-			t.Logf("written in %d ms, read back in %d ms, deployed in %.1f s", d.Written.WriteMS, d.Written.ReadBackMS, d.EndedAt.Sub(d.CreatedAt).Seconds())
+			t.Logf("written in %d ms, read back in %d ms, deployed in %.1f s", d.Written.WriteMS,
+				d.Written.ReadBackMS, d.EndedAt.Sub(d.CreatedAt).Seconds())
 			if os.Getenv(allFirmwares) == "all" {
 				r.proveErase(name, tt.bus)
 			}
@@ -95,12 +100,14 @@ func TestLifeOfADisk(t *testing.T) {
 	if want.Differ*5 > want.Chunks || want.Fetch == 0 {
 		t.Fatalf("of the second image's %d chunks, %d differ from the disk before it is written: no case for a delta", want.Chunks, want.Differ)
 	}
-	r.pxectl("deploy", "m1", "--image", "second", "--redeploy", "--mode", "delta", "--wait", "--timeout", "6m")
+	r.pxectl("deploy", "m1", "--image", "second", "--redeploy", "--mode", "delta", "--wait", "--timeout",
+		"6m")
 	d := r.deployment("m1")
 	r.proveDelta(d, want)
 	r.proveDisk("m1")
 	t.Logf("of %d chunks %d differ, %d of them by what the first system wrote; %d were fetched, %d bytes came for %d; %d ms to write, %d to read back",
-		want.Chunks, want.Differ, own.Differ, d.Written.Fetched, d.Written.Sent, want.Bytes, d.Written.WriteMS, d.Written.ReadBackMS)
+		want.Chunks, want.Differ, own.Differ, d.Written.Fetched, d.Written.Sent, want.Bytes,
+		d.Written.WriteMS, d.Written.ReadBackMS)
 
 	r.proveErase("m1", "nvme")
 }
@@ -132,24 +139,31 @@ func TestPowerCutWhileChunksAreWritten(t *testing.T) {
 	}
 	cut := time.Now()
 	want := r.differ("m1", id)
-	if d := r.deployment("m1"); d.Step != inventory.WriteImage || want.Differ == 0 || want.Differ == want.Chunks {
-		t.Fatalf("the power was cut in %s with %d of %d chunks missing, want it in mid-write", d.Step, want.Differ, want.Chunks)
+	if d := r.deployment("m1"); d.Step != inventory.WriteImage || want.Differ == 0 ||
+		want.Differ == want.Chunks {
+		t.Fatalf("the power was cut in %s with %d of %d chunks missing, want it in mid-write", d.Step,
+			want.Differ, want.Chunks)
 	}
-	if scan := r.scan(disk); slices.Contains(scan.Marks, partitionTable) || !slices.Contains(scan.Marks, phrase) {
-		t.Errorf("after the power cut the disk shows %v, want %q and no %q", scan.Marks, phrase, partitionTable)
+	if scan := r.scan(disk); slices.Contains(scan.Marks, partitionTable) ||
+		!slices.Contains(scan.Marks, phrase) {
+		t.Errorf("after the power cut the disk shows %v, want %q and no %q", scan.Marks, phrase,
+			partitionTable)
 	}
 	unlabelled(t, disk)
 
 	r.slowDisk("m1", nil)
 	r.powerOn("m1")
-	r.until(180*time.Second, "m1 is deployed", func() bool { return r.machine("m1").State != inventory.Deploying })
+	r.until(180*time.Second, "m1 is deployed", func() bool {
+		return r.machine("m1").State != inventory.Deploying
+	})
 	d := r.deployment("m1")
 	if d.Outcome != inventory.Succeeded {
 		t.Fatalf("the deployment ended %s: %+v", d.Outcome, d.Failure)
 	}
 	r.proveDelta(d, want)
 	r.proveDisk("m1")
-	t.Logf("%d of %d chunks were missing after the power cut; deployed %.1f s after it", want.Differ, want.Chunks, time.Since(cut).Seconds())
+	t.Logf("%d of %d chunks were missing after the power cut; deployed %.1f s after it", want.Differ,
+		want.Chunks, time.Since(cut).Seconds())
 }
 
 // A disk with sectors of 4096 bytes cannot take an image whose partition table counts sectors of 512.
@@ -164,9 +178,13 @@ func TestImageForOtherSectorsIsRefused(t *testing.T) {
 		for _, how := range [][]string{{"--plan"}, {"--wait", "--timeout", "60s"}} {
 			args := append([]string{"deploy", "m1", "--image", "mini", "--disk", "transport=" + bus}, how...)
 			out, err := r.try(args...)
-			for _, want := range []string{"has sectors of 4096 bytes", "image mini is made for 512", "--disk", "an image made for such disks"} {
+			for _, want := range []string{
+				"has sectors of 4096 bytes", "image mini is made for 512", "--disk",
+				"an image made for such disks",
+			} {
 				if err == nil || !strings.Contains(out+err.Error(), want) {
-					t.Errorf("pxectl %s: %s %v, want a refusal with %q", strings.Join(args, " "), out, err, want)
+					t.Errorf("pxectl %s: %s %v, want a refusal with %q", strings.Join(args, " "), out, err,
+						want)
 				}
 			}
 		}
@@ -202,7 +220,8 @@ func (r *rack) deployed(name, mac, image string) {
 func (r *rack) imported(name, file string) string {
 	r.t.Helper()
 	var img struct{ ID string }
-	if out := r.pxectl("image", "import", file, "--name", name, "-o", "json"); json.Unmarshal([]byte(out), &img) != nil || img.ID == "" {
+	if out := r.pxectl("image", "import", file, "--name", name, "-o", "json"); json.Unmarshal([]byte(out),
+		&img) != nil || img.ID == "" {
 		r.t.Fatalf("image import %s printed %q", name, out)
 	}
 	return img.ID

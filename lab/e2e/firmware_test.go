@@ -35,32 +35,47 @@ var firmwares = []struct {
 	arch     string
 }{
 	{
-		name: "SeaBIOS, iPXE ROM, e1000", machine: "m1:bios::e1000", beside: []string{lab.Dnsmasq, lab.NoDHCP},
-		chain: []string{"ipxe", "script"}, firmware: "bios", arch: "amd64",
+		name:    "SeaBIOS, iPXE ROM, e1000",
+		machine: "m1:bios::e1000",
+		beside:  []string{lab.Dnsmasq, lab.NoDHCP},
+		chain:   []string{"ipxe", "script"}, firmware: "bios", arch: "amd64",
 	},
 	{
-		name: "SeaBIOS, iPXE ROM, virtio", machine: "m1:bios", beside: []string{lab.Dnsmasq, lab.Kea, lab.NoDHCP},
-		chain: []string{"ipxe", "script"}, firmware: "bios", arch: "amd64",
+		name:    "SeaBIOS, iPXE ROM, virtio",
+		machine: "m1:bios",
+		beside:  []string{lab.Dnsmasq, lab.Kea, lab.NoDHCP},
+		chain:   []string{"ipxe", "script"}, firmware: "bios", arch: "amd64",
 	},
 	{
 		name: "OVMF, PXE, virtio", machine: "m1:uefi", beside: []string{lab.Dnsmasq, lab.Kea, lab.NoDHCP},
-		chain: []string{"uefi-pxe", "tftp snponly.efi", "tftp autoexec.ipxe", "script"}, firmware: "uefi", arch: "amd64",
+		chain:    []string{"uefi-pxe", "tftp snponly.efi", "tftp autoexec.ipxe", "script"},
+		firmware: "uefi",
+		arch:     "amd64",
 	},
 	{
 		name: "OVMF, iPXE ROM, e1000", machine: "m1:uefi-rom", beside: []string{lab.Dnsmasq, lab.NoDHCP},
 		chain: []string{"ipxe", "script"}, firmware: "uefi", arch: "amd64",
 	},
 	{
-		name: "OVMF, HTTP boot, virtio", machine: "m1:uefi-http", beside: []string{lab.Dnsmasq, lab.NoDHCP}, always: true,
-		chain: []string{"uefi-http", "http snponly.efi", "http autoexec.ipxe", "script"}, firmware: "uefi", arch: "amd64",
+		name:     "OVMF, HTTP boot, virtio",
+		machine:  "m1:uefi-http",
+		beside:   []string{lab.Dnsmasq, lab.NoDHCP},
+		always:   true,
+		chain:    []string{"uefi-http", "http snponly.efi", "http autoexec.ipxe", "script"},
+		firmware: "uefi",
+		arch:     "amd64",
 	},
 	{
 		name: "AAVMF, PXE, virtio", machine: "m1:arm64", beside: []string{lab.Dnsmasq, lab.NoDHCP},
-		chain: []string{"uefi-pxe", "tftp ipxe-arm64.efi", "tftp autoexec.ipxe", "script"}, firmware: "uefi", arch: "arm64",
+		chain:    []string{"uefi-pxe", "tftp ipxe-arm64.efi", "tftp autoexec.ipxe", "script"},
+		firmware: "uefi",
+		arch:     "arm64",
 	},
 	{
 		name: "AAVMF, HTTP boot, virtio", machine: "m1:arm64-http", beside: []string{lab.Dnsmasq, lab.NoDHCP},
-		chain: []string{"uefi-http", "http ipxe-arm64.efi", "http autoexec.ipxe", "script"}, firmware: "uefi", arch: "arm64",
+		chain:    []string{"uefi-http", "http ipxe-arm64.efi", "http autoexec.ipxe", "script"},
+		firmware: "uefi",
+		arch:     "arm64",
 	},
 }
 
@@ -76,10 +91,13 @@ func TestFirmware(t *testing.T) {
 				r := newRackBeside(t, dhcp, tt.machine, path.Join(ramdisk, tt.arch, "vmlinuz"))
 				on := time.Now()
 				r.powerOn("m1")
-				r.until(60*time.Second, "the agent has reported", func() bool { return r.machine(mac1).Report != nil })
+				r.until(60*time.Second, "the agent has reported", func() bool {
+					return r.machine(mac1).Report != nil
+				})
 				m := r.machine(mac1)
 				if m.Report.Firmware != tt.firmware || m.Report.Arch != tt.arch {
-					t.Errorf("the agent reports firmware %s on %s, want %s on %s", m.Report.Firmware, m.Report.Arch, tt.firmware, tt.arch)
+					t.Errorf("the agent reports firmware %s on %s, want %s on %s", m.Report.Firmware,
+						m.Report.Arch, tt.firmware, tt.arch)
 				}
 				chain, discover, script := r.chain(mac1)
 				if diff := cmp.Diff(tt.chain, chain); diff != "" {
@@ -89,7 +107,8 @@ func TestFirmware(t *testing.T) {
 					r.proveWire()
 				}
 				since := func(at time.Time) float64 { return at.Sub(on).Seconds() }
-				t.Logf("| %s | %s | %s | %.1f | %.1f | %.1f |", tt.name, dhcp, strings.Join(chain, " → "), since(discover), since(script), since(m.Boot.RegisteredAt))
+				t.Logf("| %s | %s | %s | %.1f | %.1f | %.1f |", tt.name, dhcp, strings.Join(chain, " → "),
+					since(discover), since(script), since(m.Boot.RegisteredAt))
 			})
 		}
 	}
@@ -108,7 +127,8 @@ func (r *rack) chain(mac string) (steps []string, discover, script time.Time) {
 			steps = append(steps, "tftp "+e.Data["file"])
 		case e.Kind == inventory.KindHTTP && e.Data["action"] != "":
 			steps, script = append(steps, "script"), e.At
-		case e.Kind == inventory.KindHTTP && strings.HasPrefix(e.Text, "GET ") && !strings.HasPrefix(e.Data["path"], "/ramdisk/"):
+		case e.Kind == inventory.KindHTTP && strings.HasPrefix(e.Text, "GET ") &&
+			!strings.HasPrefix(e.Data["path"], "/ramdisk/"):
 			steps = append(steps, "http "+path.Base(e.Data["path"]))
 		}
 		return nil

@@ -30,7 +30,8 @@ func TestAnImageWithoutAFallbackLoader(t *testing.T) {
 	r.enroll("m1", mac1)
 	r.pxectl("deploy", "m1", "--image", "vendor", "--disk", "transport=nvme", "--wait", "--timeout", "4m")
 	f := r.deployment("m1").Finished
-	if f == nil || !strings.HasPrefix(f.Fallback, `\EFI\BOOT\BOOTX64.EFI, a copy of \EFI\`) || !strings.Contains(f.BootEntry, "pxectl:vendor") || len(f.Warnings) > 0 {
+	if f == nil || !strings.HasPrefix(f.Fallback, `\EFI\BOOT\BOOTX64.EFI, a copy of \EFI\`) ||
+		!strings.Contains(f.BootEntry, "pxectl:vendor") || len(f.Warnings) > 0 {
 		t.Fatalf("finish-disk = %+v, want a copied loader and a boot entry", f)
 	}
 	r.proveDisk("m1")

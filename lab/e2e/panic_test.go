@@ -40,7 +40,8 @@ func TestAKernelPanicIsQuoted(t *testing.T) {
 		return strings.Contains(why, sentence) && strings.Contains(why, quote)
 	})
 	t.Logf("%.1f s after power-on:\n%s", time.Since(on).Seconds(), why)
-	if !strings.Contains(why, "pxectl ramdisk build") || !strings.Contains(why, "Initramfs unpacking failed") {
+	if !strings.Contains(why, "pxectl ramdisk build") ||
+		!strings.Contains(why, "Initramfs unpacking failed") {
 		t.Errorf("the next move, or what was said before the panic, is missing")
 	}
 
@@ -60,7 +61,9 @@ func TestAKernelPanicIsQuoted(t *testing.T) {
 	r.until(5*time.Second, "the console is open", func() bool { return r.noted("bmc", "console opened") > 0 })
 	again := time.Now()
 	r.pxectl("power", "cycle", "m1")
-	r.until(20*time.Second, "the operator sees the panic", func() bool { return strings.Contains(screen.String(), "end Kernel panic") })
+	r.until(20*time.Second, "the operator sees the panic", func() bool {
+		return strings.Contains(screen.String(), "end Kernel panic")
+	})
 	r.until(5*time.Second, "the timeline has it, too", func() bool {
 		last := time.Time{}
 		r.events(func(e inventory.Event) {
@@ -77,7 +80,8 @@ func TestAKernelPanicIsQuoted(t *testing.T) {
 
 func (r *rack) events(f func(inventory.Event)) {
 	r.t.Helper()
-	if err := r.client.Events(r.t.Context(), api.EventQuery{Machine: mac1}, func(e inventory.Event) error { f(e); return nil }); err != nil {
+	if err := r.client.Events(r.t.Context(), api.EventQuery{Machine: mac1},
+		func(e inventory.Event) error { f(e); return nil }); err != nil {
 		r.t.Fatal(err)
 	}
 }

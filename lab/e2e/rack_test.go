@@ -81,7 +81,9 @@ func newRackBeside(t *testing.T, dhcp, machines string, files ...string) *rack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up, err := lab.Up(t.Context(), lab.Config{Dir: dir, Machines: config, DHCP: dhcp, Binary: binary, Freeze: true, Attached: true})
+	up, err := lab.Up(t.Context(), lab.Config{
+		Dir: dir, Machines: config, DHCP: dhcp, Binary: binary, Freeze: true, Attached: true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +181,9 @@ func (r *rack) enroll(name, mac string) {
 		approve = append(approve, "--accept-bmc", p.Address)
 	}
 	r.pxectl(approve...)
-	r.until(30*time.Second, name+" is available", func() bool { return r.machine(name).State == inventory.Available })
+	r.until(30*time.Second, name+" is available", func() bool {
+		return r.machine(name).State == inventory.Available
+	})
 }
 
 // deployment reads the last deployment of a machine.
@@ -209,12 +213,14 @@ func (r *rack) proveDisk(name string) {
 	if d.Finished == nil {
 		r.t.Fatalf("deployment of %s ended without the proof of finish-disk: %+v", name, d)
 	}
-	sum, want, err := verify.Disk(r.Frozen(name), filepath.Join(r.dir, "data", "images"), d.ImageID, d.Finished.Ranges)
+	sum, want, err := verify.Disk(r.Frozen(name), filepath.Join(r.dir, "data", "images"), d.ImageID,
+		d.Finished.Ranges)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	if sum != want {
-		r.t.Errorf("sha256 of %s's disk but for %v = %s, want the image's %s", name, verify.Names(d.Finished.Ranges), sum, want)
+		r.t.Errorf("sha256 of %s's disk but for %v = %s, want the image's %s", name,
+			verify.Names(d.Finished.Ranges), sum, want)
 	}
 }
 

@@ -69,17 +69,22 @@ func TestROMThatIsNotIPXE(t *testing.T) {
 					if how == noBzImageROM {
 						want = ipxe.Native
 					}
-					if got.File != want || got.Server != netip.MustParseAddr("10.77.0.1") || !netip.MustParsePrefix("10.77.0.0/24").Contains(got.Address) {
-						t.Errorf("the ROM got address %s and %q from %s, want %q from 10.77.0.1", got.Address, got.File, got.Server, want)
+					if got.File != want || got.Server != netip.MustParseAddr("10.77.0.1") ||
+						!netip.MustParsePrefix("10.77.0.0/24").Contains(got.Address) {
+						t.Errorf("the ROM got address %s and %q from %s, want %q from 10.77.0.1", got.Address,
+							got.File, got.Server, want)
 					}
 					if program, _ := ipxe.NBP(want); !bytes.Equal(got.Program, program) {
-						t.Errorf("the ROM loaded %d bytes, want the %d of %s", len(got.Program), len(program), want)
+						t.Errorf("the ROM loaded %d bytes, want the %d of %s", len(got.Program), len(program),
+							want)
 					}
-					if !strings.Contains(got.Script, "\nkernel http://10.77.0.1:8080/ramdisk/amd64/vmlinuz ") {
+					if !strings.Contains(got.Script,
+						"\nkernel http://10.77.0.1:8080/ramdisk/amd64/vmlinuz ") {
 						t.Errorf("the program was given the script\n%s", got.Script)
 					}
 					if dhcp == lab.NoDHCP {
-						if leases := r.pxectl("lease", "list"); !strings.Contains(leases, romMAC) || !strings.Contains(leases, got.Address.String()) {
+						if leases := r.pxectl("lease", "list"); !strings.Contains(leases, romMAC) ||
+							!strings.Contains(leases, got.Address.String()) {
 							t.Errorf("the ROM has %s, and the leases are\n%s", got.Address, leases)
 						}
 					}

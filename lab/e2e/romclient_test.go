@@ -33,7 +33,8 @@ var romOptions = []dhcpv4.Modifier{
 	dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(97), append([]byte{0}, "a ROM of 16 byte"...)),
 	dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(1260)),
 	dhcpv4.WithRequestedOptions(
-		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionVendorSpecificInformation, dhcpv4.OptionClassIdentifier,
+		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionVendorSpecificInformation,
+		dhcpv4.OptionClassIdentifier,
 		dhcpv4.OptionTFTPServerName, dhcpv4.OptionBootfileName,
 	),
 }
@@ -66,7 +67,8 @@ func (r *rom) boot() (got romBoot, err error) {
 	if err := control.FromBytes(boot.GetOneOption(dhcpv4.OptionVendorSpecificInformation)); err != nil {
 		return got, fmt.Errorf("option 43 of the offer: %w", err)
 	}
-	direct := len(control.Get(dhcpv4.GenericOptionCode(6))) == 1 && control.Get(dhcpv4.GenericOptionCode(6))[0]&8 != 0
+	direct := len(control.Get(dhcpv4.GenericOptionCode(6))) == 1 &&
+		control.Get(dhcpv4.GenericOptionCode(6))[0]&8 != 0
 	if r.how == insistingROM || r.how == plainROM && !direct {
 		if boot, err = r.ask4011(got.Address, boot); err != nil {
 			return got, err
@@ -107,7 +109,10 @@ func (r *rom) program() (string, error) {
 	}
 	// iPXE fills in its settings; this one leaves out those that it does not have.
 	text := boot.BootFileNameOption()
-	for _, setting := range []struct{ name, value string }{{"netX/mac:hexhyp", strings.ReplaceAll(r.mac.String(), ":", "-")}, {"buildarch", "i386"}, {"platform", "pcbios"}} {
+	for _, setting := range []struct{ name, value string }{{
+		"netX/mac:hexhyp",
+		strings.ReplaceAll(r.mac.String(), ":", "-"),
+	}, {"buildarch", "i386"}, {"platform", "pcbios"}} {
 		text = strings.ReplaceAll(text, "${"+setting.name+"}", setting.value)
 	}
 	u, err := url.Parse(text)
@@ -178,7 +183,8 @@ func (r *rom) dhcp(options ...dhcpv4.Modifier) (netip.Addr, *dhcpv4.DHCPv4, erro
 	if boot == offer {
 		boot = ack
 	}
-	if out, err := exec.Command("ip", "addr", "replace", ack.YourIPAddr.String()+"/24", "dev", "eth0").CombinedOutput(); err != nil {
+	if out, err := exec.Command("ip", "addr", "replace", ack.YourIPAddr.String()+"/24", "dev",
+		"eth0").CombinedOutput(); err != nil {
 		return netip.Addr{}, nil, fmt.Errorf("%w: %s", err, out)
 	}
 	address, err := toAddr(ack.YourIPAddr)
@@ -202,7 +208,8 @@ func exchange(raw net.PacketConn, ask *dhcpv4.DHCPv4, done func(*dhcpv4.DHCPv4) 
 			return fmt.Errorf("%s on port 67: not all answers in %s: %w", ask.MessageType(), romPatience, err)
 		}
 		p, err := dhcpv4.FromBytes(buf[:n])
-		if err == nil && p.OpCode == dhcpv4.OpcodeBootReply && p.TransactionID == ask.TransactionID && done(p) {
+		if err == nil && p.OpCode == dhcpv4.OpcodeBootReply && p.TransactionID == ask.TransactionID &&
+			done(p) {
 			return nil
 		}
 	}
@@ -215,13 +222,15 @@ func (r *rom) ask4011(from netip.Addr, offer *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, er
 		return nil, err
 	}
 	ask, err := dhcpv4.New(append([]dhcpv4.Modifier{
-		dhcpv4.WithHwAddr(r.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithClientIP(from.AsSlice()),
+		dhcpv4.WithHwAddr(r.mac), dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest),
+		dhcpv4.WithClientIP(from.AsSlice()),
 	}, romOptions...)...)
 	if err != nil {
 		return nil, err
 	}
 	ask.SetUnicast()
-	conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 68)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, 4011)))
+	conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 68)),
+		net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, 4011)))
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,9 @@ func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 		r.pxectl("deploy", name, "--image", "mini")
 	}
 	for name := range macs {
-		r.until(120*time.Second, name+" is deployed", func() bool { return r.machine(name).State == inventory.Deployed })
+		r.until(120*time.Second, name+" is deployed", func() bool {
+			return r.machine(name).State == inventory.Deployed
+		})
 	}
 	prompts := func(name string) int { return strings.Count(r.console(name), name+" login:") }
 	for _, way := range []struct {
@@ -43,7 +45,8 @@ func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 		{ipxe.Silence, []string{"m2"}}, // OVMF waits minutes for each network entry; docs/firmware.md
 	} {
 		how := way.how
-		r.rules("boot:\n  - vendor: PXECTL\n    local: "+how+"\n    script: said.ipxe\n", "said.ipxe", "#!ipxe\necho a rule says "+how+" to {{.Product}}\n{{.Script}}")
+		r.rules("boot:\n  - vendor: PXECTL\n    local: "+how+"\n    script: said.ipxe\n", "said.ipxe",
+			"#!ipxe\necho a rule says "+how+" to {{.Product}}\n{{.Script}}")
 		before := map[string]int{}
 		on := time.Now()
 		for _, name := range way.machines {
@@ -54,7 +57,8 @@ func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 			}
 		}
 		there := map[string]float64{}
-		r.until(120*time.Second, strings.Join(way.machines, " and ")+" have booted their own systems by "+how, func() bool {
+		r.until(120*time.Second, strings.Join(way.machines, " and ")+" have booted their own systems by "+
+			how, func() bool {
 			for _, name := range way.machines {
 				if there[name] == 0 && prompts(name) > before[name] {
 					there[name] = time.Since(on).Seconds()
@@ -68,7 +72,8 @@ func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 				how, name, there[name], asked, answered)
 			said := strings.Contains(r.console(name), "a rule says "+how+" to Virtual Rack Machine")
 			if want := how != ipxe.Silence; said != want || (answered > 0) != want {
-				t.Errorf("%s: %s had %d answers, and its script on the console: %v; want them: %v", how, name, answered, said, want)
+				t.Errorf("%s: %s had %d answers, and its script on the console: %v; want them: %v", how, name,
+					answered, said, want)
 			}
 			if asked == 0 {
 				t.Errorf("%s: %s did not ask the network what to boot", how, name)
@@ -88,7 +93,8 @@ func (r *rack) bootAnswers(mac string, since time.Time) (asked, answered int) {
 	for _, p := range packets {
 		switch d := p.DHCP; {
 		case p.At.Before(since) || d.ClientHWAddr.String() != mac:
-		case d.OpCode == dhcpv4.OpcodeBootRequest && d.MessageType() == dhcpv4.MessageTypeDiscover && strings.HasPrefix(d.ClassIdentifier(), "PXEClient"):
+		case d.OpCode == dhcpv4.OpcodeBootRequest && d.MessageType() == dhcpv4.MessageTypeDiscover &&
+			strings.HasPrefix(d.ClassIdentifier(), "PXEClient"):
 			asked++
 		case d.OpCode == dhcpv4.OpcodeBootReply && p.Src.Addr().String() == "10.77.0.1":
 			answered++
@@ -112,14 +118,20 @@ func TestRulesAboutWhatIsLoaded(t *testing.T) {
     script: native.ipxe
   - args: ["console=ttyS0,115200n8", "rack.rule=told"]
 `, "native.ipxe", `#!ipxe
-iseq ${version} 1.21.1+git20250501.dad20602+dfsg-1 || chain --autofree tftp://10.77.0.1/{{if eq .MAC "`+mac3+`"}}undionly.kpxe{{else}}ipxe.pxe{{end}}
+iseq ${version} 1.21.1+git20250501.dad20602+dfsg-1 || chain --autofree tftp://10.77.0.1/{{if eq .MAC "`+mac3+
+		`"}}undionly.kpxe{{else}}ipxe.pxe{{end}}
 echo ${version} on ${netX/chip} goes on
 {{.Script}}`)
-	for _, m := range []struct{ name, mac, program string }{{"m1", mac1, ipxe.NativeX64}, {"m2", mac2, ipxe.Native}, {"m3", mac3, ipxe.BIOS}} {
+	for _, m := range []struct{ name, mac, program string }{
+		{"m1", mac1, ipxe.NativeX64},
+		{"m2", mac2, ipxe.Native},
+		{"m3", mac3, ipxe.BIOS},
+	} {
 		on := time.Now()
 		r.powerOn(m.name)
 		r.until(60*time.Second, m.name+" has reported", func() bool { return r.machine(m.mac).Report != nil })
-		t.Logf("%s has registered %.1f s after power-on", m.name, r.machine(m.mac).Boot.RegisteredAt.Sub(on).Seconds())
+		t.Logf("%s has registered %.1f s after power-on", m.name,
+			r.machine(m.mac).Boot.RegisteredAt.Sub(on).Seconds())
 		if loaded := r.loaded(m.mac); len(loaded) == 0 || loaded[0] != m.program {
 			t.Errorf("%s loaded %q, want %s first", m.name, loaded, m.program)
 		}
@@ -127,7 +139,8 @@ echo ${version} on ${netX/chip} goes on
 		if line, _, _ = strings.Cut(line, "\n"); !strings.Contains(line, " rack.rule=told") {
 			t.Errorf("the kernel of %s was told %q, want rack.rule=told", m.name, line)
 		}
-		if want := "1.21.1+git20250501.dad20602+dfsg-1 on "; m.program != ipxe.NativeX64 && !strings.Contains(r.console(m.name), want) {
+		if want := "1.21.1+git20250501.dad20602+dfsg-1 on "; m.program != ipxe.NativeX64 &&
+			!strings.Contains(r.console(m.name), want) {
 			t.Errorf("the console of %s does not say %q", m.name, want)
 		}
 	}

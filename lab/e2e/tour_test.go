@@ -104,7 +104,9 @@ func absent(shown, printed []string) string {
 			continue
 		}
 		want := fixed(line)
-		i := slices.IndexFunc(printed, func(p string) bool { return same(want, fixed(again.ReplaceAllString(p, ""))) })
+		i := slices.IndexFunc(printed, func(p string) bool {
+			return same(want, fixed(again.ReplaceAllString(p, "")))
+		})
 		if i < 0 {
 			return line
 		}
@@ -142,7 +144,8 @@ func same(want, got []string) bool {
 
 func TestAbsent(t *testing.T) {
 	printed := []string{
-		"NAME  STATE", "m1    on since 3s, 64 MiB", "m2    off", "", "2026-11-20 11:03:37  m1  step  verify-os: /var/tmp/x/console.log (2 times since 2026-11-20 11:03:30)",
+		"NAME  STATE", "m1    on since 3s, 64 MiB", "m2    off", "",
+		"2026-11-20 11:03:37  m1  step  verify-os: /var/tmp/x/console.log (2 times since 2026-11-20 11:03:30)",
 	}
 	for _, c := range []struct {
 		shown []string
@@ -183,7 +186,9 @@ func newShell(t *testing.T) *shell {
 	cmd := exec.CommandContext(ctx, "bash", "-c", private, dir)
 	cmd.Dir = built("")
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PXECTL_") })
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
+	}
 	in, out := pipe(t), pipe(t)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in.r, out.w, out.w
 	if err := cmd.Start(); err != nil {
@@ -212,7 +217,8 @@ func (s *shell) settled() {
 	s.t.Helper()
 	for end := time.Now().Add(slowdown * 30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		out, _ := s.run("pxectl machine list")
-		if !strings.Contains(out, string(inventory.Enrolled)) && !strings.Contains(out, string(inventory.Inspecting)) {
+		if !strings.Contains(out, string(inventory.Enrolled)) &&
+			!strings.Contains(out, string(inventory.Inspecting)) {
 			return
 		}
 		if time.Now().After(end) {

@@ -13,7 +13,8 @@ import (
 
 // debianPackages are installed beside Debian's essential packages, without recommendations.
 var debianPackages = []string{
-	"linux-image-cloud-amd64", "systemd-sysv", "systemd-resolved", "udev", "dbus", "iproute2", "netbase", "ca-certificates",
+	"linux-image-cloud-amd64", "systemd-sysv", "systemd-resolved", "udev", "dbus", "iproute2", "netbase",
+	"ca-certificates",
 	"cloud-init", "cloud-guest-utils", "e2fsprogs", "openssh-server", "sudo",
 }
 
@@ -67,7 +68,8 @@ func debianTree(ctx context.Context, work string, o Options) (rootfs, error) {
 	if _, err := run(ctx, work, "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
 		"--include="+strings.Join(debianPackages, ","),
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*",
+		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+		"--dpkgopt=path-exclude=/usr/share/info/*",
 		"--essential-hook=sync-in "+overlay+" /",
 		"bookworm", root.dir); err != nil {
 		return rootfs{}, err
@@ -82,11 +84,13 @@ func debianTree(ctx context.Context, work string, o Options) (rootfs, error) {
 			return rootfs{}, err
 		}
 	}
-	if _, err := run(ctx, "", "systemctl", "--root="+root.dir, "enable", "systemd-networkd.service", "systemd-resolved.service"); err != nil {
+	if _, err := run(ctx, "", "systemctl", "--root="+root.dir, "enable", "systemd-networkd.service",
+		"systemd-resolved.service"); err != nil {
 		return rootfs{}, err
 	}
 	// apt's timers would take the processor in the middle of a test's measurement.
-	if _, err := run(ctx, "", "systemctl", "--root="+root.dir, "mask", "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_reap.service"); err != nil {
+	if _, err := run(ctx, "", "systemctl", "--root="+root.dir, "mask", "apt-daily.timer",
+		"apt-daily-upgrade.timer", "e2scrub_reap.service"); err != nil {
 		return rootfs{}, err
 	}
 	return root, writeFiles(root.dir, map[string]string{

@@ -60,7 +60,8 @@ func installGRUB(ctx context.Context, disk *os.File, out, work string) error {
 
 func mkimage(ctx context.Context, work, format string, modules ...string) ([]byte, error) {
 	file := filepath.Join(work, format)
-	if _, err := run(ctx, "", "grub-mkimage", append([]string{"-O", format, "-p", grubPrefix, "-o", file}, modules...)...); err != nil {
+	if _, err := run(ctx, "", "grub-mkimage",
+		append([]string{"-O", format, "-p", grubPrefix, "-o", file}, modules...)...); err != nil {
 		return nil, err
 	}
 	return os.ReadFile(file)

@@ -53,12 +53,14 @@ func FetchKernel(ctx context.Context, meta string, o Options) (Kernel, error) {
 		return Kernel{}, err
 	}
 	defer os.RemoveAll(tmp)
-	if _, err := run(ctx, tmp, "apt-get", append(apt, "-q", "download", "linux-image-"+release)...); err != nil {
+	if _, err := run(ctx, tmp, "apt-get",
+		append(apt, "-q", "download", "linux-image-"+release)...); err != nil {
 		return Kernel{}, err
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
 	if err != nil || len(debs) != 1 {
-		return Kernel{}, fmt.Errorf("apt-get download linux-image-%s left %d packages, want 1", release, len(debs))
+		return Kernel{}, fmt.Errorf("apt-get download linux-image-%s left %d packages, want 1", release,
+			len(debs))
 	}
 	if _, err := run(ctx, "", "dpkg-deb", "-x", debs[0], filepath.Join(tmp, "x")); err != nil {
 		return Kernel{}, err

@@ -55,14 +55,16 @@ func writeDisk(ctx context.Context, out, work string, root rootfs, o Options) er
 		fmt.Sprintf("--new=1:%d:%d", biosStart, espStart-1), "--typecode=1:ef02", "--change-name=1:bios",
 		fmt.Sprintf("--new=2:%d:%d", espStart, seedStart-1), "--typecode=2:ef00", "--change-name=2:esp",
 		fmt.Sprintf("--new=3:%d:%d", seedStart, rootStart-1), "--typecode=3:0700", "--change-name=3:cidata",
-		fmt.Sprintf("--new=4:%d:%d", rootStart, rootStart+size/sector-1), "--typecode=4:8300", "--change-name=4:root",
+		fmt.Sprintf("--new=4:%d:%d", rootStart, rootStart+size/sector-1), "--typecode=4:8300",
+		"--change-name=4:root",
 		out); err != nil {
 		return err
 	}
 	o.logf("root filesystem: %d MiB", size/mib)
 	// metadata_csum_seed and orphan_file are defaults of newer e2fsprogs that GRUB 2.06 cannot read.
 	if _, err := run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-m", "1", "-L", "root", "-U", root.uuid,
-		"-O", "^metadata_csum_seed,^orphan_file", "-E", fmt.Sprintf("offset=%d,root_owner=0:0,hash_seed=%s", rootStart*sector, root.uuid),
+		"-O", "^metadata_csum_seed,^orphan_file", "-E",
+		fmt.Sprintf("offset=%d,root_owner=0:0,hash_seed=%s", rootStart*sector, root.uuid),
 		"-d", root.dir, out, fmt.Sprintf("%dk", size/1024)); err != nil {
 		return err
 	}
@@ -108,7 +110,8 @@ func rootSize(root rootfs) (int64, error) {
 func writeSeed(ctx context.Context, out, work string) error {
 	// cloud-init finds the partition by this label. The NoCloud documentation has it in lower case; mkfs.vfat
 	// only warns about that. Without -F, it would choose the FAT's width by the size of the whole disk.
-	if _, err := run(ctx, "", "mkfs.vfat", "-F", "12", "-n", "cidata", fmt.Sprintf("--offset=%d", seedStart), out,
+	if _, err := run(ctx, "", "mkfs.vfat", "-F", "12", "-n", "cidata", fmt.Sprintf("--offset=%d", seedStart),
+		out,
 		fmt.Sprint((rootStart-seedStart)*sector/1024)); err != nil {
 		return err
 	}

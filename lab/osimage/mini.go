@@ -21,11 +21,14 @@ import (
 // miniModules are the modules for disk, NIC and seed. They are found by device, with their dependencies.
 var miniModules = []string{
 	"virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net", "nvme", "ahci", "ata_piix", "sd_mod",
-	"e1000", "e1000e", "igb", "button", "evdev", "ext4", "crc32c_generic", "crc32c_intel", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1",
+	"e1000", "e1000e", "igb", "button", "evdev", "ext4", "crc32c_generic", "crc32c_intel", "vfat",
+	"nls_cp437", "nls_ascii", "nls_iso8859_1",
 }
 
 // The modules that no device asks for.
-var miniByName = []string{"sd_mod", "crc32c_generic", "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "evdev"}
+var miniByName = []string{
+	"sd_mod", "crc32c_generic", "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "evdev",
+}
 
 // miniTree is a root filesystem with a kernel and an initrd whose init is the whole system. The root
 // filesystem keeps what must survive a reboot.
@@ -58,7 +61,8 @@ func miniTree(ctx context.Context, kernelPackage, work string, o Options) (rootf
 }
 
 func goBuild(ctx context.Context, out, pkg string) error {
-	_, err := run(ctx, "", "env", "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
+	_, err := run(ctx, "", "env", "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "go", "build", "-trimpath",
+		"-ldflags=-s -w", "-o", out, pkg)
 	return err
 }
 

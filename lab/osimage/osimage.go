@@ -81,8 +81,9 @@ func Build(ctx context.Context, kind Kind, out string, o Options) error {
 func needTools() error {
 	var missing []string
 	for program, pkg := range map[string]string{
-		"sgdisk": "gdisk", "mke2fs": "e2fsprogs", "mkfs.vfat": "dosfstools", "mcopy": "mtools", "grub-mkimage": "grub-common",
-		"dpkg-deb": "dpkg", "apt-get": "apt",
+		"sgdisk": "gdisk", "mke2fs": "e2fsprogs", "mkfs.vfat": "dosfstools", "mcopy": "mtools",
+		"grub-mkimage": "grub-common",
+		"dpkg-deb":     "dpkg", "apt-get": "apt",
 	} {
 		if _, err := exec.LookPath(program); err != nil {
 			missing = append(missing, pkg)
@@ -90,7 +91,8 @@ func needTools() error {
 	}
 	for _, dir := range []string{grubBIOS, grubEFI} {
 		if _, err := os.Stat(dir); err != nil {
-			missing = append(missing, map[string]string{grubBIOS: "grub-pc-bin", grubEFI: "grub-efi-amd64-bin"}[dir])
+			missing = append(missing,
+				map[string]string{grubBIOS: "grub-pc-bin", grubEFI: "grub-efi-amd64-bin"}[dir])
 		}
 	}
 	if missing != nil {

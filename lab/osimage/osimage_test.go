@@ -19,13 +19,15 @@ func TestMain(m *testing.M) { testnet.Main(m) }
 // The namespace of testnet.Main has no network, and apt needs one: the kernel comes from the cache that
 // `make` fills, or the test is skipped.
 func TestMiniLayout(t *testing.T) {
-	testnet.Need(t, "sgdisk", "mke2fs", "mkfs.vfat", "mcopy", "mtype", "grub-mkimage", "fsck.fat", "e2fsck", "debugfs")
+	testnet.Need(t, "sgdisk", "mke2fs", "mkfs.vfat", "mcopy", "mtype", "grub-mkimage", "fsck.fat", "e2fsck",
+		"debugfs")
 	cache := os.Getenv("PXECTL_CACHE")
 	if cache == "" {
 		cache = "../../.cache"
 	}
 	if found, _ := filepath.Glob(filepath.Join(cache, "kernels", "*", "boot", "vmlinuz-*")); len(found) == 0 {
-		t.Skipf("SKIPPED %s: no kernel in %s; `go run ./lab/osimage/mkimage mini` fetches it", t.Name(), cache)
+		t.Skipf("SKIPPED %s: no kernel in %s; `go run ./lab/osimage/mkimage mini` fetches it", t.Name(),
+			cache)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -46,7 +48,11 @@ func TestMiniLayout(t *testing.T) {
 		t.Errorf("sgdisk --verify: %s", said)
 	}
 	table := must("sgdisk", "--print", out)
-	for _, want := range []string{"2048            4095   1024.0 KiB  EF02  bios", "4096           69631   32.0 MiB    EF00  esp", "69632           77823   4.0 MiB     0700  cidata", "  77824 "} {
+	for _, want := range []string{
+		"2048            4095   1024.0 KiB  EF02  bios",
+		"4096           69631   32.0 MiB    EF00  esp", "69632           77823   4.0 MiB     0700  cidata",
+		"  77824 ",
+	} {
 		if !strings.Contains(table, want) {
 			t.Errorf("partition table lacks %q:\n%s", want, table)
 		}
@@ -79,7 +85,8 @@ func TestMiniLayout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.Copy(f, io.NewSectionReader(disk, fs.start*sector, (fs.end-fs.start)*sector)); err != nil {
+		if _, err := io.Copy(f,
+			io.NewSectionReader(disk, fs.start*sector, (fs.end-fs.start)*sector)); err != nil {
 			t.Fatal(err)
 		}
 		f.Close()
@@ -90,7 +97,8 @@ func TestMiniLayout(t *testing.T) {
 	}
 	must("mtype", "-i", filepath.Join(dir, "esp"), "::EFI/BOOT/BOOTX64.EFI")
 	uuid := strings.TrimSpace(must("blkid", "-o", "value", "-s", "UUID", filepath.Join(dir, "root")))
-	if got := must("debugfs", "-R", "cat /boot/grub/grub.cfg", filepath.Join(dir, "root")); got != grubConfig(uuid) {
+	if got := must("debugfs", "-R", "cat /boot/grub/grub.cfg",
+		filepath.Join(dir, "root")); got != grubConfig(uuid) {
 		t.Errorf("grub.cfg = %q, want root=UUID=%s", got, uuid)
 	}
 
@@ -98,7 +106,8 @@ func TestMiniLayout(t *testing.T) {
 	if _, err := disk.ReadAt(head, 0); err != nil {
 		t.Fatal(err)
 	}
-	if got := binary.LittleEndian.Uint64(head[0x5c:]); got != biosStart || !bytes.Contains(head[:440], []byte("GRUB")) {
+	if got := binary.LittleEndian.Uint64(head[0x5c:]); got != biosStart ||
+		!bytes.Contains(head[:440], []byte("GRUB")) {
 		t.Errorf("the boot sector loads sector %d, want %d", got, biosStart)
 	}
 	core := head[biosStart*sector:]

@@ -17,10 +17,26 @@ func TestScanDisk(t *testing.T) {
 		want  Scan
 	}{
 		{name: "nothing but a hole"},
-		{name: "at the first and at the last byte", write: map[int64]string{0: "EFI PART", size - 16: "once upon a time"}, want: Scan{NonZero: 24, Marks: []string{"phrase", "table"}}},
-		{name: "across two blocks", write: map[int64]string{scanBlock - 3: "once upon a time", 4*scanBlock + 1<<19 - 1: "EFI"}, want: Scan{NonZero: 19, Marks: []string{"phrase"}}},
-		{name: "behind a hole", write: map[int64]string{3*scanBlock + 777: "\x00\x00EFI PART\x00"}, want: Scan{NonZero: 8, Marks: []string{"table"}}},
-		{name: "half before a hole and half behind it is no mark", write: map[int64]string{2*scanBlock - 4: "EFI ", 4 * scanBlock: "PART"}, want: Scan{NonZero: 8}},
+		{
+			name:  "at the first and at the last byte",
+			write: map[int64]string{0: "EFI PART", size - 16: "once upon a time"},
+			want:  Scan{NonZero: 24, Marks: []string{"phrase", "table"}},
+		},
+		{
+			name:  "across two blocks",
+			write: map[int64]string{scanBlock - 3: "once upon a time", 4*scanBlock + 1<<19 - 1: "EFI"},
+			want:  Scan{NonZero: 19, Marks: []string{"phrase"}},
+		},
+		{
+			name:  "behind a hole",
+			write: map[int64]string{3*scanBlock + 777: "\x00\x00EFI PART\x00"},
+			want:  Scan{NonZero: 8, Marks: []string{"table"}},
+		},
+		{
+			name:  "half before a hole and half behind it is no mark",
+			write: map[int64]string{2*scanBlock - 4: "EFI ", 4 * scanBlock: "PART"},
+			want:  Scan{NonZero: 8},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk")

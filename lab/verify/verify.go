@@ -111,7 +111,8 @@ func DHCP(file string, ours netip.Addr) (w Wire, err error) {
 				w.SiteAddresses++
 			}
 			if file != "" {
-				return w, fmt.Errorf("%s: %s handed out the boot file %q", p.At.Format("15:04:05.000"), p.Src, file)
+				return w, fmt.Errorf("%s: %s handed out the boot file %q", p.At.Format("15:04:05.000"), p.Src,
+					file)
 			}
 			continue
 		}
@@ -121,7 +122,8 @@ func DHCP(file string, ours netip.Addr) (w Wire, err error) {
 		}
 		leased := d.IPAddressLeaseTime(0) != 0
 		if address || leased {
-			return w, fmt.Errorf("%s: we handed out the address %s (lease %v)", p.At.Format("15:04:05.000"), d.YourIPAddr, leased)
+			return w, fmt.Errorf("%s: we handed out the address %s (lease %v)", p.At.Format("15:04:05.000"),
+				d.YourIPAddr, leased)
 		}
 	}
 	if w.SiteAddresses == 0 || w.OurBootFiles == 0 {

@@ -43,7 +43,12 @@ type summary struct {
 }
 
 func newSummary() *summary {
-	return &summary{outcome: map[key]string{}, said: map[key][]string{}, builds: map[string][]string{}, broken: map[key]string{}}
+	return &summary{
+		outcome: map[key]string{},
+		said:    map[key][]string{},
+		builds:  map[string][]string{},
+		broken:  map[key]string{},
+	}
 }
 
 // read adds one run. A test that ran before counts once more.

@@ -137,11 +137,16 @@ func TestARunWithoutResultsHasFailed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, want := range map[string]string{"empty": "the tests did not begin", "cut": "line 14", "missing": "no such file"} {
+	for name, want := range map[string]string{
+		"empty": "the tests did not begin", "cut": "line 14",
+		"missing": "no such file",
+	} {
 		var out strings.Builder
 		ok := run([]string{filepath.Join(dir, name), filepath.Join(dir, "good")}, &out)
-		if ok || !strings.Contains(out.String(), want) || !strings.Contains(out.String(), "TestA/two") || !strings.Contains(out.String(), ", 1 failed, ") {
-			t.Errorf("%s: run() = %v and\n%s\nwant it failed, with %q and what else there is", name, ok, out.String(), want)
+		if ok || !strings.Contains(out.String(), want) || !strings.Contains(out.String(), "TestA/two") ||
+			!strings.Contains(out.String(), ", 1 failed, ") {
+			t.Errorf("%s: run() = %v and\n%s\nwant it failed, with %q and what else there is", name, ok,
+				out.String(), want)
 		}
 	}
 }

@@ -79,7 +79,8 @@ func parseBootOptions(data []byte) (power.Boot, error) {
 func (c *controller) Boot(ctx context.Context) (power.Boot, error) {
 	var b power.Boot
 	err := c.talk(ctx, "read boot device", func(ctx context.Context, session *client.Client) error {
-		answer, err := session.RawCommand(ctx, types.NetFnChassisRequest, 0x09, []byte{paramBootFlags, 0, 0}, "Get System Boot Options")
+		answer, err := session.RawCommand(ctx, types.NetFnChassisRequest, 0x09, []byte{paramBootFlags, 0, 0},
+			"Get System Boot Options")
 		if err != nil {
 			return err
 		}
@@ -97,7 +98,8 @@ func (c *controller) SetBoot(ctx context.Context, b power.Boot) error {
 	}
 	return c.talk(ctx, doing, func(ctx context.Context, session *client.Client) (err error) {
 		set := func(param byte, data ...byte) error {
-			_, err := session.RawCommand(ctx, types.NetFnChassisRequest, 0x08, append([]byte{param}, data...), "Set System Boot Options")
+			_, err := session.RawCommand(ctx, types.NetFnChassisRequest, 0x08, append([]byte{param}, data...),
+				"Set System Boot Options")
 			return err
 		}
 		// Parameters 0, 3 and 4 are optional and often refused; only silence is an error.
@@ -137,7 +139,9 @@ func (c *controller) SetBoot(ctx context.Context, b power.Boot) error {
 
 // begin tells the BMC that boot options are being set, which it need not know. Another client that is in the
 // middle, or has died there, is waited for once; then what it left is ended.
-func begin(ctx context.Context, set func(param byte, data ...byte) error, patience time.Duration) (begun bool, err error) {
+func begin(
+	ctx context.Context, set func(param byte, data ...byte) error, patience time.Duration,
+) (begun bool, err error) {
 	for try := range 3 {
 		err := set(paramSetInProgress, 1)
 		code, answered := types.IsResponseError(err)

@@ -46,9 +46,24 @@ func TestParseBootOptions(t *testing.T) {
 	}{
 		{"valid bit off", []byte{1, 5, 0x60, 0x04, 0, 0, 0}, none, false},
 		{"valid, no override", []byte{1, 5, 0x80, 0, 0, 0, 0}, none, false},
-		{"only two bytes of flags", []byte{1, 5, 0xa0, 0x04}, power.Boot{Device: power.DevicePXE, EFI: true}, false},
-		{"parameter locked", []byte{1, 0x85, 0x80, 0x04, 0, 0, 0}, power.Boot{Device: power.DevicePXE}, false},
-		{"other bits of byte 2", []byte{1, 5, 0x80, 0xc7, 0, 0, 0}, power.Boot{Device: power.DevicePXE}, false},
+		{
+			"only two bytes of flags",
+			[]byte{1, 5, 0xa0, 0x04},
+			power.Boot{Device: power.DevicePXE, EFI: true},
+			false,
+		},
+		{
+			"parameter locked",
+			[]byte{1, 0x85, 0x80, 0x04, 0, 0, 0},
+			power.Boot{Device: power.DevicePXE},
+			false,
+		},
+		{
+			"other bits of byte 2",
+			[]byte{1, 5, 0x80, 0xc7, 0, 0, 0},
+			power.Boot{Device: power.DevicePXE},
+			false,
+		},
 		{"floppy", []byte{1, 5, 0x80, 0x3c, 0, 0, 0}, power.Boot{Device: power.DeviceOther}, false},
 		{"another parameter", []byte{1, 4, 0x80, 0x04}, power.Boot{}, true},
 		{"short", []byte{1, 5, 0x80}, power.Boot{}, true},

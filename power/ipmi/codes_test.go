@@ -24,7 +24,9 @@ type recorder struct {
 	code func(n int, data []byte) types.CompletionCode
 }
 
-func (r *recorder) handle(_ context.Context, _ *handlers.HandlerContext, data []byte) ([]byte, types.CompletionCode, error) {
+func (r *recorder) handle(
+	_ context.Context, _ *handlers.HandlerContext, data []byte,
+) ([]byte, types.CompletionCode, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.got = append(r.got, fmt.Sprintf("%x", data))
@@ -38,7 +40,8 @@ func (r *recorder) sent() []string {
 }
 
 func (r *recorder) open(t testing.TB, command types.Command) power.BMC {
-	return newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) { reg.RegisterFunc(command, r.handle) }).
+	return newRackWith(t, "127.0.0.1:0",
+		func(reg *handlers.Registry) { reg.RegisterFunc(command, r.handle) }).
 		open(t, quick(), powertest.Password)
 }
 
@@ -59,14 +62,17 @@ func TestBusyIsAskedAgain(t *testing.T) {
 	_, err := r.open(t, types.CommandGetChassisStatus).Power(t.Context())
 	var e *power.Error
 	if !errors.Is(err, power.ErrBusy) || !errors.As(err, &e) || e.Hint == "" || len(r.sent()) != busyTries {
-		t.Errorf("Power() with code 0xc0 for ever = %v after %d tries, want ErrBusy with a hint after %d", err, len(r.sent()), busyTries)
+		t.Errorf("Power() with code 0xc0 for ever = %v after %d tries, want ErrBusy with a hint after %d",
+			err, len(r.sent()), busyTries)
 	}
 }
 
 func TestBusyEndsWithCtx(t *testing.T) {
 	t.Parallel()
 	r := &recorder{code: func(int, []byte) types.CompletionCode { return 0xC0 }}
-	rack := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) { reg.RegisterFunc(types.CommandGetChassisStatus, r.handle) })
+	rack := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) {
+		reg.RegisterFunc(types.CommandGetChassisStatus, r.handle)
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // time enough for a session and the first answer
 	defer cancel()
 	_, err := rack.open(t, &Driver{Backoff: time.Minute}, powertest.Password).Power(ctx)
@@ -85,10 +91,15 @@ func TestCodesOfChassisControl(t *testing.T) {
 		{0, power.ActOn, func(err error) bool { return err == nil }},
 		{0xC1, power.ActReset, func(err error) bool { return errors.Is(err, power.ErrUnsupported) }},
 		{0xD4, power.ActOff, func(err error) bool { return errors.Is(err, power.ErrPrivilege) }},
-		{0xD5, power.ActCycle, func(err error) bool { return err != nil && strings.Contains(err.Error(), "present state") }},
+		{
+			0xD5, power.ActCycle,
+			func(err error) bool { return err != nil && strings.Contains(err.Error(), "present state") },
+		},
 	} {
 		r := &recorder{code: func(int, []byte) types.CompletionCode { return c.code }}
-		rack := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) { reg.RegisterFunc(types.CommandChassisControl, r.handle) })
+		rack := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) {
+			reg.RegisterFunc(types.CommandChassisControl, r.handle)
+		})
 		rack.chassis.set(c.act == power.ActOff)
 		err := rack.open(t, quick(), powertest.Password).Do(t.Context(), c.act)
 		if !c.want(err) {
@@ -164,7 +175,9 @@ func TestSetBootSequence(t *testing.T) {
 		},
 	} {
 		r := &recorder{code: c.code}
-		err := r.open(t, types.CommandSetSystemBootOptions).SetBoot(t.Context(), power.Boot{Device: power.DevicePXE, EFI: true})
+		err := r.open(t, types.CommandSetSystemBootOptions).SetBoot(t.Context(), power.Boot{
+			Device: power.DevicePXE, EFI: true,
+		})
 		if !errors.Is(err, c.err) || (err == nil) != (c.err == nil) {
 			t.Errorf("%s: SetBoot() = %v, want %v", c.name, err, c.err)
 		}
@@ -181,7 +194,8 @@ func TestARefusedReadIsDoubt(t *testing.T) {
 		r := &recorder{code: func(int, []byte) types.CompletionCode { return code }}
 		b := r.open(t, types.CommandGetSystemBootOptions)
 		stands, err := power.AssertBoot(t.Context(), b, want, powertest.Fast)
-		if err != nil || !stands.Unread || stands.Device != want.Device || stands.Persistent || len(r.sent()) != 1 {
+		if err != nil || !stands.Unread || stands.Device != want.Device || stands.Persistent ||
+			len(r.sent()) != 1 {
 			t.Errorf("AssertBoot with code %#02x on the read = %+v, %v after %d reads; want pxe once, unread, after 1", uint8(code), stands, err, len(r.sent()))
 		}
 	}

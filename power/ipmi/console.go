@@ -43,7 +43,9 @@ const consoleRetries = 9
 // over: a BMC has one, and the holder is most often a session that was never closed. The reader of in
 // may be left waiting for one more byte after Console has returned, as with every io.Reader.
 func (c *controller) Console(ctx context.Context, in io.Reader, out io.Writer) error {
-	return c.attach(ctx, in, out, attaching{takeOver: true, retries: consoleRetries, poll: 50 * time.Millisecond})
+	return c.attach(ctx, in, out, attaching{
+		takeOver: true, retries: consoleRetries, poll: 50 * time.Millisecond,
+	})
 }
 
 // Listen is a console without keys, and one that gives way to all others. Nobody looks at it, so it polls
@@ -87,7 +89,9 @@ func (c *controller) attach(ctx context.Context, in io.Reader, out io.Writer, ho
 // levels with which a console is asked for, the lowest first. What SOL wants is configurable and
 // Administrator on many BMCs (section 26.3, parameter 2), but most give it to an Operator, and some to a
 // User.
-var levels = []types.PrivilegeLevel{types.PrivilegeLevelUser, types.PrivilegeLevelOperator, types.PrivilegeLevelAdministrator}
+var levels = []types.PrivilegeLevel{
+	types.PrivilegeLevelUser, types.PrivilegeLevelOperator, types.PrivilegeLevelAdministrator,
+}
 
 // openConsole opens a session with the console in it, with no more privilege than the BMC wants for that. The
 // level that worked is remembered: the next console begins with it.
@@ -100,19 +104,23 @@ func (c *controller) openConsole(ctx context.Context, how attaching) (*client.Cl
 			c.target.console.Store(uint32(level))
 			return session, nil
 		}
-		if errors.Is(err, errSuite) || !errors.Is(err, power.ErrPrivilege) && !errors.Is(err, power.ErrUnsupported) {
+		if errors.Is(err, errSuite) ||
+			!errors.Is(err, power.ErrPrivilege) && !errors.Is(err, power.ErrUnsupported) {
 			return nil, err
 		}
 		if first == nil || errors.Is(first, power.ErrPrivilege) {
 			first = err
 		}
-		c.driver.log().Info("bmc: no console with this privilege level", "target", c.addr, "level", level, "reason", oneLine(err))
+		c.driver.log().Info("bmc: no console with this privilege level", "target", c.addr, "level", level,
+			"reason", oneLine(err))
 	}
 	return nil, first
 }
 
 // dialConsole takes the target's turn for the login only.
-func (c *controller) dialConsole(ctx context.Context, level types.PrivilegeLevel, how attaching) (*client.Client, error) {
+func (c *controller) dialConsole(
+	ctx context.Context, level types.PrivilegeLevel, how attaching,
+) (*client.Client, error) {
 	login := func() (*client.Client, error) {
 		select {
 		case c.target.turn <- struct{}{}:
@@ -155,8 +163,10 @@ func (c *controller) activate(ctx context.Context, session *client.Client, takeO
 			if again > 0 {
 				return errors.New("in use by another session, and the BMC does not let go of it")
 			}
-			c.driver.log().Info("bmc: the serial console is in use by another session; taking it over", "target", c.addr)
-			if code, answered := types.IsResponseError(c.deactivate(ctx, session)); answered && code.CompletionCode() == codePrivilege {
+			c.driver.log().Info("bmc: the serial console is in use by another session; taking it over",
+				"target", c.addr)
+			if code, answered := types.IsResponseError(c.deactivate(ctx, session)); answered &&
+				code.CompletionCode() == codePrivilege {
 				return completion(codePrivilege) // another session's is ended with a higher level only
 			}
 		case codePayloadDisabled:
@@ -172,7 +182,9 @@ func (c *controller) activate(ctx context.Context, session *client.Client, takeO
 func (c *controller) deactivate(ctx context.Context, session *client.Client) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.driver.timeout())
 	defer cancel()
-	_, err := session.DeactivatePayload(ctx, &transport.DeactivatePayloadRequest{PayloadType: types.PayloadTypeSOL, PayloadInstance: solInstance})
+	_, err := session.DeactivatePayload(ctx, &transport.DeactivatePayloadRequest{
+		PayloadType: types.PayloadTypeSOL, PayloadInstance: solInstance,
+	})
 	if err != nil {
 		c.driver.log().Debug("bmc: deactivate console", "target", c.addr, "error", oneLine(err))
 	}

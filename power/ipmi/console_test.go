@@ -31,7 +31,9 @@ func TestConsole(t *testing.T) {
 	if _, err := keys.Write([]byte("root\r")); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, "the keys at the machine", func() bool { return strings.Contains(r.console.TXString(), "root\r") })
+	poll(t, "the keys at the machine", func() bool {
+		return strings.Contains(r.console.TXString(), "root\r")
+	})
 
 	// Commands go on while the console is open.
 	if _, err := r.open(t, quick(), powertest.Password).Power(t.Context()); err != nil {
@@ -77,14 +79,19 @@ func TestConsoleIsTakenOver(t *testing.T) {
 	go func() {
 		second <- r.openConsole(t, admin).Console(ctx, in2, out)
 	}()
-	poll(t, "the second console", func() bool { s := r.bmc.SOL.ActiveSessionID(1); return s != 0 && s != holder })
+	poll(t, "the second console", func() bool {
+		s := r.bmc.SOL.ActiveSessionID(1)
+		return s != 0 && s != holder
+	})
 	r.console.FeedRX([]byte("hello"))
 	poll(t, "output at the second console", func() bool { return strings.Contains(out.String(), "hello") })
 	if err := <-first; err == nil || !strings.Contains(err.Error(), "hung up") {
 		t.Errorf("the first Console() = %v, want that the BMC hung up", err)
 	}
 	r.console.FeedRX([]byte("still here"))
-	poll(t, "output at the second console after the first has gone", func() bool { return strings.Contains(out.String(), "still here") })
+	poll(t, "output at the second console after the first has gone", func() bool {
+		return strings.Contains(out.String(), "still here")
+	})
 	cancel()
 	if err := <-second; err != nil {
 		t.Errorf("the second Console() = %v, want nil", err)
@@ -147,7 +154,11 @@ func TestListenToASilentBMCEndsWithCtx(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		d := &Driver{} // with the timing of a real one
-		done <- open(t, d, power.Target{Address: nobody(t), User: admin, Password: powertest.Password}).(power.Console).Listen(ctx, io.Discard)
+		done <- open(t, d,
+			power.Target{
+				Address: nobody(t), User: admin,
+				Password: powertest.Password,
+			}).(power.Console).Listen(ctx, io.Discard)
 	}()
 	time.AfterFunc(20*time.Millisecond, cancel)
 	began := time.Now()
@@ -161,13 +172,16 @@ func TestListenToASilentBMCEndsWithCtx(t *testing.T) {
 
 func TestListenToABMCWithoutSOL(t *testing.T) {
 	r := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) {
-		reg.RegisterFunc(types.CommandActivatePayload, func(context.Context, *handlers.HandlerContext, []byte) ([]byte, types.CompletionCode, error) {
+		reg.RegisterFunc(types.CommandActivatePayload, func(context.Context, *handlers.HandlerContext,
+			[]byte,
+		) ([]byte, types.CompletionCode, error) {
 			return nil, codePayloadDisabled, nil
 		})
 	})
 	err := r.openConsole(t, admin).Listen(t.Context(), io.Discard)
 	var e *power.Error
-	if !errors.Is(err, power.ErrUnsupported) || !errors.As(err, &e) || !strings.Contains(e.Hint, "enable serial over LAN") {
+	if !errors.Is(err, power.ErrUnsupported) || !errors.As(err, &e) ||
+		!strings.Contains(e.Hint, "enable serial over LAN") {
 		t.Errorf("Listen() = %v, want ErrUnsupported with a hint", err)
 	}
 }

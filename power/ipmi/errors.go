@@ -79,7 +79,8 @@ func opening(ctx context.Context, doing string, err error) error {
 		// It answers, but not to this suite: some BMCs drop what they do not know.
 		return fmt.Errorf("%w: %w to Open Session", errSuite, power.ErrSilent)
 	case errors.Is(err, os.ErrDeadlineExceeded) && doing == doingLogin:
-		return fmt.Errorf("%w to the login of this user: %s", power.ErrSilent, "some BMCs ignore users that they do not know")
+		return fmt.Errorf("%w to the login of this user: %s", power.ErrSilent,
+			"some BMCs ignore users that they do not know")
 	}
 	err = explain(ctx, err)
 	if errors.Is(err, power.ErrSilent) {
@@ -100,7 +101,8 @@ func rmcp(status types.RmcpStatusCode) error {
 		return power.ErrRefused
 	case types.RmcpStatusCodeInvalidRole, types.RmcpStatusCodeUnauthorizedRoleOfPriLevel:
 		return fmt.Errorf("%w: %s", power.ErrPrivilege, text)
-	case types.RmcpStatusCodeInvalidAuthAlg, types.RmcpStatusCodeInvalidIntegrityAlg, types.RmcpStatusCodeNoMatchingAuthPayload,
+	case types.RmcpStatusCodeInvalidAuthAlg, types.RmcpStatusCodeInvalidIntegrityAlg,
+		types.RmcpStatusCodeNoMatchingAuthPayload,
 		types.RmcpStatusCodeNoMatchingIntegrityPayload, types.RmcpStatusCodeInvalidConfidentAlg,
 		types.RmcpStatusCodeNoCipherSuiteMatch, types.RmcpStatusCodeIllegalParameter:
 		return fmt.Errorf("%w: %w: %s", errSuite, power.ErrUnsupported, text)

@@ -77,15 +77,18 @@ func (h *hostile) answer(d []byte) {
 	switch types.PayloadType(kind) {
 	case types.PayloadTypeRmcpOpenSessionRequest:
 		h.active, h.sequence = false, 0
-		h.console, h.auth, h.integrity = binary.LittleEndian.Uint32(p[4:]), types.AuthAlg(p[12]), types.IntegrityAlg(p[20])
+		h.console, h.auth, h.integrity = binary.LittleEndian.Uint32(p[4:]), types.AuthAlg(p[12]),
+			types.IntegrityAlg(p[20])
 		a := append([]byte{p[0], 0, 4, 0}, p[4:8]...)
 		a = binary.LittleEndian.AppendUint32(a, hostileID)
 		h.send(0x11, append(a, p[8:32]...))
 	case types.PayloadTypeRAKPMessage1:
 		h.consoleRand, h.role, h.user = [16]byte(p[8:24]), p[24], string(p[28:])
 		key := crypto.PadPassword20([]byte(powertest.Password))
-		code, _ := crypto.RAKP2AuthCode(h.auth, h.console, hostileID, h.consoleRand[:], h.random[:], make([]byte, 16), h.role, h.user, key)
-		h.sik, h.k1, h.k2, _ = crypto.DeriveSessionKeys(h.auth, h.consoleRand[:], h.random[:], h.role, h.user, key)
+		code, _ := crypto.RAKP2AuthCode(h.auth, h.console, hostileID, h.consoleRand[:], h.random[:],
+			make([]byte, 16), h.role, h.user, key)
+		h.sik, h.k1, h.k2, _ = crypto.DeriveSessionKeys(h.auth, h.consoleRand[:], h.random[:], h.role, h.user,
+			key)
 		a := binary.LittleEndian.AppendUint32([]byte{p[0], 0, 0, 0}, h.console)
 		h.send(0x13, slices.Concat(a, h.random[:], make([]byte, 16), code))
 	case types.PayloadTypeRAKPMessage3:

@@ -60,10 +60,14 @@ func (d *Driver) Open(t power.Target) (power.BMC, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(power.CheckUser(t.User), power.CheckPassword(t.Password), power.CheckKg(t.Kg)); err != nil {
+	if err := errors.Join(power.CheckUser(t.User), power.CheckPassword(t.Password),
+		power.CheckKg(t.Kg)); err != nil {
 		return nil, fmt.Errorf("BMC %s: %w", addr, err)
 	}
-	return &controller{driver: d, target: d.target(addr), addr: addr, user: t.User, password: t.Password, kg: t.Kg}, nil
+	return &controller{
+		driver: d, target: d.target(addr), addr: addr, user: t.User, password: t.Password,
+		kg: t.Kg,
+	}, nil
 }
 
 // target is the one of an address that all who have it open share. No BMC is ever closed, so the collector
@@ -117,7 +121,9 @@ func (d *Driver) log() *slog.Logger {
 
 // talk has one conversation: it waits for its turn, opens a session, lets f use it, and closes it. When
 // the BMC is busy, all of it is done again. The error is a *power.Error.
-func (c *controller) talk(ctx context.Context, doing string, f func(context.Context, *client.Client) error) (err error) {
+func (c *controller) talk(
+	ctx context.Context, doing string, f func(context.Context, *client.Client) error,
+) (err error) {
 	defer bug.Return(c.driver.log(), doing+" "+c.addr.String(), &err)
 	select {
 	case c.target.turn <- struct{}{}:
@@ -144,7 +150,8 @@ func (c *controller) talk(ctx context.Context, doing string, f func(context.Cont
 			break
 		}
 	}
-	c.driver.log().Debug("bmc", "target", c.addr, "doing", doing, "took", time.Since(start).Round(time.Millisecond), "error", err)
+	c.driver.log().Debug("bmc", "target", c.addr, "doing", doing,
+		"took", time.Since(start).Round(time.Millisecond), "error", err)
 	if err != nil {
 		return c.fail(doing, err)
 	}

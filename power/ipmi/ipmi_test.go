@@ -152,7 +152,8 @@ func TestNoSuiteInCommon(t *testing.T) {
 	r := newRack(t, "127.0.0.1:0", types.CipherSuiteID1)
 	_, err := r.open(t, quick(), powertest.Password).Power(t.Context())
 	var e *power.Error
-	if !errors.Is(err, power.ErrUnsupported) || !errors.As(err, &e) || !strings.Contains(e.Hint, "cipher suite") {
+	if !errors.Is(err, power.ErrUnsupported) || !errors.As(err, &e) ||
+		!strings.Contains(e.Hint, "cipher suite") {
 		t.Errorf("Power() of a BMC that has only suite 1 = %v, want ErrUnsupported with a hint", err)
 	}
 }
@@ -163,7 +164,9 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n%3 != 0 })
 	// A BMC has four sessions. An answer that is only late would begin another one.
-	b := open(t, &Driver{Timeout: time.Second}, power.Target{Address: wire.addr, User: user, Password: powertest.Password})
+	b := open(t, &Driver{Timeout: time.Second}, power.Target{
+		Address: wire.addr, User: user, Password: powertest.Password,
+	})
 	for range 3 {
 		if _, err := b.Power(t.Context()); err != nil {
 			t.Fatalf("Power() with every third packet lost = %v", err)
@@ -175,9 +178,12 @@ func TestDiesInMidConversation(t *testing.T) {
 	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n <= 5 }) // the session stands, then silence
-	b := open(t, &Driver{Timeout: 200 * time.Millisecond}, power.Target{Address: wire.addr, User: user, Password: powertest.Password})
+	b := open(t, &Driver{Timeout: 200 * time.Millisecond}, power.Target{
+		Address: wire.addr, User: user, Password: powertest.Password,
+	})
 	start := time.Now()
-	if err := b.Do(t.Context(), power.ActOn); !errors.Is(err, power.ErrSilent) || time.Since(start) > 20*time.Second {
+	if err := b.Do(t.Context(), power.ActOn); !errors.Is(err, power.ErrSilent) ||
+		time.Since(start) > 20*time.Second {
 		t.Errorf("Do(on) with the BMC dying = %v after %s, want ErrSilent soon", err, time.Since(start))
 	}
 }
@@ -200,7 +206,9 @@ func TestRubbish(t *testing.T) {
 			_, _ = l.WriteTo(buf[:i%(n+1)], from) // what it was sent, cut short somewhere
 		}
 	}()
-	b := open(t, &Driver{Timeout: 20 * time.Millisecond, Backoff: time.Millisecond}, power.Target{Address: l.LocalAddr().String(), User: user})
+	b := open(t, &Driver{Timeout: 20 * time.Millisecond, Backoff: time.Millisecond}, power.Target{
+		Address: l.LocalAddr().String(), User: user,
+	})
 	for range 20 {
 		if _, err := b.Power(t.Context()); err == nil {
 			t.Fatal("Power() of a BMC that answers rubbish = nil")
@@ -218,8 +226,10 @@ func TestPrivilege(t *testing.T) {
 	}
 	err = r.openConsole(t, user).Console(t.Context(), strings.NewReader(""), io.Discard)
 	var e *power.Error
-	if !errors.Is(err, power.ErrPrivilege) || !errors.As(err, &e) || !strings.Contains(e.Hint, "Administrator") {
-		t.Errorf("Console() as an operator, with SOL for administrators = %v, want ErrPrivilege with a hint", err)
+	if !errors.Is(err, power.ErrPrivilege) || !errors.As(err, &e) ||
+		!strings.Contains(e.Hint, "Administrator") {
+		t.Errorf("Console() as an operator, with SOL for administrators = %v, want ErrPrivilege with a hint",
+			err)
 	}
 }
 
@@ -232,7 +242,10 @@ func TestPasswordIsNowhere(t *testing.T) {
 	for _, password := range []string{powertest.Password, powertest.WrongPassword} {
 		b := r.open(t, d, password)
 		_, err := b.Power(t.Context())
-		for _, s := range []string{log.String(), fmt.Sprintf("%v %+v %#v", b, b, b), fmt.Sprintf("%v %+v", err, err)} {
+		for _, s := range []string{
+			log.String(), fmt.Sprintf("%v %+v %#v", b, b, b),
+			fmt.Sprintf("%v %+v", err, err),
+		} {
 			if strings.Contains(s, password) {
 				t.Errorf("the password is in %s", s)
 			}

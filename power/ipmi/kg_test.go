@@ -22,7 +22,9 @@ func TestBMCKey(t *testing.T) {
 	s := newSimWith(t, "127.0.0.1:1", `bmc_key "`+kg+`"`)
 	opened := func(password, key string) power.BMC {
 		t.Helper()
-		return open(t, &Driver{Timeout: 5 * time.Second, Backoff: 5 * time.Millisecond}, power.Target{Address: s.addr, User: admin, Password: password, Kg: key})
+		return open(t, &Driver{Timeout: 5 * time.Second, Backoff: 5 * time.Millisecond}, power.Target{
+			Address: s.addr, User: admin, Password: password, Kg: key,
+		})
 	}
 	b := opened(powertest.Password, kg)
 	for _, on := range []bool{true, false} {
@@ -30,7 +32,10 @@ func TestBMCKey(t *testing.T) {
 		if err := b.Do(t.Context(), act); err != nil {
 			t.Fatalf("%s: %v", act, err)
 		}
-		poll(t, "the machine's power follows", func() bool { is, err := b.Power(t.Context()); return err == nil && is == on })
+		poll(t, "the machine's power follows", func() bool {
+			is, err := b.Power(t.Context())
+			return err == nil && is == on
+		})
 	}
 	for name, c := range map[string]struct {
 		password, kg string
@@ -58,7 +63,11 @@ func TestBMCKey(t *testing.T) {
 func TestOneKeyLoginStays(t *testing.T) {
 	testnet.Need(t, "ipmi_sim")
 	s := newSim(t, "127.0.0.1:1")
-	_, err := open(t, &Driver{Timeout: 5 * time.Second}, power.Target{Address: s.addr, User: admin, Password: powertest.Password, Kg: "not its key"}).Power(t.Context())
+	_, err := open(t, &Driver{Timeout: 5 * time.Second},
+		power.Target{
+			Address: s.addr, User: admin, Password: powertest.Password,
+			Kg: "not its key",
+		}).Power(t.Context())
 	if !errors.Is(err, lan.ErrKey) {
 		t.Errorf("a key that the BMC does not have: %v, want %v", err, lan.ErrKey)
 	}
@@ -72,7 +81,8 @@ func TestAnswerFromAnotherAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := asked.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-	answers, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), port)))
+	answers, err := net.ListenUDP("udp4",
+		net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), port)))
 	if err != nil {
 		asked.Close()
 		t.Skipf("SKIPPED %s: port %d of 127.0.0.2 is taken", t.Name(), port)
@@ -97,10 +107,14 @@ func TestAnswerFromAnotherAddress(t *testing.T) {
 		}
 	}()
 	defer func() { asked.Close(); answers.Close(); <-done }()
-	b := open(t, quick(), power.Target{Address: asked.LocalAddr().String(), User: admin, Password: powertest.Password})
+	b := open(t, quick(), power.Target{
+		Address: asked.LocalAddr().String(), User: admin, Password: powertest.Password,
+	})
 	_, err = b.Power(t.Context())
 	pe, ok := errors.AsType[*power.Error](err)
-	if !errors.Is(err, power.ErrSilent) || !ok || !strings.Contains(err.Error(), "an answer comes from 127.0.0.2:") || !strings.Contains(pe.Hint, "--bmc 127.0.0.2`") {
+	if !errors.Is(err, power.ErrSilent) || !ok ||
+		!strings.Contains(err.Error(), "an answer comes from 127.0.0.2:") ||
+		!strings.Contains(pe.Hint, "--bmc 127.0.0.2`") {
 		t.Errorf("Power() = %v, hint %q; want silence, and where the answer came from", err, pe.Hint)
 	}
 }

@@ -42,7 +42,8 @@ func (c *controller) Do(ctx context.Context, a power.Action) error {
 	}
 	return c.talk(ctx, "power "+string(a), func(ctx context.Context, session *client.Client) error {
 		_, err := session.ChassisControl(ctx, control)
-		if _, answered := types.IsResponseError(err); !answered || a == power.ActCycle || a == power.ActReset {
+		if _, answered := types.IsResponseError(err); !answered || a == power.ActCycle ||
+			a == power.ActReset {
 			return err
 		}
 		// Some BMCs refuse to do what is done already.

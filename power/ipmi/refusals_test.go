@@ -34,7 +34,8 @@ func TestTargetsAreForgotten(t *testing.T) {
 		runtime.GC()
 	}
 	d.forget(kept.addr) // as when its last one went just before another one came
-	if again := open(t, d, power.Target{Address: "192.0.2.1", User: "another"}).(*controller); again.target != kept.target {
+	if again := open(t, d,
+		power.Target{Address: "192.0.2.1", User: "another"}).(*controller); again.target != kept.target {
 		t.Error("two who have a BMC open do not take turns")
 	}
 	runtime.KeepAlive(kept)
@@ -51,7 +52,8 @@ func TestARefusalIsRemembered(t *testing.T) {
 	for range 3 {
 		for i, password := range passwords {
 			before := wire.count.Load()
-			_, err := open(t, d, power.Target{Address: wire.addr, User: user, Password: password}).Power(t.Context())
+			_, err := open(t, d,
+				power.Target{Address: wire.addr, User: user, Password: password}).Power(t.Context())
 			if i < 2 && !errors.Is(err, power.ErrRefused) || i == 2 && err != nil {
 				t.Fatalf("Power() with password %d = %v", i, err)
 			}

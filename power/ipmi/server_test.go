@@ -125,7 +125,9 @@ func newRack(t testing.TB, listen string, suites ...types.CipherSuiteID) *rack {
 }
 
 // newRackWith lets the test change what the BMC does with a command.
-func newRackWith(t testing.TB, listen string, change func(*handlers.Registry), suites ...types.CipherSuiteID) *rack {
+func newRackWith(
+	t testing.TB, listen string, change func(*handlers.Registry), suites ...types.CipherSuiteID,
+) *rack {
 	t.Helper()
 	commands := handlers.NewRegistry()
 	handlers.RegisterAllHandlers(commands)
@@ -135,7 +137,8 @@ func newRackWith(t testing.TB, listen string, change func(*handlers.Registry), s
 	}
 	r := &rack{HAL: mock.New(), chassis: &machine{}, console: &mock.FakeConsoleConn{}}
 	r.SetConsole(&mock.Console{Conn: r.console})
-	r.bmc = bmc.New(bmc.DeviceInfo{IPMIVersion: 0x20}, [16]byte{1}, r, bmc.WithClock(clock.Real), bmc.WithCipherSuites(suites))
+	r.bmc = bmc.New(bmc.DeviceInfo{IPMIVersion: 0x20}, [16]byte{1}, r, bmc.WithClock(clock.Real),
+		bmc.WithCipherSuites(suites))
 	r.adduser(t, 2, user, bmc.PrivilegeLevelOperator)
 	r.adduser(t, 3, admin, bmc.PrivilegeLevelAdministrator)
 	r.adduser(t, 4, viewer, bmc.PrivilegeLevelUser)
@@ -173,7 +176,8 @@ func (r *rack) open(t testing.TB, d *Driver, password string) power.BMC {
 }
 
 func (r *rack) openConsole(t testing.TB, name string) power.Console {
-	return open(t, quick(), power.Target{Address: r.addr, User: name, Password: powertest.Password}).(power.Console)
+	return open(t, quick(),
+		power.Target{Address: r.addr, User: name, Password: powertest.Password}).(power.Console)
 }
 
 func open(t testing.TB, d *Driver, target power.Target) power.BMC {
@@ -204,7 +208,9 @@ func (r *rack) rig(t testing.TB) powertest.Rig {
 		On: r.chassis.isOn, Set: r.chassis.set, Restarts: r.chassis.count, Override: r.chassis.override,
 		WrongPassword: func() power.BMC { return r.open(t, quick(), powertest.WrongPassword) },
 		Silent: func() power.BMC {
-			return open(t, quick(), power.Target{Address: nobody(t), User: user, Password: powertest.Password})
+			return open(t, quick(), power.Target{
+				Address: nobody(t), User: user, Password: powertest.Password,
+			})
 		},
 	}
 }

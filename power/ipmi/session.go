@@ -20,7 +20,9 @@ var suites = []types.CipherSuiteID{types.CipherSuiteID17, types.CipherSuiteID3}
 
 // connect opens a session. The caller has the target's turn. Each suite gets a client of its
 // own: a client is used up by a session, and a late answer to the last try must not meet the next one.
-func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, retries int) (*client.Client, error) {
+func (c *controller) connect(
+	ctx context.Context, level types.PrivilegeLevel, retries int,
+) (*client.Client, error) {
 	if err := c.driver.refused.mayTry(c); err != nil {
 		return nil, err
 	}
@@ -59,9 +61,12 @@ func (c *controller) connect(ctx context.Context, level types.PrivilegeLevel, re
 // dial logs in. It takes the library's steps one by one, and not its Connect: that drops what kind of error
 // there was, and leaves a goroutine behind that would ask the BMC in the middle of other exchanges, which the
 // library does not stand.
-func (c *controller) dial(ctx context.Context, suite types.CipherSuiteID, level types.PrivilegeLevel, retries int) (*client.Client, error) {
+func (c *controller) dial(
+	ctx context.Context, suite types.CipherSuiteID, level types.PrivilegeLevel, retries int,
+) (*client.Client, error) {
 	// The library makes the session's keys of the password; of K_g, where there is one (see lan.Secrets).
-	session, err := client.NewClient(c.addr.Addr().String(), int(c.addr.Port()), c.user, cmp.Or(c.kg, c.password))
+	session, err := client.NewClient(c.addr.Addr().String(), int(c.addr.Port()), c.user,
+		cmp.Or(c.kg, c.password))
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +123,9 @@ const (
 )
 
 // login opens a session (section 13.15) and says at which step it failed.
-func login(ctx context.Context, session *client.Client, level types.PrivilegeLevel) (doing string, err error) {
+func login(
+	ctx context.Context, session *client.Client, level types.PrivilegeLevel,
+) (doing string, err error) {
 	if _, err = session.OpenSession(ctx); err != nil {
 		return doingOpen, err
 	}

@@ -86,7 +86,8 @@ func newSimWith(t testing.TB, serial, line string) *sim {
 	addr := netip.MustParseAddrPort(s.addr)
 	for name, text := range map[string]string{
 		"control": chassisControl, "sim.emu": simEmu, "power": "0\n", "boot": "none\n", "restarts": "0\n",
-		"lan.conf": fmt.Sprintf(lanConf, addr.Port(), line, s.path("control"), s.dir, serial, admin, powertest.Password),
+		"lan.conf": fmt.Sprintf(lanConf, addr.Port(), line, s.path("control"), s.dir, serial, admin,
+			powertest.Password),
 	} {
 		if err := os.WriteFile(s.path(name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
@@ -95,7 +96,8 @@ func newSimWith(t testing.TB, serial, line string) *sim {
 	if err := os.Mkdir(s.path("state"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("ipmi_sim", "-c", s.path("lan.conf"), "-f", s.path("sim.emu"), "-s", s.path("state"), "-n")
+	cmd := exec.Command("ipmi_sim", "-c", s.path("lan.conf"), "-f", s.path("sim.emu"), "-s", s.path("state"),
+		"-n")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -160,7 +162,9 @@ func (s *sim) rig(t testing.TB) powertest.Rig {
 		},
 		WrongPassword: func() power.BMC { return s.open(t, powertest.WrongPassword) },
 		Silent: func() power.BMC {
-			return open(t, quick(), power.Target{Address: nobody(t), User: admin, Password: powertest.Password})
+			return open(t, quick(), power.Target{
+				Address: nobody(t), User: admin, Password: powertest.Password,
+			})
 		},
 		LosesBootFlags: "ipmi_sim 2.0.33 drops the valid, persistent and EFI bits",
 	}
@@ -253,12 +257,32 @@ func bootFlagsAgree(t *testing.T, b power.BMC, tool func(...string) string) {
 		options string   // as ipmitool sets it
 		lines   []string // as ipmitool reads it
 	}{
-		{power.Boot{Device: power.DevicePXE, EFI: true}, "efiboot", []string{"Boot Flag Valid", "only next boot", "EFI boot", "Force PXE"}},
-		{power.Boot{Device: power.DevicePXE, EFI: true, Persistent: true}, "efiboot,persistent", []string{"Boot Flag Valid", "apply to all future boots", "EFI boot", "Force PXE"}},
-		{power.Boot{Device: power.DeviceDisk}, "", []string{"Boot Flag Valid", "only next boot", "legacy", "Hard-Drive"}},
-		{power.Boot{Device: power.DeviceDisk, Persistent: true}, "persistent", []string{"Boot Flag Valid", "all future boots", "legacy", "Hard-Drive"}},
+		{
+			power.Boot{Device: power.DevicePXE, EFI: true},
+			"efiboot",
+			[]string{"Boot Flag Valid", "only next boot", "EFI boot", "Force PXE"},
+		},
+		{
+			power.Boot{Device: power.DevicePXE, EFI: true, Persistent: true},
+			"efiboot,persistent",
+			[]string{"Boot Flag Valid", "apply to all future boots", "EFI boot", "Force PXE"},
+		},
+		{
+			power.Boot{Device: power.DeviceDisk},
+			"",
+			[]string{"Boot Flag Valid", "only next boot", "legacy", "Hard-Drive"},
+		},
+		{
+			power.Boot{Device: power.DeviceDisk, Persistent: true},
+			"persistent",
+			[]string{"Boot Flag Valid", "all future boots", "legacy", "Hard-Drive"},
+		},
 		{power.Boot{Device: power.DeviceCDROM}, "", []string{"Boot Flag Valid", "CD/DVD"}},
-		{power.Boot{Device: power.DeviceBIOS, EFI: true}, "efiboot", []string{"Boot Flag Valid", "EFI boot", "BIOS Setup"}},
+		{
+			power.Boot{Device: power.DeviceBIOS, EFI: true},
+			"efiboot",
+			[]string{"Boot Flag Valid", "EFI boot", "BIOS Setup"},
+		},
 		{power.Boot{Device: power.DeviceNone}, "", []string{"Boot Flag Invalid"}},
 	} {
 		if err := b.SetBoot(t.Context(), c.boot); err != nil {
@@ -271,7 +295,11 @@ func bootFlagsAgree(t *testing.T, b power.BMC, tool func(...string) string) {
 			}
 		}
 		// The other way round, over flags that differ in every bit.
-		if err := b.SetBoot(t.Context(), power.Boot{Device: power.DeviceCDROM, Persistent: !c.boot.Persistent, EFI: !c.boot.EFI}); err != nil {
+		if err := b.SetBoot(t.Context(),
+			power.Boot{
+				Device: power.DeviceCDROM, Persistent: !c.boot.Persistent,
+				EFI: !c.boot.EFI,
+			}); err != nil {
 			t.Fatal(err)
 		}
 		args := []string{"chassis", "bootdev", string(c.boot.Device)}

@@ -183,7 +183,11 @@ func (b *BMC) Do(ctx context.Context, a power.Action) error {
 		return nil
 	}
 	if b.Quirks.RefusesAgain && (a == power.ActOn && b.on || a == power.ActOff && !b.on) {
-		return &power.Error{Target: "192.0.2.1:623", Doing: string(a), Err: errors.New("not possible in the machine's present state")}
+		return &power.Error{
+			Target: "192.0.2.1:623",
+			Doing:  string(a),
+			Err:    errors.New("not possible in the machine's present state"),
+		}
 	}
 	switch a {
 	case power.ActOn, power.ActOff:
@@ -198,7 +202,11 @@ func (b *BMC) Do(ctx context.Context, a power.Action) error {
 			b.startLocked()
 		}
 	default:
-		return &power.Error{Target: "192.0.2.1:623", Doing: "power", Err: fmt.Errorf("action %q: %w", a, power.ErrUnsupported)}
+		return &power.Error{
+			Target: "192.0.2.1:623",
+			Doing:  "power",
+			Err:    fmt.Errorf("action %q: %w", a, power.ErrUnsupported),
+		}
 	}
 	return nil
 }
@@ -210,7 +218,9 @@ func (b *BMC) Boot(ctx context.Context) (power.Boot, error) {
 		return power.Boot{}, err
 	}
 	if b.Quirks.HidesBoot {
-		return power.Boot{}, &power.Error{Target: "192.0.2.1:623", Doing: "read boot device", Err: power.ErrDeclined}
+		return power.Boot{}, &power.Error{
+			Target: "192.0.2.1:623", Doing: "read boot device", Err: power.ErrDeclined,
+		}
 	}
 	if b.Quirks.DropsBoot {
 		return none(power.Boot{}), nil

@@ -114,7 +114,9 @@ func (l *Line) leave(h *holder) {
 func (h *holder) wait(ctx context.Context, ended <-chan struct{}) error {
 	select {
 	case <-h.taken:
-		return &power.Error{Target: "192.0.2.1:623", Doing: "serial console of", Err: errors.New("the BMC hung up")}
+		return &power.Error{
+			Target: "192.0.2.1:623", Doing: "serial console of", Err: errors.New("the BMC hung up"),
+		}
 	case <-ended:
 	case <-ctx.Done():
 	}

@@ -241,11 +241,13 @@ func deadline(t *testing.T, b power.BMC, rig Rig) {
 	start := time.Now()
 	err := power.Off(within(t, 150*time.Millisecond), stubborn{b}, Fast)
 	if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > 3*time.Second {
-		t.Errorf("Off() of a machine that stays on = %v after %s, want DeadlineExceeded soon after 150 ms", err, took)
+		t.Errorf("Off() of a machine that stays on = %v after %s, want DeadlineExceeded soon after 150 ms",
+			err, took)
 	}
 	start = time.Now()
 	_, err = rig.Silent().Power(within(t, 50*time.Millisecond))
-	if took := time.Since(start); !(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, power.ErrSilent)) || took > 2*time.Second {
+	if took := time.Since(start); !(errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, power.ErrSilent)) || took > 2*time.Second {
 		t.Errorf("Power() with a deadline of 50 ms where nobody answers = %v after %s, want DeadlineExceeded soon", err, took)
 	}
 }

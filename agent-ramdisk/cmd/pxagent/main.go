@@ -77,7 +77,8 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 		return err
 	}
 	if k := loader.Index.Kernel; k != "" && k != kernel() {
-		log.Error("the ramdisk's modules are for another kernel; build it again", "modules", k, "kernel", kernel())
+		log.Error("the ramdisk's modules are for another kernel; build it again", "modules", k,
+			"kernel", kernel())
 	}
 
 	up, err := network(ctx, params, loader, log)
@@ -90,11 +91,15 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 		return err
 	}
 	settled := make(chan struct{})
-	machine := hardware.Machine{Root: "/", BootMAC: up.MAC, Version: version, Content: content, BMC: hardware.AskBMC}
+	machine := hardware.Machine{
+		Root: "/", BootMAC: up.MAC, Version: version, Content: content, BMC: hardware.AskBMC,
+	}
 	a := &agent.Agent{
 		Client: client, Console: console, Log: log,
-		Registration: inventory.Registration{MAC: up.MAC, UUID: machine.UUID(), BootID: boot.ID(), Version: version},
-		Uptime:       boot.Uptime, SetClock: boot.SetClock,
+		Registration: inventory.Registration{
+			MAC: up.MAC, UUID: machine.UUID(), BootID: boot.ID(), Version: version,
+		},
+		Uptime: boot.Uptime, SetClock: boot.SetClock,
 		// Not earlier: on one slow CPU the other drivers would delay the first call by seconds.
 		Registered: func() {
 			go func() {
@@ -103,7 +108,8 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 			}()
 		},
 		Settle: func(context.Context) { <-settled },
-		Report: machine.Report, Disks: machine.Disks, Dev: "/dev", EFI: "/sys/firmware/efi", DiskWait: 30 * time.Second,
+		Report: machine.Report, Disks: machine.Disks, Dev: "/dev", EFI: "/sys/firmware/efi",
+		DiskWait: 30 * time.Second,
 		MountESP: func(disk string, number int) (string, func() error, error) {
 			if err := loader.Load("vfat", "nls_cp437", "nls_ascii"); err != nil {
 				return "", nil, err
@@ -116,7 +122,9 @@ func run(ctx context.Context, console *agent.Console, log *slog.Logger) error {
 }
 
 // network brings up the boot card, and loads only the drivers that this needs.
-func network(ctx context.Context, params agent.Params, loader *modules.Loader, log *slog.Logger) (*netup.Up, error) {
+func network(
+	ctx context.Context, params agent.Params, loader *modules.Loader, log *slog.Logger,
+) (*netup.Up, error) {
 	done := agent.Phase(log, "network")
 	up, err := netup.Start(ctx, netup.Options{
 		BootMAC: params.BootMAC, Log: log,

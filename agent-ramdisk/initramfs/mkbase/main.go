@@ -45,7 +45,8 @@ func run(arch, version, out string) error {
 	defer os.RemoveAll(tmp)
 
 	agent := filepath.Join(tmp, "pxagent")
-	if err := goBuild(".", arch, "-trimpath", "-ldflags=-s -w -X main.version="+version, "-o", agent, "./agent-ramdisk/cmd/pxagent"); err != nil {
+	if err := goBuild(".", arch, "-trimpath", "-ldflags=-s -w -X main.version="+version, "-o", agent,
+		"./agent-ramdisk/cmd/pxagent"); err != nil {
 		return err
 	}
 	busybox := filepath.Join(tmp, "bb.cpio")
@@ -77,7 +78,10 @@ func buildCommands(tmp, arch, out string) error {
 	}
 	// goshliner: the shell's plain line editor. Its default editor paints the screen, which is no good on a
 	// serial console of 115200 baud and in its log.
-	args := []string{"-go-build-tags=goshliner", "-o", out, "-build=bb", "-initcmd=", "-uinitcmd=", "-defaultsh=gosh", "-base=/dev/null", "-tmp-dir", filepath.Join(tmp, "bb")}
+	args := []string{
+		"-go-build-tags=goshliner", "-o", out, "-build=bb", "-initcmd=", "-uinitcmd=", "-defaultsh=gosh",
+		"-base=/dev/null", "-tmp-dir", filepath.Join(tmp, "bb"),
+	}
 	for _, c := range commands {
 		args = append(args, "github.com/u-root/u-root/cmds/core/"+c)
 	}

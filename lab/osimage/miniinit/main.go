@@ -61,7 +61,9 @@ func boot(c *console) error {
 	}
 	go watchPowerButton(c)
 
-	root, err := waitForBlock(drivers, "the root filesystem", func(head []byte) bool { return ext4UUID(head) == rootUUID() })
+	root, err := waitForBlock(drivers, "the root filesystem", func(head []byte) bool {
+		return ext4UUID(head) == rootUUID()
+	})
 	if err != nil {
 		return err
 	}
@@ -125,7 +127,10 @@ func oncePerInstance(c *console, seed Seed, keys map[string]string) {
 
 func mounts() error {
 	for _, m := range []struct{ what, where, kind string }{
-		{"proc", "/proc", "proc"}, {"sysfs", "/sys", "sysfs"}, {"devtmpfs", "/dev", "devtmpfs"}, {"tmpfs", "/run", "tmpfs"},
+		{"proc", "/proc", "proc"},
+		{"sysfs", "/sys", "sysfs"},
+		{"devtmpfs", "/dev", "devtmpfs"},
+		{"tmpfs", "/run", "tmpfs"},
 	} {
 		if err := mountAt(m.what, m.where, m.kind, 0); err != nil {
 			return err

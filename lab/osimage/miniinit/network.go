@@ -44,7 +44,8 @@ func network(ctx context.Context, c *console, want []Interface) error {
 		}()
 	}
 	if started == 0 {
-		return fmt.Errorf("network: none of the %d interfaces is one that the seed names%s", len(links), driverless(os.DirFS("/sys/bus/pci/devices")))
+		return fmt.Errorf("network: none of the %d interfaces is one that the seed names%s", len(links),
+			driverless(os.DirFS("/sys/bus/pci/devices")))
 	}
 	c.logf("network: %s, up %s", <-up, uptime())
 	return nil
@@ -130,7 +131,8 @@ func driverless(pci fs.FS) string {
 			continue
 		}
 		if _, err := fs.Stat(pci, path.Join(d.Name(), "driver")); err != nil {
-			said += fmt.Sprintf("; this image's kernel has no driver for the card %s [%s:%s]", d.Name(), attr("vendor"), attr("device"))
+			said += fmt.Sprintf("; this image's kernel has no driver for the card %s [%s:%s]", d.Name(),
+				attr("vendor"), attr("device"))
 		}
 	}
 	return said

@@ -19,11 +19,15 @@ import (
 )
 
 // postFields are the fields of cc_phone_home for "post: all".
-var postFields = []string{"pub_key_dsa", "pub_key_rsa", "pub_key_ecdsa", "pub_key_ed25519", "instance_id", "hostname", "fqdn"}
+var postFields = []string{
+	"pub_key_dsa", "pub_key_rsa", "pub_key_ecdsa", "pub_key_ed25519", "instance_id", "hostname", "fqdn",
+}
 
 // phoneHome posts the fields, form-encoded, until the answer is a success: tries times with 3 s between them,
 // as cc_phone_home does.
-func phoneHome(ctx context.Context, s Seed, keys map[string]string, sleep func(time.Duration)) (status string, err error) {
+func phoneHome(
+	ctx context.Context, s Seed, keys map[string]string, sleep func(time.Duration),
+) (status string, err error) {
 	have := map[string]string{"instance_id": s.InstanceID, "hostname": s.Hostname, "fqdn": s.FQDN}
 	form := url.Values{}
 	for _, name := range s.PhoneHome.Post {
@@ -88,6 +92,7 @@ func hostKeys(root string) (map[string]string, error) {
 		return nil, err
 	}
 	text := ssh.MarshalAuthorizedKey(sshPub)
-	err = errors.Join(os.MkdirAll(filepath.Dir(private), 0o755), os.WriteFile(private, pem.EncodeToMemory(block), 0o600), os.WriteFile(public, text, 0o644))
+	err = errors.Join(os.MkdirAll(filepath.Dir(private), 0o755),
+		os.WriteFile(private, pem.EncodeToMemory(block), 0o600), os.WriteFile(public, text, 0o644))
 	return map[string]string{"ed25519": string(text)}, err
 }

@@ -62,7 +62,8 @@ func watchPowerButton(c *console) {
 					if _, err := f.Read(event); err != nil {
 						return
 					}
-					if binary.LittleEndian.Uint16(event[16:]) == evKey && binary.LittleEndian.Uint16(event[18:]) == keyPower &&
+					if binary.LittleEndian.Uint16(event[16:]) == evKey &&
+						binary.LittleEndian.Uint16(event[18:]) == keyPower &&
 						binary.LittleEndian.Uint32(event[20:]) == 1 {
 						c.logf("power button")
 						c.logf("%v", shutdown(c, unix.LINUX_REBOOT_CMD_POWER_OFF))

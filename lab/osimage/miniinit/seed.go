@@ -129,7 +129,8 @@ func parseSeed(meta, user, vendor, network []byte) (Seed, error) {
 		if err != nil {
 			s.Warnings = append(s.Warnings, "phone_home: "+err.Error())
 		} else {
-			p.URL = strings.NewReplacer("${INSTANCE_ID}", s.InstanceID, "$INSTANCE_ID", s.InstanceID).Replace(p.URL)
+			p.URL = strings.NewReplacer("${INSTANCE_ID}", s.InstanceID,
+				"$INSTANCE_ID", s.InstanceID).Replace(p.URL)
 			s.PhoneHome = &p
 		}
 	}
@@ -147,7 +148,8 @@ func parseCloudConfig(text []byte) (cloudConfig, error) {
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
 	if strings.TrimSpace(first) != "#cloud-config" {
-		return c, fmt.Errorf("passed over: it begins with %+.30q, and only #cloud-config is known here", first)
+		return c, fmt.Errorf("passed over: it begins with %+.30q, and only #cloud-config is known here",
+			first)
 	}
 	err := yaml.Unmarshal(text, &c)
 	return c, err

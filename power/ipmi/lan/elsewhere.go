@@ -17,18 +17,22 @@ import (
 // Elsewhere asks a BMC that was silent once more, and tells from which other address an answer came: a BMC
 // with several addresses may answer from another than it was asked at, and a connected socket does not hear
 // that. It says nothing of whose answer it is.
-func Elsewhere(ctx context.Context, bmc netip.AddrPort, level types.PrivilegeLevel, timeout time.Duration, log *slog.Logger) (other netip.AddrPort, ok bool) {
+func Elsewhere(
+	ctx context.Context, bmc netip.AddrPort, level types.PrivilegeLevel, timeout time.Duration, log *slog.Logger,
+) (other netip.AddrPort, ok bool) {
 	conn, err := net.ListenUDP("udp", nil)
 	if err != nil {
 		return other, false
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, bug.Recovering(log, "end a wait for a BMC", func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }))
+	stop := context.AfterFunc(ctx,
+		bug.Recovering(log, "end a wait for a BMC", func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }))
 	defer stop()
 	request := channelRequest(byte(level))
 	l := login{tag: 1}
 	l.ask(request[rmcpSize:])
-	if _, err := conn.WriteToUDPAddrPort(request, bmc); err != nil || conn.SetReadDeadline(time.Now().Add(timeout)) != nil || ctx.Err() != nil {
+	if _, err := conn.WriteToUDPAddrPort(request, bmc); err != nil ||
+		conn.SetReadDeadline(time.Now().Add(timeout)) != nil || ctx.Err() != nil {
 		return other, false
 	}
 	buf := make([]byte, maxDatagram)

@@ -22,9 +22,17 @@ func TestWindow(t *testing.T) {
 		{"out of order", []uint32{1, 4, 2, 3, 2, 5}, []bool{true, true, true, true, false, true}},
 		{"zero is outside of sessions", []uint32{0, 1, 0}, []bool{false, true, false}},
 		{"many lost", []uint32{1, 100_000, 100_001, 1, 2}, []bool{true, true, true, false, false}},
-		{"the window's end", []uint32{64, 1, 65, 1, 2, 66, 2, 3}, []bool{true, true, true, false, true, true, false, true}},
+		{
+			"the window's end",
+			[]uint32{64, 1, 65, 1, 2, 66, 2, 3},
+			[]bool{true, true, true, false, true, true, false, true},
+		},
 		{"a jump of the whole window", []uint32{1, 65, 2, 1}, []bool{true, true, true, false}},
-		{"the last number", []uint32{1, 1<<32 - 1, 1<<32 - 1, 1<<32 - 2, 5}, []bool{true, true, false, true, false}},
+		{
+			"the last number",
+			[]uint32{1, 1<<32 - 1, 1<<32 - 1, 1<<32 - 2, 5},
+			[]bool{true, true, false, true, false},
+		},
 	} {
 		var w window
 		var got []bool
@@ -51,9 +59,17 @@ func TestUnsafeSuitesAreNotAskedFor(t *testing.T) {
 		}()
 		auth, integrity, crypt, _ := types.GetCipherSuiteAlgorithms(id)
 		a, i, c := rmcpplus.NewAlgorithmPayloads(auth, integrity, crypt)
-		request := (&rmcpplus.OpenSessionRequest{AuthenticationPayload: a, IntegrityPayload: i, ConfidentialityPayload: c}).Pack()
-		header := &types.SessionHeader20{AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadTypeRmcpOpenSessionRequest, PayloadLength: uint16(len(request))}
-		_, err := New(t.Context(), here, Secrets{}, nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), request))
+		request := (&rmcpplus.OpenSessionRequest{
+			AuthenticationPayload: a, IntegrityPayload: i,
+			ConfidentialityPayload: c,
+		}).Pack()
+		header := &types.SessionHeader20{
+			AuthType:      types.AuthTypeRMCPPlus,
+			PayloadType:   types.PayloadTypeRmcpOpenSessionRequest,
+			PayloadLength: uint16(len(request)),
+		}
+		_, err := New(t.Context(), here, Secrets{},
+			nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), request))
 		if ok := id == types.CipherSuiteID3 || id == types.CipherSuiteID17; ok != (err == nil) {
 			t.Errorf("suite %d: Write(Open Session Request) = %v, want an error: %v", id, err, !ok)
 		}
@@ -68,8 +84,12 @@ func TestNothingElseIsSentBeforeTheSession(t *testing.T) {
 	defer here.Close()
 	defer there.Close()
 	for kind := range byte(0x40) {
-		header := &types.SessionHeader20{AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadType(kind), PayloadLength: 9}
-		if _, err := New(t.Context(), here, Secrets{}, nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(), make([]byte, 9))); err == nil {
+		header := &types.SessionHeader20{
+			AuthType: types.AuthTypeRMCPPlus, PayloadType: types.PayloadType(kind), PayloadLength: 9,
+		}
+		if _, err := New(t.Context(), here, Secrets{},
+			nil).Write(slices.Concat(types.NewRmcpHeader().Pack(), header.Pack(),
+			make([]byte, 9))); err == nil {
 			t.Errorf("Write(payload type %#02x) before the session = nil, want an error", kind)
 		}
 	}
@@ -78,7 +98,8 @@ func TestNothingElseIsSentBeforeTheSession(t *testing.T) {
 // What the library sends twice in one second has another initialization vector each time, and is what it was.
 func TestInitializationVectors(t *testing.T) {
 	for integrity, k1 := range map[types.IntegrityAlg][]byte{
-		types.IntegrityAlg_HMAC_SHA1_96: bytes.Repeat([]byte{1}, 20), types.IntegrityAlg_HMAC_SHA256_128: bytes.Repeat([]byte{1}, 32),
+		types.IntegrityAlg_HMAC_SHA1_96:    bytes.Repeat([]byte{1}, 20),
+		types.IntegrityAlg_HMAC_SHA256_128: bytes.Repeat([]byte{1}, 32),
 	} {
 		s := &session{id: 7, integrity: integrity, k1: k1, k2: bytes.Repeat([]byte{2}, 20)}
 		size, _ := crypto.IntegrityAuthCodeLen(integrity)
@@ -87,7 +108,8 @@ func TestInitializationVectors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := append([]byte{formatRMCPP, flags, 7, 0, 0, 0, 1, 0, 0, 0, byte(ivSize + len(text)), 0}, make([]byte, ivSize)...)
+		d := append([]byte{formatRMCPP, flags, 7, 0, 0, 0, 1, 0, 0, 0, byte(ivSize + len(text)), 0},
+			make([]byte, ivSize)...)
 		d = append(append(append(d, text...), 0, 7), make([]byte, size)...)
 		seen := map[string]bool{}
 		for n := range 3 {
@@ -100,7 +122,8 @@ func TestInitializationVectors(t *testing.T) {
 			if !s.genuine(sent) {
 				t.Errorf("%s: it is not what a BMC would believe: %x", integrity, sent)
 			}
-			if got, err := crypto.DecryptAES(sent[headerSize+ivSize:headerSize+ivSize+len(text)], s.k2[:16], sent[headerSize:headerSize+ivSize]); err != nil || !bytes.Equal(got, plain) {
+			if got, err := crypto.DecryptAES(sent[headerSize+ivSize:headerSize+ivSize+len(text)], s.k2[:16],
+				sent[headerSize:headerSize+ivSize]); err != nil || !bytes.Equal(got, plain) {
 				t.Errorf("%s: it says %x, %v, want %x", integrity, got, err, plain)
 			}
 		}

@@ -92,7 +92,8 @@ func (l *login) send(d []byte) error {
 	case kind == types.PayloadTypeRAKPMessage3 && l.k1 != nil && len(p) >= 8: // section 13.22
 		p[0] = l.tag + 2
 		if l.Kg != "" {
-			code, err := crypto.RAKP3AuthCode(l.auth, l.bmcRand[:], l.consoleID, l.role, l.user, crypto.PadPassword20([]byte(l.Password)))
+			code, err := crypto.RAKP3AuthCode(l.auth, l.bmcRand[:], l.consoleID, l.role, l.user,
+				crypto.PadPassword20([]byte(l.Password)))
 			if err != nil || len(code) != len(p)-8 {
 				return fmt.Errorf("sign RAKP 3 of %d bytes: %w", len(p), err)
 			}
@@ -114,7 +115,8 @@ func (l *login) answer(d []byte) (v verdict) {
 			l.sequence = 0
 		}
 		return v
-	case l.want == 0, len(d) < headerSize, d[0] != formatRMCPP, d[1] != l.want, binary.LittleEndian.Uint32(d[2:]) != 0:
+	case l.want == 0, len(d) < headerSize, d[0] != formatRMCPP, d[1] != l.want,
+		binary.LittleEndian.Uint32(d[2:]) != 0:
 		return verdict{}
 	}
 	p := d[headerSize:]
@@ -169,7 +171,10 @@ func (l *login) opened(p []byte) verdict {
 	if len(p) < 36 {
 		return verdict{}
 	}
-	if got := (algorithms{types.AuthAlg(p[16]), types.IntegrityAlg(p[24]), types.CryptAlg(p[32])}); got != l.algorithms {
+	if got := (algorithms{
+		types.AuthAlg(p[16]), types.IntegrityAlg(p[24]),
+		types.CryptAlg(p[32]),
+	}); got != l.algorithms {
 		return verdict{refused: fmt.Errorf("%w: %s, and not %s", ErrAlgorithms, got, l.algorithms)}
 	}
 	id := binary.LittleEndian.Uint32(p[8:])
@@ -188,7 +193,8 @@ func (l *login) proved(p []byte) verdict {
 	}
 	bmcRand, guid := [16]byte(p[8:24]), [16]byte(p[24:40])
 	code := func(key []byte) ([]byte, error) {
-		return crypto.RAKP2AuthCode(l.auth, l.consoleID, l.bmcID, l.consoleRand[:], bmcRand[:], guid[:], l.role, l.user, key)
+		return crypto.RAKP2AuthCode(l.auth, l.consoleID, l.bmcID, l.consoleRand[:], bmcRand[:], guid[:],
+			l.role, l.user, key)
 	}
 	want, err := code(crypto.PadPassword20([]byte(l.Password)))
 	if err != nil || !hmac.Equal(want, p[40:40+n]) {
@@ -196,7 +202,8 @@ func (l *login) proved(p []byte) verdict {
 	}
 	l.bmcRand, l.guid = bmcRand, guid
 	key := l.sessionKey()
-	if l.sik, l.k1, l.k2, err = crypto.DeriveSessionKeys(l.auth, l.consoleRand[:], l.bmcRand[:], l.role, l.user, key); err != nil {
+	if l.sik, l.k1, l.k2, err = crypto.DeriveSessionKeys(l.auth, l.consoleRand[:], l.bmcRand[:], l.role,
+		l.user, key); err != nil {
 		return verdict{}
 	}
 	if l.Kg != "" { // for the library

@@ -36,7 +36,8 @@ const (
 // genuine says whether a packet is the BMC's, of this session, new, and one that the library can read.
 func (s *session) genuine(d []byte) bool {
 	authSize, known := crypto.IntegrityAuthCodeLen(s.integrity)
-	if !known || authSize == 0 || len(d) < headerSize+trailerSize+authSize || d[0] != formatRMCPP || d[1]&flags != flags {
+	if !known || authSize == 0 || len(d) < headerSize+trailerSize+authSize || d[0] != formatRMCPP ||
+		d[1]&flags != flags {
 		return false
 	}
 	if binary.LittleEndian.Uint32(d[2:]) != s.id {
@@ -79,7 +80,8 @@ func (s *session) genuine(d []byte) bool {
 func (s *session) encryptAnew(d []byte) error {
 	authSize, _ := crypto.IntegrityAuthCodeLen(s.integrity)
 	n := int(binary.LittleEndian.Uint16(d[10:]))
-	if authSize == 0 || d[0] != formatRMCPP || d[1]&flags != flags || n < ivSize+aes.BlockSize || n%aes.BlockSize != 0 || headerSize+n+trailerSize+authSize > len(d) {
+	if authSize == 0 || d[0] != formatRMCPP || d[1]&flags != flags || n < ivSize+aes.BlockSize ||
+		n%aes.BlockSize != 0 || headerSize+n+trailerSize+authSize > len(d) {
 		return errors.New("send to the BMC: a packet of a session that is not encrypted")
 	}
 	block, err := aes.NewCipher(s.k2[:16])
