@@ -18,5 +18,6 @@
 //	operators.go, edits.go, retry.go            what operators ask for
 //	bmcs.go, command.go                         what BMCs tell, and are told
 //	snapshot.go, rules.go                       what others read of it, what may be asked of it, and why not
-//	claim.go, strangers.go                      what is not believed, and who has to wait
+//	claim.go                                    what is not believed
+//	strangers.go, admit.go, intake.go           who has to wait, or to make room
 package deploy
