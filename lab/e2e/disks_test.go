@@ -192,8 +192,8 @@ func TestImageForOtherSectorsIsRefused(t *testing.T) {
 			t.Errorf("%d bytes of the %s disk were written", n, bus)
 		}
 	}
-	if d := r.deployment("m1"); d.Outcome != inventory.FailedOut || d.Touched() {
-		t.Errorf("the deployment ended %s at %s, want failed before it touched anything", d.Outcome, d.Step)
+	if m := r.machine("m1"); m.State != inventory.Available || m.Deployment != "" {
+		t.Errorf("m1 is %s by deployment %q, want that none has begun", m.State, m.Deployment)
 	}
 }
 
