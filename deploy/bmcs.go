@@ -95,7 +95,12 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 		})
 		giveBack := w.console.Lend(ctx)
 		defer giveBack()
-		while, cancel := w.while(ctx, m) // no longer: it would go on with a BMC that is not this machine's
+		// No longer: it would go on with a BMC that is not this machine's.
+		while, cancel := w.while(ctx, m, &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: m.Name + ": the address or the credentials of its BMC were changed",
+			Hint:   "`pxectl console " + m.Name + "` opens its console with the new ones",
+		})
 		defer cancel()
 		err := c.Console(while, in, w.console.Tee(out))
 		if while.Err() != nil && ctx.Err() == nil {

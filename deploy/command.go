@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
 	"github.com/pxectl/pxectl/power"
 )
@@ -46,23 +45,12 @@ func (e *Engine) inTime(ctx context.Context, m inventory.Machine, f func(context
 // A command is what an operator has a machine's BMC do. The machine is its alone until it has ended: what
 // began meanwhile would have its agent switched off by it.
 type command struct {
-	actor, what string // "power off"
-	stop        context.CancelCauseFunc
+	actor, what string        // "power off"
 	ended       chan struct{} // closed when nothing of it is under way any more
 }
 
 // underWay is also for nil.
-func (c *command) underWay() bool {
-	if c == nil {
-		return false
-	}
-	select {
-	case <-c.ended:
-		return false
-	default:
-		return true
-	}
-}
+func (c *command) underWay() bool { return c != nil && !closed(c.ended) }
 
 func (c *command) String() string {
 	if c.actor == "" {
@@ -71,31 +59,16 @@ func (c *command) String() string {
 	return c.what + ", by " + c.actor
 }
 
-// whileHere is a context that also ends with the machine, and with the appliance.
-func (w *worker) whileHere(ctx context.Context) (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		defer bug.Recover(w.log(), "wait for the end of the machine")
-		select {
-		case <-w.gone:
-			cancel(errGone(w))
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
-}
-
 // command gives a machine's BMC a command, unless a deployment, a release or another command uses it. It ends
 // when its time is over, with the machine, and when the machine gets another BMC. needs is what it uses: "its power".
 func (w *worker) command(
 	ctx context.Context, actor, what, needs string, f func(context.Context, power.BMC) error,
 ) error {
-	ctx, stop := w.whileHere(ctx)
-	defer stop(nil)
-	c := &command{actor: actor, what: what, stop: stop, ended: make(chan struct{})}
+	c := &command{actor: actor, what: what, ended: make(chan struct{})}
 	defer close(c.ended)
+	var s snapshot
 	b, err := whenIdle(ctx, w, func() (power.BMC, error) {
-		s := *w.snap.Load()
+		s = *w.snap.Load()
 		if err := s.leaves(needs); err != nil {
 			return nil, err
 		}
@@ -107,9 +80,16 @@ func (w *worker) command(
 		w.snap.Store(&s)
 		return b, nil
 	})
-	if err == nil {
-		err = w.e.inTime(ctx, w.snap.Load().m, func(ctx context.Context) error { return f(ctx, b) })
+	if err != nil {
+		return err
 	}
+	ctx, stop := w.while(ctx, s.m, &inventory.Problem{
+		Code:   inventory.CodeConflict,
+		Detail: s.m.Name + " was given another BMC, or another user or password for it",
+		Hint:   "say it again",
+	})
+	defer stop()
+	err = w.e.inTime(ctx, s.m, func(ctx context.Context) error { return f(ctx, b) })
 	if p, ok := errors.AsType[*inventory.Problem](context.Cause(ctx)); ok && err != nil {
 		return p
 	}
@@ -121,8 +101,8 @@ func (w *worker) command(
 func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (inventory.Power, error) {
 	var p inventory.Power
 	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, _ power.BMC) error {
-		return w.command(ctx, actor, "power "+
-			string(a), "its power", func(ctx context.Context, b power.BMC) error {
+		what := "power " + string(a)
+		return w.command(ctx, actor, what, "its power", func(ctx context.Context, b power.BMC) error {
 			switch a {
 			case power.ActOn, power.ActCycle, power.ActReset:
 				w.switched.start(w.e.cfg.Elapsed())
@@ -140,7 +120,7 @@ func (e *Engine) Power(ctx context.Context, actor, ref string, a power.Action) (
 							m.Power.Wanted = "on"
 						}
 						return []inventory.Event{
-							{Kind: inventory.KindPower, Actor: actor, Text: "power " + string(a)},
+							{Kind: inventory.KindPower, Actor: actor, Text: what},
 						}
 					})
 			})
@@ -189,8 +169,8 @@ func (w *worker) change(ctx context.Context, b power.BMC, a power.Action) error 
 func (e *Engine) SetBootDevice(ctx context.Context, actor, ref string, want power.Boot) (power.Boot, error) {
 	var stands power.Boot
 	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, _ power.BMC) error {
-		return w.command(ctx, actor, "boot device "+
-			want.String(), "its boot device", func(ctx context.Context, b power.BMC) (err error) {
+		what := "boot device " + want.String()
+		return w.command(ctx, actor, what, "its boot device", func(ctx context.Context, b power.BMC) (err error) {
 			if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
 				e.NoteOwn(inventory.Event{
 					Machine: w.id,

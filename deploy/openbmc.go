@@ -41,16 +41,18 @@ func (o *openedBMC) leaves() <-chan struct{} {
 	return o.left
 }
 
-// while returns a context that ends when the machine is gone, or its BMC is another one than m's or reached in
-// another way. The context's cause is then for people.
-func (w *worker) while(ctx context.Context, m inventory.Machine) (context.Context, context.CancelFunc) {
+// while returns a context that ends when the machine or the appliance is gone, or, for the given reason, when
+// the machine's BMC is another one than m's or reached in another way. The context's cause is then for people.
+func (w *worker) while(
+	ctx context.Context, m inventory.Machine, replaced error,
+) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		defer bug.Recover(w.log(), "wait for the end of a BMC")
 		for {
 			left := w.opened.leaves()
 			if reached(w.snap.Load().m.BMC) != reached(m.BMC) {
-				cancel(errReplaced(w))
+				cancel(replaced)
 				return
 			}
 			select {
@@ -64,15 +66,6 @@ func (w *worker) while(ctx context.Context, m inventory.Machine) (context.Contex
 		}
 	}()
 	return ctx, func() { cancel(nil) }
-}
-
-func errReplaced(w *worker) error {
-	name := w.snap.Load().m.Name
-	return &inventory.Problem{
-		Code:   inventory.CodeConflict,
-		Detail: name + ": the address or the credentials of its BMC were changed",
-		Hint:   "`pxectl console " + name + "` opens its console with the new ones",
-	}
 }
 
 // bmc opens the machine's BMC. All callers share one, and take turns.

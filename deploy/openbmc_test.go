@@ -142,7 +142,7 @@ func TestConsoleStaysWithTheSameBMC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := w.while(t.Context(), w.snap.Load().m)
+	ctx, cancel := w.while(t.Context(), w.snap.Load().m, errors.New("replaced"))
 	defer cancel()
 	awaited := func() bool {
 		w.opened.mu.Lock()

@@ -80,13 +80,6 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	w.snap.Store(&next)
 	if reached(old.m.BMC) != reached(next.m.BMC) {
 		w.opened.forget()
-		if c := next.command; c.underWay() {
-			c.stop(&inventory.Problem{
-				Code:   inventory.CodeConflict,
-				Detail: next.m.Name + " was given another BMC, or another user or password for it",
-				Hint:   "say it again",
-			})
-		}
 	}
 	if next.m.Report != old.m.Report {
 		w.reportSize.Store(int64(next.m.Report.Weight()))

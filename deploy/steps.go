@@ -27,9 +27,11 @@ type part struct {
 	ended chan struct{} // closed when nothing of it is in flight
 }
 
-func (p *part) over() bool {
+func (p *part) over() bool { return closed(p.ended) }
+
+func closed(c <-chan struct{}) bool {
 	select {
-	case <-p.ended:
+	case <-c:
 		return true
 	default:
 		return false
