@@ -43,9 +43,15 @@ func (tx *Tx) putStranger(m inventory.Machine) error {
 	case m.State != inventory.Discovered && !known:
 		return strangers.Delete([]byte(id))
 	case m.State == inventory.Discovered && known:
-		return strangers.Put([]byte(id), seqKey(tx.count(share{id, true})+tx.count(share{id, false})))
+		return tx.putStrangerCount(id)
 	}
 	return nil
+}
+
+// putStrangerCount notes how many events a stranger has.
+func (tx *Tx) putStrangerCount(id string) error {
+	n := tx.count(share{id, true}) + tx.count(share{id, false})
+	return tx.tx.Bucket(bucketStrangers).Put([]byte(id), seqKey(n))
 }
 
 func (tx *Tx) isStranger(owner string) bool {
@@ -60,8 +66,7 @@ func (tx *Tx) settleStrangers() error {
 			continue
 		}
 		wrote = true
-		if err := strangers.Put([]byte(of.owner),
-			seqKey(tx.count(share{of.owner, true})+tx.count(share{of.owner, false}))); err != nil {
+		if err := tx.putStrangerCount(of.owner); err != nil {
 			return err
 		}
 	}
@@ -88,8 +93,7 @@ func (tx *Tx) settleStrangers() error {
 		if err := tx.putCount(of); err != nil {
 			return err
 		}
-		if err := strangers.Put([]byte(owner),
-			seqKey(tx.count(share{owner, true})+tx.count(share{owner, false}))); err != nil {
+		if err := tx.putStrangerCount(owner); err != nil {
 			return err
 		}
 	}
