@@ -49,7 +49,7 @@ func (f *acceptFlag) named(machines []inventory.Machine) (map[inventory.MachineI
 		}
 		canonical, err := power.Canonical(address)
 		if err != nil {
-			return nil, usageError{error: fmt.Errorf("--accept-bmc %s: %w", given, err)}
+			return nil, usage(fmt.Errorf("--accept-bmc %s: %w", given, err))
 		}
 		i, ok := inventory.Find(machines, ref)
 		if !ok {

@@ -121,7 +121,7 @@ func (f deployFlags) request() (inventory.DeployRequest, error) {
 	if f.disk != "" {
 		hint, err := inventory.ParseDiskHint(f.disk)
 		if err != nil {
-			return r, usageError{error: err}
+			return r, usage(err)
 		}
 		r.Disk = &hint
 	}

@@ -28,7 +28,7 @@ func (c *cli) machineAdd() *cobra.Command {
 			for _, s := range macs {
 				mac, err := inventory.ParseMAC(s)
 				if err != nil {
-					return usageError{error: err}
+					return usage(err)
 				}
 				n.MACs = append(n.MACs, mac)
 			}

@@ -57,7 +57,7 @@ func (f *machineFlags) read(
 		var hint inventory.DiskHint
 		if f.disk != "" && f.disk != "none" {
 			if hint, err = inventory.ParseDiskHint(f.disk); err != nil {
-				return bmc, nil, usageError{error: err}
+				return bmc, nil, usage(err)
 			}
 		}
 		disk = &hint
