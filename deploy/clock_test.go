@@ -23,8 +23,8 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 		"set back":             {0, -24 * time.Hour},
 	} {
 		for _, restarts := range []bool{false, true} {
-			t.Run(strings.ReplaceAll(name, " ", "-")+
-				map[bool]string{true: "-and-restarted"}[restarts], func(t *testing.T) {
+			test := strings.ReplaceAll(name, " ", "-") + map[bool]string{true: "-and-restarted"}[restarts]
+			t.Run(test, func(t *testing.T) {
 				t.Parallel()
 				r := newRack(t)
 				r.available()

@@ -57,8 +57,8 @@ func TestRulesAboutTheWayToTheDisk(t *testing.T) {
 			}
 		}
 		there := map[string]float64{}
-		r.until(120*time.Second, strings.Join(way.machines, " and ")+" have booted their own systems by "+
-			how, func() bool {
+		what := strings.Join(way.machines, " and ") + " have booted their own systems by " + how
+		r.until(120*time.Second, what, func() bool {
 			for _, name := range way.machines {
 				if there[name] == 0 && prompts(name) > before[name] {
 					there[name] = time.Since(on).Seconds()
