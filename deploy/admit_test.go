@@ -72,12 +72,9 @@ func TestRegistrationsHaveTheirTurn(t *testing.T) {
 	for i := range addresses * each {
 		wg.Go(func() {
 			mac := inventory.MAC(fmt.Sprintf("52:54:77:00:%02x:%02x", i>>8, i&255))
-			_, err := registers(t, e, mac, fmt.Sprint("198.51.100.", i%addresses))
-			if err != nil { // its address has most already, or it has waited for its turn too long
-				if code := inventory.AsProblem(err).Code; code != inventory.CodeConflict &&
-					code != inventory.CodeTimeout {
-					t.Errorf("stranger %d: %v", i, err)
-				}
+			err := registersInTheEnd(t, e, mac, fmt.Sprint("198.51.100.", i%addresses))
+			if err != nil && inventory.AsProblem(err).Code != inventory.CodeConflict { // its address has most already
+				t.Errorf("stranger %d: %v", i, err)
 			}
 			if done.Add(1) == 100 {
 				close(some)
@@ -91,7 +88,7 @@ func TestRegistrationsHaveTheirTurn(t *testing.T) {
 		what string
 	}{{"52:54:00:00:00:0b", "192.0.2.208", "a new machine"}, {known, "192.0.2.7", "a known machine"}} {
 		before := done.Load()
-		if _, err := registers(t, e, c.mac, c.ip); err != nil {
+		if err := registersInTheEnd(t, e, c.mac, c.ip); err != nil {
 			t.Fatalf("%s: %v", c.what, err)
 		}
 		if n := done.Load() - before; n > addresses*each/2 {
@@ -108,6 +105,17 @@ func TestRegistrationsHaveTheirTurn(t *testing.T) {
 	if waiting > MaxStrangers || len(e.arriving)+len(e.going) != 0 {
 		t.Errorf("%d strangers are stored, want at most %d; %d arrive and %d go when all is over", waiting,
 			MaxStrangers, len(e.arriving), len(e.going))
+	}
+}
+
+// registersInTheEnd repeats a registration that has waited too long for its turn, as an agent does: on a slow
+// disk all calls that wait may run out of time together.
+func registersInTheEnd(t *testing.T, e *Engine, mac inventory.MAC, ip string) error {
+	for {
+		_, err := registers(t, e, mac, ip)
+		if err == nil || inventory.AsProblem(err).Code != inventory.CodeTimeout || t.Context().Err() != nil {
+			return err
+		}
 	}
 }
 
