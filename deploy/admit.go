@@ -92,7 +92,8 @@ func (e *Engine) arrived(a *arrival) {
 func (e *Engine) letIn(ctx context.Context, a *arrival, events []inventory.Event) (*worker, error) {
 	if a.goes != nil {
 		err := a.goes.worker.forget(ctx, "", e.store.Batch,
-			fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s", a.goes.heard.UTC().Format(time.DateTime)))
+			fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s",
+				a.goes.heard.UTC().Format(time.DateTime)))
 		if err != nil && inventory.AsProblem(err).Code != inventory.CodeNotFound &&
 			!errors.Is(err, errApproved) {
 			return nil, err

@@ -23,31 +23,41 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: no error", name)
 			return
 		}
-		if p := inventory.AsProblem(err); p.Code != code || !strings.Contains(p.Detail, detail) || !strings.Contains(p.Hint, hint) {
-			t.Errorf("%s: %s: %s (hint: %s), want %s, %q, hint %q", name, p.Code, p.Detail, p.Hint, code, detail, hint)
+		if p := inventory.AsProblem(err); p.Code != code || !strings.Contains(p.Detail, detail) ||
+			!strings.Contains(p.Hint, hint) {
+			t.Errorf("%s: %s: %s (hint: %s), want %s, %q, hint %q", name, p.Code, p.Detail, p.Hint, code,
+				detail, hint)
 		}
 	}
 	good := e.IssueBoot(testMAC).Nonce
-	_, err := e.Register(ctx, agentAt("AAAA", "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
-	problem("wrong nonce", err, inventory.CodeRefused, "not one of this appliance's", "boot the machine from the network again")
-	_, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: "52:54:00:00:00:99", BootID: bootIDOf("x")})
+	_, err := e.Register(ctx, agentAt("AAAA", "192.0.2.9"),
+		inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
+	problem("wrong nonce", err, inventory.CodeRefused, "not one of this appliance's",
+		"boot the machine from the network again")
+	_, err = e.Register(ctx, agentAt(good, "192.0.2.9"),
+		inventory.Registration{MAC: "52:54:00:00:00:99", BootID: bootIDOf("x")})
 	problem("another machine's nonce", err, inventory.CodeRefused, "issued to 52:54:00:00:00:01", "again")
-	if _, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")}); err != nil {
+	if _, err = e.Register(ctx, agentAt(good, "192.0.2.9"),
+		inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")}); err != nil {
 		t.Errorf("a fresh nonce: %v", err)
 	}
-	if _, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")}); err != nil {
+	if _, err = e.Register(ctx, agentAt(good, "192.0.2.9"),
+		inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")}); err != nil {
 		t.Errorf("the same boot again, because the answer was lost: %v", err)
 	}
-	_, err = e.Register(ctx, agentAt(good, "192.0.2.66"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("second")})
+	_, err = e.Register(ctx, agentAt(good, "192.0.2.66"),
+		inventory.Registration{MAC: testMAC, BootID: bootIDOf("second")})
 	problem("replayed nonce", err, inventory.CodeRefused, "by another agent", "replays")
 	_, err = e.Next(ctx, agentAt(good, "192.0.2.9"), inventory.Ask{BootID: bootIDOf("second")})
 	problem("another boot's call", err, inventory.CodeRefused, "another boot's", "again")
 	if _, err := e.Power(ctx, "test", "m1", power.ActOff); err != nil {
 		t.Fatal(err)
 	}
-	_, err = e.Register(ctx, agentAt(good, "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")})
+	_, err = e.Register(ctx, agentAt(good, "192.0.2.9"),
+		inventory.Registration{MAC: testMAC, BootID: bootIDOf("first")})
 	problem("nonce of a boot that ended", err, inventory.CodeRefused, "powered off", "again")
-	err = e.OrderProgress(ctx, agentAt(good, "192.0.2.9"), "d-1", inventory.Progress{BootID: bootIDOf("first")})
+	err = e.OrderProgress(ctx, agentAt(good, "192.0.2.9"), "d-1",
+		inventory.Progress{BootID: bootIDOf("first")})
 	problem("call of a boot that ended", err, inventory.CodeRefused, "has ended", "again")
 
 	_, err = e.Deploy(ctx, "test", "m9", inventory.DeployRequest{Image: "debian-12"})
@@ -63,11 +73,13 @@ func TestRefusals(t *testing.T) {
 	r.mute.Store(true)
 	d := r.deploy(inventory.DeployRequest{})
 	_, err = e.Deploy(ctx, "test", "m1", inventory.DeployRequest{Image: "debian-12"})
-	problem("a second deploy", err, inventory.CodeConflict, "is being deployed already ("+string(d.ID), "deployment cancel "+string(d.ID))
+	problem("a second deploy", err, inventory.CodeConflict, "is being deployed already ("+string(d.ID),
+		"deployment cancel "+string(d.ID))
 	_, err = e.Power(ctx, "test", "m1", power.ActOff)
 	problem("power in the middle", err, inventory.CodeConflict, "is being deployed", "cancel")
 	_, err = e.SetBootDevice(ctx, "test", "m1", power.Boot{Device: power.DeviceDisk})
-	problem("boot device in the middle", err, inventory.CodeConflict, "is being deployed ("+string(d.ID), "deployment cancel "+string(d.ID))
+	problem("boot device in the middle", err, inventory.CodeConflict, "is being deployed ("+string(d.ID),
+		"deployment cancel "+string(d.ID))
 	if d, err := e.CancelDeployment(ctx, "test", d.ID); err != nil || d.Outcome != inventory.Cancelled {
 		t.Errorf("cancel = %+v, %v", d, err)
 	}
@@ -98,8 +110,10 @@ func TestPolicies(t *testing.T) {
 		if a := e.IssueBoot(testMAC); a.Agent || a.Local {
 			t.Errorf("an unknown machine gets %+v, want nothing", a)
 		}
-		_, err := e.Register(context.Background(), agentAt(e.nonces.Issue(testMAC), "192.0.2.9"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
-		if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeRefused || !strings.Contains(p.Hint, "machine add") {
+		_, err := e.Register(context.Background(), agentAt(e.nonces.Issue(testMAC), "192.0.2.9"),
+			inventory.Registration{MAC: testMAC, BootID: bootIDOf("x")})
+		if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeRefused ||
+			!strings.Contains(p.Hint, "machine add") {
 			t.Errorf("registration under deny: %v", err)
 		}
 	})
@@ -124,9 +138,11 @@ func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 			t.Fatal("the write never began")
 		}
 	}
-	_, err := r.now().Register(context.Background(), agentAt(r.now().IssueBoot(testMAC).Nonce, "192.0.2.66"), inventory.Registration{MAC: testMAC, BootID: bootIDOf("thief")})
+	_, err := r.now().Register(context.Background(), agentAt(r.now().IssueBoot(testMAC).Nonce, "192.0.2.66"),
+		inventory.Registration{MAC: testMAC, BootID: bootIDOf("thief")})
 	// A conflict is what an agent asks again after; a refusal is for good.
-	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeConflict || !strings.Contains(p.Detail, "another agent is at work") {
+	if p := inventory.AsProblem(err); err == nil || p.Code != inventory.CodeConflict ||
+		!strings.Contains(p.Detail, "another agent is at work") {
 		t.Errorf("registration beside an agent at work: %v, want a conflict", err)
 	}
 	close(hold)

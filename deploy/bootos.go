@@ -78,9 +78,10 @@ func (w *worker) agentReboots(ctx context.Context, s *snapshot, id string) (proo
 			}
 		case waited > agentReboot:
 			return "", &inventory.Problem{
-				Code:   inventory.CodeTimeout,
-				Detail: fmt.Sprintf("the agent was told to restart the machine and did not say that it does; it called %s ago", w.silence().Round(time.Second)),
-				Hint:   restartByHand(s),
+				Code: inventory.CodeTimeout,
+				Detail: fmt.Sprintf("the agent was told to restart the machine and did not say that it does; it called %s ago",
+					w.silence().Round(time.Second)),
+				Hint: restartByHand(s),
 			}
 		}
 		_ = sleep.For(ctx, 100*time.Millisecond)

@@ -185,7 +185,8 @@ func TestACancelSaysThatTheSystemWasCutOff(t *testing.T) {
 			m, err := r.now().Machine("m1")
 			if err != nil || m.Interrupted == nil || m.Interrupted.Run != d.ID || !m.Interrupted.On ||
 				m.LastProof != before.LastProof {
-				t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off and on for %s, and %q", m.Interrupted, m.LastProof, err, d.ID, before.LastProof)
+				t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off and on for %s, and %q",
+					m.Interrupted, m.LastProof, err, d.ID, before.LastProof)
 			}
 			why, err := r.now().Why("m1")
 			for _, want := range []string{
@@ -234,6 +235,7 @@ func TestACancelWhileTheMachineIsSwitchedOff(t *testing.T) {
 	close(late)
 	m, err := r.now().Machine("m1")
 	if err != nil || m.Interrupted == nil || m.Interrupted.On || m.LastProof != "" {
-		t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off alone, and no proof of the cancelled run", m.Interrupted, m.LastProof, err)
+		t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off alone, and no proof of the cancelled run",
+			m.Interrupted, m.LastProof, err)
 	}
 }

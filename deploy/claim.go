@@ -115,7 +115,8 @@ func reachable(address string, own []netip.Prefix) error {
 	if why := unfit(at.Addr(), own); why != "" {
 		return &inventory.Problem{
 			Code: inventory.CodeInvalid, Detail: "BMC " + address + ": " + why,
-			Hint: "give the address of the machine's management controller; that of a virtual one on this host has a port: " + netip.AddrPortFrom(at.Addr(), 6230).String(),
+			Hint: "give the address of the machine's management controller; that of a virtual one on this host has a port: " +
+				netip.AddrPortFrom(at.Addr(), 6230).String(),
 		}
 	}
 	return nil

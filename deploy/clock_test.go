@@ -117,7 +117,8 @@ func TestADeploymentWhileTheClockIsSet(t *testing.T) {
 			m := r.until(inventory.Deployed)
 			d, err := r.now().Deployment("m1")
 			if n := countSteps(d, inventory.BootAgent); err != nil || n != 1 || m.Unverified {
-				t.Errorf("the agent was booted %d times (%v), the system is unverified: %v; want once and verified", n, err, m.Unverified)
+				t.Errorf("the agent was booted %d times (%v), the system is unverified: %v; want once and verified",
+					n, err, m.Unverified)
 			}
 			if n := inspections.Load(); n != 1 {
 				t.Errorf("the agent was asked for %d reports, want 1", n)

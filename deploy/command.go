@@ -170,17 +170,18 @@ func (e *Engine) SetBootDevice(ctx context.Context, actor, ref string, want powe
 	var stands power.Boot
 	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, _ power.BMC) error {
 		what := "boot device " + want.String()
-		return w.command(ctx, actor, what, "its boot device", func(ctx context.Context, b power.BMC) (err error) {
-			if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
-				e.NoteOwn(inventory.Event{
-					Machine: w.id,
-					Kind:    inventory.KindBMC,
-					Actor:   actor,
-					Text:    "boot device " + stands.String(),
-				})
-			}
-			return err
-		})
+		return w.command(ctx, actor, what, "its boot device",
+			func(ctx context.Context, b power.BMC) (err error) {
+				if stands, err = power.AssertBoot(ctx, b, want, e.cfg.Pace); err == nil {
+					e.NoteOwn(inventory.Event{
+						Machine: w.id,
+						Kind:    inventory.KindBMC,
+						Actor:   actor,
+						Text:    "boot device " + stands.String(),
+					})
+				}
+				return err
+			})
 	})
 	return stands, err
 }

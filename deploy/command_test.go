@@ -301,7 +301,8 @@ func TestACommandThatIsNotDoneIsGivenUp(t *testing.T) {
 					t.Fatal("what the BMC never did has succeeded")
 				}
 				p := inventory.AsProblem(err)
-				if p.Code != inventory.CodeTimeout || !strings.Contains(p.Detail, "given up after "+deadline.String()) ||
+				if p.Code != inventory.CodeTimeout ||
+					!strings.Contains(p.Detail, "given up after "+deadline.String()) ||
 					!strings.Contains(p.Hint, "pxectl why m1") {
 					t.Fatalf("%s: %s (hint: %s), want that it is given up after %v, and the next move",
 						p.Code, p.Detail, p.Hint, deadline)

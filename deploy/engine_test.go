@@ -164,7 +164,8 @@ func TestDeploymentsThatFailSayWhy(t *testing.T) {
 				r.answer = func(o inventory.Order) inventory.Result {
 					if o.Do == inventory.DoWriteImage {
 						return inventory.Result{
-							Error: "chunk 17: sha256 does not match", Hint: "run `pxectl image verify debian-12`",
+							Error: "chunk 17: sha256 does not match",
+							Hint:  "run `pxectl image verify debian-12`",
 						}
 					}
 					return inventory.Result{}
@@ -196,7 +197,8 @@ func TestDeploymentsThatFailSayWhy(t *testing.T) {
 			r.deploy(inventory.DeployRequest{})
 			m := r.until(inventory.Failed)
 			f := m.Failure
-			if f == nil || f.Step != c.step || !strings.Contains(f.Reason, c.reason) || !strings.Contains(f.Hint, c.hint) {
+			if f == nil || f.Step != c.step || !strings.Contains(f.Reason, c.reason) ||
+				!strings.Contains(f.Hint, c.hint) {
 				t.Errorf("failure = %+v, want step %s, reason %q, hint %q", f, c.step, c.reason, c.hint)
 			}
 			d, err := r.now().Deployment("m1")
@@ -232,7 +234,8 @@ func TestTwoDeploysAtOnceAreOne(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if _, err := r.now().Deploy(context.Background(), "test", "m1", inventory.DeployRequest{Image: "debian-12"}); err == nil {
+			if _, err := r.now().Deploy(context.Background(), "test", "m1",
+				inventory.DeployRequest{Image: "debian-12"}); err == nil {
 				mu.Lock()
 				wins++
 				mu.Unlock()
@@ -258,7 +261,8 @@ func TestAStoreThatCannotBeReadIsAnError(t *testing.T) {
 	r := newRack(t)
 	e := r.start()
 	r.stop()
-	if list, _, err := e.Deployments(DeploymentQuery{Limit: 10}); err == nil || !strings.Contains(err.Error(), "list deployments") {
+	if list, _, err := e.Deployments(DeploymentQuery{Limit: 10}); err == nil ||
+		!strings.Contains(err.Error(), "list deployments") {
 		t.Errorf("Deployments() of a closed store = %v, %v, want an error", list, err)
 	}
 }

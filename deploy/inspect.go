@@ -83,7 +83,8 @@ func (w *worker) kept(r inventory.Report) inventory.Report {
 	}
 	if others := w.e.strangersHold(w); others+int64(r.Weight()) > strangersReports {
 		return r.Brief(fmt.Sprintf("the reports of machines that wait for approval take %d MiB together, and this one would be too much: "+
-			"approve the machine and boot it again, or delete strangers with `pxectl machine delete --discovered`", strangersReports>>20))
+			"approve the machine and boot it again, or delete strangers with `pxectl machine delete --discovered`",
+			strangersReports>>20))
 	}
 	return r
 }

@@ -42,16 +42,19 @@ func TestAnotherBMCInTheMiddle(t *testing.T) {
 	r.open = b.open
 	r.available()
 	wrong, right := "192.0.2.99", testBMC
-	if _, err := r.now().EditMachine(t.Context(), "test", "m1", Edit{BMC: BMCEdit{Address: &wrong}}); err != nil {
+	if _, err := r.now().EditMachine(t.Context(), "test", "m1",
+		Edit{BMC: BMCEdit{Address: &wrong}}); err != nil {
 		t.Fatal(err)
 	}
 	r.deploy(inventory.DeployRequest{})
 	r.soon("the wrong BMC is asked", func() bool { return b.at(wrong) })
-	if _, err := r.now().EditMachine(t.Context(), "test", "m1", Edit{BMC: BMCEdit{Address: &right}}); err != nil {
+	if _, err := r.now().EditMachine(t.Context(), "test", "m1",
+		Edit{BMC: BMCEdit{Address: &right}}); err != nil {
 		t.Fatal(err)
 	}
 	r.until(inventory.Deployed)
-	if d, err := r.now().Deployment("m1"); err != nil || countSteps(d, inventory.Validate) != 1 || d.History[0].Error != "" {
+	if d, err := r.now().Deployment("m1"); err != nil || countSteps(d, inventory.Validate) != 1 ||
+		d.History[0].Error != "" {
 		t.Errorf("deployment = %+v, %v, want one validate, without an error", d.History, err)
 	}
 }
@@ -82,7 +85,8 @@ func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 	r.deploy(inventory.DeployRequest{})
 	r.acted(inventory.BootAgent)
 	why, _ := r.now().Why("m1")
-	if !strings.Contains(why.Sentence, "BMC "+testBMC+" was reported by the agent and not accepted") || !strings.Contains(why.Next, "pxectl machine edit m1 --accept-bmc "+testBMC) {
+	if !strings.Contains(why.Sentence, "BMC "+testBMC+" was reported by the agent and not accepted") ||
+		!strings.Contains(why.Next, "pxectl machine edit m1 --accept-bmc "+testBMC) {
 		t.Errorf("why = %s (next: %s), want the BMC that is not accepted", why.Sentence, why.Next)
 	}
 	seen := testBMC
@@ -99,10 +103,14 @@ func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 func TestTheConsoleOfAReplacedBMCIsLeft(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
-	r.open = (&byAddress{dialled{all: map[string]bool{}, bmc: powertest.WithConsole{BMC: r.bmc, Line: r.line}}, testBMC}).open
+	r.open = (&byAddress{dialled{
+		all: map[string]bool{},
+		bmc: powertest.WithConsole{BMC: r.bmc, Line: r.line},
+	}, testBMC}).open
 	r.listenedTo()
 	other := "192.0.2.99"
-	if _, err := r.now().EditMachine(t.Context(), "test", "m1", Edit{BMC: BMCEdit{Address: &other}}); err != nil {
+	if _, err := r.now().EditMachine(t.Context(), "test", "m1",
+		Edit{BMC: BMCEdit{Address: &other}}); err != nil {
 		t.Fatal(err)
 	}
 	r.soon("the old console is free", func() bool { return r.line.Holder() == "" })

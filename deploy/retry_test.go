@@ -194,7 +194,8 @@ func TestARetryThatIsCancelledCanBeRetried(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a, b := r.secretOf(failed.ID), r.secretOf(d.ID); a == "" || b != "" {
-		t.Errorf("after the cancel the failed one has %q and the cancelled one %q, want it with the failed one", a, b)
+		t.Errorf("after the cancel the failed one has %q and the cancelled one %q, want it with the failed one",
+			a, b)
 	}
 	r.mute.Store(false)
 	r.retried(string(failed.ID))

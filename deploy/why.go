@@ -37,9 +37,10 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 	}
 	if hw, err := net.ParseMAC(ref); err == nil && len(hw) == 20 { // RFC 4391 section 9.1.1
 		return diagnose.Diagnosis{}, &inventory.Problem{
-			Code:   inventory.CodeNotFound,
-			Detail: ref + " is the address of an InfiniBand card, and machines are known by their Ethernet addresses",
-			Hint:   "boot it from an Ethernet card, or from one that tells an Ethernet address as its client identifier",
+			Code: inventory.CodeNotFound,
+			Detail: ref +
+				" is the address of an InfiniBand card, and machines are known by their Ethernet addresses",
+			Hint: "boot it from an Ethernet card, or from one that tells an Ethernet address as its client identifier",
 		}
 	}
 	mac, perr := inventory.ParseMAC(ref)

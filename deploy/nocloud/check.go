@@ -90,7 +90,8 @@ func CheckUserData(data []byte) error {
 	case i < 0 && bytes.Contains(data, []byte("\n#cloud-config")):
 		return errors.New("user-data: #cloud-config stands behind other lines; it must be the first one, or cloud-init ignores all")
 	case i < 0:
-		return fmt.Errorf("user-data begins with %.32q, by which cloud-init does not know it; begin with #cloud-config, #!, or another of its headers", firstLine(body))
+		return fmt.Errorf("user-data begins with %.32q, by which cloud-init does not know it; begin with #cloud-config, #!, or another of its headers",
+			firstLine(body))
 	case kinds[i] == "#cloud-config":
 		node, err := parseYAML(data)
 		if err != nil {
