@@ -35,7 +35,8 @@ func FuzzServe(f *testing.F) {
 	}
 	f.Add(message(dhcpv4.MessageTypeDecline, alice, wanting("10.77.0.100"), toServer(us)).ToBytes(), true)
 	f.Add(message(dhcpv4.MessageTypeRelease, alice, having("10.77.0.100"), toServer(us)).ToBytes(), true)
-	f.Add(message(dhcpv4.MessageTypeRequest, alice, wanting("10.78.0.100"), through("10.78.0.1"), option(82, []byte{5, 4, 10, 78, 0, 0})).ToBytes(), false)
+	f.Add(message(dhcpv4.MessageTypeRequest, alice, wanting("10.78.0.100"), through("10.78.0.1"),
+		option(82, []byte{5, 4, 10, 78, 0, 0})).ToBytes(), false)
 	d := newDesk(f, testPlan())
 	f.Fuzz(func(t *testing.T, raw []byte, unicast bool) {
 		p, err := dhcpv4.FromBytes(raw)
@@ -85,7 +86,8 @@ func TestOneMACWithManyClientIdentifiers(t *testing.T) {
 				t.Fatal(why)
 			}
 			a := offer.YourIPAddr.String()
-			if ack, why := d.hear(message(dhcpv4.MessageTypeRequest, alice, id, wanting(a), toServer(us)), false); ack == nil || ack.YourIPAddr.String() != a {
+			if ack, why := d.hear(message(dhcpv4.MessageTypeRequest, alice, id, wanting(a), toServer(us)),
+				false); ack == nil || ack.YourIPAddr.String() != a {
 				t.Fatalf("REQUEST of %s: %v, %s", a, ack, why)
 			}
 			got[a] = true

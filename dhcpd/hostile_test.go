@@ -58,7 +58,8 @@ func (s *stranger) send(p *dhcpv4.DHCPv4) {
 // returns nil when nobody answers.
 func (s *stranger) ask(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	s.t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); s.t.Logf("no answer to %v, which is sent again", p.MessageType()) {
+	for end := time.Now().Add(patience); time.Now().Before(end); s.t.Logf("no answer to %v, which is sent again",
+		p.MessageType()) {
 		s.send(p)
 		_ = s.conn.SetReadDeadline(time.Now().Add(4 * time.Second))
 		for {

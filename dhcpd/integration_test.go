@@ -186,9 +186,12 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 			"edk2-x64-http-discover", ":68", "255.255.255.255:67",
 			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="HTTPClient" file="" opt67="http://10.77.0.1:8080/uefi-http"`,
 		},
-		{"ipxe-bios-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
-		{"ipxe-virtualbox-discover", ":68", "255.255.255.255:67", `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="tftp://10.77.0.1/ipxe.nbp" opt67="tftp://10.77.0.1/ipxe.nbp"`},
-		{"ipxe-request-4011", "10.77.0.60:68", "10.77.0.1:4011", `ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
+		{"ipxe-bios-discover", ":68", "255.255.255.255:67",
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
+		{"ipxe-virtualbox-discover", ":68", "255.255.255.255:67",
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="tftp://10.77.0.1/ipxe.nbp" opt67="tftp://10.77.0.1/ipxe.nbp"`},
+		{"ipxe-request-4011", "10.77.0.60:68", "10.77.0.1:4011",
+			`ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
 		{"os-udhcp-discover", ":68", "255.255.255.255:67", ""},
 		{"os-windows-request", ":68", "255.255.255.255:67", ""},
 	} {
@@ -215,7 +218,10 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 	}
 
 	const ours = 9 + 12 // to the second packet of each row, too
-	packets := stop(func(packets []wire) bool { return count(packets, ourAddr) >= ours && count(packets, otherAddr) > 0 })
+	packets := stop(func(packets []wire) bool {
+		return count(packets, ourAddr) >= ours &&
+			count(packets, otherAddr) > 0
+	})
 	var from, others int
 	for _, w := range packets {
 		switch w.src.Addr() {
@@ -259,7 +265,8 @@ func TestOrdinaryClientsAreLeftAlone(t *testing.T) {
 		args    []string
 	}{
 		{"udhcpc", []string{"-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", "-s", "/bin/true"}},
-		{"dhclient", []string{"-1", "-v", "-d", "-sf", "/bin/true", "-lf", "/dev/null", "-pf", "/dev/null", "eth0"}},
+		{"dhclient",
+			[]string{"-1", "-v", "-d", "-sf", "/bin/true", "-lf", "/dev/null", "-pf", "/dev/null", "eth0"}},
 	} {
 		t.Run(c.program, func(t *testing.T) {
 			testnet.Need(t, c.program)
@@ -314,7 +321,8 @@ func leased(ctx context.Context, t *testing.T, cmd *exec.Cmd) string {
 		line := lines.Text()
 		all.WriteString(line + "\n")
 		// udhcpc: "lease of 10.77.0.120 obtained from …"; dhclient: "bound to 10.77.0.121 …".
-		if strings.Contains(line, "lease of ") && strings.Contains(line, "obtained") || strings.Contains(line, "bound to ") {
+		if strings.Contains(line, "lease of ") && strings.Contains(line, "obtained") ||
+			strings.Contains(line, "bound to ") {
 			return line
 		}
 	}
@@ -373,10 +381,12 @@ func TestRelay(t *testing.T) {
 	v := newSite(t, boots)
 	relay := testnet.NewHost(t, "relay", "10.77.0.3/24", "")
 	relay.Run(t, "ip", "addr", "add", "10.78.0.1/24", "dev", "lo")
-	if out, err := exec.Command("ip", "route", "add", "10.78.0.0/24", "via", "10.77.0.3").CombinedOutput(); err != nil {
+	if out, err := exec.Command("ip", "route", "add", "10.78.0.0/24", "via",
+		"10.77.0.3").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	got := playBoth(t, relay, "uefi-relayed-discover", "uefi-relayed-discover", "0.0.0.0:67", "10.77.0.1:67", func(heard []string) bool { return v.packets() > 0 && fromUs(heard) })
+	got := playBoth(t, relay, "uefi-relayed-discover", "uefi-relayed-discover", "0.0.0.0:67", "10.77.0.1:67",
+		func(heard []string) bool { return v.packets() > 0 && fromUs(heard) })
 	want := `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("the relay heard\n%q, want\n%q", got, want)

@@ -70,7 +70,8 @@ func TestParseOverheard(t *testing.T) {
 			reply(t, func(d *dhcpv4.DHCPv4) {
 				d.BootFileName, d.ServerIPAddr = "x\x1b[2J",
 					[]byte{10, 77, 0, 9}
-			}), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "x\x1b[2J" from 10.77.0.9`, true,
+			}), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "x\x1b[2J" from 10.77.0.9`,
+			true,
 		},
 		"a URL": {
 			reply(t, dhcpv4.WithOption(dhcpv4.OptBootFileName("http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"))), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "http://10.77.0.1:8080/boot.ipxe"`, true,

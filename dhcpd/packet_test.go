@@ -18,7 +18,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-var update = flag.Bool("update", false, "write what is answered to testdata/*.txt; read the diff before committing it")
+var update = flag.Bool("update", false,
+	"write what is answered to testdata/*.txt; read the diff before committing it")
 
 var ourAddr = netip.MustParseAddr("10.77.0.1")
 
@@ -62,7 +63,8 @@ func goldenNames(t testing.TB) []string {
 
 // programs are those that there are: ipxe.NBPFor.
 func programs(a Arch) bool {
-	return slices.Contains([]Arch{ArchBIOS, ArchUEFI64, ArchUEFIBC, ArchARM64, ArchHTTP64, ArchHTTPBC, ArchHTTPARM64, ArchHTTPBIOS, ArchUBoot64}, a)
+	return slices.Contains([]Arch{ArchBIOS, ArchUEFI64, ArchUEFIBC, ArchARM64, ArchHTTP64, ArchHTTPBC,
+		ArchHTTPARM64, ArchHTTPBIOS, ArchUBoot64}, a)
 }
 
 func clientOf(p *dhcpv4.DHCPv4, port int) Client {
@@ -92,7 +94,8 @@ func TestGoldenPackets(t *testing.T) {
 				if err != nil {
 					t.Fatalf("answer: %v", err)
 				}
-				out += fmt.Sprintf("answer to %v, %d bytes\n%s", destination(c, netip.AddrPortFrom(c.Addr, uint16(port))), len(encode(r, c)), r.Summary())
+				out += fmt.Sprintf("answer to %v, %d bytes\n%s",
+					destination(c, netip.AddrPortFrom(c.Addr, uint16(port))), len(encode(r, c)), r.Summary())
 				checkAnswer(t, p, c, r)
 			}
 			compare(t, filepath.Join("testdata", name+".txt"), out)
@@ -138,20 +141,24 @@ func checkAnswer(t testing.TB, p *dhcpv4.DHCPv4, c Client, r *dhcpv4.DHCPv4) {
 	if a := addr(back.YourIPAddr); a.IsValid() {
 		t.Errorf("yiaddr = %v: we never give addresses", a)
 	}
-	for _, lease := range []dhcpv4.OptionCode{dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter} {
+	for _, lease := range []dhcpv4.OptionCode{dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionSubnetMask,
+		dhcpv4.OptionRouter} {
 		if back.Options.Has(lease) {
 			t.Errorf("the answer has %v: we never give addresses", lease)
 		}
 	}
 	if addr(back.ServerIPAddr) != c.Server || addr(back.ServerIdentifier()) != c.Server {
-		t.Errorf("siaddr %v, option 54 %v, want %v for both", back.ServerIPAddr, back.ServerIdentifier(), c.Server)
+		t.Errorf("siaddr %v, option 54 %v, want %v for both", back.ServerIPAddr, back.ServerIdentifier(),
+			c.Server)
 	}
 	if back.TransactionID != p.TransactionID || !bytes.Equal(back.ClientHWAddr, p.ClientHWAddr) {
-		t.Errorf("xid %v, chaddr %v, want %v, %v", back.TransactionID, back.ClientHWAddr, p.TransactionID, p.ClientHWAddr)
+		t.Errorf("xid %v, chaddr %v, want %v, %v", back.TransactionID, back.ClientHWAddr, p.TransactionID,
+			p.ClientHWAddr)
 	}
 	for _, code := range []dhcpv4.OptionCode{optGUID, dhcpv4.OptionRelayAgentInformation} {
 		if !bytes.Equal(back.GetOneOption(code), p.GetOneOption(code)) {
-			t.Errorf("option %v = %x, want it echoed: %x", code, back.GetOneOption(code), p.GetOneOption(code))
+			t.Errorf("option %v = %x, want it echoed: %x", code, back.GetOneOption(code),
+				p.GetOneOption(code))
 		}
 	}
 	if back.BootFileName == "" && back.BootFileNameOption() == "" {
@@ -166,7 +173,8 @@ func TestFeatures(t *testing.T) {
 		want Features
 	}{
 		{"none", nil, Features{}},
-		{"http, bzimage, version", []byte{19, 1, 1, 24, 1, 1, 235, 3, 1, 21, 1}, Features{HTTP: true, BzImage: true, Version: "1.21.1"}},
+		{"http, bzimage, version", []byte{19, 1, 1, 24, 1, 1, 235, 3, 1, 21, 1},
+			Features{HTTP: true, BzImage: true, Version: "1.21.1"}},
 		{"a feature switched off", []byte{19, 1, 0, 36, 1, 1}, Features{EFI: true}},
 		{"bus id before", []byte{177, 5, 1, 0x10, 0xec, 0x81, 0x39, 19, 1, 1}, Features{HTTP: true}},
 		{"padding and end", []byte{0, 0, 19, 1, 1, 255, 36, 1, 1}, Features{HTTP: true}},
@@ -193,11 +201,15 @@ func TestBootFileAndURL(t *testing.T) {
 	}{
 		{"BIOS gets the name", Client{Class: ClassBIOS}, testBoot, "pxectl/boot.nbp", ""},
 		{"UEFI gets the name", Client{Class: ClassUEFI}, testBoot, "pxectl/boot.nbp", ""},
-		{"UEFI without a name", Client{Class: ClassUEFI}, Boot{URL: testBoot.URL}, "", "needs the name of a boot file"},
-		{"UEFI with too long a name", Client{Class: ClassUEFI}, Boot{File: strings.Repeat("x", 128)}, "", "at most 127"},
+		{"UEFI without a name", Client{Class: ClassUEFI}, Boot{URL: testBoot.URL}, "",
+			"needs the name of a boot file"},
+		{"UEFI with too long a name", Client{Class: ClassUEFI}, Boot{File: strings.Repeat("x", 128)}, "",
+			"at most 127"},
 		{"iPXE gets the script", ipxe, testBoot, testBoot.URL, ""},
-		{"iPXE without a script gets a program", ipxe, Boot{File: "ipxe.efi"}, "tftp://10.77.0.1/ipxe.efi", ""},
-		{"iPXE that cannot boot Linux gets a program", weak, testBoot, "tftp://10.77.0.1/pxectl/boot.nbp", ""},
+		{"iPXE without a script gets a program", ipxe, Boot{File: "ipxe.efi"}, "tftp://10.77.0.1/ipxe.efi",
+			""},
+		{"iPXE that cannot boot Linux gets a program", weak, testBoot, "tftp://10.77.0.1/pxectl/boot.nbp",
+			""},
 		{"our iPXE gets the script", Client{Class: ClassOwnIPXE}, testBoot, testBoot.URL, ""},
 		{"HTTP boot gets the URL", Client{Class: ClassHTTP}, testBoot, testBoot.URL, ""},
 		{"HTTP boot without a URL", Client{Class: ClassHTTP}, Boot{File: "a"}, "", "needs a URL"},
@@ -247,9 +259,11 @@ func TestAnswerFits(t *testing.T) {
 			if c.size57 > 0 {
 				p.UpdateOption(dhcpv4.OptMaxMessageSize(uint16(c.size57)))
 			}
-			p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientIdentifier, append([]byte{0xff}, make([]byte, 18)...)))
+			p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientIdentifier,
+				append([]byte{0xff}, make([]byte, 18)...)))
 			if c.relay > 0 {
-				p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation, append([]byte{1, byte(min(c.relay, 255) - 2)}, make([]byte, c.relay-2)...)))
+				p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionRelayAgentInformation,
+					append([]byte{1, byte(min(c.relay, 255) - 2)}, make([]byte, c.relay-2)...)))
 			}
 			cl := clientOf(p, port)
 			r, err := answer(p, cl, Boot{URL: c.url, Short: "http://10.77.0.1:8080/autoexec.ipxe"})
@@ -296,13 +310,21 @@ func TestDestination(t *testing.T) {
 		src  netip.AddrPort
 		want netip.AddrPort
 	}{
-		{"no address yet", Client{Port: 67, Type: dhcpv4.MessageTypeDiscover}, at("0.0.0.0:68"), at("255.255.255.255:68")},
-		{"a DISCOVER from an old address", Client{Port: 67, Type: dhcpv4.MessageTypeDiscover}, at("10.77.0.9:68"), at("255.255.255.255:68")},
-		{"a REQUEST without an address", Client{Port: 67, Type: dhcpv4.MessageTypeRequest}, at("0.0.0.0:68"), at("255.255.255.255:68")},
-		{"a REQUEST with an address", Client{Port: 67, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:68"), at("10.77.0.9:68")},
-		{"a relay that sends from elsewhere", Client{Port: 67, Type: dhcpv4.MessageTypeDiscover, Relay: relay}, at("10.78.0.254:67"), at("10.78.0.1:67")},
-		{"4011 from 4011", Client{Port: 4011, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:4011"), at("10.77.0.9:4011")},
-		{"4011 from 68", Client{Port: 4011, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:68"), at("10.77.0.9:68")},
+		{"no address yet", Client{Port: 67, Type: dhcpv4.MessageTypeDiscover}, at("0.0.0.0:68"),
+			at("255.255.255.255:68")},
+		{"a DISCOVER from an old address", Client{Port: 67, Type: dhcpv4.MessageTypeDiscover},
+			at("10.77.0.9:68"), at("255.255.255.255:68")},
+		{"a REQUEST without an address", Client{Port: 67, Type: dhcpv4.MessageTypeRequest}, at("0.0.0.0:68"),
+			at("255.255.255.255:68")},
+		{"a REQUEST with an address", Client{Port: 67, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:68"),
+			at("10.77.0.9:68")},
+		{"a relay that sends from elsewhere",
+			Client{Port: 67, Type: dhcpv4.MessageTypeDiscover, Relay: relay}, at("10.78.0.254:67"),
+			at("10.78.0.1:67")},
+		{"4011 from 4011", Client{Port: 4011, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:4011"),
+			at("10.77.0.9:4011")},
+		{"4011 from 68", Client{Port: 4011, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:68"),
+			at("10.77.0.9:68")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := destination(c.c, c.src); got != c.want {

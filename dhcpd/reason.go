@@ -194,7 +194,8 @@ func (r Reason) aboutAddress() string {
 		}
 		return s
 	case CodeDeclineSelf:
-		return fmt.Sprintf("%v is in use by the client itself, which declined it, or somebody in its name: nothing is changed", r.Addr)
+		return fmt.Sprintf("%v is in use by the client itself, which declined it, or somebody in its name: nothing is changed",
+			r.Addr)
 	case CodeDeclineUngiven:
 		return fmt.Sprintf("declines %v, which it was not given a moment ago", r.Addr)
 	case CodeDeclineOther:

@@ -15,8 +15,10 @@ var relays = map[string]struct {
 	args  []string
 	ready string
 }{
-	"dnsmasq":  {[]string{"--no-daemon", "--conf-file=/dev/null", "--port=0", "--user=root", "--dhcp-relay=10.78.0.1,10.77.0.1"}, "DHCP relay"},
-	"dhcrelay": {[]string{"-4", "-d", "-a", "-iu", "eth0", "-id", "far0", "10.77.0.1"}, "Sending on   Socket"},
+	"dnsmasq": {[]string{"--no-daemon", "--conf-file=/dev/null", "--port=0", "--user=root",
+		"--dhcp-relay=10.78.0.1,10.77.0.1"}, "DHCP relay"},
+	"dhcrelay": {[]string{"-4", "-d", "-a", "-iu", "eth0", "-id", "far0", "10.77.0.1"},
+		"Sending on   Socket"},
 }
 
 // behind is a host on a network of its own, 10.78.0.0/24, behind a router with a DHCP relay.
@@ -48,13 +50,18 @@ func TestRelays(t *testing.T) {
 				r := newRack(t, short())
 				far := behind(t, relay)
 				hook, _ := script(t)
-				cmd := far.Command("udhcpc", append([]string{"-f", "-i", "eth0", "-R", "-s", hook}, flag...)...)
+				cmd := far.Command("udhcpc",
+					append([]string{"-f", "-i", "eth0", "-R", "-s", hook}, flag...)...)
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
 				defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 				until(t, "a lease", func() bool { return len(r.Leases()) == 1 })
-				until(t, "the address", func() bool { return strings.Contains(far.Run(t, "ip", "addr", "show", "eth0"), "10.78.0.100") })
+				until(t, "the address",
+					func() bool {
+						return strings.Contains(far.Run(t, "ip", "addr", "show", "eth0"),
+							"10.78.0.100")
+					})
 				far.Run(t, "ip", "route", "add", "default", "via", "10.78.0.1")
 				was := r.Leases()[0].Expires
 				time.Sleep(1100 * time.Millisecond) // leases are counted in seconds
@@ -79,9 +86,11 @@ func TestProxyBehindRelays(t *testing.T) {
 				far := behind(t, relay)
 				far.Run(t, "ip", "addr", "add", "10.78.0.60/24", "dev", "eth0")
 				far.Run(t, "ip", "route", "add", "default", "dev", "eth0") // for 255.255.255.255
-				got := playBoth(t, far, "rom-bios-discover", "rom-bios-discover", ":68", "255.255.255.255:67", func(heard []string) bool { return len(heard) > 0 })
+				got := playBoth(t, far, "rom-bios-discover", "rom-bios-discover", ":68", "255.255.255.255:67",
+					func(heard []string) bool { return len(heard) > 0 })
 				want := `yiaddr=0.0.0.0 class="PXEClient" file="bios-pxe.nbp" opt67="bios-pxe.nbp"`
-				if len(got) != 1 || !strings.HasPrefix(got[0], "OFFER from ") || !strings.HasSuffix(got[0], want) {
+				if len(got) != 1 || !strings.HasPrefix(got[0], "OFFER from ") ||
+					!strings.HasSuffix(got[0], want) {
 					t.Errorf("the client heard\n%q, want one OFFER with\n%q", got, want)
 				}
 			})

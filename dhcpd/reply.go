@@ -211,7 +211,8 @@ func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) 
 			r.Options.Del(spare[0])
 			spare = spare[1:]
 		default:
-			return nil, tooLong(fmt.Sprintf("the answer has %d bytes and the client takes %d; its relay's option 82 has %d of them", size, limit, len(r.GetOneOption(dhcpv4.OptionRelayAgentInformation))))
+			return nil, tooLong(fmt.Sprintf("the answer has %d bytes and the client takes %d; its relay's option 82 has %d of them",
+				size, limit, len(r.GetOneOption(dhcpv4.OptionRelayAgentInformation))))
 		}
 	}
 }

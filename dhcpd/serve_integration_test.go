@@ -101,7 +101,8 @@ func script(t *testing.T) (hook, out string) {
 	hook, out = filepath.Join(dir, "hook"), filepath.Join(dir, "out")
 	// It tells last: what is in out has been done.
 	text := "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/24 dev $interface\n" +
-		"case $reason in BOUND|REBOOT) ip addr add $new_ip_address/24 dev $interface;; esac\nenv >> " + out + "\nexit 0\n"
+		"case $reason in BOUND|REBOOT) ip addr add $new_ip_address/24 dev $interface;; esac\nenv >> " + out +
+		"\nexit 0\n"
 	if err := os.WriteFile(hook, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -125,14 +126,16 @@ func TestUdhcpc(t *testing.T) {
 	r.mu.Lock()
 	before := len(r.seen)
 	r.mu.Unlock()
-	until(t, "udhcpc has its address", func() bool { return strings.Contains(h.Run(t, "ip", "addr", "show", "eth0"), "10.77.0.50") })
+	until(t, "udhcpc has its address",
+		func() bool { return strings.Contains(h.Run(t, "ip", "addr", "show", "eth0"), "10.77.0.50") })
 	if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "udhcpc renews", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return slices.ContainsFunc(r.seen[before:], func(s string) bool { return strings.Contains(s, "ACK 10.77.0.50") })
+		return slices.ContainsFunc(r.seen[before:],
+			func(s string) bool { return strings.Contains(s, "ACK 10.77.0.50") })
 	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -140,7 +143,9 @@ func TestUdhcpc(t *testing.T) {
 	r.saw(t, "10.77.0.50 given back")
 	until(t, "the lease is gone", func() bool { return len(r.Leases()) == 0 })
 	told, _ := os.ReadFile(out)
-	for _, want := range []string{"ip=10.77.0.50", "hostname=reserved", "domain=rack.example", "router=10.77.0.254", "dns=10.77.0.1 10.77.0.2", "lease=7200", "staticroutes=10.9.0.0/16 10.77.0.253 0.0.0.0/0 10.77.0.254", "mtu=9000", "serverid=10.77.0.1"} {
+	for _, want := range []string{"ip=10.77.0.50", "hostname=reserved", "domain=rack.example",
+		"router=10.77.0.254", "dns=10.77.0.1 10.77.0.2", "lease=7200",
+		"staticroutes=10.9.0.0/16 10.77.0.253 0.0.0.0/0 10.77.0.254", "mtu=9000", "serverid=10.77.0.1"} {
 		if !strings.Contains(string(told), want+"\n") {
 			t.Errorf("udhcpc was not told %q; it was told:\n%s", want, told)
 		}
@@ -163,7 +168,8 @@ func TestDhclient(t *testing.T) {
 	h := testnet.NewHost(t, "dhclient", "", alice)
 	hook, out := script(t)
 	dir := t.TempDir()
-	args := []string{"-1", "-v", "-sf", hook, "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "-cf", "/dev/null", "eth0"}
+	args := []string{"-1", "-v", "-sf", hook, "-lf", filepath.Join(dir, "leases"), "-pf",
+		filepath.Join(dir, "pid"), "-cf", "/dev/null", "eth0"}
 	// In the foreground, as a child of ours: its end is an event, and its pid is not to be read from a file.
 	begin := func(reason string) *exec.Cmd {
 		t.Helper()
@@ -182,7 +188,8 @@ func TestDhclient(t *testing.T) {
 	r.saw(t, "ACK 10.77.0.100")
 	until(t, "dhclient has written its lease", func() bool { // only after it told its hook
 		kept, _ := os.ReadFile(filepath.Join(dir, "leases"))
-		return strings.Contains(string(kept), "fixed-address 10.77.0.100;") && strings.HasSuffix(string(kept), "}\n")
+		return strings.Contains(string(kept), "fixed-address 10.77.0.100;") &&
+			strings.HasSuffix(string(kept), "}\n")
 	})
 	if err := first.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -193,14 +200,16 @@ func TestDhclient(t *testing.T) {
 	r.mu.Unlock()
 	begin("REBOOT")
 	r.mu.Lock()
-	if got := r.seen[before:]; len(got) != 1 || !strings.Contains(got[0], "REQUEST from other") || !strings.Contains(got[0], "ACK 10.77.0.100") {
+	if got := r.seen[before:]; len(got) != 1 || !strings.Contains(got[0], "REQUEST from other") ||
+		!strings.Contains(got[0], "ACK 10.77.0.100") {
 		t.Errorf("after a restart, dhclient's packets were %q, want one REQUEST", got)
 	}
 	r.mu.Unlock()
 	h.Run(t, "dhclient", append([]string{"-r"}, args...)...)
 	r.saw(t, "10.77.0.100 given back")
 	told, _ := os.ReadFile(out)
-	for _, want := range []string{"new_ip_address=10.77.0.100", "new_subnet_mask=255.255.255.0", "new_routers=10.77.0.254", "new_domain_name=rack.example", "new_dhcp_lease_time=60"} {
+	for _, want := range []string{"new_ip_address=10.77.0.100", "new_subnet_mask=255.255.255.0",
+		"new_routers=10.77.0.254", "new_domain_name=rack.example", "new_dhcp_lease_time=60"} {
 		if !strings.Contains(string(told), want+"\n") {
 			t.Errorf("dhclient was not told %q; it was told:\n%s", want, told)
 		}
@@ -233,7 +242,8 @@ func TestProbe(t *testing.T) {
 	r := newRack(t, p)
 	testnet.NewHost(t, "squatter", "10.77.0.100/24", "")
 	h := testnet.NewHost(t, "client", "", alice)
-	if out := h.Run(t, "sh", "-c", "udhcpc -i eth0 -n -q -t 5 -T 1 -s /bin/true 2>&1"); !strings.Contains(out, "lease of 10.77.0.101 obtained") {
+	if out := h.Run(t, "sh", "-c", "udhcpc -i eth0 -n -q -t 5 -T 1 -s /bin/true 2>&1"); !strings.Contains(out,
+		"lease of 10.77.0.101 obtained") {
 		t.Errorf("udhcpc says\n%s, want a lease of 10.77.0.101, since somebody has .100", out)
 	}
 	if all := r.Leases(); len(all) != 2 || all[0].State != leases.Declined {
@@ -255,11 +265,13 @@ var received = regexp.MustCompile(`received packets: (\d+)\s+drops: (\d+)`)
 func TestPerfdhcp(t *testing.T) {
 	testnet.Need(t, "ip", "perfdhcp")
 	p := Plan{LeaseTime: time.Hour, UnknownShare: 100, Subnets: []Subnet{{
-		Subnet: netip.MustParsePrefix("10.77.0.0/16"), Pools: []leases.Range{{First: ip("10.77.1.0"), Last: ip("10.77.40.255")}},
+		Subnet: netip.MustParsePrefix("10.77.0.0/16"),
+		Pools:  []leases.Range{{First: ip("10.77.1.0"), Last: ip("10.77.40.255")}},
 	}}}
 	r := newRack(t, p)
 	h := testnet.NewHost(t, "load", "10.77.0.200/16", "")
-	out := h.Run(t, "sh", "-c", "perfdhcp -4 -l eth0 -r 300 -R 2000 -n 600 -d 30 -W 3000000 "+us+" 2>&1 || true")
+	out := h.Run(t, "sh", "-c",
+		"perfdhcp -4 -l eth0 -r 300 -R 2000 -n 600 -d 30 -W 3000000 "+us+" 2>&1 || true")
 	rows := received.FindAllStringSubmatch(out, -1)
 	if len(rows) != 2 {
 		t.Fatalf("perfdhcp says\n%s", out)
@@ -298,7 +310,12 @@ func TestServerWritesBeforeItAnswers(t *testing.T) {
 	if err := os.WriteFile(copied, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	x, err := leases.Open(leases.Config{Path: copied, Subnets: []leases.Subnet{{Prefix: netip.MustParsePrefix("10.77.0.0/24")}}, Log: discard, Now: time.Now})
+	x, err := leases.Open(leases.Config{
+		Path:    copied,
+		Subnets: []leases.Subnet{{Prefix: netip.MustParsePrefix("10.77.0.0/24")}},
+		Log:     discard,
+		Now:     time.Now,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,8 @@ func listen(port int, shared bool) (*net.UDPConn, *ipv4.PacketConn, error) {
 	conn, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", port))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, nil, fmt.Errorf("dhcp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`; a second pxectl or a PXE server on this host?): %w", port, port, err)
+		return nil, nil, fmt.Errorf("dhcp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`; a second pxectl or a PXE server on this host?): %w",
+			port, port, err)
 	case errors.Is(err, syscall.EACCES):
 		return nil, nil, fmt.Errorf("dhcp: UDP port %d needs root or CAP_NET_BIND_SERVICE: %w", port, err)
 	case err != nil:

@@ -83,7 +83,8 @@ func openJournal(path string, log *slog.Logger) (*journal, []Lease, error) {
 				"bytes", damaged, "leases", len(all))
 		}
 	case len(raw) > len(magic):
-		return nil, nil, fmt.Errorf("dhcp leases: %s is no lease file of this version: move it away to start without leases", path)
+		return nil, nil, fmt.Errorf("dhcp leases: %s is no lease file of this version: move it away to start without leases",
+			path)
 	}
 	// Always a new file to begin with: without what was cut off, and proof that we can write.
 	all = latest(all)

@@ -375,6 +375,7 @@ func TestARestoredLeaseWhileTheClockIsSet(t *testing.T) {
 	all := table.List()
 	if len(all) != 1 || all[0].Expires.Unix() != now.Add(time.Hour).Unix() ||
 		!strings.Contains(all[0].Expires.String(), " m=") {
-		t.Errorf("after a restart the leases are %v, want one that ends in an hour, by a time that a clock that is set does not change", all)
+		t.Errorf("after a restart the leases are %v, want one that ends in an hour, by a time that a clock that is set does not change",
+			all)
 	}
 }

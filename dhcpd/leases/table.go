@@ -102,7 +102,12 @@ func Open(cfg Config) (*Table, error) {
 	t := &Table{cfg: cfg, at: map[uint32]*entry{}, of: map[holder]*entry{}}
 	for _, s := range cfg.Subnets {
 		n := &subnet{
-			Subnet: s, known: map[string]tally{}, except: map[uint32]bool{}, free: list.New(), declined: list.New(), decliners: map[string][]*entry{},
+			Subnet:    s,
+			known:     map[string]tally{},
+			except:    map[uint32]bool{},
+			free:      list.New(),
+			declined:  list.New(),
+			decliners: map[string][]*entry{},
 		}
 		for _, a := range s.Except {
 			n.except[number(a)] = true
