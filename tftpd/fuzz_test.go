@@ -31,10 +31,12 @@ func FuzzRequest(f *testing.F) {
 		}
 		// What the library is given is a request that says the same.
 		again, write, err := parseRequest(e.request())
-		if size, _ := again.blockSize(blockSize); err != nil || write || size != e.BlockSize || again.netascii != w.netascii {
+		if size, _ := again.blockSize(blockSize); err != nil || write || size != e.BlockSize ||
+			again.netascii != w.netascii {
 			t.Errorf("%q is given on as %q", b, e.request())
 		}
-		if told := e.accepted(e.BlockSize, len(e.data)); len(told) > 2 || (len(told) == 0) != (first[1] == opData) {
+		if told := e.accepted(e.BlockSize, len(e.data)); len(told) > 2 ||
+			(len(told) == 0) != (first[1] == opData) {
 			t.Errorf("%q: told %v, and the first answer is %q", b, told, first[:2])
 		}
 	})

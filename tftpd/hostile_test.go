@@ -53,14 +53,17 @@ func TestForgedRequestsCostNoTransfer(t *testing.T) {
 	}
 	// Also from the machine's own address.
 	for n := range 100 {
-		stranger.Forge(t, netip.MustParseAddrPort(fmt.Sprintf("10.88.1.2:%d", 4000+n)), to, rrq("snponly.efi"))
+		stranger.Forge(t, netip.MustParseAddrPort(fmt.Sprintf("10.88.1.2:%d", 4000+n)), to,
+			rrq("snponly.efi"))
 	}
 	if unproven, running := s.counts(); running != 0 || unproven == 0 || unproven > maxUnproven {
-		t.Errorf("%d transfers run and %d requests wait for their clients, want none and some, at most %d", running, unproven, maxUnproven)
+		t.Errorf("%d transfers run and %d requests wait for their clients, want none and some, at most %d",
+			running, unproven, maxUnproven)
 	}
 	got := filepath.Join(t.TempDir(), "got")
 	start := time.Now()
-	h.Run(t, "curl", "-sS", "--max-time", "10", "--tftp-blksize", "1468", "-o", got, "tftp://10.88.1.1/snponly.efi")
+	h.Run(t, "curl", "-sS", "--max-time", "10", "--tftp-blksize", "1468", "-o", got,
+		"tftp://10.88.1.1/snponly.efi")
 	if b, err := os.ReadFile(got); err != nil || !bytes.Equal(b, boot["snponly.efi"]) {
 		t.Errorf("the machine got %d bytes, %v, want the file", len(b), err)
 	}
@@ -87,7 +90,8 @@ func TestSilentTransfersMakeRoom(t *testing.T) {
 		}
 		receive(t, c) // its first block; it never acknowledges that
 	}
-	if got, err := get(client(t, addr, 1468, true), "snponly.efi"); err != nil || !bytes.Equal(got, boot["snponly.efi"]) {
+	if got, err := get(client(t, addr, 1468, true), "snponly.efi"); err != nil ||
+		!bytes.Equal(got, boot["snponly.efi"]) {
 		t.Fatalf("%d bytes, %v, want the file", len(got), err)
 	}
 	var whole, made int
@@ -157,7 +161,8 @@ func TestAnErrorIsNotAnswered(t *testing.T) {
 			ended(t, done)
 			for name, s := range map[string]*net.UDPConn{"the client": k, "another": other} {
 				_ = s.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-				if n, _, err := s.ReadFromUDPAddrPort(make([]byte, 2000)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				if n, _, err := s.ReadFromUDPAddrPort(make([]byte, 2000)); !errors.Is(err,
+					os.ErrDeadlineExceeded) {
 					t.Errorf("%s was sent %d bytes, %v, want silence", name, n, err)
 				}
 			}
@@ -277,7 +282,8 @@ func TestSlowObserver(t *testing.T) {
 	t.Cleanup(func() { close(release) })
 	for range 3 {
 		for _, name := range []string{"tiny", "exact", "snponly.efi"} {
-			if got, err := get(client(t, s.Addr(), 1468, true), name); err != nil || !bytes.Equal(got, boot[name]) {
+			if got, err := get(client(t, s.Addr(), 1468, true), name); err != nil ||
+				!bytes.Equal(got, boot[name]) {
 				t.Errorf("%s: %d bytes, %v, want the file", name, len(got), err)
 			}
 		}
@@ -287,10 +293,15 @@ func TestSlowObserver(t *testing.T) {
 // A log that hangs costs no transfer, and a flood that it tells of keeps nobody else out.
 func TestSlowLog(t *testing.T) {
 	read, write := io.Pipe() // nobody reads it
-	s, _ := server(t, Config{Addr: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(write, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	s, _ := server(t,
+		Config{
+			Addr: "127.0.0.1:0",
+			Log:  slog.New(slog.NewTextHandler(write, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		})
 	t.Cleanup(func() { read.Close() })
 	for _, name := range []string{"tiny", "exact", "snponly.efi"} {
-		if got, err := get(client(t, s.Addr(), 1468, true), name); err != nil || !bytes.Equal(got, boot[name]) {
+		if got, err := get(client(t, s.Addr(), 1468, true), name); err != nil ||
+			!bytes.Equal(got, boot[name]) {
 			t.Fatalf("%s: %d bytes, %v, want the file", name, len(got), err)
 		}
 	}
@@ -307,7 +318,8 @@ func TestSlowLog(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("to shut a flooding client out waits for the log")
 	}
-	if got, err := get(client(t, s.Addr(), 1468, true), "tiny"); err != nil || !bytes.Equal(got, boot["tiny"]) {
+	if got, err := get(client(t, s.Addr(), 1468, true), "tiny"); err != nil ||
+		!bytes.Equal(got, boot["tiny"]) {
 		t.Errorf("after the flood: %d bytes, %v, want the file", len(got), err)
 	}
 }

@@ -148,7 +148,8 @@ func Listen(cfg Config) (*Server, error) {
 	conn, err := net.ListenUDP("udp4", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("tftp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`): %w", addr.Port, addr.Port, err)
+		return nil, fmt.Errorf("tftp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`): %w",
+			addr.Port, addr.Port, err)
 	case err != nil:
 		return nil, fmt.Errorf("tftp: %w", err)
 	}

@@ -232,7 +232,8 @@ func (s *Server) dropUnproven(e *exchange, now time.Time) {
 	s.leave(e)
 	if now.Sub(s.crowded) >= time.Minute {
 		s.crowded = now
-		s.cfg.Log.Warn("tftp: more requests that nobody acknowledges than are remembered; the oldest are forgotten", "client", e.Client, "name", e.Name)
+		s.cfg.Log.Warn("tftp: more requests that nobody acknowledges than are remembered; the oldest are forgotten",
+			"client", e.Client, "name", e.Name)
 	}
 }
 
