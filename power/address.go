@@ -23,7 +23,8 @@ func ParseAddress(s string) (netip.AddrPort, error) {
 		ip, err := netip.ParseAddr(bare)
 		if err != nil {
 			return netip.AddrPort{},
-				fmt.Errorf("BMC address %q: want an IP address like 192.0.2.7, 192.0.2.7:6230 or [2001:db8::7]:6230, and no host name: it must be reached when name service is not", s)
+				fmt.Errorf("BMC address %q: want an IP address like 192.0.2.7, 192.0.2.7:6230 or [2001:db8::7]:6230, and no host name: it must be reached when name service is not",
+					s)
 		}
 		ap = netip.AddrPortFrom(ip, Port)
 	}

@@ -127,7 +127,8 @@ func TestEncryptedPacketBeforeTheSession(t *testing.T) {
 	t.Parallel()
 	crash := packet(0x80, 0, 0, nil)
 	others := [][]byte{
-		crash, packet(0xc0, 0, 0, nil), packet(0x81, 0, 0, nil), packet(0xc1, 0, 0, make([]byte, 15)), packet(0x80, 0, 0, make([]byte, 17)),
+		crash, packet(0xc0, 0, 0, nil), packet(0x81, 0, 0, nil), packet(0xc1, 0, 0,
+			make([]byte, 15)), packet(0x80, 0, 0, make([]byte, 17)),
 		packet(0x93, 0, 0, nil), packet(0x02, 0, 0, nil), crash[:5], crash[:4],
 		{6},
 		{},
@@ -153,8 +154,12 @@ func TestEncryptedPacketBeforeTheSession(t *testing.T) {
 func TestAlgorithmsAreThoseAskedFor(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string][3]byte{ // authentication, integrity, confidentiality: section 13.28
-		"suite 0": {0, 0, 0}, "suite 1": {1, 0, 0}, "suite 2": {1, 1, 0}, "no integrity": {3, 0, 1}, "no encryption": {3, 4, 0},
-		"suite 6": {2, 0, 0}, "RC4": {1, 1, 2}, "reserved bits": {0xc3, 4, 1}, "unknown": {9, 9, 9},
+		"suite 0":       {0, 0, 0},
+		"suite 1":       {1, 0, 0},
+		"suite 2":       {1, 1, 0},
+		"no integrity":  {3, 0, 1},
+		"no encryption": {3, 4, 0},
+		"suite 6":       {2, 0, 0}, "RC4": {1, 1, 2}, "reserved bits": {0xc3, 4, 1}, "unknown": {9, 9, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -173,7 +178,8 @@ func TestAlgorithmsAreThoseAskedFor(t *testing.T) {
 				t.Errorf("the login went on: %x", sent)
 			}
 			for _, p := range a.sent(types.PayloadTypeRmcpOpenSessionRequest) {
-				if asked := [3]byte{p[12], p[20], p[28]}; asked != [3]byte{3, 4, 1} && asked != [3]byte{1, 1, 1} {
+				if asked := [3]byte{p[12], p[20], p[28]}; asked != [3]byte{3, 4, 1} &&
+					asked != [3]byte{1, 1, 1} {
 					t.Errorf("algorithms %v were asked for, want those of suites 17 and 3", asked)
 				}
 			}
@@ -254,7 +260,8 @@ func TestForgedRepliesInASession(t *testing.T) {
 		"in clear text": func(d []byte) (forged [][]byte) {
 			id, n := binary.LittleEndian.Uint32(d[6:]), binary.LittleEndian.Uint32(d[10:])
 			for sequence := range byte(64) {
-				forged = append(forged, packet(0, id, n, chassisOn(sequence)), packet(0, 0, 0, chassisOn(sequence)))
+				forged = append(forged, packet(0, id, n, chassisOn(sequence)),
+					packet(0, 0, 0, chassisOn(sequence)))
 				forged = append(forged, append([]byte{6, 0, 0xff, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11}, chassisOn(sequence)...)) // IPMI 1.5
 			}
 			return forged
@@ -262,7 +269,9 @@ func TestForgedRepliesInASession(t *testing.T) {
 		"signed, they say": func(d []byte) (forged [][]byte) {
 			id, n := binary.LittleEndian.Uint32(d[6:]), binary.LittleEndian.Uint32(d[10:])
 			for sequence := range byte(64) {
-				forged = append(forged, append(packet(0x40, id, n, chassisOn(sequence)), 0xff, 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+				forged = append(forged,
+					append(packet(0x40, id, n, chassisOn(sequence)), 0xff, 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+						0, 0, 0, 0, 0, 0))
 			}
 			return forged
 		},
@@ -291,7 +300,8 @@ func TestForgedRepliesInASession(t *testing.T) {
 			refusal := make([]byte, 8)
 			refusal[1] = byte(types.RmcpStatusCodeInvalidSessionID)
 			copy(refusal[4:], d[6:10])
-			return [][]byte{packet(0x11, 0, 0, refusal), packet(0x13, 0, 0, refusal), packet(0x15, 0, 0, refusal)}
+			return [][]byte{packet(0x11, 0, 0, refusal), packet(0x13, 0, 0, refusal),
+				packet(0x15, 0, 0, refusal)}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

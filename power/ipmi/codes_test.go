@@ -196,7 +196,8 @@ func TestARefusedReadIsDoubt(t *testing.T) {
 		stands, err := power.AssertBoot(t.Context(), b, want, powertest.Fast)
 		if err != nil || !stands.Unread || stands.Device != want.Device || stands.Persistent ||
 			len(r.sent()) != 1 {
-			t.Errorf("AssertBoot with code %#02x on the read = %+v, %v after %d reads; want pxe once, unread, after 1", uint8(code), stands, err, len(r.sent()))
+			t.Errorf("AssertBoot with code %#02x on the read = %+v, %v after %d reads; want pxe once, unread, after 1",
+				uint8(code), stands, err, len(r.sent()))
 		}
 	}
 }

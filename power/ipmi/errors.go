@@ -28,7 +28,8 @@ func (c *controller) fail(doing string, err error) error {
 	elsewhere, _ := errors.AsType[*elsewhereError](err)
 	switch {
 	case elsewhere != nil && elsewhere.from.Port() == c.addr.Port():
-		e.Hint = fmt.Sprintf("a BMC with several addresses answers from the one of its route back: use that one if it is this BMC's (`pxectl machine edit NAME --bmc %s`), or correct its routes", elsewhere.from.Addr())
+		e.Hint = fmt.Sprintf("a BMC with several addresses answers from the one of its route back: use that one if it is this BMC's (`pxectl machine edit NAME --bmc %s`), or correct its routes",
+			elsewhere.from.Addr())
 	case elsewhere != nil:
 		e.Hint = "something between changes the BMC's address or port (NAT, a firewall): reach it without that"
 	case errors.Is(err, errSuite):
@@ -40,9 +41,11 @@ func (c *controller) fail(doing string, err error) error {
 	case errors.Is(err, lan.ErrKey):
 		e.Hint = "the user and its password are right, and the BMC's key (K_g) is another one: `pxectl machine edit NAME --bmc-kg-file FILE`; an empty file takes it away"
 	case errors.Is(err, power.ErrRefused):
-		e.Hint = fmt.Sprintf("set the user and password of this BMC with `pxectl machine edit` (tried user %q)", c.user)
+		e.Hint = fmt.Sprintf("set the user and password of this BMC with `pxectl machine edit` (tried user %q)",
+			c.user)
 	case errors.Is(err, power.ErrPrivilege) && doing == doingConsole:
-		e.Hint = fmt.Sprintf("give user %q the privilege level Administrator on the BMC's LAN channel, or let Operators use its SOL (`ipmitool sol set privilege-level operator`)", c.user)
+		e.Hint = fmt.Sprintf("give user %q the privilege level Administrator on the BMC's LAN channel, or let Operators use its SOL (`ipmitool sol set privilege-level operator`)",
+			c.user)
 	case errors.Is(err, power.ErrUnsupported) && doing == doingConsole:
 		e.Hint = "enable serial over LAN on the BMC (`ipmitool sol set enabled true`), and in the machine's firmware the redirection to that serial port"
 	case errors.Is(err, power.ErrPrivilege):

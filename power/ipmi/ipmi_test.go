@@ -143,7 +143,8 @@ func TestSuiteIsRemembered(t *testing.T) {
 		sent[i] = wire.count.Load() - before
 	}
 	if sent[1] >= sent[0] {
-		t.Errorf("packets of the first and second conversation with a BMC that has only suite 3: %d, want fewer in the second", sent)
+		t.Errorf("packets of the first and second conversation with a BMC that has only suite 3: %d, want fewer in the second",
+			sent)
 	}
 }
 
