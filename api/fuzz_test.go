@@ -44,10 +44,11 @@ func FuzzReadEvents(f *testing.F) {
 
 func TestReadEvents(t *testing.T) {
 	var got []string
-	err := readEvents(strings.NewReader("id: 1\ndata: one\n\n: quiet\n\ndata: two\ndata:  halves\n\ndata: never ended\n"), func(data []byte) error {
-		got = append(got, string(data))
-		return nil
-	})
+	err := readEvents(strings.NewReader("id: 1\ndata: one\n\n: quiet\n\ndata: two\ndata:  halves\n\ndata: never ended\n"),
+		func(data []byte) error {
+			got = append(got, string(data))
+			return nil
+		})
 	if want := "one|two\n halves"; err != nil || strings.Join(got, "|") != want {
 		t.Errorf("readEvents = %q, %v, want %q", got, err, want)
 	}

@@ -62,7 +62,8 @@ var importOperation = &huma.Operation{
 	Parameters: []*huma.Param{
 		queryParam("name", "name in the catalogue", huma.TypeString),
 		queryParam("format",
-			"auto (the default, told by the content), raw or qcow2; compression is always told by the content", huma.TypeString),
+			"auto (the default, told by the content), raw or qcow2; compression is always told by the content",
+			huma.TypeString),
 		queryParam("sha256", "of the body; the import fails if it differs", huma.TypeString),
 		queryParam("sha512", "the same", huma.TypeString),
 		queryParam("force", "keep also what no machine could start from", huma.TypeBoolean),

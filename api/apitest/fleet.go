@@ -39,8 +39,12 @@ type Fleet struct {
 // New makes a fleet of these machines. Fields that a machine must have are filled in.
 func New(machines ...inventory.Machine) *Fleet {
 	f := &Fleet{
-		requests: map[inventory.DeploymentID]inventory.DeployRequest{}, boot: map[inventory.MachineID]power.Boot{},
-		grown: make(chan struct{}), errs: map[string]error{}, walk: true, failAt: map[string]inventory.Failure{},
+		requests: map[inventory.DeploymentID]inventory.DeployRequest{},
+		boot:     map[inventory.MachineID]power.Boot{},
+		grown:    make(chan struct{}),
+		errs:     map[string]error{},
+		walk:     true,
+		failAt:   map[string]inventory.Failure{},
 	}
 	for i, m := range machines {
 		if m.ID == "" {
@@ -121,11 +125,15 @@ func (f *Fleet) findLocked(method, ref string) (*inventory.Machine, error) {
 		return &f.machines[i], nil
 	}
 	return nil, &inventory.Problem{
-		Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", ref), Hint: "run `pxectl machine list`",
+		Code:   inventory.CodeNotFound,
+		Detail: fmt.Sprintf("no machine %q", ref),
+		Hint:   "run `pxectl machine list`",
 	}
 }
 
-func (f *Fleet) change(method, actor, ref string, do func(*inventory.Machine) error) (inventory.Machine, error) {
+func (f *Fleet) change(
+	method, actor, ref string, do func(*inventory.Machine) error,
+) (inventory.Machine, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m, err := f.findLocked(method, ref)
@@ -196,9 +204,14 @@ func (f *Fleet) freeLocked(m inventory.Machine) error {
 		}
 		taken := ""
 		if other.Name == m.Name {
-			return &inventory.Problem{Code: inventory.CodeConflict, Detail: "there is a machine called " + m.Name + " already", Hint: "run `pxectl machine show " + other.Name + "`"}
+			return &inventory.Problem{
+				Code:   inventory.CodeConflict,
+				Detail: "there is a machine called " + m.Name + " already",
+				Hint:   "run `pxectl machine show " + other.Name + "`",
+			}
 		}
-		switch mac := slices.IndexFunc(m.MACs, func(a inventory.MAC) bool { return slices.Contains(other.MACs, a) }); {
+		switch mac := slices.IndexFunc(m.MACs,
+			func(a inventory.MAC) bool { return slices.Contains(other.MACs, a) }); {
 		case mac >= 0:
 			taken = "MAC " + string(m.MACs[mac])
 		case m.BMC.Address != "" && m.BMC.Address == other.BMC.Address:
@@ -206,7 +219,11 @@ func (f *Fleet) freeLocked(m inventory.Machine) error {
 		default:
 			continue
 		}
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("machine %s: %s is %s's", m.Name, taken, other.Name), Hint: "run `pxectl machine show " + other.Name + "`"}
+		return &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: fmt.Sprintf("machine %s: %s is %s's", m.Name, taken, other.Name),
+			Hint:   "run `pxectl machine show " + other.Name + "`",
+		}
 	}
 	return nil
 }
@@ -218,10 +235,19 @@ func proposes(m inventory.Machine, address string) error {
 		return nil
 	}
 	if p != nil && p.Address != address {
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s: the agent reports the BMC at %s now, and not at %q", m.Name, p.Address, address), Hint: "run `pxectl machine show " + m.Name + "`"}
+		return &inventory.Problem{
+			Code: inventory.CodeConflict,
+			Detail: fmt.Sprintf("%s: the agent reports the BMC at %s now, and not at %q", m.Name, p.Address,
+				address),
+			Hint: "run `pxectl machine show " + m.Name + "`",
+		}
 	}
 	if p == nil {
-		return &inventory.Problem{Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s: BMC %q does not wait to be accepted", m.Name, address), Hint: "run `pxectl machine show " + m.Name + "`"}
+		return &inventory.Problem{
+			Code:   inventory.CodeConflict,
+			Detail: fmt.Sprintf("%s: BMC %q does not wait to be accepted", m.Name, address),
+			Hint:   "run `pxectl machine show " + m.Name + "`",
+		}
 	}
 	return nil
 }
@@ -248,7 +274,8 @@ func (f *Fleet) EditMachine(_ context.Context, actor, ref string, e deploy.Edit)
 func (f *Fleet) DeleteMachine(_ context.Context, actor, ref string) error {
 	_, err := f.change("DeleteMachine", actor, ref, func(m *inventory.Machine) error {
 		id := m.ID
-		f.deployments = slices.DeleteFunc(f.deployments, func(d inventory.Deployment) bool { return d.Machine == id })
+		f.deployments = slices.DeleteFunc(f.deployments,
+			func(d inventory.Deployment) bool { return d.Machine == id })
 		f.machines = slices.DeleteFunc(f.machines, func(m inventory.Machine) bool { return m.ID == id })
 		return nil
 	})
@@ -263,7 +290,8 @@ func (f *Fleet) DeleteDiscovered(_ context.Context, actor string) (int, error) {
 	}
 	f.actors = append(f.actors, actor)
 	before := len(f.machines)
-	f.machines = slices.DeleteFunc(f.machines, func(m inventory.Machine) bool { return m.State == inventory.Discovered })
+	f.machines = slices.DeleteFunc(f.machines,
+		func(m inventory.Machine) bool { return m.State == inventory.Discovered })
 	return before - len(f.machines), nil
 }
 
@@ -297,7 +325,13 @@ func (f *Fleet) Discover(mac inventory.MAC, bmc string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.added++
-	m := inventory.Machine{ID: inventory.MachineID(fmt.Sprintf("m-%08x", f.added)), State: inventory.Discovered, MACs: []inventory.MAC{mac}, CreatedAt: Epoch, ChangedAt: Epoch}
+	m := inventory.Machine{
+		ID:        inventory.MachineID(fmt.Sprintf("m-%08x", f.added)),
+		State:     inventory.Discovered,
+		MACs:      []inventory.MAC{mac},
+		CreatedAt: Epoch,
+		ChangedAt: Epoch,
+	}
 	m.Name = "m" + strings.ReplaceAll(string(mac), ":", "")[6:]
 	m.Report, m.ReportedAt = &inventory.Report{Firmware: "uefi"}, Epoch
 	if bmc != "" {

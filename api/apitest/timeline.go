@@ -30,8 +30,12 @@ func (f *Fleet) Events(after uint64, machine inventory.MachineID, limit int) ([]
 	if err := f.errs["Events"]; err != nil {
 		return nil, err
 	}
-	if machine != "" && !slices.ContainsFunc(f.machines, func(m inventory.Machine) bool { return m.ID == machine }) {
-		return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: fmt.Sprintf("no machine %q", machine)}
+	if machine != "" &&
+		!slices.ContainsFunc(f.machines, func(m inventory.Machine) bool { return m.ID == machine }) {
+		return nil, &inventory.Problem{
+			Code:   inventory.CodeNotFound,
+			Detail: fmt.Sprintf("no machine %q", machine),
+		}
 	}
 	var out []inventory.Event
 	for _, e := range f.events {
