@@ -17,7 +17,8 @@ import (
 func TestAFloodOfStrangersIsBounded(t *testing.T) {
 	tl, _ := newTimeline(t)
 	for i := range 3 * maxRepeatOwners {
-		e := packet(inventory.MAC(fmt.Sprintf("52:54:01:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, "DISCOVER")
+		e := packet(inventory.MAC(fmt.Sprintf("52:54:01:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i,
+			"DISCOVER")
 		e.Seq = uint64(i)
 		tl.repeats.keep(&e)
 	}
@@ -31,10 +32,15 @@ func TestAFloodOfStrangersIsBounded(t *testing.T) {
 	if n := len(tl.repeats.owners[string(testMAC)].events); n > maxRepeatKeys {
 		t.Errorf("%d events of one owner are remembered, want at most %d", n, maxRepeatKeys)
 	}
-	tl.Note(inventory.Event{MAC: testMAC, Text: strings.Repeat("é", maxText), Data: map[string]string{"path": strings.Repeat("x", 10*maxDatum), "a": "b"}})
+	tl.Note(inventory.Event{
+		MAC:  testMAC,
+		Text: strings.Repeat("é", maxText),
+		Data: map[string]string{"path": strings.Repeat("x", 10*maxDatum), "a": "b"},
+	})
 	got := <-tl.queue
 	if len(got.Text) > maxText || len(got.Data["path"]) > maxDatum || got.Data["a"] != "b" {
-		t.Errorf("noted %d bytes of text and %d of data, want at most %d and %d", len(got.Text), len(got.Data["path"]), maxText, maxDatum)
+		t.Errorf("noted %d bytes of text and %d of data, want at most %d and %d", len(got.Text),
+			len(got.Data["path"]), maxText, maxDatum)
 	}
 }
 
@@ -57,13 +63,15 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 	}
 	commit(t, tl)
 	if got := strings.Split(stored(t, store), "; "); len(got) != batchSize || got[0] != "REQUEST 0" {
-		t.Errorf("at the first tick %d events are in the store, beginning with %q; want the %d of the machine", len(got), got[0], batchSize)
+		t.Errorf("at the first tick %d events are in the store, beginning with %q; want the %d of the machine",
+			len(got), got[0], batchSize)
 	}
 	tl.now = func() time.Time { return noon.Add(strangersEvery) }
 	commit(t, tl)
 	got := strings.Split(stored(t, store), "; ")[batchSize:]
 	if first := fmt.Sprint("DISCOVER ", n-strangersKept); len(got) != strangersKept || got[0] != first {
-		t.Errorf("a second later %d events of strangers are in the store, beginning with %q; want %d from %q on", len(got), got[0], strangersKept, first)
+		t.Errorf("a second later %d events of strangers are in the store, beginning with %q; want %d from %q on",
+			len(got), got[0], strangersKept, first)
 	}
 	if n := tl.Dropped(); n != 0 {
 		t.Errorf("%d events were dropped, want none", n)
@@ -96,8 +104,10 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 	commit(t, tl)
 	got := strings.Split(stored(t, store), "; ")
 	// What was being written when it broke, and the newest since.
-	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+2*strangersKept || got[0] != "REQUEST" || got[len(got)-1] != last || tl.Dropped() != 0 {
-		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and %d up to %q", len(got), got[0], got[len(got)-1], tl.Dropped(), 2*strangersKept, last)
+	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+2*strangersKept ||
+		got[0] != "REQUEST" || got[len(got)-1] != last || tl.Dropped() != 0 {
+		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and %d up to %q",
+			len(got), got[0], got[len(got)-1], tl.Dropped(), 2*strangersKept, last)
 	}
 }
 
@@ -111,7 +121,8 @@ func TestOneStrangerPushesNobodyOut(t *testing.T) {
 	}
 	tl.Note(strangerSays(2, "REQUEST"))
 	commit(t, tl)
-	if got, want := stored(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST", 2*strangersKept); got != want {
+	if got, want := stored(t, store), fmt.Sprintf("DISCOVER; DISCOVER ×%d in 0s; REQUEST",
+		2*strangersKept); got != want {
 		t.Errorf("the store has %q, want %q", got, want)
 	}
 }
@@ -146,7 +157,13 @@ func BenchmarkStrangers(b *testing.B) {
 	b.ReportAllocs()
 	for i := range b.N { // 20,000 packets a second
 		e := strangerSays(i, "DISCOVER from other on port 67: OFFER 10.90.64.1")
-		e.Data = map[string]string{"type": "DISCOVER", "class": "other", "port": "67", "interface": "eth0", "answer": "OFFER"}
+		e.Data = map[string]string{
+			"type":      "DISCOVER",
+			"class":     "other",
+			"port":      "67",
+			"interface": "eth0",
+			"answer":    "OFFER",
+		}
 		tl.Note(e)
 		if i%4000 == 3999 {
 			if i%20000 == 19999 {

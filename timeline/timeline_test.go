@@ -87,7 +87,13 @@ const testMAC = inventory.MAC("52:54:00:00:00:01")
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 func packet(mac inventory.MAC, second int, text string) inventory.Event {
-	return inventory.Event{At: noon.Add(time.Duration(second) * time.Second), MAC: mac, Kind: inventory.KindDHCP, Text: text, Wire: true}
+	return inventory.Event{
+		At:   noon.Add(time.Duration(second) * time.Second),
+		MAC:  mac,
+		Kind: inventory.KindDHCP,
+		Text: text,
+		Wire: true,
+	}
 }
 
 func TestRepeatsAreCountedAndNotKept(t *testing.T) {
@@ -101,11 +107,14 @@ func TestRepeatsAreCountedAndNotKept(t *testing.T) {
 			"DISCOVER; REQUEST",
 		},
 		"a loop": {
-			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(testMAC, 1, "REQUEST"), packet(testMAC, 10, "DISCOVER"), packet(testMAC, 11, "REQUEST"), packet(testMAC, 20, "DISCOVER")},
+			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(testMAC, 1, "REQUEST"),
+				packet(testMAC, 10, "DISCOVER"), packet(testMAC, 11, "REQUEST"),
+				packet(testMAC, 20, "DISCOVER")},
 			"REQUEST ×2 in 10s; DISCOVER ×3 in 20s",
 		},
 		"two that say the same": {
-			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(stranger, 1, "DISCOVER"), packet(testMAC, 2, "DISCOVER")},
+			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(stranger, 1, "DISCOVER"),
+				packet(testMAC, 2, "DISCOVER")},
 			"DISCOVER; DISCOVER ×2 in 2s",
 		},
 	} {
@@ -138,7 +147,8 @@ func TestALoopPushesNothingOut(t *testing.T) {
 		}
 	}
 	commit(t, tl)
-	if got, want := stored(t, store), "what went wrong; DISCOVER ×2000 in 1h39m57s; REQUEST ×2000 in 1h39m57s; snponly.efi: no such file ×2000 in 1h39m57s"; got != want {
+	if got, want := stored(t,
+		store), "what went wrong; DISCOVER ×2000 in 1h39m57s; REQUEST ×2000 in 1h39m57s; snponly.efi: no such file ×2000 in 1h39m57s"; got != want {
 		t.Errorf("the store has %q, want %q", got, want)
 	}
 }
@@ -206,7 +216,8 @@ func TestEventsOfATransaction(t *testing.T) {
 	} {
 		got := AtMost(PerTransaction, many[:c.n])
 		if len(got) != c.want || len(got) > 0 && got[len(got)-1].Text != c.last {
-			t.Errorf("AtMost(%d events) = %d, the last %q; want %d and %q", c.n, len(got), got[len(got)-1].Text, c.want, c.last)
+			t.Errorf("AtMost(%d events) = %d, the last %q; want %d and %q", c.n, len(got),
+				got[len(got)-1].Text, c.want, c.last)
 		}
 	}
 	if many[PerTransaction-1].Text != "49" {
