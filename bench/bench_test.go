@@ -48,7 +48,8 @@ func TestMostLeases(t *testing.T) {
 			return leaseRun{asked: rate, ok: rate <= c.server, limited: rate > c.generator}
 		})
 		if got.asked < c.low || got.asked > c.high || got.limited != (c.generator < c.server) || asks > 15 {
-			t.Errorf("from %v, of a server that answers %v and a generator that asks %v: %+v after %d tries, want %v to %v", c.near, c.server, c.generator, got, asks, c.low, c.high)
+			t.Errorf("from %v, of a server that answers %v and a generator that asks %v: %+v after %d tries, want %v to %v",
+				c.near, c.server, c.generator, got, asks, c.low, c.high)
 		}
 	}
 }

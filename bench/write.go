@@ -222,7 +222,8 @@ func (w *writeBench) blank() { w.run(exec.Command("blkdiscard", "-f", w.dev)) }
 func (w *writeBench) pipeline() (seconds, cpu float64) {
 	w.serve()
 	cmd := w.net.client.Command("bash", "-c",
-		fmt.Sprintf("set -o pipefail; curl -sS --fail %s | zstd -dc | dd of=%s bs=4M iflag=fullblock oflag=direct conv=fsync status=none", w.url(w.first.id), w.dev))
+		fmt.Sprintf("set -o pipefail; curl -sS --fail %s | zstd -dc | dd of=%s bs=4M iflag=fullblock oflag=direct conv=fsync status=none",
+			w.url(w.first.id), w.dev))
 	start := time.Now()
 	w.run(cmd)
 	return time.Since(start).Seconds(), usage(cmd)
