@@ -24,7 +24,8 @@ func (c *cli) doctorCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, ok := terminal(c.err); ok {
 				fmt.Fprintf(c.err,
-					"checking; other DHCP servers have %v to answer, as some ping an address for 3s before they offer it …\n", dhcpd.AskFor)
+					"checking; other DHCP servers have %v to answer, as some ping an address for 3s before they offer it …\n",
+					dhcpd.AskFor)
 			}
 			var checks []api.Check
 			switch {

@@ -128,6 +128,7 @@ func damaged(v store.Verdict) error {
 	}
 	return &inventory.Problem{
 		Code: inventory.CodeInternal, Detail: text.String(),
-		Hint: fmt.Sprintf("`pxectl image delete %s`, then import it again; the disk or the memory of the appliance may be going bad", id),
+		Hint: fmt.Sprintf("`pxectl image delete %s`, then import it again; the disk or the memory of the appliance may be going bad",
+			id),
 	}
 }

@@ -76,7 +76,8 @@ func (c *cli) labUp(dir *string) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&machines, "machines", "",
-		"machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi, uefi-rom, uefi-http, arm64, arm64-http; disk virtio, sata, nvme, with sectors of 4096 bytes virtio-4k, nvme-4k; NIC virtio, e1000 (default "+lab.DefaultMachines+")")
+		"machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi, uefi-rom, uefi-http, arm64, arm64-http; disk virtio, sata, nvme, with sectors of 4096 bytes virtio-4k, nvme-4k; NIC virtio, e1000 (default "+
+			lab.DefaultMachines+")")
 	f.StringVar(&file, "config", "", "YAML file that describes the rack")
 	f.StringVar(&dhcp, "dhcp", lab.Dnsmasq, "the site's DHCP server: dnsmasq, kea or none")
 	f.StringVar(&accel, "accel", "auto", "auto (KVM if it works here), kvm or tcg")
