@@ -107,7 +107,8 @@ func ParseMachines(s string) ([]Machine, error) {
 	for entry := range strings.SplitSeq(s, ",") {
 		parts := strings.Split(entry, ":")
 		if len(parts) < 2 || len(parts) > 4 {
-			return nil, fmt.Errorf("machine %q: want NAME:FIRMWARE[:DISK[+DISK]][:NIC], like m1:bios or m2:uefi:nvme-4k:virtio", entry)
+			return nil, fmt.Errorf("machine %q: want NAME:FIRMWARE[:DISK[+DISK]][:NIC], like m1:bios or m2:uefi:nvme-4k:virtio",
+				entry)
 		}
 		m := Machine{Name: parts[0], Firmware: parts[1]}
 		if len(parts) > 2 && parts[2] != "" {

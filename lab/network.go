@@ -59,7 +59,9 @@ func makeNetwork(c *children, machines int) error {
 		fmt.Fprintf(&b, "tuntap add dev %[1]s mode tap\nlink set %[1]s master %[2]s up\n", tapName(n+1),
 			bridge)
 	}
-	fmt.Fprintf(&b, "netns add %[1]s\nlink add %[1]s0 type veth peer name eth0 netns %[1]s\nlink set %[1]s0 master %[2]s up\n", siteNS, bridge)
+	fmt.Fprintf(&b,
+		"netns add %[1]s\nlink add %[1]s0 type veth peer name eth0 netns %[1]s\nlink set %[1]s0 master %[2]s up\n",
+		siteNS, bridge)
 	if err := ipBatch(c, b.String()); err != nil {
 		return err
 	}

@@ -73,7 +73,8 @@ func ownDir(dir string) error {
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !ok || !st.IsDir() || int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s is not a directory of ours that only we may write to (%s): remove it, or take another with --dir", dir, st.Mode())
+		return fmt.Errorf("%s is not a directory of ours that only we may write to (%s): remove it, or take another with --dir",
+			dir, st.Mode())
 	}
 	return os.Chmod(dir, 0o700)
 }

@@ -295,7 +295,8 @@ func (d *demo) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("wire          the site's DHCP server gave %d addresses and no boot file; pxectl gave %d boot files and no address\n", wire.SiteAddresses, wire.OurBootFiles)
+	fmt.Printf("wire          the site's DHCP server gave %d addresses and no boot file; pxectl gave %d boot files and no address\n",
+		wire.SiteAddresses, wire.OurBootFiles)
 	fmt.Printf("\nBoth machines are deployed and proved it, %.0f s after the beginning.\n",
 		time.Since(d.began).Seconds())
 	return nil

@@ -82,7 +82,8 @@ func (r *rack) proveErase(name, bus string) {
 	before := r.scan(disk)
 	for _, mark := range []string{partitionTable, fatSystem, grubMenu} {
 		if !slices.Contains(before.Marks, mark) {
-			r.t.Fatalf("before the release the disk shows only %q: that %q is not found afterwards would prove nothing", before.Marks, mark)
+			r.t.Fatalf("before the release the disk shows only %q: that %q is not found afterwards would prove nothing",
+				before.Marks, mark)
 		}
 	}
 	r.pxectl("release", name, "--yes", "--wait", "--timeout", "6m")

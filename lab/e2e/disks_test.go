@@ -58,7 +58,8 @@ func TestTargets(t *testing.T) {
 		t.Run(tt.firmware+", "+tt.bus, func(t *testing.T) {
 			name := tt.firmware + "-" + tt.bus
 			if macs[name] == "" {
-				t.Skipf("SKIPPED %s: %s deploys to such a disk; for all of them at once run `make test-firmware` (%s=all)", t.Name(), tt.elsewhere, allFirmwares)
+				t.Skipf("SKIPPED %s: %s deploys to such a disk; for all of them at once run `make test-firmware` (%s=all)",
+					t.Name(), tt.elsewhere, allFirmwares)
 			}
 			r := r.in(t)
 			m, d := r.machine(name), r.deployment(name)
@@ -98,7 +99,8 @@ func TestLifeOfADisk(t *testing.T) {
 	r.pxectl("power", "off", "m1")
 	want, own := r.differ("m1", second), r.differ("m1", id)
 	if want.Differ*5 > want.Chunks || want.Fetch == 0 {
-		t.Fatalf("of the second image's %d chunks, %d differ from the disk before it is written: no case for a delta", want.Chunks, want.Differ)
+		t.Fatalf("of the second image's %d chunks, %d differ from the disk before it is written: no case for a delta",
+			want.Chunks, want.Differ)
 	}
 	r.pxectl("deploy", "m1", "--image", "second", "--redeploy", "--mode", "delta", "--wait", "--timeout",
 		"6m")

@@ -58,7 +58,8 @@ func TestTheREADMEsTour(t *testing.T) {
 			}
 			// Who is early looks again. What changes something is typed once.
 			if !looks.MatchString(c.line) || code != 0 || time.Now().After(end) {
-				t.Fatalf("README.md: %s: exit code %d; want 0, and this line, in its order: %q\nit prints:\n%s", c.line, code, missing, out)
+				t.Fatalf("README.md: %s: exit code %d; want 0, and this line, in its order: %q\nit prints:\n%s",
+					c.line, code, missing, out)
 			}
 		}
 		t.Logf("%5.1f s: %s", time.Since(at).Seconds(), c.line)

@@ -96,7 +96,8 @@ func needTools() error {
 		}
 	}
 	if missing != nil {
-		return fmt.Errorf("OS images need Debian packages that are not installed; run: apt-get install --no-install-recommends %s", strings.Join(missing, " "))
+		return fmt.Errorf("OS images need Debian packages that are not installed; run: apt-get install --no-install-recommends %s",
+			strings.Join(missing, " "))
 	}
 	return nil
 }

@@ -127,7 +127,8 @@ func DHCP(file string, ours netip.Addr) (w Wire, err error) {
 		}
 	}
 	if w.SiteAddresses == 0 || w.OurBootFiles == 0 {
-		return w, fmt.Errorf("the capture %s shows %d addresses of the site's server and %d boot files of ours: it cannot be of a deployment", file, w.SiteAddresses, w.OurBootFiles)
+		return w, fmt.Errorf("the capture %s shows %d addresses of the site's server and %d boot files of ours: it cannot be of a deployment",
+			file, w.SiteAddresses, w.OurBootFiles)
 	}
 	return w, nil
 }
