@@ -104,7 +104,8 @@ func violations(imports map[string][]string) []string {
 		may, ok := rule(pkg)
 		if !ok {
 			wrong = append(wrong,
-				fmt.Sprintf("%s: not in the table; say in internal/direction/direction_test.go what it may import", pkg))
+				fmt.Sprintf("%s: not in the table; say in internal/direction/direction_test.go what it may import",
+					pkg))
 			continue
 		}
 		for _, imported := range imports[pkg] {

@@ -137,7 +137,8 @@ func (g *GPT) Partitions(limit uint64) ([]GPTPartition, error) {
 			continue
 		}
 		if p.First > p.Last || p.Last >= limit {
-			return nil, fmt.Errorf("GPT: partition %d from LBA %d to %d lies outside of the disk's %d sectors", p.Number, p.First, p.Last, limit)
+			return nil, fmt.Errorf("GPT: partition %d from LBA %d to %d lies outside of the disk's %d sectors",
+				p.Number, p.First, p.Last, limit)
 		}
 		copy(p.Unique[:], e[16:])
 		p.Name = partitionName(e[56:128])
