@@ -5,9 +5,8 @@ import (
 	"slices"
 )
 
-// Arch is a client system architecture (option 93): RFC 4578 section 2.1 with erratum
-// 4624 applied, which is what the IANA registry has (the printed RFC names 7 and 9 the
-// wrong way round).
+// Arch is a client system architecture (option 93), numbered as in the IANA registry: RFC 4578 section 2.1
+// with erratum 4624, since the printed RFC has 7 and 9 swapped.
 type Arch uint16
 
 // Architectures that the registry names.
@@ -33,7 +32,7 @@ const (
 	ArchLoong64   Arch = 39
 )
 
-// archs are the architectures that we have a word for.
+// archs names the architectures.
 var archs = map[Arch]string{
 	ArchBIOS:      "x86 BIOS",
 	ArchUEFI32:    "x86 UEFI, 32 bit",
@@ -63,7 +62,7 @@ var archs = map[Arch]string{
 	40:            "LoongArch UEFI HTTP",
 }
 
-// Foreign says whether it is of a family that pxectl has no boot program for in any mode: RISC-V, LoongArch
+// Foreign says whether pxectl has no boot program for this processor family in any mode: RISC-V, LoongArch
 // and 32-bit ARM.
 func (a Arch) Foreign() bool {
 	switch a {
@@ -81,8 +80,8 @@ func (a Arch) String() string {
 	return fmt.Sprintf("architecture %d", uint16(a))
 }
 
-// pick is the architecture of a client that lists these: the first that there is a program for, else the
-// first that we know, else the first. ok is false for an empty list.
+// pick chooses the architecture of a client that lists several: the first with a boot program, else the first
+// with a name, else the first. ok is false for an empty list.
 func pick(list []Arch, program func(Arch) bool) (a Arch, ok bool) {
 	if len(list) == 0 {
 		return 0, false

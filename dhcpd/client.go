@@ -19,7 +19,7 @@ const (
 	pxePort    = 4011
 )
 
-// Options that the codec has no word for: RFC 4578 (93, 97) and iPXE's own (175).
+// Options that the codec does not name: RFC 4578 (93, 97) and iPXE's own (175).
 const (
 	optArch = dhcpv4.GenericOptionCode(93)
 	optGUID = dhcpv4.GenericOptionCode(97)
@@ -45,7 +45,7 @@ type Features struct {
 	Version                               string // "1.21.1", "" when not told
 }
 
-// A Client is what one packet says about who sent it.
+// A Client is what one packet says about its sender.
 type Client struct {
 	MAC       net.HardwareAddr
 	UUID      string // from option 97, as SMBIOS and iPXE print it; "" when not told
@@ -84,8 +84,8 @@ func (c Client) WantsURL() bool {
 	return false
 }
 
-// classify reads everything that the packet says. It never fails: what makes no sense
-// is left out, and what is no boot client that we can serve is ClassOther.
+// classify reads a packet. It never fails: it leaves out fields that make no sense, and gives ClassOther to a
+// client that we cannot boot.
 func classify(p *dhcpv4.DHCPv4, port int, program func(Arch) bool) Client {
 	c := Client{
 		MAC:      macOf(p),
@@ -113,7 +113,7 @@ func classify(p *dhcpv4.DHCPv4, port int, program func(Arch) bool) Client {
 	return c.judged(program)
 }
 
-// judged says whether there is something for it to boot. An iPXE takes a script, whatever it runs on.
+// judged says whether there is a boot program for the client. An iPXE takes a script on any processor.
 func (c Client) judged(program func(Arch) bool) Client {
 	c.NoProgram = c.HasArch && !program(c.Arch) &&
 		(c.Class == ClassBIOS || c.Class == ClassUEFI || c.Class == ClassHTTP ||
@@ -121,10 +121,10 @@ func (c Client) judged(program func(Arch) bool) Client {
 	return c
 }
 
-// BootFirmware says whether it is firmware which boots over the network, whether or not we can serve it.
+// BootFirmware says whether the client is firmware that boots over the network, also when we cannot serve it.
 func (c Client) BootFirmware() bool { return bootFirmware(c.Vendor) }
 
-// bootFirmware says whether a vendor class is that of firmware which boots over the network.
+// bootFirmware says whether firmware that boots over the network sends this vendor class.
 func bootFirmware(vendor string) bool {
 	return strings.HasPrefix(vendor, "PXEClient") || strings.HasPrefix(vendor, "HTTPClient")
 }
@@ -154,8 +154,8 @@ func class(c Client, users []string, option175 bool) Class {
 	return ClassOther
 }
 
-// remembered is the client with the architecture that its DISCOVER told: some firmware
-// says 0 or nothing in the REQUEST to port 4011 (danderson/netboot#132).
+// remembered returns the client with the architecture of its DISCOVER, since some firmware sends 0 or nothing
+// in the REQUEST to port 4011 (danderson/netboot#132).
 func remembered(c Client, a Arch, p *dhcpv4.DHCPv4, program func(Arch) bool) Client {
 	if c.HasArch && c.Arch != ArchBIOS {
 		return c
@@ -206,8 +206,8 @@ func unwanted(p *dhcpv4.DHCPv4, c Client) Reason {
 
 func noProgram(c Client) Reason { return Reason{Code: CodeNoProgram, Arch: c.Arch} }
 
-// macOf is the Ethernet address of the client: chaddr, or for another kind of link
-// (InfiniBand has hlen 0 or 20) a client identifier of type 1. Nil when there is none.
+// macOf returns the client's Ethernet address: chaddr, or for another kind of link (InfiniBand has hlen 0 or
+// 20) a client identifier of type 1. Nil when there is none.
 func macOf(p *dhcpv4.DHCPv4) net.HardwareAddr {
 	mac := p.ClientHWAddr
 	if id := p.GetOneOption(dhcpv4.OptionClientIdentifier); len(mac) != 6 && len(id) == 7 && id[0] == 1 {

@@ -25,7 +25,7 @@ func parse(raw []byte) (p *dhcpv4.DHCPv4, odd string, err error) {
 	return p, odd, err
 }
 
-// whole is a packet whose options are complete, and end.
+// whole returns the packet with its options complete and ended.
 func whole(raw []byte) (mended []byte, odd string) {
 	at := optionsAt
 	for at < len(raw) && raw[at] != end {

@@ -20,8 +20,8 @@ type replyFunc func(r *dhcpv4.DHCPv4, why Reason)
 // A bootAsker says what a client should boot; ok is false for nothing.
 type bootAsker func(ctx context.Context, c Client) (Boot, bool)
 
-// serve answers one packet of server mode: RFC 2131 section 4.3. What must be on the
-// disk first is carried later, by another goroutine.
+// serve answers one packet of server mode: RFC 2131 section 4.3. An answer whose lease must be on the disk
+// first is sent later, by another goroutine.
 func (s *leaseServer) serve(
 	ctx context.Context, p *dhcpv4.DHCPv4, c Client, from origin, ask bootAsker, reply replyFunc,
 ) {
@@ -89,7 +89,7 @@ func (s *leaseServer) discover(
 	switch started, busy := s.prober.start(q.id, func() { s.probe(q, l, from.ifindex, offer, reply) }); {
 	case started:
 	case busy && q.claim.Known:
-		offer(l) // a flood of strangers' questions keeps no known machine waiting
+		offer(l) // not probed, so that a flood of strangers keeps no known machine waiting
 	default:
 		reply(nil, Reason{Code: CodeProbing})
 	}
@@ -130,7 +130,8 @@ func (s *leaseServer) probe(
 		}
 	}
 	if slices.Sort(users); users[0] == users[len(users)-1] {
-		// A router that answers ARP for others (RFC 1027), or one who lies: what it says is worth nothing.
+		// A router that answers ARP for others (RFC 1027), or somebody who forges answers: they prove
+		// nothing.
 		s.log.Warn("dhcp: one host answers for every address that is probed; it is not believed",
 			"host", users[0], "subnet", s.subnets[q.subnet].prefix)
 		offer(l)
@@ -150,7 +151,7 @@ const (
 	malformed  requestState = "malformed"
 )
 
-// meant tells the four apart, and which address the client wants.
+// meant returns a REQUEST's state, and the address that the client wants.
 func meant(p *dhcpv4.DHCPv4, unicast bool) (requestState, netip.Addr) {
 	want, has := addr(p.RequestedIPAddress()), addr(p.ClientIPAddr)
 	switch {
@@ -238,7 +239,8 @@ func (s *leaseServer) decline(p *dhcpv4.DHCPv4, q request, from origin, reply re
 		return
 	}
 	if s.prober != nil && q.local {
-		// Anybody can decline in another's name. The client itself does not answer for what it declines.
+		// Anybody can decline in another client's name. A client does not answer ARP for an address that it
+		// declines.
 		if started, _ := s.prober.start(q.id, func() {
 			if mac, used := s.prober.used(from.ifindex, a); used && mac.String() == q.MAC.String() {
 				reply(nil, Reason{Code: CodeDeclineSelf, Addr: a})
@@ -298,7 +300,7 @@ func (s *leaseServer) release(p *dhcpv4.DHCPv4, q request, from origin, reply re
 	}
 }
 
-// inform tells a client with an address of its own about everything else: section 4.3.5.
+// inform answers a client that has an address of its own with everything else: section 4.3.5.
 func (s *leaseServer) inform(
 	ctx context.Context, p *dhcpv4.DHCPv4, q request, ask bootAsker, reply replyFunc,
 ) {

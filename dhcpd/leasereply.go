@@ -24,8 +24,7 @@ func (s *leaseServer) grant(
 	return r, d, err
 }
 
-// build is an answer that says all that the client should know. Without an address it
-// is that to an INFORM, which must not speak of a lease.
+// build makes the answer with all its options. Without an address it answers an INFORM, and names no lease.
 func (s *leaseServer) build(
 	ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, d time.Duration, ask bootAsker,
 ) (*dhcpv4.DHCPv4, error) {

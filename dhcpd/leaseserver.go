@@ -197,8 +197,8 @@ func (s *leaseServer) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (q reques
 		return q, Reason{Code: CodeLongIdentity}
 	}
 	agent := suboptions(p.GetOneOption(dhcpv4.OptionRelayAgentInformation))
-	// Who has an address and talks to us alone is not on the wire that it is heard on:
-	// its packets are routed (RFC 2131 section 4.3.2, RENEWING).
+	// A client that has an address and sends to us alone may be on another wire: its packets are routed (RFC
+	// 2131 section 4.3.2, RENEWING).
 	from := addr(p.ClientIPAddr)
 	switch link := addr(agent[linkSelection]); {
 	case link.IsValid() && c.Relay.IsValid(): // only relays say so: RFC 3527

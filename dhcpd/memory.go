@@ -10,8 +10,8 @@ const (
 	memoryMax = 4096 // per half, so that a flood of made-up addresses stays cheap
 )
 
-// A memory keeps the architecture that each MAC told in its DISCOVER for one to two
-// minutes. It has two halves; when the young one is full or old, it becomes the old one.
+// A memory keeps the architecture of each MAC's DISCOVER for one to two minutes. It has two halves: when the
+// young one is full, or a minute old, it replaces the old one.
 type memory struct {
 	mu         sync.Mutex
 	young, old map[string]Arch

@@ -12,7 +12,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// with is o where more says nothing.
+// with returns more, with o's value for each option that more leaves out.
 func (o Options) with(more Options) Options {
 	if more.LeaseTime != 0 {
 		o.LeaseTime = more.LeaseTime

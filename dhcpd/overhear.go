@@ -113,7 +113,7 @@ func (l *Listener) follow(ctx context.Context, name string, f *packet.Conn) {
 		if sleep.For(ctx, tapAgain) != nil {
 			return
 		}
-		f, _ = openTap(name) // an interface that is gone has been told of
+		f, _ = openTap(name) // whoever watches interfaces reports one that is gone
 	}
 }
 

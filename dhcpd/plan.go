@@ -13,7 +13,7 @@ import (
 	"github.com/pxectl/pxectl/internal/subnet"
 )
 
-// A Plan is what an operator says about addresses: the server mode's configuration.
+// A Plan is the operator's configuration of server mode.
 type Plan struct {
 	LeaseTime    time.Duration `yaml:"lease_time"`
 	UnknownShare int           `yaml:"unknown_share"` // percent of each subnet's pools

@@ -107,7 +107,7 @@ func (p *prober) used(ifindex int, a netip.Addr) (net.HardwareAddr, bool) {
 	q := arpQuestion{ifindex, a}
 	answer := p.ask(q)
 	defer p.forget(q)
-	// A probe that cannot be sent finds nobody: the answer must not hang on it.
+	// A probe that cannot be sent finds nobody: the client still gets its answer.
 	_ = p.raw.Control(func(fd uintptr) {
 		to := &unix.SockaddrLinklayer{
 			Protocol: networkOrder(unix.ETH_P_ARP),

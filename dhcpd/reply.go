@@ -84,7 +84,7 @@ func viaRelay(r *dhcpv4.DHCPv4) {
 	}
 }
 
-// blank is an answer that says nothing yet but who talks to whom.
+// blank makes an answer with nothing in it but its sender and receiver.
 func blank(p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4.DHCPv4 {
 	r := &dhcpv4.DHCPv4{
 		OpCode:        dhcpv4.OpcodeBootReply,
@@ -189,8 +189,8 @@ func limit(p *dhcpv4.DHCPv4) int {
 	return min(max(int(size)-28, minMessage), maxMessage)
 }
 
-// fit leaves out what is said elsewhere in the packet, too, then takes the short URL, which fits the file
-// field, and then leaves out what can be done without, until the answer fits.
+// fit makes an answer fit: it leaves out options that other fields repeat, then takes the short URL, which
+// fits the file field, and then leaves out options that the client can do without.
 func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) (*dhcpv4.DHCPv4, error) {
 	redundant := []dhcpv4.OptionCode{dhcpv4.OptionClientIdentifier, dhcpv4.OptionTFTPServerName}
 	if r.BootFileName != "" {

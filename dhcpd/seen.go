@@ -9,8 +9,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// Seen is one packet that arrived and what became of it. Ordinary DHCP clients are
-// reported, too: their packets are a sign of life of an operating system.
+// Seen is one packet that arrived, and our answer. Ordinary DHCP clients are reported, too: their packets
+// show that an operating system runs.
 type Seen struct {
 	Time time.Time
 	Client

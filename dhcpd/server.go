@@ -75,7 +75,7 @@ type socket struct {
 	turn *turn
 }
 
-// A turn is whose of the readers it is to read. Without it all of them would wake for each packet.
+// A turn lets one reader wait at a time. Without it all of them would wake for each packet.
 type turn struct {
 	sync.Mutex
 	busy bool // the last one found several packets, and took all

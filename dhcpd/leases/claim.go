@@ -35,8 +35,8 @@ func (t *Table) Offer(c Claim) (Lease, error) {
 	return l, nil
 }
 
-// knownLocked says whether what a client holds counts as a known machine's. Anybody can put a known machine's
-// MAC into his packets, and as many client identifiers beside it as he likes.
+// knownLocked says whether a lease of the client counts as a known machine's. Anybody can put a known
+// machine's MAC into packets, beside any number of client identifiers.
 func (t *Table) knownLocked(c Claim) bool {
 	if !c.Known {
 		return false
@@ -51,8 +51,8 @@ func (t *Table) knownLocked(c Claim) bool {
 
 func (c Claim) standing() standing { return standing{c.Known, c.Alias, c.KnownBy} }
 
-// Bind gives an address to a client until it expires, or says why not. done is called
-// once, from another goroutine, when that is on the disk or could not be written.
+// Bind gives an address to a client until it expires, or returns why not. done is called once, from another
+// goroutine, when the lease is on the disk or could not be written.
 func (t *Table) Bind(c Claim, a netip.Addr, expires time.Time, done func(error)) error {
 	if t.journal.full() {
 		return ErrBusy
@@ -88,7 +88,7 @@ func (t *Table) Refuse(subnet int, client string) {
 	}
 }
 
-// Release frees an address that its client gives back. ok is false when it is not its.
+// Release frees an address that its client gives back. ok is false when the client does not hold it.
 func (t *Table) Release(client string, a netip.Addr, done func(error)) (ok bool, err error) {
 	if t.journal.full() {
 		return false, ErrBusy
@@ -141,8 +141,7 @@ func (t *Table) Decline(client string, a netip.Addr, done func(back netip.Addr, 
 	return t.journal.add(func(err error) { done(back, err) }, changed...)
 }
 
-// oneTooMany is the first address that the client of a declined one has declined, if it keeps too many out of
-// use.
+// oneTooMany returns the first address that a client has declined, when the client keeps too many out of use.
 func (s *subnet) oneTooMany(last *entry) *entry {
 	if all := s.decliners[last.decliner]; len(all) > maxDeclines {
 		return all[0]
@@ -235,7 +234,7 @@ func (t *Table) pickLocked(c Claim) (uint32, error) {
 	if oldest := s.free.Front(); oldest != nil {
 		return number(oldest.Value.(*entry).Addr), nil
 	}
-	// Rather one that somebody said is taken than none.
+	// An address that somebody declined is better than none.
 	if oldest := s.declined.Front(); oldest != nil {
 		return number(oldest.Value.(*entry).Addr), nil
 	}

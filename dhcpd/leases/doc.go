@@ -1,5 +1,5 @@
-// Package leases remembers which client holds which address, and loses none of it: a
-// change is told to its caller as done when it is on the disk.
+// Package leases remembers which client holds which address. It loses nothing: a caller hears that a change
+// is done when it is on the disk.
 //
 // A Table is the memory of all subnets; its journal is an append-only file of records,
 // each with a checksum, that many changes share one fsync of. The package knows nothing

@@ -30,8 +30,8 @@ const (
 	retryAfter = time.Second
 )
 
-// A journal is the file, and those who wait for it. While one batch of changes is being
-// synced, the next one gathers; so a slow disk makes batches larger and not queues longer.
+// A journal is the file, and the callers that wait for it. While one batch of changes is being synced the
+// next one gathers, so a slow disk makes batches larger and not queues longer.
 type journal struct {
 	path     string
 	log      *slog.Logger
@@ -55,7 +55,7 @@ type journal struct {
 	ended   chan struct{} // tell has
 }
 
-// A result is what became of one change, and whom to tell.
+// A result is the outcome of one change, with its callback.
 type result struct {
 	done func(error)
 	err  error
@@ -86,7 +86,7 @@ func openJournal(path string, log *slog.Logger) (*journal, []Lease, error) {
 		return nil, nil, fmt.Errorf("dhcp leases: %s is no lease file of this version: move it away to start without leases",
 			path)
 	}
-	// Always a new file to begin with: without what was cut off, and proof that we can write.
+	// Begin with a new file: it has no cut-off record, and proves that we can write.
 	all = latest(all)
 	var records []byte
 	for _, l := range all {
@@ -148,8 +148,8 @@ func (j *journal) add(done func(error), changed ...Lease) error {
 	return nil
 }
 
-// begin starts the two goroutines. What those who wait do when they are told, such as sending an ACK, is no
-// business of the one that writes: it goes on meanwhile.
+// begin starts the two goroutines: one writes, the other calls back, so that sending an ACK holds up no
+// write.
 func (j *journal) begin() {
 	go j.run()
 	go j.tell()
@@ -192,7 +192,7 @@ func (j *journal) run() {
 	}
 }
 
-// survive writes a batch. After a bug of ours the file is written anew, as after any other failure.
+// survive writes a batch. After a panic it has the file written anew, as after any other failure.
 func (j *journal) survive(b []byte) (err error) {
 	whole := false
 	defer func() {
@@ -244,8 +244,7 @@ func (j *journal) write(b []byte) error {
 		if time.Since(j.broken) < retryAfter {
 			return fmt.Errorf("%w: %s: tried a moment ago", ErrWrite, j.path)
 		}
-		// What a failed write or fsync left in the file is anybody's guess, so it is
-		// never appended to again.
+		// A failed write or fsync leaves the file in an unknown state, so nothing is appended to it again.
 		return j.compact()
 	}
 	_, err := j.file.Write(b)
@@ -260,7 +259,7 @@ func (j *journal) write(b []byte) error {
 	}
 	j.size += int64(len(b))
 	if j.size > compactAt && j.size > 4*j.start {
-		// This batch is safe already, whatever comes of it.
+		// This batch is safe already, even if that fails.
 		if err := j.compact(); err != nil {
 			j.log.Error("dhcp: the lease file cannot be compacted", "file", j.path, "err", err)
 		}

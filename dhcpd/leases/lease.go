@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// State is what has become of an address. The numbers are on the disk.
+// State is the state of an address. The numbers are on the disk.
 type State uint8
 
-// What can become of an address.
+// The states of an address.
 const (
 	Free     State = 1 // expired or given back; remembered, so that its client gets it again
 	Offered  State = 2 // held for a moment; never on the disk
@@ -34,7 +34,7 @@ func (s State) String() string {
 	return fmt.Sprintf("state %d", uint8(s))
 }
 
-// A Lease is one address and who has it.
+// A Lease is one address and its client.
 type Lease struct {
 	Addr        netip.Addr
 	Client      string           // the client's identity: bytes that only dhcpd understands

@@ -20,14 +20,14 @@ const (
 	// How many addresses one client keeps out of use. With one more, the one that it declined first is free
 	// again.
 	maxDeclines = 3
-	// A client declines an address when it has just been given it: RFC 2131 section 4.4.1. Who does so later
-	// is told nothing, asks again, and may decline then; a forged DECLINE does not end the lease of a machine
-	// that runs.
+	// A client declines an address when it has just been given it (RFC 2131 section 4.4.1). A later DECLINE
+	// changes nothing, so a forged one does not end the lease of a machine that runs; a client that means it
+	// asks again, and may decline then.
 	declineWithin = 2 * time.Minute
-	// A released address is no other client's by asking for it, so that a forged RELEASE gains nothing.
+	// For so long no other client gets a released address by asking for it, so that a forged RELEASE gains
+	// nothing.
 	releasedFor = 10 * time.Minute
-	// A machine's firmware, its boot program and its system may call themselves differently, and no more than
-	// that.
+	// The firmware, the boot program and the system of a machine may have an identifier each, and no more.
 	knownLeases = 3
 )
 
@@ -97,7 +97,7 @@ type standing struct {
 	by           string
 }
 
-// Open reads the journal and opens it for more. What is damaged in it is told in the log.
+// Open reads the journal and opens it for appending. It logs what is damaged in it.
 func Open(cfg Config) (*Table, error) {
 	t := &Table{cfg: cfg, at: map[uint32]*entry{}, of: map[holder]*entry{}}
 	for _, s := range cfg.Subnets {
@@ -151,7 +151,7 @@ func (t *Table) restore(l Lease) bool {
 	} else {
 		t.ownLocked(e, l.Client)
 	}
-	// The time of day counts once: from now on a clock that is set ends no lease.
+	// The time of day is used only here: from now on no lease ends because somebody sets the clock.
 	now := t.cfg.Now()
 	expires := now.Add(l.Expires.Sub(now))
 	// By its MAC, whatever it was known by: with its next renewal that is right again.
@@ -257,7 +257,7 @@ func (s *subnet) unlist(e *entry) {
 	e.listed = nil
 }
 
-// turnLocked changes the state of an entry and everything that depends on it.
+// turnLocked changes the state of an entry, with all that depends on it.
 func (t *Table) turnLocked(e *entry, state State, who standing, expires time.Time) {
 	s := t.subnets[e.subnet]
 	pooled := s.pooled(number(e.Addr))
