@@ -37,7 +37,7 @@ func newEngineConn(local net.Addr, sent func(uint64, []byte)) *engineConn {
 	return &engineConn{local: local, sent: sent, wake: make(chan struct{}, 1)}
 }
 
-// give hands a packet to the library, and never waits.
+// give passes a packet to the library without waiting.
 func (c *engineConn) give(from *net.UDPAddr, data []byte) {
 	c.mu.Lock()
 	c.queue = append(c.queue, enginePacket{from, data})
@@ -66,7 +66,7 @@ func (c *engineConn) take() (p enginePacket, ok bool, until time.Time) {
 	return p, true, until
 }
 
-// stop has the library find nothing to read soon, which it would wait for a second for.
+// stop ends the library's wait for packets early; it would wait for a second.
 func (c *engineConn) stop() {
 	c.mu.Lock()
 	c.stopped = true

@@ -28,7 +28,7 @@ const (
 	slotWait = 500 * time.Millisecond
 )
 
-// An exchange is one read request and what came of it.
+// An exchange is one read request and its transfer.
 type exchange struct {
 	Transfer
 	wish
@@ -101,7 +101,7 @@ func (e *exchange) reader() io.Reader {
 	return r
 }
 
-// silentError is a client's that stopped acknowledging. It is a net.Error that timed out.
+// silentError says that a client stopped acknowledging. It is a net.Error with Timeout true.
 type silentError struct{}
 
 func (silentError) Error() string   { return "the client stopped acknowledging" }
@@ -116,7 +116,7 @@ var (
 	errMakeRoom net.Error = makeRoomError{}
 )
 
-// makeRoomError is a silent client's whose transfer another one needed.
+// makeRoomError says that a silent client's transfer ended because another client needed it.
 type makeRoomError struct{ silentError }
 
 func (makeRoomError) Error() string { return "the client was silent while others waited" }

@@ -33,7 +33,7 @@ const (
 	maxCounted = 4096 // addresses: a flood of made-up ones starts the count anew
 )
 
-// A floodFilter has the kernel drop what is no request, and most requests of a client that floods.
+// A floodFilter has the kernel drop packets that are not requests, and most requests of a client that floods.
 type floodFilter struct {
 	conn syscall.RawConn
 	log  *slog.Logger
@@ -55,7 +55,7 @@ func (s *floodFilter) admits(client netip.Addr, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if slices.Contains(s.shut, client) {
-		return true // one of those that the kernel lets through, or in the queue already
+		return true // the kernel let it through, or it was in the queue before the filter
 	}
 	if now.Sub(s.began) >= floodWindow || len(s.counts) >= maxCounted {
 		s.began = now
@@ -86,8 +86,8 @@ func (s *floodFilter) readmit(client netip.Addr) {
 	}
 }
 
-// empty throws away what is in the queue, nearly all of which is the flood's: a slow host would have seconds
-// of work with it. Firmware asks again.
+// empty drops the queue, which is nearly all the flood's: a slow host would work on it for seconds. Firmware
+// asks again.
 func (s *floodFilter) empty() {
 	_ = s.conn.Control(func(fd uintptr) {
 		buf := make([]byte, 1)
@@ -105,7 +105,7 @@ func (s *floodFilter) reattachLocked() {
 	}
 }
 
-// attachLocked gives the socket the filter that goes with who is shut out.
+// attachLocked gives the socket a filter for the clients that are shut out.
 func (s *floodFilter) attachLocked() error {
 	ops, err := bpf.Assemble(filter(s.shut))
 	if err != nil {

@@ -20,7 +20,7 @@ func Normalise(raw string) string {
 		switch elem = strings.TrimSpace(elem); elem {
 		case "", ".":
 		case "..":
-			// It cannot climb out: above the first element there is nothing.
+			// A ".." cannot lead out: above the first element it has no effect.
 			kept = kept[:max(0, len(kept)-1)]
 		default:
 			kept = append(kept, elem)

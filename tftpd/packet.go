@@ -21,11 +21,11 @@ const (
 	opOack  = 6
 )
 
-// maxRequest is what a request may have: 512 bytes by RFC 2347, and twice that to be lenient.
+// maxRequest is how long a request may be, in bytes: RFC 2347 allows 512, and we take twice as much.
 const maxRequest = 1024
 
-// A refusal is what a client is told: RFC 1350 section 5. Never an error's own text: it may name paths of
-// this host.
+// A refusal is an error code and a text for the client: RFC 1350 section 5. The text is never that of an
+// error of ours, which may name paths of this host.
 type refusal struct {
 	code uint16
 	text string
@@ -74,7 +74,7 @@ func parseRequest(b []byte) (w wish, write bool, err error) {
 		return w, write, fmt.Errorf("%w: mode %q", ErrMalformed, mode)
 	case "netascii":
 		w.netascii = true
-	default: // octet, and what else old ROMs call it
+	default: // octet, and other names that old ROMs have for it
 	}
 	for f := fields[2:]; len(f) >= 2; f = f[2:] {
 		if w.options == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// readRequests reads what comes to the port that everybody knows.
+// readRequests reads what arrives at the TFTP port.
 func (s *Server) readRequests(ctx context.Context) {
 	buf, oob := make([]byte, maxRequest+1), ipv4.NewControlMessage(ipv4.FlagDst|ipv4.FlagInterface)
 	var cm ipv4.ControlMessage
@@ -118,7 +118,7 @@ func (s *Server) again(raw []byte, from netip.AddrPort, now time.Time) bool {
 	return true
 }
 
-// openFile asks the Opener, whose bugs are ours to survive.
+// openFile asks the Opener. A panic of it ends this request alone.
 func (s *Server) openFile(ctx context.Context, r Request) (file []byte, err error) {
 	defer bug.Return(s.cfg.Log, "tftp: open "+strconv.Quote(r.Name), &err)
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)

@@ -26,25 +26,25 @@ const (
 	// forgets its own 4 bytes; the fragments that follow are what many ROMs drop.
 	blockSize = 1468
 
-	// A boot ROM that is still there acknowledges within milliseconds; one that went
-	// away is given up after about (1+retries) seconds.
+	// A boot ROM that is there acknowledges within milliseconds; one that went away is given up after about
+	// (1+retries) seconds.
 	ackTimeout = time.Second
 	retries    = 8
 
-	// A client that acknowledges just in time, every time, must not keep a slot for ever.
+	// A client that always acknowledges just in time must not keep a transfer for ever.
 	transferTimeout = 10 * time.Minute
 
 	// A running transfer ends at once when we stop.
 	shutdownGrace = time.Second
 
-	// How often what is due is looked for: packets to send again, clients that went away.
+	// How often we look for packets to send again and for clients that went away.
 	tick = 100 * time.Millisecond
 
 	// An Opener has what it opens in memory.
 	openTimeout = time.Second
 
-	// Ports that transfers leave from. A client that uses one port again and again is not mistaken for who it
-	// was before, and who forges an address must guess more.
+	// How many ports transfers leave from. With several, a client that uses one port again is not mistaken
+	// for its own former transfer, and somebody who forges an address must guess more.
 	transferPorts = 32
 	// Goroutines that read requests.
 	requestReaders = 4

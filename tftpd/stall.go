@@ -26,7 +26,7 @@ const (
 
 	// The least recently seen are forgotten beyond that. An entry is about 150 bytes.
 	maxStalled = 4096
-	// A cable or a switch that was mended is believed again the next day.
+	// A mended cable or switch gets full blocks again the next day.
 	stallMemory = 24 * time.Hour
 )
 
@@ -105,8 +105,8 @@ func (s *stalls) end(a *attempt, well bool) {
 	}
 }
 
-// stepDown takes a client one step down when its transfer has stalled. Attempts that ran side by side with
-// the same block size are one experience.
+// stepDown takes a client one step down when its transfer has stalled. Transfers that stall side by side with
+// the same block size count once.
 func (s *stalls) stepDown(a *attempt) {
 	moved := a.moved.Load()
 	if a.counted || a.block == minBlock || moved == 0 ||

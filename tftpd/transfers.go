@@ -34,8 +34,8 @@ func (s *Server) readAnswers(ctx context.Context, p *port) {
 	}
 }
 
-// answer takes what a client says to a transfer. What does not fit is not answered: an ERROR never is
-// (RFC 1350 section 7), and what came late would only confuse a client that goes on.
+// answer handles a client's packet to a transfer. An ERROR is never answered (RFC 1350 section 7); nor is a
+// packet that does not fit, since an answer to a late one would confuse a client that goes on.
 func (s *Server) answer(p *port, from netip.AddrPort, b []byte, now time.Time) {
 	if len(b) < 4 || b[0] != 0 {
 		return
@@ -77,7 +77,7 @@ func (s *Server) admit(e *exchange, now time.Time) {
 	}
 }
 
-// A room says what became of a wish to start a transfer.
+// A room is the outcome of trying to start a transfer.
 type room int
 
 const (
@@ -86,7 +86,7 @@ const (
 	allFull
 )
 
-// start starts a transfer if there is one to be had. With displace a silent one makes room.
+// start starts a transfer if one is free. With displace a silent one makes room.
 func (s *Server) start(e *exchange, now time.Time, displace bool) room {
 	x := &s.exchanges
 	silent := func(among func(*exchange) bool) bool {
@@ -100,7 +100,7 @@ func (s *Server) start(e *exchange, now time.Time, displace bool) room {
 		s.end(o, errMakeRoom)
 		return true
 	}
-	// The address first: what it may not have anyway costs nobody else a transfer.
+	// The address's own limit first, so that a refusal displaces nobody else's transfer.
 	own := e.Client.Addr()
 	if s.stalls.count(own) >= s.cfg.MaxPerClient &&
 		!silent(func(o *exchange) bool { return o.Client.Addr() == own }) {
@@ -158,7 +158,7 @@ func (s *Server) transfer(ctx context.Context, rf io.ReaderFrom) (err error) {
 	return err
 }
 
-// over is called when the library has let go of a transfer.
+// over is called when the library has ended a transfer.
 func (s *Server) over(e *exchange, n int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,8 +237,8 @@ func (s *Server) dropUnproven(e *exchange, now time.Time) {
 	}
 }
 
-// admitWaiting gives the transfers that are free to those who wait, the longest first. Who may not have one
-// for its address's sake keeps nobody waiting behind it.
+// admitWaiting gives free transfers to exchanges that wait, the longest first. It passes over those whose
+// address has its limit.
 func (s *Server) admitWaiting(now time.Time, displace bool) {
 	x := &s.exchanges
 	var full map[netip.Addr]bool // to look for each address's silent transfers once
