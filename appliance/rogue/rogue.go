@@ -21,7 +21,7 @@ import (
 // Servers are the other DHCP servers that were overheard. The zero Servers is ready for use.
 type Servers struct {
 	Log  *slog.Logger
-	Note func(inventory.Event) // told of a server that tells machines what to boot
+	Note func(inventory.Event) // called for a server that tells machines what to boot
 	Off  bool                  // we take no part in DHCP, so somebody else has to tell machines what to boot
 
 	mu     sync.Mutex
@@ -39,20 +39,20 @@ type key struct {
 type Server struct {
 	Addr      netip.Addr
 	Interface string
-	Last      time.Time
-	Leases    bool   // it hands out addresses
-	Boots     string // what it tells machines to boot; "" when nothing
-	Pxectl    bool   // it answers as we do
+	Last      time.Time // when it was last heard
+	Leases    bool      // it hands out addresses
+	Boots     string    // what it tells machines to boot; "" when nothing
+	Pxectl    bool      // it answers as we do
 }
 
 // MaxServers bounds what forged packets can make us remember.
 const MaxServers = 64
 
-// remembered is for how long after it was last heard.
+// remembered is how long a server is kept after it was last heard.
 const remembered = 24 * time.Hour
 
-// Heard takes what was overheard. The first time that a server tells a machine what to boot is logged and
-// noted.
+// Heard records an answer of another server. The first time that a server tells a machine what to boot is
+// logged and noted.
 func (s *Servers) Heard(o dhcpd.Overheard) {
 	s.mu.Lock()
 	s.forgetLocked(o.Time)
@@ -82,9 +82,10 @@ func (s *Servers) Heard(o dhcpd.Overheard) {
 	})
 }
 
-// atLocked is the entry of a server. Where there is no room for a new one, the server that was silent for
-// longest leaves, of those that tell nobody what to boot when there are such. A new one that tells nobody
-// either takes no place of one that does: it is not remembered, and nil is returned.
+// atLocked returns the entry of a server, and makes it when it is missing. If there is no room, the new
+// server replaces the one that was silent for longest, and one that boots nothing before one that tells
+// machines what to boot. A new server that boots nothing replaces none of the latter: then atLocked returns
+// nil.
 func (s *Servers) atLocked(k key, boots bool) *Server {
 	if h := s.all[k]; h != nil {
 		return h
@@ -112,14 +113,14 @@ func (s *Servers) forgetLocked(now time.Time) {
 	maps.DeleteFunc(s.all, func(_ key, h *Server) bool { return now.Sub(h.Last) > remembered })
 }
 
-// Absent says why nothing can be heard.
+// Absent records why no server can be heard.
 func (s *Servers) Absent(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.absent = err.Error()
 }
 
-// String is one line.
+// String is one line: who it is, where, and what it tells machines to boot.
 func (s Server) String() string {
 	who := "another DHCP server"
 	if s.Pxectl {
@@ -128,7 +129,7 @@ func (s Server) String() string {
 	return fmt.Sprintf("%s, %v on %s, tells machines to boot %q", who, s.Addr, s.Interface, s.Boots)
 }
 
-// List returns the servers, those that matter most first, and why nothing can be heard.
+// List returns the servers, first those that tell machines what to boot, and why nothing can be heard, if so.
 func (s *Servers) List() (all []Server, absent string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,8 +144,8 @@ func (s *Servers) List() (all []Server, absent string) {
 	return all, s.absent
 }
 
-// looksLikeUs says whether an answer has our own form: a name of our boot programs with the server's address
-// in words beside it, or our script with iPXE's settings behind it.
+// looksLikeUs says whether an answer has the form of ours: one of our boot programs, by URL or with the
+// server's address as TFTP server name beside it, or our script with iPXE's settings in its query.
 func looksLikeUs(o dhcpd.Overheard) bool {
 	if u, err := url.Parse(o.File); err == nil && u.Host != "" {
 		_, program := ipxe.NBP(strings.TrimPrefix(u.Path, ipxe.NBPPath("")))
@@ -154,7 +155,8 @@ func looksLikeUs(o dhcpd.Overheard) bool {
 	return program && o.TFTP == o.Server.String()
 }
 
-// BootName is a boot file without iPXE's settings, fit for a terminal. A file has a name, whatever is in it.
+// BootName is a boot file without iPXE's settings, fit for a terminal: at most 64 bytes, and "(unreadable)"
+// when nothing of it can be shown.
 func BootName(file string) string {
 	name, _, _ := strings.Cut(file, "?")
 	if name = inventory.Text(printable.Only(name), 64); name == "" && file != "" {

@@ -88,7 +88,7 @@ func TestServersAreNamed(t *testing.T) {
 	}
 }
 
-// answer is what a server says on br0, so long ago.
+// answer is an answer of a server on br0, heard so long ago.
 func answer(server int, boot string, ago time.Duration) dhcpd.Overheard {
 	return dhcpd.Overheard{
 		Server:    netip.AddrFrom4([4]byte{10, 0, byte(server >> 8), byte(server)}),
@@ -99,7 +99,7 @@ func answer(server int, boot string, ago time.Duration) dhcpd.Overheard {
 	}
 }
 
-// listed are the servers that are remembered, with what they tell machines to boot.
+// listed returns the servers that are remembered, with what they tell machines to boot.
 func listed(n *Servers) map[string]string {
 	all, _ := n.List()
 	boots := map[string]string{}
@@ -152,14 +152,16 @@ func TestWhoMakesRoom(t *testing.T) {
 			_, stays := all[first]
 			boots, there := all[late]
 			if len(all) != MaxServers || stays == c.want || there != c.want || boots != c.late && c.want {
-				t.Errorf("the first is there: %v, the late one: %v with %q, of %d; want the late one in its place: %v", stays, there, boots, len(all), c.want)
+				t.Errorf("the first is there: %v, the late one: %v with %q, of %d; "+
+					"want the late one in its place: %v",
+					stays, there, boots, len(all), c.want)
 			}
 			if (len(noted) == 1) != (c.late != "") {
 				t.Errorf("noted %q, want the late one when it tells machines what to boot", noted)
 			}
 		})
 	}
-	// One of many boots something, and was silent for longest: it is not the one to leave.
+	// A rogue that was silent for longest stays: servers that boot nothing make room first.
 	n := Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}}
 	n.Heard(answer(300, "evil.efi", 2*time.Hour))
 	for i := range 2 * MaxServers {
