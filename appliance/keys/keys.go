@@ -86,12 +86,13 @@ func Load(dir string) (k Keys, err error) {
 func damaged(dir, name string, err error) error {
 	return &inventory.Problem{
 		Code: inventory.CodeConflict, Detail: fmt.Sprintf("%s: %v", filepath.Join(dir, name), err), Err: err,
-		Hint: "put it back from your copy of data_dir; with a new one, the secrets in the database could not be read, or no agent that runs would trust it",
+		Hint: "put it back from your copy of data_dir; with a new one, " +
+			"the secrets in the database could not be read, or no agent that runs would trust it",
 	}
 }
 
-// certificate signs the key itself. Agents pin the key and look at nothing else, so a certificate of this run
-// is as good as any, and nothing expires.
+// certificate makes a self-signed certificate. Agents pin the key and check nothing else, so each run can
+// make another certificate, and it need not expire.
 func certificate(pkcs8 []byte) (cert tls.Certificate, pin string, err error) {
 	key, err := x509.ParsePKCS8PrivateKey(pkcs8)
 	if err != nil {
@@ -108,7 +109,7 @@ func certificate(pkcs8 []byte) (cert tls.Certificate, pin string, err error) {
 	template := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: "pxectl appliance"},
-		NotBefore:    time.Unix(0, 0), // the clocks of bare machines say anything
+		NotBefore:    time.Unix(0, 0), // the clock of a machine in the agent may be wrong
 		NotAfter:     time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -126,7 +127,8 @@ func certificate(pkcs8 []byte) (cert tls.Certificate, pin string, err error) {
 		hex.EncodeToString(sum[:]), nil
 }
 
-// keyFile reads a key, or makes it and has it on disk before anything is signed or sealed with it.
+// keyFile reads a key. It makes one that is missing, and writes it to disk before anything is signed or
+// sealed with it.
 func keyFile(path string, generate func() ([]byte, error)) ([]byte, error) {
 	raw, err := os.ReadFile(path)
 	switch {
@@ -170,10 +172,10 @@ func (k Keys) Unseal(sealed inventory.Sealed) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// ID names the keys in public: it is what secrets are sealed to.
+// ID is the public key that secrets are sealed to. It identifies the keys.
 func (k Keys) ID() string { return k.age.Recipient().String() }
 
-// In says which key files are there, and which are not.
+// In returns which key files are in dir, and which are missing or empty.
 func In(dir string) (had, missing []string) {
 	for _, name := range []string{"age.key", "nonce.key", "tls.key"} {
 		if st, err := os.Stat(filepath.Join(dir, name)); err == nil && st.Size() > 0 {
