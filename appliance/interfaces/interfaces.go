@@ -20,31 +20,31 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A Set is the provisioning interfaces of an appliance, watched. Run changes it, all else may be called at
-// any time.
+// A Set watches the provisioning interfaces of an appliance. Run updates it; the other methods but Tell may
+// be called at any time.
 type Set struct {
 	log     *slog.Logger
 	note    func(inventory.Event)
 	moved   func(name string, a netip.Addr)
-	changes *os.File // readable when the kernel has news
+	changes *os.File // an rtnetlink socket, readable after a change
 
 	mu   sync.Mutex
 	all  []*State
-	news chan struct{} // closed when an address is another one
+	news chan struct{} // closed when an address changes
 	// unopened is what could not be opened, by interface and service.
 	unopened map[string]error
 }
 
-// A State is an interface and where it is served now.
+// A State is an interface with the address that it is served at now.
 type State struct {
 	config.Interface
 	Was   netip.Addr // the address before, if there was one
-	Since time.Time  // when it moved from there
+	Since time.Time  // when it left that address
 
 	at condition
 }
 
-// A condition is what an interface looks like at a moment.
+// A condition is what look finds of an interface.
 type condition struct {
 	index int // 0: there is no such interface
 	up    bool
@@ -53,9 +53,10 @@ type condition struct {
 }
 
 const (
-	// What belongs together (made anew, brought up, given its address) comes within that.
+	// Changes that belong together (made anew, brought up, given its address) come within settle.
 	settle = 200 * time.Millisecond
-	// The kernel's news may get lost when there are many; and a port at a new address may be taken.
+	// The kernel loses messages when there are many, so the interfaces are also looked at every lookAgain. A
+	// port that is taken at a new address is tried again after as long.
 	lookAgain = 2 * time.Second
 )
 
@@ -73,13 +74,13 @@ func Of(all []config.Interface, log *slog.Logger) *Set {
 	return f
 }
 
-// Tell says who is told of what happens. It is called before Run: note is told of changes, moved of a new
-// address, before anything answers there.
+// Tell sets whom Run tells; call it before Run. note gets each change as an event. moved gets an interface's
+// new address before anything answers there.
 func (f *Set) Tell(note func(inventory.Event), moved func(name string, a netip.Addr)) {
 	f.note, f.moved = note, moved
 }
 
-// Listen asks the kernel for news of interfaces and addresses: rtnetlink(7).
+// Listen subscribes to the kernel's messages about links and IPv4 addresses: rtnetlink(7).
 func (f *Set) Listen() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
 		unix.NETLINK_ROUTE)
@@ -108,8 +109,8 @@ func (f *Set) Run(ctx context.Context) error {
 	defer stop()
 	buf := make([]byte, 64<<10)
 	for ctx.Err() == nil {
-		// What the kernel says is not read: the interfaces themselves are, and news that were lost (ENOBUFS)
-		// change nothing.
+		// The messages are not read, but the interfaces themselves, so messages that were lost (ENOBUFS) do
+		// no harm.
 		_ = f.changes.SetReadDeadline(time.Now().Add(lookAgain))
 		_, err := f.changes.Read(buf)
 		if err == nil || errors.Is(err, unix.ENOBUFS) {
@@ -130,7 +131,7 @@ func (f *Set) drain(buf []byte) {
 	}
 }
 
-// look is what an interface looks like, and its IPv4 addresses.
+// look returns the condition of an interface, and its IPv4 addresses.
 func look(name string, ours netip.Addr) (c condition, addrs []netip.Addr) {
 	nic, err := net.InterfaceByName(name)
 	if err != nil {
@@ -143,7 +144,8 @@ func look(name string, ours netip.Addr) (c condition, addrs []netip.Addr) {
 	}, addrs
 }
 
-// look finds out what became of the interfaces, and says so.
+// look compares the interfaces with what they were. It moves those that have another address, and logs and
+// notes what happened.
 func (f *Set) look() {
 	for _, l := range f.all {
 		now, addrs := look(l.Name, l.Address)
@@ -195,7 +197,8 @@ func told(name string, before, now condition, from, to netip.Addr) (text string,
 	case now.index == 0:
 		return fmt.Sprintf("interface %s is gone: no machine on it can boot until it is back", name), false
 	case !now.has:
-		return fmt.Sprintf("interface %s no longer has the address %v: no machine on it can boot until it has", name, to), false
+		return fmt.Sprintf("interface %s no longer has the address %v: no machine on it can boot until it has",
+			name, to), false
 	case from != to && !now.up:
 		return fmt.Sprintf("interface %s has the address %v instead of %v, and is down", name, to,
 			from), false
@@ -210,7 +213,7 @@ func told(name string, before, now condition, from, to netip.Addr) (text string,
 	return fmt.Sprintf("interface %s is back with the address %v", name, to), true
 }
 
-// address is where an interface is served now. news is closed when that changes.
+// address returns where an interface is served now. news is closed when an address changes.
 func (f *Set) address(name string) (a netip.Addr, news <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -218,7 +221,7 @@ func (f *Set) address(name string) (a netip.Addr, news <-chan struct{}) {
 	return f.all[at].Address, f.news
 }
 
-// All are the interfaces as they are now.
+// All returns the interfaces as they are now.
 func (f *Set) All() []State {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -229,8 +232,8 @@ func (f *Set) All() []State {
 	return all
 }
 
-// AddressFor is where a machine with that address reaches us: our address in its network, or the first one
-// when a router stands between.
+// AddressFor returns where a machine with that address reaches us: our address in its network, or the first
+// interface's when a router is between.
 func (f *Set) AddressFor(machine netip.Addr) netip.Addr {
 	all := f.All()
 	for _, in := range all {
@@ -248,8 +251,8 @@ type Service struct {
 	Close func() error
 }
 
-// At opens a service at the address of an interface, and opens it anew wherever that moves. what is its name
-// in the log.
+// At opens a service at the address of an interface. The service's Run opens it anew at each new address.
+// what is its name in the log.
 func (f *Set) At(name, what string, open func(netip.Addr) (Service, error)) (Service, error) {
 	first, _ := f.address(name)
 	s, err := open(first)
@@ -275,7 +278,7 @@ func (f *Set) At(name, what string, open func(netip.Addr) (Service, error)) (Ser
 				}
 				return context.Cause(here) // it ended by itself
 			}
-			leave(nil) // transfers from the old address have no way to end well
+			leave(nil) // transfers from the old address cannot succeed
 		}
 	}
 	return Service{run, s.Close}, nil
@@ -303,7 +306,7 @@ func (f *Set) next(
 			}
 			again = time.After(lookAgain)
 		} else {
-			f.opened(name, what, nil) // it is back where it never closed
+			f.opened(name, what, nil) // the old address is back, where the service is still open
 		}
 		select {
 		case <-ctx.Done():
@@ -314,7 +317,7 @@ func (f *Set) next(
 	}
 }
 
-// inNetworkOf says whether a machine is in the network that our address on an interface is of.
+// inNetworkOf says whether a machine is in the network of our address on an interface.
 func inNetworkOf(nic *net.Interface, ours, machine netip.Addr) bool {
 	addrs, err := nic.Addrs()
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Ready says why machines cannot be served: no provisioning interface is up and has its address, or something
-// could not be opened where an interface is served now.
+// Ready returns why machines cannot be served, or nil: no provisioning interface is up and has its address,
+// or a service could not be opened at an interface's new address.
 func (f *Set) Ready() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -24,7 +24,7 @@ func (f *Set) Ready() error {
 	return fmt.Errorf("no provisioning interface is up and has its address: %s", strings.Join(names, ", "))
 }
 
-// opened notes what came of opening a service at an interface's address.
+// opened records whether a service could be opened at an interface's address: err, or nil.
 func (f *Set) opened(name, what string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
