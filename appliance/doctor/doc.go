@@ -1,3 +1,3 @@
-// Package doctor looks at the appliance's own house: interfaces, ports, other DHCP servers, ramdisk, images,
-// BMCs, clock, disk and permissions. What it finds wrong comes with the next move.
+// Package doctor checks the appliance itself: interfaces, ports, other DHCP servers, ramdisk, images, BMCs,
+// clock, disk and permissions. Each fault comes with the next move.
 package doctor

@@ -25,19 +25,20 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A House is what is examined: a configuration, and what runs of it.
+// A House is what is examined: a configuration, and the appliance that runs with it, if one does.
 type House struct {
 	Config config.Config
-	Rogues *rogue.Servers                                                     // nil: other DHCP servers are not looked for
-	Ask    func(ctx context.Context, iface string) ([]dhcpd.Overheard, error) // dhcpd.Ask; nil: nobody is asked
+	Rogues *rogue.Servers // nil: other DHCP servers are not looked for
+	// Ask is dhcpd.Ask; nil: nobody is asked.
+	Ask func(ctx context.Context, iface string) ([]dhcpd.Overheard, error)
 
-	// Of an appliance that runs; nil otherwise.
+	// Parts of the appliance that runs; nil when none does.
 	Interfaces *interfaces.Set
 	Engine     *deploy.Engine
 	Images     *store.Store
 }
 
-// File examines what can be examined of a configuration file while no appliance runs.
+// File checks what can be checked of a configuration file while no appliance runs.
 func File(ctx context.Context, path string) []api.Check {
 	cfg, err := config.Load(path)
 	if p, ok := errors.AsType[*inventory.Problem](err); ok { // there is no file that could be corrected
@@ -103,7 +104,8 @@ func (d House) otherServers(ctx context.Context) []api.Check {
 	if absent != "" {
 		return []api.Check{
 			warn(subject, "cannot be heard: "+absent,
-				"run `pxectl serve` with CAP_NET_RAW (with systemd: AmbientCapabilities=CAP_NET_RAW), and `pxectl doctor --config` as root"),
+				"run `pxectl serve` with CAP_NET_RAW (with systemd: "+
+					"AmbientCapabilities=CAP_NET_RAW), and `pxectl doctor --config` as root"),
 		}
 	}
 	leases := slices.ContainsFunc(all, func(s rogue.Server) bool { return s.Leases })
@@ -114,14 +116,18 @@ func (d House) otherServers(ctx context.Context) []api.Check {
 	case d.Config.DHCP.Mode == "proxy" && d.Ask != nil && !leases:
 		checks = append(checks,
 			warn(subject, "none hands out addresses, and dhcp.mode proxy needs one",
-				"let the DHCP server of this network run, or set dhcp.mode to server; one on this same host is not heard"))
+				"let the DHCP server of this network run, or set dhcp.mode to server; "+
+					"one on this same host is not heard"))
 	case len(all) == 0:
 		checks = append(checks, pass(subject, "none was heard"))
 	}
 	if len(all) >= rogue.MaxServers {
 		checks = append(checks, warn(subject,
-			fmt.Sprintf("%d were heard within a day, and no more are remembered: does somebody forge answers? One that is not below may be there", len(all)),
-			"the log names each that tells machines what to boot; `tcpdump -eni INTERFACE udp dst port 68` shows from which MACs the answers come"))
+			fmt.Sprintf("%d were heard within a day, and no more are remembered: "+
+				"does somebody forge answers? One that is not below may be there",
+				len(all)),
+			"the log names each that tells machines what to boot; "+
+				"`tcpdump -eni INTERFACE udp dst port 68` shows from which MACs the answers come"))
 	}
 	for _, s := range all {
 		switch {
@@ -235,7 +241,8 @@ func (d House) images() api.Check {
 	return pass(subject, "%d, %d MiB stored", len(all), stored>>20)
 }
 
-// A rack of BMCs that are all unplugged must not make anybody wait for longer than this.
+// Limits of asking BMCs, so that a rack whose BMCs are all unplugged makes nobody wait for longer than
+// bmcsAll.
 const (
 	bmcsAtOnce = 16
 	bmcAnswers = 10 * time.Second
@@ -295,7 +302,8 @@ func (d House) bmcs(ctx context.Context) []api.Check {
 	return checks
 }
 
-// unacceptedBMCs are of machines that were let in; a stranger's is accepted with it.
+// unacceptedBMCs warns of reported BMCs of approved machines. A stranger's BMC is accepted when it is
+// approved.
 func unacceptedBMCs(all []inventory.Machine) (checks []api.Check) {
 	const shown = 8
 	var names []string
@@ -314,7 +322,8 @@ func unacceptedBMCs(all []inventory.Machine) (checks []api.Check) {
 	}
 	return []api.Check{
 		warn("reported BMCs", text,
-			"`pxectl machine list` shows them with ?; those that are right: `pxectl machine edit NAME --accept-bmc IP`"),
+			"`pxectl machine list` shows them with ?; those that are right: "+
+				"`pxectl machine edit NAME --accept-bmc IP`"),
 	}
 }
 
@@ -322,12 +331,14 @@ func (d House) timeline() api.Check {
 	const subject = "timeline"
 	if n := d.Engine.Dropped(); n > 0 {
 		return warn(subject,
-			fmt.Sprintf("%d events were dropped since the start, since they came faster than they could be written", n), "is the disk of "+d.Config.DataDir+" full or slow? the log says when")
+			fmt.Sprintf("%d events were dropped since the start, since they came faster than they could be "+
+				"written",
+				n), "is the disk of "+d.Config.DataDir+" full or slow? the log says when")
 	}
 	return pass(subject, "nothing was dropped since the start")
 }
 
-// interfaces are the provisioning interfaces and where we serve on them.
+// interfaces returns the provisioning interfaces and where we serve on them.
 func (d House) interfaces() (all []interfaces.State) {
 	if d.Interfaces != nil {
 		return d.Interfaces.All()
@@ -338,7 +349,7 @@ func (d House) interfaces() (all []interfaces.State) {
 	return all
 }
 
-// network looks at a provisioning interface as it is now.
+// network checks a provisioning interface as it is now.
 func (d House) network(in interfaces.State) api.Check {
 	subject := "interface " + in.Name
 	nic, err := net.InterfaceByName(in.Name)

@@ -20,8 +20,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Everything that can be wrong with a configuration's house is found without a running appliance, and named
-// with the next move.
+// The doctor finds each fault without a running appliance, and names the next move.
 func TestDoctorWithoutAnAppliance(t *testing.T) {
 	loopback := config.Interface{Name: "lo", Address: netip.MustParseAddr("127.0.0.1")}
 	house := func(t *testing.T) config.Config {
@@ -124,11 +123,12 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 	}
 }
 
-// The next move names the folder that the appliance looks in, and where an example is.
+// The next move names the folder that the appliance looks in, and the command that shows an example.
 func TestDoctorOfARamdisk(t *testing.T) {
 	d := House{Config: config.Config{DataDir: "/data"}}
 	if got, want := d.ramdisk().Next,
-		"`pxectl ramdisk build --out /data/ramdisk`, with a kernel and its modules (`pxectl ramdisk build --help`)"; got != want {
+		"`pxectl ramdisk build --out /data/ramdisk`, with a kernel and its modules "+
+			"(`pxectl ramdisk build --help`)"; got != want {
 		t.Errorf("next move %q, want %q", got, want)
 	}
 }
@@ -155,7 +155,7 @@ func TestDoctorOfNoConfiguration(t *testing.T) {
 	}
 }
 
-// What stands instead of stopping the other program is something that can be done.
+// Beside stopping the other program, the doctor names something else that can be done.
 func TestDoctorOfTakenPorts(t *testing.T) {
 	d := House{Config: config.Defaults()}
 	d.Config.Provisioning.Interfaces = []config.Interface{

@@ -17,7 +17,7 @@ import (
 	"github.com/pxectl/pxectl/api"
 )
 
-// ports looks whether ours are ours alone.
+// ports checks whether other programs have our ports.
 func (d House) ports() []api.Check {
 	const subject = "ports"
 	if !d.running() && answers(d.Config.API.Socket) {
@@ -36,7 +36,8 @@ func (d House) ports() []api.Check {
 		if n > 0 {
 			checks = append(checks,
 				warn(subject, "another program on this host listens on UDP 67",
-					"a DHCP server beside pxectl works if it leaves boot options alone: `ss -ulpn 'sport = :67'` names it"))
+					"a DHCP server beside pxectl works if it leaves boot options alone: "+
+						"`ss -ulpn 'sport = :67'` names it"))
 		}
 	}
 	if d.running() { // it would not run without them
@@ -74,7 +75,7 @@ func (d House) ports() []api.Check {
 type port struct {
 	network string // udp or tcp
 	at      netip.AddrPort
-	instead string // of stopping whoever has it
+	instead string // what to do instead of stopping the program that has it
 }
 
 func (p port) String() string { return strings.ToUpper(p.network) + " port " + fmt.Sprint(p.at.Port()) }
@@ -138,9 +139,10 @@ func listeners(table string, port uint16) int {
 	return n
 }
 
-// clock looks at the time that agents and certificates go by.
+// clock checks this host's clock: agents set theirs from it.
 func clock() api.Check {
-	const subject, next = "clock", "run an NTP client (`apt install chrony`): agents set their clocks from this one"
+	const subject, next = "clock", "run an NTP client (`apt install chrony`): " +
+		"agents set their clocks from this one"
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)
 	switch {
@@ -154,7 +156,7 @@ func clock() api.Check {
 	return pass(subject, "is synchronised")
 }
 
-// A full disk stops imports first and then the database.
+// Free space, in bytes. A full disk stops imports first and then the database.
 const (
 	spaceFail = 1 << 30
 	spaceWarn = 10 << 30
@@ -182,7 +184,7 @@ func space(dir string) api.Check {
 	return pass(subject, "%s", text)
 }
 
-// permissions looks whether what must stay secret can be read by others.
+// permissions checks whether others on this host can read secrets, or change what machines boot.
 func (d House) permissions() api.Check {
 	const subject = "permissions"
 	data := d.Config.DataDir
