@@ -44,13 +44,13 @@ type Provisioning struct {
 	Interfaces []Interface `yaml:"interfaces"`
 }
 
-// Interface is one of them. Without an address it is the interface's first IPv4 address, and another one when
-// that goes away.
+// Interface is one of them. Where the file gives no address, it is the interface's first IPv4 address, and
+// another one when that goes away.
 type Interface struct {
 	Name    string     `yaml:"name"`
 	Address netip.Addr `yaml:"address"`
 
-	Fixed bool `yaml:"-"` // the file says which address
+	Fixed bool `yaml:"-"` // the file gives the address
 }
 
 // DHCP says how we take part in DHCP.
@@ -75,12 +75,12 @@ type Discovery struct {
 	Policy string `yaml:"policy"`
 }
 
-// BMC is who we are to BMCs that have no credentials of their own, and which of them we believe in.
+// BMC has the credentials for BMCs that have none of their own, and says whether reported BMCs are accepted.
 type BMC struct {
 	User         string `yaml:"user"`
 	Password     string `yaml:"password"`
 	PasswordFile string `yaml:"password_file"`
-	// TrustReported accepts what agents of approved machines say of where their BMC is.
+	// TrustReported accepts the BMC addresses that agents of approved machines report.
 	TrustReported bool `yaml:"trust_reported"`
 }
 
@@ -159,7 +159,8 @@ func unreadable(err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		p.Hint = "write it: README has the smallest one that works; or name another file (`pxectl serve --config FILE`)"
+		p.Hint = "write it: README has the smallest one that works; " +
+			"or name another file (`pxectl serve --config FILE`)"
 	case errors.Is(err, fs.ErrPermission):
 		p.Hint = "run this as root, or as the user that runs pxectl"
 	default:
@@ -168,10 +169,10 @@ func unreadable(err error) error {
 	return p
 }
 
-// maxMistakes is how many mistakes are told at once: a file with more is no configuration.
+// maxMistakes is how many mistakes are reported at once: a file with more is no configuration.
 const maxMistakes = 20
 
-// maxConfig is far above what anybody writes.
+// maxConfig is the largest file that is read, in bytes: far above what anybody writes.
 const maxConfig = 1 << 20
 
 func readConfig(path string) ([]byte, error) {
@@ -192,7 +193,7 @@ func readConfig(path string) ([]byte, error) {
 	return raw, nil
 }
 
-// Parse is Load without the file; interfaces are the machine's.
+// Parse is Load of a file's contents. name is the file's name in errors; interfaces lists those of this host.
 func Parse(name string, raw []byte, interfaces func() ([]net.Interface, error)) (Config, error) {
 	c := Defaults()
 	d := decode(raw, &c)
@@ -213,7 +214,8 @@ func Parse(name string, raw []byte, interfaces func() ([]net.Interface, error)) 
 	return Config{}, fmt.Errorf("%s: %d %s:\n  %s", name, n, many, strings.Join(mistakes, "\n  "))
 }
 
-// check finds what is well-formed and wrong, and fills in addresses.
+// check finds values that are well-formed and wrong. It fills in the interfaces' addresses and the password
+// of password_file.
 func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []string) {
 	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Sprintf(format, args...)) }
 	oneOf := func(key, value string, have ...string) {
@@ -271,7 +273,7 @@ func (c *Config) check(interfaces func() ([]net.Interface, error)) (mistakes []s
 	return append(mistakes, c.checkInterfaces(interfaces)...)
 }
 
-// checkServer looks at dhcp.server in every mode, so that a change of the mode brings nothing to light.
+// checkServer checks dhcp.server in every mode, so that a change of the mode shows no new mistakes.
 func (c *Config) checkServer() (mistakes []string) {
 	for _, m := range c.DHCP.Server.Check() {
 		mistakes = append(mistakes, "dhcp.server."+m)
@@ -311,7 +313,9 @@ func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mi
 		if before := slices.IndexFunc(c.Provisioning.Interfaces[:i],
 			func(o Interface) bool { return o.Name == in.Name }); before >= 0 {
 			mistakes = append(mistakes,
-				fmt.Sprintf("%s.name: %s is provisioning.interfaces[%d] too: an interface is served at one address", key, in.Name, before))
+				fmt.Sprintf("%s.name: %s is provisioning.interfaces[%d] too: "+
+					"an interface is served at one address",
+					key, in.Name, before))
 			continue
 		}
 		addr, err := AddressOf(have[at], in.Address)
@@ -325,8 +329,8 @@ func (c *Config) checkInterfaces(interfaces func() ([]net.Interface, error)) (mi
 	return mistakes
 }
 
-// checkWire finds a subnet whose pools would never be used, since machines on a wire get addresses of one
-// subnet: the one that our own address there lies in.
+// checkWire finds subnets whose pools would never be used: machines on a wire get addresses of one subnet,
+// the one of our own address there.
 func (c *Config) checkWire(name string, ours netip.Addr, all []netip.Addr) (mistakes []string) {
 	served := slices.IndexFunc(c.DHCP.Server.Subnets, func(s dhcpd.Subnet) bool {
 		return s.Subnet.Contains(ours)
@@ -341,18 +345,23 @@ func (c *Config) checkWire(name string, ours netip.Addr, all []netip.Addr) (mist
 		key, subnet := fmt.Sprintf("dhcp.server.subnets[%d].subnet", at), c.DHCP.Server.Subnets[at].Subnet
 		if served < 0 {
 			mistakes = append(mistakes,
-				fmt.Sprintf("%s: %v is the network of %v on %s, which is served at %v: set its provisioning.interfaces[].address to %v", key, subnet, a, name, ours, a))
+				fmt.Sprintf("%s: %v is the network of %v on %s, which is served at %v: "+
+					"set its provisioning.interfaces[].address to %v",
+					key, subnet, a, name, ours, a))
 			continue
 		}
 		mistakes = append(mistakes,
-			fmt.Sprintf("%s: %v is a second network on the wire of %s (%v beside %v), where machines get addresses of %v alone: "+
-				"make one subnet of both (a shorter prefix, several pools), or give the second an interface of its own (a VLAN); when it is behind a relay, take %v off %s",
+			fmt.Sprintf("%s: %v is a second network on the wire of %s (%v beside %v), "+
+				"where machines get addresses of %v alone: "+
+				"make one subnet of both (a shorter prefix, several pools), "+
+				"or give the second an interface of its own (a VLAN); "+
+				"when it is behind a relay, take %v off %s",
 				key, subnet, name, a, ours, c.DHCP.Server.Subnets[served].Subnet, a, name))
 	}
 	return mistakes
 }
 
-// IPv4Of are the IPv4 addresses of an interface.
+// IPv4Of returns the IPv4 addresses of an interface.
 func IPv4Of(in net.Interface) (all []netip.Addr) {
 	addrs, _ := in.Addrs()
 	for _, a := range addrs {
@@ -363,7 +372,8 @@ func IPv4Of(in net.Interface) (all []netip.Addr) {
 	return all
 }
 
-// AddressOf is the wanted IPv4 address of an interface, or its first one.
+// AddressOf returns the wanted IPv4 address of an interface, or its first one when want is not valid. It is
+// an error when the interface does not have it.
 func AddressOf(in net.Interface, want netip.Addr) (netip.Addr, error) {
 	var have []string
 	for _, a := range IPv4Of(in) {

@@ -23,7 +23,9 @@ func loopback() ([]net.Interface, error) {
 
 func TestParse(t *testing.T) {
 	c, err := Parse("a.yaml",
-		[]byte("provisioning:\n  interfaces:\n    - name: lo\ndeploy:\n  verify_os: 90s\nlog: {level: debug}\n"), loopback)
+		[]byte("provisioning:\n  interfaces:\n    - name: lo\ndeploy:\n  verify_os: 90s\n"+
+			"log: {level: debug}\n"),
+		loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +43,8 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 		want []string
 	}{
 		"three of a kind": {
-			"provisioning:\n  interfaces:\n    - name: eno9\ndhcp:\n  mode: sever\n  lease: 10m\ndeploy:\n  boot_agent: soon\n",
+			"provisioning:\n  interfaces:\n    - name: eno9\ndhcp:\n  mode: sever\n  lease: 10m\ndeploy:\n" +
+				"  boot_agent: soon\n",
 			[]string{
 				`4 mistakes`,
 				`dhcp: unknown key "lease" (have: mode, server)`,
@@ -77,7 +80,9 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 			[]string{"dhcp.server.subnets: none; with dhcp.mode server, name the networks"},
 		},
 		"server": {
-			"provisioning: {interfaces: [{name: lo}]}\ndhcp:\n  server:\n    lease_time: 1s\n    subnets:\n      - subnet: 10.0.0.0/24\n        pools: [10.0.0.10-10.0.1.9, 5]\n        options: {router: 10.1.0.1, gateway: 10.0.0.1}\n" +
+			"provisioning: {interfaces: [{name: lo}]}\ndhcp:\n  server:\n    lease_time: 1s\n    subnets:\n" +
+				"      - subnet: 10.0.0.0/24\n        pools: [10.0.0.10-10.0.1.9, 5]\n" +
+				"        options: {router: 10.1.0.1, gateway: 10.0.0.1}\n" +
 				"    reservations: [{mac: 52:54:00:00:00:01, address: 10.9.0.1}]\n",
 			[]string{
 				"dhcp.server.lease_time: 1s: want between a minute and a year",
@@ -93,7 +98,8 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 			[]string{"provisioning.interfaces[1].name: lo is provisioning.interfaces[0] too"},
 		},
 		"BMC credentials": {
-			"provisioning: {interfaces: [{name: lo}]}\nbmc: {user: a-name-of-18-bytes, password: \"123456789012345678901\"}",
+			"provisioning: {interfaces: [{name: lo}]}\n" +
+				"bmc: {user: a-name-of-18-bytes, password: \"123456789012345678901\"}",
 			[]string{
 				`bmc.user: BMC user "a-name-of-18-bytes": 18 bytes, IPMI takes 16 at most`,
 				"bmc.password: BMC password: 21 bytes, IPMI takes 20 at most",
@@ -133,7 +139,9 @@ func TestMistakesAreToldAllAtOnce(t *testing.T) {
 
 // Mistakes come in the order of the file, those of the YAML and those of the values.
 func TestMistakesAreInTheOrderOfTheFile(t *testing.T) {
-	text := "log: {format: xml, loudness: 3, level: loud}\ntftp: {port: 99999}\nspeed: 1\nboot:\n  - nbp: x\n  - local: y\n    scripts: z\ndata_dir: here\nprovisioning: {interfaces: [{name: eno9}]}\ndhcp: {mode: maybe}\n"
+	text := "log: {format: xml, loudness: 3, level: loud}\ntftp: {port: 99999}\nspeed: 1\nboot:\n" +
+		"  - nbp: x\n  - local: y\n    scripts: z\ndata_dir: here\n" +
+		"provisioning: {interfaces: [{name: eno9}]}\ndhcp: {mode: maybe}\n"
 	_, err := Parse("a.yaml", []byte(text), loopback)
 	want := []string{
 		"a.yaml: 11 mistakes:", "log.format: ", `log: unknown key "loudness"`, "log.level: ", "tftp.port: ",
@@ -191,7 +199,7 @@ func TestTheExampleFile(t *testing.T) {
 	}
 }
 
-// What the example shows of dhcp.server is right, once it is not a comment.
+// The example of dhcp.server in appliance.yaml, without its comment signs, is valid.
 func TestTheExampleOfServerMode(t *testing.T) {
 	raw, err := os.ReadFile("../../appliance.yaml")
 	if err != nil {
@@ -228,7 +236,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// Machines on a wire get addresses of one subnet; whoever configures two is told before anything starts.
+// Machines on a wire get addresses of one subnet. A configuration with two is refused before anything starts.
 func TestTwoSubnetsOnOneWire(t *testing.T) {
 	testnet.Need(t, "ip")
 	testnet.Bridge(t, "10.77.0.1/24")
@@ -238,7 +246,8 @@ func TestTwoSubnetsOnOneWire(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	const plan = "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.109]}, {subnet: 10.78.0.0/24, pools: [10.78.0.100-10.78.0.109]}]}}\n"
+	const plan = "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: " +
+		"[10.77.0.100-10.77.0.109]}, {subnet: 10.78.0.0/24, pools: [10.78.0.100-10.78.0.109]}]}}\n"
 	parse := func(text string) string {
 		_, err := Parse("a.yaml", []byte(text), net.Interfaces)
 		if err == nil {
@@ -251,7 +260,8 @@ func TestTwoSubnetsOnOneWire(t *testing.T) {
 		t.Errorf("the second subnet is behind a relay: %s, want no mistake", got)
 	}
 	ip("addr", "add", "10.78.0.1/24", "dev", "br0")
-	want := "dhcp.server.subnets[1].subnet: 10.78.0.0/24 is a second network on the wire of br0 (10.78.0.1 beside 10.77.0.1), where machines get addresses of 10.77.0.0/24 alone: make one subnet of both"
+	want := "dhcp.server.subnets[1].subnet: 10.78.0.0/24 is a second network on the wire of br0 (10.78.0.1 " +
+		"beside 10.77.0.1), where machines get addresses of 10.77.0.0/24 alone: make one subnet of both"
 	if got := parse(wire + plan); !strings.Contains(got, want) {
 		t.Errorf("two subnets on br0: %q, want %q", got, want)
 	}
@@ -264,7 +274,8 @@ func TestTwoSubnetsOnOneWire(t *testing.T) {
 		t.Errorf("one wider subnet: %s, want no mistake", got)
 	}
 	ip("addr", "add", "192.0.2.1/24", "dev", "br0")
-	want = "dhcp.server.subnets[0].subnet: 10.77.0.0/24 is the network of 10.77.0.1 on br0, which is served at 192.0.2.1: set its provisioning.interfaces[].address to 10.77.0.1"
+	want = "dhcp.server.subnets[0].subnet: 10.77.0.0/24 is the network of 10.77.0.1 on br0, " +
+		"which is served at 192.0.2.1: set its provisioning.interfaces[].address to 10.77.0.1"
 	if got := parse(strings.Replace(wire, "br0", "br0, address: 192.0.2.1", 1) + plan); !strings.Contains(got,
 		want) {
 		t.Errorf("served at an address of no subnet: %q, want %q", got, want)

@@ -18,7 +18,7 @@ type mistake struct {
 
 // A decoder fills a configuration and collects what is wrong.
 type decoder struct {
-	places   map[string]int // of each key, by its whole path: its number in the order of the file
+	places   map[string]int // of each key, by its whole path: its position in the file
 	mistakes []mistake
 }
 
@@ -28,8 +28,7 @@ func decode(raw []byte, into any) *decoder {
 	d := &decoder{places: map[string]int{}}
 	var tree any
 	if err := yaml.UnmarshalWithOptions(raw, &tree, yaml.UseOrderedMap()); err != nil {
-		// Without the lines around it: the file may be another one than was meant, and not for everybody's
-		// eyes.
+		// Do not quote the file: it may be the wrong one, with secrets.
 		d.mistakes = []mistake{
 			{text: fmt.Sprintf("%.200s", strings.TrimSpace(yaml.FormatError(err, false, false)))},
 		}
@@ -41,8 +40,8 @@ func decode(raw []byte, into any) *decoder {
 	return d
 }
 
-// wrong adds what was found in a configuration that could be read: "key: what is wrong". What the file does
-// not have stands where the nearest key above it does, or at the end.
+// wrong adds mistakes of the form "key: what is wrong". One whose key is not in the file comes where the
+// nearest key above it is, or at the end.
 func (d *decoder) wrong(texts []string) {
 	for _, text := range texts {
 		key, _, _ := strings.Cut(text, ": ")
@@ -58,7 +57,7 @@ func (d *decoder) wrong(texts []string) {
 	}
 }
 
-// inOrder are all mistakes in the order of the file.
+// inOrder returns all mistakes in the order of the file.
 func (d *decoder) inOrder() (texts []string) {
 	slices.SortStableFunc(d.mistakes, func(a, b mistake) int { return a.place - b.place })
 	for _, m := range d.mistakes {
@@ -67,7 +66,7 @@ func (d *decoder) inOrder() (texts []string) {
 	return texts
 }
 
-// fill puts one node of the tree into its place.
+// fill decodes one node of the tree into a value. path is its key.
 func (d *decoder) fill(node any, into reflect.Value, path string) {
 	d.places[path] = len(d.places)
 	complain := func(format string, args ...any) {
@@ -114,7 +113,7 @@ func (d *decoder) fill(node any, into reflect.Value, path string) {
 		}
 		into.Set(list)
 	case into.Type() == reflect.TypeFor[slog.Level]():
-		// Numbers and levels between these are slog's, and no level that we log at.
+		// slog also accepts numbers and levels between these, but we log at none of them.
 		if node == nil {
 			return
 		}
@@ -139,7 +138,7 @@ func (d *decoder) fill(node any, into reflect.Value, path string) {
 
 var levels = []string{"debug", "info", "warn", "error"}
 
-// short is enough of a value to find it by.
+// short returns the first 40 bytes of a value, which are enough to find it by.
 func short(node any) string {
 	s := fmt.Sprint(node)
 	if len(s) > 40 {
@@ -148,18 +147,18 @@ func short(node any) string {
 	return s
 }
 
-// isScalar says that a struct is written as one word in YAML: it has a text form of its own.
+// isScalar says whether a struct is one word in YAML, since it has a text form of its own.
 func isScalar(v reflect.Value) bool {
 	_, ok := v.Addr().Interface().(interface{ UnmarshalText([]byte) error })
 	return ok
 }
 
-// readable are the keys that a file may have.
+// readable returns the keys that a file may have, for an error.
 func readable(v reflect.Value) string {
 	return strings.Join(slices.DeleteFunc(yamlKeys(v), func(key string) bool { return key == "-" }), ", ")
 }
 
-// yamlKeys are the YAML names of a struct's fields, in their order.
+// yamlKeys returns the YAML names of a struct's fields, in their order.
 func yamlKeys(v reflect.Value) []string {
 	names := make([]string, v.NumField())
 	for i := range names {
