@@ -26,12 +26,14 @@ const (
 	// maxLearnt bounds what a flood of requests can make us remember.
 	maxLearnt = 4096
 	// The neighbour table of a full rack has 1000 entries, and a rack that is switched on at once asks for it
-	// thousands of times. So it is read once in a while, and again for an address that it lacked.
+	// thousands of times. So it is read again after tableFresh, or after tableMissed for an address that it
+	// lacked.
 	tableFresh  = time.Second
 	tableMissed = 100 * time.Millisecond
 )
 
-// neighbourTable is the kernel's IPv4 neighbour table. Without it, what was learnt remains.
+// neighbourTable reads the kernel's IPv4 neighbour table. It is empty after an error: then only the learnt
+// addresses are known.
 func neighbourTable() []netlink.Neigh {
 	all, _ := netlink.NeighList(0, netlink.FAMILY_V4)
 	return all

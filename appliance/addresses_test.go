@@ -11,7 +11,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// tableEntry is an entry of the kernel's table.
+// tableEntry is an entry of the kernel's neighbour table.
 func tableEntry(t *testing.T, ip, mac string, state int) netlink.Neigh {
 	t.Helper()
 	hw, err := net.ParseMAC(mac)
@@ -34,7 +34,7 @@ func TestWhoseAddress(t *testing.T) {
 		}
 	}}
 	a.learn(netip.MustParseAddr("::ffff:10.77.0.61"), "52:54:00:77:00:61")
-	a.learn(netip.MustParseAddr("10.77.0.60"), "52:54:00:77:00:99") // the wire knows better
+	a.learn(netip.MustParseAddr("10.77.0.60"), "52:54:00:77:00:99") // the neighbour table comes first
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	at := func(ip string) inventory.MAC { return a.macAt(netip.MustParseAddr(ip), now) }
 	for ip, want := range map[string]inventory.MAC{

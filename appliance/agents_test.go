@@ -45,7 +45,7 @@ func ecdsaKey() (public, private any) {
 	return &k.PublicKey, k
 }
 
-// A wireAgent calls the agents' port as an agent does, with whatever it shows.
+// A wireAgent calls the agents' port as an agent does, with a client certificate of its own or none.
 type wireAgent struct {
 	t     *testing.T
 	http  *http.Client
@@ -68,7 +68,8 @@ func newWireAgent(t *testing.T, nonce string, show *tls.Certificate) wireAgent {
 	return wireAgent{t, &http.Client{Transport: transport, Timeout: 40 * time.Second}, nonce}
 }
 
-// call makes a call, with boot ids in its header if any are given. It gives the status, 0 when the connection was refused, and the answer.
+// call makes a call, with boot ids in its header if any are given. It returns the answer and its status, 0
+// when the connection was refused.
 func (a wireAgent) call(method, path string, in any, bootIDs ...string) (int, string) {
 	a.t.Helper()
 	body, err := json.Marshal(in)
@@ -93,7 +94,7 @@ func (a wireAgent) call(method, path string, in any, bootIDs ...string) (int, st
 	return resp.StatusCode, string(answer)
 }
 
-// An agentCall is one of those that follow a registration.
+// An agentCall is a call that an agent makes after its registration.
 type agentCall struct {
 	method, path string
 	in           any
@@ -113,8 +114,8 @@ func callsOf(bootID string) []agentCall {
 	}
 }
 
-// TestEachCallNamesItsBoot: the agent's own key alone opens nothing. Whoever shows it in another boot is on
-// the timeline.
+// The agent's key is not enough: each call must name the boot that registered. The timeline shows who calls
+// with another one.
 func TestEachCallNamesItsBoot(t *testing.T) {
 	testnet.Need(t)
 	s := newSite(t)
@@ -173,8 +174,8 @@ func TestEachCallNamesItsBoot(t *testing.T) {
 	}
 }
 
-// TestOverheardNonce: who listens on the wire knows the nonce of a boot, and gets nothing by it once the
-// machine's agent has registered. What he tries is on the timeline, and why tells it.
+// Somebody who listens on the wire knows the nonce of a boot. It gives him nothing once the machine's agent
+// has registered. The timeline shows what he tries, and `why` tells of it.
 func TestOverheardNonce(t *testing.T) {
 	testnet.Need(t)
 	s := newSite(t)
@@ -247,9 +248,8 @@ func TestOverheardNonce(t *testing.T) {
 	}
 }
 
-// TestAClockThatIsCorrected: the appliance's clock is a day ahead when a machine gets its script, and is
-// corrected, or the other way round. What was issued before a power-off stays dead, and what is issued after
-// it is taken.
+// The appliance's clock is a day ahead when a machine gets its script, and is corrected, or the other way
+// round. Nonces from before a power-off stay invalid, and those from after it are accepted.
 func TestAClockThatIsCorrected(t *testing.T) {
 	testnet.Need(t)
 	for name, at := range map[string][2]time.Duration{

@@ -20,17 +20,16 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// Options are what a configuration file does not say.
+// Options are the settings that are not in the configuration file.
 type Options struct {
 	Version string
-	// NewDatabase begins with an empty database beside the keys or images of an appliance, which is an error
-	// otherwise.
+	// NewDatabase creates the database beside the keys or images of an appliance, which is an error
+	// otherwise. With a database there, it is an error.
 	NewDatabase bool
 	Log         *slog.Logger
 }
 
-// An Appliance has every part built and every socket open. Run runs it once; Close closes one that will not
-// run.
+// An Appliance has every part built and every socket open. Call Run once, or Close if it will not run.
 type Appliance struct {
 	cfg      config.Config
 	version  string
@@ -46,7 +45,7 @@ type service struct {
 	interfaces.Service
 }
 
-// Serve builds an appliance and runs it until ctx ends, and stopWithin longer at most.
+// Serve builds an appliance and runs it until ctx ends. It returns at most stopWithin later.
 func Serve(ctx context.Context, cfg config.Config, o Options) error {
 	return serve(ctx, cfg, o, stopWithin)
 }
@@ -67,7 +66,7 @@ func New(cfg config.Config, o Options) (*Appliance, error) {
 	return build(cfg, o, func(*deploy.Config) {})
 }
 
-// build is New with a word in what the engine is made of: tests have other BMCs and clocks.
+// build is New; adjust lets tests replace BMCs and clocks in the engine's configuration.
 func build(cfg config.Config, o Options, adjust func(*deploy.Config)) (*Appliance, error) {
 	a := &Appliance{cfg: cfg, version: o.Version, log: o.Log}
 	if err := a.open(o, adjust); err != nil {
@@ -118,7 +117,8 @@ func (a *Appliance) Run(ctx context.Context) error {
 	}
 	a.log.Info("pxectl serves", "version", a.version, "config", a.cfg.Path, "data", a.cfg.DataDir,
 		"socket", a.cfg.API.Socket)
-	// The engine may stop before those who still answer machines: what they note then is written last.
+	// The engine may stop before the services that answer machines. Drain writes the events that they noted
+	// after that.
 	return errors.Join(group.Wait(), a.engine.Drain())
 }
 

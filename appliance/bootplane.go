@@ -18,7 +18,7 @@ import (
 	"github.com/pxectl/pxectl/tftpd"
 )
 
-// A bootPlane translates between the leaves that machines talk to and the engine that decides.
+// A bootPlane connects the servers that machines talk to (dhcpd, tftpd, ipxe) with the engine that decides.
 type bootPlane struct {
 	engine  *deploy.Engine
 	ramdisk string // directory
@@ -31,7 +31,7 @@ type bootPlane struct {
 	ruleBook  ruleBook
 }
 
-// autoexec is the script that EFI builds of iPXE ask for by themselves, beside the program that they are.
+// autoexec is the script that EFI builds of iPXE request by themselves, from where they were loaded.
 const autoexec = "autoexec.ipxe"
 
 // dhcp decides what a DHCP client boots.
@@ -58,7 +58,8 @@ func (p bootPlane) dhcp(_ context.Context, c dhcpd.Client) (dhcpd.Boot, bool) {
 	}
 }
 
-// file is what the TFTP server hands out: the network boot programs, and the script that they ask for.
+// file returns what the TFTP server sends: a network boot program, or the script that it asks for. Any other
+// name is fs.ErrNotExist.
 func (p bootPlane) file(_ context.Context, r tftpd.Request) ([]byte, error) {
 	name, _ := fileMeant(r)
 	if name == autoexec {
@@ -70,7 +71,8 @@ func (p bootPlane) file(_ context.Context, r tftpd.Request) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
-// fileMeant is the name that a client asks for; rubbish says that it goes on behind the name.
+// fileMeant returns the name of the file that a client asks for. rubbish is true when other bytes follow the
+// name in the request.
 func fileMeant(r tftpd.Request) (name string, rubbish bool) {
 	if _, ok := ipxe.NBP(r.Name); ok || r.Name == autoexec {
 		return r.Name, false
@@ -81,7 +83,7 @@ func fileMeant(r tftpd.Request) (name string, rubbish bool) {
 	return r.Name, false
 }
 
-// web is all that machines ask for by HTTP in the clear.
+// web serves all that machines request by plain HTTP.
 func (p bootPlane) web(images http.Handler, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/images", p.recorded(images)) // else the mux redirects it
@@ -102,7 +104,7 @@ func (p bootPlane) script(_ context.Context, params ipxe.Params, server netip.Ad
 	return p.ruleBook.apply(p.usual(mac, params, server), p.ruleBook.about(mac, params, p.engine.MachineAt))
 }
 
-// usual is script without the rules.
+// usual decides as script does, but without the rules of the configuration.
 func (p bootPlane) usual(mac inventory.MAC, params ipxe.Params, server netip.AddrPort) ipxe.Boot {
 	a := p.engine.IssueBoot(mac)
 	switch {

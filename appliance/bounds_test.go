@@ -21,7 +21,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A wireClient speaks to the appliance at 10.77.0.1 from an address: each of 127.0.0.0/8 is one.
+// A wireClient calls the appliance at 10.77.0.1 from a source address, such as any of 127.0.0.0/8.
 type wireClient struct {
 	t     *testing.T
 	http  *http.Client
@@ -36,7 +36,7 @@ func from(t *testing.T, address string) *wireClient {
 			return dialer.DialContext(ctx, "tcp4", at)
 		},
 		TLSClientConfig: &tls.Config{
-			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, // the pin is the agent's matter
+			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, // only the agent checks the pin
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 				return key, nil
 			},
@@ -85,7 +85,7 @@ func (c *wireClient) agent(path string, in any) (int, string) {
 
 var nonceInScript = regexp.MustCompile(`pxectl\.nonce=(\S+)`)
 
-// boots asks for the script of a machine and registers with what is in it.
+// boots fetches the boot script of a machine and registers with its nonce.
 func (c *wireClient) boots(mac inventory.MAC) (status int, answer string) {
 	c.t.Helper()
 	_, script := c.get("/boot.ipxe?mac=" + mac.Hyphens())
@@ -97,7 +97,7 @@ func (c *wireClient) boots(mac inventory.MAC) (status int, answer string) {
 	return c.agent("/register", inventory.Registration{MAC: mac, BootID: bootOf(mac)})
 }
 
-// bootOf is a boot id for a machine, as the kernel makes them.
+// bootOf is a boot id for a machine, in the kernel's format.
 func bootOf(mac inventory.MAC) string {
 	return "b0000000-0000-4000-8000-" + strings.ReplaceAll(string(mac), ":", "")
 }
@@ -106,7 +106,7 @@ func strangerMAC(i int) inventory.MAC {
 	return inventory.MAC(fmt.Sprintf("52:54:77:%02x:%02x:%02x", i>>16&255, i>>8&255, i&255))
 }
 
-// eventually waits for what others are about to do.
+// eventually waits until is() is true, for 30 s at most.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
@@ -116,7 +116,7 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// Thousands of requests in a machine's name push its approval off no timeline.
+// Thousands of forged requests in a machine's name do not push its approval off its timeline.
 func TestForgedRequestsPushOutNoApproval(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)
@@ -150,7 +150,7 @@ func TestForgedRequestsPushOutNoApproval(t *testing.T) {
 	}
 }
 
-// A path of 30 KB, a thousand times, is a few short lines of the log.
+// A thousand requests with a path of 30 KB cause a few short lines in the log.
 func TestLongPathsAreNotLogged(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)
@@ -173,8 +173,8 @@ func TestLongPathsAreNotLogged(t *testing.T) {
 	}
 }
 
-// Who boots, registers and reports again and again in a few machines' names fills no log, whatever his agents
-// say; what operators do meanwhile is in it line by line.
+// Somebody who boots, registers and reports again and again in a few machines' names does not fill the log,
+// whatever his agents say. What operators do meanwhile is in it line by line.
 func TestAFloodOfReportsIsNotLogged(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)
@@ -256,8 +256,8 @@ func (b *lockedBuffer) String() string {
 	return b.all.String()
 }
 
-// A stranger's report has 64 KiB at most, and what is in it costs no more than one transaction; an approved
-// machine's has 256 KiB.
+// A stranger's report has 64 KiB at most, and an approved machine's 256 KiB. What is in it costs no more than
+// one transaction.
 func TestHugeReports(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)
@@ -323,7 +323,7 @@ func TestHugeReports(t *testing.T) {
 	}
 }
 
-// Thousands of invented machines lock no new one out, and are forgotten at once.
+// Thousands of invented machines do not keep a new one out, and one call deletes them all.
 func TestStrangersLockNobodyOut(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)
@@ -337,7 +337,7 @@ func TestStrangersLockNobodyOut(t *testing.T) {
 		!strings.Contains(answer, "registered from 127.0.0.66") {
 		t.Errorf("one too many from an address: %d %s", status, answer)
 	}
-	// The rest comes from 200 addresses; the engine's side of a registration is enough for that.
+	// The rest come from 200 addresses, by calls of the engine, which are enough for this.
 	for i := deploy.StrangersPerAddress; i < deploy.MaxStrangers; i++ {
 		mac := strangerMAC(i)
 		c := inventory.Caller{

@@ -26,25 +26,25 @@ import (
 )
 
 // A chain is a UEFI machine's way to its boot script: DISCOVER, port 4011, a boot program by TFTP, a script
-// by HTTP. Nothing of it is known beforehand: where each request goes to is what the answer before said.
+// by HTTP. Each answer says where the next request goes.
 type chain struct {
 	MAC     inventory.MAC
 	Address netip.Addr // its own, which it has already
 	For     time.Duration
 }
 
-// A chainEnd is how far it came.
+// A chainEnd says how far a chain came.
 type chainEnd struct {
 	Server  netip.Addr // of the offer
 	Address netip.Addr // in the offer; none from a proxy
 	File    string     // as port 4011 said
 	Script  string     // what the script chains to, or all of a short one
 	Took    time.Duration
-	Steps   []time.Duration // of it, when each answer was whole
+	Steps   []time.Duration // when each answer was complete
 	Err     string
 }
 
-// boots plays the chain on a host, and tells how it ended.
+// boots runs the chain on a host and returns how it ended.
 func (c chain) boots(t *testing.T, h testnet.Host) chainEnd {
 	t.Helper()
 	self, err := os.Executable()
@@ -148,7 +148,7 @@ func (c chain) run(ctx context.Context, end *chainEnd) error {
 	return nil
 }
 
-// ask sends a packet until there is an answer of ours to it.
+// ask sends a packet again and again until an answer with a boot file comes.
 func ask(ctx context.Context, p *dhcpv4.DHCPv4, local, to string) (*dhcpv4.DHCPv4, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) {
@@ -205,7 +205,7 @@ func fetchTFTP(server, file string, want []byte) error {
 	return nil
 }
 
-// from says that a chain ended well, and was all from one server.
+// from checks that a chain ended well, and that all its answers came from one server.
 func (e chainEnd) from(t *testing.T, what string, server netip.Addr) {
 	t.Helper()
 	if e.Err != "" {

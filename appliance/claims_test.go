@@ -18,10 +18,11 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A deafBMC is a UDP port 623 that hears and never answers.
+// A deafBMC listens on UDP port 623, counts datagrams and never answers.
 type deafBMC struct{ heard atomic.Int64 }
 
-// newDeafBMC listens at an address that no interface has: it is another host's for whoever looks.
+// newDeafBMC listens at an address. Unless that is 10.77.0.1 or in 127.0.0.0/8, no interface has it, so that
+// the appliance takes it for another host's.
 func newDeafBMC(t *testing.T, address string) *deafBMC {
 	t.Helper()
 	if !strings.HasPrefix(address, "127.") && address != "10.77.0.1" {
@@ -67,7 +68,7 @@ func (b *deafBMC) hears(t *testing.T, what string, n int64) {
 	}
 }
 
-// boots lets an agent register and report its BMC there.
+// boots lets an agent register and report that its BMC is at the address bmc.
 func (s *site) boots(t *testing.T, bmc string) inventory.Machine {
 	t.Helper()
 	me := inventory.Caller{Key: "key of the agent", IP: "10.77.0.60"}
@@ -101,8 +102,7 @@ func (s *site) boots(t *testing.T, bmc string) inventory.Machine {
 	return m
 }
 
-// everything is all that an operator can do with a BMC, and what the appliance does by itself. Each is left
-// as soon as something was sent.
+// everything does all that an operator can do with a BMC. It cancels each as soon as something was sent.
 func everything(t *testing.T, s *site, remote *api.Client, accepted *deafBMC) {
 	t.Helper()
 	for what, do := range map[string]func(context.Context){
@@ -133,8 +133,8 @@ func everything(t *testing.T, s *site, remote *api.Client, accepted *deafBMC) {
 	}
 }
 
-// A report that moves the BMC of an approved machine sends no datagram anywhere but to the accepted address,
-// whatever an operator then does, until he accepts it.
+// After a report that moves the BMC of an approved machine, datagrams go to the accepted address alone,
+// whatever an operator does, until he accepts the other one.
 func TestNothingIsSentToAReportedBMC(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t, "bmc: {user: admin, password: secret}\n")
@@ -190,8 +190,8 @@ func TestNothingIsSentToAReportedBMC(t *testing.T) {
 	moved.hears(t, "power of the accepted address", 0)
 }
 
-// An operator runs the command that `why` showed him, and a stranger's report came in between: what he saw is
-// refused, and what he did not see is sent nothing.
+// A stranger reports another BMC after `why` has shown an operator the command that accepts one. The command
+// is refused, and the BMC that the operator did not see is sent nothing.
 func TestOnlyTheBMCThatWasShownIsAccepted(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t, "bmc: {user: admin, password: secret}\n")
@@ -256,14 +256,15 @@ func TestNothingIsSentUnderAuto(t *testing.T) {
 	testnet.Need(t, "ip")
 	for _, trust := range []bool{false, true} {
 		t.Run(fmt.Sprint(trust), func(t *testing.T) {
-			s := newSite(t, fmt.Sprintf("discovery: {policy: auto}\nbmc: {user: admin, password: secret, trust_reported: %v}\n", trust))
+			s := newSite(t, fmt.Sprintf("discovery: {policy: auto}\n"+
+				"bmc: {user: admin, password: secret, trust_reported: %v}\n", trust))
 			b := newDeafBMC(t, "10.77.0.51")
 			m := s.boots(t, "10.77.0.51")
 			if trust {
 				b.hears(t, "the first reading", 0)
 				return
 			}
-			// Each ends when its answer is there, and none has sent anything.
+			// A call sends nothing after it has returned.
 			remote, err := api.NewClient(s.socket)
 			if err != nil {
 				t.Fatal(err)

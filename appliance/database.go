@@ -13,10 +13,10 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// openDatabase opens the database and the keys that belong to it. A database that was lost must not be begun
-// anew in silence: every deployed machine would be a stranger at its next network boot, and be offered the
-// agent. Keys that were lost must not be made anew beside a database either: its secrets could not be read,
-// and no agent would trust us.
+// openDatabase opens the database and its keys. Unless anew is true, it refuses to replace a lost database:
+// every deployed machine would be a stranger at its next network boot, and be offered the agent. It always
+// refuses to replace the lost keys of a database: new ones could not read its secrets, and no agent would
+// trust us.
 func openDatabase(dir string, anew bool, log *slog.Logger) (*boltdb.Store, keys.Keys, error) {
 	path, keyDir := filepath.Join(dir, "pxectl.db"), filepath.Join(dir, "keys")
 	lost := !hasContent(path)
@@ -26,10 +26,13 @@ func openDatabase(dir string, anew bool, log *slog.Logger) (*boltdb.Store, keys.
 		return nil, keys.Keys{}, err
 	case lost && !anew && (len(had) > 0 || hasImages):
 		return nil, keys.Keys{}, &inventory.Problem{
-			Code:   inventory.CodeConflict,
-			Detail: path + " is missing or empty, and keys or images of an appliance lie beside it: with a new database, every machine that was deployed would be offered the agent at its next network boot",
+			Code: inventory.CodeConflict,
+			Detail: path + " is missing or empty, and keys or images of an appliance lie beside it: " +
+				"with a new database, every machine that was deployed would be offered the agent at its " +
+				"next network boot",
 			Hint: "put the database back from your copy of " + dir +
-				"; if there is none, begin anew with `pxectl serve --new-database`, and add the machines before they boot",
+				"; if there is none, begin anew with `pxectl serve --new-database`, " +
+				"and add the machines before they boot",
 		}
 	case anew && !lost:
 		return nil, keys.Keys{}, &inventory.Problem{
@@ -60,7 +63,8 @@ func matchKeys(db *boltdb.Store, dir string, missing []string, log *slog.Logger)
 			Code: inventory.CodeConflict,
 			Detail: fmt.Sprintf("keys: %s of this database's appliance is missing in %s",
 				strings.Join(missing, ", "), dir),
-			Hint: "put it back from your copy of data_dir; a new one could not read the secrets in the database, and no agent would trust it",
+			Hint: "put it back from your copy of data_dir; a new one could not read the secrets in the " +
+				"database, and no agent would trust it",
 		}
 	}
 	secrets, err := keys.Load(dir)
@@ -102,7 +106,7 @@ func anyImage(dir string) (bool, error) {
 	return false, nil
 }
 
-// ready says why machines cannot be served: /readyz asks.
+// ready returns why machines cannot be served, or nil. /readyz calls it.
 func ready(plane bootPlane, nics *interfaces.Set) error {
 	if err := nics.Ready(); err != nil {
 		return err

@@ -12,8 +12,7 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// TestLostDatabase: nothing that was lost is made anew in silence, and a first start that was cut short goes
-// on.
+// A lost database or key is an error and is not replaced. A first start that was cut short goes on.
 func TestLostDatabase(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	start := func(dir string, anew bool) error {
@@ -49,7 +48,9 @@ func TestLostDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		if err := db.Update(func(tx *boltdb.Tx) error { return tx.PutMachine(inventory.Machine{ID: "m-00000001", Name: "m1"}) }); err != nil {
+		if err := db.Update(func(tx *boltdb.Tx) error {
+			return tx.PutMachine(inventory.Machine{ID: "m-00000001", Name: "m1"})
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -125,7 +126,7 @@ func TestLostDatabase(t *testing.T) {
 		}
 	}
 
-	// The database of one appliance and the keys of another.
+	// A database does not open with the keys of another appliance.
 	a, b := t.TempDir(), t.TempDir()
 	for _, dir := range []string{a, b} {
 		if err := start(dir, false); err != nil {
@@ -144,7 +145,8 @@ func TestLostDatabase(t *testing.T) {
 func TestConfigCheckDoesNotShowTheFile(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
-		"shadow":  "root:$y$j9T$SECRETSECRETSECRETSECRETSECRETSECRETSECRET:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n",
+		"shadow": "root:$y$j9T$SECRETSECRETSECRETSECRETSECRETSECRETSECRET:19000:0:99999:7:::\n" +
+			"daemon:*:19000:0:99999:7:::\n",
 		"yaml":    "password: SECRETSECRETSECRET\nother: [SECRETSECRETSECRET\n",
 		"words":   strings.Repeat("SECRETSECRETSECRET\n", 1000),
 		"binary":  "\x7fELF\xff\xfeSECRETSECRETSECRET",

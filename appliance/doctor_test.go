@@ -47,7 +47,7 @@ func TestSecondAppliance(t *testing.T) {
 	}
 }
 
-// newEngine is an engine that knows nothing and takes in everybody.
+// newEngine makes an engine that knows no machine and offers every stranger the agent.
 func newEngine(t *testing.T) *deploy.Engine {
 	t.Helper()
 	db, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
@@ -99,7 +99,8 @@ func TestASecondPxectlIsNamed(t *testing.T) {
 	}
 }
 
-// The doctor of a running appliance, over its socket as the command asks it, with a rival on the wire.
+// The doctor of a running appliance is asked over its socket, as the command does it, with another DHCP
+// server on the wire.
 func TestDoctorOfARunningAppliance(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq")
 	s := newSite(t)
@@ -142,7 +143,7 @@ func TestDoctorOfARunningAppliance(t *testing.T) {
 			t.Errorf("%s: %q, want %q", subject, got, want)
 		}
 	}
-	otherServer(t, "--dhcp-boot=pxelinux.0") // nobody boots: the doctor asks
+	otherServer(t, "--dhcp-boot=pxelinux.0") // no machine boots: the doctor itself asks
 	until("other DHCP servers",
 		`fail: another DHCP server, 10.77.0.2 on br0, tells machines to boot "pxelinux.0"`)
 	named := false
@@ -163,7 +164,8 @@ func TestDoctorOfARunningAppliance(t *testing.T) {
 	until("interface br0", "fail: ")
 }
 
-// A stock dnsmasq pings an address for three seconds before it offers it: it is heard at the first run.
+// By default, dnsmasq pings an address for three seconds before it offers it. The doctor's first run waits
+// for that.
 func TestDoctorHearsASlowServer(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq")
 	s := newSite(t)

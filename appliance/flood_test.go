@@ -29,9 +29,9 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// A flooding is a hostile client that goes on until halt is called, and then what it has sent.
+// A flooding is a hostile client. It runs until halt is called; then Sent and For say what it did.
 type flooding struct {
-	Sent   map[string]int64 // to each port
+	Sent   map[string]int64 // packets, or connections, to each port
 	For    time.Duration
 	enough chan struct{} // closed when it has sent enoughStrangers
 	halt   func()
@@ -42,8 +42,7 @@ func (f *flooding) String() string {
 		f.Sent["4011"], f.Sent["69"], f.Sent["http"], f.For.Round(time.Millisecond))
 }
 
-// flood starts a hostile client on a host, which goes on until the returned function is called; that says
-// what it has done.
+// flood starts a hostile client on a host. stop ends it and returns what it has sent.
 func flood(t *testing.T, h testnet.Host, kinds string) (stop func() string) {
 	t.Helper()
 	f := startFlood(t, h, kinds)
@@ -137,8 +136,8 @@ func TestFlooder(t *testing.T) {
 	}
 }
 
-// floodUDP sends some 20,000 malformed packets a second: as many as it can would only show who gets the CPU,
-// since this is also the appliance's own. Some are requests that it never acknowledges.
+// floodUDP sends about 20,000 malformed packets a second. More would only show who gets the CPU, which the
+// appliance shares. Some packets are requests whose answers it never acknowledges.
 func floodUDP(ctx context.Context, t *testing.T, port string, sent *atomic.Int64) {
 	dst := net.JoinHostPort("10.77.0.1", port)
 	rubbish := malformed(t, port)
@@ -157,7 +156,7 @@ func floodUDP(ctx context.Context, t *testing.T, port string, sent *atomic.Int64
 	}
 }
 
-// malformed are packets that a port's parser should choke on, some nearly right.
+// malformed returns packets that are wrong for a port's parser, some of them nearly right.
 func malformed(t *testing.T, port string) (all [][]byte) {
 	random := rand.New(rand.NewPCG(1, 2))
 	if port == "69" {
@@ -188,7 +187,7 @@ func malformed(t *testing.T, port string) (all [][]byte) {
 	return append(all, make([]byte, 300), []byte{1}, nil)
 }
 
-// floodHTTP opens connections that say nonsense, or half of something, and keeps as many as it gets.
+// floodHTTP opens connections that send nonsense or half a request, and keeps the last 500 of them open.
 func floodHTTP(ctx context.Context, opened *atomic.Int64) {
 	var kept []net.Conn
 	for i := 0; ctx.Err() == nil; i++ {
@@ -211,7 +210,7 @@ func floodHTTP(ctx context.Context, opened *atomic.Int64) {
 	}
 }
 
-// One client sends rubbish to every port without end; another one boots as if nothing were.
+// One client sends rubbish to every port; another one boots as usual.
 func TestFloodLeavesOthersUnharmed(t *testing.T) {
 	testnet.Need(t, "ip")
 	newSite(t)
@@ -241,8 +240,8 @@ func TestFloodLeavesOthersUnharmed(t *testing.T) {
 			rate = min(rate, float64(n)/f.For.Seconds())
 		}
 	}
-	// A machine that is busy with other work shows who gets the CPU, and that it is busy by what the flooder
-	// comes to of the 20,000 packets a second that it is made for. EDK2 waits for 4 s before it asks again.
+	// On a machine that is busy with other work, boot times only show who gets the CPU. It is busy if the
+	// flooder comes to far fewer than its 20,000 packets a second. EDK2 waits for 4 s before it asks again.
 	if rate < 5000 {
 		t.Logf("how long boots take is not judged: the flooder came to %.0f packets a second", rate)
 	} else if took[2] > 4*time.Second+20*quiet.Took {
@@ -250,8 +249,8 @@ func TestFloodLeavesOthersUnharmed(t *testing.T) {
 	}
 }
 
-// strangers plays machines that nobody has seen, each once: it asks for an address, takes what it is offered,
-// and gives most of that back, so that there is more to take.
+// strangers plays machines that nobody has seen, each once: it asks for an address, takes the one that it is
+// offered, and releases most of them, so that there are more to take.
 func strangers(ctx context.Context, t *testing.T, sent *atomic.Int64) {
 	lc := net.ListenConfig{}
 	conn, err := lc.ListenPacket(ctx, "udp4", ":68")
@@ -303,20 +302,20 @@ func strangers(ctx context.Context, t *testing.T, sent *atomic.Int64) {
 	}
 }
 
-// patience is for machines with other work on every core.
+// patience is how long tests wait on a machine with other work on every core.
 const patience = 5 * time.Minute
 
-// What strangers without end may cost: the figures are measured ones, twice or more.
+// What strangers may cost: the limits are at least twice what was measured.
 const (
-	enoughStrangers = 300_000 // packets of theirs
+	enoughStrangers = 300_000 // packets from strangers
 	strangersMemory = 128 << 20
 	strangersLeases = 3 << 20
 	strangersStore  = 24 << 20
 )
 
-// Hundreds of thousands of machines that were never seen before ask a DHCP server for addresses, by real
-// sockets: memory, lease file and database stay small, and a machine that is known boots. A million goes
-// through the table alone in dhcpd/leases.
+// Strangers send a DHCP server hundreds of thousands of packets over real sockets. Memory, lease file and
+// database stay small, and a known machine boots. In dhcpd/leases, a million go through the lease table
+// alone.
 func TestStrangersWithoutEnd(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t, "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.199]}]}}\n")
@@ -333,7 +332,7 @@ func TestStrangersWithoutEnd(t *testing.T) {
 	for enough := false; !enough; {
 		select {
 		case <-f.enough:
-			enough = true // and once more
+			enough = true // the machine boots once more
 		case <-time.After(200 * time.Millisecond):
 		}
 		got := machine.boots(t, h)
@@ -369,7 +368,7 @@ func TestStrangersWithoutEnd(t *testing.T) {
 	}
 }
 
-// resident is how much memory this process has.
+// resident returns the resident memory of this process, in bytes.
 func resident(t *testing.T) int {
 	t.Helper()
 	raw, err := os.ReadFile("/proc/self/statm")

@@ -13,9 +13,10 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-const serverMode = "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.150]}]}}\n"
+const serverMode = "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: " +
+	"[10.77.0.100-10.77.0.150]}]}}\n"
 
-// Whatever happens to the interface, machines boot a few seconds after it is well again, and nobody restarts
+// Machines boot within seconds after an interface is back, whatever happened to it, and nobody restarts
 // anything.
 func TestInterfaceIsFollowed(t *testing.T) {
 	testnet.Need(t, "ip")
@@ -62,7 +63,7 @@ func TestInterfaceIsFollowed(t *testing.T) {
 
 			ip("addr add 10.77.0.2/24 dev br0")
 			boots("with a second address", one)
-			ip("addr del 10.77.0.1/24 dev br0") // which takes the second with it, unless
+			ip("addr del 10.77.0.1/24 dev br0") // removes the second one too, unless promote_secondaries is set
 			ip("addr replace 10.77.0.2/24 dev br0")
 			boots("re-addressed", two)
 			s.event(t, "interface br0 has the address 10.77.0.2 instead of 10.77.0.1")
@@ -91,8 +92,7 @@ func TestInterfaceIsFollowed(t *testing.T) {
 	}
 }
 
-// An address that appliance.yaml names is the one: another does not take its place, and it serves again when
-// it is back.
+// When appliance.yaml names an address, no other one takes its place. It is served again when it is back.
 func TestNamedAddressIsKept(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t, "provisioning: {interfaces: [{name: br0, address: 10.77.0.1}]}\n")

@@ -13,12 +13,12 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// A connection that does not get to the end of its header is closed after ten seconds, whatever it sends; one
-// that loads slowly is not.
+// A connection that does not complete its request header is closed after ten seconds, whatever it sends. A
+// slow download is not closed.
 func TestHeaderTimeout(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)
-	const large = 256 << 20 // more than sockets hold
+	const large = 256 << 20 // more than socket buffers hold
 	file := filepath.Join(s.data, "ramdisk", "arm64", "vmlinuz")
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o644),
 		os.Truncate(file, large)); err != nil {

@@ -40,7 +40,7 @@ func imageProblem(ref string, err error) error {
 	return err
 }
 
-// guardedImages keeps an image that a running deployment needs.
+// guardedImages is the image store, but does not delete an image that a running deployment needs.
 type guardedImages struct {
 	*store.Store
 	engine *deploy.Engine

@@ -37,7 +37,7 @@ func hasProgram(a dhcpd.Arch) bool {
 	return ok
 }
 
-// known says whether a DHCP client is a machine that somebody has let in.
+// known says whether a DHCP client is a machine that was added or approved.
 func (p bootPlane) known(c dhcpd.Client) bool {
 	mac, ok := machineMAC(c.MAC)
 	if !ok {
@@ -90,7 +90,7 @@ func (b leaseBook) DeleteLease(a netip.Addr) error {
 	return err
 }
 
-// closed says why there are no leases.
+// closed returns why this appliance has no leases, or nil in mode server.
 func (b leaseBook) closed() error {
 	if b.mode == "server" {
 		return nil

@@ -17,23 +17,24 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// What a log line may hold. Values are what others said: names, paths, vendors. Messages and errors are
-// sentences of ours that quote some of that.
+// Limits of what a log line holds, in bytes. Values may come from the network: names, paths, vendors.
+// Messages and errors are our sentences, which quote such values.
 const (
 	logValue    = 128
 	logSentence = 512
-	logStack    = 8 << 10 // of our own faults
+	logStack    = 8 << 10 // of a stack or a packet
 )
 
-// How often the wire may cause lines of one kind (that of an event, or what a message begins with, before its
-// first colon): one address or MAC, and all together, which is what a rack of 500 machines causes that boots
-// at once. The rest is counted, and said once a minute.
+// Limits of the lines of one kind that others may cause within logWindow. The kind of a line is that of its
+// event, or the start of its message up to the first colon. logPerSource is for one address or MAC.
+// logPerKind is for all together: a rack of 500 machines that boots at once causes as many. Other lines are
+// counted, and the counts are logged once a minute.
 const (
 	logWindow    = time.Minute
 	logPerSource = 30
 	logPerKind   = 6000
-	logSources   = 8192 // remembered at once; those beyond are counted together
-	logKinds     = 256  // as well
+	logSources   = 8192 // counted by themselves; all others are counted together
+	logKinds     = 256  // likewise
 )
 
 // NewLog returns a logger that bounds what others can cause it to write.
@@ -46,12 +47,12 @@ func NewLog(c config.Log, w io.Writer) *slog.Logger {
 	return slog.New(boundedLog{Handler: h, flood: &logFlood{now: time.Now, out: h}})
 }
 
-// A boundedLog cuts what is logged, takes control characters out of it, and thins out what one source or a
-// flood of them causes.
+// A boundedLog shortens what is logged, removes control characters from it, and drops lines when one source,
+// or many together, cause too many.
 type boundedLog struct {
 	slog.Handler
 	flood *logFlood
-	cause cause // of the attributes that all lines have
+	cause cause // from the attributes that all lines have
 }
 
 func (b boundedLog) Handle(ctx context.Context, r slog.Record) error {
@@ -120,15 +121,15 @@ func shortened(a slog.Attr) slog.Attr {
 	return a
 }
 
-// A cause is what the attributes of a line say of who on the wire caused it, and of its kind.
+// A cause is what a line's attributes say of its kind, and of who on the network caused it.
 type cause struct {
 	source string // an address or a MAC; "" when nobody on the wire did
-	sure   bool   // an address, which is harder to make up than a MAC
+	sure   bool   // source is an address, which is harder to forge than a MAC
 	kind   string // of an event
 }
 
-// ourBug is the source of all lines with a stack: the same one again and again says no more, whoever causes
-// it.
+// ourBug is the source of a line with a stack when it has no other source: logging the same stack again says
+// nothing new.
 const ourBug = "a bug"
 
 func (c cause) with(a slog.Attr) cause {
@@ -153,7 +154,8 @@ func (c cause) with(a slog.Attr) cause {
 	return c
 }
 
-// of is the kind of a line: sentences of events have names and numbers in them.
+// of returns the kind of a line. For an event, that is not the start of its message, which contains names and
+// numbers.
 func (c cause) of(message string) string {
 	before, _, _ := strings.Cut(message, ":")
 	return cmp.Or(c.kind, before)
@@ -195,7 +197,7 @@ func (f *logFlood) admits(kind, source string) bool {
 	}
 	if k.sources[source]++; k.sources[source] > logPerSource || k.lines >= logPerKind {
 		if k.hidden++; k.hidden == 1 {
-			// The flood may end with the last line that is hidden: it is said then, too.
+			// No line may follow the flood, so a timer logs what was hidden.
 			time.AfterFunc(logWindow+time.Second,
 				bug.Recovering(slog.New(f.out), "log: say what was not written", f.sayWhenOver))
 		}
@@ -205,7 +207,7 @@ func (f *logFlood) admits(kind, source string) bool {
 	return true
 }
 
-// sayWhenOver tells what was not written in a window that is over.
+// sayWhenOver logs what was not written in a window that is over.
 func (f *logFlood) sayWhenOver() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -214,7 +216,7 @@ func (f *logFlood) sayWhenOver() {
 	}
 }
 
-// sayLocked tells what was not written.
+// sayLocked logs how many lines of each kind were not written.
 func (f *logFlood) sayLocked() {
 	for kind, k := range f.kinds {
 		if k.hidden == 0 {

@@ -47,7 +47,7 @@ func TestLogLinesAreBounded(t *testing.T) {
 	}
 }
 
-// A floodedLog has a clock of its own.
+// A floodedLog is a bounded log whose clock the test sets.
 type floodedLog struct {
 	*slog.Logger
 	now time.Time
@@ -83,7 +83,8 @@ func TestTheLogOfAFlood(t *testing.T) {
 		log.With("machine", "m1").Info("state", "n", i)
 	}
 	if got := log.lines(); got != 1002 {
-		t.Errorf("what another address, another kind and the appliance itself cause is %d lines, want all 1002", got)
+		t.Errorf("what another address, another kind and the appliance itself cause is %d lines, want all 1002",
+			got)
 	}
 	for i := range 3 * logPerKind { // from ports, and from addresses, that change
 		log.Info(fmt.Sprint("dhcp: DISCOVER ", i), "mac", fmt.Sprint("52:54:00:", i))
@@ -106,12 +107,13 @@ func TestTheLogOfAFlood(t *testing.T) {
 	}
 }
 
-// What a line says of who caused it, whichever part of us says it.
+// Lines are counted by who caused them, whichever part of the appliance writes them.
 func TestTheLogKnowsWhoCausedALine(t *testing.T) {
 	log := newFloodedLog()
 	for what, say := range map[string]func(i int){
 		"workers that agents make speak": func(i int) {
-			log.With("machine", i).With("from", "192.0.2.66").Info(fmt.Sprintf("the agent registered %d s ago", i), "kind", inventory.KindAgent)
+			log.With("machine", i).With("from", "192.0.2.66").Info(
+				fmt.Sprintf("the agent registered %d s ago", i), "kind", inventory.KindAgent)
 		},
 		"one address with many MACs": func(i int) {
 			log.Info("boot script", "mac", i, "remote", "192.0.2.66:999")

@@ -20,7 +20,7 @@ import (
 	"github.com/pxectl/pxectl/tftpd"
 )
 
-// runningPlane has an engine that writes the timeline.
+// runningPlane returns a boot plane whose engine runs, so that it writes the timeline.
 func runningPlane(t *testing.T) bootPlane {
 	t.Helper()
 	e := newEngine(t)
@@ -31,7 +31,7 @@ func runningPlane(t *testing.T) bootPlane {
 	return bootPlane{engine: e, addresses: &addresses{list: neighbourTable}, http: 8080}
 }
 
-// texts are the events of a kind, once there are as many.
+// texts waits for n events of a kind and returns the texts of all.
 func texts(t *testing.T, p bootPlane, kind inventory.EventKind, n int) (all []string) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -53,7 +53,7 @@ func texts(t *testing.T, p bootPlane, kind inventory.EventKind, n int) (all []st
 	return nil
 }
 
-// BIOS ROMs ask for a boot file's name and the bytes of the next DHCP option.
+// Some BIOS ROMs send bytes of the next DHCP option behind the boot file's name.
 func TestNamesWithRubbishAreServed(t *testing.T) {
 	plane := runningPlane(t)
 	s, err := tftpd.Listen(tftpd.Config{

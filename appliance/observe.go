@@ -20,11 +20,11 @@ import (
 	"github.com/pxectl/pxectl/tftpd"
 )
 
-// The observers put what the leaves saw on the timelines. An event's text is the same whenever the same
-// happens again (times and counts of packets are data), so that repeats can be counted instead of kept.
-// diagnose reads the data.
+// The functions saw… and recorded put what the servers saw on the timelines. An event that happens again has
+// the same text (times and counts of packets are in its data), so that repeats are counted and not stored.
+// Package diagnose reads the data.
 
-// facts leaves out what is empty.
+// facts makes an event's data from pairs of key and value. It leaves out empty values.
 func facts(pairs ...string) map[string]string {
 	m := map[string]string{}
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -56,19 +56,19 @@ func ip(a netip.Addr) string {
 	return a.String()
 }
 
-// shown is a path, or a file's name, as it is noted: anybody chooses it.
+// shown cleans and shortens a path or a file's name for an event, since any client may choose it.
 func shown(s string) string { return inventory.Text(s, inventory.MaxWord) }
 
-// machineMAC is the MAC of a DHCP client, which dhcpd has looked at.
+// machineMAC converts the MAC of a DHCP client, which dhcpd has checked. ok is false when there is none.
 func machineMAC(hw net.HardwareAddr) (inventory.MAC, bool) {
 	return inventory.MAC(hw.String()), hw != nil
 }
 
-// sawDHCP notes a client's packet and what we said to it.
+// sawDHCP notes a client's packet and our answer.
 func (p bootPlane) sawDHCP(s dhcpd.Seen) {
 	mac, ok := machineMAC(s.MAC)
 	if !ok {
-		if s.BootFirmware() { // nobody's, since machines are known by their MACs
+		if s.BootFirmware() { // an event of no machine, since machines are known by their MACs
 			p.engine.Note(inventory.Event{
 				At: s.Time.UTC(), Kind: inventory.KindDHCP, Text: s.String(), Data: facts(
 					inventory.DataType, s.Type.String(), inventory.DataClass, string(s.Class),
@@ -176,7 +176,8 @@ func (p bootPlane) sawHTTP(r ipxe.Request) {
 // busID is iPXE's name of a PCI card: bus type 01, vendor, device.
 var busID = regexp.MustCompile(`^01[:-]?([0-9a-f]{2})[:-]?([0-9a-f]{2})[:-]?([0-9a-f]{2})[:-]?([0-9a-f]{2})$`)
 
-// pciOf is vendor and device of the card that a script was asked by, "8086:1533".
+// pciOf returns vendor and device of the network card in iPXE's bus id, "8086:1533", or "" when it is no PCI
+// card.
 func pciOf(id string) string {
 	m := busID.FindStringSubmatch(strings.ToLower(id))
 	if m == nil {
@@ -185,7 +186,8 @@ func pciOf(id string) string {
 	return m[1] + m[2] + ":" + m[3] + m[4]
 }
 
-// recorded notes what machines fetch of images: one event for all ranges of an image that went well.
+// recorded notes what machines fetch of images. All successful range requests for a path have one text, so
+// they are one event.
 func (p bootPlane) recorded(images http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answered := httpsnoop.CaptureMetrics(images, w, r)

@@ -11,8 +11,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// overhear listens for other DHCP servers. Where that is not permitted, machines boot as well, and less is
-// known.
+// overhear listens for other DHCP servers. It returns nil where that is not permitted: machines boot all the
+// same, but `pxectl why` knows less.
 func (p bootPlane) overhear(cfg config.Config, log *slog.Logger) *dhcpd.Listener {
 	var names []string
 	for _, in := range cfg.Provisioning.Interfaces {
@@ -35,7 +35,7 @@ func (p bootPlane) sawOther(o dhcpd.Overheard) {
 		return
 	}
 	if nic, err := net.InterfaceByName(o.Interface); err == nil && nic.HardwareAddr.String() == string(mac) {
-		return // the doctor asked
+		return // our own doctor asked
 	}
 	if o.Addr.IsValid() && o.Type.String() == "ACK" {
 		p.addresses.learn(o.Addr, mac)

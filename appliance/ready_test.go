@@ -83,7 +83,7 @@ func TestReadyIsWhoCanServeMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	ip("addr del 10.77.0.1/24 dev br0") // which takes the second with it, unless
+	ip("addr del 10.77.0.1/24 dev br0") // removes the second one too, unless promote_secondaries is set
 	ip("addr replace 10.77.0.2/24 dev br0")
 	becomes("the port is taken at the new address", "http cannot be served on interface br0")
 	ip("addr del 10.77.0.2/24 dev br0")
@@ -96,7 +96,7 @@ func TestReadyIsWhoCanServeMachines(t *testing.T) {
 	becomes("the port is free", "")
 }
 
-// Of an appliance whose database is gone the API alone runs here: the engine would end with an error.
+// Only the API runs here: without a database, the engine would end with an error.
 func TestNotReadyWithoutADatabase(t *testing.T) {
 	testnet.Need(t, "ip")
 	testnet.Bridge(t, "10.77.0.1/24")
@@ -105,7 +105,9 @@ func TestNotReadyWithoutADatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	text := fmt.Sprintf("data_dir: %[1]s/data\napi: {socket: %[1]s/s}\nprovisioning: {interfaces: [{name: br0}]}\n", dir)
+	text := fmt.Sprintf("data_dir: %[1]s/data\napi: {socket: %[1]s/s}\n"+
+		"provisioning: {interfaces: [{name: br0}]}\n",
+		dir)
 	cfg, err := config.Parse("test", []byte(text), net.Interfaces)
 	if err != nil {
 		t.Fatal(err)

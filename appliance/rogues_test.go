@@ -33,7 +33,7 @@ func offers(t *testing.T, from testnet.Host, server netip.Addr, more ...dhcpv4.M
 	from.Forge(t, netip.AddrPortFrom(server, 67), netip.MustParseAddrPort("255.255.255.255:68"), p.ToBytes())
 }
 
-// Who forges the answers of as many servers as are remembered hides no rogue: it is in the log, on the
+// Forged answers of as many servers as are remembered do not hide a rogue server: it is in the log, on the
 // timeline and in the doctor's list, which says that it is full.
 func TestForgedServersHideNoRogue(t *testing.T) {
 	testnet.Need(t, "ip")
@@ -67,7 +67,7 @@ func TestForgedServersHideNoRogue(t *testing.T) {
 	}
 }
 
-// More made-up rogues than the timeline has room for what is our own push nothing of that out.
+// Events of invented rogue servers, more than the timeline has room for, do not push out our own.
 func TestMadeUpRoguesPushOutNothing(t *testing.T) {
 	testnet.Need(t, "ip")
 	s, stranger := newSite(t), client(t)

@@ -8,7 +8,7 @@ import (
 	"github.com/pxectl/pxectl/ipxe"
 )
 
-// A ruleBook is what operators say of machines that boot differently.
+// A ruleBook has the operators' rules for machines that boot differently, with the scripts of these rules.
 type ruleBook struct {
 	rules   ipxe.Rules
 	scripts map[string]*ipxe.Template
@@ -30,8 +30,8 @@ func newRuleBook(c config.Config) (ruleBook, error) {
 	return book, nil
 }
 
-// about collects what the rules say of a machine. find looks up its record, which knows more than a DHCP
-// packet; params is what its iPXE says, the zero Params before there is one.
+// about returns what the rules say of a machine. find looks up its record, which knows more than a DHCP
+// packet. params is what its iPXE sent, or zero before iPXE runs.
 func (b ruleBook) about(
 	mac inventory.MAC, params ipxe.Params, find func(inventory.MAC) (inventory.Machine, bool),
 ) ipxe.Choice {
@@ -48,7 +48,7 @@ func (b ruleBook) about(
 	return b.rules.For(s)
 }
 
-// apply changes an answer as the rules want it.
+// apply changes an answer as the rules say.
 func (b ruleBook) apply(boot ipxe.Boot, c ipxe.Choice) ipxe.Boot {
 	switch boot.Action {
 	case ipxe.Local:

@@ -14,7 +14,7 @@ import (
 	"github.com/pxectl/pxectl/ipxe"
 )
 
-// What the example says of boot is right, once it is not a comment.
+// The example of boot rules in appliance.yaml, without its comment signs, is valid.
 func TestTheExampleOfRules(t *testing.T) {
 	raw, err := os.ReadFile("../appliance.yaml")
 	if err != nil {

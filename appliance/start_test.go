@@ -13,7 +13,7 @@ import (
 	"github.com/pxectl/pxectl/appliance/config"
 )
 
-// freePorts are TCP ports that nobody listens on, each another one.
+// freePorts returns three different TCP ports that nobody listens on.
 func freePorts(t *testing.T) (http, tftp, api int) {
 	t.Helper()
 	ports := make([]int, 3)
@@ -22,14 +22,14 @@ func freePorts(t *testing.T) (http, tftp, api int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // when all are chosen: a port that is free again may come twice
+		defer l.Close() // only when all are chosen: a port that is closed may be chosen again
 		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	return ports[0], ports[1], ports[2]
 }
 
-// A part that cannot start closes what was opened before it: sockets, database and images can be opened again
-// at once.
+// When a part cannot start, what was opened before it is closed: sockets, database and images can be opened
+// again at once.
 func TestAFailedStartLeavesNothingOpen(t *testing.T) {
 	dir, err := os.MkdirTemp("", "px") // a socket's path must be short
 	if err != nil {
@@ -38,7 +38,9 @@ func TestAFailedStartLeavesNothingOpen(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	http, tftp, api := freePorts(t)
 	load := func(socket string) config.Config {
-		text := fmt.Sprintf("data_dir: %s/data\napi: {socket: %s, port: %d}\nhttp: {port: %d}\ntftp: {port: %d}\ndhcp: {mode: \"off\"}\nprovisioning: {interfaces: [{name: lo}]}\n", dir, socket, api, http, tftp)
+		text := fmt.Sprintf("data_dir: %s/data\napi: {socket: %s, port: %d}\nhttp: {port: %d}\n"+
+			"tftp: {port: %d}\ndhcp: {mode: \"off\"}\nprovisioning: {interfaces: [{name: lo}]}\n",
+			dir, socket, api, http, tftp)
 		cfg, err := config.Parse("test", []byte(text), net.Interfaces)
 		if err != nil {
 			t.Fatal(err)

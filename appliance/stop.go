@@ -8,12 +8,13 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// stopWithin is how long the appliance may take to stop. Every part of it stops sooner by itself; this is for
-// what nobody foresaw, and for a disk that answers no more. What is left behind then is as after a kill -9,
-// which loses nothing.
+// stopWithin is how long the appliance may take to stop. Every part stops sooner by itself, except with an
+// unknown bug, or on a disk that no longer answers. What is abandoned then is as after a kill -9, which loses
+// nothing.
 const stopWithin = 2500 * time.Millisecond
 
-// within runs something until it ends, or until some time after ctx has.
+// within calls run and returns its error. If run goes on for longer than grace after ctx has ended, within
+// returns nil and leaves it behind.
 func within(
 	ctx context.Context, grace time.Duration, log *slog.Logger, run func(context.Context) error,
 ) error {
@@ -33,7 +34,8 @@ func within(
 	case err := <-ended:
 		return err
 	case <-time.After(grace):
-		log.Warn("stop: not all has stopped in time; what is left is abandoned, and taken up at the next start", "waited", grace)
+		log.Warn("stop: not all has stopped in time; what is left is abandoned, and taken up at the next start",
+			"waited", grace)
 		return nil
 	}
 }

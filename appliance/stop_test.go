@@ -25,11 +25,11 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// stopPromise is what docs/security.md promises of the whole stop.
+// stopPromise is how long a stop may take, as docs/security.md promises.
 const stopPromise = 3 * time.Second
 
-// stopClock measures by its own ticks until ctx ends: a machine with other work on every core delays them as
-// it delays all else that this process does.
+// stopClock measures time by its own ticks until ctx ends: other work on every core delays them as it delays
+// all else in this process.
 func stopClock(ctx context.Context) (elapsed func() time.Duration) {
 	const tick = 10 * time.Millisecond
 	var ticks atomic.Int64
@@ -48,7 +48,7 @@ func stopClock(ctx context.Context) (elapsed func() time.Duration) {
 	return func() time.Duration { return time.Duration(ticks.Load()) * tick }
 }
 
-// stopEvents is a log that also has the events of parts that stopped, which are debug.
+// stopEvents is a log handler that also writes which parts have stopped, which are debug messages.
 type stopEvents struct{ slog.Handler }
 
 func (stopEvents) Enabled(context.Context, slog.Level) bool { return true }
@@ -93,8 +93,8 @@ func TestTheStopIsBounded(t *testing.T) {
 	}
 }
 
-// TestServe is the helper process that is the appliance, as `pxectl serve` is it; but a part that does not stop
-// by itself is not abandoned before the test has seen it.
+// TestServe is the helper process that runs the appliance as `pxectl serve` does, but abandons a part that
+// does not stop only after 20 s, so that the test sees it.
 func TestServe(t *testing.T) {
 	file := os.Getenv("APPLIANCE_TEST_SERVE")
 	if file == "" {
@@ -123,8 +123,8 @@ func TestServe(t *testing.T) {
 	os.Exit(0)
 }
 
-// SIGTERM is obeyed while connections of all kinds are held open, an image comes in, a report is under way
-// and a flood goes on. Every part stops by itself, and all before they would be abandoned.
+// SIGTERM stops the appliance while connections of all kinds are held open, an image comes in, a report is
+// under way and a flood goes on. Every part stops by itself before it would be abandoned.
 func TestTheStopUnderLoad(t *testing.T) {
 	testnet.Need(t, "ip")
 	testnet.Bridge(t, "10.77.0.1/24")
@@ -141,7 +141,7 @@ func TestTheStopUnderLoad(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, size := range map[string]int64{"vmlinuz": 100_000, "initrd": 256 << 20} { // more than sockets hold
+	for name, size := range map[string]int64{"vmlinuz": 100_000, "initrd": 256 << 20} { // more than sockets buffer
 		file := filepath.Join(dir, "data", "ramdisk", "amd64", name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o600),
 			os.Truncate(file, size)); err != nil {
@@ -154,7 +154,7 @@ func TestTheStopUnderLoad(t *testing.T) {
 	}
 	serve := exec.Command(self, "-test.run=^TestServe$")
 	serve.Env = append(os.Environ(), "APPLIANCE_TEST_SERVE="+file)
-	serve.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS} // it mounts a /run/netns of its own
+	serve.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS} // for its own /run/netns
 	var log lockedBuffer
 	serve.Stdout, serve.Stderr = &log, &log
 	if err := serve.Start(); err != nil {

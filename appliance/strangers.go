@@ -9,11 +9,11 @@ import (
 	"github.com/felixge/httpsnoop"
 )
 
-// strangersBody is how long a request's body may take, whoever reads it: net/http reads on after a handler
-// that did not.
+// strangersBody is how long a request's body may take. That includes a body that its handler has not read:
+// net/http reads the rest.
 const strangersBody = 30 * time.Second
 
-// forStrangers bounds what anybody on the provisioning network may hold open: a body that is announced and
+// forStrangers bounds what anybody on the provisioning network can hold open: a body that is announced and
 // never sent, and the connection of a request that was refused.
 func forStrangers(h http.Handler, bodyTime time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -24,12 +24,12 @@ func forStrangers(h http.Handler, bodyTime time.Duration) http.Handler {
 	})
 }
 
-// cleanPath takes // and /./ out of paths, as firmware asks for them. http.ServeMux would redirect, which
+// cleanPath removes // and /./ from paths, which firmware sends. http.ServeMux would redirect instead, and
 // firmware does not follow.
 func cleanPath(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		clean := path.Clean("/" + r.URL.Path)
-		if clean != "/" && strings.HasSuffix(r.URL.Path, "/") { // the mux would send its caller back to the path with one
+		if clean != "/" && strings.HasSuffix(r.URL.Path, "/") { // else the mux redirects to the path with it
 			clean += "/"
 		}
 		if clean != r.URL.Path {

@@ -57,7 +57,7 @@ func TestRefusedRequestsEndTheirConnection(t *testing.T) {
 		})
 	}
 	refused.Wait()
-	// What goes well keeps its connection.
+	// A successful request keeps its connection open.
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -75,8 +75,8 @@ func TestRefusedRequestsEndTheirConnection(t *testing.T) {
 	}
 }
 
-// TestTheWiringBoundsStrangers: the ports of the appliance itself have these bounds. A body that never comes is
-// waited for in its own time.
+// TestTheWiringBoundsStrangers: the ports of a whole appliance have these bounds. A body that never comes
+// ends its connection after strangersBody.
 func TestTheWiringBoundsStrangers(t *testing.T) {
 	testnet.Need(t, "ip")
 	newSite(t)
@@ -135,13 +135,15 @@ func TestTheWiringBoundsStrangers(t *testing.T) {
 	all.Wait()
 }
 
-// The agents' port has fewer connections, since each costs more; the one that is idle for longest makes room.
+// The agents' port takes fewer connections, since each costs more. The one that was idle for longest is
+// closed for a new one.
 func TestAgentsHaveFewerConnections(t *testing.T) {
 	testnet.Need(t, "ip")
 	newSite(t)
 	var first net.Conn
 	for i := range ipxe.MaxTLSConns + 1 {
-		d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+max(i-8, 0)/32))}} // the first has most
+		// The first address has the most connections.
+		d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+max(i-8, 0)/32))}}
 		conn, err := d.Dial("tcp4", "10.77.0.1:8443")
 		if err != nil {
 			t.Fatalf("connection %d: %v", i, err)

@@ -31,8 +31,8 @@ import (
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
-// A site is the appliance's boot plane on br0 of a private network, with its real sockets, and a clock that
-// can be put forward so that nobody has to wait until a silence is long.
+// A site is an appliance on br0 of a private network, with its real sockets. Its clock can be put forward, so
+// that a test need not wait until a silence is long.
 type site struct {
 	engine *deploy.Engine
 	data   string // directory
@@ -42,7 +42,7 @@ type site struct {
 	log    lockedBuffer
 }
 
-// newSite runs a boot plane with what is configured, by default beside another DHCP server on br0.
+// newSite runs an appliance on br0. more is added to its configuration, which is for dhcp.mode proxy.
 func newSite(t *testing.T, more ...string) *site {
 	t.Helper()
 	testnet.Bridge(t, "10.77.0.1/24")
@@ -74,7 +74,7 @@ func newSite(t *testing.T, more ...string) *site {
 		Version: "test",
 		Log:     NewLog(config.Log{Format: "json"}, &s.log),
 	}, func(e *deploy.Config) {
-		if e.BMC.Password == "" { // else the real driver is meant
+		if e.BMC.Password == "" { // with a password, the test uses the real driver
 			e.OpenBMC = func(power.Target) (power.BMC, error) { return s.bmc, nil }
 		}
 		e.Pace, e.Now = powertest.Fast, func() time.Time {
@@ -99,7 +99,7 @@ func newSite(t *testing.T, more ...string) *site {
 
 const clientMAC = inventory.MAC("52:54:00:77:00:02")
 
-// client is a host that boots, with an address that it has from elsewhere.
+// client makes a host that boots, with an address that it has already.
 func client(t *testing.T) testnet.Host {
 	t.Helper()
 	h := testnet.NewHost(t, "client", "10.77.0.60/24", string(clientMAC))
@@ -142,7 +142,7 @@ func TestBootClient(t *testing.T) {
 	}
 }
 
-// send sends one packet and waits for the first answer, or a moment.
+// send sends one packet and waits for the first answer, one second at most.
 func send(t *testing.T, p *dhcpv4.DHCPv4, local, to string) {
 	t.Helper()
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -160,7 +160,7 @@ func send(t *testing.T, p *dhcpv4.DHCPv4, local, to string) {
 	_, _, _ = conn.ReadFrom(make([]byte, 2000))
 }
 
-// firmware lets the client send packets.
+// firmware lets the client send the packets that words names.
 func firmware(t *testing.T, h testnet.Host, words string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -195,11 +195,10 @@ func (s *site) why(t *testing.T, ref, sentence, next string) diagnose.Diagnosis 
 	return d
 }
 
-// slowly is for otherServer: it pings each address before it offers it, as it does unless it is told
-// otherwise.
+// slowly is an option of otherServer: dnsmasq pings each address before it offers it, which is its default.
 const slowly = "--log-dhcp"
 
-// otherServer is the DHCP server that we may not touch, at 10.77.0.2.
+// otherServer starts the site's DHCP server, which is not ours: dnsmasq at 10.77.0.2.
 func otherServer(t *testing.T, options ...string) {
 	t.Helper()
 	if !slices.Contains(options, slowly) {
@@ -240,7 +239,7 @@ func otherServer(t *testing.T, options ...string) {
 	}
 }
 
-// plug changes a link of this side.
+// plug changes a link on the appliance's side.
 func plug(t *testing.T, link string, how ...string) {
 	t.Helper()
 	if out, err := exec.Command("ip", append([]string{"link", "set", link}, how...)...).CombinedOutput(); err != nil {
@@ -248,7 +247,7 @@ func plug(t *testing.T, link string, how ...string) {
 	}
 }
 
-// Each fault is built on a real wire, and named.
+// Each fault is made on a real wire, and `why` names it.
 func TestWhyOnTheWire(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq", "curl")
 	fetch := func(t *testing.T, h testnet.Host, args ...string) {
@@ -370,7 +369,7 @@ func TestWhyOnTheWire(t *testing.T) {
 	}
 }
 
-// A machine that its BMC says is on, and that is silent.
+// A machine is on, as its BMC says, and sends nothing.
 func TestWhyNothingIsSeen(t *testing.T) {
 	testnet.Need(t, "ip")
 	s := newSite(t)

@@ -22,7 +22,7 @@ import (
 	"github.com/pxectl/pxectl/tftpd"
 )
 
-// engineConfig is what the configuration means to the engine.
+// engineConfig makes the engine's configuration.
 func (a *Appliance) engineConfig(secrets keys.Keys, nics *interfaces.Set) deploy.Config {
 	cfg := a.cfg
 	return deploy.Config{
@@ -103,7 +103,7 @@ func (a *Appliance) serve(name string, s interfaces.Service) {
 	a.services = append(a.services, service{name, s})
 }
 
-// listenForMachines opens what machines talk to, but for DHCP, on each provisioning interface.
+// listenForMachines opens TFTP, HTTP and the agents' port on each provisioning interface.
 func (a *Appliance) listenForMachines(plane bootPlane, secrets keys.Keys, nics *interfaces.Set) error {
 	boot := plane.web(a.images.Handler(), a.log)
 	agents := api.AgentHandler(a.engine, func(id string) ([]byte, error) {
@@ -148,7 +148,8 @@ func listenTFTP(at netip.AddrPort, plane bootPlane, log *slog.Logger) (interface
 	return interfaces.Service{Run: t.Run, Close: t.Close}, nil
 }
 
-// listenHTTP serves HTTP, with limits on what strangers may open, and inside TLS when secure is given.
+// listenHTTP serves HTTP, over TLS if secure is given, with limits on what strangers may open. Errors name
+// key, the port's key in the configuration.
 func listenHTTP(
 	key string, at netip.AddrPort, secure *tls.Config, h http.Handler, log *slog.Logger,
 ) (interfaces.Service, error) {
