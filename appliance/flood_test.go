@@ -157,7 +157,8 @@ func malformed(t *testing.T, port string) (all [][]byte) {
 		for _, p := range []string{
 			"", "\x00", "\x00\x01", "\x00\x01snponly.efi", "\x00\x01snponly.efi\x00octet\x00blksize\x00",
 			"\x00\x01\x00\x00", "\x00\x09",
-			"\x00\x02snponly.efi\x00octet\x00", "\x00\x04\x00\x01", "\x00\x05\x00\x01x\x00", "\x00\x01" + strings.Repeat("../", 150) + "etc/passwd\x00octet\x00",
+			"\x00\x02snponly.efi\x00octet\x00", "\x00\x04\x00\x01", "\x00\x05\x00\x01x\x00",
+			"\x00\x01" + strings.Repeat("../", 150) + "etc/passwd\x00octet\x00",
 			"\x00\x01snponly.efi\x00octet\x00blksize\x001468\x00", // which nobody will acknowledge
 		} {
 			all = append(all, []byte(p))
@@ -165,7 +166,8 @@ func malformed(t *testing.T, port string) (all [][]byte) {
 		return all
 	}
 	mac := net.HardwareAddr{0x52, 0x54, 0, 0x66, 0, 1}
-	p, err := dhcpv4.NewDiscovery(mac, dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")),
+	p, err := dhcpv4.NewDiscovery(mac,
+		dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")),
 		dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 7})))
 	if err != nil {
 		t.Fatal(err)
@@ -191,8 +193,12 @@ func floodHTTP(ctx context.Context, opened *atomic.Int64) {
 		}
 		opened.Add(1)
 		_, _ = io.WriteString(conn, []string{
-			"\x16\x03\x01\x02\x00", "GET / HTTP/9.9\r\n\r\n", "GET /boot.ipxe?mac=%zz HTTP/1.1\r\nHost: x\r\n\r\n", "GET /nbp/" + strings.Repeat("../", 200) + " HTTP/1.1\r\nHost: x\r\n\r\n",
-			"GET /boot.ipxe HTTP/1.1\r\nHo", "", "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 40_000) + "\r\n\r\n",
+			"\x16\x03\x01\x02\x00", "GET / HTTP/9.9\r\n\r\n",
+			"GET /boot.ipxe?mac=%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+			"GET /nbp/" + strings.Repeat("../", 200) + " HTTP/1.1\r\nHost: x\r\n\r\n",
+			"GET /boot.ipxe HTTP/1.1\r\nHo", "",
+			"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+			"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 40_000) + "\r\n\r\n",
 		}[i%8])
 		if kept = append(kept, conn); len(kept) > 500 {
 			kept[0].Close()
@@ -224,7 +230,8 @@ func TestFloodLeavesOthersUnharmed(t *testing.T) {
 	}
 	f.halt()
 	slices.Sort(took)
-	t.Logf("before: %v; within the flood: %v; the hostile client sent %v", quiet.Took.Round(time.Millisecond), took, f)
+	t.Logf("before: %v; within the flood: %v; the hostile client sent %v", quiet.Took.Round(time.Millisecond),
+		took, f)
 	rate := math.Inf(1)
 	for port, n := range f.Sent {
 		if n == 0 {

@@ -37,10 +37,13 @@ const (
 // alone.
 func TestStrangersWithoutEnd(t *testing.T) {
 	testnet.Need(t, "ip")
-	s := newSite(t, "dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: [10.77.0.100-10.77.0.199]}]}}\n")
+	s := newSite(t,
+		"dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24, pools: "+
+			"[10.77.0.100-10.77.0.199]}]}}\n")
 	h := client(t)
 	hostile := testnet.NewHost(t, "hostile", "10.77.0.66/24", "52:54:00:66:00:01")
-	if _, err := s.engine.AddMachine(t.Context(), "test", deploy.NewMachine{Name: "m1", MACs: []inventory.MAC{clientMAC}}); err != nil {
+	if _, err := s.engine.AddMachine(t.Context(), "test",
+		deploy.NewMachine{Name: "m1", MACs: []inventory.MAC{clientMAC}}); err != nil {
 		t.Fatal(err)
 	}
 	debug.FreeOSMemory()
@@ -73,17 +76,21 @@ func TestStrangersWithoutEnd(t *testing.T) {
 		return st.Size()
 	}
 	leases, store := size("leases"), size("pxectl.db")
-	t.Logf("strangers sent %d packets; a known machine booted %d times, at most %v; memory +%d MiB, leases %d KiB, database %d KiB",
+	t.Logf("strangers sent %d packets; a known machine booted %d times, at most %v; "+
+		"memory +%d MiB, leases %d KiB, database %d KiB",
 		f.Sent["67"], len(boots), boots[len(boots)-1], (peak-before)>>20, leases>>10, store>>10)
 	if peak-before > strangersMemory {
-		t.Errorf("memory grew from %d to %d MiB, want at most %d MiB more", before>>20, peak>>20, strangersMemory>>20)
+		t.Errorf("memory grew from %d to %d MiB, want at most %d MiB more", before>>20, peak>>20,
+			strangersMemory>>20)
 	}
 	if leases > strangersLeases || store > strangersStore {
-		t.Errorf("the lease file has %d bytes and the database %d, want at most %d and %d", leases, store, strangersLeases, strangersStore)
+		t.Errorf("the lease file has %d bytes and the database %d, want at most %d and %d", leases, store,
+			strangersLeases, strangersStore)
 	}
 	events, err := s.engine.Events(0, "", 100_000)
 	if err != nil || len(events) > boltdb.Unowned+boltdb.PerMachine {
-		t.Errorf("%d events, %v, want at most those that are kept of strangers and of one machine", len(events), err)
+		t.Errorf("%d events, %v, want at most those that are kept of strangers and of one machine",
+			len(events), err)
 	}
 }
 
@@ -120,7 +127,8 @@ func strangers(ctx context.Context, t *testing.T, sent *atomic.Int64) {
 			switch ours := dhcpv4.WithOption(dhcpv4.OptServerIdentifier(us.IP)); {
 			case err != nil || r.ClientHWAddr[0] != 2:
 			case r.MessageType() == dhcpv4.MessageTypeOffer:
-				say(dhcpv4.MessageTypeRequest, r.ClientHWAddr, ours, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(r.YourIPAddr)))
+				say(dhcpv4.MessageTypeRequest, r.ClientHWAddr, ours,
+					dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(r.YourIPAddr)))
 			case r.MessageType() == dhcpv4.MessageTypeAck && rand.IntN(10) > 0:
 				say(dhcpv4.MessageTypeRelease, r.ClientHWAddr, ours, dhcpv4.WithClientIP(r.YourIPAddr))
 			}
@@ -128,12 +136,16 @@ func strangers(ctx context.Context, t *testing.T, sent *atomic.Int64) {
 	}()
 	for ctx.Err() == nil {
 		for i := range 50 {
-			mac := net.HardwareAddr{2, byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())}
+			mac := net.HardwareAddr{
+				2, byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32()),
+				byte(rand.Uint32()), byte(rand.Uint32()),
+			}
 			if i%2 == 0 {
 				say(dhcpv4.MessageTypeDiscover, mac)
 				continue
 			}
-			say(dhcpv4.MessageTypeDiscover, mac, dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")),
+			say(dhcpv4.MessageTypeDiscover, mac,
+				dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")),
 				dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 7})))
 		}
 		time.Sleep(time.Millisecond)

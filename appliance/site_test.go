@@ -109,7 +109,8 @@ func (s *site) why(t *testing.T, ref, sentence, next string) diagnose.Diagnosis 
 	for _, e := range d.Evidence {
 		fmt.Fprintf(&evidence, "\n%s %s %v", e.Kind, e.Text, e.Data)
 	}
-	t.Fatalf("why %s: %q, next %q (%v), want %q, %q%s", ref, d.Sentence, d.Next, err, sentence, next, evidence.String())
+	t.Fatalf("why %s: %q, next %q (%v), want %q, %q%s", ref, d.Sentence, d.Next, err, sentence, next,
+		evidence.String())
 	return d
 }
 
@@ -136,8 +137,10 @@ func otherServer(t *testing.T, options ...string) {
 	lan := testnet.NewHost(t, "lan", "10.77.0.2/24", "")
 	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
 	cmd := lan.Command("dnsmasq", append([]string{
-		"--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root", "--dhcp-authoritative",
-		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-host=" + string(clientMAC) + ",10.77.0.60", "--dhcp-leasefile=" + filepath.Join(t.TempDir(), "leases"),
+		"--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--user=root",
+		"--dhcp-authoritative",
+		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-host=" + string(clientMAC) + ",10.77.0.60",
+		"--dhcp-leasefile=" + filepath.Join(t.TempDir(), "leases"),
 	}, options...)...)
 	said, err := cmd.StderrPipe()
 	if err != nil {
@@ -171,7 +174,8 @@ func otherServer(t *testing.T, options ...string) {
 // plug changes a link on the appliance's side.
 func plug(t *testing.T, link string, how ...string) {
 	t.Helper()
-	if out, err := exec.Command("ip", append([]string{"link", "set", link}, how...)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("ip",
+		append([]string{"link", "set", link}, how...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }

@@ -141,7 +141,8 @@ func TestTheStopUnderLoad(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, size := range map[string]int64{"vmlinuz": 100_000, "initrd": 256 << 20} { // more than sockets buffer
+	// The initrd is more than sockets buffer.
+	for name, size := range map[string]int64{"vmlinuz": 100_000, "initrd": 256 << 20} {
 		file := filepath.Join(dir, "data", "ramdisk", "amd64", name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o600),
 			os.Truncate(file, size)); err != nil {

@@ -37,7 +37,8 @@ func TestBootClient(t *testing.T) {
 		local, to := ":68", "255.255.255.255:67"
 		switch word {
 		case "alpha":
-			p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 3})) // DEC Alpha: RFC 4578 section 2.1
+			// DEC Alpha: RFC 4578 section 2.1
+			p.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 3}))
 		case "request":
 			p.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest))
 			p.UpdateOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 77, 0, 2)))
@@ -55,7 +56,10 @@ func TestBootClient(t *testing.T) {
 func send(t *testing.T, p *dhcpv4.DHCPv4, local, to string) {
 	t.Helper()
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1) })
+		return c.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET,
+				unix.SO_BROADCAST, 1)
+		})
 	}}
 	conn, err := lc.ListenPacket(t.Context(), "udp4", local)
 	if err != nil {
@@ -88,9 +92,12 @@ func TestWhyOnTheWire(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq", "curl")
 	fetch := func(t *testing.T, h testnet.Host, args ...string) {
 		t.Helper()
-		_ = h.Command("curl", append([]string{"--silent", "--output", "/dev/null", "--max-time", "12"}, args...)...).Run() // faults are what is tested
+		// Faults are what is tested.
+		_ = h.Command("curl",
+			append([]string{"--silent", "--output", "/dev/null", "--max-time", "12"}, args...)...).Run()
 	}
-	script := "http://10.77.0.1:8080/boot.ipxe?mac=" + string(clientMAC) + "&arch=x86_64&platform=efi&busid=01-80-86-15-33"
+	script := "http://10.77.0.1:8080/boot.ipxe?mac=" + string(clientMAC) +
+		"&arch=x86_64&platform=efi&busid=01-80-86-15-33"
 	for _, c := range []struct {
 		name           string
 		config         string   // of ours
@@ -100,23 +107,32 @@ func TestWhyOnTheWire(t *testing.T) {
 		evidence       string
 	}{
 		{
-			name: "nobody gives an address", play: func(t *testing.T, h testnet.Host) { firmware(t, h, "discover") },
-			sentence: "took no address: no DHCP server gave it one", next: "does the DHCP server of this network run", evidence: "OFFER snponly.efi",
+			name:     "nobody gives an address",
+			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover") },
+			sentence: "took no address: no DHCP server gave it one",
+			next:     "does the DHCP server of this network run",
+			evidence: "OFFER snponly.efi",
 		},
 		{
 			name: "another server's boot file won", dnsmasq: []string{"--dhcp-boot=pxelinux.0"},
 			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover request") },
-			sentence: `another DHCP server, 10.77.0.2, told it to boot "pxelinux.0"`, next: "take the boot options (66, 67, next-server) out of 10.77.0.2", evidence: "from another server, 10.77.0.2",
+			sentence: `another DHCP server, 10.77.0.2, told it to boot "pxelinux.0"`,
+			next:     "take the boot options (66, 67, next-server) out of 10.77.0.2",
+			evidence: "from another server, 10.77.0.2",
 		},
 		{
 			name: "neither 4011 nor TFTP", dnsmasq: []string{},
 			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover request") },
-			sentence: "an address from 10.77.0.2, and neither a request on port 4011 nor one by TFTP came", next: "let UDP 4011 and 69 in", evidence: "from another server, 10.77.0.2: the address",
+			sentence: "an address from 10.77.0.2, and neither a request on port 4011 nor one by TFTP came",
+			next:     "let UDP 4011 and 69 in",
+			evidence: "from another server, 10.77.0.2: the address",
 		},
 		{
 			name: "4011 and no TFTP", dnsmasq: []string{},
 			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover request 4011") },
-			sentence: "told on port 4011 to fetch snponly.efi, and no TFTP request", next: "let UDP 69 in", evidence: "on port 4011: ACK snponly.efi",
+			sentence: "told on port 4011 to fetch snponly.efi, and no TFTP request",
+			next:     "let UDP 69 in",
+			evidence: "on port 4011: ACK snponly.efi",
 		},
 		{
 			name: "another server's file on our TFTP", dnsmasq: []string{"--dhcp-boot=pxelinux.0,,10.77.0.1"},
@@ -124,7 +140,9 @@ func TestWhyOnTheWire(t *testing.T) {
 				firmware(t, h, "discover request")
 				fetch(t, h, "tftp://10.77.0.1/pxelinux.0")
 			},
-			sentence: `asked by TFTP for "pxelinux.0", which is not ours`, next: "out of 10.77.0.2, which names that file", evidence: "pxelinux.0: no such file",
+			sentence: `asked by TFTP for "pxelinux.0", which is not ours`,
+			next:     "out of 10.77.0.2, which names that file",
+			evidence: "pxelinux.0: no such file",
 		},
 		{
 			name: "full-size frames get lost",
@@ -133,7 +151,9 @@ func TestWhyOnTheWire(t *testing.T) {
 				firmware(t, h, "discover request 4011")
 				fetch(t, h, "--tftp-blksize", "1468", "tftp://10.77.0.1/snponly.efi")
 			},
-			sentence: "asked for snponly.efi by TFTP, and the transfer stalls", next: "compare the MTU", evidence: "stopped acknowledging",
+			sentence: "asked for snponly.efi by TFTP, and the transfer stalls",
+			next:     "compare the MTU",
+			evidence: "stopped acknowledging",
 		},
 		{
 			name: "the program does not run",
@@ -141,7 +161,9 @@ func TestWhyOnTheWire(t *testing.T) {
 				firmware(t, h, "discover request 4011")
 				fetch(t, h, "tftp://10.77.0.1/snponly.efi")
 			},
-			sentence: "fetched snponly.efi whole, and that never asked for its script", next: "switch Secure Boot off", evidence: "snponly.efi: ",
+			sentence: "fetched snponly.efi whole, and that never asked for its script",
+			next:     "switch Secure Boot off",
+			evidence: "snponly.efi: ",
 		},
 		{
 			name: "the agent never called",
@@ -152,7 +174,10 @@ func TestWhyOnTheWire(t *testing.T) {
 				fetch(t, h, "http://10.77.0.1:8080/ramdisk/amd64/vmlinuz")
 				fetch(t, h, "http://10.77.0.1:8080/ramdisk/amd64/initrd")
 			},
-			sentence: "its agent never called: the kernel does not start, or has no driver for the network card (PCI 8086:1533)", next: "look at its console", evidence: "/ramdisk/amd64/initrd: 200",
+			sentence: "its agent never called: the kernel does not start, " +
+				"or has no driver for the network card (PCI 8086:1533)",
+			next:     "look at its console",
+			evidence: "/ramdisk/amd64/initrd: 200",
 		},
 		{
 			name: "a script and no kernel",
@@ -161,22 +186,32 @@ func TestWhyOnTheWire(t *testing.T) {
 				fetch(t, h, "tftp://10.77.0.1/snponly.efi")
 				fetch(t, h, script)
 			},
-			sentence: "has its script and fetched no kernel", next: "look at its console", evidence: "boot script: agent",
+			sentence: "has its script and fetched no kernel",
+			next:     "look at its console",
+			evidence: "boot script: agent",
 		},
 		{
-			name: "the pool is empty", config: `dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24}]}}` + "\n",
+			name:     "the pool is empty",
+			config:   `dhcp: {mode: server, server: {subnets: [{subnet: 10.77.0.0/24}]}}` + "\n",
 			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover") },
-			sentence: "got no answer: no free address in the pool", next: "widen dhcp.server.subnets[].pools", evidence: "no answer: no free address",
+			sentence: "got no answer: no free address in the pool",
+			next:     "widen dhcp.server.subnets[].pools",
+			evidence: "no answer: no free address",
 		},
 		{
-			name: "strangers hold their share", config: strings.Replace(serverMode, "server: {sub", "server: {unknown_share: 0, sub", 1),
+			name:     "strangers hold their share",
+			config:   strings.Replace(serverMode, "server: {sub", "server: {unknown_share: 0, sub", 1),
 			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "discover") },
-			sentence: "got no answer: unknown machines hold as many addresses as they may", next: "known ones get an address: `pxectl machine add NAME --mac " + string(clientMAC), evidence: "no answer: unknown machines",
+			sentence: "got no answer: unknown machines hold as many addresses as they may",
+			next:     "known ones get an address: `pxectl machine add NAME --mac " + string(clientMAC),
+			evidence: "no answer: unknown machines",
 		},
 		{
 			name:     "an architecture without a program",
 			play:     func(t *testing.T, h testnet.Host) { firmware(t, h, "alpha") },
-			sentence: "got no answer: no boot program for", next: "choose another boot mode in its firmware", evidence: "no boot program for",
+			sentence: "got no answer: no boot program for",
+			next:     "choose another boot mode in its firmware",
+			evidence: "no boot program for",
 		},
 		{
 			name: "an interface that is not configured",
@@ -184,7 +219,9 @@ func TestWhyOnTheWire(t *testing.T) {
 				plug(t, "v-client", "nomaster")
 				firmware(t, h, "discover")
 			},
-			sentence: "its requests arrive on v-client, which is not a provisioning interface", next: "add v-client to provisioning.interfaces", evidence: "is not a provisioning interface",
+			sentence: "its requests arrive on v-client, which is not a provisioning interface",
+			next:     "add v-client to provisioning.interfaces",
+			evidence: "is not a provisioning interface",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -211,7 +248,11 @@ func TestWhyNothingIsSeen(t *testing.T) {
 	s := newSite(t)
 	s.bmc.Set(true)
 	address := "192.0.2.51"
-	if _, err := s.engine.AddMachine(t.Context(), "test", deploy.NewMachine{Name: "m1", MACs: []inventory.MAC{clientMAC}, BMC: deploy.BMCEdit{Address: &address}}); err != nil {
+	if _, err := s.engine.AddMachine(t.Context(), "test",
+		deploy.NewMachine{
+			Name: "m1", MACs: []inventory.MAC{clientMAC},
+			BMC: deploy.BMCEdit{Address: &address},
+		}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.engine.PowerStatus(t.Context(), "m1"); err != nil {
