@@ -27,7 +27,7 @@ func AcceptCommand(m inventory.Machine) string {
 	return "pxectl machine edit " + m.Name + " --accept-bmc " + m.BMC.Proposed.Address
 }
 
-// Credentials is the advice for a BMC that refuses ours.
+// Credentials is the advice for a BMC that refuses our credentials.
 func Credentials(m inventory.Machine) string {
 	return "set its right credentials with `pxectl machine edit " + m.Name +
 		" --bmc-user USER --bmc-password-file FILE`"

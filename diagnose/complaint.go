@@ -24,16 +24,16 @@ const (
 	aboutRamdisk  Subject = "ramdisk"  // the kernel does not get at its ramdisk, or at the program in it
 	aboutHardware Subject = "hardware" // the hardware reports an error
 	aboutKernel   Subject = "kernel"   // a fault in the kernel, which may have gone on
-	aboutAgent    Subject = "agent"    // our own
+	aboutAgent    Subject = "agent"    // our agent's own
 	aboutSecure   Subject = "secure-boot"
 	aboutIPXE     Subject = "ipxe"
 	aboutGRUB     Subject = "grub"
 	aboutFirmware Subject = "firmware"
 )
 
-// complaints say how to recognize them: by one of some words and, where these are not enough, by an
-// expression. The first that fits counts, so the graver ones come first. Every line of a console is compared
-// with them, and words are cheaper than expressions, so words are compared first.
+// complaints says how to recognize each: a line contains one of words and, where these are not enough,
+// matches an expression. The first that fits counts, so the graver ones come first. Every line of a console
+// is compared, so words are compared first: they are cheaper than expressions.
 var complaints = []struct {
 	about Subject
 	words []string

@@ -14,8 +14,8 @@ func (b boot) withComplaints(t *trace, br breakdown) breakdown {
 		return br
 	}
 	said := complaintOf(decisive)
-	// Firmware and boot programs go on after most complaints. A kernel that panics does not, and one that
-	// repeats itself has not gone on.
+	// Firmware and boot programs go on after most complaints. A kernel that panicked does not, and a
+	// complaint that is repeated shows that the boot does not go on.
 	if br.underWay && said.About != aboutPanic && decisive.Count < 2 {
 		return br
 	}
@@ -67,7 +67,7 @@ func (t *trace) complaints() (decisive *inventory.Event, cause Complaint) {
 	return decisive, cause
 }
 
-// gravity is 0 for the gravest.
+// gravity is the place of a complaint in the table: 0 is the gravest.
 func gravity(e *inventory.Event) int {
 	about := complaintOf(e).About
 	for i := range complaints {

@@ -17,7 +17,7 @@ type Diagnosis struct {
 	Evidence []inventory.Event   `json:"evidence"` // oldest first
 }
 
-// evidence is how many events stand under a diagnosis.
+// evidence is how many of the last events a diagnosis shows.
 const evidence = 12
 
 // Machine diagnoses a machine. run is its current or last deployment, or nil; events are its timeline.
@@ -34,7 +34,8 @@ type facts struct {
 	d *inventory.Deployment
 }
 
-// withSystem adds that a failed deployment left the system that was deployed before, and what its boot did to it.
+// withSystem adds that a failed deployment left the system that was deployed before, and what its boot did to
+// it.
 func withSystem(d Diagnosis, s facts) Diagnosis {
 	if s.m.State != inventory.Failed || !s.m.Intact(s.d) {
 		return d
@@ -76,7 +77,7 @@ func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Di
 	return d
 }
 
-// diagnose is about a known machine. It reads only values, so its test is a table.
+// diagnose diagnoses a machine of the inventory. It reads only values, so its test is a table.
 func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 	m := s.m
 	d := Diagnosis{Machine: m.ID, Evidence: lastOf(events, evidence)}
@@ -152,7 +153,7 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 	return say("nothing to do", "is %s, as it should be%s.", m.State, lastProof(m))
 }
 
-// lastProof is what a machine has proved last, for the end of a sentence; "" when that is nothing.
+// lastProof returns a machine's last proof, for the end of a sentence, or "" when there is none.
 func lastProof(m inventory.Machine) string {
 	if m.LastProof == "" {
 		return ""
@@ -282,8 +283,8 @@ func withDecisive(last []inventory.Event, decisive *inventory.Event) []inventory
 	return append([]inventory.Event{*decisive}, last[1:]...)
 }
 
-// inOrder sorts events by their time. Their numbers do not do: the timeline numbers packets later than a
-// worker numbers its own events.
+// inOrder sorts events by their time. Their numbers have another order: the timeline numbers packets later
+// than a worker numbers its own events.
 func inOrder(events []inventory.Event) []inventory.Event {
 	slices.SortStableFunc(events, func(a, b inventory.Event) int { return a.At.Compare(b.At) })
 	return events

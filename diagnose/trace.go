@@ -27,7 +27,7 @@ type trace struct {
 	script     *inventory.Event
 	kernel     *inventory.Event
 	initrd     *inventory.Event
-	cutOff     *inventory.Event // a download that ended before its time
+	cutOff     *inventory.Event // a download that was cut off
 	system     *inventory.Event // DHCP of what was booted
 	agent      *inventory.Event
 	refused    *inventory.Event
