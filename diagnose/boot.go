@@ -109,14 +109,16 @@ func (b boot) onWire(t *trace) breakdown {
 
 // unseen is about a machine that has sent nothing.
 func (b boot) unseen(t *trace) breakdown {
-	cable := "is network boot first in its boot order, and is the cable of that card in the provisioning network?"
+	cable := "is network boot first in its boot order, " +
+		"and is the cable of that card in the provisioning network?"
 	switch p := b.m.Power; {
 	case t.elsewhere != nil:
 		name := t.elsewhere.Data[inventory.DataInterface]
 		return breakdown{
 			stage: "its requests arrive on " + name + ", which is not a provisioning interface",
 			next: "add " + name +
-				" to provisioning.interfaces in appliance.yaml, or plug the machine into the provisioning network",
+				" to provisioning.interfaces in appliance.yaml, " +
+				"or plug the machine into the provisioning network",
 			decisive: t.elsewhere,
 		}
 	case t.otherBoot != nil || t.otherLease != nil:
@@ -131,7 +133,8 @@ func (b boot) unseen(t *trace) breakdown {
 			decisive: ev,
 		}
 	case !b.started.IsZero() && b.now.Sub(b.started) < firmwareStarts:
-		return inProgress(fmt.Sprintf("it was switched on %s ago and nothing was seen of it yet, which is normal while its firmware starts", b.ago(b.started)))
+		return inProgress(fmt.Sprintf("it was switched on %s ago and nothing was seen of it yet, "+
+			"which is normal while its firmware starts", b.ago(b.started)))
 	case p.Known && !p.On:
 		return breakdown{
 			stage: fmt.Sprintf("its BMC says that it is off (read %s ago)", b.ago(p.ObservedAt)),
@@ -139,8 +142,9 @@ func (b boot) unseen(t *trace) breakdown {
 		}
 	case p.Known:
 		return breakdown{
-			stage: fmt.Sprintf("its BMC says that it is on (read %s ago), and nothing was seen of it on the wire", b.ago(p.ObservedAt)),
-			next:  cable + " Large servers need ten minutes before they ask; " + b.console(),
+			stage: fmt.Sprintf("its BMC says that it is on (read %s ago), "+
+				"and nothing was seen of it on the wire", b.ago(p.ObservedAt)),
+			next: cable + " Large servers need ten minutes before they ask; " + b.console(),
 		}
 	}
 	return breakdown{stage: "nothing was seen of it on the wire", next: "is it on, " + cable}
@@ -154,7 +158,8 @@ func (b boot) asking(t *trace) breakdown {
 	case t.otherBoot != nil && (t.offered != nil || t.bootReply != nil):
 		server := t.otherBoot.Data[inventory.DataServer]
 		return breakdown{
-			stage: fmt.Sprintf("another DHCP server, %s, told it to boot %q, and it never asked us for our boot program", server, t.otherBoot.Data[inventory.DataBoot]),
+			stage: fmt.Sprintf("another DHCP server, %s, told it to boot %q, "+
+				"and it never asked us for our boot program", server, t.otherBoot.Data[inventory.DataBoot]),
 			next: "take the boot options (66, 67, next-server) out of " + server +
 				", at least for this machine",
 			decisive: t.otherBoot,
@@ -162,15 +167,17 @@ func (b boot) asking(t *trace) breakdown {
 	case (t.offered != nil || t.bootReply != nil && t.bootReply.Data[inventory.DataPort] == "67") &&
 		t.request == nil:
 		return breakdown{
-			stage:    "it has our offer and took no address: no DHCP server gave it one",
-			next:     "does the DHCP server of this network run, with free addresses? `pxectl doctor` names those that were heard",
+			stage: "it has our offer and took no address: no DHCP server gave it one",
+			next: "does the DHCP server of this network run, with free addresses? `pxectl doctor` " +
+				"names those that were heard",
 			decisive: cmp.Or(t.offered, t.bootReply),
 		}
 	case t.bootReply != nil && strings.HasPrefix(t.bootReply.Data[inventory.DataBoot], "http"):
 		return breakdown{
 			stage: "it was told to load " + withoutQuery(t.bootReply.Data[inventory.DataBoot]) +
 				", and no request for it came",
-			next:     "let the HTTP port (http.port, TCP 8080 by default) in; has it got an address from the DHCP server?",
+			next: "let the HTTP port (http.port, TCP 8080 by default) in; " +
+				"has it got an address from the DHCP server?",
 			decisive: t.bootReply,
 		}
 	case t.bootReply != nil:
@@ -218,7 +225,8 @@ func (b boot) transferring(t *trace) breakdown {
 			b.console()
 	case inventory.TFTPStalled:
 		br.stage = fmt.Sprintf("it asked for %s by TFTP, and the transfer stalls", file)
-		br.next = "full-size frames get lost on the way: compare the MTU of all bridges, VLANs and switch ports with 1500; then a firewall between, then the cable"
+		br.next = "full-size frames get lost on the way: compare the MTU of all bridges, " +
+			"VLANs and switch ports with 1500; then a firewall between, then the cable"
 	case inventory.TFTPSize, inventory.TFTPSent:
 		if !b.quiet(t, firmwareAsks) {
 			return inProgress("it is about to fetch " + file + " by TFTP")
@@ -272,7 +280,8 @@ func (b boot) scripted(t *trace) breakdown {
 		br.stage = fmt.Sprintf("its download of %s was cut off after %s of %s bytes",
 			t.cutOff.Data[inventory.DataPath], cmp.Or(t.cutOff.Data[inventory.DataBytes], "0"),
 			t.cutOff.Data[inventory.DataWant])
-		br.next = "packets get lost: compare the MTU of all bridges, VLANs and switch ports with 1500, then the cable; " + console
+		br.next = "packets get lost: compare the MTU of all bridges, VLANs and switch ports with 1500, " +
+			"then the cable; " + console
 	case t.kernel == nil && !b.quiet(t, programStarts),
 		t.initrd == nil && t.kernel != nil && !b.quiet(t, kernelStarts):
 		return inProgress("it asked for its script " + b.ago(t.script.At) + " ago and loads the ramdisk")
@@ -284,10 +293,12 @@ func (b boot) scripted(t *trace) breakdown {
 		return inProgress("it has kernel and ramdisk since " + b.ago(t.initrd.At) +
 			", and its agent has not called yet")
 	case t.system != nil:
-		br.stage, br.decisive = "it has kernel and ramdisk, the kernel runs and asked for an address, and its agent never called", t.system
+		br.stage, br.decisive = "it has kernel and ramdisk, the kernel runs and asked for an address, "+
+			"and its agent never called", t.system
 		br.next = "let the agents' port (TCP 8443) in; " + console
 	default:
-		br.stage, br.decisive = "it has kernel and ramdisk, and its agent never called: the kernel does not start, or has no driver for the network card"+b.card(t), t.initrd
+		br.stage, br.decisive = "it has kernel and ramdisk, and its agent never called: "+
+			"the kernel does not start, or has no driver for the network card"+b.card(t), t.initrd
 		br.next = console + "; a driver goes into the ramdisk with `pxectl ramdisk build --with MODULE`"
 	}
 	return br

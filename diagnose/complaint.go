@@ -54,7 +54,8 @@ var complaints = []struct {
 	{
 		aboutRamdisk,
 		[]string{"Failed to execute /", "init"},
-		regexp.MustCompile(`^(Failed to execute /|Requested init .* failed|check access for rdinit=.* failed)`),
+		regexp.MustCompile(
+			`^(Failed to execute /|Requested init .* failed|check access for rdinit=.* failed)`),
 	},
 	{about: aboutHardware, words: []string{"[Hardware Error]:", "severity=Uncorrected"}},
 	{
@@ -62,7 +63,8 @@ var complaints = []struct {
 			"BUG", "Oops: ", "general protection fault", "nable to handle kernel",
 			"Internal error: ", "self-detected stall on CPU",
 		}, regexp.MustCompile(
-			`^(watchdog: )?BUG: |^kernel BUG at |^Oops: |^general protection fault|^Unable to handle kernel|^Internal error: |self-detected stall on CPU`),
+			`^(watchdog: )?BUG: |^kernel BUG at |^Oops: |^general protection fault|` +
+				`^Unable to handle kernel|^Internal error: |self-detected stall on CPU`),
 	},
 
 	{about: aboutAgent, words: []string{"pxagent: error: ", "pxagent: warn: "}},
@@ -73,7 +75,8 @@ var complaints = []struct {
 	{aboutIPXE, []string{"ipxe.org/"}, regexp.MustCompile(`\(https?://ipxe\.org/[0-9a-f]{8}\)`)},
 	{about: aboutGRUB, words: []string{"Entering rescue mode", "Minimal BASH-like line editing"}},
 	{aboutGRUB, []string{"error: "}, regexp.MustCompile(
-		`^error: (no such (device|partition|disk)|unknown filesystem|(file|symbol|disk) .*not found|you need to load the kernel first|out of memory|attempt to read or write outside)`)},
+		`^error: (no such (device|partition|disk)|unknown filesystem|(file|symbol|disk) .*not found|` +
+			`you need to load the kernel first|out of memory|attempt to read or write outside)`)},
 	{
 		about: aboutFirmware,
 		words: []string{
@@ -84,7 +87,8 @@ var complaints = []struct {
 	{
 		aboutFirmware,
 		[]string{"PXE-", "Boot failed: ", "not found", "oot device"},
-		regexp.MustCompile(`\bPXE-[EM][0-9A-F]{2}: |^Boot failed: |^[Oo]perating [Ss]ystem not found|^[Nn]o boot device`),
+		regexp.MustCompile(
+			`\bPXE-[EM][0-9A-F]{2}: |^Boot failed: |^[Oo]perating [Ss]ystem not found|^[Nn]o boot device`),
 	},
 }
 
@@ -115,11 +119,16 @@ func containsAny(line string, words []string) bool {
 func (c Complaint) next() string {
 	has := func(words ...string) bool { return containsAny(c.Quote, words) }
 	const (
-		memory   = "give the machine more memory, or leave drivers and firmware out of the ramdisk (`pxectl ramdisk build`)"
-		rebuild  = "the ramdisk is damaged, or not one for this kernel: build it again with `pxectl ramdisk build`"
-		arch     = "the ramdisk is for another architecture than its kernel: build it again with `pxectl ramdisk build --arch`"
-		hardware = "the hardware reports an error: look into the event log of its BMC, update the firmware, test memory and processors"
-		fault    = "a fault of the kernel or of the hardware: build the ramdisk with another kernel (`pxectl ramdisk build --kernel`), update the firmware, test the memory"
+		memory = "give the machine more memory, or leave drivers and firmware out of the ramdisk " +
+			"(`pxectl ramdisk build`)"
+		rebuild = "the ramdisk is damaged, or not one for this kernel: " +
+			"build it again with `pxectl ramdisk build`"
+		arch = "the ramdisk is for another architecture than its kernel: " +
+			"build it again with `pxectl ramdisk build --arch`"
+		hardware = "the hardware reports an error: look into the event log of its BMC, " +
+			"update the firmware, test memory and processors"
+		fault = "a fault of the kernel or of the hardware: build the ramdisk with another kernel " +
+			"(`pxectl ramdisk build --kernel`), update the firmware, test the memory"
 	)
 	switch c.About {
 	case aboutMemory:
@@ -131,7 +140,8 @@ func (c Complaint) next() string {
 		case has("error -8"): // ENOEXEC
 			return arch
 		case has("Attempted to kill init"):
-			return "the agent in the ramdisk ended; earlier lines on the console say why: build the ramdisk again with `pxectl ramdisk build` of this version"
+			return "the agent in the ramdisk ended; earlier lines on the console say why: " +
+				"build the ramdisk again with `pxectl ramdisk build` of this version"
 		case has("achine check", "NMI", "Hardware Error"):
 			return hardware
 		case c.About == aboutRamdisk,
@@ -150,14 +160,16 @@ func (c Complaint) next() string {
 		case has("modules are for another kernel"):
 			return "build the ramdisk again, from one kernel package"
 		case has("not the pinned one"):
-			return "is another machine at the appliance's address, or keys/tls.key new? A boot brings the new pin"
+			return "is another machine at the appliance's address, " +
+				"or keys/tls.key new? A boot brings the new pin"
 		}
 	case aboutSecure:
 		return "switch Secure Boot off in its firmware: the boot programs are not signed"
 	case aboutIPXE:
 		switch {
 		case has("Exec format error"):
-			return "the kernel is not one for this machine's architecture or firmware: build the ramdisk again with `pxectl ramdisk build --arch`"
+			return "the kernel is not one for this machine's architecture or firmware: " +
+				"build the ramdisk again with `pxectl ramdisk build --arch`"
 		case has("Permission denied"):
 			return "switch Secure Boot off in its firmware: the kernel is not signed"
 		case has("Not enough memory", "No space", "Out of memory"):

@@ -37,7 +37,8 @@ func TestWhatAConsoleSays(t *testing.T) {
 			},
 		},
 		"a root that cannot be mounted": {
-			"[    1.9] x\r\n[    1.901530] VFS: Cannot open root device \"sda1\" or unknown-block(0,0): error -6\r\n", []Complaint{
+			"[    1.9] x\r\n[    1.901530] VFS: Cannot open root device \"sda1\" or unknown-block(0,0): " +
+				"error -6\r\n", []Complaint{
 				{aboutRamdisk, `VFS: Cannot open root device "sda1" or unknown-block(0,0): error -6`},
 			},
 		},
@@ -58,22 +59,32 @@ func TestWhatAConsoleSays(t *testing.T) {
 			},
 		},
 		"out of memory": {
-			"[   12.345678] pxagent invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, oom_score_adj=0\r\n" +
-				"[   12.345700] Mem-Info:\r\n[   12.346000] Out of memory: Killed process 131 (pxagent) total-vm:1242084kB, anon-rss:38000kB\r\n" +
+			"[   12.345678] pxagent invoked oom-killer: " +
+				"gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, " +
+				"oom_score_adj=0\r\n" +
+				"[   12.345700] Mem-Info:\r\n" +
+				"[   12.346000] Out of memory: Killed process 131 (pxagent) total-vm:1242084kB, " +
+				"anon-rss:38000kB\r\n" +
 				"[   12.400000] Kernel panic - not syncing: System is deadlocked on memory\r\n",
 			[]Complaint{
 				{
-					aboutMemory, "pxagent invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, oom_score_adj=0",
+					aboutMemory,
+					"pxagent invoked oom-killer: " +
+						"gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, " +
+						"oom_score_adj=0",
 				},
 				{
-					aboutMemory, "Out of memory: Killed process 131 (pxagent) total-vm:1242084kB, anon-rss:38000kB",
+					aboutMemory,
+					"Out of memory: Killed process 131 (pxagent) total-vm:1242084kB, anon-rss:38000kB",
 				},
 				{aboutPanic, "Kernel panic - not syncing: System is deadlocked on memory"},
 			},
 		},
 		"a fault in the kernel": {
-			"[    5.000001] BUG: kernel NULL pointer dereference, address: 0000000000000010\r\n[    5.000002] #PF: supervisor read access in kernel mode\r\n" +
-				"[    5.000003] Oops: 0000 [#1] PREEMPT SMP PTI\r\n[    5.100000] Kernel panic - not syncing: Fatal exception\r\n",
+			"[    5.000001] BUG: kernel NULL pointer dereference, address: 0000000000000010\r\n" +
+				"[    5.000002] #PF: supervisor read access in kernel mode\r\n" +
+				"[    5.000003] Oops: 0000 [#1] PREEMPT SMP PTI\r\n" +
+				"[    5.100000] Kernel panic - not syncing: Fatal exception\r\n",
 			[]Complaint{
 				{aboutKernel, "BUG: kernel NULL pointer dereference, address: 0000000000000010"},
 				{aboutKernel, "Oops: 0000 [#1] PREEMPT SMP PTI"},
@@ -94,17 +105,22 @@ func TestWhatAConsoleSays(t *testing.T) {
 			},
 		},
 		"iPXE, an old one": {
-			"tftp://10.0.2.2/nothing... No such file or directory (http://ipxe.org/2d12603b)\r\nNo more network devices\r\n", []Complaint{
+			"tftp://10.0.2.2/nothing... No such file or directory (http://ipxe.org/2d12603b)\r\n" +
+				"No more network devices\r\n", []Complaint{
 				{
-					aboutIPXE, "tftp://10.0.2.2/nothing... No such file or directory (http://ipxe.org/2d12603b)",
+					aboutIPXE,
+					"tftp://10.0.2.2/nothing... No such file or directory (http://ipxe.org/2d12603b)",
 				},
 			},
 		},
 		"iPXE at the edge of its screen": {
-			"http://10.77.0.1:8080/ramdisk/amd64/vmlinuz... Connection timed out (https://ipx\r\ne.org/4c0a6092)\r\n",
+			"http://10.77.0.1:8080/ramdisk/amd64/vmlinuz... Connection timed out (https://ipx\r\n" +
+				"e.org/4c0a6092)\r\n",
 			[]Complaint{
 				{
-					aboutIPXE, "http://10.77.0.1:8080/ramdisk/amd64/vmlinuz... Connection timed out (https://ipxe.org/4c0a6092)",
+					aboutIPXE,
+					"http://10.77.0.1:8080/ramdisk/amd64/vmlinuz... " +
+						"Connection timed out (https://ipxe.org/4c0a6092)",
 				},
 			},
 		},
@@ -114,25 +130,34 @@ func TestWhatAConsoleSays(t *testing.T) {
 			},
 		},
 		"OVMF with an empty disk": {
-			"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2J\x1b[01;01HBdsDxe: failed to load Boot0001 \"UEFI Misc Device\" from PciRoot(0x0)/Pci(0x1,0x0): Not Found\r\n" +
-				"BdsDxe: loading Boot0002 \"EFI Internal Shell\" from Fv(7CB8BDC9-F8EB-4F34-AAEA-3EE4AF6516A1)/FvFile(7C04A583)\r\n" +
+			"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2J\x1b[01;01HBdsDxe: " +
+				"failed to load Boot0001 \"UEFI Misc Device\" from PciRoot(0x0)/Pci(0x1,0x0): Not Found\r\n" +
+				"BdsDxe: loading Boot0002 \"EFI Internal Shell\" from " +
+				"Fv(7CB8BDC9-F8EB-4F34-AAEA-3EE4AF6516A1)/FvFile(7C04A583)\r\n" +
 				"\x1b[2J\x1b[01;01H\x1b[01;01HUEFI Interactive Shell v2.2\r\nEDK II\r\n",
 			[]Complaint{
 				{
-					aboutFirmware, `BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x1,0x0): Not Found`,
+					aboutFirmware,
+					`BdsDxe: failed to load Boot0001 "UEFI Misc Device" from PciRoot(0x0)/Pci(0x1,0x0): ` +
+						`Not Found`,
 				},
 				{aboutFirmware, "UEFI Interactive Shell v2.2"},
 			},
 		},
 		"OVMF with Secure Boot": {
-			"BdsDxe: failed to load Boot0003 \"UEFI PXEv4 (MAC:525400770001)\" from PciRoot(0x0)/Pci(0x2,0x0)/MAC(525400770001,0x1)/IPv4(0.0.0.0): Access Denied\r\n", []Complaint{
+			"BdsDxe: failed to load Boot0003 \"UEFI PXEv4 (MAC:525400770001)\" from " +
+				"PciRoot(0x0)/Pci(0x2,0x0)/MAC(525400770001,0x1)/IPv4(0.0.0.0): Access Denied\r\n",
+			[]Complaint{
 				{
-					aboutSecure, `BdsDxe: failed to load Boot0003 "UEFI PXEv4 (MAC:525400770001)" from PciRoot(0x0)/Pci(0x2,0x0)/MAC(525400770001,0x1)/IPv4(0.0.0.0): Access Denied`,
+					aboutSecure,
+					`BdsDxe: failed to load Boot0003 "UEFI PXEv4 (MAC:525400770001)" from ` +
+						`PciRoot(0x0)/Pci(0x2,0x0)/MAC(525400770001,0x1)/IPv4(0.0.0.0): Access Denied`,
 				},
 			},
 		},
 		"SeaBIOS with an empty disk": {
-			"Booting from Hard Disk...\r\nBoot failed: could not read the boot disk\r\n\r\nNo bootable device.\r\n", []Complaint{
+			"Booting from Hard Disk...\r\nBoot failed: could not read the boot disk\r\n\r\n" +
+				"No bootable device.\r\n", []Complaint{
 				{aboutFirmware, "Boot failed: could not read the boot disk"},
 				{aboutFirmware, "No bootable device."},
 			},
@@ -144,14 +169,18 @@ func TestWhatAConsoleSays(t *testing.T) {
 			},
 		},
 		"GRUB without its files": {
-			"GRUB loading...\r\nWelcome to GRUB!\r\n\r\nerror: no such partition.\r\nEntering rescue mode...\r\ngrub rescue> ", []Complaint{
+			"GRUB loading...\r\nWelcome to GRUB!\r\n\r\nerror: no such partition.\r\n" +
+				"Entering rescue mode...\r\ngrub rescue> ", []Complaint{
 				{aboutGRUB, "error: no such partition."}, {aboutGRUB, "Entering rescue mode..."},
 			},
 		},
 		"the agent": {
-			"pxagent: error: no network card has a driver; build the ramdisk with the modules of this machine's card mac=52:54:00:77:00:01\r\n", []Complaint{
+			"pxagent: error: no network card has a driver; build the ramdisk with the modules of this " +
+				"machine's card mac=52:54:00:77:00:01\r\n", []Complaint{
 				{
-					aboutAgent, "pxagent: error: no network card has a driver; build the ramdisk with the modules of this machine's card mac=52:54:00:77:00:01",
+					aboutAgent,
+					"pxagent: error: no network card has a driver; " +
+						"build the ramdisk with the modules of this machine's card mac=52:54:00:77:00:01",
 				},
 			},
 		},

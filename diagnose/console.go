@@ -41,8 +41,8 @@ func (b boot) withComplaints(t *trace, br breakdown) breakdown {
 	return br
 }
 
-// complaints returns the last of a boot's gravest complaints, and its cause, which decides what to do: before a
-// kernel panics without a root filesystem, it has often said why it has none.
+// complaints returns the last of a boot's gravest complaints, and its cause, which decides what to do: before
+// a kernel panics without a root filesystem, it has often said why it has none.
 func (t *trace) complaints() (decisive *inventory.Event, cause Complaint) {
 	for _, e := range t.complained {
 		if decisive == nil || gravity(e) <= gravity(decisive) {

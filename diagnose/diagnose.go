@@ -44,7 +44,8 @@ func withSystem(d Diagnosis, s facts) Diagnosis {
 	case s.d.Step == inventory.Validate:
 		d.Sentence += " Nothing was done to the machine: its system is as it was."
 	case cut != nil && cut.Run == s.d.ID:
-		d.Sentence += fmt.Sprintf(" Its disk was not touched: its system is there, but was cut off, since the machine was %s for the boot.", cut)
+		d.Sentence += fmt.Sprintf(" Its disk was not touched: its system is there, but was cut off, "+
+			"since the machine was %s for the boot.", cut)
 	default:
 		d.Sentence += " Its disk was not touched: its system is there."
 	}
@@ -62,7 +63,8 @@ func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Di
 		if !ok {
 			continue
 		}
-		d.Sentence += fmt.Sprintf(" Somebody at %s showed the nonce of this boot at %s and was refused, since the agent at %s had spent it.",
+		d.Sentence += fmt.Sprintf(" Somebody at %s showed the nonce of this boot at %s and was refused, "+
+			"since the agent at %s had spent it.",
 			who, events[i].At.Local().Format(time.TimeOnly), m.Boot.IP)
 		move := "if " + who + " is the machine and " + m.Boot.IP +
 			" is not, boot it from the network again; a stranger on that network replays boot scripts"
@@ -142,7 +144,9 @@ func diagnose(s facts, events []inventory.Event, now time.Time) Diagnosis {
 			next = "look at its console: `pxectl console " + m.Name +
 				"`; cloud-init calls home once for each deployment, so nothing else may tell"
 		}
-		return say(next, "is deployed, and its system was cut off %s ago: the machine was %s for %s, which went no further. The system has not called home since%s.",
+		return say(next,
+			"is deployed, and its system was cut off %s ago: "+
+				"the machine was %s for %s, which went no further. The system has not called home since%s.",
 			since(m.Interrupted.At), m.Interrupted, m.Interrupted.Run, lastProof(m))
 	case m.State == inventory.Deployed && m.Unverified:
 		return say("look at its console: `pxectl console "+m.Name+
@@ -197,7 +201,8 @@ func whyDeploying(
 	case inventory.VerifyOS:
 		if now.Sub(r.BeganAt) < systemStarts {
 			return say("wait",
-				"was started from its disk %s ago, and its system has not phoned home yet; that takes a minute or more; %s.", since(r.BeganAt), left)
+				"was started from its disk %s ago, and its system has not phoned home yet; "+
+					"that takes a minute or more; %s.", since(r.BeganAt), left)
 		}
 		return say("look at its console: `pxectl console "+s.m.Name+"`",
 			"was started from its disk %s ago, and its system has not phoned home yet; %s.", since(r.BeganAt),
@@ -240,7 +245,8 @@ func Stranger(mac inventory.MAC, events []inventory.Event, now time.Time) Diagno
 	}
 }
 
-const buildWith = "put the driver into the ramdisk (`pxectl ramdisk build --with MODULE`), and boot the machine again"
+const buildWith = "put the driver into the ramdisk (`pxectl ramdisk build --with MODULE`), " +
+	"and boot the machine again"
 
 // withoutDriver names the PCI devices of a base class (01 mass storage, 02 network) for which the ramdisk has
 // no driver.

@@ -38,12 +38,14 @@ func TestUnanswered(t *testing.T) {
 			next: "it is known, so there is no boot program",
 		},
 		"the pool is empty": {
-			why:  dhcpd.Reason{Code: dhcpd.CodeNoFree, Err: leases.ErrExhausted},
-			next: "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; or widen dhcp.server.subnets[].pools",
+			why: dhcpd.Reason{Code: dhcpd.CodeNoFree, Err: leases.ErrExhausted},
+			next: "`pxectl lease list` shows who has them, `pxectl lease delete` frees one; " +
+				"or widen dhcp.server.subnets[].pools",
 		},
 		"strangers have their share": {
-			why:  dhcpd.Reason{Code: dhcpd.CodeShare, Err: leases.ErrShare},
-			next: "known ones get an address: `pxectl machine add NAME --mac 52:54:00:00:00:01`; or delete leases",
+			why: dhcpd.Reason{Code: dhcpd.CodeShare, Err: leases.ErrShare},
+			next: "known ones get an address: `pxectl machine add NAME --mac 52:54:00:00:00:01`; " +
+				"or delete leases",
 		},
 		"strangers have their share, and it is known": {
 			why:  dhcpd.Reason{Code: dhcpd.CodeShare, Err: leases.ErrShare},

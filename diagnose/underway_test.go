@@ -16,7 +16,8 @@ func TestABootUnderWayAlarmsNobody(t *testing.T) {
 		if n > 0 {
 			now = events[n-1].At.Add(5 * time.Second)
 		}
-		got := boot{m: inventory.Machine{Name: "m1"}, now: now, started: noon}.stopped(events, noon.Add(-time.Second))
+		got := boot{m: inventory.Machine{Name: "m1"}, now: now, started: noon}.stopped(events,
+			noon.Add(-time.Second))
 		if got.next != "wait" {
 			t.Errorf("5 s after event %d: %q, next %q, want to be told to wait", n, got.stage, got.next)
 		}
@@ -35,10 +36,15 @@ func TestWhatAConsoleSaysWhileABootIsUnderWay(t *testing.T) {
 	}{
 		"grumbles":             {grumble, "wait"},
 		"the same seven times": {again, "look at its console"},
-		"panics":               {says(12, aboutPanic, "Kernel panic - not syncing: Fatal exception"), "a fault of the kernel"},
+		"panics": {
+			says(12, aboutPanic, "Kernel panic - not syncing: Fatal exception"), "a fault of the kernel",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := boot{m: inventory.Machine{Name: "m1"}, now: noon.Add(15 * time.Second), started: noon}.stopped(upTo(10, c.said), noon.Add(-time.Second))
+			got := boot{
+				m: inventory.Machine{Name: "m1"}, now: noon.Add(15 * time.Second),
+				started: noon,
+			}.stopped(upTo(10, c.said), noon.Add(-time.Second))
 			if !strings.HasPrefix(got.next, c.next) {
 				t.Errorf("%q, next %q, want %q", got.stage, got.next, c.next)
 			}
