@@ -22,7 +22,7 @@ type Fetcher struct {
 
 	Stall    time.Duration // close a connection that moves less than slowest in this time; 0 is 15 s
 	Attempts int           // without progress, before giving up; 0 is 6
-	Refusals int           // 4xx in a row, before giving up: an appliance that starts may refuse at first; 0 is 8
+	Refusals int           // 4xx in a row before giving up, since a starting server may refuse; 0 is 8
 	Backoff  time.Duration // wait before the second attempt, doubled up to 10 s; 0 is 250 ms
 }
 

@@ -213,7 +213,8 @@ func (m *Manifest) check() error {
 		c.RawOffset = int64(i) * ChunkSize
 		c.RawLength = min(ChunkSize, m.RawSize-c.RawOffset)
 		if c.Zero && c.Hash != zeroHash(c.RawLength) {
-			return fmt.Errorf("image manifest of %s: chunk %d: said to be zero, but its hash is not that of zeros", m.Name, i)
+			return fmt.Errorf("image manifest of %s: chunk %d: said to be zero, "+
+				"but its hash is not that of zeros", m.Name, i)
 		}
 	}
 	if want := end + seekTableSize(len(m.Chunks)); m.DataSize != want {

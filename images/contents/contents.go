@@ -17,12 +17,12 @@ import (
 
 // Software is what Read found in an image. All of it comes from the image and may be false.
 type Software struct {
-	Architecture string   `json:"architecture,omitempty"` // "amd64", "arm64", …: of its programs, else of its boot loader
+	Architecture string   `json:"architecture,omitempty"` // of its programs, else of its boot loader: "amd64", …
 	OS           string   `json:"os,omitempty"`           // ID of os-release(5): "debian"
 	Version      string   `json:"version,omitempty"`      // VERSION_ID
 	Name         string   `json:"name,omitempty"`         // PRETTY_NAME
 	CloudInit    *bool    `json:"cloud_init,omitempty"`   // nil: the root file system was not read
-	Filesystems  []string `json:"filesystems,omitempty"`  // kinds that Read knows, in the order of the partitions
+	Filesystems  []string `json:"filesystems,omitempty"`  // kinds that Read knows, in order of partitions
 	// Loaders are the files in EFI/BOOT of the EFI system partition, which firmware finds without a boot
 	// entry: "BOOTX64.EFI". nil: no such partition was read; empty: there are none.
 	Loaders []string `json:"loaders,omitzero"`
@@ -56,7 +56,8 @@ func Read(disk io.ReaderAt, size int64, t Table) (s Software) {
 			s.Filesystems = append(s.Filesystems, kind)
 		}
 		switch {
-		case kind == "vfat" && p.ESP && len(s.Loaders) == 0 && s.Vendor == "": // the first partition with a loader, as the agent takes it
+		// Take the first partition with a loader, as the agent does.
+		case kind == "vfat" && p.ESP && len(s.Loaders) == 0 && s.Vendor == "":
 			s.Loaders, s.Vendor, loaderArch = readLoaders(part)
 		case kind == "ext4" && s.CloudInit == nil:
 			s.readRoot(part)

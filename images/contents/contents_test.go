@@ -122,23 +122,55 @@ func TestFilesystems(t *testing.T) {
 		},
 		{"truncate -s 400M FILE && mkfs.xfs -q FILE", Software{Filesystems: []string{"xfs"}}},
 		{
-			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/efi ::/efi/boot && mcopy -i FILE root/etc/os-release ::/efi/boot/bootx64.efi", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTX64.EFI"}},
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/efi ::/efi/boot && mcopy -i " +
+				"FILE root/etc/os-release ::/efi/boot/bootx64.efi",
+			Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTX64.EFI"}},
 		},
 		{
 			"truncate -s 40M FILE && mkfs.vfat -F 32 -s 1 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT",
 			Software{Filesystems: []string{"vfat"}, Loaders: []string{}},
 		},
 		{
-			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubaa64.efi && mcopy -i FILE root/etc/os-release ::/EFI/debian/shimaa64.efi", Software{Architecture: "arm64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/DEBIAN/shimaa64.efi"},
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian " +
+				"&& mcopy -i FILE root/etc/os-release ::/EFI/debian/grubaa64.efi && mcopy -i FILE " +
+				"root/etc/os-release ::/EFI/debian/shimaa64.efi",
+			Software{
+				Architecture: "arm64",
+				Filesystems:  []string{"vfat"},
+				Loaders:      []string{},
+				Vendor:       "EFI/DEBIAN/shimaa64.efi",
+			},
 		},
 		{
-			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/systemd && mcopy -i FILE root/etc/os-release ::/EFI/systemd/systemd-bootx64.efi", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/SYSTEMD/systemd-bootx64.efi"},
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/systemd " +
+				"&& mcopy -i FILE root/etc/os-release ::/EFI/systemd/systemd-bootx64.efi",
+			Software{
+				Architecture: "amd64",
+				Filesystems:  []string{"vfat"},
+				Loaders:      []string{},
+				Vendor:       "EFI/SYSTEMD/systemd-bootx64.efi",
+			},
 		},
 		{
-			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI '::/EFI/A distribution of ours' && mcopy -i FILE root/etc/os-release '::/EFI/A distribution of ours/grubx64.efi'", Software{Architecture: "amd64", Filesystems: []string{"vfat"}, Loaders: []string{}, Vendor: "EFI/A distribution of ours/grubx64.efi"},
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI '::/EFI/A distribution of " +
+				"ours' && mcopy -i FILE root/etc/os-release '::/EFI/A distribution of ours/grubx64.efi'",
+			Software{
+				Architecture: "amd64",
+				Filesystems:  []string{"vfat"},
+				Loaders:      []string{},
+				Vendor:       "EFI/A distribution of ours/grubx64.efi",
+			},
 		},
 		{
-			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian && mcopy -i FILE root/etc/os-release ::/EFI/BOOT/BOOTIA32.EFI && mcopy -i FILE root/etc/os-release ::/EFI/debian/grubx64.efi", Software{Architecture: "386", Filesystems: []string{"vfat"}, Loaders: []string{"BOOTIA32.EFI"}, Vendor: "EFI/DEBIAN/grubx64.efi"},
+			"truncate -s 40M FILE && mkfs.vfat -F 16 FILE && mmd -i FILE ::/EFI ::/EFI/BOOT ::/EFI/debian " +
+				"&& mcopy -i FILE root/etc/os-release ::/EFI/BOOT/BOOTIA32.EFI && mcopy -i FILE " +
+				"root/etc/os-release ::/EFI/debian/grubx64.efi",
+			Software{
+				Architecture: "386",
+				Filesystems:  []string{"vfat"},
+				Loaders:      []string{"BOOTIA32.EFI"},
+				Vendor:       "EFI/DEBIAN/grubx64.efi",
+			},
 		},
 	}
 	for _, tt := range tests {
@@ -191,7 +223,8 @@ func TestJudge(t *testing.T) {
 		{"empty GPT", `sgdisk -o $D`, "partition table is empty"},
 		{
 			"cut in its last partition", `sgdisk -n 1:2048:+20M -t 1:ef00 -n 2:0:0 $D; truncate -s 40M $D`,
-			"partition 2 from LBA 43008 to 131038 lies outside of the disk's 81920 sectors, or the image was cut off",
+			"partition 2 from LBA 43008 to 131038 lies outside of the disk's 81920 sectors, " +
+				"or the image was cut off",
 		},
 		{
 			"a damaged primary",
@@ -200,7 +233,9 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			"all entries used",
-			`sgdisk -n 1:2048:4095 -t 1:ef00 $D; for i in $(seq 2 128); do set -- $@ -n $i:0:+8K; done; sgdisk -a 1 $@ $D`, "all 128 entries of the GPT are used",
+			`sgdisk -n 1:2048:4095 -t 1:ef00 $D; for i in $(seq 2 128); do set -- $@ -n $i:0:+8K; done; ` +
+				`sgdisk -a 1 $@ $D`,
+			"all 128 entries of the GPT are used",
 		},
 		{
 			"all four entries used", `printf '2048,2048,ef,*\n,2048\n,2048\n,2048\n' | sfdisk $D`,

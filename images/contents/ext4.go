@@ -88,7 +88,8 @@ const rootInode = 2
 func (n *inode) mode() uint16  { return binary.LittleEndian.Uint16(n.raw[:]) >> 12 }
 func (n *inode) flags() uint32 { return binary.LittleEndian.Uint32(n.raw[32:]) }
 func (n *inode) size() int64 {
-	return int64(binary.LittleEndian.Uint32(n.raw[4:])) | int64(binary.LittleEndian.Uint32(n.raw[108:])&(1<<30-1))<<32
+	return int64(binary.LittleEndian.Uint32(n.raw[4:])) |
+		int64(binary.LittleEndian.Uint32(n.raw[108:])&(1<<30-1))<<32
 }
 
 // The upper four bits of i_mode, and flags of i_flags.

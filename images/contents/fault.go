@@ -19,7 +19,8 @@ func FindFault(r io.ReaderAt, t Table, s Software) string {
 	case len(t.Partitions) == 0:
 		return "its partition table is empty, so nothing can start from it"
 	case !t.BootCode && !t.HasESP() && len(s.Loaders) == 0:
-		return "nothing can start from it: there is no boot code in its first sector, and no EFI system partition"
+		return "nothing can start from it: there is no boot code in its first sector, " +
+			"and no EFI system partition"
 	}
 	return ""
 }

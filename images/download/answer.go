@@ -79,16 +79,19 @@ func (s *Stream) checkAnswer(resp *http.Response) (version, error) {
 		return v, busyError{resp.Status}
 	case code == http.StatusRequestedRangeNotSatisfiable && s.at > 0:
 		if size, ok := sizeIn(resp.Header.Get("Content-Range")); ok && size == s.at && size != s.first.size {
-			return v, permanent("the server announced %d bytes, but its file ends after %d: it lied, or the file was cut there", s.first.size, size)
+			return v, permanent("the server announced %d bytes, but its file ends after %d: "+
+				"it lied, or the file was cut there", s.first.size, size)
 		}
-		return v, permanent("the file on the server is shorter than the %d bytes that were read of it: it was changed; begin anew", s.at)
+		return v, permanent("the file on the server is shorter than the %d bytes that were read of it: "+
+			"it was changed; begin anew", s.at)
 	case s.at == 0 && code == http.StatusOK:
 		return v, nil
 	case s.at > 0 && code == http.StatusOK:
 		if err := s.changed(v); err != nil {
 			return v, err
 		}
-		return v, permanent("the connection was cut and the server cannot resume (no Range); download the file with something else and import that")
+		return v, permanent("the connection was cut and the server cannot resume (no Range); " +
+			"download the file with something else and import that")
 	case s.at > 0 && code == http.StatusPartialContent:
 	default:
 		return v, permanent("the server answered %s", resp.Status)

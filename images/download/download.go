@@ -20,7 +20,7 @@ type Options struct {
 	// http: anybody on the way could replace the file.
 	Checked bool
 
-	Client *http.Client // must have no Timeout of its own; nil: one that does not undo the server's compression
+	Client *http.Client // without a Timeout; nil: one that does not undo the server's compression
 
 	// A connection that brings less than Least bytes in Window of waiting is closed, so that a server that
 	// sends a byte a second does not keep us for ever. Only time inside Read counts: the reader of the stream
@@ -119,7 +119,8 @@ func staysSecure(then func(*http.Request, []*http.Request) error) func(*http.Req
 	return func(req *http.Request, via []*http.Request) error {
 		if last := via[len(via)-1]; last.URL.Scheme == "https" && req.URL.Scheme != "https" {
 			return permanentError{
-				fmt.Errorf("%s leads on to %s, which is not https: give the file's checksum (--sha256 or --sha512), or another address", last.URL.Redacted(), req.URL.Redacted()),
+				fmt.Errorf("%s leads on to %s, which is not https: give the file's checksum (--sha256 or "+
+					"--sha512), or another address", last.URL.Redacted(), req.URL.Redacted()),
 			}
 		}
 		if then != nil {

@@ -63,7 +63,8 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 		return Info{}, err
 	}
 	if id := s.idThatBegins(opt.Name); id != "" {
-		return Info{}, fmt.Errorf("image name %q: the id of image %s begins so: %s", opt.Name, id[:12], otherName)
+		return Info{}, fmt.Errorf("image name %q: the id of image %s begins so: %s", opt.Name, id[:12],
+			otherName)
 	}
 	start := time.Now()
 	temp, err := os.MkdirTemp(s.dir, tempPrefix+"import-")
@@ -110,7 +111,8 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	if err != nil {
 		return Info{}, err
 	}
-	s.log.Info("image imported", "name", info.Name, "id", info.ID, "raw", info.RawSize, "zero", info.ZeroBytes, "data", info.DataSize,
+	s.log.Info("image imported", "name", info.Name, "id", info.ID, "raw", info.RawSize, "zero",
+		info.ZeroBytes, "data", info.DataSize,
 		"source", in.read.Load(), "actor", opt.By, "took", time.Since(start).Round(time.Millisecond))
 	return info, nil
 }
@@ -137,7 +139,10 @@ func (o ImportOptions) check() ([]checksum, error) {
 }
 
 // convert reads the source to the end of its image and writes the packed image to data.
-func (s *Store) convert(ctx context.Context, in *intake, temp string, data io.Writer, opt ImportOptions, report func(Progress, bool)) (packed, error) {
+func (s *Store) convert(
+	ctx context.Context, in *intake, temp string, data io.Writer, opt ImportOptions,
+	report func(Progress, bool),
+) (packed, error) {
 	r, done, err := decompress(in)
 	if err != nil {
 		return packed{}, err
@@ -216,13 +221,15 @@ const (
 
 func checkRatio(raw, source int64) error {
 	if raw > ratioFrom && raw/maxRatio > source {
-		return fmt.Errorf("%d bytes of source unpack to %d and more, over %d times as much: an empty disk, or a file made to keep us busy", source, raw, maxRatio)
+		return fmt.Errorf("%d bytes of source unpack to %d and more, over %d times as much: "+
+			"an empty disk, or a file made to keep us busy", source, raw, maxRatio)
 	}
 	return nil
 }
 
 func tooLarge(what string, size int64) error {
-	return fmt.Errorf("the %s is of %d bytes and more, the most that is taken is %d", what, size, int64(images.MaxRawSize))
+	return fmt.Errorf("the %s is of %d bytes and more, the most that is taken is %d", what, size,
+		int64(images.MaxRawSize))
 }
 
 // streamed reads a raw image as it arrives; in is its source, still compressed.

@@ -29,7 +29,8 @@ func TestImportRaw(t *testing.T) {
 			info := add(t, s, "x", src)
 			want := append(bytes.Clone(src), make([]byte, -n&511)...)
 			if got := readBack(t, s, info.ID); !bytes.Equal(got, want) {
-				t.Errorf("the image reads back as %d bytes that differ from the %d imported", len(got), len(want))
+				t.Errorf("the image reads back as %d bytes that differ from the %d imported", len(got),
+					len(want))
 			}
 			if info.RawSize != int64(len(want)) {
 				t.Errorf("RawSize = %d, want %d", info.RawSize, len(want))
@@ -52,20 +53,68 @@ func TestImportRefuses(t *testing.T) {
 		want string
 	}{
 		{"empty", strings.NewReader(""), ImportOptions{Force: true, Name: "x"}, "the source is empty"},
-		{"wrong checksum", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", SHA256: strings.Repeat("ab", 32)}, "want abababab"},
-		{"checksum that is none", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", SHA256: "abc"}, "want 64 hex digits"},
+		{
+			"wrong checksum", bytes.NewReader(raw),
+			ImportOptions{Force: true, Name: "x", SHA256: strings.Repeat("ab", 32)},
+			"want abababab",
+		},
+		{
+			"checksum that is none", bytes.NewReader(raw),
+			ImportOptions{Force: true, Name: "x", SHA256: "abc"},
+			"want 64 hex digits",
+		},
 		{"no name", bytes.NewReader(raw), ImportOptions{}, "image name: empty"},
 		{"bad name", bytes.NewReader(raw), ImportOptions{Force: true, Name: "../../etc"}, "image name"},
-		{"a name like an id", bytes.NewReader(raw), ImportOptions{Force: true, Name: "4bdb08512bba"}, "looks like an id"},
-		{"unknown format", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", Format: "vmdk"}, "format \"vmdk\""},
-		{"no qcow2", bytes.NewReader(raw), ImportOptions{Force: true, Name: "x", Format: "qcow2"}, "qcow2: no header"},
-		{"VMDK", strings.NewReader("KDMV" + strings.Repeat("\x00", 600)), ImportOptions{Force: true, Name: "x"}, "qemu-img convert"},
-		{"tar", strings.NewReader(strings.Repeat("\x00", 257) + "ustar" + strings.Repeat("\x00", 600)), ImportOptions{Force: true, Name: "x"}, "tar archive"},
-		{"web page", strings.NewReader("\n<!DOCTYPE html><html>404"), ImportOptions{Force: true, Name: "x"}, "web page"},
-		{"source fails", io.MultiReader(bytes.NewReader(raw), failing{}), ImportOptions{Force: true, Name: "x"}, "at byte 4199304: connection reset"},
-		{"source is cut", io.MultiReader(bytes.NewReader(raw), cutting{}), ImportOptions{Force: true, Name: "x"}, "unexpected EOF"},
-		{"source ends in an error that wraps EOF", io.MultiReader(bytes.NewReader(raw), wrapping{}), ImportOptions{Force: true, Name: "x"}, "proxy: EOF"},
-		{"source panics", io.MultiReader(bytes.NewReader(raw), panicking{}), ImportOptions{Force: true, Name: "x"}, "gave up"},
+		{
+			"a name like an id", bytes.NewReader(raw),
+			ImportOptions{Force: true, Name: "4bdb08512bba"},
+			"looks like an id",
+		},
+		{
+			"unknown format", bytes.NewReader(raw),
+			ImportOptions{Force: true, Name: "x", Format: "vmdk"},
+			"format \"vmdk\"",
+		},
+		{
+			"no qcow2", bytes.NewReader(raw),
+			ImportOptions{Force: true, Name: "x", Format: "qcow2"},
+			"qcow2: no header",
+		},
+		{
+			"VMDK", strings.NewReader("KDMV" + strings.Repeat("\x00", 600)),
+			ImportOptions{Force: true, Name: "x"},
+			"qemu-img convert",
+		},
+		{
+			"tar", strings.NewReader(strings.Repeat("\x00", 257) + "ustar" + strings.Repeat("\x00", 600)),
+			ImportOptions{Force: true, Name: "x"},
+			"tar archive",
+		},
+		{
+			"web page", strings.NewReader("\n<!DOCTYPE html><html>404"),
+			ImportOptions{Force: true, Name: "x"},
+			"web page",
+		},
+		{
+			"source fails", io.MultiReader(bytes.NewReader(raw), failing{}),
+			ImportOptions{Force: true, Name: "x"},
+			"at byte 4199304: connection reset",
+		},
+		{
+			"source is cut", io.MultiReader(bytes.NewReader(raw), cutting{}),
+			ImportOptions{Force: true, Name: "x"},
+			"unexpected EOF",
+		},
+		{
+			"source ends in an error that wraps EOF", io.MultiReader(bytes.NewReader(raw), wrapping{}),
+			ImportOptions{Force: true, Name: "x"},
+			"proxy: EOF",
+		},
+		{
+			"source panics", io.MultiReader(bytes.NewReader(raw), panicking{}),
+			ImportOptions{Force: true, Name: "x"},
+			"gave up",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -104,8 +153,11 @@ func TestImportChecksTheSource(t *testing.T) {
 	sum := sha256.Sum256(src)
 	var last Progress
 	info, err := s.Import(t.Context(), bytes.NewReader(src), ImportOptions{
-		Force: true,
-		Name:  "x", SHA256: " " + strings.ToUpper(hex.EncodeToString(sum[:])) + "\n", Size: 5000, Progress: func(p Progress) { last = p },
+		Force:    true,
+		Name:     "x",
+		SHA256:   " " + strings.ToUpper(hex.EncodeToString(sum[:])) + "\n",
+		Size:     5000,
+		Progress: func(p Progress) { last = p },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +184,8 @@ func (e *endless) Read(p []byte) (int, error) {
 func TestCancelLeavesNothing(t *testing.T) {
 	s := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := s.Import(ctx, &endless{rand.NewChaCha8([32]byte{}), 20 << 20, cancel}, ImportOptions{Force: true, Name: "x"})
+	_, err := s.Import(ctx, &endless{rand.NewChaCha8([32]byte{}), 20 << 20, cancel},
+		ImportOptions{Force: true, Name: "x"})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Import = %v, want context.Canceled", err)
 	}

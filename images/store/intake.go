@@ -69,7 +69,8 @@ func (in *intake) finish() error {
 	}
 	for _, c := range in.sums {
 		if got := hex.EncodeToString(c.hash.Sum(nil)); got != c.want {
-			return fmt.Errorf("%s of the source is %s, want %s (%d bytes read); it was changed or cut on its way, or the checksum is another file's: nothing was kept",
+			return fmt.Errorf("%s of the source is %s, want %s (%d bytes read); "+
+				"it was changed or cut on its way, or the checksum is another file's: nothing was kept",
 				c.name, got, c.want, in.read.Load())
 		}
 	}

@@ -90,11 +90,14 @@ func TestANameHidesNoID(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{first.ID[:4], strings.ToUpper(first.ID[:8])} {
-		if _, err := s.Import(t.Context(), bytes.NewReader(raw), ImportOptions{Force: true, Name: name}); err == nil || !strings.Contains(err.Error(), "the id of image "+first.ID[:12]+" begins so") {
+		if _, err := s.Import(t.Context(), bytes.NewReader(raw),
+			ImportOptions{Force: true, Name: name}); err == nil ||
+			!strings.Contains(err.Error(), "the id of image "+first.ID[:12]+" begins so") {
 			t.Errorf("import as %s: %v, want that an id begins so", name, err)
 		}
 	}
-	if _, err := s.Import(t.Context(), bytes.NewReader(raw), ImportOptions{Force: true, Name: "cafe"}); err != nil && !strings.HasPrefix(first.ID, "cafe") {
+	if _, err := s.Import(t.Context(), bytes.NewReader(raw),
+		ImportOptions{Force: true, Name: "cafe"}); err != nil && !strings.HasPrefix(first.ID, "cafe") {
 		t.Errorf("import as cafe: %v", err)
 	}
 }

@@ -86,7 +86,8 @@ func pack(
 	for range pieces {
 		free <- &piece{
 			buf: make([]byte, images.ChunkSize), done: make(chan struct{}, 1),
-			frameBuf: make([]byte, 0, images.ChunkSize+images.ChunkSize/64), // so large that no encoder enlarges it
+			// So large that no encoder enlarges it.
+			frameBuf: make([]byte, 0, images.ChunkSize+images.ChunkSize/64),
 		}
 	}
 	g.Go(func() (err error) {

@@ -31,7 +31,8 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 	}
 	if same != nil {
 		// This release may read more of an image than the one that imported it.
-		if err := os.Rename(filepath.Join(temp, systemFile), filepath.Join(s.dir, same.ID, systemFile)); err != nil {
+		if err := os.Rename(filepath.Join(temp, systemFile),
+			filepath.Join(s.dir, same.ID, systemFile)); err != nil {
 			return Info{}, err
 		}
 		return s.touchLocked(*same)
@@ -45,7 +46,8 @@ func (s *Store) publish(temp string, m *images.Manifest) (Info, error) {
 		return Info{}, err
 	}
 	now := s.newestLocked(m.Name)
-	if err := errors.Join(os.Chtimes(filepath.Join(temp, manifestFile), now, now), os.Chmod(temp, 0o755), atomicfile.SyncDir(temp)); err != nil {
+	if err := errors.Join(os.Chtimes(filepath.Join(temp, manifestFile), now, now), os.Chmod(temp, 0o755),
+		atomicfile.SyncDir(temp)); err != nil {
 		return Info{}, err
 	}
 	final := filepath.Join(s.dir, id)
@@ -71,7 +73,9 @@ func (s *Store) shareLocked(data string, m *images.Manifest, twin string) error 
 		s.log.Error("image cannot share its bytes", "id", twin, "err", err)
 		return nil
 	}
-	sameFrame := func(a, b images.Chunk) bool { return a.Sum == b.Sum && a.Offset == b.Offset && a.Length == b.Length }
+	sameFrame := func(a, b images.Chunk) bool {
+		return a.Sum == b.Sum && a.Offset == b.Offset && a.Length == b.Length
+	}
 	link := filepath.Join(s.dir, tempPrefix+"link-"+twin)
 	if slices.EqualFunc(tm.Chunks, m.Chunks, sameFrame) {
 		// Ours has just been hashed, so it repairs whatever the other file has lost on its medium.

@@ -46,7 +46,8 @@ func checkQcow2(h []byte) (qcow2Header, error) {
 	case version != 2 && version != 3:
 		return none, fmt.Errorf("qcow2: version %d, want 2 or 3", version)
 	case be.Uint64(h[8:]) != 0 || be.Uint32(h[16:]) != 0:
-		return none, errors.New("qcow2: it is an overlay on a backing file, which is refused; flatten it with `qemu-img convert -O qcow2 IN OUT` and import that")
+		return none, errors.New("qcow2: it is an overlay on a backing file, which is refused; " +
+			"flatten it with `qemu-img convert -O qcow2 IN OUT` and import that")
 	case be.Uint32(h[32:]) != 0:
 		return none, fmt.Errorf("qcow2: encrypted (method %d), which is refused; import it decrypted",
 			be.Uint32(h[32:]))
@@ -84,15 +85,19 @@ func checkQcow2V3(h []byte) error {
 	bits := be.Uint64(h[72:])
 	switch {
 	case bits&external != 0:
-		return errors.New("qcow2: its data lie in another file, which is refused; flatten it with `qemu-img convert -O qcow2 IN OUT` and import that")
+		return errors.New("qcow2: its data lie in another file, which is refused; " +
+			"flatten it with `qemu-img convert -O qcow2 IN OUT` and import that")
 	case bits&dirty != 0:
-		return errors.New("qcow2: marked as dirty: a running machine's disk, or one that was not closed; shut it down or run `qemu-img check -r all` first")
+		return errors.New("qcow2: marked as dirty: a running machine's disk, or one that was not closed; " +
+			"shut it down or run `qemu-img check -r all` first")
 	case bits&corrupt != 0:
 		return errors.New("qcow2: marked as corrupt by QEMU; make it again")
 	case bits&extendedL2 != 0:
-		return errors.New("qcow2: extended L2 entries are not read; convert it with `qemu-img convert -O qcow2 IN OUT`")
+		return errors.New(
+			"qcow2: extended L2 entries are not read; convert it with `qemu-img convert -O qcow2 IN OUT`")
 	case bits&^compressionType != 0:
-		return fmt.Errorf("qcow2: unknown incompatible features %#x; convert it with `qemu-img convert -O qcow2 IN OUT`", bits&^compressionType)
+		return fmt.Errorf("qcow2: unknown incompatible features %#x; "+
+			"convert it with `qemu-img convert -O qcow2 IN OUT`", bits&^compressionType)
 	}
 	if bits&compressionType != 0 {
 		if headerLength < 112 || len(h) < qcow2HeaderSize {

@@ -29,7 +29,8 @@ var compressions = []compression{
 	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
 	{"bzip2", "BZh", openBzip2},
 	{"lz4", "\x04\x22\x4d\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }},
-	{"lz4", "\x02\x21\x4c\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }}, // the legacy format: refused, with advice
+	// The legacy format is refused, with advice.
+	{"lz4", "\x02\x21\x4c\x18", func(r *bufio.Reader) (io.Reader, func(), error) { return openLZ4(r) }},
 }
 
 // skippable returns the length of a skippable frame at the beginning of head, or 0. Such frames look the same
@@ -121,9 +122,11 @@ func (u *unpacking) Read(p []byte) (int, error) {
 func cut(err error) error {
 	switch {
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
-		return errors.New("its window is larger than the 128 MiB that zstd itself takes without being told; unpack it with `zstd -d --long=31` and import the result")
+		return errors.New("its window is larger than the 128 MiB that zstd itself takes without being " +
+			"told; unpack it with `zstd -d --long=31` and import the result")
 	case errors.Is(err, xz.ErrMemlimit):
-		return errors.New("its dictionary is larger than the 64 MiB of xz -9; unpack it with `xz -d` and import the result")
+		return errors.New(
+			"its dictionary is larger than the 64 MiB of xz -9; unpack it with `xz -d` and import the result")
 	}
 	// xz.ErrBuf says that it wants more bytes than there are.
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, xz.ErrBuf) {
@@ -141,11 +144,13 @@ func formatOf(head []byte) (string, error) {
 	}
 	lower := bytes.ToLower(bytes.TrimLeft(head[:min(len(head), 64)], " \t\r\n\ufeff"))
 	convert := func(what string) error {
-		return fmt.Errorf("the source is a %s image; convert it with `qemu-img convert -O qcow2 IN OUT` and import that", what)
+		return fmt.Errorf("the source is a %s image; convert it with `qemu-img convert -O qcow2 IN OUT` "+
+			"and import that", what)
 	}
 	switch {
 	case at(0, "QFI\xfb\x00\x00\x00\x01"):
-		return "", errors.New("the source is a qcow image of version 1; convert it with `qemu-img convert -f qcow -O qcow2 IN OUT` and import that")
+		return "", errors.New("the source is a qcow image of version 1; " +
+			"convert it with `qemu-img convert -f qcow -O qcow2 IN OUT` and import that")
 	case at(0, "QFI\xfb"):
 		return "qcow2", nil
 	case at(0, "QED\x00"):
@@ -161,22 +166,30 @@ func formatOf(head []byte) (string, error) {
 	case at(0x40, "\x7f\x10\xda\xbe"):
 		return "", convert("VDI")
 	case at(257, "ustar") && strings.HasSuffix(string(bytes.TrimRight(head[:100], "\x00")), ".ovf"):
-		return "", errors.New("the source is an OVA, an archive with a disk in it; extract the disk with `tar xf FILE`, convert it with `qemu-img convert -O qcow2 NAME-disk1.vmdk OUT` and import that")
+		return "", errors.New("the source is an OVA, an archive with a disk in it; " +
+			"extract the disk with `tar xf FILE`, convert it with `qemu-img convert -O qcow2 " +
+			"NAME-disk1.vmdk OUT` and import that")
 	case at(257, "ustar"):
-		return "", errors.New("the source is a tar archive, not a disk image; extract the image (disk.raw, *.img, *.qcow2) and import that")
+		return "", errors.New("the source is a tar archive, not a disk image; " +
+			"extract the image (disk.raw, *.img, *.qcow2) and import that")
 	case at(0, "7z\xbc\xaf\x27\x1c"), at(0, "Rar!\x1a\x07"):
-		return "", errors.New("the source is a 7z or RAR archive, not a disk image; extract the image and import that")
+		return "", errors.New(
+			"the source is a 7z or RAR archive, not a disk image; extract the image and import that")
 	case at(0, "\x5d\x00\x00") && len(head) > 13 && (head[12] == 0 || head[12] == 0xff):
-		return "", errors.New("the source is an lzma file; unpack it with `xz -d --format=lzma` and import the result")
+		return "", errors.New(
+			"the source is an lzma file; unpack it with `xz -d --format=lzma` and import the result")
 	case at(0, "\x1f\x9d"):
-		return "", errors.New("the source is compressed by the old compress; unpack it with `gzip -d` and import the result")
+		return "", errors.New(
+			"the source is compressed by the old compress; unpack it with `gzip -d` and import the result")
 	case at(0, "\x89LZO\x00"):
 		return "", errors.New("the source is an lzop file; unpack it with `lzop -d` and import the result")
 	case at(0, "PK\x03\x04"):
-		return "", errors.New("the source is a zip archive, not a disk image; extract the image and import that")
+		return "", errors.New(
+			"the source is a zip archive, not a disk image; extract the image and import that")
 	case bytes.HasPrefix(lower, []byte("<!doctype")), bytes.HasPrefix(lower, []byte("<html")),
 		bytes.HasPrefix(lower, []byte("<?xml")):
-		return "", errors.New("the source is a web page, not a disk image; is the URL that of the file itself?")
+		return "", errors.New(
+			"the source is a web page, not a disk image; is the URL that of the file itself?")
 	}
 	return "raw", nil
 }

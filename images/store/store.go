@@ -184,7 +184,8 @@ func (s *Store) Get(ref string) (Info, error) {
 	case len(byID) == 1:
 		return byID[0], nil
 	case len(byID) > 1:
-		return Info{}, fmt.Errorf("image %q: %d images have an id that begins so (%s, %s, …); give more of it", ref, len(byID), byID[0].ID[:16], byID[1].ID[:16])
+		return Info{}, fmt.Errorf("image %q: %d images have an id that begins so (%s, %s, …); "+
+			"give more of it", ref, len(byID), byID[0].ID[:16], byID[1].ID[:16])
 	}
 	return Info{}, fmt.Errorf("image %q: %w (have: %s)", ref, ErrNotFound, names(list))
 }

@@ -120,7 +120,8 @@ func TestSeekTableIsSeekable(t *testing.T) {
 	}
 	for _, c := range m.Chunks {
 		e, ok := table.EntryByID(int64(c.Index))
-		if !ok || e.CompressedOffset != uint64(c.Offset) || e.DecompressedOffset != uint64(c.RawOffset) || int64(e.DecompressedSize) != c.RawLength {
+		if !ok || e.CompressedOffset != uint64(c.Offset) || e.DecompressedOffset != uint64(c.RawOffset) ||
+			int64(e.DecompressedSize) != c.RawLength {
 			t.Errorf("table entry %d is %+v, want %+v", c.Index, e, c)
 		}
 	}
@@ -129,8 +130,10 @@ func TestSeekTableIsSeekable(t *testing.T) {
 func TestOpenClearsAndDoubts(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	whole, short, changed := add(t, s, "whole", disk(3000, 1)), add(t, s, "short", disk(3000, 2)), add(t, s, "changed", disk(3000, 3))
-	if _, err := Open(dir, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	whole, short, changed := add(t, s, "whole", disk(3000, 1)), add(t, s, "short", disk(3000, 2)),
+		add(t, s, "changed", disk(3000, 3))
+	if _, err := Open(dir, slog.New(slog.DiscardHandler)); err == nil ||
+		!strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("a second Open = %v, want an error that says so", err)
 	}
 	s.Close()
@@ -149,7 +152,8 @@ func TestOpenClearsAndDoubts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, bytes.Replace(manifest, []byte("changed"), []byte("changes"), 1), 0o644); err != nil {
+	if err := os.WriteFile(path,
+		bytes.Replace(manifest, []byte("changed"), []byte("changes"), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
 

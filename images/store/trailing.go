@@ -43,7 +43,8 @@ func checkTrailing(name string, taken []byte, rest io.Reader) error {
 	if clean || bytes.HasPrefix(last, []byte(openwrtTrailer)) {
 		return io.EOF
 	}
-	return fmt.Errorf("%s stream: it is whole, but %d bytes that are not part of it stand behind its end; cut them off if they do not belong to the image (`head -c -%d`)", name, count, count)
+	return fmt.Errorf("%s stream: it is whole, but %d bytes that are not part of it stand behind its end; "+
+		"cut them off if they do not belong to the image (`head -c -%d`)", name, count, count)
 }
 
 // A gzipReader reads streams that follow each other, and checks the bytes behind the last one.
