@@ -42,7 +42,7 @@ type Agent struct {
 	mu      sync.Mutex                  // several disks are erased at once
 	results map[string]inventory.Result // of this boot, by order, so that no order is done twice
 	zeros   map[string]bool             // names of disks that read zeros
-	cleared map[string][][16]byte       // by disk: partitions from before it was cleared, as boot entries name them
+	cleared map[string][][16]byte       // by disk: its partitions before it was cleared, as in boot entries
 }
 
 // phases are those of a machine's way to a new system, which the console counts.
@@ -159,7 +159,8 @@ func (a *Agent) obey(ctx context.Context, order inventory.Order) error {
 // perform carries out an order and reports the result.
 func (a *Agent) perform(ctx context.Context, order inventory.Order) inventory.Result {
 	if order.Do == inventory.DoReboot || order.Do == inventory.DoPowerOff {
-		return inventory.Result{BootID: a.Registration.BootID} // send the result first: nobody hears us after the restart
+		// Send the result first: after the restart nobody can.
+		return inventory.Result{BootID: a.Registration.BootID}
 	}
 	return a.attempt(order.Do, func(result *inventory.Result) error { return a.execute(ctx, order, result) })
 }

@@ -34,10 +34,14 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	i := slices.IndexFunc(scan.ESPs, func(e disk.ESP) bool { return e.Loader != "" })
 	switch {
 	case len(scan.ESPs) == 0:
-		a.warn(done, "the machine started by UEFI, and the image has no EFI system partition: use an image for UEFI, or set the firmware to BIOS")
+		a.warn(done,
+			"the machine started by UEFI, and the image has no EFI system partition: "+
+				"use an image for UEFI, or set the firmware to BIOS")
 		return nil
 	case i < 0:
-		a.warn(done, fmt.Sprintf("the image's EFI system partition has no boot loader: neither %s nor one of a distribution for this machine", fallback))
+		a.warn(done,
+			fmt.Sprintf("the image's EFI system partition has no boot loader: "+
+				"neither %s nor one of a distribution for this machine", fallback))
 		return nil
 	}
 	esp := scan.ESPs[i]
@@ -49,13 +53,16 @@ func (a *Agent) makeBootable(dev *disk.Device, order inventory.Order, done *inve
 	switch {
 	case missing != nil && done.BootEntry == "":
 		return &hintError{
-			fmt.Errorf("nothing would start the system: there is no boot entry for %s, and no %s could be made: %w", esp.Loader, fallback, missing),
+			fmt.Errorf("nothing would start the system: there is no boot entry for %s, "+
+				"and no %s could be made: %w", esp.Loader, fallback, missing),
 			"use an image that has " + fallback +
 				", or let the kernel write the firmware's variables (no efi=noruntime)",
 		}
 	case missing != nil:
-		a.warn(done, fmt.Sprintf("the image has no %s, and none could be made (%v): firmware that loses or ignores the boot entry for %s does not start it",
-			fallback, missing, esp.Loader))
+		a.warn(done,
+			fmt.Sprintf("the image has no %s, and none could be made (%v): "+
+				"firmware that loses or ignores the boot entry for %s does not start it",
+				fallback, missing, esp.Loader))
 	}
 	return nil
 }

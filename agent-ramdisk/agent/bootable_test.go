@@ -207,7 +207,8 @@ func TestBootable(t *testing.T) {
 				(result.Error == "") != (tt.failed == "") {
 				t.Fatalf("results = %+v, want the error %q", a.results, tt.failed)
 			}
-			if f.BootEntry != tt.entry || !strings.EqualFold(f.Fallback, tt.fallback) { // mmd writes short names
+			// mmd writes short names.
+			if f.BootEntry != tt.entry || !strings.EqualFold(f.Fallback, tt.fallback) {
 				t.Errorf("boot entry %q, fallback %q, want %q and %q", f.BootEntry, f.Fallback, tt.entry,
 					tt.fallback)
 			}
@@ -232,7 +233,8 @@ func TestEntriesOfTheOldSystem(t *testing.T) {
 			t.Skipf("SKIPPED %s: needs the program %s, which is not installed", t.Name(), p)
 		}
 	}
-	const variable, gpt = "Boot0007-8be4df61-93ca-11d2-aa0d-00e098032b8c", "11223344-5566-7788-99AA-BBCCDDEEFF00" // of efibootmgr-debian
+	// Both are from efibootmgr-debian.
+	const variable, gpt = "Boot0007-8be4df61-93ca-11d2-aa0d-00e098032b8c", "11223344-5566-7788-99AA-BBCCDDEEFF00"
 	for _, tt := range []struct {
 		name  string
 		order inventory.Order

@@ -86,7 +86,8 @@ func pinned(pin [32]byte) func(tls.ConnectionState) error {
 			return errors.New("the server shows no certificate")
 		}
 		if got := sha256.Sum256(s.PeerCertificates[0].RawSubjectPublicKeyInfo); got != pin {
-			return fmt.Errorf("the server's key is sha256:%x, and not the pinned one: somebody else answers at the appliance's address, or its key was changed", got)
+			return fmt.Errorf("the server's key is sha256:%x, and not the pinned one: "+
+				"somebody else answers at the appliance's address, or its key was changed", got)
 		}
 		return nil
 	}
@@ -155,7 +156,8 @@ func (c *Client) do(
 // refusal reads problem+json (RFC 9457).
 func refusal(resp *http.Response) error {
 	var p struct{ Code, Detail string }
-	_ = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&p) // without problem+json, the status must do
+	// Without problem+json, the status must do.
+	_ = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&p)
 	err := fmt.Errorf("%s %s: %s %s %s", resp.Request.Method, resp.Request.URL.Path, resp.Status, p.Code,
 		p.Detail)
 	switch resp.StatusCode {

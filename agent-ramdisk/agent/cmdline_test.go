@@ -6,7 +6,8 @@ import (
 )
 
 const good = "initrd=initrd console=ttyS0,115200 pxectl.url=https://10.77.0.1:8443/ " +
-	"pxectl.pin=sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff pxectl.nonce=abc.def BOOTIF=01-52-54-00-77-00-01 quiet\n"
+	"pxectl.pin=sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff " +
+	"pxectl.nonce=abc.def BOOTIF=01-52-54-00-77-00-01 quiet\n"
 
 func TestParseCommandLine(t *testing.T) {
 	p, err := ParseCommandLine(good)
@@ -20,7 +21,8 @@ func TestParseCommandLine(t *testing.T) {
 	for _, tt := range []struct{ name, line, want string }{
 		{
 			"nothing", "quiet",
-			"pxectl.url: missing\nkernel command line: pxectl.pin: missing\nkernel command line: pxectl.nonce: missing",
+			"pxectl.url: missing\nkernel command line: pxectl.pin: missing\n" +
+				"kernel command line: pxectl.nonce: missing",
 		},
 		{"http", strings.Replace(good, "https", "http", 1), "is not https"},
 		{"short pin", strings.Replace(good, "eeff ", "ee ", 1), "64 hex digits"},

@@ -148,7 +148,9 @@ func (a *Agent) eraseDisk(
 	}
 	if err != nil {
 		return nil, &hintError{
-			err, "nothing says that the data is gone: erase the disk by other means, or destroy it; `pxectl release --quick` clears its labels alone",
+			err,
+			"nothing says that the data is gone: erase the disk by other means, or destroy it; " +
+				"`pxectl release --quick` clears its labels alone",
 		}
 	}
 	a.forgetErased(name, erased)

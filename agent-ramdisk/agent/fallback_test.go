@@ -132,7 +132,8 @@ func TestFallbackOnALoopDevice(t *testing.T) {
 	testnet.Need(t, "losetup", "sgdisk", "mkfs.vfat", "mkfs.ext4", "mmd", "mcopy", "fsck.vfat")
 	if known, err := os.ReadFile("/proc/filesystems"); err != nil ||
 		!strings.Contains(string(known), "\tvfat\n") {
-		t.Skipf("SKIPPED %s: needs a kernel with vfat; this one has none, or has not loaded it (modprobe vfat)", t.Name())
+		t.Skipf("SKIPPED %s: needs a kernel with vfat; this one has none, "+
+			"or has not loaded it (modprobe vfat)", t.Name())
 	}
 	shim, grub, fallback := "EFI/debian/shim"+suffix()+".efi", "EFI/debian/grub"+suffix()+
 		".efi", efiloader.Fallback(runtime.GOARCH)

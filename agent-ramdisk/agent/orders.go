@@ -166,7 +166,9 @@ func broken(err error) error {
 	if errors.Is(err, unix.EIO) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) ||
 		errors.Is(err, unix.EREMOTEIO) {
 		return &hintError{
-			err, "the disk or the way to it is broken: check cable, controller and the disk's own health report, or replace it",
+			err,
+			"the disk or the way to it is broken: " +
+				"check cable, controller and the disk's own health report, or replace it",
 		}
 	}
 	return err

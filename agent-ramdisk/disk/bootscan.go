@@ -113,13 +113,15 @@ func (s BootScan) Conflicts(disk string, other BootScan, uefi bool) (warnings []
 	for _, id := range other.ids {
 		if slices.Contains(s.ids, id) {
 			warnings = append(warnings,
-				fmt.Sprintf("disk %s holds a copy of a part of the new system (%s): the kernel may mount that one%s", disk, id, advice))
+				fmt.Sprintf("disk %s holds a copy of a part of the new system (%s): "+
+					"the kernel may mount that one%s", disk, id, advice))
 			break
 		}
 	}
 	if len(other.Labels) > 0 {
 		warnings = append(warnings,
-			fmt.Sprintf("disk %s has a filesystem labelled %s: cloud-init may read that one and not the new seed%s", disk, other.Labels[0], advice))
+			fmt.Sprintf("disk %s has a filesystem labelled %s: cloud-init may read that one and not the "+
+				"new seed%s", disk, other.Labels[0], advice))
 	}
 	for _, e := range other.ESPs {
 		if uefi && e.Fallback {

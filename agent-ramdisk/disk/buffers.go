@@ -57,7 +57,8 @@ func (j *job) allocBuffers(n int) error {
 		if err != nil {
 			return fmt.Errorf("memory for writing: %w", err)
 		}
-		_ = unix.Madvise(m, unix.MADV_HUGEPAGE) // direct I/O pins every page; it is slower without pages of 2 MiB
+		// Direct I/O pins every page; it is slower without pages of 2 MiB.
+		_ = unix.Madvise(m, unix.MADV_HUGEPAGE)
 		j.buffers = append(j.buffers, &workerBuffers{
 			m[:images.ChunkSize:images.ChunkSize], m[images.ChunkSize:], m, dec,
 		})

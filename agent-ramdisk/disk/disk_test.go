@@ -85,8 +85,12 @@ func pack(t *testing.T, raw []byte) (*images.Manifest, []byte) {
 		t.Fatal(err)
 	}
 	m := &images.Manifest{
-		Format: images.Format, Name: "test", RawSize: int64(len(raw)), SectorSize: 512, ChunkSize: images.ChunkSize,
-		HashName: images.HashName,
+		Format:     images.Format,
+		Name:       "test",
+		RawSize:    int64(len(raw)),
+		SectorSize: 512,
+		ChunkSize:  images.ChunkSize,
+		HashName:   images.HashName,
 	}
 	var data []byte
 	for chunk := range slices.Chunk(raw, images.ChunkSize) {
@@ -127,12 +131,16 @@ func open(t *testing.T, path string) *Device {
 	return d
 }
 
-var seed = inventory.Seed{MetaData: "instance-id: 1\n", UserData: []byte("#cloud-config\n"), VendorData: "#cloud-config\n{}\n", NetworkConfig: "version: 2\n"}
+var seed = inventory.Seed{
+	MetaData: "instance-id: 1\n", UserData: []byte("#cloud-config\n"),
+	VendorData: "#cloud-config\n{}\n", NetworkConfig: "version: 2\n",
+}
 
 // loopDevice attaches a file as a loop device with the given sector size.
 func loopDevice(t *testing.T, path string, sector int) string {
 	t.Helper()
-	dev := strings.TrimSpace(run(t, "losetup", "--find", "--show", "--direct-io=off", "--sector-size", fmt.Sprint(sector), path))
+	dev := strings.TrimSpace(run(t, "losetup", "--find", "--show", "--direct-io=off", "--sector-size",
+		fmt.Sprint(sector), path))
 	t.Cleanup(func() { run(t, "losetup", "-d", dev) })
 	return dev
 }
@@ -185,7 +193,11 @@ func TestDeploy(t *testing.T) {
 				t.Errorf("Prepare = %+v, want Zeros %v", p, tt.loop)
 			}
 			var last inventory.Progress
-			w, err := d.Write(context.Background(), Write{Manifest: m, Fetch: from(data), Zeros: p.Zeros, Progress: func(p inventory.Progress) { last = p }})
+			w, err := d.Write(context.Background(),
+				Write{
+					Manifest: m, Fetch: from(data), Zeros: p.Zeros,
+					Progress: func(p inventory.Progress) { last = p },
+				})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -217,7 +229,8 @@ func TestDeploy(t *testing.T) {
 			if out := run(t, "sgdisk", "-v", path); !strings.Contains(out, "No problems found") {
 				t.Errorf("sgdisk -v: %s", out)
 			}
-			if out := run(t, "sgdisk", "-p", path); !strings.Contains(out, fmt.Sprintf("last usable sector is %d", tt.size/512-34)) {
+			if out := run(t, "sgdisk", "-p", path); !strings.Contains(out,
+				fmt.Sprintf("last usable sector is %d", tt.size/512-34)) {
 				t.Errorf("the table does not reach to the end of %d sectors: %s", tt.size/512, out)
 			}
 			checkSeed(t, path, f)
@@ -233,7 +246,10 @@ func checkSeed(t *testing.T, path string, f *inventory.Finished) {
 	if !strings.Contains(out, `LABEL="cidata"`) {
 		t.Errorf("blkid of the seed: %s", out)
 	}
-	for name, want := range map[string]string{"meta-data": seed.MetaData, "user-data": string(seed.UserData), "vendor-data": seed.VendorData, "network-config": seed.NetworkConfig} {
+	for name, want := range map[string]string{
+		"meta-data": seed.MetaData, "user-data": string(seed.UserData),
+		"vendor-data": seed.VendorData, "network-config": seed.NetworkConfig,
+	} {
 		if got := run(t, "mcopy", "-i", fmt.Sprintf("%s@@%d", path, s.Offset), "::"+name, "-"); got != want {
 			t.Errorf("%s = %q, want %q", name, got, want)
 		}

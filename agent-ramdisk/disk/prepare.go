@@ -67,7 +67,8 @@ func (d *Device) Prepare(keep int64) (Prepared, error) {
 	}
 	if found := Probe(d, d.Size, d.Sector); len(found) > 0 && keep == 0 {
 		return Prepared{},
-			fmt.Errorf("%s still shows %v after its signatures were cleared: it does not keep what is written", d.Name, found)
+			fmt.Errorf("%s still shows %v after its signatures were cleared: "+
+				"it does not keep what is written", d.Name, found)
 	}
 	if err := d.Reread(); err != nil {
 		return Prepared{}, err

@@ -56,12 +56,19 @@ func TestWriteFails(t *testing.T) {
 	}{
 		{"one chunk wrong once", "", nil, spoil(1), 100 << 20},
 		{"one chunk wrong for ever", fmt.Sprintf("chunk %d", bad.Index), nil, spoil(100), 100 << 20},
-		{"no answer", "no route", nil, func(context.Context, []byte, int64, int64) ([]byte, error) { return nil, errors.New("no route") }, 100 << 20},
+		{
+			"no answer", "no route", nil,
+			func(context.Context, []byte, int64, int64) ([]byte, error) { return nil, errors.New("no route") },
+			100 << 20,
+		},
 		{"disk too small", "holds 52428800 bytes, image test needs 73400320", nil, from(data), 50 << 20},
-		{"cancelled", "canceled", canceled, func(_ context.Context, dst []byte, offset, length int64) ([]byte, error) {
-			cancel()
-			return from(data)(nil, dst, offset, length)
-		}, 100 << 20},
+		{
+			"cancelled", "canceled", canceled,
+			func(_ context.Context, dst []byte, offset, length int64) ([]byte, error) {
+				cancel()
+				return from(data)(nil, dst, offset, length)
+			}, 100 << 20,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := sparse(t, tt.size)
@@ -99,7 +106,8 @@ func TestReadBackMends(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := open(t, path)
-	if _, err := d.Write(context.Background(), Write{Manifest: m, Fetch: from(data), Zeros: true}); err != nil {
+	if _, err := d.Write(context.Background(),
+		Write{Manifest: m, Fetch: from(data), Zeros: true}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(path)

@@ -43,7 +43,7 @@ func ataCDB(command, protocol uint8) []byte {
 // 128).
 type ataSecurity struct {
 	supported, enabled, locked, frozen, expired, enhanced bool
-	normally, thoroughly                                  time.Duration // durations of a normal and of an enhanced erase
+	normally, thoroughly                                  time.Duration // of a normal and of an enhanced erase
 }
 
 func parseSecurity(id []byte) ataSecurity {
@@ -94,7 +94,9 @@ func (d *disk) ataErase(ctx context.Context) error {
 	case s.expired:
 		return errors.New("the drive counts no more passwords until it is switched off and on")
 	case s.frozen:
-		return errors.New("the firmware has frozen the drive's security state: switch it off in the firmware's setup, or pull the drive and plug it in again while the machine is on")
+		return errors.New("the firmware has frozen the drive's security state: " +
+			"switch it off in the firmware's setup, " +
+			"or pull the drive and plug it in again while the machine is on")
 	case s.enabled:
 		return errors.New("somebody has set a password on the drive")
 	}

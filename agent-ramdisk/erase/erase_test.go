@@ -125,7 +125,8 @@ func TestProof(t *testing.T) {
 		c.after()
 		err := d.prove(method{name: "r", zeros: c.zeros}, before, &out)
 		said := fmt.Sprint(err)
-		if c.want == "" && err != nil || !strings.Contains(said, c.want) || c.want != "" && !errors.Is(err, errPassed) {
+		if c.want == "" && err != nil || !strings.Contains(said, c.want) ||
+			c.want != "" && !errors.Is(err, errPassed) {
 			t.Errorf("%s: prove = %v, want %q", c.name, err, c.want)
 		}
 	}

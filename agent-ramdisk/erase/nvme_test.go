@@ -137,16 +137,33 @@ func TestNVMeLadder(t *testing.T) {
 			"NVMe format with secure erase", "format 1", "has 2 namespaces",
 		},
 		{"nothing", fakeNVMe{namespaces: 1}, "overwrite with zeros", "", "does not format"},
-		{"a sanitize that erases nothing", fakeNVMe{caps: nvmeCaps{blocks: true}, namespaces: 1, lies: true}, "overwrite with zeros", "sanitize 2", "what was there before"},
-		{"a sanitize that fails", fakeNVMe{caps: nvmeCaps{blocks: true}, namespaces: 1, fails: true}, "NVMe sanitize: the drive says that it failed", "sanitize 2, sanitize 1", ""},
-		{"a format that fails", fakeNVMe{caps: nvmeCaps{format: true}, namespaces: 1, formats: map[uint32]error{1: nvmeStatus(0x006)}}, "NVMe format with secure erase: the drive answered status type 0, code 0x6", "format 1", ""},
+		{
+			"a sanitize that erases nothing",
+			fakeNVMe{caps: nvmeCaps{blocks: true}, namespaces: 1, lies: true},
+			"overwrite with zeros", "sanitize 2", "what was there before",
+		},
+		{
+			"a sanitize that fails",
+			fakeNVMe{caps: nvmeCaps{blocks: true}, namespaces: 1, fails: true},
+			"NVMe sanitize: the drive says that it failed", "sanitize 2, sanitize 1", "",
+		},
+		{
+			"a format that fails",
+			fakeNVMe{
+				caps:       nvmeCaps{format: true},
+				namespaces: 1,
+				formats:    map[uint32]error{1: nvmeStatus(0x006)},
+			},
+			"NVMe format with secure erase: the drive answered status type 0, code 0x6", "format 1", "",
+		},
 	} {
 		d := newDisk(t)
 		c.n.d, d.nvme = d, &c.n
 		got, over := outcome(t, d)
 		if !strings.Contains(got, c.method) || strings.Join(c.n.log, ", ") != c.log ||
 			!strings.Contains(over, c.passed) {
-			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, got, c.n.log, over, c.method, c.log, c.passed)
+			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, got, c.n.log, over,
+				c.method, c.log, c.passed)
 		}
 	}
 }

@@ -75,12 +75,39 @@ func TestSCSILadder(t *testing.T) {
 		passed string
 	}{
 		{"ATA", fakeSCSI{security: []uint16{2, 1, 1, 1}}, "ATA secure erase", "f1, f3, f4", ""},
-		{"ATA without security", fakeSCSI{security: []uint16{0, 0, 0, 0}}, "overwrite with zeros", "", "ATA secure erase: the drive has no security feature set; SCSI sanitize: the drive does not sanitize"},
-		{"frozen", fakeSCSI{security: []uint16{2, 1, 1, 1 | 8}}, "the firmware has frozen the drive's security state", "", ""},
-		{"locked", fakeSCSI{security: []uint16{2, 1, 1, 1 | 2 | 4}}, "locked with somebody's password", "", ""},
-		{"the erase is refused, the password goes", fakeSCSI{security: []uint16{2, 1, 1, 1}, refuses: ataEraseUnit}, "ATA secure erase: the drive answered sense key 0xb", "f1, f3, f4, f6", ""},
-		{"the password is refused", fakeSCSI{security: []uint16{2, 1, 1, 1}, refuses: ataSetPassword}, "set a password: the drive answered", "f1", ""},
-		{"SAS, blocks", fakeSCSI{sanitize: scsiBlocks}, "SCSI sanitize", "sanitize 2 -1", "ATA secure erase: it is no ATA drive"},
+		{
+			"ATA without security",
+			fakeSCSI{security: []uint16{0, 0, 0, 0}},
+			"overwrite with zeros", "",
+			"ATA secure erase: the drive has no security feature set; " +
+				"SCSI sanitize: the drive does not sanitize",
+		},
+		{
+			"frozen",
+			fakeSCSI{security: []uint16{2, 1, 1, 1 | 8}},
+			"the firmware has frozen the drive's security state", "", "",
+		},
+		{
+			"locked",
+			fakeSCSI{security: []uint16{2, 1, 1, 1 | 2 | 4}},
+			"locked with somebody's password", "", "",
+		},
+		{
+			"the erase is refused, the password goes",
+			fakeSCSI{security: []uint16{2, 1, 1, 1}, refuses: ataEraseUnit},
+			"ATA secure erase: the drive answered sense key 0xb", "f1, f3, f4, f6", "",
+		},
+		{
+			"the password is refused",
+			fakeSCSI{security: []uint16{2, 1, 1, 1}, refuses: ataSetPassword},
+			"set a password: the drive answered", "f1", "",
+		},
+		{
+			"SAS, blocks",
+			fakeSCSI{sanitize: scsiBlocks},
+			"SCSI sanitize", "sanitize 2 -1",
+			"ATA secure erase: it is no ATA drive",
+		},
 		{"SAS, crypto", fakeSCSI{sanitize: scsiCrypto}, "SCSI sanitize", "sanitize 3 -1", ""},
 		{"SAS, overwrite", fakeSCSI{sanitize: scsiOverwrite}, "SCSI sanitize", "sanitize 1 -2", ""},
 		{"neither", fakeSCSI{}, "overwrite with zeros", "", "SCSI sanitize: the drive does not sanitize"},
@@ -88,8 +115,10 @@ func TestSCSILadder(t *testing.T) {
 		d := newDisk(t)
 		c.s.d, d.scsi = d, &c.s
 		got, over := outcome(t, d)
-		if !strings.Contains(got, c.method) || strings.Join(c.s.log, ", ") != c.log || !strings.Contains(over, c.passed) {
-			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, got, c.s.log, over, c.method, c.log, c.passed)
+		if !strings.Contains(got, c.method) || strings.Join(c.s.log, ", ") != c.log ||
+			!strings.Contains(over, c.passed) {
+			t.Errorf("%s: %q, after %q, passed over %q; want %q, %q, %q", c.name, got, c.s.log, over,
+				c.method, c.log, c.passed)
 		}
 		if c.s.security != nil && c.name != "locked" && c.s.security[3]&2 != 0 {
 			t.Errorf("%s: the drive is left with a password", c.name)

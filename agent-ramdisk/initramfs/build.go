@@ -33,7 +33,7 @@ type Options struct {
 	Kernel   string   // path of the vmlinuz
 	Modules  string   // path of .../lib/modules/VERSION; "" for a kernel that needs no modules
 	Firmware string   // path of .../lib/firmware, or ""
-	Extra    []string // modules beyond the default ones, by name or by path below kernel/ ("drivers/net/ethernet/sfc/")
+	Extra    []string // more modules, by name or by path below kernel/ ("drivers/net/ethernet/sfc/")
 	Arch     string   // amd64 or arm64
 	Out      string   // OUT/ARCH/vmlinuz, initrd and manifest.json are written
 }
@@ -104,7 +104,8 @@ func moduleArchive(ctx context.Context, o Options, m *Manifest) ([]byte, error) 
 	}
 	release := all[0].Kernel()
 	if m.Kernel != "" && release != m.Kernel {
-		return nil, fmt.Errorf("the kernel is %s and the modules in %s are for %s: they must be of one package", m.Kernel, o.Modules, release)
+		return nil, fmt.Errorf("the kernel is %s and the modules in %s are for %s: "+
+			"they must be of one package", m.Kernel, o.Modules, release)
 	}
 	m.Kernel = release
 	chosen, err := choose(all, append(append([]string(nil), defaults...), o.Extra...))
@@ -186,7 +187,8 @@ func scan(ctx context.Context, dir string) ([]found, error) {
 		return nil, fmt.Errorf("modules: %w", err)
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("modules: none in %s (want the folder lib/modules/VERSION of a kernel package)", root)
+		return nil, fmt.Errorf(
+			"modules: none in %s (want the folder lib/modules/VERSION of a kernel package)", root)
 	}
 	return all, nil
 }

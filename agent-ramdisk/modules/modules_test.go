@@ -10,7 +10,8 @@ import (
 )
 
 const virtioNet = "license=GPL\x00description=Virtio network driver\x00alias=virtio:d00000001v*\x00" +
-	"depends=virtio,virtio_ring,net-failover\x00softdep=pre: crypto-crc32c mdio post: late\x00name=virtio_net\x00" +
+	"depends=virtio,virtio_ring,net-failover\x00softdep=pre: crypto-crc32c mdio post: late\x00" +
+	"name=virtio_net\x00" +
 	"vermagic=6.1.0-56-amd64 SMP preempt mod_unload modversions \x00parm=csum:bool\x00\x00noequals\x00"
 
 func TestParseInfo(t *testing.T) {

@@ -118,7 +118,8 @@ func (o Options) cards(ctx context.Context) ([]netlink.Link, error) {
 			return links, nil
 		}
 		if time.Now().After(deadline) {
-			o.Log.Error("no network card has a driver; build the ramdisk with the modules of this machine's card", "mac", o.BootMAC)
+			o.Log.Error("no network card has a driver; build the ramdisk with the modules of this "+
+				"machine's card", "mac", o.BootMAC)
 			deadline = time.Now().Add(time.Minute)
 		}
 		if err := sleep.For(ctx, 100*time.Millisecond); err != nil {

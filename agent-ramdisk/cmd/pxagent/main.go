@@ -41,7 +41,8 @@ func main() {
 	err := run(context.Background(), console, log)
 	wait := time.Minute
 	if errors.Is(err, agent.ErrNonce) {
-		log.Error("this boot is not known to the appliance (any more): its nonce is wrong or dead. Rebooting in a minute for a new one", "err", err)
+		log.Error("this boot is not known to the appliance (any more): its nonce is wrong or dead. "+
+			"Rebooting in a minute for a new one", "err", err)
 	} else {
 		log.Error("the agent ended; rebooting in a minute", "err", err)
 	}
