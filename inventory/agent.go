@@ -56,9 +56,9 @@ type Ask struct {
 const (
 	DoWait        = "wait"         // nothing to do: ask again at once
 	DoInspect     = "inspect"      // Result.Report
-	DoPrepareDisk = "prepare-disk" // clears signatures, discards; needs Target; with Image, keeps what a delta write can use
+	DoPrepareDisk = "prepare-disk" // clears signatures, discards; needs Target; Image: keeps data for a delta
 	DoWriteImage  = "write-image"  // needs Target and Image; Result.Written
-	DoFinishDisk  = "finish-disk"  // backup GPT, seed, EFI boot entry named after Image.Name; needs Target and Seed; Result.Finished
+	DoFinishDisk  = "finish-disk"  // backup GPT, seed, boot entry (Image.Name); needs Target, Seed; Result.Finished
 	DoErase       = "erase"        // needs Target; with Quick only labels and tables; Result.Erased
 	DoReboot      = "reboot"
 	DoPowerOff    = "poweroff"

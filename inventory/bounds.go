@@ -102,7 +102,8 @@ func (r Report) Bounded(limit int) Report {
 
 // fit leaves out what a deployment needs least until the JSON of the report is at most limit bytes long.
 func (r Report) fit(limit int) Report {
-	driven := func(p PCIDevice) bool { return p.Driver != "" || strings.HasPrefix(p.Class, "06") } // 06: bridges
+	// Class 06 is bridges.
+	driven := func(p PCIDevice) bool { return p.Driver != "" || strings.HasPrefix(p.Class, "06") }
 	for _, step := range []struct {
 		what string
 		do   func()

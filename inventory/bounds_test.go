@@ -264,7 +264,8 @@ func TestEveryFieldIsBounded(t *testing.T) {
 		t.Error(wrong)
 	}
 	b := r.Bounded(StrangerReport)
-	if b = b.Brief(strings.Repeat("x", 5000)); b.size() > 8<<10 { // characters that JSON escapes take six bytes each
+	// Characters that JSON escapes take six bytes each
+	if b = b.Brief(strings.Repeat("x", 5000)); b.size() > 8<<10 {
 		t.Errorf("a brief report has %d bytes", b.size())
 	}
 }

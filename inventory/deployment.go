@@ -112,7 +112,7 @@ type StepRecord struct {
 	EndedAt  time.Time `json:"ended_at,omitzero"`
 	Proof    string    `json:"proof,omitempty"`
 	Error    string    `json:"error,omitempty"`
-	GivenUp  bool      `json:"given_up,omitempty"` // Error did not fail the run: it went on with another step, or was cancelled
+	GivenUp  bool      `json:"given_up,omitempty"` // Error did not fail the run, which went on or was cancelled
 }
 
 // Runs says whether a deployment or a release of the machine is running. last is its current or last one, or

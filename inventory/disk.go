@@ -66,7 +66,8 @@ func (id DiskIdentity) Said() string {
 
 // virtualMedia are drives that a BMC emulates (iDRAC, iLO, AMI, ATEN, OpenBMC's gadgets), by vendor and
 // model. A "Virtual Disk" is not one: hypervisors and RAID controllers call their disks so.
-var virtualMedia = regexp.MustCompile(`(?i)\b(virtual (cd|dvd|floppy|media|hdisk|usb)|lun \d+ media|file-(stor|cd) gadget)|^(idrac|ilo|hp ilo|aten virtual)\b`)
+var virtualMedia = regexp.MustCompile(`(?i)\b(virtual (cd|dvd|floppy|media|hdisk|usb)|lun \d+ media|` +
+	`file-(stor|cd) gadget)|^(idrac|ilo|hp ilo|aten virtual)\b`)
 
 // Unfit says why pxectl never writes to a disk. It returns "" when it may.
 func (d Disk) Unfit() string {

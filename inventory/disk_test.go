@@ -190,11 +190,12 @@ func TestParseDiskHint(t *testing.T) {
 		"size=<in> 4":                  "error: disk hint: size \"<in> 4\": operator <in> is not for sizes",
 		"model=>= 4":                   "error: disk hint: model \">= 4\": operator >= is not for text",
 		"rotational=maybe":             "error: disk hint: rotational \"maybe\": want true or false",
-		"serial=<or>":                  "error: disk hint: serial \"<or>\": there is nothing after the operator",
-		"name=a,name=b":                "error: disk hint \"name=a,name=b\": name is given twice",
-		"name=a,,":                     "error: disk hint \"name=a,,\": name has no value",
-		"wwn=":                         "error: disk hint \"wwn=\": wwn has no value",
-		"colour=red":                   "error: disk hint \"colour=red\": unknown key \"colour\"",
+		"serial=<or>": "error: disk hint: serial \"<or>\": " +
+			"there is nothing after the operator",
+		"name=a,name=b": "error: disk hint \"name=a,name=b\": name is given twice",
+		"name=a,,":      "error: disk hint \"name=a,,\": name has no value",
+		"wwn=":          "error: disk hint \"wwn=\": wwn has no value",
+		"colour=red":    "error: disk hint \"colour=red\": unknown key \"colour\"",
 	} {
 		h, err := ParseDiskHint(in)
 		got := h.String()

@@ -288,7 +288,8 @@ func matchSize(want string, have uint64) (bool, error) {
 	n, err := strconv.ParseFloat(value, 64)
 	// Refuse the other forms of ParseFloat: inf, nan, 0x1p4, 1_000.
 	if err != nil || strings.Trim(value, "0123456789.") != "" {
-		return false, errors.New("want a number with a unit (MB, GB, TB, MiB, GiB, TiB), after ==, !=, >=, <=, > or <")
+		return false, errors.New(
+			"want a number with a unit (MB, GB, TB, MiB, GiB, TiB), after ==, !=, >=, <=, > or <")
 	}
 	_, fraction, _ := strings.Cut(value, ".")
 	is := strconv.FormatFloat(float64(have)/unit, 'f', len(fraction), 64) == strconv.FormatFloat(n, 'f',

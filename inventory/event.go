@@ -30,7 +30,7 @@ const (
 	DataBytes     = "bytes"     // bytes that were sent
 	DataClient    = "client"    // the address that a request came from
 	DataInterface = "interface" // the interface that a packet came in by
-	DataReason    = "reason"    // why a packet got no answer (a code of dhcpd), or why a boot script does what it does
+	DataReason    = "reason"    // why a packet got no answer (a code of dhcpd), or a boot script its action
 	DataWhy       = "why"       // the same in words
 	DataTook      = "took"      // a duration
 	DataError     = "error"     // of a call to a BMC
@@ -87,7 +87,7 @@ type TFTPResult string
 // How a transfer can end.
 const (
 	TFTPSent      TFTPResult = "sent"      // whole
-	TFTPSize      TFTPResult = "size"      // the client asked for the size alone, as before every UEFI download
+	TFTPSize      TFTPResult = "size"      // only the size was asked for, as before every UEFI download
 	TFTPMissing   TFTPResult = "missing"   // there is no such file
 	TFTPStalled   TFTPResult = "stalled"   // the client stopped acknowledging
 	TFTPMalformed TFTPResult = "malformed" // not a valid request

@@ -52,7 +52,8 @@ func ParseUUID(s string) (string, error) {
 	}
 	switch {
 	case !systemUUID.MatchString(uuid):
-		p.Detail = fmt.Sprintf("UUID %.40q: want 32 hexadecimal digits as 8-4-4-4-12, like 4c4c4544-0058-4b10-8032-b7c04f513034", s)
+		p.Detail = fmt.Sprintf("UUID %.40q: want 32 hexadecimal digits as 8-4-4-4-12, "+
+			"like 4c4c4544-0058-4b10-8032-b7c04f513034", s)
 	case strings.Trim(digits, "0") == "" || strings.Trim(digits, "f") == "":
 		p.Detail = fmt.Sprintf("UUID %q: that is said by boards that have none", s)
 	default:
@@ -67,7 +68,8 @@ func checkLabel(what, name string) error {
 	}
 	return &Problem{
 		Code: CodeInvalid, Detail: fmt.Sprintf("%s %q: a computer cannot be called that", what, name),
-		Hint: "use lower-case letters, digits and hyphens, 63 at most, with a letter or a digit first and last",
+		Hint: "use lower-case letters, digits and hyphens, 63 at most, " +
+			"with a letter or a digit first and last",
 	}
 }
 

@@ -31,7 +31,7 @@ var (
 	bucketEvents      = []byte("events")            // seq → Event
 	bucketOwned       = []byte("events-owned")      // owner, 0 or 1, seq → nothing: the timeline of a share
 	bucketCounts      = []byte("events-count")      // share → how many
-	bucketStrangers   = []byte("strangers")         // id of a machine that waits for approval → how many events it has
+	bucketStrangers   = []byte("strangers")         // id of a discovered machine → number of its events
 	bucketErasures    = []byte("erasures")          // seq → Erasure; nobody deletes them
 	bucketStarts      = []byte("starts")            // number → Start
 )
@@ -57,7 +57,8 @@ func Open(path string) (s *Store, err error) {
 			Code:   inventory.CodeConflict,
 			Detail: fmt.Sprintf("open %s: another pxectl holds it", path),
 			Err:    err,
-			Hint:   "`pxectl version` asks the one that runs; stop it first, or give this one another data_dir",
+			Hint: "`pxectl version` asks the one that runs; stop it first, " +
+				"or give this one another data_dir",
 		}
 	case system:
 		return nil, fmt.Errorf("open %s: %w", path, err)

@@ -228,7 +228,8 @@ func TestForgedPacketsPushOutNoApproval(t *testing.T) {
 	}
 	for _, owner := range []inventory.MachineID{"m-1", ""} {
 		if last[owner] != "the last packet2" || firstRecorded[owner] != "recorded50" {
-			t.Errorf("of %q the first recorded and the last event are %q and %q, want those of the quotas' ends", owner, firstRecorded[owner], last[owner])
+			t.Errorf("of %q the first recorded and the last event are %q and %q, "+
+				"want those of the quotas' ends", owner, firstRecorded[owner], last[owner])
 		}
 	}
 	// The machine's timeline has both, in order, and the earlier events of its MAC.

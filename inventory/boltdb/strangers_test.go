@@ -90,7 +90,8 @@ func TestEventsOfStrangers(t *testing.T) {
 			}
 		}
 		if all > OfStrangers || all < OfStrangers*9/10 || has[known.ID] != 500 || has[quiet.ID] != 20 {
-			t.Errorf("of all strangers %d events are kept, of a known machine %d, of a quiet stranger %d; want about %d, 500 and 20", all, has[known.ID], has[quiet.ID], OfStrangers)
+			t.Errorf("of all strangers %d events are kept, of a known machine %d, of a quiet stranger %d; "+
+				"want about %d, 500 and 20", all, has[known.ID], has[quiet.ID], OfStrangers)
 		}
 		st, err := os.Stat(path)
 		if err != nil {
