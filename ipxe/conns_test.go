@@ -96,7 +96,8 @@ func TestSlowClientsLeaveAnotherBootUnharmed(t *testing.T) {
 			resp.Body.Close()
 			if took := time.Since(start); err != nil || resp.StatusCode != 200 || len(body) == 0 ||
 				took > 20*time.Second {
-				t.Errorf("a machine that boots meanwhile got %d, %d bytes, %v after %v; want its script at once", resp.StatusCode, len(body), err, took)
+				t.Errorf("a machine that boots meanwhile got %d, %d bytes, %v after %v; "+
+					"want its script at once", resp.StatusCode, len(body), err, took)
 			}
 		})
 	}
@@ -195,7 +196,8 @@ func TestSlowReaderIsCut(t *testing.T) {
 	}
 	addr, l := slowPlane(t, ramdisk, func(l *limitedListener) { l.rate, l.grace = 1<<30, time.Second })
 	slow := get(addr)
-	if _, err := io.ReadFull(slow, make([]byte, len("HTTP/1.0 200 OK"))); err != nil { // the answer has begun; it reads no more
+	// The answer has begun; the client reads no more.
+	if _, err := io.ReadFull(slow, make([]byte, len("HTTP/1.0 200 OK"))); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the one who takes nothing is cut", func() bool {

@@ -156,7 +156,8 @@ func (h handler) boot(w http.ResponseWriter, r *http.Request, seen *Request) {
 // parseQuery reads a query as iPXE writes it: a blank is %20, a plus sign is itself, and a semicolon
 // separates nothing. iPXE before 2021 leaves both unescaped.
 func parseQuery(raw string) url.Values {
-	q, _ := url.ParseQuery(strings.NewReplacer("+", "%2B", ";", "%3B").Replace(raw)) // broken pairs are left out
+	// ParseQuery leaves out broken pairs.
+	q, _ := url.ParseQuery(strings.NewReplacer("+", "%2B", ";", "%3B").Replace(raw))
 	return q
 }
 

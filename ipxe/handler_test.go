@@ -143,7 +143,8 @@ func TestBootScriptOverHTTP(t *testing.T) {
 		t.Errorf("GET /boot.ipxe = %d, Content-Length %d of %d", resp.StatusCode, resp.ContentLength,
 			len(body))
 	}
-	kernel := fmt.Sprintf("\nkernel %s/ramdisk/amd64/vmlinuz initrd=rd BOOTIF=01-52-54-00-aa-00-01 console=tty0 console=ttyS0,115200n8 quiet pxectl.url=https://127.0.0.1:8443 ||", base)
+	kernel := fmt.Sprintf("\nkernel %s/ramdisk/amd64/vmlinuz initrd=rd BOOTIF=01-52-54-00-aa-00-01 "+
+		"console=tty0 console=ttyS0,115200n8 quiet pxectl.url=https://127.0.0.1:8443 ||", base)
 	if !strings.HasPrefix(body, "#!ipxe\n") || !strings.Contains(body, kernel) {
 		t.Errorf("boot script lacks %q:\n%s", kernel, body)
 	}

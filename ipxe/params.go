@@ -55,7 +55,8 @@ func ParseParams(q url.Values) (Params, error) {
 	}
 	mac := q.Get("mac")
 	if hw, err := net.ParseMAC(mac); err == nil && len(hw) == 20 { // RFC 4391 section 9.1.1
-		return Params{}, fmt.Errorf("mac %s: an InfiniBand card's; pxectl knows machines by their Ethernet addresses, so boot from an Ethernet card", quoted(mac))
+		return Params{}, fmt.Errorf("mac %s: an InfiniBand card's; pxectl knows machines by their Ethernet "+
+			"addresses, so boot from an Ethernet card", quoted(mac))
 	}
 	if !reMAC.MatchString(mac) {
 		return Params{}, fmt.Errorf("mac %s: want six octets like 52-54-00-12-34-56", quoted(mac))

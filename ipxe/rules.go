@@ -117,6 +117,7 @@ func (r Rule) Check() error {
 	if r.NBP == "" && r.Args == nil && r.Local == "" && r.Script == "" {
 		errs = append(errs, errors.New("sets nothing (have: nbp, args, local, script)"))
 	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) }) // the map has no order
+	// The map has no order.
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
 }

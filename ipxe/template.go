@@ -44,7 +44,8 @@ type Page struct {
 // LoadTemplate reads a template from a directory and tries it on each action, for a BIOS and an EFI machine.
 func LoadTemplate(dir, name string) (*Template, error) {
 	if !scriptName.MatchString(name) || strings.Contains(name, "..") {
-		return nil, fmt.Errorf("%s: want the name of a file in %s, of small letters, digits, dots and hyphens, that ends in .ipxe", quoted(name), dir)
+		return nil, fmt.Errorf("%s: want the name of a file in %s, of small letters, digits, "+
+			"dots and hyphens, that ends in .ipxe", quoted(name), dir)
 	}
 	path := filepath.Join(dir, name)
 	st, err := os.Stat(path)
