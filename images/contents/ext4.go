@@ -259,7 +259,7 @@ func (f *ext4) blockOf(n *inode, i uint32) (int64, error) {
 			return 0, nil
 		}
 		if depth == 0 {
-			const unwritten = 32768 // and more: so many less, and all zero
+			const unwritten = 32768 // a length above that is of an unwritten extent, which reads zeros
 			length, into := uint32(le.Uint16(e[4:])), i-le.Uint32(e)
 			if length > unwritten || into >= length {
 				return 0, nil

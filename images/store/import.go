@@ -117,7 +117,7 @@ func (s *Store) importImage(ctx context.Context, src io.Reader, opt ImportOption
 	return info, nil
 }
 
-// Check says what is wrong with what was asked for, before anything is read.
+// Check returns what is wrong with the options, before anything is read.
 func (o ImportOptions) Check() error {
 	_, err := o.check()
 	return err
@@ -244,7 +244,8 @@ func streamed(r *bufio.Reader, in *intake) rawSource {
 		if _, next := r.Peek(1); next == io.EOF && isFooter(buf[max(0, n-footerSize):n], total-footerSize) {
 			n -= footerSize
 		}
-		// The bare error is ReadFull's word for an end within buf. A cut stream gives an error that wraps it.
+		// ReadFull returns the bare error when the source ends within buf. A cut stream gives an error that
+		// wraps it.
 		if err == io.ErrUnexpectedEOF {
 			err = nil
 		}

@@ -86,8 +86,8 @@ func (s *Store) shareLocked(data string, m *images.Manifest, twin string) error 
 	return errors.Join(os.Link(s.DataPath(twin), link), os.Rename(link, data))
 }
 
-// newestLocked is now, and in any case after all images of a name: the clock may have been ahead when they
-// came, and the name means the newest.
+// newestLocked returns the time of import for the newest image of a name: now, or a second after the others
+// when the clock was ahead as they came.
 func (s *Store) newestLocked(name string) time.Time {
 	now := time.Now()
 	for _, other := range s.images {

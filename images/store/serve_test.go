@@ -63,7 +63,7 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// The fetching side and the serving side of one protocol.
+// images.Fetcher reads what Handler serves.
 func TestFetcherReadsHandler(t *testing.T) {
 	s := open(t, t.TempDir())
 	info := add(t, s, "x", disk(3*images.ChunkSize, 1))
