@@ -94,7 +94,7 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// TestReadBackMends: a disk that claims to read zeros and does not is found out and repaired.
+// TestReadBackMends: a disk that claims to read zeros and does not is detected and repaired.
 func TestReadBackMends(t *testing.T) {
 	testnet.Long(t)
 	need(t, "sgdisk")

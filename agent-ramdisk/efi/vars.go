@@ -16,7 +16,7 @@ import (
 const (
 	// global is EFI_GLOBAL_VARIABLE, section 3.3.
 	global = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
-	// kept are the attributes of a boot entry: non-volatile, for boot services, at run time (section 8.2.1)
+	// kept are the attributes of a boot entry: non-volatile, for boot services, at run time (section 8.2.1).
 	kept = 0x7
 
 	maxVariable = 64 << 10

@@ -91,7 +91,8 @@ func TestDiskOfAFile(t *testing.T) {
 	}
 }
 
-// outcome erases a disk. It returns the method that did it, or the error, and the methods that were passed over.
+// outcome erases a disk. It returns the method that did it, or the error, and the methods that were passed
+// over.
 func outcome(t *testing.T, d *disk) (methodOrError, passed string) {
 	t.Helper()
 	out, err := d.erase(t.Context())
@@ -101,7 +102,7 @@ func outcome(t *testing.T, d *disk) (methodOrError, passed string) {
 	return out.Method, strings.Join(out.Passed, "; ")
 }
 
-// A disk that accepts zeros and keeps its data is found out.
+// A disk that accepts zeros and keeps its data is detected.
 func TestProof(t *testing.T) {
 	d := newDisk(t)
 	before, err := d.sample(places(d.Size))

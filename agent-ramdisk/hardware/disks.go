@@ -76,7 +76,7 @@ func (m Machine) disk(name string) inventory.Disk {
 // has none. One that it joins from a single path (the drive says that it could have more) has that path's.
 func (m Machine) place(name string) string {
 	if ns := nvmeName.FindStringSubmatch(name); ns != nil {
-		// nvme0c1n1 is a hidden path of nvme0n1
+		// nvme0c1n1 is a hidden path of nvme0n1.
 		paths, _ := filepath.Glob(m.path("sys/block/" + ns[1] + "c*" + ns[2]))
 		switch len(paths) {
 		case 0:

@@ -277,7 +277,8 @@ func FuzzParseKernel(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = parseKernel(data) })
 }
 
-// A ramdisk is often built before the appliance has run: its data_dir is made here, as closed as it makes it.
+// A ramdisk is often built before the appliance runs for the first time. Build then makes data_dir with the
+// same mode as the appliance.
 func TestDataDirIsClosed(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "pxectl")
 	kernel := filepath.Join(t.TempDir(), "vmlinuz")
