@@ -162,7 +162,7 @@ func (r *Report) Size() int {
 	return r.size()
 }
 
-// Weight is what the report takes in memory, about: an empty disk is short as JSON.
+// Weight estimates the memory that the report takes, in bytes: the JSON of an empty disk is much shorter.
 func (r *Report) Weight() int {
 	if r == nil {
 		return 0

@@ -195,7 +195,7 @@ func differ[A, B comparable](got, want A, alsoGot, alsoWant B) (wrong string) {
 	return wrong
 }
 
-// What is short as JSON counts with what it takes in memory.
+// A report counts with the memory that it takes, even if its JSON is short.
 func TestReportsAreWeighed(t *testing.T) {
 	r := Report{
 		Disks:  make([]Disk, 256),
@@ -264,7 +264,7 @@ func TestEveryFieldIsBounded(t *testing.T) {
 		t.Error(wrong)
 	}
 	b := r.Bounded(StrangerReport)
-	// Characters that JSON escapes take six bytes each
+	// Characters that JSON escapes take six bytes each.
 	if b = b.Brief(strings.Repeat("x", 5000)); b.size() > 8<<10 {
 		t.Errorf("a brief report has %d bytes", b.size())
 	}

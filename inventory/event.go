@@ -62,7 +62,7 @@ const (
 	DataStatus = "status"
 	DataAction = "action" // of a boot script: agent, local or wait
 	DataNIC    = "nic"    // PCI vendor and device of the card that asks for a script
-	DataCut    = "cut"    // the download ended before its time
+	DataCut    = "cut"    // the download was cut off
 	DataWant   = "want"   // bytes that it should have had
 
 	// Of KindConsole.

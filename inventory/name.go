@@ -41,8 +41,8 @@ func CheckName(name string) error {
 	}
 }
 
-// ParseUUID returns a system's UUID from SMBIOS in its canonical form. All zeros and all ones mean that a board
-// has none (DSP0134 section 7.2.1).
+// ParseUUID returns a system's UUID from SMBIOS in its canonical form. All zeros and all ones mean that a
+// board has none (DSP0134 section 7.2.1).
 func ParseUUID(s string) (string, error) {
 	uuid := strings.ToLower(s)
 	digits := strings.ReplaceAll(uuid, "-", "")

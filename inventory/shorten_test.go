@@ -49,7 +49,7 @@ func TestShortened(t *testing.T) {
 	}
 }
 
-// What is left of a report says that there may have been more.
+// A shortened report says in Problems that there may have been more.
 func TestAShortenedReportSaysSo(t *testing.T) {
 	raw, err := Shortened([]byte(`{"disks":[` + strings.TrimSuffix(strings.Repeat("{},", 20_000), ",") +
 		`]}`))
@@ -69,7 +69,7 @@ func TestAShortenedReportSaysSo(t *testing.T) {
 	}
 }
 
-// cutLists is Shortened for what is decoded.
+// cutLists does to decoded JSON what Shortened does to its text.
 func cutLists(v any) any {
 	switch v := v.(type) {
 	case []any:

@@ -16,8 +16,8 @@ func (tx *Tx) AppendErasure(r inventory.Erasure) error {
 	return put(tx, bucketErasures, string(seqKey(seq)), r)
 }
 
-// Erasures lists at most limit of those that are wanted, newest first: the last ones, or those before a
-// sequence number unless it is 0.
+// Erasures lists up to limit records that wanted accepts, newest first: those with a sequence number below
+// before, or, when that is 0, the last ones.
 func (tx *Tx) Erasures(
 	before uint64, limit int, wanted func(inventory.Erasure) bool,
 ) ([]inventory.Erasure, error) {
@@ -36,7 +36,7 @@ func (tx *Tx) Erasures(
 		if err := decode(k, raw, &r); err != nil {
 			return nil, err
 		}
-		r.Seq = binary.BigEndian.Uint64(k) // older records do not say it themselves
+		r.Seq = binary.BigEndian.Uint64(k) // older records do not have it
 		if wanted(r) {
 			out = append(out, r)
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Pages of records have all of them once, newest first, also those that do not know their sequence number.
+// Pages of records have each record once, newest first, also old ones without their sequence number.
 func TestErasuresInPages(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "db"))
 	var want []uint64
@@ -19,7 +19,7 @@ func TestErasuresInPages(t *testing.T) {
 		})
 		want = append([]uint64{uint64(i + 1)}, want...)
 	}
-	update(t, s, func(tx *Tx) error { // as they were written before
+	update(t, s, func(tx *Tx) error { // as older releases wrote them
 		return put(tx, bucketErasures, string(seqKey(3)), inventory.Erasure{MachineName: "m0"})
 	})
 	pages := func(before uint64, limit int, machine string) (seqs []uint64) {

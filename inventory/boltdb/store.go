@@ -25,7 +25,7 @@ var (
 	bucketMachines    = []byte("machines")          // id → Machine
 	bucketMACs        = []byte("macs")              // MAC → id
 	bucketNames       = []byte("names")             // name → id
-	bucketBMCs        = []byte("bmcs")              // accepted address of a BMC → id; IndexBMCs makes it anew
+	bucketBMCs        = []byte("bmcs")              // accepted address of a BMC → id; see IndexBMCs
 	bucketDeployments = []byte("deployments")       // id → Deployment
 	bucketOrder       = []byte("deployments-order") // when it began, id → machine's id
 	bucketEvents      = []byte("events")            // seq → Event

@@ -9,12 +9,14 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Anybody can invent machines that wait for approval, and events of each. So these have fewer, and a bound
-// together: the one that has most gives up its oldest.
+// Anybody can invent machines that wait for approval, and events of each. So each of them keeps fewer events
+// than other machines, and all together have a bound. Beyond it, the one with the most events loses its
+// oldest, those from the wire first.
 const (
-	// PerStranger is how many events are kept of one of them, and as many of workers and operators.
+	// PerStranger is how many events from the wire are kept of one of them, and how many of workers and
+	// operators.
 	PerStranger = 200
-	// OfStrangers is how many are kept of all together: about 30 MB.
+	// OfStrangers is how many events are kept of all together: about 30 MB.
 	OfStrangers = 20_000
 )
 
@@ -58,7 +60,8 @@ func (tx *Tx) isStranger(owner string) bool {
 	return owner != "" && tx.tx.Bucket(bucketStrangers).Get([]byte(owner)) != nil
 }
 
-// settleStrangers counts what the transaction wrote of strangers, and drops what is too much of all.
+// settleStrangers updates the counts of the strangers whose events the transaction wrote, and drops events
+// beyond OfStrangers.
 func (tx *Tx) settleStrangers() error {
 	strangers, wrote := tx.tx.Bucket(bucketStrangers), false
 	for of := range tx.counts {

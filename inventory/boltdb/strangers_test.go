@@ -33,7 +33,7 @@ func tell(t *testing.T, s *Store, id inventory.MachineID, n int, wire bool) {
 	}
 }
 
-// kept are the numbers of events by machine.
+// kept returns the number of events of each machine.
 func kept(t *testing.T, s *Store) map[inventory.MachineID]int {
 	t.Helper()
 	n := map[inventory.MachineID]int{}
@@ -50,8 +50,8 @@ func kept(t *testing.T, s *Store) map[inventory.MachineID]int {
 	return n
 }
 
-// Machines that wait for approval have few events each, and all together no more than a bound, whoever comes
-// and goes; the one that has most gives. Known machines keep theirs, and so does a stranger that says little.
+// Machines that wait for approval keep few events each, and all together no more than a bound, whoever comes
+// and goes. The one with the most loses some. Known machines keep theirs, and so does a stranger with few.
 func TestEventsOfStrangers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	s := open(t, path)
@@ -76,7 +76,7 @@ func TestEventsOfStrangers(t *testing.T) {
 			update(t, s, func(tx *Tx) error { return tx.PutMachine(m) })
 			tell(t, s, m.ID, PerStranger+10, true)
 			tell(t, s, m.ID, 5, false)
-			if i%10 == 9 { // one goes
+			if i%10 == 9 { // one is deleted
 				update(t, s, func(tx *Tx) error { return tx.DeleteMachine(m.ID) })
 			}
 		}
@@ -103,7 +103,7 @@ func TestEventsOfStrangers(t *testing.T) {
 		}
 		size = st.Size()
 	}
-	// Who is approved is no stranger any more.
+	// An approved machine is no stranger.
 	quiet.State = inventory.Enrolled
 	update(t, s, func(tx *Tx) error { return tx.PutMachine(quiet) })
 	tell(t, s, quiet.ID, 1000, true)
