@@ -268,7 +268,7 @@ func TestNothingStandsInTheWayOfSendfile(t *testing.T) {
 	}
 }
 
-// When a connection moved last is no time of day: one that is set cuts no download, and lets no idle one stay.
+// Setting the time of day cuts no download and keeps no idle connection open.
 func TestConnectionsWhileTheClockIsSet(t *testing.T) {
 	c := &limitedConn{opened: time.Now()}
 	c.touch()

@@ -81,7 +81,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer answers a request. It has an error after a panic alone.
+// answer answers a request. It returns an error only after a panic.
 func (h handler) answer(w http.ResponseWriter, r *http.Request, seen *Request) (err error) {
 	defer bug.Return(h.Log, "boot plane: answer a request", &err, func() []any {
 		return []any{"path", r.URL.Path, "remote", r.RemoteAddr}

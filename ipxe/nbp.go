@@ -59,7 +59,7 @@ func NBP(name string) ([]byte, bool) {
 	return p.bytes, ok
 }
 
-// NBPs names all of them.
+// NBPs lists the names of all network boot programs.
 func NBPs() []string { return slices.Sorted(maps.Keys(programs)) }
 
 // byArch maps DHCP option 93 (client system architecture, RFC 4578 section 2.1 with erratum 4624, continued

@@ -91,7 +91,7 @@ func matches(pattern, text string) bool {
 // plain replaces slashes, since path.Match treats them specially.
 func plain(s string) string { return strings.ReplaceAll(strings.ToLower(s), "/", "\x00") }
 
-// Check reports all mistakes of a rule, except in its script, which CheckScript reads.
+// Check reports all mistakes of a rule, except in its script, which LoadTemplate checks.
 func (r Rule) Check() error {
 	var errs []error
 	for key, pattern := range map[string]string{"machine": r.Machine, "vendor": r.Vendor, "model": r.Model} {
