@@ -374,21 +374,3 @@ func TestTakenPort67IsNamed(t *testing.T) {
 		t.Errorf("Listen() = %v, want an error that names UDP port 67", err)
 	}
 }
-
-// Relayed packets are answered to the relay's own address, port 67.
-func TestRelay(t *testing.T) {
-	testnet.Need(t, "ip", "dnsmasq")
-	v := newSite(t, boots)
-	relay := testnet.NewHost(t, "relay", "10.77.0.3/24", "")
-	relay.Run(t, "ip", "addr", "add", "10.78.0.1/24", "dev", "lo")
-	if out, err := exec.Command("ip", "route", "add", "10.78.0.0/24", "via",
-		"10.77.0.3").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	got := playBoth(t, relay, "uefi-relayed-discover", "uefi-relayed-discover", "0.0.0.0:67", "10.77.0.1:67",
-		func(heard []string) bool { return v.packets() > 0 && fromUs(heard) })
-	want := `OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="uefi-pxe.nbp" opt67="uefi-pxe.nbp"`
-	if len(got) != 1 || got[0] != want {
-		t.Errorf("the relay heard\n%q, want\n%q", got, want)
-	}
-}
