@@ -142,24 +142,42 @@ func TestJudgeAReportedBMC(t *testing.T) {
 		"multicast, IPv6": {
 			"ff02::1", approved(found), true, claimRefuse, "ff02::1", "not the address of one controller",
 		},
-		"unspecified": {"0.0.0.0", approved(found), true, claimRefuse, "0.0.0.0",
-			"not the address of one controller"},
-		"unspecified, IPv6": {"::", approved(found), true, claimRefuse, "::",
-			"not the address of one controller"},
-		"this network": {"0.1.2.3", approved(found), true, claimRefuse, "0.1.2.3",
-			"not the address of one controller"},
-		"broadcast": {"255.255.255.255", approved(found), true, claimRefuse,
-			"255.255.255.255", "not the address of one controller"},
-		"broadcast of our network": {"192.0.2.255", approved(found), true, claimRefuse,
-			"192.0.2.255", "broadcast address of 192.0.2.0/24"},
-		"the old broadcast of our network": {"192.0.2.0", approved(found), true, claimRefuse, "192.0.2.0",
-			"broadcast address of 192.0.2.0/24"},
-		"our own": {"192.0.2.1", approved(found), true, claimRefuse, "192.0.2.1",
-			"an address of this appliance"},
-		"our own, mapped": {"::ffff:192.0.2.1", approved(found), true, claimRefuse,
-			"192.0.2.1", "an address of this appliance"},
-		"our own, IPv6": {"2001:db8:0::1", approved(found), true, claimRefuse,
-			"2001:db8::1", "an address of this appliance"},
+		"unspecified": {
+			"0.0.0.0", approved(found), true, claimRefuse, "0.0.0.0",
+			"not the address of one controller",
+		},
+		"unspecified, IPv6": {
+			"::", approved(found), true, claimRefuse, "::",
+			"not the address of one controller",
+		},
+		"this network": {
+			"0.1.2.3", approved(found), true, claimRefuse, "0.1.2.3",
+			"not the address of one controller",
+		},
+		"broadcast": {
+			"255.255.255.255", approved(found), true, claimRefuse,
+			"255.255.255.255", "not the address of one controller",
+		},
+		"broadcast of our network": {
+			"192.0.2.255", approved(found), true, claimRefuse,
+			"192.0.2.255", "broadcast address of 192.0.2.0/24",
+		},
+		"the old broadcast of our network": {
+			"192.0.2.0", approved(found), true, claimRefuse, "192.0.2.0",
+			"broadcast address of 192.0.2.0/24",
+		},
+		"our own": {
+			"192.0.2.1", approved(found), true, claimRefuse, "192.0.2.1",
+			"an address of this appliance",
+		},
+		"our own, mapped": {
+			"::ffff:192.0.2.1", approved(found), true, claimRefuse,
+			"192.0.2.1", "an address of this appliance",
+		},
+		"our own, IPv6": {
+			"2001:db8:0::1", approved(found), true, claimRefuse,
+			"2001:db8::1", "an address of this appliance",
+		},
 		"the other end of a point-to-point": {"10.0.0.0", approved(found), true, claimAccept, "10.0.0.0", ""},
 	} {
 		holder := func(a netip.Addr) string {
@@ -179,8 +197,10 @@ func TestJudgeAReportedBMC(t *testing.T) {
 
 // Whatever an agent says, what comes of it is one canonical address that a BMC can have.
 func FuzzJudgeAReportedBMC(f *testing.F) {
-	for _, s := range []string{"", "192.0.2.51", "::ffff:192.0.2.1", "192.0.2.51:623", "127.0.0.1",
-		"fe80::1%eth0", "[::1]:1"} {
+	for _, s := range []string{
+		"", "192.0.2.51", "::ffff:192.0.2.1", "192.0.2.51:623", "127.0.0.1",
+		"fe80::1%eth0", "[::1]:1",
+	} {
 		f.Add(s)
 	}
 	own := []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}

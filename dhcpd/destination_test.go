@@ -17,21 +17,47 @@ func TestDestination(t *testing.T) {
 		src  netip.AddrPort
 		want netip.AddrPort
 	}{
-		{"no address yet", Client{Port: 67, Type: dhcpv4.MessageTypeDiscover}, at("0.0.0.0:68"),
-			at("255.255.255.255:68")},
-		{"a DISCOVER from an old address", Client{Port: 67, Type: dhcpv4.MessageTypeDiscover},
-			at("10.77.0.9:68"), at("255.255.255.255:68")},
-		{"a REQUEST without an address", Client{Port: 67, Type: dhcpv4.MessageTypeRequest}, at("0.0.0.0:68"),
-			at("255.255.255.255:68")},
-		{"a REQUEST with an address", Client{Port: 67, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:68"),
-			at("10.77.0.9:68")},
-		{"a relay that sends from elsewhere",
-			Client{Port: 67, Type: dhcpv4.MessageTypeDiscover, Relay: relay}, at("10.78.0.254:67"),
-			at("10.78.0.1:67")},
-		{"4011 from 4011", Client{Port: 4011, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:4011"),
-			at("10.77.0.9:4011")},
-		{"4011 from 68", Client{Port: 4011, Type: dhcpv4.MessageTypeRequest}, at("10.77.0.9:68"),
-			at("10.77.0.9:68")},
+		{
+			"no address yet",
+			Client{Port: 67, Type: dhcpv4.MessageTypeDiscover},
+			at("0.0.0.0:68"),
+			at("255.255.255.255:68"),
+		},
+		{
+			"a DISCOVER from an old address",
+			Client{Port: 67, Type: dhcpv4.MessageTypeDiscover},
+			at("10.77.0.9:68"), at("255.255.255.255:68"),
+		},
+		{
+			"a REQUEST without an address",
+			Client{Port: 67, Type: dhcpv4.MessageTypeRequest},
+			at("0.0.0.0:68"),
+			at("255.255.255.255:68"),
+		},
+		{
+			"a REQUEST with an address",
+			Client{Port: 67, Type: dhcpv4.MessageTypeRequest},
+			at("10.77.0.9:68"),
+			at("10.77.0.9:68"),
+		},
+		{
+			"a relay that sends from elsewhere",
+			Client{Port: 67, Type: dhcpv4.MessageTypeDiscover, Relay: relay},
+			at("10.78.0.254:67"),
+			at("10.78.0.1:67"),
+		},
+		{
+			"4011 from 4011",
+			Client{Port: 4011, Type: dhcpv4.MessageTypeRequest},
+			at("10.77.0.9:4011"),
+			at("10.77.0.9:4011"),
+		},
+		{
+			"4011 from 68",
+			Client{Port: 4011, Type: dhcpv4.MessageTypeRequest},
+			at("10.77.0.9:68"),
+			at("10.77.0.9:68"),
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := destination(c.c, c.src); got != c.want {

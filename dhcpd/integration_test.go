@@ -186,12 +186,18 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 			"edk2-x64-http-discover", ":68", "255.255.255.255:67",
 			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="HTTPClient" file="" opt67="http://10.77.0.1:8080/uefi-http"`,
 		},
-		{"ipxe-bios-discover", ":68", "255.255.255.255:67",
-			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
-		{"ipxe-virtualbox-discover", ":68", "255.255.255.255:67",
-			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="tftp://10.77.0.1/ipxe.nbp" opt67="tftp://10.77.0.1/ipxe.nbp"`},
-		{"ipxe-request-4011", "10.77.0.60:68", "10.77.0.1:4011",
-			`ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`},
+		{
+			"ipxe-bios-discover", ":68", "255.255.255.255:67",
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`,
+		},
+		{
+			"ipxe-virtualbox-discover", ":68", "255.255.255.255:67",
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="tftp://10.77.0.1/ipxe.nbp" opt67="tftp://10.77.0.1/ipxe.nbp"`,
+		},
+		{
+			"ipxe-request-4011", "10.77.0.60:68", "10.77.0.1:4011",
+			`ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`,
+		},
 		{"os-udhcp-discover", ":68", "255.255.255.255:67", ""},
 		{"os-windows-request", ":68", "255.255.255.255:67", ""},
 	} {
@@ -265,8 +271,10 @@ func TestOrdinaryClientsAreLeftAlone(t *testing.T) {
 		args    []string
 	}{
 		{"udhcpc", []string{"-i", "eth0", "-n", "-q", "-t", "5", "-T", "1", "-s", "/bin/true"}},
-		{"dhclient",
-			[]string{"-1", "-v", "-d", "-sf", "/bin/true", "-lf", "/dev/null", "-pf", "/dev/null", "eth0"}},
+		{
+			"dhclient",
+			[]string{"-1", "-v", "-d", "-sf", "/bin/true", "-lf", "/dev/null", "-pf", "/dev/null", "eth0"},
+		},
 	} {
 		t.Run(c.program, func(t *testing.T) {
 			testnet.Need(t, c.program)

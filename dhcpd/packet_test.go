@@ -62,8 +62,10 @@ func goldenNames(t testing.TB) []string {
 
 // programs are those that there are: ipxe.NBPFor.
 func programs(a Arch) bool {
-	return slices.Contains([]Arch{ArchBIOS, ArchUEFI64, ArchUEFIBC, ArchARM64, ArchHTTP64, ArchHTTPBC,
-		ArchHTTPARM64, ArchHTTPBIOS, ArchUBoot64}, a)
+	return slices.Contains([]Arch{
+		ArchBIOS, ArchUEFI64, ArchUEFIBC, ArchARM64, ArchHTTP64, ArchHTTPBC,
+		ArchHTTPARM64, ArchHTTPBIOS, ArchUBoot64,
+	}, a)
 }
 
 func clientOf(p *dhcpv4.DHCPv4, port int) Client {
@@ -140,8 +142,10 @@ func checkAnswer(t testing.TB, p *dhcpv4.DHCPv4, c Client, r *dhcpv4.DHCPv4) {
 	if a := addr(back.YourIPAddr); a.IsValid() {
 		t.Errorf("yiaddr = %v: we never give addresses", a)
 	}
-	for _, lease := range []dhcpv4.OptionCode{dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionSubnetMask,
-		dhcpv4.OptionRouter} {
+	for _, lease := range []dhcpv4.OptionCode{
+		dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionSubnetMask,
+		dhcpv4.OptionRouter,
+	} {
 		if back.Options.Has(lease) {
 			t.Errorf("the answer has %v: we never give addresses", lease)
 		}
@@ -172,8 +176,11 @@ func TestFeatures(t *testing.T) {
 		want Features
 	}{
 		{"none", nil, Features{}},
-		{"http, bzimage, version", []byte{19, 1, 1, 24, 1, 1, 235, 3, 1, 21, 1},
-			Features{HTTP: true, BzImage: true, Version: "1.21.1"}},
+		{
+			"http, bzimage, version",
+			[]byte{19, 1, 1, 24, 1, 1, 235, 3, 1, 21, 1},
+			Features{HTTP: true, BzImage: true, Version: "1.21.1"},
+		},
 		{"a feature switched off", []byte{19, 1, 0, 36, 1, 1}, Features{EFI: true}},
 		{"bus id before", []byte{177, 5, 1, 0x10, 0xec, 0x81, 0x39, 19, 1, 1}, Features{HTTP: true}},
 		{"padding and end", []byte{0, 0, 19, 1, 1, 255, 36, 1, 1}, Features{HTTP: true}},
@@ -200,15 +207,31 @@ func TestBootFileAndURL(t *testing.T) {
 	}{
 		{"BIOS gets the name", Client{Class: ClassBIOS}, testBoot, "pxectl/boot.nbp", ""},
 		{"UEFI gets the name", Client{Class: ClassUEFI}, testBoot, "pxectl/boot.nbp", ""},
-		{"UEFI without a name", Client{Class: ClassUEFI}, Boot{URL: testBoot.URL}, "",
-			"needs the name of a boot file"},
-		{"UEFI with too long a name", Client{Class: ClassUEFI}, Boot{File: strings.Repeat("x", 128)}, "",
-			"at most 127"},
+		{
+			"UEFI without a name",
+			Client{Class: ClassUEFI},
+			Boot{URL: testBoot.URL},
+			"",
+			"needs the name of a boot file",
+		},
+		{
+			"UEFI with too long a name",
+			Client{Class: ClassUEFI},
+			Boot{File: strings.Repeat("x", 128)},
+			"",
+			"at most 127",
+		},
 		{"iPXE gets the script", ipxe, testBoot, testBoot.URL, ""},
-		{"iPXE without a script gets a program", ipxe, Boot{File: "ipxe.efi"}, "tftp://10.77.0.1/ipxe.efi",
-			""},
-		{"iPXE that cannot boot Linux gets a program", weak, testBoot, "tftp://10.77.0.1/pxectl/boot.nbp",
-			""},
+		{
+			"iPXE without a script gets a program", ipxe,
+			Boot{File: "ipxe.efi"},
+			"tftp://10.77.0.1/ipxe.efi",
+			"",
+		},
+		{
+			"iPXE that cannot boot Linux gets a program", weak, testBoot, "tftp://10.77.0.1/pxectl/boot.nbp",
+			"",
+		},
 		{"our iPXE gets the script", Client{Class: ClassOwnIPXE}, testBoot, testBoot.URL, ""},
 		{"HTTP boot gets the URL", Client{Class: ClassHTTP}, testBoot, testBoot.URL, ""},
 		{"HTTP boot without a URL", Client{Class: ClassHTTP}, Boot{File: "a"}, "", "needs a URL"},

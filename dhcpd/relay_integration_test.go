@@ -3,11 +3,6 @@ package dhcpd
 import (
 	"os/exec"
 	"strings"
-	"testing"
-	"time"
-
-	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -20,10 +15,14 @@ var relays = map[string]struct {
 	args  []string
 	ready string
 }{
-	"dnsmasq": {[]string{"--no-daemon", "--conf-file=/dev/null", "--port=0", "--user=root",
-		"--dhcp-relay=10.78.0.1,10.77.0.1"}, "DHCP relay"},
-	"dhcrelay": {[]string{"-4", "-d", "-a", "-iu", "eth0", "-id", "far0", "10.77.0.1"},
-		"Sending on   Socket"},
+	"dnsmasq": {[]string{
+		"--no-daemon", "--conf-file=/dev/null", "--port=0", "--user=root",
+		"--dhcp-relay=10.78.0.1,10.77.0.1",
+	}, "DHCP relay"},
+	"dhcrelay": {
+		[]string{"-4", "-d", "-a", "-iu", "eth0", "-id", "far0", "10.77.0.1"},
+		"Sending on   Socket",
+	},
 }
 
 // behind is a host on a network of its own, 10.78.0.0/24, behind a router with a DHCP relay.

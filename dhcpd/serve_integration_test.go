@@ -143,9 +143,11 @@ func TestUdhcpc(t *testing.T) {
 	r.saw(t, "10.77.0.50 given back")
 	until(t, "the lease is gone", func() bool { return len(r.Leases()) == 0 })
 	told, _ := os.ReadFile(out)
-	for _, want := range []string{"ip=10.77.0.50", "hostname=reserved", "domain=rack.example",
+	for _, want := range []string{
+		"ip=10.77.0.50", "hostname=reserved", "domain=rack.example",
 		"router=10.77.0.254", "dns=10.77.0.1 10.77.0.2", "lease=7200",
-		"staticroutes=10.9.0.0/16 10.77.0.253 0.0.0.0/0 10.77.0.254", "mtu=9000", "serverid=10.77.0.1"} {
+		"staticroutes=10.9.0.0/16 10.77.0.253 0.0.0.0/0 10.77.0.254", "mtu=9000", "serverid=10.77.0.1",
+	} {
 		if !strings.Contains(string(told), want+"\n") {
 			t.Errorf("udhcpc was not told %q; it was told:\n%s", want, told)
 		}
@@ -168,8 +170,10 @@ func TestDhclient(t *testing.T) {
 	h := testnet.NewHost(t, "dhclient", "", alice)
 	hook, out := script(t)
 	dir := t.TempDir()
-	args := []string{"-1", "-v", "-sf", hook, "-lf", filepath.Join(dir, "leases"), "-pf",
-		filepath.Join(dir, "pid"), "-cf", "/dev/null", "eth0"}
+	args := []string{
+		"-1", "-v", "-sf", hook, "-lf", filepath.Join(dir, "leases"), "-pf",
+		filepath.Join(dir, "pid"), "-cf", "/dev/null", "eth0",
+	}
 	// In the foreground, as a child of ours: its end is an event, and its pid is not to be read from a file.
 	begin := func(reason string) *exec.Cmd {
 		t.Helper()
@@ -208,8 +212,10 @@ func TestDhclient(t *testing.T) {
 	h.Run(t, "dhclient", append([]string{"-r"}, args...)...)
 	r.saw(t, "10.77.0.100 given back")
 	told, _ := os.ReadFile(out)
-	for _, want := range []string{"new_ip_address=10.77.0.100", "new_subnet_mask=255.255.255.0",
-		"new_routers=10.77.0.254", "new_domain_name=rack.example", "new_dhcp_lease_time=60"} {
+	for _, want := range []string{
+		"new_ip_address=10.77.0.100", "new_subnet_mask=255.255.255.0",
+		"new_routers=10.77.0.254", "new_domain_name=rack.example", "new_dhcp_lease_time=60",
+	} {
 		if !strings.Contains(string(told), want+"\n") {
 			t.Errorf("dhclient was not told %q; it was told:\n%s", want, told)
 		}

@@ -107,14 +107,18 @@ func TestRepeatsAreCountedAndNotKept(t *testing.T) {
 			"DISCOVER; REQUEST",
 		},
 		"a loop": {
-			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(testMAC, 1, "REQUEST"),
+			[]inventory.Event{
+				packet(testMAC, 0, "DISCOVER"), packet(testMAC, 1, "REQUEST"),
 				packet(testMAC, 10, "DISCOVER"), packet(testMAC, 11, "REQUEST"),
-				packet(testMAC, 20, "DISCOVER")},
+				packet(testMAC, 20, "DISCOVER"),
+			},
 			"REQUEST ×2 in 10s; DISCOVER ×3 in 20s",
 		},
 		"two that say the same": {
-			[]inventory.Event{packet(testMAC, 0, "DISCOVER"), packet(stranger, 1, "DISCOVER"),
-				packet(testMAC, 2, "DISCOVER")},
+			[]inventory.Event{
+				packet(testMAC, 0, "DISCOVER"), packet(stranger, 1, "DISCOVER"),
+				packet(testMAC, 2, "DISCOVER"),
+			},
 			"DISCOVER; DISCOVER ×2 in 2s",
 		},
 	} {

@@ -300,8 +300,10 @@ func TestForgedRepliesInASession(t *testing.T) {
 			refusal := make([]byte, 8)
 			refusal[1] = byte(types.RmcpStatusCodeInvalidSessionID)
 			copy(refusal[4:], d[6:10])
-			return [][]byte{packet(0x11, 0, 0, refusal), packet(0x13, 0, 0, refusal),
-				packet(0x15, 0, 0, refusal)}
+			return [][]byte{
+				packet(0x11, 0, 0, refusal), packet(0x13, 0, 0, refusal),
+				packet(0x15, 0, 0, refusal),
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
