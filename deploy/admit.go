@@ -9,8 +9,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// An arrival is a stranger that is being let in. Its place is taken at once, under a lock that nobody holds
-// while the disk works: those that arrive together share transactions.
+// An arrival is a stranger that is being let in. It takes its place at once, under a lock that is not held
+// while the disk works, so strangers that arrive together share transactions.
 type arrival struct {
 	machine inventory.Machine
 	from    string
@@ -18,7 +18,8 @@ type arrival struct {
 	over    chan struct{} // closed when it is in, or was refused
 }
 
-// admit lets in a stranger that registers from an address; of two registrations of a MAC at once, one.
+// admit lets in a stranger that registers from an address. Two registrations of a MAC at once give one
+// machine.
 func (e *Engine) admit(
 	ctx context.Context, m inventory.Machine, from string, events ...inventory.Event,
 ) (*worker, error) {
@@ -100,7 +101,7 @@ func (e *Engine) letIn(ctx context.Context, a *arrival, events []inventory.Event
 		}
 	}
 	if e.stopping() {
-		// Then the worker of the one that should go has ended, and it is still there.
+		// The worker of the stranger that should go has ended then, and its record is still there.
 		return nil, errStopping
 	}
 	return e.insert(e.store.Batch, a.machine, e.cfg.Log.With("from", a.from), events...)

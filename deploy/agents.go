@@ -12,7 +12,8 @@ import (
 
 const (
 	longPoll = 20 * time.Second
-	// A nonce that no agent has shown is good for one boot: firmware, kernel and ramdisk on a slow machine.
+	// A nonce that no agent has shown is valid for as long as one boot takes on a slow machine: firmware,
+	// kernel and ramdisk.
 	nonceLife = time.Hour
 	// An agent calls at least every 20 s.
 	displace = 30 * time.Second
@@ -91,9 +92,8 @@ func (e *Engine) Register(
 	}
 	return call(ctx, w, func() (inventory.Registered, error) {
 		m := w.snap.Load().m
-		// In a deployment the agent that is at work is not displaced by whoever has a younger nonce: anybody
-		// on the wire can ask for one. A machine that really rebooted has been silent for longer, or tries
-		// again.
+		// In a deployment a younger nonce does not displace the agent that is at work: anybody on the wire
+		// can ask for one. A machine that really rebooted has been silent for longer, or tries again.
 		atWork := w.snap.Load().running() && w.agentSilence() < displace
 		if err := admits(m, n, c.Key, r.BootID, atWork); err != nil {
 			ev := inventory.Event{
@@ -195,7 +195,8 @@ func (e *Engine) recognize(mac inventory.MAC, uuid string) (w *worker, byUUID bo
 	}
 	for _, w := range e.workers {
 		m := &w.snap.Load().m
-		// Only a machine without MACs: UUIDs are cloned between boards, and said in clear by whoever boots.
+		// Only a machine without MACs: boards are made with the same UUID, and every boot sends it in the
+		// clear.
 		if m.UUID == uuid && len(m.MACs) == 0 {
 			return w, true
 		}
@@ -249,7 +250,7 @@ func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	return w, nil
 }
 
-// speaks is agent for calls that name the boot that they come from.
+// speaks is agent for calls that name their boot, and checks that name.
 func (e *Engine) speaks(c inventory.Caller, bootID string) (*worker, error) {
 	w, err := e.agent(c)
 	if err != nil {
@@ -263,7 +264,7 @@ func (e *Engine) speaks(c inventory.Caller, bootID string) (*worker, error) {
 	return w, nil
 }
 
-// intruder notes that somebody speaks for a machine who is not its agent.
+// intruder notes that somebody else than its agent speaks for a machine.
 func (e *Engine) intruder(w *worker, c inventory.Caller, text string) {
 	e.Note(inventory.Event{
 		Machine: w.id,

@@ -9,8 +9,9 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// recorded puts what a machine's BMC is told, and what it answers, on the machine's timeline. Of readings
-// only those that differ from the one before: a machine is asked every second while it is switched.
+// recorded puts commands to a machine's BMC, with its answers, on the machine's timeline. A reading goes
+// there only when it differs from the one before: the BMC is asked every second while the machine is
+// switched.
 func (w *worker) recorded(b power.BMC) power.BMC {
 	r := recordedBMC{BMC: b, last: &w.readings, note: func(text string, err error) {
 		ev := inventory.Event{Machine: w.id, Kind: inventory.KindBMC, Text: text}
@@ -33,7 +34,7 @@ func (w *worker) recorded(b power.BMC) power.BMC {
 	return r
 }
 
-// readings are what a BMC said last.
+// readings are the last answers of a BMC.
 type readings struct {
 	mu   sync.Mutex
 	said map[string]string // of what → answer
@@ -52,7 +53,7 @@ func (r *readings) changed(of, said string) bool {
 	return true
 }
 
-// told are the power actions in words.
+// told names the power actions in words.
 var told = map[power.Action]string{
 	power.ActOn: "switch on", power.ActOff: "switch off", power.ActSoft: "shut the system down",
 	power.ActCycle: "switch off and on", power.ActReset: "reset the machine",

@@ -14,7 +14,7 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// withBMC runs f with a machine's BMC, in the caller's time, and records on the machine what it met.
+// withBMC runs f with a machine's BMC, within ctx, and records on the machine whether the BMC answered.
 func (e *Engine) withBMC(
 	ctx context.Context, ref string, f func(w *worker, m inventory.Machine, b power.BMC) error,
 ) error {
@@ -191,17 +191,18 @@ func onOff(on bool) string {
 	return "off"
 }
 
-// reached is all that decides where commands go, and as whom.
+// reached is a key for where commands go and who logs in: address, user, password and K_g.
 func reached(b inventory.BMC) string {
 	return b.Address + "\x00" + b.User + "\x00" + string(b.Password) + "\x00" + string(b.Kg)
 }
 
-// syncPower looks now and then at the power of a machine that is left alone, and at once when its BMC has
-// become known. What the BMC says, and that it says nothing, is recorded on the machine.
+// syncPower reads the power of an idle machine now and then, and at once when its BMC has become known. It
+// records on the machine what the BMC says, or that it is silent.
 func (w *worker) syncPower() {
 	m := w.snap.Load().m
 	how := reached(m.BMC)
-	// Not of a stranger: who it is that says so has not been approved, and we would send our password there.
+	// Not of a stranger: nobody has approved the machine that reports the address, and our password would go
+	// there.
 	if m.BMC.Address == "" || m.State == inventory.Discovered || m.Maintenance != nil ||
 		w.synced == how && w.e.cfg.Elapsed() < w.syncAt {
 		return

@@ -15,8 +15,8 @@ const (
 	agentPowerOff = 20 * time.Second
 	// Without a BMC only the agent can restart the machine, or somebody beside it.
 	agentReboot = 5 * time.Minute
-	// An agent repeats what was not acknowledged at once: one that is silent for so long after it said that
-	// it reboots repeats nothing.
+	// An agent repeats at once what was not acknowledged. When it is silent for so long after it said that it
+	// reboots, it has left.
 	agentRepeats = 3 * time.Second
 )
 
@@ -47,17 +47,16 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 	if err := w.killNonces(ctx); err != nil {
 		return outcome{err: err}
 	}
-	// Persistent, because the wish stands for every boot from now on: one-time overrides are used up by any
-	// boot.
+	// Persistent, because it holds for every boot from now on; any boot uses up a one-time override.
 	said, err := w.startWith(ctx, b, s.m, power.Boot{
 		Device: power.DeviceDisk, Persistent: true, EFI: isEFI(s.m),
 	})
 	return outcome{proof: said, err: err}
 }
 
-// agentReboots tells the agent to restart the machine, and waits until it has said that it does, or something
-// else than the agent was seen to run there. Silence is neither: an agent that hangs is as silent as a machine
-// that starts.
+// agentReboots tells the agent to restart the machine. It waits until the agent says that it does, or
+// something else runs there. Silence proves nothing: an agent that hangs is as silent as a machine that
+// starts.
 func (w *worker) agentReboots(ctx context.Context, s *snapshot, id string) (proof string, err error) {
 	told := w.e.cfg.Elapsed() // before the agent can have the order
 	w.orders.set(&inventory.Order{ID: id, Do: inventory.DoReboot})
@@ -94,8 +93,8 @@ func restartByHand(s *snapshot) string {
 		"`, which writes what differs"
 }
 
-// startedSince says what has shown, since the machine was last sent to its disk, that something else than the
-// agent runs there; "" when nothing has. Anybody on the wire can forge it, so it is a sign and no proof.
+// startedSince names a sign, since the machine was last sent to its disk, that something else than the agent
+// runs there; "" for none. Anybody on the wire can forge it, so it is no proof.
 func (w *worker) startedSince() string {
 	switch began := w.began.at.Load(); {
 	case w.asked.at.Load() > began:
@@ -117,7 +116,7 @@ func (e *Engine) SawSystem(mac inventory.MAC) {
 	}
 }
 
-// verifyOS judges a system that did not phone home in time by what else is known of it.
+// verifyOS judges a system that did not phone home in time by other signs of it.
 func (w *worker) verifyOS(ctx context.Context, s *snapshot) outcome {
 	proof := "no phone-home"
 	sign := w.startedSince()

@@ -47,7 +47,7 @@ func (e *Engine) CancelDeployment(
 		err := w.saveAfter(func(m *inventory.Machine, d *inventory.Deployment) (events []inventory.Event) {
 			m.State = d.From
 			if d.Touched() {
-				m.State = inventory.Failed // nobody should take it for a machine that is as it was
+				m.State = inventory.Failed // it is not as it was before
 			}
 			again := "`pxectl deploy " + m.Name + " --image " + d.ImageName + "` deploys it"
 			if d.Erase != nil {
@@ -97,8 +97,8 @@ func (e *Engine) CancelDeployment(
 	})
 }
 
-// interruption is what the run under way, which ends before it touched the disk, did to the machine's power;
-// nil when it did nothing.
+// interruption says what a run that ends before it touched the disk did to the machine's power; nil for
+// nothing.
 func (w *worker) interruption(s *snapshot) *inventory.Interruption {
 	if s.m.BMC.Address == "" || s.d.Touched() {
 		return nil
@@ -118,7 +118,7 @@ func (w *worker) interruption(s *snapshot) *inventory.Interruption {
 	return cut
 }
 
-// lastProof is what a machine had proved last when the run ended.
+// lastProof returns the last proof that a machine had given when the run ended.
 func lastProof(d inventory.Deployment) string {
 	for _, r := range slices.Backward(d.History) {
 		if r.Proof != "" {

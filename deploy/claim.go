@@ -14,7 +14,7 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A verdict is what becomes of a BMC address that an agent reports. The agent may be anybody's.
+// A verdict says how a reported BMC address is taken. The agent that reports it may be anybody's.
 type verdict string
 
 const (
@@ -122,7 +122,7 @@ func reachable(address string, own []netip.Prefix) error {
 	return nil
 }
 
-// claimed puts on the machine what its agent reports of the BMC, and says so.
+// claimed applies an agent's report of its BMC to the machine, and returns the events that say so.
 func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inventory.Event {
 	c := claim{
 		reported: rep.Address, machine: *m, trust: w.e.cfg.TrustReportedBMC, own: w.e.interfaces(),
@@ -245,7 +245,7 @@ func tidyBMCs(all []inventory.Machine) (changed []inventory.Machine) {
 	for i := range order {
 		order[i] = i
 	}
-	// Who keeps a BMC that several have: what an operator has set goes first, then the older machine.
+	// Of several machines with one BMC, one that an operator gave it to keeps it, else the oldest.
 	slices.SortFunc(order, func(a, b int) int {
 		x, y := all[a], all[b]
 		if x.BMC.Discovered != y.BMC.Discovered {

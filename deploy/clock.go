@@ -7,8 +7,8 @@ import (
 )
 
 // The time of day can be set back and forth, by hand or by NTP, and by days where the battery of a board is
-// empty. So it only stamps what is shown and kept. What is measured (how long an agent is silent, how old a
-// nonce is, what is left of a step's time) is measured by Config.Elapsed, which nobody sets.
+// empty. So it is used for timestamps alone. Durations (how long an agent is silent, how old a nonce is, what
+// is left of a step's time) are measured by Config.Elapsed, which nobody sets.
 
 // A stopwatch runs since it was last started.
 type stopwatch struct{ at atomic.Int64 } // 1 and nanoseconds of Elapsed; 0 when it never was

@@ -14,7 +14,7 @@ import (
 // may be silent for a minute.
 const commandTime = 5 * time.Minute
 
-// givenUp is why a command has ended whose time is over.
+// givenUp is the cause of a command that ended because its time was over.
 type givenUp struct{ after time.Duration }
 
 func (g givenUp) Error() string { return "given up after " + g.after.String() }
@@ -42,8 +42,8 @@ func (e *Engine) inTime(ctx context.Context, m inventory.Machine, f func(context
 	return p
 }
 
-// A command is what an operator has a machine's BMC do. The machine is its alone until it has ended: what
-// began meanwhile would have its agent switched off by it.
+// A command is what an operator has a machine's BMC do. Nothing else begins on the machine until it has
+// ended: the command could switch off the agent of a run.
 type command struct {
 	actor, what string        // "power off"
 	ended       chan struct{} // closed when nothing of it is under way any more

@@ -10,9 +10,9 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// chooseDisk picks the disk that an image goes to. Without a hint it is the disk that was deployed to before,
-// or else the only candidate. Another disk than before is taken only when the hint names it: a disk that died
-// must not cost the data of its neighbour.
+// chooseDisk picks the disk for an image. Without a hint it is the disk that was deployed to before, or else
+// the only candidate. It takes another disk than before only when the hint names it: a disk that died must
+// not cost the data of its neighbour.
 func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inventory.Disk, error) {
 	no := func(hint, format string, args ...any) error {
 		err := fmt.Errorf(format, args...)
@@ -50,12 +50,12 @@ func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inve
 	return disk, nil
 }
 
-// ours says that what is on the disk was put there by a deployment, and not erased since.
+// ours says that a deployment wrote the disk, and that it was not erased since.
 func ours(m inventory.Machine, disk inventory.Disk) bool {
 	return m.Holds != "" && m.Disk != nil && m.Disk.Is(disk)
 }
 
-// mayOverwrite keeps a deployment away from data that no deployment put there.
+// mayOverwrite refuses a disk with data that no deployment wrote.
 func mayOverwrite(m inventory.Machine, disk inventory.Disk, overwrite bool) error {
 	foreign := disk.Foreign()
 	if len(foreign) == 0 || overwrite || ours(m, disk) {
@@ -96,7 +96,7 @@ type Plan struct {
 	Refused *Refusal `json:"refused,omitempty"` // why the deployment would not begin, or fail before it touches anything
 }
 
-// A Refusal is a problem that is an answer, and no error.
+// A Refusal is a problem that a call returns as its answer, not as an error.
 type Refusal struct {
 	Code   inventory.Code `json:"code"`
 	Detail string         `json:"detail"`

@@ -16,8 +16,8 @@ import (
 // A Sealer encrypts what is stored of a secret.
 type Sealer func(plain []byte) (inventory.Sealed, error)
 
-// Machine is the machine that an operator announces. It is enrolled, since somebody vouches for it. An error
-// is about what was told; whether name, MACs and BMC are free is not known here.
+// Machine returns the machine that an operator announces. It is enrolled, since somebody vouches for it. An
+// error says which field is wrong; the caller checks whether name, MACs and BMC are free.
 func (n NewMachine) Machine(seal Sealer) (inventory.Machine, error) {
 	m := inventory.Machine{Name: n.Name, State: inventory.Enrolled, Labels: n.Labels, RootDisk: n.RootDisk}
 	if n.Name != "" {
@@ -59,8 +59,8 @@ func (n NewMachine) Machine(seal Sealer) (inventory.Machine, error) {
 	return m, n.BMC.apply(&m.BMC, seal)
 }
 
-// Apply makes the change. It checks what it can without other machines: whether a reported BMC is still the
-// one that AcceptBMC names and may be accepted, and whether name and BMC are free, the caller has to see to.
+// Apply makes the change. It checks what it can without other machines. The caller checks whether the
+// reported BMC is still the one that AcceptBMC names and may be accepted, and whether name and BMC are free.
 func (e Edit) Apply(m *inventory.Machine, actor string, at time.Time, seal Sealer) error {
 	if e.Name != nil && *e.Name != m.Name {
 		if err := inventory.CheckName(*e.Name); err != nil {
@@ -209,9 +209,9 @@ func (e Edit) touches() string {
 	return strings.Join(parts, ", ")
 }
 
-// Accepts is the reported BMC that an approval of the machine accepts; "" when it accepts none. Whether it may
-// be accepted now, the caller has to see to. An approval that leaves open what becomes of a reported BMC is
-// refused, since it may be another one than a person saw.
+// Accepts returns the reported BMC that an approval of the machine accepts; "" for none. The caller checks
+// whether it may be accepted now. An approval that does not say whether to accept a reported BMC is refused,
+// since that may be another one than a person saw.
 func (a Approval) Accepts(m inventory.Machine) (string, error) {
 	no := func(hint, format string, args ...any) (string, error) {
 		return "", &inventory.Problem{

@@ -20,10 +20,10 @@ import (
 	"github.com/pxectl/pxectl/timeline"
 )
 
-// Policy says what becomes of machines that nobody announced.
+// Policy says how machines that nobody announced are treated.
 type Policy string
 
-// What can become of them.
+// The policies for machines that nobody announced.
 const (
 	PolicyApprove Policy = "approve" // they register and wait for an operator
 	PolicyAuto    Policy = "auto"    // they are approved at once
@@ -39,7 +39,7 @@ type Deadlines struct {
 	Command time.Duration
 }
 
-// An Image is what the engine needs to know of one in the catalogue.
+// An Image is what the engine needs to know of an image in the catalogue.
 type Image struct {
 	ID         string
 	Name       string
@@ -182,7 +182,7 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// workersGrace is how long workers may take to stop: what they meet on the way is still noted.
+// workersGrace is how long workers may take to stop. What happens to them meanwhile is still noted.
 const workersGrace = time.Second
 
 // Run lets the workers work until ctx ends. What is noted until it returns is on disk then.
@@ -214,7 +214,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	return e.Drain()
 }
 
-// Drain writes what was noted since Run returned: by those who serve machines and stop after it.
+// Drain writes the events that were noted since Run returned. The servers of machines stop after Run, and
+// note until then.
 func (e *Engine) Drain() error { return e.timeline.Drain() }
 
 func (e *Engine) startLocked(w *worker) {

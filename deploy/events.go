@@ -9,15 +9,15 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// Note puts on a timeline what somebody on the provisioning network did or said. It never blocks: past a full
-// buffer, events are dropped and counted.
+// Note puts an event on a timeline that somebody on the provisioning network caused. It never blocks: when
+// the buffer is full, events are dropped and counted.
 func (e *Engine) Note(ev inventory.Event) {
 	ev.Wire = true
 	e.note(ev)
 }
 
-// NoteOwn is Note for what the appliance itself did or found out: nobody on the network can write it as often
-// as they like, so no flood pushes it out.
+// NoteOwn is Note for what the appliance itself did or found out. Nobody on the network can cause such events
+// at will, so no flood pushes them out.
 func (e *Engine) NoteOwn(ev inventory.Event) {
 	ev.Wire = false
 	e.note(ev)

@@ -29,7 +29,7 @@ func bootNonce(m inventory.Machine) string {
 // inspected stores what the agent found, and the BMC with it.
 func (w *worker) inspected(r inventory.Result) error {
 	if r.Report == nil {
-		// A report that says only what went wrong: asking the same agent again would get the same.
+		// Store a report that says only what went wrong: the same agent would fail again.
 		reason := r.Error
 		if reason == "" {
 			reason = "the agent's result carries no report"
@@ -73,7 +73,7 @@ func maxReport(m inventory.Machine) int {
 	return inventory.KnownReport
 }
 
-// kept is the report as it is stored.
+// kept returns the report as it is stored: bounded, with names of its PCI functions.
 func (w *worker) kept(r inventory.Report) inventory.Report {
 	m := w.snap.Load().m
 	limit := maxReport(m)

@@ -63,8 +63,8 @@ func (e *Engine) lifetime() context.Context {
 	return e.ctx
 }
 
-// ResultTurn is asked for before a result is read. It waits until it is the caller's turn to send one, of
-// limit bytes at most; end ends that.
+// ResultTurn waits until it is the caller's turn to send a result, and is called before one is read. The
+// result may have limit bytes. end ends the turn.
 func (e *Engine) ResultTurn(ctx context.Context, c inventory.Caller) (limit int64, end func(), err error) {
 	w, err := e.agent(c)
 	if err != nil {

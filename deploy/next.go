@@ -29,7 +29,7 @@ type Facts struct {
 // A Verb says what a Move does.
 type Verb string
 
-// What a Move can do.
+// The verbs of a Move.
 const (
 	Wait    Verb = "wait"    // for a proof, a person, or a deadline
 	Enter   Verb = "enter"   // Move.State
@@ -50,7 +50,8 @@ type Move struct {
 	Why   string // with Fail and Prove; with Begin, why the step before was given up
 }
 
-// Next reads only facts, so every row of the table in next_test.go is a test.
+// Next decides what happens next to a machine. It reads only facts, so every row of the table in next_test.go
+// is a test.
 func Next(f Facts) Move {
 	if f.Maintenance {
 		return Move{Verb: Wait}

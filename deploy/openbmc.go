@@ -10,8 +10,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// openedBMC is a machine's BMC as it was opened last. It goes with the machine, and with the address and
-// credentials that it was opened with: those are told apart as they are stored, where the password is sealed.
+// openedBMC is a machine's BMC as it was opened last. It is closed with the machine, and when address or
+// credentials change. These are compared as they are stored, with the password sealed.
 type openedBMC struct {
 	mu  sync.Mutex
 	how string // reached

@@ -24,7 +24,7 @@ func newID(prefix string) string {
 
 // add stores a new machine, says so in log, and starts its worker. Without a name it is called after its MAC.
 func (e *Engine) add(m inventory.Machine, log *slog.Logger, ev inventory.Event) (*worker, error) {
-	// One at a time, and not under e.mu: who asks for a boot script never waits for the disk.
+	// One at a time, and not under e.mu: a request for a boot script never waits for the disk.
 	e.adding.Lock()
 	defer e.adding.Unlock()
 	m.ID, m.Name = e.assignName(m)
@@ -71,7 +71,7 @@ func (e *Engine) insert(
 	return w, nil
 }
 
-// longName is a name that no machine with another MAC has by itself.
+// longName makes a name from the whole MAC, which no other machine is given.
 func longName(mac inventory.MAC) string { return "m" + strings.ReplaceAll(string(mac), ":", "") }
 
 // assignName gives a new machine an id and, unless it has one, a name: after its MAC, which is on its
@@ -216,7 +216,7 @@ func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (in
 	})
 }
 
-// secret is what only the deployed machine may see.
+// secret holds what only the deployed machine may see.
 type secret struct {
 	UserData []byte   `json:"user_data,omitempty"`
 	SSHKeys  []string `json:"ssh_keys,omitempty"`

@@ -74,8 +74,8 @@ func (w *worker) claimDisk(s *snapshot) error {
 	})
 }
 
-// result takes what the agent says of an order. Only the standing order's result counts; another one's is
-// acknowledged, so that the agent stops repeating it.
+// result takes an order's result. Only that of the standing order counts; any other is acknowledged, so that
+// the agent stops repeating it.
 func (w *worker) result(id string, r inventory.Result) error {
 	if !w.orders.is(id) {
 		w.wireLog().Info("a result of an order that no longer stands", "order", id, "error", r.Error)
@@ -141,8 +141,8 @@ func (w *worker) take(id string, r inventory.Result) error {
 	return w.endStep("", fmt.Errorf("the agent's result of %s carries no proof", rec.Step))
 }
 
-// noteRemoved puts on the timeline which boot entries the agent removed: a machine that does not start any
-// more shall not be a riddle.
+// noteRemoved puts on the timeline which boot entries the agent removed, so that an operator finds out why a
+// machine does not start any more.
 func (w *worker) noteRemoved(entries []string) {
 	if len(entries) > 0 {
 		w.e.NoteOwn(inventory.Event{

@@ -172,8 +172,8 @@ func eraseWords(r inventory.Erasure) string {
 	return fmt.Sprintf("disk %s (%s) erased by %s: %s", r.Disk.Name, r.Disk.Said(), r.Method, r.Proof)
 }
 
-// without is a report in which nothing is on the disk any more. Reports are shared, and so never written
-// into.
+// without returns a copy of a report that says that the disk is empty. Reports are shared, so they are never
+// written into.
 func without(r inventory.Report, id inventory.DiskIdentity) *inventory.Report {
 	r.Disks = slices.Clone(r.Disks)
 	for i := range r.Disks {

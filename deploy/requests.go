@@ -6,7 +6,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// NewMachine is what an operator tells of a machine before it ever booted.
+// NewMachine is an operator's announcement of a machine that has never booted here.
 type NewMachine struct {
 	Name     string              `json:"name,omitempty"`
 	MACs     []inventory.MAC     `json:"macs,omitempty"`

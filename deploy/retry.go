@@ -21,8 +21,7 @@ func RetryUntil(d inventory.Deployment) time.Time {
 	return d.EndedAt.Add(secretKept)
 }
 
-// launch starts a deployment or a release, of which the caller has said what is wanted. It runs in the
-// worker's loop.
+// launch starts a deployment or a release that the caller has filled in. It runs in the worker's loop.
 func (w *worker) launch(run inventory.Deployment, said string) (inventory.Deployment, error) {
 	s := w.snap.Load()
 	w.orders.set(nil)

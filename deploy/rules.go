@@ -5,7 +5,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A Wish is what an operator wants of a machine. One field is set.
+// A Wish is what an operator asks of a machine. One field is set.
 type Wish struct {
 	Deploy  *inventory.DeployRequest
 	Retry   *inventory.Deployment // start that one again
@@ -14,8 +14,8 @@ type Wish struct {
 	BMC     bool // ask its BMC
 }
 
-// Refused says why the machine cannot be given that now, and the next move; nil when it can. last is its
-// current or last run, if it had one.
+// Refused says why the machine cannot do that now, with the next move; nil when it can. last is its current
+// or last run, if it had one.
 func (w Wish) Refused(m inventory.Machine, last *inventory.Deployment) error {
 	return w.refused(&snapshot{m: m, d: last})
 }

@@ -64,8 +64,8 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		for i := range events {
 			events[i] = timeline.Bounded(events[i])
 			events[i].Machine, events[i].At = w.id, w.now()
-			// What an agent says, whoever shows a nonce can say, and as often: a nonce is told to whoever
-			// asks for a script.
+			// Anybody who shows a nonce can send what agents send, as often as he likes, and anybody who asks
+			// for a boot script gets a nonce.
 			events[i].Wire = events[i].Wire || events[i].Kind == inventory.KindAgent
 			if err := tx.AppendEvent(&events[i]); err != nil {
 				return err

@@ -56,12 +56,12 @@ func (s *snapshot) record() *inventory.StepRecord {
 	return s.d.Record()
 }
 
-// cannot is the error for an operator who wants of a machine what is not possible now.
+// cannot is the error for an operator who asks for something that is not possible now.
 func (s *snapshot) cannot(why, hint string) error {
 	return &inventory.Problem{Code: inventory.CodeConflict, Detail: s.m.Name + " " + why, Hint: hint}
 }
 
-// free says why nothing new can begin on a machine, whatever it is.
+// free says why nothing new can begin on a machine; nil when it can.
 func (s *snapshot) free() error {
 	switch {
 	case s.running():
@@ -82,8 +82,8 @@ func (s *snapshot) commanded() error {
 		"wait until that has ended, or end it where it was given")
 }
 
-// leaves says why an operator cannot have what a deployment, a release or another operator is using: "its
-// power".
+// leaves says why an operator cannot use a part of the machine ("its power"): a deployment, a release or
+// another operator uses it.
 func (s *snapshot) leaves(what string) error {
 	switch {
 	case s.command.underWay():
@@ -114,7 +114,7 @@ func deployable(s *snapshot, r inventory.DeployRequest) error {
 	return nil
 }
 
-// towards is the next move towards available.
+// towards returns the next move on the way to available.
 func (s *snapshot) towards() string {
 	switch s.m.State {
 	case inventory.Discovered:

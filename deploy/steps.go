@@ -13,7 +13,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// An outcome is what our own part of a step came to. It is applied in the worker's loop.
+// An outcome is the result of our own part of a step. It is applied in the worker's loop.
 type outcome struct {
 	proof  string // ends the step
 	acted  string // our part is done, and this is what was done; the proof is still to come
@@ -21,7 +21,7 @@ type outcome struct {
 	update func(*inventory.Machine, *inventory.Deployment)
 }
 
-// A part of a step is what we do for it ourselves, beside the loop.
+// A part is the appliance's own share of a step, done beside the loop.
 type part struct {
 	stop  context.CancelFunc
 	ended chan struct{} // closed when nothing of it is in flight
