@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Offer finds an address for a client and holds it for a minute. A client that has one
-// is offered that. Nothing of it is written.
+// Offer finds an address for a client and holds it for a minute. A client that has an address is offered
+// that. Offers are not written to the disk.
 func (t *Table) Offer(c Claim) (Lease, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -35,15 +35,15 @@ func (t *Table) Offer(c Claim) (Lease, error) {
 	return l, nil
 }
 
-// knownLocked says whether a lease of the client counts as a known machine's. Anybody can put a known
-// machine's MAC into packets, beside any number of client identifiers.
+// knownLocked says whether a lease of the client counts as a known machine's. The number is limited, since
+// anybody can put a known machine's MAC into packets, with any client identifiers.
 func (t *Table) knownLocked(c Claim) bool {
 	if !c.Known {
 		return false
 	}
 	if own := t.of[holder{c.Subnet, c.Client}]; own != nil && own.State != Free && own.Known &&
 		own.by == c.KnownBy {
-		return true // it is among those that are counted
+		return true // this lease is counted already
 	}
 	held := t.subnets[c.Subnet].known[c.KnownBy]
 	return held.all < knownLeases && (!c.Alias || held.aliases < knownLeases-1)
@@ -51,8 +51,8 @@ func (t *Table) knownLocked(c Claim) bool {
 
 func (c Claim) standing() standing { return standing{c.Known, c.Alias, c.KnownBy} }
 
-// Bind gives an address to a client until it expires, or returns why not. done is called once, from another
-// goroutine, when the lease is on the disk or could not be written.
+// Bind gives an address to a client until it expires, or returns why not. Without an error done is called
+// once, from another goroutine, when the lease is on the disk or could not be written.
 func (t *Table) Bind(c Claim, a netip.Addr, expires time.Time, done func(error)) error {
 	if t.journal.full() {
 		return ErrBusy
@@ -106,9 +106,10 @@ func (t *Table) Release(client string, a netip.Addr, done func(error)) (ok bool,
 	return true, t.journal.add(done, e.Lease)
 }
 
-// Decline puts an address out of use that the client found to be taken. It fails with ErrNotGiven when the
-// client was not given the address a moment ago. One client keeps a few addresses out of use: done is told the
-// one that is free again instead, if any. As with Bind it is called once, unless there is an error here.
+// Decline takes an address out of use, since its client found that somebody else uses it. It fails with
+// ErrNotGiven when the client was not given the address a moment ago. One client keeps a few addresses out of
+// use at most: back is the one that is free again instead, if any. Without an error done is called once, as
+// by Bind.
 func (t *Table) Decline(client string, a netip.Addr, done func(back netip.Addr, err error)) error {
 	if t.journal.full() {
 		return ErrBusy
@@ -183,9 +184,9 @@ func reserved(c Claim) uint32 {
 	return number(c.Reserved)
 }
 
-// reservedLocked says whether a client can have the address that is reserved for it. An
-// address that another client got by the same reservation is its: a machine's firmware,
-// agent and system may call themselves differently.
+// reservedLocked says whether a client can have the address that is reserved for it. It can have it from
+// another client with the same reservation: a machine's firmware, agent and system may send different client
+// identifiers.
 func (t *Table) reservedLocked(c Claim) bool {
 	if !c.Reserved.Is4() {
 		return false
@@ -200,7 +201,7 @@ func (t *Table) reservedLocked(c Claim) bool {
 	return e.Client == c.Client || e.Reservation == c.Reservation
 }
 
-// pickLocked is the best address for a client.
+// pickLocked returns the best address for a client.
 func (t *Table) pickLocked(c Claim) (uint32, error) {
 	if t.reservedLocked(c) {
 		return number(c.Reserved), nil
@@ -253,7 +254,7 @@ func (t *Table) shareLocked(s *subnet) error {
 	return ErrShare
 }
 
-// mayLocked says why a client cannot have that very address.
+// mayLocked says why a client cannot have this address; nil when it can.
 func (t *Table) mayLocked(c Claim, n uint32) error {
 	s, e := t.subnets[c.Subnet], t.at[n]
 	live := e != nil && e.State != Free

@@ -1,8 +1,7 @@
-// Package leases remembers which client holds which address. It loses nothing: a caller hears that a change
-// is done when it is on the disk.
+// Package leases remembers which client holds which address. It loses no change: it tells its caller that a
+// change is done only when the change is on the disk.
 //
-// A Table is the memory of all subnets; its journal is an append-only file of records,
-// each with a checksum, that many changes share one fsync of. The package knows nothing
-// of packets: what a client may ask for, and when, is RFC 2131's business and is
-// decided by package dhcpd.
+// A Table holds the leases of all subnets in memory. Its journal is an append-only file of records, each with
+// a checksum; many changes share one sync. The package knows nothing of packets: package dhcpd decides what a
+// client may ask for, and when (RFC 2131).
 package leases

@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// alias is a client with the MAC of a known machine and an identifier of its choice.
+// alias is a client with the MAC of a known machine and another identity.
 func alias(id string) Claim {
 	c := claim("k")
 	c.Client, c.Alias = id, true
 	return c
 }
 
-// A known machine's MAC in made-up packets takes three addresses of the known ones' part, and the rest of the
-// strangers'.
+// Made-up packets with a known machine's MAC get three of the known machines' addresses at most. More of them
+// count against the share of unknown machines.
 func TestAKnownMACIsKnownThreeTimes(t *testing.T) {
 	now := start
 	path := filepath.Join(t.TempDir(), "leases")
@@ -41,11 +41,12 @@ func TestAKnownMACIsKnownThreeTimes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if want := 100 - 2 - 5; refused != want { // two as a known one's, five as strangers', of nine
+	// Of nine addresses two count as a known machine's, and five are the share of unknown machines.
+	if want := 100 - 2 - 5; refused != want {
 		t.Errorf("%d were refused, want %d", refused, want)
 	}
 	checkCounts(t, x)
-	// The machine itself is known still, and so is another one.
+	// The machine itself is still known, and so is another one.
 	for _, c := range []Claim{claim("k"), claim("o")} {
 		l, err := x.Offer(c)
 		if err != nil || bind(t, x, c, l.Addr.String(), hour) != nil {
@@ -62,7 +63,7 @@ func TestAKnownMACIsKnownThreeTimes(t *testing.T) {
 	if got, want := y.subnets[0].known[claim("k").KnownBy], (tally{3, 2}); got != want {
 		t.Errorf("after a restart %+v are counted for the MAC, want %+v", got, want)
 	}
-	// Its own renewals stay known.
+	// A renewal of a lease that counted as known still does.
 	if err := bind(t, y, alias("made up 0"), "10.0.0.10", hour); err != nil {
 		t.Error(err)
 	}
@@ -94,8 +95,8 @@ func decline(t *testing.T, x *Table, c Claim) (l Lease, back string) {
 	return l, back
 }
 
-// A DECLINE that also brings an address back is one change: it cannot be refused when half of it is queued
-// already, and its caller be told twice, or wait for what it is never told.
+// A DECLINE that also frees another address is one change in the journal. As two changes, the second could be
+// refused when the first is queued already, and done would be called twice or never.
 func TestDeclineIsOneChange(t *testing.T) {
 	now := start
 	x := testTable(t, filepath.Join(t.TempDir(), "leases"), &now)
@@ -117,8 +118,7 @@ func TestDeclineIsOneChange(t *testing.T) {
 	}
 }
 
-// One client that declines all that it is given, under as many names as it likes, keeps three addresses out
-// of use.
+// One client that declines every address, under any number of names, keeps three addresses out of use.
 func TestOneClientDeclinesInALoop(t *testing.T) {
 	now := start
 	x := testTable(t, filepath.Join(t.TempDir(), "leases"), &now)
@@ -140,8 +140,8 @@ func TestOneClientDeclinesInALoop(t *testing.T) {
 	}
 }
 
-// Many clients can decline the whole pool, and still nobody goes without: first those that were declined
-// first.
+// When many clients have declined the whole pool, others are still offered an address: the one that was
+// declined first.
 func TestWhatWasDeclinedIsBetterThanNothing(t *testing.T) {
 	now := start
 	path := filepath.Join(t.TempDir(), "leases")
@@ -149,7 +149,7 @@ func TestWhatWasDeclinedIsBetterThanNothing(t *testing.T) {
 	for i := range 9 {
 		now = now.Add(time.Second)
 		c := claim(string(rune('a' + i)))
-		c.Known = false // what strangers declined is nobody's: it does not count as theirs
+		c.Known = false // an unknown machine's declined address does not count against the share
 		decline(t, x, c)
 	}
 	if n := len(x.List()); n != 9 {
@@ -212,13 +212,14 @@ func TestLateDecline(t *testing.T) {
 	}
 	now = now.Add(declineWithin + time.Second)
 	c.Renews = true
-	if err := bind(t, x, c, "10.0.0.10", now.Add(time.Hour)); err != nil { // a renewal gives nothing
+	// A renewal does not count as giving the address.
+	if err := bind(t, x, c, "10.0.0.10", now.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if err := x.Decline("a", ip("10.0.0.10"), func(netip.Addr, error) {}); !errors.Is(err, ErrNotGiven) {
 		t.Errorf("Decline() = %v, want %v", err, ErrNotGiven)
 	}
-	// Who really meets another there asks anew, and may decline then.
+	// A client that really finds another host at its address asks for it again, and may decline then.
 	c.Renews = false
 	if err := bind(t, x, c, "10.0.0.10", now.Add(time.Hour)); err != nil {
 		t.Fatal(err)
@@ -228,7 +229,7 @@ func TestLateDecline(t *testing.T) {
 	}
 }
 
-// What was released in another's name is not to be had by asking for it.
+// Nobody gets an address by releasing it in another client's name and asking for it.
 func TestReleasedAddressIsNotAnothers(t *testing.T) {
 	now := start
 	x := testTable(t, filepath.Join(t.TempDir(), "leases"), &now)
@@ -263,7 +264,7 @@ func TestReleasedAddressIsNotAnothers(t *testing.T) {
 	}
 }
 
-// One who is told and hangs or panics holds up no other's lease.
+// A callback that hangs or panics delays no other client's lease.
 func TestSlowAndPanickingDone(t *testing.T) {
 	now := start
 	var log bytes.Buffer
@@ -294,7 +295,7 @@ func TestSlowAndPanickingDone(t *testing.T) {
 		func(err error) { told <- err }); err != nil {
 		t.Fatal(err)
 	}
-	// Those behind the one that hangs are on the disk all the same.
+	// Leases after the one whose callback hangs are written to the disk.
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		raw, err := os.ReadFile(path)
 		if err != nil {
@@ -319,7 +320,7 @@ func TestSlowAndPanickingDone(t *testing.T) {
 	}
 }
 
-// A bug in the writing costs that batch, and the file is written anew.
+// A panic while writing costs only that batch, and the file is written anew.
 func TestPanicWhileWriting(t *testing.T) {
 	t.Parallel()
 	now := start
@@ -328,7 +329,7 @@ func TestPanicWhileWriting(t *testing.T) {
 	if err := bind(t, x, claim("a"), "10.0.0.10", start.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	// bind's channel orders this with the goroutine that writes.
+	// bind has waited for the goroutine that writes, so this is no data race.
 	x.journal.snapshot = func() ([]byte, int) { panic("a bug in the table") }
 	x.journal.broken = time.Now().Add(-time.Hour)
 	if err := bind(t, x, claim("b"), "10.0.0.11", start.Add(time.Hour)); err == nil ||

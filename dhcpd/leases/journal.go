@@ -23,21 +23,21 @@ const (
 	maxWaiting = 16384
 	// The file is written anew when it is this big and most of it is out of date.
 	compactAt = 1 << 20
-	// When several clients shared a sync, more will come: the next one waits this long for
-	// them, since each costs the CPU a tenth of a millisecond. Nobody notices two.
+	// After a sync that several changes shared, the next sync waits this long for more changes: each sync
+	// costs 0.1 ms of CPU time, and no client notices 2 ms.
 	gatherFor = 2 * time.Millisecond
-	// After a disk that failed, for example because it is full.
+	// Pause after the disk failed, for example because it is full.
 	retryAfter = time.Second
 )
 
-// A journal is the file, and the callers that wait for it. While one batch of changes is being synced the
-// next one gathers, so a slow disk makes batches larger and not queues longer.
+// A journal is the lease file and the callers that wait for it. The next batch of changes gathers while one
+// is synced, so a slow disk makes batches larger and not queues longer.
 type journal struct {
 	path     string
 	log      *slog.Logger
-	snapshot func() ([]byte, int) // all that there is, as records
+	snapshot func() ([]byte, int) // the whole table as records, and their number
 
-	// Of the goroutine in run alone.
+	// Only the goroutine in run uses these.
 	file   *os.File
 	size   int64
 	start  int64     // size after the last compaction
@@ -50,9 +50,9 @@ type journal struct {
 	closed  bool
 	told    sync.Cond // of tell
 	results []result
-	untold  int           // results that were not told yet
+	untold  int           // changes that run has taken and tell has not called back yet
 	written bool          // run has ended
-	ended   chan struct{} // tell has
+	ended   chan struct{} // closed when tell has ended
 }
 
 // A result is the outcome of one change, with its callback.
@@ -83,8 +83,8 @@ func openJournal(path string, log *slog.Logger) (*journal, []Lease, error) {
 				"bytes", damaged, "leases", len(all))
 		}
 	case len(raw) > len(magic):
-		return nil, nil, fmt.Errorf("dhcp leases: %s is no lease file of this version: move it away to start without leases",
-			path)
+		return nil, nil, fmt.Errorf(
+			"dhcp leases: %s is no lease file of this version: move it away to start without leases", path)
 	}
 	// Begin with a new file: it has no cut-off record, and proves that we can write.
 	all = latest(all)
@@ -132,8 +132,8 @@ func (j *journal) full() bool {
 	return len(j.waiting)+j.untold >= maxWaiting
 }
 
-// add queues changes that are made together: all of them or, with an error, none. The table's lock is held, so
-// that the order of the records is that of the changes.
+// add queues changes that are made together: all of them or, with an error, none. The caller holds the
+// table's lock, so the records have the order of the changes.
 func (j *journal) add(done func(error), changed ...Lease) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -148,8 +148,8 @@ func (j *journal) add(done func(error), changed ...Lease) error {
 	return nil
 }
 
-// begin starts the two goroutines: one writes, the other calls back, so that sending an ACK holds up no
-// write.
+// begin starts two goroutines: one writes, the other calls back, so that no write waits for an ACK to be
+// sent.
 func (j *journal) begin() {
 	go j.run()
 	go j.tell()
@@ -206,7 +206,7 @@ func (j *journal) survive(b []byte) (err error) {
 	return err
 }
 
-// tell tells what became of changes, in their order.
+// tell calls back with the results of changes, in their order.
 func (j *journal) tell() {
 	defer close(j.ended)
 	defer bug.Recover(j.log, "tell of leases")
@@ -232,7 +232,7 @@ func (j *journal) tell() {
 	}
 }
 
-// tellOne has its own recover: the next client's ACK does not depend on this one's.
+// tellOne has its own recover, so that the next client still gets its ACK after a panic.
 func (j *journal) tellOne(r result) {
 	defer bug.Recover(j.log, "tell of a lease that was written")
 	r.done(r.err)
@@ -259,7 +259,7 @@ func (j *journal) write(b []byte) error {
 	}
 	j.size += int64(len(b))
 	if j.size > compactAt && j.size > 4*j.start {
-		// This batch is safe already, even if that fails.
+		// This batch is on the disk, even if compact fails.
 		if err := j.compact(); err != nil {
 			j.log.Error("dhcp: the lease file cannot be compacted", "file", j.path, "err", err)
 		}

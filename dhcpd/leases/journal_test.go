@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A power cut: the file ends anywhere within its last record, or within its last batch.
+// After a power cut the file ends anywhere within its last record, or within its last batch.
 func TestTornTail(t *testing.T) {
 	now := start
 	path := filepath.Join(t.TempDir(), "leases")
@@ -57,7 +57,7 @@ func TestTornTail(t *testing.T) {
 		if got := len(y.List()); got != want {
 			t.Fatalf("cut after %d of %d bytes: %d leases, want %d", cut, len(whole), got, want)
 		}
-		// The file goes on from there.
+		// The file takes new leases after that.
 		if err := bind(t, y, claim("z"), "10.0.0.19", start.Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-// Damage in the middle costs what is damaged and no more.
+// Damage in the middle of the file costs only the damaged record.
 func TestDamage(t *testing.T) {
 	var whole []byte
 	whole = append(whole, magic...)
@@ -110,7 +110,7 @@ func TestForeignFile(t *testing.T) {
 	}
 }
 
-// The file stays small however often leases are renewed, and loses none over it.
+// The file stays small however often leases are renewed, and no lease is lost.
 func TestCompaction(t *testing.T) {
 	now := start
 	path := filepath.Join(t.TempDir(), "leases")
@@ -156,7 +156,7 @@ func TestCompaction(t *testing.T) {
 	}
 }
 
-// A disk that fails costs no answer that is not true, and heals.
+// While the disk fails no lease is reported as written; afterwards leases are written again.
 func TestDiskFailure(t *testing.T) {
 	t.Parallel()
 	now := start

@@ -15,9 +15,9 @@ type State uint8
 // The states of an address.
 const (
 	Free     State = 1 // expired or given back; remembered, so that its client gets it again
-	Offered  State = 2 // held for a moment; never on the disk
+	Offered  State = 2 // held for a minute; never on the disk
 	Bound    State = 3
-	Declined State = 4 // somebody else uses it, says the client that it was given to
+	Declined State = 4 // the client that got it says that somebody else uses it
 )
 
 func (s State) String() string {
@@ -51,20 +51,24 @@ type Lease struct {
 
 // A Claim is a client that asks for an address.
 type Claim struct {
-	Subnet      int // index into the table's subnets
-	Client      string
-	MAC         net.HardwareAddr
-	Host        string
-	Known       bool
-	KnownBy     string     // what it is known by: its first three leases count as a known machine's, more do not
-	Alias       bool       // it calls itself otherwise than by its MAC: one of the three is kept for the MAC
+	Subnet int // index into the table's subnets
+	Client string
+	MAC    net.HardwareAddr
+	Host   string
+	Known  bool
+	// KnownBy is what a known client is recognised by. Its first three leases count as a known machine's,
+	// more do not.
+	KnownBy string
+	// Alias: the client's identity is not its MAC. Only two of the three leases can be an alias's; one is
+	// kept for the client whose identity is the MAC.
+	Alias       bool
 	Reserved    netip.Addr // the address that is reserved for it, if any
-	Reservation string     // what tells this reservation from others
-	Renews      bool       // it has the address that it asks for, and uses it
+	Reservation string     // what tells its reservation from others
+	Renews      bool       // it already uses the address that it asks for
 	Want        netip.Addr // what it would like to have, or asks for
 }
 
-// Why a client cannot have an address.
+// Why a Table refuses a change.
 var (
 	ErrExhausted = errors.New("no free address in the pool")
 	ErrShare     = errors.New("unknown machines hold as many addresses as they may")
@@ -89,10 +93,10 @@ func (r Range) Overlaps(o Range) bool {
 	return r.First.Compare(o.Last) <= 0 && o.First.Compare(r.Last) <= 0
 }
 
-// Size is how many addresses there are in it.
+// Size is the number of addresses in the range.
 func (r Range) Size() int { return int(number(r.Last)-number(r.First)) + 1 }
 
-// UnmarshalText reads the written form; one address is a range of its own.
+// UnmarshalText reads the written form. A single address is a range of one.
 func (r *Range) UnmarshalText(text []byte) error {
 	first, last, ok := strings.Cut(string(text), "-")
 	if !ok {
@@ -115,7 +119,7 @@ func (r Range) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 type Subnet struct {
 	Prefix netip.Prefix
 	Pools  []Range
-	Except []netip.Addr // in a pool, yet for nobody or for one machine alone: routers, reservations
+	Except []netip.Addr // in a pool, but not for everybody: routers, our own and reserved addresses
 }
 
 func number(a netip.Addr) uint32 {

@@ -74,7 +74,7 @@ func TestOffer(t *testing.T) {
 	reserved := claim("r")
 	reserved.Reserved, reserved.Reservation = ip("10.0.0.15"), "mac r"
 	other := reserved
-	other.Client = "s" // the same machine under another name
+	other.Client = "s" // the same machine with another client identifier
 	wish := claim("w")
 	wish.Want = ip("10.0.0.17")
 	stranger := claim("u")
@@ -226,8 +226,8 @@ func TestBind(t *testing.T) {
 	}
 }
 
-// Whatever happens in whatever order: no address has two live leases, no client two of
-// one subnet that it does not know of, the counts are right, and the disk says the same.
+// After any messages in any order no address has two live leases, no client has two in one subnet that it
+// does not know of, the counts are right, and the disk has the same leases.
 func TestNoAddressIsGivenTwice(t *testing.T) {
 	testnet.Long(t)
 	for seed := range uint64(6) {
@@ -235,7 +235,7 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "leases")
 		x := testTable(t, path, &now)
 		r := rand.New(rand.NewPCG(seed, 1))
-		told := map[netip.Addr]Lease{} // what clients believe: address → until when, and whose
+		told := map[netip.Addr]Lease{} // what clients believe: address → whose, and until when
 		for step := range 2000 {
 			c := claim(string(rune('a' + r.IntN(14))))
 			c.Known = r.IntN(3) > 0
@@ -300,7 +300,7 @@ func TestNoAddressIsGivenTwice(t *testing.T) {
 	}
 }
 
-// checkCounts counts anew what the table keeps count of.
+// checkCounts counts again what the table has counted.
 func checkCounts(t testing.TB, x *Table) {
 	t.Helper()
 	x.mu.Lock()
@@ -354,7 +354,7 @@ func checkCounts(t testing.TB, x *Table) {
 	}
 }
 
-// seconds drops what the disk does not keep.
+// seconds drops the fractions of a second, which the disk does not keep.
 func seconds(all []Lease) []Lease {
 	for i := range all {
 		all[i].Expires = time.Unix(all[i].Expires.Unix(), 0)
@@ -362,7 +362,7 @@ func seconds(all []Lease) []Lease {
 	return all
 }
 
-// A lease of before a restart ends when it was to end, whatever the clock is set to from then on.
+// A lease from before a restart ends at its time, even if the clock is set after the restart.
 func TestARestoredLeaseWhileTheClockIsSet(t *testing.T) {
 	path, now := filepath.Join(t.TempDir(), "leases"), time.Now()
 	table := testTable(t, path, &now)
@@ -375,7 +375,7 @@ func TestARestoredLeaseWhileTheClockIsSet(t *testing.T) {
 	all := table.List()
 	if len(all) != 1 || all[0].Expires.Unix() != now.Add(time.Hour).Unix() ||
 		!strings.Contains(all[0].Expires.String(), " m=") {
-		t.Errorf("after a restart the leases are %v, want one that ends in an hour, by a time that a clock that is set does not change",
-			all)
+		t.Errorf("after a restart the leases are %v, want one that ends in an hour, "+
+			"by a time that a clock that is set does not change", all)
 	}
 }

@@ -25,7 +25,7 @@ func TestFullPoolIsQuick(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Close()
-	// A million made-up clients: they get a quarter of the pool, and nobody else suffers.
+	// A million made-up clients get a quarter of the pool, and a known machine still gets an address.
 	refused := map[error]int{}
 	for i := range 1_000_000 {
 		if _, err := x.Offer(Claim{Client: fmt.Sprintf("\x01%06d", i)}); err != nil {
@@ -41,7 +41,7 @@ func TestFullPoolIsQuick(t *testing.T) {
 	}
 }
 
-// Our own address became 10.0.0.x while we run.
+// The server's own address changes to one of the pool while the server runs.
 func TestExcept(t *testing.T) {
 	now := start
 	table := testTable(t, filepath.Join(t.TempDir(), "leases"), &now)

@@ -55,7 +55,7 @@ func appendRecord(b []byte, l Lease) []byte {
 	return b
 }
 
-// appendText writes at most 255 bytes: no identity is longer, since options are not.
+// appendText writes at most 255 bytes. Package dhcpd refuses longer identities; a longer host name is cut.
 func appendText(b []byte, s string) []byte {
 	s = s[:min(len(s), 255)]
 	return append(append(b, byte(len(s))), s...)
@@ -101,10 +101,9 @@ func parseRecord(b []byte) (l Lease, n int, err error) {
 	return l, n, nil
 }
 
-// parseRecords reads all records that are whole, in their order, also those behind a
-// damaged place: a power cut may leave any part of the last write, and each of its
-// records is a decision that was made, if not told. damaged counts the bytes that are
-// no record; last says whether they are all at the end.
+// parseRecords reads all whole records in their order, also those behind damaged bytes. A power cut may leave
+// any part of the last write, and each whole record in it is a change that was made, even if nobody was told.
+// damaged counts the bytes that belong to no record; last says whether they are all at the end.
 func parseRecords(b []byte) (all []Lease, damaged int, last bool) {
 	last = true
 	for len(b) > 0 {

@@ -21,13 +21,13 @@ const (
 	// again.
 	maxDeclines = 3
 	// A client declines an address when it has just been given it (RFC 2131 section 4.4.1). A later DECLINE
-	// changes nothing, so a forged one does not end the lease of a machine that runs; a client that means it
-	// asks again, and may decline then.
+	// changes nothing, so a forged one does not end the lease of a running machine. A client that really has
+	// to decline asks for its address again first.
 	declineWithin = 2 * time.Minute
-	// For so long no other client gets a released address by asking for it, so that a forged RELEASE gains
-	// nothing.
+	// How long no other client gets a released address by asking for it. So a forged RELEASE gains nothing.
 	releasedFor = 10 * time.Minute
-	// The firmware, the boot program and the system of a machine may have an identifier each, and no more.
+	// Leases that count as one known machine's: its firmware, boot program and system may have an identifier
+	// each.
 	knownLeases = 3
 )
 
@@ -62,15 +62,15 @@ type subnet struct {
 	Subnet
 	size    int              // of all pools
 	unknown int              // pool addresses held by machines that are not known
-	limit   int              // of the above
-	known   map[string]tally // pool addresses held by those that are, by what they are known by
+	limit   int              // what unknown may be at most
+	known   map[string]tally // pool addresses held by known machines, by Claim.KnownBy
 	except  map[uint32]bool
-	fresh   []span     // never used yet
+	fresh   []span     // ranges of addresses that were never used
 	free    *list.List // of *entry, the one that is free for the longest time first
-	// Pool addresses that clients declined, the longest out of use first. They are nobody's: no share counts
-	// them.
+	// Pool addresses that clients declined, the longest out of use first. They belong to nobody, so no share
+	// counts them.
 	declined  *list.List
-	decliners map[string][]*entry // the same by client, few of each
+	decliners map[string][]*entry // the same by entry.decliner, at most maxDeclines of each
 }
 
 // A tally is the leases of one machine.
@@ -81,13 +81,14 @@ type span struct{ next, last uint32 }
 type entry struct {
 	Lease
 	subnet int
-	due    int           // place in expiry, -1 when not there
-	listed *list.Element // place in the subnet's free or declined
-	by     string        // what it is counted under in the subnet's known; "" for not at all
-	given  time.Time     // when its client was given it last, renewals left out
+	due    int           // index in expiry, -1 when not there
+	listed *list.Element // place in the subnet's free or declined; nil for neither
+	by     string        // key in the subnet's known that counts it; "" for none
+	given  time.Time     // when its client got it last; renewals do not count
 	freed  time.Time     // when its client released it; zero when it did not
-	// Who declined it, while it is declined: a MAC, since identifiers cost nothing. MACs do not either; what
-	// many of them decline is offered again when nothing else is free.
+	// decliner is who declined it, while it is declined: the client's MAC, since anybody can make up
+	// identifiers. Anybody can make up MACs, too, so declined addresses are offered again when nothing else
+	// is free.
 	decliner string
 }
 
@@ -138,7 +139,7 @@ func Open(cfg Config) (*Table, error) {
 	return t, nil
 }
 
-// restore takes over one lease of the disk.
+// restore puts one lease from the disk into the table; false when no subnet contains its address.
 func (t *Table) restore(l Lease) bool {
 	at := slices.IndexFunc(t.subnets, func(s *subnet) bool { return s.Prefix.Contains(l.Addr) })
 	if at < 0 {
@@ -146,15 +147,16 @@ func (t *Table) restore(l Lease) bool {
 	}
 	e := t.takeLocked(at, number(l.Addr))
 	e.MAC, e.Host, e.Reservation = l.MAC, l.Host, l.Reservation
-	if l.State == Declined || l.Client == "" { // nobody's
+	if l.State == Declined || l.Client == "" { // it belongs to nobody
 		e.Client = l.Client
 	} else {
 		t.ownLocked(e, l.Client)
 	}
-	// The time of day is used only here: from now on no lease ends because somebody sets the clock.
+	// The wall clock counts only here. After this, leases end by the monotonic clock, so setting the clock
+	// ends none.
 	now := t.cfg.Now()
 	expires := now.Add(l.Expires.Sub(now))
-	// By its MAC, whatever it was known by: with its next renewal that is right again.
+	// The file does not say what the client was known by. It counts under its MAC until it renews.
 	t.turnLocked(e, l.State, standing{l.Known, l.Alias, string(l.MAC)}, expires)
 	return true
 }
@@ -167,7 +169,7 @@ func (t *Table) List() []Lease {
 	return slices.DeleteFunc(t.All(), func(l Lease) bool { return l.State == Offered })
 }
 
-// All is List and what is offered at the moment.
+// All returns the leases of List and those that are only offered.
 func (t *Table) All() []Lease {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -197,7 +199,7 @@ func (t *Table) encode() ([]byte, int) {
 	return b, n
 }
 
-// takeLocked is the entry of an address, which is made when there is none.
+// takeLocked returns the entry of an address, and makes it when there is none.
 func (t *Table) takeLocked(subnet int, n uint32) *entry {
 	e := t.at[n]
 	if e == nil {
@@ -207,7 +209,7 @@ func (t *Table) takeLocked(subnet int, n uint32) *entry {
 	return e
 }
 
-// ownLocked makes the client the owner of an entry, and this its only one.
+// ownLocked makes the client the owner of an entry. If it has an offer of another address there, that ends.
 func (t *Table) ownLocked(e *entry, client string) {
 	if before := (holder{e.subnet, e.Client}); t.of[before] == e {
 		delete(t.of, before)
@@ -222,7 +224,7 @@ func (t *Table) ownLocked(e *entry, client string) {
 
 func (e *entry) standing() standing { return standing{e.Known, e.Alias, e.by} }
 
-// count adds n to what the subnet counts of an entry that is held.
+// count adds n to the subnet's count of addresses like this entry's, if the entry is offered or bound.
 func (s *subnet) count(e *entry, n int) {
 	switch {
 	case e.State != Offered && e.State != Bound || !s.pooled(number(e.Addr)):
@@ -240,7 +242,7 @@ func (s *subnet) count(e *entry, n int) {
 	}
 }
 
-// unlist takes an entry out of the free and the declined ones.
+// unlist takes an entry out of the subnet's lists free and declined.
 func (s *subnet) unlist(e *entry) {
 	if e.listed == nil {
 		return
@@ -257,7 +259,7 @@ func (s *subnet) unlist(e *entry) {
 	e.listed = nil
 }
 
-// turnLocked changes the state of an entry, with all that depends on it.
+// turnLocked changes the state of an entry, with the counts, lists and expiry that depend on it.
 func (t *Table) turnLocked(e *entry, state State, who standing, expires time.Time) {
 	s := t.subnets[e.subnet]
 	pooled := s.pooled(number(e.Addr))
@@ -305,7 +307,7 @@ func (t *Table) sweepLocked(now time.Time) {
 	}
 }
 
-// pooled says whether anybody may have that address.
+// pooled says whether an address is in a pool and not excepted.
 func (s *subnet) pooled(n uint32) bool {
 	a := address(n)
 	return !s.except[n] && slices.ContainsFunc(s.Pools, func(r Range) bool { return r.Contains(a) })
@@ -336,7 +338,7 @@ func (x *expiries) Pop() any {
 	return e
 }
 
-// Except takes an address out of the pools. taken is whether somebody has it, whose lease goes on until it
+// Except takes an address out of the pools. taken says that a client has it; its lease l goes on until it
 // expires.
 func (t *Table) Except(a netip.Addr) (l Lease, taken bool) {
 	t.mu.Lock()
@@ -348,7 +350,7 @@ func (t *Table) Except(a netip.Addr) (l Lease, taken bool) {
 	}
 	s, n := t.subnets[at], number(a)
 	e := t.at[n]
-	if e != nil { // it is counted and listed for as long as it is in a pool
+	if e != nil { // only addresses of a pool are counted and listed
 		s.count(e, -1)
 		s.unlist(e)
 	}
@@ -375,8 +377,8 @@ func (t *Table) At(a netip.Addr) (l Lease, ok bool) {
 	return e.Lease, true
 }
 
-// Of is the lease that a client has or had in a subnet; ok is false when it never had
-// one, or others have it since.
+// Of is the lease that a client has or had in a subnet; ok is false when it never had one, or another client
+// has had it since.
 func (t *Table) Of(subnet int, client string) (l Lease, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
