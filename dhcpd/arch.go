@@ -14,7 +14,7 @@ const (
 	ArchBIOS      Arch = 0
 	ArchUEFI32    Arch = 6
 	ArchUEFI64    Arch = 7
-	ArchUEFIBC    Arch = 9 // EBC on paper; old OVMF and VMware Fusion send it on x86-64
+	ArchUEFIBC    Arch = 9 // EFI byte code in the registry; old OVMF and VMware Fusion send it on x86-64
 	ArchARM32     Arch = 10
 	ArchARM64     Arch = 11
 	ArchHTTP32    Arch = 15
@@ -91,7 +91,7 @@ func pick(list []Arch, program func(Arch) bool) (a Arch, ok bool) {
 	if at < 0 {
 		at = max(0, slices.IndexFunc(list, known))
 	}
-	// What a machine gets does not depend on which of the two numbers it sends.
+	// Firmware sends either of two numbers for x86-64. Both get the same answer.
 	switch a = list[at]; a {
 	case ArchUEFIBC:
 		a = ArchUEFI64

@@ -26,7 +26,7 @@ const (
 	optIPXE = dhcpv4.GenericOptionCode(175)
 )
 
-// A Class is a kind of client, as far as the form of the answer depends on it.
+// A Class is a kind of client. It decides the form of the answer.
 type Class string
 
 // Kinds of clients.
@@ -34,8 +34,8 @@ const (
 	ClassBIOS    Class = "bios-pxe"  // a BIOS PXE ROM
 	ClassUEFI    Class = "uefi-pxe"  // the firmware's own PXE client, not iPXE
 	ClassHTTP    Class = "uefi-http" // the firmware's own HTTP boot client
-	ClassIPXE    Class = "ipxe"      // an iPXE: of a NIC's ROM, or one that we served
-	ClassOwnIPXE Class = "own-ipxe"  // an iPXE built with the user class "pxectl"
+	ClassIPXE    Class = "ipxe"      // iPXE, in a NIC's ROM or served by us
+	ClassOwnIPXE Class = "own-ipxe"  // iPXE that was built with the user class "pxectl"
 	ClassOther   Class = "other"     // an ordinary DHCP client, or a boot client that we cannot serve
 )
 
@@ -66,14 +66,13 @@ type Client struct {
 	Interface string               // where it came in
 	Server    netip.Addr           // our address there; the only one to put into answers
 	Odd       string               // what is wrong with the packet, which was read all the same
-	// InfiniBand: its card tells no Ethernet address (RFC 4390), by which machines are known.
+	// InfiniBand: the card sends no Ethernet address (RFC 4390), so its machine cannot be recognised.
 	InfiniBand bool
 	NoProgram  bool // a boot client of an architecture that there is no program for
 }
 
-// WantsURL says what a Decider must return for this client: Boot.URL when true,
-// Boot.File when false. An iPXE that cannot load a kernel by HTTP gets a network boot
-// program that can, which is the rule that MAAS arrived at.
+// WantsURL says which field of Boot a Decider must set for this client: URL when true, File when false. An
+// iPXE that cannot load a kernel by HTTP gets a network boot program that can; MAAS has the same rule.
 func (c Client) WantsURL() bool {
 	switch c.Class {
 	case ClassHTTP, ClassOwnIPXE:
@@ -113,7 +112,7 @@ func classify(p *dhcpv4.DHCPv4, port int, program func(Arch) bool) Client {
 	return c.judged(program)
 }
 
-// judged says whether there is a boot program for the client. An iPXE takes a script on any processor.
+// judged returns the client with NoProgram set. iPXE needs no program: it runs a script on any processor.
 func (c Client) judged(program func(Arch) bool) Client {
 	c.NoProgram = c.HasArch && !program(c.Arch) &&
 		(c.Class == ClassBIOS || c.Class == ClassUEFI || c.Class == ClassHTTP ||
@@ -130,7 +129,7 @@ func bootFirmware(vendor string) bool {
 }
 
 func class(c Client, users []string, option175 bool) Class {
-	// By prefix: iPXE 1.21 says only "PXEClient" where others append ":Arch:00007:UNDI:003000".
+	// Compare by prefix: iPXE 1.21 sends only "PXEClient" where others append ":Arch:00007:UNDI:003000".
 	pxe, http := strings.HasPrefix(c.Vendor, "PXEClient"), strings.HasPrefix(c.Vendor, "HTTPClient")
 	switch {
 	case !pxe && !http:
@@ -165,7 +164,7 @@ func remembered(c Client, a Arch, p *dhcpv4.DHCPv4, program func(Arch) bool) Cli
 	return c.judged(program)
 }
 
-// unwanted says why a packet gets no answer. The zero Reason: the Decider is asked.
+// unwanted says why a packet gets no answer. The zero Reason means that the Decider is asked.
 func unwanted(p *dhcpv4.DHCPv4, c Client) Reason {
 	switch {
 	case p.OpCode != dhcpv4.OpcodeBootRequest:
@@ -191,16 +190,16 @@ func unwanted(p *dhcpv4.DHCPv4, c Client) Reason {
 	case c.Port == pxePort:
 		return Reason{}
 	case c.Selected.IsValid() && c.Selected != c.Server:
-		// RFC 2131 section 4.3.2: it has chosen, and not us. An ACK without an address
-		// beside the chosen server's could cost the client its lease.
+		// RFC 2131 section 4.3.2: the client has chosen another server. If we sent an ACK without an address
+		// beside that server's ACK, the client could lose its lease.
 		return Reason{Code: CodeOtherServer, Other: c.Selected}
 	}
 	if state, _ := meant(p, false); state == initReboot {
-		// RFC 2131 section 4.3.2: it asks whether an address still holds, and a server that does not know
-		// MUST be silent.
+		// RFC 2131 section 4.3.2: the client asks whether its former address is still valid. A server that
+		// does not know MUST remain silent.
 		return Reason{Code: CodeRebooting}
 	}
-	// Old Intel ROMs repeat the question on port 67 (danderson/pixiecore#21).
+	// Old Intel ROMs repeat their request on port 67 (danderson/pixiecore#21).
 	return Reason{}
 }
 
@@ -239,8 +238,8 @@ func parseArchs(b []byte) []Arch {
 	return list
 }
 
-// parseFeatures reads option 175, whose suboptions are numbered in iPXE's
-// include/ipxe/features.h; each feature is one byte that counts its version.
+// parseFeatures reads option 175. Its suboptions are numbered in iPXE's include/ipxe/features.h. The value of
+// a feature is one byte, its version; 0 means that the feature is switched off.
 func parseFeatures(b []byte) Features {
 	var f Features
 	for len(b) >= 2 && b[0] != 255 {

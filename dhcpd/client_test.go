@@ -20,10 +20,9 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// The helper process: a boot client on another host. It broadcasts or unicasts one
-// packet of testdata and prints every answer that it hears until its input ends. Then
-// it sends another one, if there is one, and goes on until it hears a boot server's
-// answer to that.
+// The helper process: a boot client on another host. It sends one packet of testdata by broadcast or unicast,
+// and prints every answer that it hears until its input ends. Then it sends the second packet, if there is
+// one, and ends when it hears a boot server's answer to that.
 func TestHelperClient(t *testing.T) {
 	if os.Getenv("DHCPD_TEST_CLIENT") == "" {
 		return // not skipped: nothing is left untested
@@ -93,14 +92,14 @@ func TestHelperClient(t *testing.T) {
 	}
 }
 
-// play sends one packet from a host and returns what it heard until enough of that is there.
+// play sends one packet from a host. It returns the answers that the host heard, once enough returns true.
 func play(t *testing.T, h testnet.Host, packet, src, dst string, enough func(heard []string) bool) []string {
 	t.Helper()
 	return playBoth(t, h, packet, "", src, dst, enough)
 }
 
-// playBoth sends a second packet when enough was heard of the first, and returns what was heard of the first
-// until we have answered the second: what should not come would be there by then.
+// playBoth sends a second packet when enough was heard of the first. It returns the answers to the first
+// packet that came before our answer to the second: an unwanted answer would come before that, too.
 func playBoth(
 	t *testing.T, h testnet.Host, packet, then, src, dst string, enough func(heard []string) bool,
 ) []string {
@@ -131,7 +130,7 @@ func playBoth(
 	return said.heard()
 }
 
-// outcome is what a helper client says.
+// outcome collects what a helper client prints.
 type outcome struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -10,11 +10,12 @@ import (
 const (
 	optionsAt = 240 // where options begin: the fixed fields and the magic cookie
 	pad, end  = 0, 255
-	minBOOTP  = 300 // RFC 951: the codec fills up to it
+	minBOOTP  = 300 // RFC 951: the codec pads messages to this length
 )
 
-// parse reads a packet as leniently as dnsmasq does: options count up to the first that is cut off, and the
-// end option may be missing, as in packets of some ROMs and relays. odd says what is wrong with it.
+// parse reads a packet as leniently as dnsmasq does: it reads options up to the first that is cut off, and
+// the end option may be missing, as in packets of some ROMs and relays. odd says what is wrong with the
+// packet, "" for nothing.
 func parse(raw []byte) (p *dhcpv4.DHCPv4, odd string, err error) {
 	if len(raw) > optionsAt {
 		raw, odd = whole(raw)
@@ -25,7 +26,7 @@ func parse(raw []byte) (p *dhcpv4.DHCPv4, odd string, err error) {
 	return p, odd, err
 }
 
-// whole returns the packet with its options complete and ended.
+// whole returns the packet without a cut-off option and with an end option. odd says what was wrong.
 func whole(raw []byte) (mended []byte, odd string) {
 	at := optionsAt
 	for at < len(raw) && raw[at] != end {
@@ -45,9 +46,10 @@ func whole(raw []byte) (mended []byte, odd string) {
 	return append(bytes.Clone(raw), end), "no end option"
 }
 
-// encode is an answer as it is sent. BIOS ROMs are known that read the file name of option 67 past its end,
-// up to a NUL, and ask TFTP for the name and the next option's bytes; so a pad option follows it. A NUL in
-// the option itself would end the name in a request that goes by its length.
+// encode returns an answer as it is sent. Some BIOS ROMs read the file name of option 67 past the option's
+// end, up to a NUL, and ask TFTP for the name with the next option's bytes behind it. So encode puts a pad
+// option, which is a NUL, behind option 67. The NUL is not part of option 67: a ROM that goes by the option's
+// length would copy it into its TFTP request, where it ends the name too early.
 func encode(r *dhcpv4.DHCPv4, c Client) []byte {
 	raw := r.ToBytes()
 	if c.Class != ClassBIOS {

@@ -152,7 +152,7 @@ func TestRelaySourcePort(t *testing.T) {
 	}
 }
 
-// In server mode, too, a machine without a program gets its address, and why says what it is.
+// In server mode a machine without a boot program still gets its address. The reason names its architecture.
 func TestAMachineWithoutAProgram(t *testing.T) {
 	p, _, port := golden(t, "uefi-riscv64-discover")
 	d := newDesk(t, testPlan())
@@ -160,15 +160,11 @@ func TestAMachineWithoutAProgram(t *testing.T) {
 	if !c.NoProgram || unwanted(p, c).String() != "no boot program for RISC-V UEFI" {
 		t.Errorf("a proxy says %q to it", unwanted(p, c))
 	}
-	r, err := d.build(context.Background(), p, request{
-		Client: c,
-		server: ourAddr,
-	}, dhcpv4.MessageTypeOffer, ip("10.77.0.100"), 0, func(context.Context,
-		Client,
-	) (Boot, bool) {
-		t.Error("it was asked what to boot")
-		return testBoot, true
-	})
+	r, err := d.build(context.Background(), p, request{Client: c, server: ourAddr},
+		dhcpv4.MessageTypeOffer, ip("10.77.0.100"), 0, func(context.Context, Client) (Boot, bool) {
+			t.Error("it was asked what to boot")
+			return testBoot, true
+		})
 	if err != nil || r.BootFileNameOption() != "" {
 		t.Errorf("it is offered %v, %v, want an address and no file", r, err)
 	}

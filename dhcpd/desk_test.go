@@ -101,7 +101,7 @@ func option(code uint8, b []byte) dhcpv4.Modifier {
 	return dhcpv4.WithGeneric(dhcpv4.GenericOptionCode(code), b)
 }
 
-// hear serves one packet and waits for what becomes of it.
+// hear serves one packet and returns the answer, or nil and the reason.
 func (d *desk) hear(p *dhcpv4.DHCPv4, unicast bool) (*dhcpv4.DHCPv4, string) {
 	type end struct {
 		r   *dhcpv4.DHCPv4
@@ -120,7 +120,7 @@ func (d *desk) hear(p *dhcpv4.DHCPv4, unicast bool) (*dhcpv4.DHCPv4, string) {
 	return e.r, e.why
 }
 
-// says is what became of a packet, in one line.
+// says serves one packet and returns the answer and its destination, or silence, in one line.
 func (d *desk) says(p *dhcpv4.DHCPv4, unicast bool) string {
 	r, why := d.hear(p, unicast)
 	if r == nil {

@@ -13,11 +13,11 @@ import (
 	"github.com/pxectl/pxectl/dhcpd/leases"
 )
 
-// A replyFunc takes the answer to one packet. r is nil when there is none. why is the reason for that, or for
-// a NAK.
+// A replyFunc takes the answer to one packet; r is nil when there is none. why says why there is none, why it
+// is a NAK, or what is special about it.
 type replyFunc func(r *dhcpv4.DHCPv4, why Reason)
 
-// A bootAsker says what a client should boot; ok is false for nothing.
+// A bootAsker says what a client should boot; ok is false when it should boot nothing.
 type bootAsker func(ctx context.Context, c Client) (Boot, bool)
 
 // serve answers one packet of server mode: RFC 2131 section 4.3. An answer whose lease must be on the disk
@@ -89,13 +89,13 @@ func (s *leaseServer) discover(
 	switch started, busy := s.prober.start(q.id, func() { s.probe(q, l, from.ifindex, offer, reply) }); {
 	case started:
 	case busy && q.claim.Known:
-		offer(l) // not probed, so that a flood of strangers keeps no known machine waiting
+		offer(l) // without a probe, so that a flood of strangers keeps no known machine waiting
 	default:
 		reply(nil, Reason{Code: CodeProbing})
 	}
 }
 
-// scarce tells the operator, once a minute, that clients get no address.
+// scarce warns the operator that clients get no address, at most once a minute.
 func (s *leaseServer) scarce(q request, err error) {
 	now, before := s.now().UnixNano(), s.warned.Load()
 	if time.Duration(now-before) >= time.Minute && s.warned.CompareAndSwap(before, now) {
@@ -104,7 +104,7 @@ func (s *leaseServer) scarce(q request, err error) {
 	}
 }
 
-// probe offers the first address that nobody answers for.
+// probe offers an address after it has asked by ARP that nobody uses it. It tries three.
 func (s *leaseServer) probe(
 	q request, l leases.Lease, ifindex int, offer func(leases.Lease), reply replyFunc,
 ) {
@@ -130,8 +130,8 @@ func (s *leaseServer) probe(
 		}
 	}
 	if slices.Sort(users); users[0] == users[len(users)-1] {
-		// A router that answers ARP for others (RFC 1027), or somebody who forges answers: they prove
-		// nothing.
+		// One host answers for all three: a router that answers ARP for others (RFC 1027), or somebody who
+		// forges answers. That does not prove that the addresses are in use.
 		s.log.Warn("dhcp: one host answers for every address that is probed; it is not believed",
 			"host", users[0], "subnet", s.subnets[q.subnet].prefix)
 		offer(l)
@@ -151,14 +151,15 @@ const (
 	malformed  requestState = "malformed"
 )
 
-// meant returns a REQUEST's state, and the address that the client wants.
+// meant returns a REQUEST's state and the address that the client wants. unicast says that the packet was
+// sent to our address and not broadcast.
 func meant(p *dhcpv4.DHCPv4, unicast bool) (requestState, netip.Addr) {
 	want, has := addr(p.RequestedIPAddress()), addr(p.ClientIPAddr)
 	switch {
 	case addr(p.ServerIdentifier()).IsValid() && want.IsValid():
 		return selecting, want
 	case addr(p.ServerIdentifier()).IsValid() && has.IsValid():
-		return selecting, has // some clients put it there
+		return selecting, has // some clients put the address into ciaddr
 	case addr(p.ServerIdentifier()).IsValid():
 		return malformed, want
 	case has.IsValid() && unicast && !addr(p.GatewayIPAddr).IsValid():
@@ -239,8 +240,8 @@ func (s *leaseServer) decline(p *dhcpv4.DHCPv4, q request, from origin, reply re
 		return
 	}
 	if s.prober != nil && q.local {
-		// Anybody can decline in another client's name. A client does not answer ARP for an address that it
-		// declines.
+		// Anybody can send a DECLINE in another client's name. A client that really declines an address does
+		// not answer ARP for it.
 		if started, _ := s.prober.start(q.id, func() {
 			if mac, used := s.prober.used(from.ifindex, a); used && mac.String() == q.MAC.String() {
 				reply(nil, Reason{Code: CodeDeclineSelf, Addr: a})
@@ -281,7 +282,7 @@ func (s *leaseServer) release(p *dhcpv4.DHCPv4, q request, from origin, reply re
 		reply(nil, Reason{Code: CodeNoAddress, Type: dhcpv4.MessageTypeRelease})
 		return
 	case q.local && from.from.Addr().Unmap() != a:
-		// RFC 2131 section 4.4.4: it is sent from the address, which a stranger must forge, too.
+		// RFC 2131 section 4.4.4: a client sends its RELEASE from the address. Strangers must forge it.
 		reply(nil, Reason{Code: CodeReleaseFrom, Addr: a, Other: from.from.Addr()})
 		return
 	}
@@ -300,7 +301,7 @@ func (s *leaseServer) release(p *dhcpv4.DHCPv4, q request, from origin, reply re
 	}
 }
 
-// inform answers a client that has an address of its own with everything else: section 4.3.5.
+// inform gives a client that set its address itself all options but those of a lease: RFC 2131 section 4.3.5.
 func (s *leaseServer) inform(
 	ctx context.Context, p *dhcpv4.DHCPv4, q request, ask bootAsker, reply replyFunc,
 ) {

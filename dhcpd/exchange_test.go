@@ -68,8 +68,9 @@ func TestRequestStates(t *testing.T) {
 			"silence: a REQUEST without an address",
 		},
 		{
-			"selecting, the same again", alices, message(request, alice, wanting("10.77.0.100"), toServer(us)),
-			false, "ACK 10.77.0.100 to " + all255,
+			"selecting, the same again", alices,
+			message(request, alice, wanting("10.77.0.100"), toServer(us)), false,
+			"ACK 10.77.0.100 to " + all255,
 		},
 		// Init-reboot.
 		{
@@ -163,13 +164,10 @@ func TestRequestStates(t *testing.T) {
 			"NAK to " + all255 + ": 192.0.2.7 is not an address of 10.77.0.0/24",
 		},
 		{
-			"rebinding, through a relay", func(t *testing.T,
-				d *desk,
-			) {
-				d.lease(t, alice, through("10.78.0.1"))
-			},
-			message(request, alice, having("10.78.0.100"),
-				through("10.78.0.1")), false, "ACK 10.78.0.100 to 10.78.0.1:67",
+			"rebinding, through a relay",
+			func(t *testing.T, d *desk) { d.lease(t, alice, through("10.78.0.1")) },
+			message(request, alice, having("10.78.0.100"), through("10.78.0.1")), false,
+			"ACK 10.78.0.100 to 10.78.0.1:67",
 		},
 		// None of them.
 		{"no address at all", nil, message(request, alice), false, "silence: a REQUEST without an address"},
@@ -181,8 +179,7 @@ func TestRequestStates(t *testing.T) {
 		{
 			"a reply", nil,
 			func() *dhcpv4.DHCPv4 {
-				p := message(request,
-					alice)
+				p := message(request, alice)
 				p.OpCode = dhcpv4.OpcodeBootReply
 				return p
 			}(), false, "silence: not a request",
@@ -221,7 +218,8 @@ func TestOtherMessages(t *testing.T) {
 			"silence: releases to 10.77.0.2", "10.77.0.100",
 		},
 		{
-			"release of another's", message(dhcpv4.MessageTypeRelease, bob, having("10.77.0.100"), toServer(us)),
+			"release of another's",
+			message(dhcpv4.MessageTypeRelease, bob, having("10.77.0.100"), toServer(us)),
 			"silence: 10.77.0.100 is not its address", "10.77.0.100",
 		},
 		{
@@ -269,7 +267,7 @@ func TestOtherMessages(t *testing.T) {
 	}
 }
 
-// Boot clients get address and boot file in one answer.
+// Boot clients get their address and boot file in one answer.
 func TestBootInServerMode(t *testing.T) {
 	for _, c := range []struct{ packet, want string }{
 		{
@@ -283,7 +281,8 @@ func TestBootInServerMode(t *testing.T) {
 		},
 		{
 			"ipxe-bios-discover",
-			`60="PXEClient" file="http://10.77.0.1:8080/boot.ipxe" 67="http://10.77.0.1:8080/boot.ipxe" siaddr=10.77.0.1 43=`,
+			`60="PXEClient" file="http://10.77.0.1:8080/boot.ipxe" ` +
+				`67="http://10.77.0.1:8080/boot.ipxe" siaddr=10.77.0.1 43=`,
 		},
 		{"os-dhclient-discover", `60="" file="" 67="" siaddr=invalid IP 43=`},
 	} {

@@ -10,8 +10,8 @@ import (
 	"github.com/pxectl/pxectl/dhcpd/leases"
 )
 
-// A machine that changes its name between firmware and system keeps its address, and a
-// flood of strangers leaves room for machines that are known.
+// A flood of strangers leaves room for known machines. A machine keeps its address when its system sends the
+// MAC as client identifier and its firmware sends none.
 func TestFloodOfStrangers(t *testing.T) {
 	d := newDesk(t, testPlan())
 	for i := range 1000 {
@@ -68,8 +68,8 @@ func FuzzARP(f *testing.F) {
 	})
 }
 
-// One machine calls itself differently in its ROM, in iPXE and in its system (RFC 4361), and keeps its
-// address when client identifiers are ignored.
+// One machine sends different client identifiers from its ROM, from iPXE and from its system (RFC 4361). It
+// keeps its address when client identifiers are ignored.
 func TestOneMACWithManyClientIdentifiers(t *testing.T) {
 	for ignore, want := range map[bool]int{true: 1, false: 3} {
 		p := testPlan()

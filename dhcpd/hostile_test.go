@@ -16,7 +16,7 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// A stranger is a host on the provisioning wire that sends whatever it likes.
+// A stranger is a host on the provisioning wire that sends any packet.
 type stranger struct {
 	t    *testing.T
 	conn net.PacketConn
@@ -93,7 +93,7 @@ func (s *stranger) lease(mac string, more ...dhcpv4.Modifier) (netip.Addr, error
 
 func clientID(s string) dhcpv4.Modifier { return option(61, append([]byte{0}, s...)) }
 
-// A stranger puts a known machine's MAC into his packets, and another client identifier into each.
+// A stranger puts a known machine's MAC into its packets, with another client identifier in each.
 func TestAKnownMACTakesNoWholePool(t *testing.T) {
 	testnet.Need(t, "ip")
 	r := newRackFor(t, testPlan(), func(c Client) bool {
@@ -111,7 +111,7 @@ func TestAKnownMACTakesNoWholePool(t *testing.T) {
 			got++
 		}
 	}
-	if want := 2 + 5; got != want { // as a known machine's, and the strangers' half of ten
+	if want := 2 + 5; got != want { // two as a known machine's, and the unknown machines' half of ten
 		t.Errorf("made-up identifiers hold %d addresses, want %d", got, want)
 	}
 	for _, mac := range []string{alice, bob} {
@@ -121,7 +121,7 @@ func TestAKnownMACTakesNoWholePool(t *testing.T) {
 	}
 }
 
-// One client declines whatever it is given; many clients do. Machines get an address all the same.
+// One client or many clients decline every address that they are given. Machines still get an address.
 func TestDeclinesEmptyNoPool(t *testing.T) {
 	testnet.Need(t, "ip")
 	for _, c := range []struct {
@@ -167,7 +167,7 @@ func TestDeclinesEmptyNoPool(t *testing.T) {
 	}
 }
 
-// RELEASE and DECLINE in another's name, and a REQUEST for another's address.
+// Strangers send RELEASE and DECLINE in another client's name, and a REQUEST for another client's address.
 func TestForgedMessagesEndNoLease(t *testing.T) {
 	testnet.Need(t, "ip")
 	plan := testPlan()
@@ -213,7 +213,7 @@ func TestForgedMessagesEndNoLease(t *testing.T) {
 	}
 }
 
-// Strangers' questions take all probes; known machines do not wait for one.
+// When strangers take all probes, a known machine gets its address without a probe.
 func TestProbesOfStrangersHoldUpNoMachine(t *testing.T) {
 	testnet.Need(t, "ip")
 	plan := testPlan()
@@ -232,7 +232,7 @@ func TestProbesOfStrangersHoldUpNoMachine(t *testing.T) {
 	r.saw(t, "its address is being probed")
 }
 
-// A host that answers for every address keeps nobody from an address.
+// A host that answers ARP for every address keeps nobody from getting one.
 func TestOneHostAnswersForAll(t *testing.T) {
 	testnet.Need(t, "ip")
 	plan := testPlan()
@@ -249,7 +249,7 @@ func TestOneHostAnswersForAll(t *testing.T) {
 	r.saw(t, "OFFER 10.77.0.1")
 }
 
-// The timeline hangs: leases are given as ever.
+// Leases are given while the observer hangs, for example in the timeline.
 func TestASlowObserverHoldsUpNoLease(t *testing.T) {
 	testnet.Need(t, "ip")
 	testnet.Bridge(t, us+"/24")
@@ -277,7 +277,7 @@ func TestASlowObserverHoldsUpNoLease(t *testing.T) {
 	}
 	cancel()
 	select {
-	case err := <-ran: // it does not wait for the observer either
+	case err := <-ran: // Run does not wait for the observer either
 		if err != nil {
 			t.Error(err)
 		}
@@ -331,7 +331,7 @@ func (r *rack) settled(t *testing.T, n int) {
 	})
 }
 
-// Who forges the source address, too, frees a lease and gains nothing: the address is its client's still.
+// A stranger that also forges the source address frees a lease, and still does not get the address.
 func TestForgedReleaseGainsNothing(t *testing.T) {
 	testnet.Need(t, "ip")
 	r := newRack(t, testPlan())

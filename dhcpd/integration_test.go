@@ -24,8 +24,8 @@ import (
 
 var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
 
-// site is a provisioning network with us on br0 and, as another host, a plain dnsmasq
-// that hands out addresses and knows nothing of booting.
+// site is a provisioning network: we are on br0, and on another host a plain dnsmasq hands out addresses and
+// knows nothing of booting.
 type site struct {
 	mu   sync.Mutex
 	seen []Seen
@@ -35,13 +35,12 @@ func newSite(t *testing.T, decide Decider) *site {
 	t.Helper()
 	testnet.Bridge(t, "10.77.0.1/24")
 	lan := testnet.NewHost(t, "lan", "10.77.0.2/24", "")
-	// By hand: the kernel takes a namespace's link away only some time after it, and the
-	// next test has a host of this name, too.
+	// Delete the link by hand: the kernel removes it only some time after its namespace, and the next test
+	// has a host of this name, too.
 	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
 	leases := filepath.Join(t.TempDir(), "leases")
 	dnsmasq := lan.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
-		"--no-ping",
-		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root",
+		"--no-ping", "--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root",
 		"--dhcp-leasefile="+leases)
 	start(t, dnsmasq, "DHCP, IP range")
 
@@ -75,7 +74,7 @@ func newSite(t *testing.T, decide Decider) *site {
 	return v
 }
 
-// start runs a program until the test ends, once it has said that it is ready.
+// start runs a program until the test ends, and waits until it says that it is ready.
 func start(t *testing.T, cmd *exec.Cmd, ready string) {
 	t.Helper()
 	out, err := cmd.StderrPipe()
@@ -123,16 +122,15 @@ func boots(_ context.Context, c Client) (Boot, bool) {
 // patience is how long tests wait for what must come. It is much more than a busy machine needs.
 const patience = time.Minute
 
-// packets is how many packets we have seen, and answered or not.
+// packets returns how many packets were reported, with and without an answer.
 func (v *site) packets() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return len(v.seen)
 }
 
-// capture records all DHCP on the bridge until the returned function is called. That returns all packets with
-// the addresses they came from, as soon as those are among them that were certainly sent; tcpdump writes them
-// when it gets to it.
+// capture records all DHCP on the bridge. The returned function waits until there finds all expected packets
+// in the capture, since tcpdump may write them late, and returns all packets with their addresses.
 func capture(t *testing.T) func(there func([]wire) bool) []wire {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "dhcp.pcap")
@@ -149,7 +147,7 @@ func capture(t *testing.T) func(there func([]wire) bool) []wire {
 	}
 }
 
-// Boot clients beside dnsmasq: they hear us; nobody ever gets an address from us.
+// Beside dnsmasq, boot clients hear our answers, and nobody ever gets an address from us.
 func TestBesideAnotherDHCPServer(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq", "tcpdump")
 	v := newSite(t, boots)
@@ -184,19 +182,23 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 		},
 		{
 			"edk2-x64-http-discover", ":68", "255.255.255.255:67",
-			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="HTTPClient" file="" opt67="http://10.77.0.1:8080/uefi-http"`,
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="HTTPClient" file="" ` +
+				`opt67="http://10.77.0.1:8080/uefi-http"`,
 		},
 		{
 			"ipxe-bios-discover", ":68", "255.255.255.255:67",
-			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`,
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" ` +
+				`file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`,
 		},
 		{
 			"ipxe-virtualbox-discover", ":68", "255.255.255.255:67",
-			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" file="tftp://10.77.0.1/ipxe.nbp" opt67="tftp://10.77.0.1/ipxe.nbp"`,
+			`OFFER from 10.77.0.1:67 yiaddr=0.0.0.0 class="PXEClient" ` +
+				`file="tftp://10.77.0.1/ipxe.nbp" opt67="tftp://10.77.0.1/ipxe.nbp"`,
 		},
 		{
 			"ipxe-request-4011", "10.77.0.60:68", "10.77.0.1:4011",
-			`ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`,
+			`ACK from 10.77.0.1:4011 yiaddr=0.0.0.0 class="PXEClient" ` +
+				`file="http://10.77.0.1:8080/ipxe" opt67="http://10.77.0.1:8080/ipxe"`,
 		},
 		{"os-udhcp-discover", ":68", "255.255.255.255:67", ""},
 		{"os-windows-request", ":68", "255.255.255.255:67", ""},
@@ -223,10 +225,9 @@ func TestBesideAnotherDHCPServer(t *testing.T) {
 		})
 	}
 
-	const ours = 9 + 12 // to the second packet of each row, too
+	const ours = 9 + 12 // 9 to the first packets of rows, 12 to the second packets
 	packets := stop(func(packets []wire) bool {
-		return count(packets, ourAddr) >= ours &&
-			count(packets, otherAddr) > 0
+		return count(packets, ourAddr) >= ours && count(packets, otherAddr) > 0
 	})
 	var from, others int
 	for _, w := range packets {
@@ -262,7 +263,7 @@ func count(packets []wire, from netip.Addr) (n int) {
 	return n
 }
 
-// Real DHCP clients of operating systems get their lease from dnsmasq and no word from us.
+// Real DHCP clients of operating systems get their lease from dnsmasq, and no answer from us.
 func TestOrdinaryClientsAreLeftAlone(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq", "tcpdump")
 	v := newSite(t, boots)
@@ -365,7 +366,7 @@ func TestSecondServerIsRefused(t *testing.T) {
 	third.Close()
 }
 
-// A port 67 that another program holds for itself, without SO_REUSEADDR, is named, too.
+// Listen also names port 67 when another program holds it without SO_REUSEADDR.
 func TestTakenPort67IsNamed(t *testing.T) {
 	testnet.Need(t, "ip")
 	testnet.Bridge(t, "10.77.0.1/24")

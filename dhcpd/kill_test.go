@@ -44,7 +44,7 @@ func TestHelperServer(t *testing.T) {
 	t.Fatal(s.Run(context.Background()))
 }
 
-// The helper process: a relay with many clients. It says every ACK that it hears.
+// The helper process: a relay with many clients. It prints every ACK that it hears.
 func TestHelperRelay(t *testing.T) {
 	local := os.Getenv("DHCPD_TEST_RELAY")
 	if local == "" {
@@ -100,7 +100,7 @@ func TestKilledServerHasForgottenNothing(t *testing.T) {
 	told := map[string]string{} // address → MAC
 	for range 3 {
 		server := exec.Command(self, "-test.run=^TestHelperServer$")
-		// In our namespaces as they are: it must not make them private once more.
+		// Only these variables: it must use our namespaces as they are, and not make them private once more.
 		server.Env = []string{"PATH=" + os.Getenv("PATH"), "DHCPD_TEST_LEASES=" + file}
 		start(t, server, "serving")
 		clients := relay.Command(self, "-test.run=^TestHelperRelay$")

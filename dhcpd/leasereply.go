@@ -10,23 +10,24 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// grant is an OFFER or ACK of an address, and for how long it is.
+// grant builds an OFFER or ACK of an address, and returns for how long the client gets it.
 func (s *leaseServer) grant(
 	ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, ask bootAsker,
 ) (*dhcpv4.DHCPv4, time.Duration, error) {
 	t, _ := s.optionsFor(q)
 	d := t.lease
 	if b := p.GetOneOption(dhcpv4.OptionIPAddressLeaseTime); len(b) == 4 {
-		// What the client asks for, if that is shorter than what it may have.
+		// A client may ask for a shorter lease, of minLease at least.
 		d = min(d, max(time.Duration(binary.BigEndian.Uint32(b))*time.Second, minLease))
 	}
 	r, err := s.build(ctx, p, q, kind, a, d, ask)
 	return r, d, err
 }
 
-// build makes the answer with all its options. Without an address it answers an INFORM, and names no lease.
+// build makes the answer with all its options. Without an address it answers an INFORM, and grants no lease.
 func (s *leaseServer) build(
-	ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, d time.Duration, ask bootAsker,
+	ctx context.Context, p *dhcpv4.DHCPv4, q request, kind dhcpv4.MessageType, a netip.Addr, d time.Duration,
+	ask bootAsker,
 ) (*dhcpv4.DHCPv4, error) {
 	r := blank(p, kind, q.server)
 	if a.IsValid() {
@@ -35,7 +36,7 @@ func (s *leaseServer) build(
 			r.UpdateOption(dhcpv4.OptGeneric(code, binary.BigEndian.AppendUint32(nil, uint32(d/time.Second))))
 		}
 		seconds(dhcpv4.OptionIPAddressLeaseTime, d)
-		seconds(dhcpv4.OptionRenewTimeValue, d/2) // section 4.4.5
+		seconds(dhcpv4.OptionRenewTimeValue, d/2) // RFC 2131 section 4.4.5
 		seconds(dhcpv4.OptionRebindingTimeValue, d*7/8)
 	}
 	t, host := s.optionsFor(q)
@@ -63,29 +64,31 @@ func (s *leaseServer) build(
 			tellBoot(r, q.Client, file)
 			short = q.short(b)
 			if q.Class == ClassUEFI {
-				// With option 60 and an address, EDK2 takes us for a BINL server and asks
-				// again on port 4011; without, it loads the file at once.
+				// With option 60 and an address, EDK2 takes us for a BINL server and asks again on port 4011.
+				// Without option 60 it loads the file at once.
 				r.Options.Del(dhcpv4.OptionClassIdentifier)
 			}
 		}
 	}
 	viaRelay(r)
-	for _, v := range t.always[1:] { // behind the mask, what the operator wrote, the last first
+	// Behind the mask, always has the operator's own options. fit leaves out the last one first.
+	for _, v := range t.always[1:] {
 		spare = append(spare, v.code)
 	}
 	slices.Reverse(spare)
 	return fit(r, limit(p), short, spare...)
 }
 
-// refusal is a NAK: section 4.3.2, table 3.
+// refusal is a NAK: RFC 2131 section 4.3.2, table 3.
 func (s *leaseServer) refusal(p *dhcpv4.DHCPv4, q request, why Reason) *dhcpv4.DHCPv4 {
 	r := blank(p, dhcpv4.MessageTypeNak, q.server)
 	r.UpdateOption(dhcpv4.OptMessage(why.String()))
-	viaRelay(r) // the client may have no address there; it has its old one no more
+	viaRelay(r) // the client may have no valid address there, so the relay must broadcast the NAK
 	return r
 }
 
-// leaseDestination is where an answer goes: section 4.1. src is where the packet came from.
+// leaseDestination returns where an answer of server mode goes: RFC 2131 section 4.1. src is where the packet
+// came from.
 func leaseDestination(c Client, p, r *dhcpv4.DHCPv4, src netip.AddrPort) netip.AddrPort {
 	has := addr(p.ClientIPAddr)
 	switch {
@@ -94,6 +97,6 @@ func leaseDestination(c Client, p, r *dhcpv4.DHCPv4, src netip.AddrPort) netip.A
 	case has.IsValid() && r.MessageType() != dhcpv4.MessageTypeNak:
 		return netip.AddrPortFrom(has, clientPort)
 	}
-	// Whatever the broadcast flag says, see destination.
+	// The broadcast flag does not matter: see destination.
 	return netip.AddrPortFrom(broadcast, clientPort)
 }

@@ -22,7 +22,7 @@ const defaultLease = 12 * time.Hour
 // LeaseConfig is what the server mode needs beside the rest of a Config.
 type LeaseConfig struct {
 	Plan  Plan
-	File  string            // that leases are kept in
+	File  string            // where the leases are kept
 	Known func(Client) bool // whether a machine is known; asked for every packet, so it must be quick
 }
 
@@ -30,13 +30,13 @@ type LeaseConfig struct {
 type leaseServer struct {
 	table    *leases.Table
 	known    func(Client) bool
-	ours     func(netip.Addr) bool // whether that is our own address, all of which are server identifiers of ours
+	ours     func(netip.Addr) bool // whether an address is our own, and so our server identifier
 	subnets  []network
 	reserved map[string][]*reservation // by identity; those for one subnet before those for all
 	byMAC    bool                      // client identifiers are ignored
 	prober   *prober                   // nil: no probes
 	log      *slog.Logger
-	warned   atomic.Int64 // when it was last told that there are no addresses
+	warned   atomic.Int64 // when scarce last warned, in nanoseconds of Unix time
 	now      func() time.Time
 }
 
@@ -48,8 +48,8 @@ type network struct {
 
 type reservation struct {
 	match string
-	addr  netip.Addr // for its subnet alone; none: for all
-	plan  Options    // beside its subnet's
+	addr  netip.Addr // none: the reservation is for all subnets, else for that of addr
+	plan  Options    // its own, which come before the subnet's
 	host  string
 	// options are what the machine is told in each subnet.
 	options []optionSet
@@ -122,7 +122,8 @@ func newLeaseServer(c LeaseConfig, own *links, log *slog.Logger, now func() time
 	return s, nil
 }
 
-// warnOutside says that nobody on an interface gets an address.
+// warnOutside warns when no subnet contains our address on an interface: then no machine there gets an
+// address.
 func (s *leaseServer) warnOutside(iface string, ours netip.Addr) {
 	if s.subnetOf(ours) < 0 {
 		s.log.Warn("dhcp: no subnet contains our own address, so machines on this interface get none",
@@ -130,8 +131,8 @@ func (s *leaseServer) warnOutside(iface string, ours netip.Addr) {
 	}
 }
 
-// readdress keeps clients away from an address that is ours now. The one before stays out of the pools, too:
-// machines that boot just now still look for us there.
+// readdress keeps our new address from clients. Our former address stays out of the pools, too: machines that
+// are booting still look for us there.
 func (s *leaseServer) readdress(iface string, a netip.Addr) {
 	s.warnOutside(iface, a)
 	if l, taken := s.table.Except(a); taken {
@@ -177,11 +178,11 @@ func (s *leaseServer) subnetOf(a netip.Addr) int {
 // A request is a client that asks us for an address, and where it is.
 type request struct {
 	Client
-	id     string // who it is, for a lease
+	id     string // the identity that owns its lease
 	subnet int
 	res    *reservation // or nil
 	claim  leases.Claim
-	server netip.Addr // what it knows us by: ours, or a relay's instead of it
+	server netip.Addr // our server identifier for the client: our address, or a relay's (RFC 5107)
 	local  bool       // no relay between us
 }
 
@@ -197,11 +198,11 @@ func (s *leaseServer) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (q reques
 		return q, Reason{Code: CodeLongIdentity}
 	}
 	agent := suboptions(p.GetOneOption(dhcpv4.OptionRelayAgentInformation))
-	// A client that has an address and sends to us alone may be on another wire: its packets are routed (RFC
-	// 2131 section 4.3.2, RENEWING).
+	// The packets of a client that has an address and sends to ours may be routed, so it may be on another
+	// wire (RFC 2131 section 4.3.2, RENEWING).
 	from := addr(p.ClientIPAddr)
 	switch link := addr(agent[linkSelection]); {
-	case link.IsValid() && c.Relay.IsValid(): // only relays say so: RFC 3527
+	case link.IsValid() && c.Relay.IsValid(): // RFC 3527: only a relay selects a link
 		q.subnet = s.subnetOf(link)
 	case c.Relay.IsValid():
 		q.subnet = s.subnetOf(c.Relay)
@@ -213,7 +214,7 @@ func (s *leaseServer) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (q reques
 	if q.subnet < 0 {
 		return q, Reason{Code: CodeNoSubnet, Addr: c.Relay, Name: c.Interface}
 	}
-	// RFC 5107: the relay wants to stand between, and be called the server.
+	// RFC 5107: the relay wants clients to send to it as if it were the server.
 	if o := addr(agent[serverOverride]); o.IsValid() && c.Relay.IsValid() {
 		q.server = o
 	}
@@ -225,7 +226,7 @@ func (s *leaseServer) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (q reques
 	switch {
 	case c.MAC != nil && s.known != nil && s.known(c):
 		q.claim.Known, q.claim.KnownBy, q.claim.Alias = true, string(c.MAC), q.id != nameOf(c.MAC)
-	case match != "": // also by a switch port or UUID, behind which there may be any number of MACs
+	case match != "": // the reservation may be a switch port's or a UUID's, with any number of MACs behind it
 		q.claim.Known, q.claim.KnownBy = true, match
 	}
 	if q.res != nil && q.res.addr.IsValid() {
@@ -234,7 +235,7 @@ func (s *leaseServer) locate(p *dhcpv4.DHCPv4, c Client, unicast bool) (q reques
 	return q, Reason{}
 }
 
-// optionsFor is what a client is told, and its host name.
+// optionsFor returns a client's options and its host name, "" for no name.
 func (s *leaseServer) optionsFor(q request) (optionSet, string) {
 	if q.res != nil {
 		return q.res.options[q.subnet], q.res.host
@@ -242,9 +243,9 @@ func (s *leaseServer) optionsFor(q request) (optionSet, string) {
 	return s.subnets[q.subnet].options, ""
 }
 
-// identity is who a lease belongs to: the client identifier, else the hardware address
-// (RFC 2131 section 4.2) in the form that most clients with an identifier use for it, so
-// that firmware without and a system with one are the same client.
+// identity returns who owns the client's lease: its client identifier, else its hardware address (RFC 2131
+// section 4.2), "" without either. A hardware address gets the form that most clients use for it in an
+// identifier, so that firmware without an identifier and a system with one are the same client.
 func (s *leaseServer) identity(p *dhcpv4.DHCPv4, c Client) string {
 	id := p.GetOneOption(dhcpv4.OptionClientIdentifier)
 	switch {
@@ -258,8 +259,9 @@ func (s *leaseServer) identity(p *dhcpv4.DHCPv4, c Client) string {
 
 func nameOf(mac net.HardwareAddr) string { return "\x01" + string(mac) }
 
-// reservationOf finds a client's reservation in a subnet: by what is its own first. match is what it is
-// reserved for, there or in another subnet; "" when there is no reservation for it at all.
+// reservationOf finds a client's reservation in a subnet: first by the client's own identities, then by its
+// switch port. match is the identity that is reserved, there or in another subnet; "" when the client has no
+// reservation at all.
 func (s *leaseServer) reservationOf(
 	p *dhcpv4.DHCPv4, c Client, agent map[byte][]byte, subnet int,
 ) (res *reservation, match string) {
@@ -296,7 +298,7 @@ const (
 	relaySourcePort = 19
 )
 
-// suboptions reads option 82; what is cut off is left out.
+// suboptions reads option 82. It leaves out a suboption that is cut off.
 func suboptions(b []byte) map[byte][]byte {
 	if len(b) < 2 {
 		return nil

@@ -95,7 +95,7 @@ func newLinks(want []Interface, now func() time.Time) *links {
 	return l
 }
 
-// readdress gives an interface another address of ours. Its index may be another one, too.
+// readdress sets our own address on an interface. The interface's index may have changed, too.
 func (l *links) readdress(name string, a netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// with returns more, with o's value for each option that more leaves out.
+// with merges two sets of options. An option has the value of more, or that of o if more leaves it out.
 func (o Options) with(more Options) Options {
 	if more.LeaseTime != 0 {
 		o.LeaseTime = more.LeaseTime
@@ -45,11 +45,11 @@ func (o Options) with(more Options) Options {
 	return o
 }
 
-// An optionSet is Options as bytes.
+// An optionSet is Options, encoded.
 type optionSet struct {
 	lease  time.Duration
-	always []encodedOption // mask, and what the operator wrote by its number
-	asked  []encodedOption // only told to those who ask for it
+	always []encodedOption // the subnet mask, and the options that the operator set by number
+	asked  []encodedOption // for clients that request them (option 55), and for clients without option 55
 }
 
 type encodedOption struct {
@@ -57,13 +57,13 @@ type encodedOption struct {
 	bytes []byte
 }
 
-// newOptionSet makes the bytes of what clients in a subnet are told.
+// newOptionSet encodes the options of the clients in a subnet.
 func newOptionSet(p netip.Prefix, o Options) optionSet {
 	t := optionSet{lease: o.LeaseTime}
 	mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits()))
 	t.always = append(t.always, encodedOption{dhcpv4.OptionSubnetMask, mask})
 	for _, x := range o.Other {
-		b, _ := x.bytes() // Plan.Check has looked at it
+		b, _ := x.bytes() // Plan.Check has refused values that have an error
 		t.always = append(t.always, encodedOption{dhcpv4.GenericOptionCode(x.Code), b})
 	}
 	ask := func(code dhcpv4.OptionCode, b []byte) {
@@ -82,7 +82,7 @@ func newOptionSet(p netip.Prefix, o Options) optionSet {
 	}
 	if len(o.Routes) > 0 {
 		routes := o.Routes
-		if o.Router.IsValid() { // who reads 121 must not read 3: RFC 3442
+		if o.Router.IsValid() { // a client that reads option 121 ignores option 3: RFC 3442
 			routes = append(slices.Clone(routes), Route{
 				netip.PrefixFrom(netip.IPv4Unspecified(), 0), o.Router,
 			})
@@ -106,7 +106,7 @@ func packed(list []netip.Addr) []byte {
 	return b
 }
 
-// Options are what clients are told. What a reservation says goes before what its subnet says.
+// Options are the DHCP options that clients get. The value of a reservation comes before that of its subnet.
 type Options struct {
 	LeaseTime time.Duration `yaml:"lease_time"`
 	Router    netip.Addr    `yaml:"router"`
@@ -155,7 +155,7 @@ func (o Option) bytes() ([]byte, error) {
 	return packed(o.Addresses), nil
 }
 
-// ownOptions are those that are not free-form, and why.
+// ownOptions are the codes that Option must not have, each with the key that sets it or who else does.
 var ownOptions = map[int]string{
 	1: "the subnet mask, which follows from the subnet", 3: "options.router", 6: "options.dns",
 	12: "reservations[].hostname",

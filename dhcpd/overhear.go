@@ -22,9 +22,9 @@ import (
 	"github.com/pxectl/pxectl/internal/sleep"
 )
 
-// Overheard is an answer of another DHCP server to a client on our wire. Only what is broadcast is heard: an
-// answer sent to the client's own hardware address does not come by on a switch, and the listener does not
-// ask for it (no promiscuous mode). Boot clients ask for broadcasts, most of the time.
+// Overheard is an answer of another DHCP server to a client on our wire. Only broadcasts are heard: a switch
+// does not pass us an answer to the client's own hardware address, and the listener does not use promiscuous
+// mode. Most boot clients ask for broadcasts.
 type Overheard struct {
 	Time      time.Time
 	Interface string
@@ -90,7 +90,7 @@ func (l *Listener) Run(ctx context.Context) error {
 	return nil
 }
 
-// tapAgain is how long after an interface went away it is looked for again.
+// tapAgain is the pause between attempts to listen on an interface that went away.
 const tapAgain = 2 * time.Second
 
 // follow listens on an interface, also after it went down or was made anew.
@@ -103,7 +103,7 @@ func (l *Listener) follow(ctx context.Context, name string, f *packet.Conn) {
 			if ctx.Err() != nil {
 				return
 			}
-			// On an interface that is still down it ends at once, again and again.
+			// On an interface that is still down, listen fails at once each time. One warning is enough.
 			if !told || time.Since(began) > tapAgain {
 				l.log.Warn("dhcp: listening for other DHCP servers was interrupted", "interface", name,
 					"err", err)
@@ -113,7 +113,7 @@ func (l *Listener) follow(ctx context.Context, name string, f *packet.Conn) {
 		if sleep.For(ctx, tapAgain) != nil {
 			return
 		}
-		f, _ = openTap(name) // whoever watches interfaces reports one that is gone
+		f, _ = openTap(name) // package appliance/interfaces reports an interface that is gone
 	}
 }
 

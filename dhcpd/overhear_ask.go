@@ -14,13 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AskFor is how long answers are waited for. Servers ping an address before they offer it: ISC dhcpd for a
+// AskFor is how long Ask waits for offers. Servers ping an address before they offer it: ISC dhcpd for a
 // second, dnsmasq for three (PING_WAIT in its config.h).
 const AskFor = 4500 * time.Millisecond
 
-// Ask broadcasts one DISCOVER of a UEFI machine, in the name of the interface's own card, and returns what
-// other servers offer. It takes AskFor. Nothing is taken of it. A server of this same process or host does
-// not hear it, since packet sockets are not looped back.
+// Ask broadcasts one DISCOVER of a UEFI machine with the MAC of the interface's own card, and returns what
+// other servers offer. It takes AskFor, or until the context's deadline if that is earlier. It accepts none
+// of the offers. A server of this same process or host does not hear it, since packet sockets are not looped
+// back.
 func Ask(ctx context.Context, name string) ([]Overheard, error) {
 	nic, err := net.InterfaceByName(name)
 	if err != nil {
@@ -49,7 +50,7 @@ func Ask(ctx context.Context, name string) ([]Overheard, error) {
 	return answers(ctx, tap, name, p.TransactionID)
 }
 
-// answers collects what is offered to a question.
+// answers collects the offers to one DISCOVER.
 func answers(
 	ctx context.Context, tap *packet.Conn, name string, xid dhcpv4.TransactionID,
 ) ([]Overheard, error) {
@@ -81,8 +82,8 @@ func answers(
 // everybody is Ethernet's broadcast address.
 var everybody = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// datagram puts a client's message into UDP and IPv4 (RFC 768, RFC 791): from nobody to everybody. UDP's
-// checksum is left out, as IPv4 allows.
+// datagram puts a client's message into UDP and IPv4 (RFC 768, RFC 791), from 0.0.0.0 to 255.255.255.255. It
+// leaves out UDP's checksum, as IPv4 allows.
 func datagram(message []byte) []byte {
 	p := make([]byte, 28, 28+len(message))
 	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_UDP

@@ -30,7 +30,7 @@ func inIP(src netip.Addr, message []byte) []byte {
 
 var otherAddr = netip.MustParseAddr("10.77.0.2")
 
-// reply is what another server says to a client that asked with a packet of testdata.
+// reply is another server's answer to a packet of testdata.
 func reply(t testing.TB, modifiers ...dhcpv4.Modifier) []byte {
 	t.Helper()
 	ask, _, _ := golden(t, "edk2-x64-discover")
@@ -68,13 +68,18 @@ func TestParseOverheard(t *testing.T) {
 		},
 		"a file in BOOTP": {
 			reply(t, func(d *dhcpv4.DHCPv4) {
-				d.BootFileName, d.ServerIPAddr = "x\x1b[2J",
-					[]byte{10, 77, 0, 9}
-			}), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "x\x1b[2J" from 10.77.0.9`,
+				d.BootFileName, d.ServerIPAddr = "x\x1b[2J", []byte{10, 77, 0, 9}
+			}),
+			`OFFER from another server, 10.77.0.2: the address 10.77.0.120, ` +
+				`and to boot "x\x1b[2J" from 10.77.0.9`,
 			true,
 		},
 		"a URL": {
-			reply(t, dhcpv4.WithOption(dhcpv4.OptBootFileName("http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"))), `OFFER from another server, 10.77.0.2: the address 10.77.0.120, and to boot "http://10.77.0.1:8080/boot.ipxe"`, true,
+			reply(t, dhcpv4.WithOption(
+				dhcpv4.OptBootFileName("http://10.77.0.1:8080/boot.ipxe?mac=${netX/mac}"))),
+			`OFFER from another server, 10.77.0.2: the address 10.77.0.120, ` +
+				`and to boot "http://10.77.0.1:8080/boot.ipxe"`,
+			true,
 		},
 		"a proxy that asks": {
 			reply(t, dhcpv4.WithYourIP(nil), dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient"))),
@@ -105,7 +110,7 @@ func TestParseOverheard(t *testing.T) {
 	}
 }
 
-// What is sent is what is read, but for the direction.
+// udpPayload reads what datagram builds, but for the ports.
 func TestDatagram(t *testing.T) {
 	p := datagram([]byte("message"))
 	var sum uint32
@@ -136,16 +141,15 @@ func FuzzParseOverheard(f *testing.F) {
 	})
 }
 
-// Another DHCP server that hands out a boot file is heard with what it says; we ourselves, clients, and
-// ordinary servers' silence are not. The listener outlives an interface that goes down.
+// The listener hears another DHCP server's offer with its boot file. It does not hear our own answers or
+// clients' packets. It goes on after its interface was down.
 func TestOverhearing(t *testing.T) {
 	testnet.Need(t, "ip", "dnsmasq")
 	testnet.Bridge(t, "10.77.0.1/24")
 	lan := testnet.NewHost(t, "lan", "10.77.0.2/24", "")
 	t.Cleanup(func() { lan.Run(t, "ip", "link", "del", "eth0") })
 	start(t, lan.Command("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=eth0",
-		"--no-ping",
-		"--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root",
+		"--no-ping", "--dhcp-range=10.77.0.100,10.77.0.150,10m", "--dhcp-authoritative", "--user=root",
 		"--dhcp-boot=pxelinux.0,,10.77.0.9",
 		"--dhcp-leasefile="+filepath.Join(t.TempDir(), "leases")), "DHCP, IP range")
 	heard := make(chan Overheard, 100)
@@ -176,7 +180,7 @@ func TestOverhearing(t *testing.T) {
 	}()
 	client := testnet.NewHost(t, "client", "10.77.0.60/24", "52:54:00:77:00:02")
 	client.Run(t, "ip", "route", "add", "default", "dev", "eth0")
-	// ask asks once, and again after so long, as boot clients do.
+	// ask asks until we answer, again after the given time, as boot clients do.
 	ask := func(again time.Duration) {
 		t.Helper()
 		var heard []string

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false,
 
 var ourAddr = netip.MustParseAddr("10.77.0.1")
 
-// testBoot is a Decider's answer that holds everything; which of it is used depends on the client.
+// testBoot is a Decider's answer with both a file and a URL. Which of them is used depends on the client.
 var testBoot = Boot{File: "pxectl/boot.nbp", URL: "http://10.77.0.1:8080/boot.ipxe"}
 
 // golden reads a packet of testdata: hex, with "# port N" among its comments.
@@ -60,7 +60,7 @@ func goldenNames(t testing.TB) []string {
 	return files
 }
 
-// programs are those that there are: ipxe.NBPFor.
+// programs says whether there is a boot program for an architecture, as ipxe.NBPFor does.
 func programs(a Arch) bool {
 	return slices.Contains([]Arch{
 		ArchBIOS, ArchUEFI64, ArchUEFIBC, ArchARM64, ArchHTTP64, ArchHTTPBC,
@@ -74,7 +74,7 @@ func clientOf(p *dhcpv4.DHCPv4, port int) Client {
 	return c
 }
 
-// Every packet of testdata: what we take it for and what we answer.
+// For every packet of testdata: how we classify it and what we answer.
 func TestGoldenPackets(t *testing.T) {
 	for _, name := range goldenNames(t) {
 		t.Run(name, func(t *testing.T) {
@@ -125,7 +125,7 @@ func compare(t *testing.T, file, got string) {
 	}
 }
 
-// checkAnswer is what every answer must hold, whatever was asked.
+// checkAnswer checks what must hold for every answer in proxy mode.
 func checkAnswer(t testing.TB, p *dhcpv4.DHCPv4, c Client, r *dhcpv4.DHCPv4) {
 	t.Helper()
 	wire := encode(r, c)

@@ -18,8 +18,8 @@ type Plan struct {
 	LeaseTime    time.Duration `yaml:"lease_time"`
 	UnknownShare int           `yaml:"unknown_share"` // percent of each subnet's pools
 	Probe        bool          `yaml:"probe"`
-	// IgnoreClientID is for machines whose firmware, iPXE and system call themselves differently: by their
-	// MAC all are one client.
+	// IgnoreClientID identifies clients by their MAC alone. It is for machines whose firmware, iPXE and
+	// operating system send different client identifiers.
 	IgnoreClientID bool          `yaml:"ignore_client_id"`
 	Subnets        []Subnet      `yaml:"subnets"`
 	Reservations   []Reservation `yaml:"reservations"`
@@ -35,23 +35,27 @@ type Subnet struct {
 // A Reservation is what one machine, or whatever is plugged into one switch port, gets.
 // It is found by one of MAC, ClientID, UUID, or by CircuitID, RemoteID or both of them.
 type Reservation struct {
-	MAC       string     `yaml:"mac"`
-	ClientID  string     `yaml:"client_id"` // option 61 in hexadecimal, or as text
-	UUID      string     `yaml:"uuid"`
-	CircuitID string     `yaml:"circuit_id"` // option 82 suboption 1, likewise
-	RemoteID  string     `yaml:"remote_id"`  // option 82 suboption 2, likewise
-	Address   netip.Addr `yaml:"address"`    // the reservation is for its subnet alone; none: for all subnets, any address of the pool, and the options below
-	Hostname  string     `yaml:"hostname"`
-	Options   Options    `yaml:"options"`
+	MAC       string `yaml:"mac"`
+	ClientID  string `yaml:"client_id"` // option 61 in hexadecimal, or as text
+	UUID      string `yaml:"uuid"`
+	CircuitID string `yaml:"circuit_id"` // option 82 suboption 1, likewise
+	RemoteID  string `yaml:"remote_id"`  // option 82 suboption 2, likewise
+	// Address is the machine's address; the reservation is for the subnet of Address alone. Without an
+	// Address the reservation is for all subnets: the machine gets any address of the pool, and the options
+	// below.
+	Address  netip.Addr `yaml:"address"`
+	Hostname string     `yaml:"hostname"`
+	Options  Options    `yaml:"options"`
 }
 
 const (
 	minLease    = time.Minute
-	maxPool     = 1 << 20 // addresses of a subnet: what a flood may cost us in memory
+	maxPool     = 1 << 20 // addresses of a subnet; it bounds the memory that a flood can take
 	maxHostname = 63
 )
 
-// Check names what is wrong with a plan, each with its key below the plan's own.
+// Check returns every mistake in a plan as "key: what is wrong", the key relative to the plan; none for a
+// good plan.
 func (p *Plan) Check() []string {
 	var c checker
 	c.leaseTime("lease_time", p.LeaseTime)
@@ -206,7 +210,7 @@ func hosts(p netip.Prefix) (first, last netip.Addr) {
 	return p.Masked().Addr().Next(), subnet.Broadcast(p).Prev()
 }
 
-// match is the identity that the reservation is for, in the form that identities() has.
+// match returns the identity that the reservation is for, in the form that reservationOf looks up.
 func (r Reservation) match() (string, error) {
 	var found []string
 	if r.MAC != "" {
@@ -245,7 +249,7 @@ func octets(s string) []byte {
 	return []byte(s)
 }
 
-// port is the identity of a switch port: option 82's suboptions, either of them may be empty.
+// port is the identity of a switch port: the circuit ID and the remote ID of option 82. Either may be empty.
 func port(circuit, remote []byte) string {
 	return fmt.Sprintf("port %x/%x", circuit, remote)
 }

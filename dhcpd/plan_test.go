@@ -38,7 +38,8 @@ func TestPlanCheck(t *testing.T) {
 		}, "subnets[0].pools[1]: 10.77.0.109-10.77.0.120 overlaps subnets[0].pools[0], 10.77.0.100-10.77.0.109"},
 		{
 			"pool outside", func(p *Plan) { p.Subnets[1].Pools[0].Last = ip("10.78.1.5") },
-			"subnets[1].pools[0]: 10.78.0.100-10.78.1.5 lies outside of 10.78.0.0/24, whose hosts are 10.78.0.1-10.78.0.254",
+			"subnets[1].pools[0]: 10.78.0.100-10.78.1.5 " +
+				"lies outside of 10.78.0.0/24, whose hosts are 10.78.0.1-10.78.0.254",
 		},
 		{
 			"pool with the broadcast address",
@@ -152,8 +153,8 @@ func TestPlanCheck(t *testing.T) {
 	}
 }
 
-// A machine may have a reservation in each subnet, and one for all others; what one of them says is not told
-// in another subnet.
+// A machine may have a reservation in each subnet, and one for all others. The options of a reservation are
+// not sent in another's subnet.
 func TestReservationsAreForTheirSubnets(t *testing.T) {
 	const mac = "52:54:00:00:00:aa"
 	p := testPlan()
@@ -265,26 +266,31 @@ func TestWhatClientsAreTold(t *testing.T) {
 	}{
 		{
 			"all that it asks for", message(1, alice, all),
-			"1=ffffff00 3=0a4d00fe 6=0a4d00010a4d0002 15=7261636b2e6578616d706c65 26=05aa 42=0a4d0003 51=00000e10 54=0a4d0001 58=00000708 59=00000c4e" +
-				" 121=100a090a4d00fd000a4d00fe 252=687474703a2f2f31302e37372e302e312f77706164",
+			"1=ffffff00 3=0a4d00fe 6=0a4d00010a4d0002 15=7261636b2e6578616d706c65 26=05aa 42=0a4d0003 " +
+				"51=00000e10 54=0a4d0001 58=00000708 59=00000c4e " +
+				"121=100a090a4d00fd000a4d00fe 252=687474703a2f2f31302e37372e302e312f77706164",
 		},
 		{
 			"only what it asks for", message(1, alice, option(55, []byte{1, 3})),
-			"1=ffffff00 3=0a4d00fe 51=00000e10 54=0a4d0001 58=00000708 59=00000c4e 252=687474703a2f2f31302e37372e302e312f77706164",
+			"1=ffffff00 3=0a4d00fe 51=00000e10 54=0a4d0001 58=00000708 59=00000c4e " +
+				"252=687474703a2f2f31302e37372e302e312f77706164",
 		},
 		{
 			"the reservation's own before the subnet's",
 			message(1, "52:54:00:00:00:aa", option(55, []byte{26})),
-			"1=ffffff00 12=7265736572766564 26=2328 51=00001c20 54=0a4d0001 58=00000e10 59=0000189c 252=687474703a2f2f31302e37372e302e312f77706164",
+			"1=ffffff00 12=7265736572766564 26=2328 51=00001c20 54=0a4d0001 58=00000e10 59=0000189c " +
+				"252=687474703a2f2f31302e37372e302e312f77706164",
 		},
 		{
 			"a shorter lease that it asks for",
 			message(1, alice, option(55, []byte{1}), option(51, []byte{0, 0, 1, 44})),
-			"1=ffffff00 51=0000012c 54=0a4d0001 58=00000096 59=00000106 252=687474703a2f2f31302e37372e302e312f77706164",
+			"1=ffffff00 51=0000012c 54=0a4d0001 58=00000096 59=00000106 " +
+				"252=687474703a2f2f31302e37372e302e312f77706164",
 		},
 		{
 			"no longer one", message(1, alice, option(55, []byte{1}), option(51, []byte{255, 255, 255, 255})),
-			"1=ffffff00 51=00000e10 54=0a4d0001 58=00000708 59=00000c4e 252=687474703a2f2f31302e37372e302e312f77706164",
+			"1=ffffff00 51=00000e10 54=0a4d0001 58=00000708 59=00000c4e " +
+				"252=687474703a2f2f31302e37372e302e312f77706164",
 		},
 		{
 			"a relay that wants to be the server",
@@ -300,7 +306,7 @@ func TestWhatClientsAreTold(t *testing.T) {
 	}
 }
 
-// Our own address changed: it is what answers name, and what nobody is given.
+// After our own address has changed, answers carry the new one, and no client gets it.
 func TestReaddress(t *testing.T) {
 	d := newDesk(t, testPlan())
 	own := newLinks([]Interface{{"prov", ourAddr}}, time.Now)

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	probeFor   = 300 * time.Millisecond // RFC 2131 leaves it open; a host on the same wire answers within a few
+	probeFor   = 300 * time.Millisecond // RFC 2131 sets no time; a host on the wire answers in a few ms
 	maxProbes  = 64                     // at once
 	etherIPv4  = 0x0800
 	arpRequest = 1
 )
 
-// A prober asks the wire by ARP whether anybody uses an address, as RFC 5227 section
-// 2.1.1 does: with no sender address, so that nobody's cache changes.
+// A prober asks by ARP whether anybody uses an address, as in RFC 5227 section 2.1.1: its probes have no
+// sender address, so that they change nobody's ARP cache.
 type prober struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -36,16 +36,16 @@ type prober struct {
 	asked   map[arpQuestion]*arpAnswer
 }
 
-// An arpQuestion is about an address on one interface's wire: other wires may have it, too.
+// An arpQuestion is an address on the wire of one interface. Hosts on other wires may have the same address.
 type arpQuestion struct {
 	ifindex int
 	addr    netip.Addr
 }
 
-// An arpAnswer is who has the address. All that ask the same at once wait for one.
+// An arpAnswer says who has the address. All that ask the same question at once share one.
 type arpAnswer struct {
 	askers int
-	heard  chan struct{} // closed when mac is there
+	heard  chan struct{} // closed when mac is set
 	mac    net.HardwareAddr
 }
 
@@ -75,7 +75,8 @@ func newProber(log *slog.Logger) (*prober, error) {
 
 func (p *prober) close() { _ = p.file.Close() }
 
-// start runs f unless this client's address is being probed. busy is whether too many others' are.
+// start runs f in a goroutine, unless an address of this client is being probed already, or maxProbes other
+// clients' are; busy says that it is the latter.
 func (p *prober) start(client string, f func()) (started, busy bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,7 +99,7 @@ func (p *prober) start(client string, f func()) (started, busy bool) {
 	return true, false
 }
 
-// used says whether somebody on that interface's wire has the address, and who.
+// used says whether somebody on that interface's wire has the address, and who. It waits up to probeFor.
 func (p *prober) used(ifindex int, a netip.Addr) (net.HardwareAddr, bool) {
 	nic, err := net.InterfaceByIndex(ifindex)
 	if err != nil || len(nic.HardwareAddr) != 6 {
@@ -125,7 +126,7 @@ func (p *prober) used(ifindex int, a netip.Addr) (net.HardwareAddr, bool) {
 	}
 }
 
-// ask waits for what is heard of an address from now on.
+// ask registers a question. From now on listen answers it when it reads a packet of the address's user.
 func (p *prober) ask(q arpQuestion) *arpAnswer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -138,7 +139,7 @@ func (p *prober) ask(q arpQuestion) *arpAnswer {
 	return a
 }
 
-// forget is called once for each ask.
+// forget ends one ask; it is called once for each.
 func (p *prober) forget(q arpQuestion) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,7 +160,7 @@ func (p *prober) heard(q arpQuestion, mac net.HardwareAddr) {
 	}
 }
 
-// listen hands on every ARP packet whose sender has an address that is asked for.
+// listen reads ARP packets and passes their senders to heard.
 func (p *prober) listen() {
 	defer bug.Recover(p.log, "dhcp: listen for ARP")
 	buf := make([]byte, 128)
@@ -182,7 +183,7 @@ func (p *prober) listen() {
 	}
 }
 
-// arpProbe asks for an address: RFC 826, RFC 5227 section 1.1.
+// arpProbe builds an ARP probe for an address: RFC 826, RFC 5227 section 1.1.
 func arpProbe(from net.HardwareAddr, a netip.Addr) []byte {
 	b := binary.BigEndian.AppendUint16(nil, 1) // Ethernet
 	b = binary.BigEndian.AppendUint16(b, etherIPv4)

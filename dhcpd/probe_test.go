@@ -12,7 +12,8 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// cable is one end of a wire of its own; from the other end ARP packets are sent in the name of any host.
+// cable is one end of a wire that nothing else is on. say sends ARP packets from the other end, with any
+// sender.
 func cable(t *testing.T, name string) (ifindex int, say func(mac string, a netip.Addr)) {
 	t.Helper()
 	command(t, "ip", "link", "add", name, "type", "veth", "peer", "name", name+"-far")
@@ -54,7 +55,7 @@ func newTestProber(t *testing.T) *prober {
 	return p
 }
 
-// asking is how many ask for an address.
+// asking returns how many ask for an address.
 func (p *prober) asking(q arpQuestion) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,7 +93,7 @@ func TestProbesOfOneAddressAreAllAnswered(t *testing.T) {
 	}
 }
 
-// Who has the address on another wire does not count.
+// A host that has the address on another wire does not count.
 func TestProbeAsksOneWire(t *testing.T) {
 	testnet.Need(t, "ip")
 	ours, sayOurs := cable(t, "prov0")

@@ -32,19 +32,19 @@ const (
 	CodeWrongMessage Code = "wrong-message"   // neither a DISCOVER nor a REQUEST, in proxy mode
 	CodeHTTPRequest  Code = "http-request"    // HTTP boot takes its URL from the offer
 	CodeOtherServer  Code = "other-server"    // it takes another server's offer
-	CodeRebooting    Code = "rebooting"       // it asks for its former address, which its DHCP server must judge
+	CodeRebooting    Code = "rebooting"       // only its DHCP server can confirm its former address
 	CodeAnswerFailed Code = "answer-not-sent" // the answer could not be sent
 	CodeBootFile     Code = "boot-file"       // the boot file or URL cannot be told
 	CodeTooLong      Code = "answer-too-long" // the answer does not fit what the client takes
 	CodeOwnAddress   Code = "own-address"     // our own address is not known
-	CodeError        Code = "error"           // Reason.Err
+	CodeError        Code = "error"           // any other error: Reason.Err
 
 	// Addresses: why none, or a NAK.
 	CodeNoFree       Code = "no-free-address"     // the pool is exhausted
-	CodeShare        Code = "share-used-up"       // unknown machines hold all that they may
+	CodeShare        Code = "share-used-up"       // unknown machines hold their whole share
 	CodeTaken        Code = "taken"               // the address is another client's
-	CodeElsewhere    Code = "has-another-address" // the client's address is another one
-	CodeProbing      Code = "probing"             // whether its address is free is being asked by ARP
+	CodeElsewhere    Code = "has-another-address" // the client has another address
+	CodeProbing      Code = "probing"             // an ARP probe of its address is running
 	CodeAllInUse     Code = "all-in-use"          // three addresses in a row are in use
 	CodeDiskBusy     Code = "disk-busy"           // the disk does not keep up
 	CodeLeaseFile    Code = "lease-file"          // the lease file cannot be written
@@ -58,8 +58,8 @@ const (
 
 	// DECLINE and RELEASE.
 	CodeDeclined       Code = "declined"            // the address is out of use
-	CodeDeclinedFreed  Code = "declined-freed"      // and its first declined one is free again
-	CodeDeclineSelf    Code = "declined-own"        // the client itself answers for what it declined
+	CodeDeclinedFreed  Code = "declined-freed"      // likewise, and its first declined one is free again
+	CodeDeclineSelf    Code = "declined-own"        // the client itself answers ARP for the address
 	CodeDeclineUngiven Code = "declined-not-given"  // it was not given that address a moment ago
 	CodeDeclineOther   Code = "declined-to-another" // to another server
 	CodeReleased       Code = "released"            // the address is given back
@@ -68,11 +68,11 @@ const (
 	CodeReleaseWrong   Code = "released-not-its"    // it is not the client's
 )
 
-// A Reason is a Code with what it is about. The zero Reason says nothing.
+// A Reason is a Code with its details; which fields are set depends on the Code. The zero Reason is none.
 type Reason struct {
 	Code   Code
 	Addr   netip.Addr       // the address in question
-	Other  netip.Addr       // another server's, a sender's, or the address that is meant instead
+	Other  netip.Addr       // another server, the sender, the client's own address, or one that is free again
 	MAC    net.HardwareAddr // who uses the address without a lease
 	Arch   Arch
 	Subnet netip.Prefix
@@ -194,7 +194,8 @@ func (r Reason) aboutAddress() string {
 		}
 		return s
 	case CodeDeclineSelf:
-		return fmt.Sprintf("%v is in use by the client itself, which declined it, or somebody in its name: nothing is changed",
+		return fmt.Sprintf(
+			"%v is in use by the client itself, which declined it, or somebody in its name: nothing is changed",
 			r.Addr)
 	case CodeDeclineUngiven:
 		return fmt.Sprintf("declines %v, which it was not given a moment ago", r.Addr)

@@ -10,7 +10,7 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// relays are the relays of the field: their arguments, and what they say when they are ready.
+// relays are DHCP relays that are in use, with their arguments and what they print when they are ready.
 var relays = map[string]struct {
 	args  []string
 	ready string
@@ -25,7 +25,7 @@ var relays = map[string]struct {
 	},
 }
 
-// behind is a host on a network of its own, 10.78.0.0/24, behind a router with a DHCP relay.
+// behind returns a host on a network of its own, 10.78.0.0/24, behind a router with a DHCP relay.
 func behind(t *testing.T, relay string) testnet.Host {
 	t.Helper()
 	router := testnet.NewHost(t, "router", "10.77.0.9/24", "")
@@ -44,8 +44,8 @@ func behind(t *testing.T, relay string) testnet.Host {
 	return far
 }
 
-// Behind a router with a DHCP relay: the lease, whatever the client's broadcast flag, and a renewal that goes
-// round the relay.
+// A client behind a router with a DHCP relay gets a lease, with and without the broadcast flag, and renews it
+// without the relay.
 func TestRelays(t *testing.T) {
 	for relay := range relays {
 		for name, flag := range map[string][]string{"unicast": nil, "broadcast": {"-B"}} {
@@ -78,8 +78,8 @@ func TestRelays(t *testing.T) {
 	}
 }
 
-// A proxy's offer has no address that a relay could send it to. It reaches the client all the same, whatever
-// that said of broadcasts.
+// A proxy's offer has no address that a relay could send it to. It still reaches the client, with and without
+// the broadcast flag.
 func TestProxyBehindRelays(t *testing.T) {
 	for relay := range relays {
 		for name, flags := range map[string]string{"unicast": "0000", "broadcast": "8000"} {

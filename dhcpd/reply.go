@@ -17,47 +17,47 @@ const (
 	minMessage, maxMessage = 576 - 28, 1500 - 28
 )
 
-// Boot is what a client should load. Client.WantsURL says which of the two counts.
+// Boot is what a client should load. Client.WantsURL says which of File and URL counts.
 type Boot struct {
 	File string // name of the network boot program on our TFTP server
 	URL  string // http URL with an IP literal: a script for iPXE, a program for HTTP boot
-	// Short is a script that leads to URL, for an iPXE whose answer has no room for that. At most 127 bytes;
-	// optional.
+	// Short is the URL of a script that leads to URL, for an iPXE whose answer has no room for URL. It is
+	// optional, and ignored when it has more than 127 bytes.
 	Short string
 }
 
-// errOwnAddress is an interface that has no address.
+// errOwnAddress says that the interface has no IPv4 address of ours.
 var errOwnAddress = errors.New("our own address is not known")
 
-// A bootError is about a boot file or URL that cannot be told.
+// A bootError says that a boot file or URL cannot be put into an answer.
 type bootError struct{ error }
 
 func badBoot(format string, args ...any) error { return bootError{fmt.Errorf(format, args...)} }
 
 func (e bootError) Unwrap() error { return e.error }
 
-// tooLong is an answer that does not fit what the client takes.
+// tooLong is the error of an answer that is longer than the client accepts.
 type tooLong string
 
 func (e tooLong) Error() string { return string(e) }
 
-// The form of the answer per class. All have: type OFFER or ACK, yiaddr 0, siaddr and
-// option 54 our address (iPXE tells proxies apart by 54, else siaddr, so they are kept
+// answer builds the answer of proxy mode, in the form of the client's class. All have: type OFFER or ACK,
+// yiaddr 0, siaddr and option 54 our address (iPXE tells proxies apart by 54, else siaddr, so they are kept
 // equal), option 60, options 97, 61 and 82 as they came.
 //
 //	bios-pxe   file, 66, 67, and option 43 = 06 01 08 ff: "use the boot file given
-//	           here, do not go looking for boot servers" (PXE 2.1 table 2-1, tag 6 bit 3).
+//	           here, do not look for boot servers" (PXE 2.1 table 2-1, tag 6 bit 3).
 //	uefi-pxe   file, 66, 67 and no option 43, in the offer as on port 4011.
-//	           Without 43, EDK2 of every age takes the offer for a BINL one and asks
-//	           port 4011. With 43 it would be a round faster, but EDK2 before 2017
-//	           drops the first such offer (tianocore bug 469; Dell T130, T430). The
-//	           file in the offer changes nothing for EDK2 and serves those that never
-//	           ask again.
-//	ipxe       file and 67 hold a URL; siaddr and a file are what makes iPXE take the
-//	           offer without asking 4011. A bare name would be resolved against
-//	           whatever iPXE thinks is the current directory.
-//	uefi-http  67 holds the URL; an offer without it, or without 60=HTTPClient, is
-//	           dropped by EDK2 (HttpBootDhcp4.c).
+//	           Without 43, every version of EDK2 takes the offer for a BINL one and
+//	           asks port 4011. 43 would save that round trip, but EDK2 before 2017
+//	           drops the first offer with it (tianocore bug 469; Dell T130, T430).
+//	           EDK2 ignores the file in the offer; clients that never ask port 4011
+//	           need it.
+//	ipxe       file and 67 hold a URL; because of siaddr and a file, iPXE takes the
+//	           offer without asking 4011. iPXE would resolve a bare name against
+//	           what it thinks is the current directory.
+//	uefi-http  67 holds the URL; EDK2 drops an offer without it, or without
+//	           60=HTTPClient (HttpBootDhcp4.c).
 func answer(p *dhcpv4.DHCPv4, c Client, b Boot) (*dhcpv4.DHCPv4, error) {
 	if !c.Server.Is4() {
 		return nil, errOwnAddress
@@ -76,15 +76,15 @@ func answer(p *dhcpv4.DHCPv4, c Client, b Boot) (*dhcpv4.DHCPv4, error) {
 	return fit(r, limit(p), c.short(b))
 }
 
-// viaRelay sets the broadcast flag of an answer without an address that goes through a relay: there is none
-// that the relay could send it to (RFC 1542 section 4.1.2).
+// viaRelay sets the broadcast flag of an answer without an address that goes through a relay: the relay has
+// no address to send it to (RFC 1542 section 4.1.2).
 func viaRelay(r *dhcpv4.DHCPv4) {
 	if addr(r.GatewayIPAddr).IsValid() && !addr(r.YourIPAddr).IsValid() {
 		r.SetBroadcast()
 	}
 }
 
-// blank makes an answer with nothing in it but its sender and receiver.
+// blank makes an answer that has only its type, sender and receiver, and the options that are echoed.
 func blank(p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4.DHCPv4 {
 	r := &dhcpv4.DHCPv4{
 		OpCode:        dhcpv4.OpcodeBootReply,
@@ -98,8 +98,8 @@ func blank(p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4
 	if kind == dhcpv4.MessageTypeAck {
 		r.ClientIPAddr = p.ClientIPAddr.To4() // RFC 2131 table 3: only in an ACK
 	}
-	// The codec writes options in the order of their numbers, so all that some ROMs
-	// need within their 312 bytes of options stands before the file name's end.
+	// Some ROMs read only 312 bytes of options. The codec writes options in the order of their numbers, so
+	// all that these ROMs need comes before the end of the file name (option 67).
 	r.UpdateOption(dhcpv4.OptMessageType(kind))
 	r.UpdateOption(dhcpv4.OptServerIdentifier(server.AsSlice()))
 	// 97: RFC 4578 section 2.3. 61: RFC 6842. 82: RFC 3046 section 2.2.
@@ -114,7 +114,7 @@ func blank(p *dhcpv4.DHCPv4, kind dhcpv4.MessageType, server netip.Addr) *dhcpv4
 	return r
 }
 
-// tellBoot says what to load, in the form of the client's class.
+// tellBoot puts what to load into an answer, in the form of the client's class.
 func tellBoot(r *dhcpv4.DHCPv4, c Client, file string) {
 	class := "PXEClient"
 	if c.Class == ClassHTTP {
@@ -135,7 +135,7 @@ func tellBoot(r *dhcpv4.DHCPv4, c Client, file string) {
 	}
 }
 
-// short is the URL to fall back on, "" for none.
+// short is the script's URL for an answer that has no room for Boot.URL; "" for none.
 func (c Client) short(b Boot) string {
 	if c.Class != ClassHTTP && c.WantsURL() && len(b.Short) <= fileLen {
 		return b.Short
@@ -143,7 +143,7 @@ func (c Client) short(b Boot) string {
 	return ""
 }
 
-// bootFile is the text that tells this class of client what to load.
+// bootFile returns the file name or the URL that a client of this class must load.
 func bootFile(c Client, b Boot) (string, error) {
 	switch {
 	case c.WantsURL() && b.URL != "":
@@ -179,8 +179,9 @@ func checkURL(s string) error {
 	return nil
 }
 
-// limit is the largest message that the client takes. Option 57 counts the IP datagram
-// for some and the message for others; we take the smaller reading.
+// limit returns the longest message that the client accepts, in bytes without the IP and UDP headers. Some
+// clients count the whole IP datagram in option 57, others the message alone; limit takes the smaller
+// reading.
 func limit(p *dhcpv4.DHCPv4) int {
 	size, err := p.MaxMessageSize()
 	if err != nil {
@@ -189,8 +190,8 @@ func limit(p *dhcpv4.DHCPv4) int {
 	return min(max(int(size)-28, minMessage), maxMessage)
 }
 
-// fit makes an answer fit: it leaves out options that other fields repeat, then takes the short URL, which
-// fits the file field, and then leaves out options that the client can do without.
+// fit shortens an answer to limit bytes. It leaves out options that other fields repeat, then takes the short
+// URL, which fits the file field, and then leaves out the spare options, the first one first.
 func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) (*dhcpv4.DHCPv4, error) {
 	redundant := []dhcpv4.OptionCode{dhcpv4.OptionClientIdentifier, dhcpv4.OptionTFTPServerName}
 	if r.BootFileName != "" {
@@ -199,7 +200,7 @@ func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) 
 	for {
 		size := size(r)
 		switch {
-		case size+1 <= limit: // one for the pad that encode may add
+		case size+1 <= limit: // one byte for the pad option that encode may add
 			return r, nil
 		case len(redundant) > 0:
 			r.Options.Del(redundant[0])
@@ -211,14 +212,15 @@ func fit(r *dhcpv4.DHCPv4, limit int, short string, spare ...dhcpv4.OptionCode) 
 			r.Options.Del(spare[0])
 			spare = spare[1:]
 		default:
-			return nil, tooLong(fmt.Sprintf("the answer has %d bytes and the client takes %d; its relay's option 82 has %d of them",
+			return nil, tooLong(fmt.Sprintf(
+				"the answer has %d bytes and the client takes %d; its relay's option 82 has %d of them",
 				size, limit, len(r.GetOneOption(dhcpv4.OptionRelayAgentInformation))))
 		}
 	}
 }
 
-// size is how many bytes the codec makes of an answer, but for padding. Encoding each answer once more for
-// that took a tenth of the time of an exchange (BenchmarkExchange).
+// size counts the bytes that the codec makes of an answer, without padding. Encoding each answer once more to
+// count them took a tenth of the time of an exchange (BenchmarkExchange).
 func size(r *dhcpv4.DHCPv4) int {
 	n := 240 + 1 // the fixed fields with the magic cookie, and the end option
 	for _, v := range r.Options {
@@ -227,7 +229,7 @@ func size(r *dhcpv4.DHCPv4) int {
 	return n
 }
 
-// destination is where an answer goes. src is where the packet came from.
+// destination returns where an answer of proxy mode goes. src is where the packet came from.
 func destination(c Client, src netip.AddrPort) netip.AddrPort {
 	switch {
 	case c.Port == pxePort:
@@ -241,13 +243,13 @@ func destination(c Client, src netip.AddrPort) netip.AddrPort {
 	case c.Type == dhcpv4.MessageTypeRequest && src.Addr().IsValid() && !src.Addr().IsUnspecified():
 		return netip.AddrPortFrom(src.Addr(), clientPort)
 	}
-	// Whatever the broadcast flag says: a client without an address answers no ARP,
-	// and every boot client takes a broadcast.
+	// The broadcast flag does not matter: a client without an address answers no ARP, and every boot client
+	// accepts a broadcast.
 	return netip.AddrPortFrom(broadcast, clientPort)
 }
 
-// relayPort is where a relay takes answers: at giaddr, since relays may send from another of their addresses,
-// and at the port that it sent from if it says so (RFC 8357).
+// relayPort returns where a relay takes answers. The address is giaddr, since a relay may send from another
+// of its addresses. The port is 67, or the one that the relay sent from if it says so (RFC 8357).
 func (c Client) relayPort(src netip.AddrPort) netip.AddrPort {
 	if c.RelayPort {
 		return netip.AddrPortFrom(c.Relay, src.Port())

@@ -43,7 +43,7 @@ func (s Seen) answered() string {
 	if s.Lease.IsValid() {
 		what += " " + s.Lease.String()
 	}
-	if boot, _, _ := strings.Cut(s.Boot, "?"); boot != "" { // a script's URL goes on with iPXE's settings
+	if boot, _, _ := strings.Cut(s.Boot, "?"); boot != "" { // the query of a URL has iPXE's settings
 		what += " " + boot
 	}
 	if s.Reason.Code != "" {

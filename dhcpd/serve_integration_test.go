@@ -94,12 +94,12 @@ func short() Plan {
 	return p
 }
 
-// script is a client's hook that writes what it was told, and sets the address.
+// script writes a hook for a DHCP client, which sets the address and writes what the client was told to out.
 func script(t *testing.T) (hook, out string) {
 	t.Helper()
 	dir := t.TempDir()
 	hook, out = filepath.Join(dir, "hook"), filepath.Join(dir, "out")
-	// It tells last: what is in out has been done.
+	// The hook writes to out last: what stands there has been done.
 	text := "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/24 dev $interface\n" +
 		"case $reason in BOUND|REBOOT) ip addr add $new_ip_address/24 dev $interface;; esac\nenv >> " + out +
 		"\nexit 0\n"
@@ -122,7 +122,7 @@ func TestUdhcpc(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	r.saw(t, "ACK 10.77.0.50")
-	// USR1: renew. TERM with -R: release.
+	// USR1 makes udhcpc renew. TERM makes it release, because of -R.
 	r.mu.Lock()
 	before := len(r.seen)
 	r.mu.Unlock()
@@ -174,7 +174,7 @@ func TestDhclient(t *testing.T) {
 		"-1", "-v", "-sf", hook, "-lf", filepath.Join(dir, "leases"), "-pf",
 		filepath.Join(dir, "pid"), "-cf", "/dev/null", "eth0",
 	}
-	// In the foreground, as a child of ours: its end is an event, and its pid is not to be read from a file.
+	// dhclient runs in the foreground as our child, so that we can wait for its end and need no pid file.
 	begin := func(reason string) *exec.Cmd {
 		t.Helper()
 		cmd := h.Command("dhclient", append([]string{"-d"}, args...)...)
@@ -190,7 +190,7 @@ func TestDhclient(t *testing.T) {
 	}
 	first := begin("BOUND")
 	r.saw(t, "ACK 10.77.0.100")
-	until(t, "dhclient has written its lease", func() bool { // only after it told its hook
+	until(t, "dhclient has written its lease", func() bool { // only after its hook
 		kept, _ := os.ReadFile(filepath.Join(dir, "leases"))
 		return strings.Contains(string(kept), "fixed-address 10.77.0.100;") &&
 			strings.HasSuffix(string(kept), "}\n")
@@ -222,7 +222,7 @@ func TestDhclient(t *testing.T) {
 	}
 }
 
-// udhcpc -a declines an address that somebody else answers for; the next one is its.
+// udhcpc -a declines an address that another host answers for, and takes the next one.
 func TestDeclineByARealClient(t *testing.T) {
 	testnet.Need(t, "ip", "busybox")
 	r := newRack(t, short())
@@ -266,8 +266,8 @@ func command(t *testing.T, name string, args ...string) {
 
 var received = regexp.MustCompile(`received packets: (\d+)\s+drops: (\d+)`)
 
-// perfdhcp, as a relay for a few thousand machines: whole exchanges, nothing lost, no
-// address twice.
+// perfdhcp acts as a relay for 2000 machines. It misses at most one answer in a hundred, and no machine gets
+// two addresses.
 func TestPerfdhcp(t *testing.T) {
 	testnet.Need(t, "ip", "perfdhcp")
 	p := Plan{LeaseTime: time.Hour, UnknownShare: 100, Subnets: []Subnet{{
@@ -301,13 +301,13 @@ func TestPerfdhcp(t *testing.T) {
 	}
 }
 
-// What a client was told is on the disk by then.
+// A lease is on the disk before its client is told.
 func TestServerWritesBeforeItAnswers(t *testing.T) {
 	testnet.Need(t, "ip", "udhcpc")
 	r := newRack(t, short())
 	h := testnet.NewHost(t, "client", "", alice)
 	h.Run(t, "udhcpc", "-i", "eth0", "-n", "-q", "-s", "/bin/true")
-	// What a power cut would leave: the file as it is now, without our say in it.
+	// A power cut would leave the file as it is now. The server does not get to write to it again.
 	raw, err := os.ReadFile(r.cfg.Leases.File)
 	if err != nil {
 		t.Fatal(err)

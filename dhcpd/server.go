@@ -27,17 +27,17 @@ const (
 	readers = 4
 	// Packets that a reader takes at once.
 	batchSize = 64
-	// When several packets came at once, more will come: the next are left to gather for this long, so that a
-	// busy server wakes for twenty of them and not for each: 88 µs of CPU time for an exchange at 8,000 of
-	// them a second, without it 108. The client waits for seconds.
+	// A reader that got several packets at once waits this long before it reads again, so that a busy server
+	// wakes once for about twenty packets and not for each. At 8,000 exchanges a second an exchange takes
+	// 88 µs of CPU time with this wait and 108 µs without. Clients wait for seconds.
 	gatherFor = time.Millisecond
 	// Room for some 5000 packets. With the kernel's default, 208 KiB, a rack of 1000 machines that is
 	// switched on at once lost 1959 DISCOVERs, and the last machine had its offer after 28 s or none at all;
 	// with this it loses none (the row boot-storm of bench).
 	receiveBuffer = 4 << 20
-	// iPXE waits two seconds for us after the DHCP server's offer and then boots without.
+	// iPXE waits two seconds for our offer after the DHCP server's, and then boots without it.
 	decideTimeout = time.Second
-	// After a read error that is not the end, for example while a link goes away.
+	// Pause after a read error that does not end the server, for example while a link goes away.
 	readPause = 100 * time.Millisecond
 )
 
@@ -50,15 +50,15 @@ type Decider func(ctx context.Context, c Client) (b Boot, ok bool)
 type Config struct {
 	Interfaces []Interface
 	Decide     Decider
-	Leases     *LeaseConfig    // server mode: addresses, too; nil for proxy mode
-	Program    func(Arch) bool // whether there is a boot program for an architecture; nil: for all that have names here
-	Observe    func(Seen)      // called by one goroutine; what it is too slow for is left out; may be nil
-	Log        *slog.Logger    // nothing is logged when nil
-	Now        func() time.Time
+	Leases     *LeaseConfig    // for server mode; nil for proxy mode
+	Program    func(Arch) bool // whether an architecture has a boot program; nil: all that have names here
+	// Observe is called by one goroutine, for each packet unless it is too slow. May be nil.
+	Observe func(Seen)
+	Log     *slog.Logger // nothing is logged when nil
+	Now     func() time.Time
 }
 
-// A Server answers network boot clients in proxy form, or all DHCP clients as the
-// authority over their addresses.
+// A Server answers network boot clients in proxy mode, or all DHCP clients in server mode.
 type Server struct {
 	cfg    Config
 	links  *links
@@ -71,14 +71,14 @@ type Server struct {
 type socket struct {
 	port int
 	udp  *net.UDPConn
-	conn *ipv4.PacketConn // the same
+	conn *ipv4.PacketConn // the same socket as udp
 	turn *turn
 }
 
 // A turn lets one reader wait at a time. Without it all of them would wake for each packet.
 type turn struct {
 	sync.Mutex
-	busy bool // the last one found several packets, and took all
+	busy bool // the last reader found several packets, and took all of them
 }
 
 // Listen checks the interfaces and opens the sockets, so that a missing interface and a
@@ -104,9 +104,9 @@ func Listen(cfg Config) (*Server, error) {
 		links: newLinks(cfg.Interfaces, cfg.Now),
 		seen:  observe.New(cfg.Log, "DHCP packets", cfg.Observe),
 	}
-	// 4011 first and for us alone: two proxies on one host would answer everything
-	// twice, and this is what a second one stumbles over. 67 is shared, so that a DHCP
-	// server on the same host, if it shares too, keeps hearing broadcasts.
+	// Port 4011 comes first and is not shared: two proxies on one host would answer everything twice, so
+	// opening it must fail for the second one. Port 67 is shared: a DHCP server on the same host that shares
+	// it, too, still receives broadcasts.
 	for _, l := range []struct {
 		port   int
 		shared bool
@@ -128,9 +128,9 @@ func Listen(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// listen opens a wildcard socket that tells the interface and the destination of what it
-// receives. Without SO_REUSEPORT: that would let any other program of this user in
-// without an error, and it would be given some of our packets.
+// listen opens a wildcard socket that tells the interface and the destination of each packet. It does not set
+// SO_REUSEPORT, which would let any other program of this user open the port without an error and get some of
+// our packets.
 func listen(port int, shared bool) (*net.UDPConn, *ipv4.PacketConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var opt error
@@ -139,7 +139,7 @@ func listen(port int, shared bool) (*net.UDPConn, *ipv4.PacketConn, error) {
 				opt = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 			}
 			opt = errors.Join(opt, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
-			// Without CAP_NET_ADMIN net.core.rmem_max bounds it; less is no error.
+			// Without CAP_NET_ADMIN, net.core.rmem_max bounds the buffer. A smaller buffer is no error.
 			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 			}
@@ -149,7 +149,9 @@ func listen(port int, shared bool) (*net.UDPConn, *ipv4.PacketConn, error) {
 	conn, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", port))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, nil, fmt.Errorf("dhcp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`; a second pxectl or a PXE server on this host?): %w",
+		return nil, nil, fmt.Errorf(
+			"dhcp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`; "+
+				"a second pxectl or a PXE server on this host?): %w",
 			port, port, err)
 	case errors.Is(err, syscall.EACCES):
 		return nil, nil, fmt.Errorf("dhcp: UDP port %d needs root or CAP_NET_BIND_SERVICE: %w", port, err)
@@ -164,7 +166,7 @@ func listen(port int, shared bool) (*net.UDPConn, *ipv4.PacketConn, error) {
 	return conn.(*net.UDPConn), p4, nil
 }
 
-// Readdress gives an interface another address of ours, which answers carry from now on.
+// Readdress tells the server its new address on an interface. Answers carry it from now on.
 func (s *Server) Readdress(iface string, a netip.Addr) {
 	s.links.readdress(iface, a)
 	if s.leases != nil {
@@ -307,7 +309,7 @@ func (s *Server) deliver(k socket, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPor
 	s.report(c, r, r.BootFileNameOption(), why)
 }
 
-// recall fills in the architecture that the REQUEST of a client leaves out.
+// recall keeps the architecture of each DISCOVER, for a REQUEST that leaves it out or has 0 in its place.
 func (s *Server) recall(p *dhcpv4.DHCPv4, c Client) Client {
 	if c.MAC == nil || c.Class == ClassOther && c.HasArch {
 		return c
@@ -338,21 +340,22 @@ func (s *Server) decide(ctx context.Context, p *dhcpv4.DHCPv4, c Client) (r *dhc
 	return r, Reason{}
 }
 
-// ask asks the Decider, and not for long.
+// ask asks the Decider and gives it decideTimeout.
 func (s *Server) ask(ctx context.Context, c Client) (Boot, bool) {
 	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
 	return s.cfg.Decide(ctx, c)
 }
 
-// send lets an answer leave from the port and the interface that the question came in
-// by, and from our address there.
+// send sends an answer from the port that the request came in by, with our address there as its source. A
+// broadcast leaves by the interface that the request came in by.
 func send(conn *net.UDPConn, r *dhcpv4.DHCPv4, c Client, dst netip.AddrPort, ifindex int) error {
 	cm := &ipv4.ControlMessage{Src: c.Server.AsSlice(), IfIndex: ifindex}
 	if dst.Addr() != broadcast {
-		cm.IfIndex = 0 // the way to a relay, or a client with an address, is the routing table's business
+		cm.IfIndex = 0 // the routing table knows the way to a relay, or to a client with an address
 	}
-	// Not by ipv4.PacketConn: its WriteTo cost four tenths of what the kernel needs for the packet, on top.
+	// ipv4.PacketConn.WriteTo is slower: on top of the kernel's time for the packet it took four tenths of
+	// that.
 	_, _, err := conn.WriteMsgUDPAddrPort(encode(r, c), cm.Marshal(), dst)
 	return err
 }
@@ -363,7 +366,8 @@ func (s *Server) report(c Client, r *dhcpv4.DHCPv4, boot string, why Reason) {
 	level := slog.LevelDebug
 	if r != nil {
 		seen.Answer, seen.Lease = r.MessageType(), addr(r.YourIPAddr)
-		if c.Class != ClassOther || seen.Answer != dhcpv4.MessageTypeOffer { // the ACK says it all
+		// Of an ordinary client's answers only the ACK.
+		if c.Class != ClassOther || seen.Answer != dhcpv4.MessageTypeOffer {
 			level = slog.LevelInfo
 		}
 	}

@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { testnet.Main(m) }
 
-// quiet is a server without sockets: enough for what happens before anything is sent.
-// What it saw is told once nothing more will come.
+// quiet returns a server without sockets, which is enough for what happens before anything is sent. The
+// function ends its reports and returns them all.
 func quiet(decide Decider) (*Server, func() []Seen) {
 	var all []Seen
 	seen := observe.New(discard, "packets", func(s Seen) { all = append(all, s) })
@@ -111,7 +111,8 @@ func TestPacketsThatAreOnlySeen(t *testing.T) {
 		},
 		{
 			"edk2-x64-discover", 8,
-			"DISCOVER from uefi-pxe (x86-64 UEFI) on port 67: no answer: interface office is not a provisioning interface",
+			"DISCOVER from uefi-pxe (x86-64 UEFI) on port 67: no answer: " +
+				"interface office is not a provisioning interface",
 		},
 	} {
 		t.Run(tc.packet, func(t *testing.T) {

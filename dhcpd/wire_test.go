@@ -39,8 +39,7 @@ func readPcap(t *testing.T, file string) []wire {
 func allowBroadcast(c syscall.RawConn) error {
 	var opt error
 	if err := c.Control(func(fd uintptr) {
-		opt = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET,
-			unix.SO_BROADCAST, 1)
+		opt = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
 	}); err != nil {
 		return err
 	}
