@@ -8,18 +8,19 @@ import (
 	"time"
 )
 
-// An engineConn is what the library takes for its socket. Only transfers whose client has proved its address
-// reach it, and of each one packet for each that the library sent: it may not be given more, since in this
-// mode (one port for all transfers) it panics at a packet that arrives when a transfer has just ended.
+// An engineConn is the connection that pin/tftp reads from and writes to instead of a socket. The library
+// gets packets only of transfers whose client has proved its address, and one packet for each that it sent.
+// It must not get more: in this mode (one port for all transfers) it panics at a packet that arrives when a
+// transfer has just ended.
 //
-// The library tells transfers apart by the text of their clients' addresses. Ours carry the transfer's number
-// as their zone.
+// The library tells transfers apart by the text of their clients' addresses. We put the transfer's number
+// into the address as its zone.
 type engineConn struct {
 	local net.Addr
 	sent  func(id uint64, packet []byte) // what the library sends
 
 	mu       sync.Mutex
-	queue    []enginePacket // never long: one for each transfer
+	queue    []enginePacket // short: at most one for each transfer
 	deadline time.Time
 	stopped  bool
 	wake     chan struct{}
@@ -52,7 +53,7 @@ func (c *engineConn) nudge() {
 	}
 }
 
-// take is the oldest packet, or when to stop waiting for one; zero: never.
+// take returns the oldest packet. Without one, until is when to stop waiting for it; zero: never.
 func (c *engineConn) take() (p enginePacket, ok bool, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,7 +67,7 @@ func (c *engineConn) take() (p enginePacket, ok bool, until time.Time) {
 	return p, true, until
 }
 
-// stop ends the library's wait for packets early; it would wait for a second.
+// stop ends the library's wait for packets, which would last a second.
 func (c *engineConn) stop() {
 	c.mu.Lock()
 	c.stopped = true
@@ -113,10 +114,10 @@ func (c *engineConn) SetReadDeadline(t time.Time) error {
 
 func (c *engineConn) SetDeadline(t time.Time) error    { return c.SetReadDeadline(t) }
 func (c *engineConn) SetWriteDeadline(time.Time) error { return nil }
-func (c *engineConn) Close() error                     { return nil } // there is nothing to close; the sockets are the server's
+func (c *engineConn) Close() error                     { return nil } // the server closes its sockets
 func (c *engineConn) LocalAddr() net.Addr              { return c.local }
 
-// numberOf is the transfer that an address of the library's stands for.
+// numberOf returns the transfer's number in an address from the library, 0 for none.
 func numberOf(a net.Addr) uint64 {
 	u, ok := a.(*net.UDPAddr)
 	if !ok {

@@ -19,10 +19,11 @@ import (
 // acknowledges within milliseconds.
 const (
 	maxUnproven = 8192
-	// An answer to nobody is sent again twice, and not at all during a flood: firmware asks again by itself.
+	// A first answer that nobody acknowledges is sent again twice, and not at all during a flood: firmware
+	// asks again by itself.
 	unprovenRetries = 2
 
-	// When all transfers are in use, one whose client has been silent for so long makes room for a new one.
+	// When all transfers are in use, one whose client has been silent for this long makes room for a new one.
 	silentFor = 250 * time.Millisecond
 	// How long a client that has proved itself waits for room.
 	slotWait = 500 * time.Millisecond
@@ -36,22 +37,24 @@ type exchange struct {
 	port   *port // where it is answered from
 	data   []byte
 	begun  time.Time
-	said   string // the request as it came, to know it again
+	said   string // the request as it came, to recognise it when it is repeated
 	client string // under which its stalls are remembered
 
-	// last is what the client was sent last, awaits the block whose acknowledgement is the answer to that.
+	// last is the last packet that was sent to the client; awaits is the block that the client must
+	// acknowledge then.
 	last   []byte
 	awaits uint16
 	sent   time.Time
 	tries  int
 
 	proved time.Time // when its client proved itself; zero: it has not
-	try    *attempt  // not nil: it runs
+	try    *attempt  // nil: it does not run
 	heard  time.Time // when its client acknowledged something last
-	// The library was given the request anew, and says first what the client has been told: that is not sent.
+	// The library has just got the request, and its first packet repeats what the client has already got: do
+	// not send that packet.
 	echo    bool
 	waiting bool  // the library has sent something and waits for an answer
-	ending  error // why it ends before its end; told to the library when that waits
+	ending  error // why it ends early; the library is told when it waits for an answer
 	settled bool  // it is over, and has been reported
 }
 
@@ -62,13 +65,13 @@ func (e *exchange) from() *net.UDPAddr {
 	}
 }
 
-// whole says whether its client has acknowledged the last block.
+// whole says whether the client has acknowledged the last block.
 func (e *exchange) whole() bool {
 	return e.try != nil && !e.waiting && !e.echo && e.ending == nil && len(e.last) >= 4 &&
 		e.last[1] == opData && len(e.last) < 4+e.BlockSize
 }
 
-// request is the request as the library gets it: with the options that were negotiated, and no other.
+// request is the request as the library gets it: with the negotiated block size, and no other option.
 func (e *exchange) request() []byte {
 	mode := "octet"
 	if e.netascii {
@@ -81,7 +84,8 @@ func (e *exchange) request() []byte {
 	return b
 }
 
-// begin is the first answer: an OACK, or the first block where the client asked for no option that we go by.
+// begin returns the first answer: an OACK, or the first block when the client asks for no option that we
+// have.
 func (e *exchange) begin() []byte {
 	if told := e.accepted(e.BlockSize, len(e.data)); len(told) > 0 {
 		e.awaits = 0
@@ -140,10 +144,10 @@ func clientErrorOf(b []byte) *clientError {
 type exchanges struct {
 	next     uint64
 	byClient map[netip.AddrPort]*exchange
-	byID     map[uint64]*exchange // those that run, and those that the library has not let go of yet
+	byID     map[uint64]*exchange // those that run, and those that the library has not ended yet
 	running  int
 	unproven map[netip.Addr][]*exchange // by address, the oldest first
-	order    []*exchange                // those that ever were unproven, the oldest first; some have gone on since
+	order    []*exchange                // the oldest first; some are proved or over by now
 	count    int                        // of unproven
 	waiting  []*exchange                // proved, and without a transfer
 }
@@ -163,13 +167,13 @@ func (x *exchanges) add(e *exchange) {
 	x.unproven[e.Client.Addr()] = append(x.unproven[e.Client.Addr()], e)
 	x.order = append(x.order, e)
 	x.count++
-	if len(x.order) > 2*maxUnproven { // mostly of those that have gone on
+	if len(x.order) > 2*maxUnproven { // most of them are proved or over
 		x.order = slices.DeleteFunc(x.order, func(e *exchange) bool { return !x.isUnproven(e) })
 	}
 }
 
-// oldest is the unproven exchange that is to go: the address's own when it has too many, else anybody's when
-// there are too many; nil when there is room.
+// oldest returns the unproven exchange to forget: the oldest of the address when the address has too many,
+// else the oldest of all when there are too many; nil when there is room.
 func (x *exchanges) oldest(of netip.Addr, most int) *exchange {
 	if own := x.unproven[of]; len(own) >= most {
 		return own[0]

@@ -17,23 +17,23 @@ import (
 )
 
 // A request costs a hundredth of a millisecond, so a client that sends as fast as it can would leave less
-// room for others. What the kernel drops costs nearly nothing.
+// room for others. A request that the kernel drops costs nearly nothing.
 
 const (
-	// A machine sends two to five while it boots, so that a router which hides a hundred machines is far
-	// below this, too. Over ten seconds, since a slow host that is flooded gets round to a few hundred
-	// requests in one.
+	// A machine sends two to five requests while it boots, so a router that hides a hundred machines behind
+	// its address is far below this, too. The window is ten seconds, since a slow host that is flooded reads
+	// only a few hundred requests in one.
 	floodRequests = 20_000 // from one address
 	floodWindow   = 10 * time.Second
 	shutFor       = time.Minute
-	// One in so many of its requests is heard all the same: a flood may come from somebody who forges a
-	// machine's address.
+	// One in so many requests from a flooding address is still answered: somebody may forge the address of a
+	// machine.
 	heardOneIn = 16
 	maxShut    = 32
 	maxCounted = 4096 // addresses: a flood of made-up ones starts the count anew
 )
 
-// A floodFilter has the kernel drop packets that are not requests, and most requests of a client that floods.
+// A floodFilter makes the kernel drop packets that are not requests, and most requests of clients that flood.
 type floodFilter struct {
 	conn syscall.RawConn
 	log  *slog.Logger
@@ -42,7 +42,7 @@ type floodFilter struct {
 	mu     sync.Mutex
 	began  time.Time // of the window
 	counts map[netip.Addr]int
-	shut   []netip.Addr // the longest shut first
+	shut   []netip.Addr // the one that is shut out the longest first
 }
 
 func newFloodFilter(conn syscall.RawConn, log *slog.Logger) (*floodFilter, error) {
@@ -50,7 +50,7 @@ func newFloodFilter(conn syscall.RawConn, log *slog.Logger) (*floodFilter, error
 	return s, s.attachLocked()
 }
 
-// admits counts a request; false means that the client is shut out.
+// admits counts a request; false means that the client is shut out from now on.
 func (s *floodFilter) admits(client netip.Addr, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,12 +86,12 @@ func (s *floodFilter) readmit(client netip.Addr) {
 	}
 }
 
-// empty drops the queue, which is nearly all the flood's: a slow host would work on it for seconds. Firmware
-// asks again.
+// empty drops the socket's queue. Nearly all of it is the flood, and a slow host would work on it for
+// seconds. Firmware asks again.
 func (s *floodFilter) empty() {
 	_ = s.conn.Control(func(fd uintptr) {
 		buf := make([]byte, 1)
-		for range receiveBuffer / 512 { // each takes more than that of the buffer
+		for range receiveBuffer / 512 { // each request takes more than that of the buffer
 			if _, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT); err != nil {
 				return
 			}
@@ -130,9 +130,9 @@ func (s *floodFilter) attachLocked() error {
 	return nil
 }
 
-// filter passes what has the opcode of a read or write request (RFC 1350 section 5: 1 and 2), of some
-// addresses one in heardOneIn. Offsets count from the UDP header, of 8 bytes; negative ones (SKF_NET_OFF of
-// linux/filter.h) from the IP header, whose source is at 12.
+// filter passes packets with the opcode of a read or write request (RFC 1350 section 5: 1 and 2), but only
+// one in heardOneIn from the addresses in shut. Offsets count from the UDP header, of 8 bytes; negative ones
+// (SKF_NET_OFF of linux/filter.h) from the IP header, whose source is at 12.
 func filter(shut []netip.Addr) []bpf.Instruction {
 	const (
 		udpHeader = 8

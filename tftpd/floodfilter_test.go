@@ -15,7 +15,8 @@ import (
 
 func TestFilter(t *testing.T) {
 	ops := filter(nil)
-	vm, err := bpf.NewVM(append(ops[:4:4], ops[len(ops)-1])) // the machine in Go knows no offsets from the IP header
+	// bpf.VM has no offsets from the IP header, so the load of the source address is left out.
+	vm, err := bpf.NewVM(append(ops[:4:4], ops[len(ops)-1]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +43,7 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// A client that floods is not heard until its time is over; its neighbour is.
+// Most requests of a client that floods are dropped until its time is over. Other clients get answers.
 func TestFloodingClientIsShutOut(t *testing.T) {
 	t.Parallel()
 	s, err := Listen(Config{Addr: "127.0.0.1:0", Open: openBoot})
@@ -80,7 +81,7 @@ func TestFloodingClientIsShutOut(t *testing.T) {
 		}
 		_, _ = c.Write(rrq("nope.efi"))
 	}
-	// answered asks from a socket that hears answers from any port.
+	// answered sends requests from a socket that takes answers from any port.
 	answered := func(ip string) bool {
 		t.Helper()
 		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip)})
@@ -105,7 +106,7 @@ func TestFloodingClientIsShutOut(t *testing.T) {
 	if !answered("127.0.0.3") {
 		t.Error("its neighbour gets no answer")
 	}
-	// In its name a machine may ask that is not the one that floods: one in sixteen of its requests is heard.
+	// Somebody may forge a machine's address, so one in sixteen requests from it is still answered.
 	if !answered(hostile.String()) {
 		t.Error("none of its requests is heard, want a few")
 	}
@@ -118,7 +119,7 @@ func TestFloodingClientIsShutOut(t *testing.T) {
 	}
 }
 
-// heardOf counts the answers to requests for what is not there.
+// heardOf sends requests for a file that does not exist, and counts the answers.
 func heardOf(t *testing.T, ip string, to netip.AddrPort, ask int) (heard, asked int) {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip)})
@@ -164,7 +165,8 @@ func TestSieveIsBounded(t *testing.T) {
 	}
 	for i := range 2 * maxShut {
 		a := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
-		for n, want := range []bool{true, true, false, true} { // what the kernel lets through of the last is heard
+		// The fourth request is one that the kernel has let through.
+		for n, want := range []bool{true, true, false, true} {
 			if got := s.admits(a, now); got != want {
 				t.Errorf("request %d of %v admitted: %v, want %v", n, a, got, want)
 			}

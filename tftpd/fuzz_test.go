@@ -29,7 +29,7 @@ func FuzzRequest(f *testing.F) {
 		if e.BlockSize < minBlock || e.BlockSize > blockSize || len(first) > 4+minBlock {
 			t.Errorf("%q: block size %d, first answer of %d bytes", b, e.BlockSize, len(first))
 		}
-		// What the library is given is a request that says the same.
+		// The library gets a request that asks for the same.
 		again, write, err := parseRequest(e.request())
 		if size, _ := again.blockSize(blockSize); err != nil || write || size != e.BlockSize ||
 			again.netascii != w.netascii {
@@ -64,7 +64,7 @@ func FuzzAnswers(f *testing.F) {
 		e := s.exchanges.byClient[from]
 		s.mu.Unlock()
 		if e == nil {
-			return // a late one of a transfer that just ended
+			return // it was taken for a late request of a transfer that has just ended
 		}
 		s.answer(e.port, from, a, time.Now())
 		s.answer(e.port, from, b, time.Now())

@@ -16,14 +16,14 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// counts is how many exchanges are in which state.
+// counts returns how many exchanges are unproven and how many run.
 func (s *Server) counts() (unproven, running int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.exchanges.count, s.exchanges.running
 }
 
-// rackFor is rack with a configuration, and the server for a look inside.
+// rackFor is rack with a configuration. It also returns the server.
 func rackFor(t *testing.T, cfg Config) (testnet.Host, *Server, chan Transfer) {
 	t.Helper()
 	testnet.Bridge(t, "10.88.1.1/24")
@@ -32,8 +32,8 @@ func rackFor(t *testing.T, cfg Config) (testnet.Host, *Server, chan Transfer) {
 	return h, s, done
 }
 
-// A stranger asks from thousands of addresses that are not his, for a quarter of a minute's worth of
-// transfers. They cost none, and a machine boots beside them.
+// A stranger sends 16,000 requests from 200 forged addresses, and 100 from the machine's own. They start no
+// transfer, and the machine boots beside them.
 func TestForgedRequestsCostNoTransfer(t *testing.T) {
 	testnet.Need(t, "ip", "curl")
 	h, s, done := rackFor(t, Config{MaxTransfers: 64})
@@ -45,7 +45,7 @@ func TestForgedRequestsCostNoTransfer(t *testing.T) {
 		for n := range 40 {
 			flood = append(flood, rrq("snponly.efi", "blksize", fmt.Sprint(1400+n)))
 		}
-		// From one port, and from forty: neither holds more than its part.
+		// From one port and from forty: an address has a limit in both cases.
 		stranger.Forge(t, src, to, flood...)
 		for n := range 40 {
 			stranger.Forge(t, netip.AddrPortFrom(src.Addr(), uint16(3000+n)), to, flood[0])
@@ -75,7 +75,7 @@ func TestForgedRequestsCostNoTransfer(t *testing.T) {
 	}
 }
 
-// Clients that prove themselves and fall silent make room for those who go on.
+// Clients that prove themselves and fall silent make room for others.
 func TestSilentTransfersMakeRoom(t *testing.T) {
 	t.Parallel()
 	addr, done := serve(t, Config{Addr: "127.0.0.1:0", MaxTransfers: 4, MaxPerClient: 4})
@@ -110,7 +110,8 @@ func TestSilentTransfersMakeRoom(t *testing.T) {
 	}
 }
 
-// RFC 1350 section 7: an ERROR is never answered with an ERROR. Nor is what does not belong to a transfer.
+// RFC 1350 section 7: an ERROR is never answered with an ERROR. A packet that belongs to no transfer is not
+// answered either.
 func TestAnErrorIsNotAnswered(t *testing.T) {
 	t.Parallel()
 	addr, done := serve(t, Config{Addr: "127.0.0.1:0"})
@@ -148,7 +149,7 @@ func TestAnErrorIsNotAnswered(t *testing.T) {
 			if tr := ended(t, done); tr.Aborted != c.aborted || (tr.Err == nil) != c.aborted {
 				t.Errorf("Done(%+v), want aborted: %v", tr, c.aborted)
 			}
-			// What was sent for that would be here by the time that the next request has its answer.
+			// An answer to these packets would arrive before that to the next request.
 			other := udp(t)
 			for _, p := range []string{c.packet, "\x00\x04\x00\x09", "\x00\x03\x00\x01x", "\x00\x09"} {
 				if _, err := other.WriteToUDPAddrPort([]byte(p), from); err != nil { // nobody's transfer
@@ -290,7 +291,7 @@ func TestSlowObserver(t *testing.T) {
 	}
 }
 
-// A log that hangs costs no transfer, and a flood that it tells of keeps nobody else out.
+// A log that hangs costs no transfer, and a flood that should be logged keeps no other client out.
 func TestSlowLog(t *testing.T) {
 	read, write := io.Pipe() // nobody reads it
 	s, _ := server(t,
@@ -324,7 +325,7 @@ func TestSlowLog(t *testing.T) {
 	}
 }
 
-// An ASCII client gets line ends of the network, by way of the first block and the library alike.
+// A netascii client gets the network's line ends, both in our first block and in the library's blocks.
 func TestNetascii(t *testing.T) {
 	addr, _ := serve(t, Config{Addr: "127.0.0.1:0"})
 	for _, blksize := range []int{0, 1024} {
@@ -334,7 +335,8 @@ func TestNetascii(t *testing.T) {
 			t.Fatal(err)
 		}
 		var b bytes.Buffer
-		if _, err := w.WriteTo(&b); err != nil || !bytes.Equal(b.Bytes(), boot["lines"]) { // the client turns them back
+		// The client turns the line ends back.
+		if _, err := w.WriteTo(&b); err != nil || !bytes.Equal(b.Bytes(), boot["lines"]) {
 			t.Errorf("block size %d: %d bytes, %v, want %d", blksize, b.Len(), err, len(boot["lines"]))
 		}
 	}

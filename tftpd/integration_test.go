@@ -15,7 +15,7 @@ import (
 	"github.com/pxectl/pxectl/internal/testnet"
 )
 
-// Other people's clients, from another host, over a real (virtual) wire.
+// Third-party clients on another host, over a virtual wire.
 
 func rack(t *testing.T) (testnet.Host, chan Transfer) {
 	t.Helper()
@@ -36,10 +36,10 @@ func TestThirdPartyClients(t *testing.T) {
 	}{
 		{"curl", "curl", func(file, to string) *exec.Cmd {
 			return h.Command("curl", "-sS", "--tftp-blksize", "1468", "-o", to, "tftp://10.88.1.1/"+file)
-		}, "curl: (68)"}, // its own word for "file not found on the server"
+		}, "curl: (68)"}, // its code for "file not found on the server"
 		{"curl without options", "curl", func(file, to string) *exec.Cmd {
 			return h.Command("curl", "-sS", "--tftp-no-options", "-o", to, "tftp://10.88.1.1/"+file)
-		}, "curl: (68)"}, // its own word for "file not found on the server"
+		}, "curl: (68)"}, // its code for "file not found on the server"
 		{"tftp-hpa", "tftp", func(file, to string) *exec.Cmd {
 			return h.Command("tftp", "-v", "-m", "binary", "10.88.1.1", "-c", "get", file, to)
 		}, "file not found"},

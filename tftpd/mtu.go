@@ -9,12 +9,12 @@ import (
 const (
 	mtuFor = 10 * time.Second
 	maxMTU = 64 // interfaces
-	// What a block has around it in a frame: the headers of IP, UDP and TFTP.
+	// Bytes around a block in a frame: the headers of IP, UDP and TFTP.
 	headers = 20 + 8 + 4
 )
 
-// mtus remembers the MTU of interfaces for a while, since asking the kernel for each request would cost more
-// than the rest of it.
+// mtus remembers the MTU of interfaces for a while. Asking the kernel for each request would cost more than
+// all else that a request costs.
 type mtus struct {
 	mu    sync.Mutex
 	since time.Time

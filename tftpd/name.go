@@ -2,11 +2,10 @@ package tftpd
 
 import "strings"
 
-// Normalise is the name that a boot file was advertised under, given what a client
-// asked for. Seen in the field: a leading slash or several, backslashes, and, where
-// firmware copies DHCP option 67 without its length, a trailing 0xff (the END option)
-// with whatever follows it, NULs or spaces. The result is relative, has no "." or ".."
-// element, and is "" when nothing is left.
+// Normalise returns the name that a boot file was advertised under, from the name that a client asked for.
+// Seen in the field: a leading slash or several, backslashes, and, where firmware copies DHCP option 67
+// without its length, a trailing 0xff (the END option) with whatever follows it, NULs or spaces. The result
+// is relative, has no "." or ".." element, and is "" when nothing is left.
 func Normalise(raw string) string {
 	if end := strings.IndexAny(raw, "\x00\r\n"); end >= 0 {
 		raw = raw[:end]
@@ -29,9 +28,9 @@ func Normalise(raw string) string {
 	return strings.Join(kept, "/")
 }
 
-// Meant is the longest of the names that a client asks for with rubbish behind it: BIOS ROMs read DHCP option
-// 67 on into the next option. Of that one's code, length and first byte one at least is no printable
-// character; other names have none.
+// Meant returns the longest of the names that raw begins with, if foreign bytes follow it: some BIOS ROMs
+// read DHCP option 67 past its end into the next option. At least one of that option's code, length and first
+// byte is no printable character. Other file names consist of printable characters, so they do not match.
 func Meant(raw string, names []string) (name string, ok bool) {
 	raw = strings.TrimLeft(raw, `/\`)
 	for _, n := range names {

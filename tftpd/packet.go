@@ -24,8 +24,8 @@ const (
 // maxRequest is how long a request may be, in bytes: RFC 2347 allows 512, and we take twice as much.
 const maxRequest = 1024
 
-// A refusal is an error code and a text for the client: RFC 1350 section 5. The text is never that of an
-// error of ours, which may name paths of this host.
+// A refusal is an error code and a text for the client: RFC 1350 section 5. The text is never that of one of
+// our own errors, which may name paths of this host.
 type refusal struct {
 	code uint16
 	text string
@@ -51,11 +51,11 @@ func (r *refusal) packet() []byte {
 	return append(append(b, r.text...), 0)
 }
 
-// A wish is a read request, as it came.
+// A wish is a parsed read request.
 type wish struct {
 	name     string
 	netascii bool
-	options  map[string]string // by their names in small letters: RFC 2347 says that case does not matter
+	options  map[string]string // by name in lower case: RFC 2347 says that case does not matter
 }
 
 // parseRequest reads a read or write request. Some ROMs leave the last NUL out.
@@ -85,8 +85,8 @@ func parseRequest(b []byte) (w wish, write bool, err error) {
 	return w, write, nil
 }
 
-// blockSize is the size of the blocks that a client is sent: 512 where it asks for none (RFC 1350), or for
-// none that there is (RFC 2348); most is what it may have.
+// blockSize returns the size of the blocks that a client is sent, most at most. It is 512 when the client
+// asks for no size (RFC 1350), for less than 512, or for more than RFC 2348 allows; asked is false then.
 func (w wish) blockSize(most int) (size int, asked bool) {
 	n, err := strconv.Atoi(w.options["blksize"])
 	if err != nil || n < minBlock || n > 65464 {
@@ -95,8 +95,8 @@ func (w wish) blockSize(most int) (size int, asked bool) {
 	return min(n, most), true
 }
 
-// accepted are the options that the client is told we go by, with their values. The size of a file is not
-// told in netascii, where it is not known before it is sent.
+// accepted returns the options that we tell the client in the OACK, with their values. There is no tsize in
+// netascii, where the size is not known before the file is sent.
 func (w wish) accepted(most, size int) map[string]string {
 	told := map[string]string{}
 	if block, asked := w.blockSize(most); asked {

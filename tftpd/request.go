@@ -38,7 +38,7 @@ func (s *Server) readRequests(ctx context.Context) {
 	}
 }
 
-// request answers one request, without a transfer: that waits until the client has proved itself.
+// request sends the first answer to a request. The transfer starts when the client has proved its address.
 func (s *Server) request(
 	ctx context.Context, raw []byte, from netip.AddrPort, local netip.Addr, ifindex int,
 ) {
@@ -88,7 +88,7 @@ func (s *Server) request(
 	}
 	switch before := s.exchanges.byClient[from]; {
 	case before == nil:
-	case before.whole(): // the library is about to say so
+	case before.whole(): // the library is about to report its end
 		s.leave(before)
 	default:
 		s.end(before, errAgain)
@@ -100,8 +100,9 @@ func (s *Server) request(
 	s.send(e.port, e.Client, e.Server, e.last)
 }
 
-// again answers a request that came before, and whose answer was perhaps lost, as it was answered then. One
-// of a client whose transfer runs was late, and is no wish to begin anew.
+// again answers a repeated request as it was answered before, since that answer may be lost. When the
+// client's transfer runs and the client is not silent, the request is late and gets no answer. again returns
+// false when the request is a new one.
 func (s *Server) again(raw []byte, from netip.AddrPort, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +119,7 @@ func (s *Server) again(raw []byte, from netip.AddrPort, now time.Time) bool {
 	return true
 }
 
-// openFile asks the Opener. A panic of it ends this request alone.
+// openFile asks the Opener. A panic in the Opener ends only this request.
 func (s *Server) openFile(ctx context.Context, r Request) (file []byte, err error) {
 	defer bug.Return(s.cfg.Log, "tftp: open "+strconv.Quote(r.Name), &err)
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)

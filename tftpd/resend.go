@@ -20,7 +20,7 @@ func (s *Server) lookForDue(ctx context.Context) {
 	}
 }
 
-// due sends again what was lost, and gives up clients that went away.
+// due sends lost packets again, and gives up on clients that went away.
 func (s *Server) due(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,33 +22,33 @@ import (
 )
 
 const (
-	// 1500 of Ethernet less 20 IP, 8 UDP and 4 TFTP. The library clamps to MTU-28 and
-	// forgets its own 4 bytes; the fragments that follow are what many ROMs drop.
+	// 1500 of Ethernet less 20 IP, 8 UDP and 4 TFTP. The library limits blocks to MTU-28 and forgets its own
+	// 4 bytes; many ROMs drop the fragments that follow from that.
 	blockSize = 1468
 
-	// A boot ROM that is there acknowledges within milliseconds; one that went away is given up after about
-	// (1+retries) seconds.
+	// A boot ROM acknowledges within milliseconds. One that went away is given up after about (1+retries)
+	// seconds.
 	ackTimeout = time.Second
 	retries    = 8
 
 	// A client that always acknowledges just in time must not keep a transfer for ever.
 	transferTimeout = 10 * time.Minute
 
-	// A running transfer ends at once when we stop.
+	// How long Run waits at its end for the library's transfers.
 	shutdownGrace = time.Second
 
 	// How often we look for packets to send again and for clients that went away.
 	tick = 100 * time.Millisecond
 
-	// An Opener has what it opens in memory.
+	// Long for an Opener, which has its files in memory.
 	openTimeout = time.Second
 
-	// How many ports transfers leave from. With several, a client that uses one port again is not mistaken
-	// for its own former transfer, and somebody who forges an address must guess more.
+	// How many ports transfers leave from. With several, a client that uses one of its ports again is not
+	// mistaken for its own former transfer, and somebody who forges an address must guess more.
 	transferPorts = 32
 	// Goroutines that read requests.
 	requestReaders = 4
-	// After a read error that is not the end.
+	// Pause after a read error that does not end the server.
 	readPause = 100 * time.Millisecond
 
 	// A rack of 1000 machines that is switched on at once fits. A transfer costs about
@@ -68,7 +68,7 @@ type Request struct {
 	Name   string         // normalised, see Normalise
 	Raw    string         // as it was asked for
 	Client netip.AddrPort // its port is the transfer's, not 69
-	Server netip.Addr     // our address that the client asked; transfers leave from it
+	Server netip.Addr     // our address that the client sent to; transfers leave from it
 }
 
 // An Opener returns the whole file: boot files are small and in memory. An error that is
@@ -80,7 +80,7 @@ type Transfer struct {
 	Request
 	Bytes       int64
 	Took        time.Duration
-	BlockSize   int // the largest packet's data; smaller than asked for after a stall
+	BlockSize   int // bytes of data in a full packet; smaller than asked for after a stall
 	Retransmits int // packets sent again because no acknowledgement came
 	// Aborted: the client asked for the size, got it and hung up. UEFI does so
 	// before every download; it is no failure and Err is nil.
@@ -90,13 +90,15 @@ type Transfer struct {
 
 // Config is what a Server needs. Open is required.
 type Config struct {
-	Addr         string // ":69" when empty
-	Open         Opener
-	Done         func(Transfer) // told of every request once it has ended, by one goroutine; may be nil
-	MaxTransfers int            // at once, 2048 when 0; as many more wait for half a second
-	MaxPerClient int            // at once from one address, 32 when 0
-	// Client names the machine behind an address, so that what was learned of its wire
-	// outlives its address; "" when it is not known. May be nil.
+	Addr string // ":69" when empty
+	Open Opener
+	// Done is called by one goroutine for every request that has ended, except for unproven requests that are
+	// forgotten in a flood. May be nil.
+	Done         func(Transfer)
+	MaxTransfers int // at once, 2048 when 0; as many more wait for half a second
+	MaxPerClient int // at once from one address, 32 when 0
+	// Client names the machine behind an address, "" when it is not known. What was learned of a machine's
+	// wire is kept under this name, also when its address changes. May be nil.
 	Client func(netip.Addr) string
 	Log    *slog.Logger // nothing is logged when nil
 }
@@ -108,7 +110,7 @@ type Server struct {
 	ports  []*port
 	engine *engineConn
 	ended  *observe.Queue[Transfer]
-	logged func() // lets the log write what is queued
+	logged func() // writes the queued lines of the log
 	stalls *stalls
 	flood  *floodFilter
 	mtus   mtus
@@ -139,8 +141,7 @@ func Listen(cfg Config) (*Server, error) {
 	if cfg.Done == nil {
 		cfg.Done = func(Transfer) {}
 	}
-	// udp4: PXE is IPv4 here, and only on an IPv4 socket do we learn the plain
-	// address that the client asked.
+	// udp4: PXE is IPv4 here, and only an IPv4 socket tells the plain address that the client sent to.
 	addr, err := net.ResolveUDPAddr("udp4", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("tftp: listen address %q: %w", cfg.Addr, err)
@@ -148,19 +149,19 @@ func Listen(cfg Config) (*Server, error) {
 	conn, err := net.ListenUDP("udp4", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("tftp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`): %w",
+		return nil, fmt.Errorf(
+			"tftp: another program listens on UDP port %d (find it with `ss -ulpn 'sport = :%d'`): %w",
 			addr.Port, addr.Port, err)
 	case err != nil:
 		return nil, fmt.Errorf("tftp: %w", err)
 	}
-	// The library asks for this too, but only in Serve: a request that arrived before
-	// would have no local address and small blocks.
+	// Here and not in Run: a request that arrives before Run needs its local address, too.
 	if err := ipv4.NewPacketConn(conn).SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("tftp: ask for the destination address of requests: %w", err)
 	}
 	s := &Server{conn: conn, stalls: newStalls(time.Now), exchanges: newExchanges()}
-	cfg.Log, s.logged = observe.Log(cfg.Log, "TFTP") // much of it is logged under the lock of all transfers
+	cfg.Log, s.logged = observe.Log(cfg.Log, "TFTP") // many of its lines are logged while s.mu is held
 	s.cfg = cfg
 	s.engine = newEngineConn(conn.LocalAddr(), s.fromEngine)
 	if err := s.open(addr.IP); err != nil {
@@ -172,7 +173,7 @@ func Listen(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// open opens the ports of transfers and the filter of requests.
+// open opens the ports of transfers and attaches the filter of requests.
 func (s *Server) open(ip net.IP) error {
 	raw, err := s.conn.SyscallConn()
 	if err != nil {
@@ -202,8 +203,8 @@ func (s *Server) close() error {
 	return err
 }
 
-// enlarge gives the socket its receive buffer. Without CAP_NET_ADMIN net.core.rmem_max
-// bounds it; less is no error.
+// enlarge gives the socket its receive buffer. Without CAP_NET_ADMIN, net.core.rmem_max bounds it. A smaller
+// buffer is no error.
 func enlarge(raw syscall.RawConn) error {
 	return raw.Control(func(fd uintptr) {
 		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
@@ -228,14 +229,14 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.ended.Close()
 	srv := tftp.NewServer(func(_ string, rf io.ReaderFrom) error { return s.transfer(ctx, rf) }, nil)
 	srv.EnableSinglePort()
-	srv.SetBlockSizeNegotiation(false) // an interface's MTU is our business, see mtus
+	srv.SetBlockSizeNegotiation(false) // we know the interface's MTU: see mtus
 	srv.SetBlockSize(blockSize)
-	srv.SetTimeout(2 * transferTimeout) // and so are clients that do not answer, see due
+	srv.SetTimeout(2 * transferTimeout) // we give up on silent clients: see due
 
 	served := make(chan error, 1)
 	go func() {
 		defer bug.Recover(s.cfg.Log, "tftp: run transfers")
-		for { // after a bug of the library, which loses none of what runs, it goes on
+		for { // after a panic in the library, which keeps the running transfers, go on
 			if finished, err := s.runEngine(srv); finished {
 				served <- err
 				return
@@ -248,7 +249,7 @@ func (s *Server) Run(ctx context.Context) error {
 	start := func(doing string, f func(context.Context)) {
 		all.Go(func() {
 			defer bug.Recover(s.cfg.Log, "tftp: "+doing)
-			for readers.Err() == nil { // after a bug it goes on
+			for readers.Err() == nil { // after a panic, go on
 				func() {
 					defer bug.Recover(s.cfg.Log, "tftp: "+doing)
 					f(readers)
@@ -292,7 +293,7 @@ func (s *Server) runEngine(srv *tftp.Server) (finished bool, err error) {
 	return true, err
 }
 
-// stop ends all that is under way, and tells the clients.
+// stop ends all exchanges, and tells their clients.
 func (s *Server) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -303,8 +304,7 @@ func (s *Server) stop() {
 	}
 }
 
-// send sends a packet from the address that the client asked. One that cannot be sent is as one that was
-// lost.
+// send sends a packet from the address that the client sent to. A packet that cannot be sent counts as lost.
 func (s *Server) send(p *port, to netip.AddrPort, from netip.Addr, b []byte) {
 	var oob []byte
 	if from.Is4() && !from.IsMulticast() && from != netip.AddrFrom4([4]byte{255, 255, 255, 255}) {

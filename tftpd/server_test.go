@@ -168,7 +168,7 @@ func TestRefusals(t *testing.T) {
 		{"still there after the panic", "autoexec.ipxe", "file not found"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			// iPXE waits for this answer before it goes on: the first request gets it, and there is no second.
+			// iPXE asks once, and waits for this answer before it goes on.
 			k := udp(t)
 			if _, err := k.WriteToUDPAddrPort(rrq(c.ask, "blksize", "1468", "tsize", "0"), addr); err != nil {
 				t.Fatal(err)

@@ -12,21 +12,21 @@ import (
 // loses the blocks. The firmware gives up and tries again, so what we learned from the
 // first try must outlive it.
 
-// blockSizes is what a client is given at most, one step further down after each stall: all of
-// Ethernet; with room for a tunnel's headers or two VLAN tags; what old ROMs take; what
-// everything takes (RFC 1350).
+// blockSizes is the most that a client gets in a block, one step smaller after each stall: all of Ethernet;
+// with room for a tunnel's headers or two VLAN tags; what old ROMs take; what everything takes (RFC 1350).
 var blockSizes = [...]int{blockSize, 1428, 1024, minBlock}
 
 const (
 	minBlock = 512
 
-	// A client that has not acknowledged a block for so long, at its end or when the same
-	// client asks anew, has stalled. Firmware that is well answers within milliseconds.
+	// A transfer has stalled when its client has not acknowledged a block for so long. That is checked when
+	// the transfer ends, and when the client asks again. Healthy firmware acknowledges within milliseconds.
 	stallTime = ackTimeout
 
-	// The least recently seen are forgotten beyond that. An entry is about 150 bytes.
+	// Clients that are remembered. Beyond that the least recently seen is forgotten. An entry is about 150
+	// bytes.
 	maxStalled = 4096
-	// A mended cable or switch gets full blocks again the next day.
+	// A client that asked for nothing for so long gets full blocks again: its cable or switch may be mended.
 	stallMemory = 24 * time.Hour
 )
 
@@ -46,12 +46,14 @@ type stalled struct {
 
 // An attempt is a transfer under way.
 type attempt struct {
-	client  string     // under which its stalls are remembered
-	addr    netip.Addr // by which its transfers are counted
-	block   int
-	began   time.Time
-	moved   atomic.Int64 // nanoseconds from there until its last block was sent first, and 1; 0 when none was
-	counted bool         // its stall has been counted; guarded by stalls.mu
+	client string     // under which its stalls are remembered
+	addr   netip.Addr // by which its transfers are counted
+	block  int
+	began  time.Time
+	// moved is 1 plus the nanoseconds from began until its last block was first sent; 0 before the first
+	// block.
+	moved   atomic.Int64
+	counted bool // its stall has been counted; guarded by stalls.mu
 }
 
 func newStalls(now func() time.Time) *stalls {
@@ -92,7 +94,7 @@ func (s *stalls) begin(client string, addr netip.Addr, block int) *attempt {
 	return a
 }
 
-// end is told whether all of the file was acknowledged, or was never begun.
+// end ends a transfer's count. well says that the client acknowledged the whole file.
 func (s *stalls) end(a *attempt, well bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,5 +136,5 @@ func (s *stalls) forgetOne() {
 	delete(s.clients, oldest)
 }
 
-// touch keeps no time of day, which may be set.
+// touch notes that a block is sent. It keeps a duration and no time of day, since the clock may be set.
 func (a *attempt) touch(now time.Time) { a.moved.Store(int64(now.Sub(a.began)) + 1) }

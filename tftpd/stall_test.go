@@ -41,7 +41,8 @@ func TestLadder(t *testing.T) {
 	}
 
 	a := try("a", "1468")
-	now = now.Add(9 * time.Second) // the OACK was never acknowledged: no block was sent, so none was too large
+	// The OACK was never acknowledged: no block was sent, so none was too large.
+	now = now.Add(9 * time.Second)
 	s.end(a, false)
 	expect("a client that went away before the first block", "a", 1468)
 
@@ -140,7 +141,7 @@ func hold(t *testing.T, s *Server) {
 	e.heard, e.sent = time.Now().Add(time.Hour), time.Now().Add(time.Hour)
 }
 
-// RFC 2347: "the option names are case insensitive". U-Boot and some ROMs write them large.
+// RFC 2347: "the option names are case insensitive". U-Boot and some ROMs write them in capitals.
 func TestOptionNamesInAnyCase(t *testing.T) {
 	addr, done := serve(t, Config{Addr: "127.0.0.1:0"})
 	c := udp(t)
@@ -182,7 +183,7 @@ func TestSmallerBlocksAfterAStall(t *testing.T) {
 	}
 }
 
-// A switch port on the way has a smaller MTU than the machine and the server: large frames vanish.
+// A switch port on the way has a smaller MTU than the machine and the server, and drops large frames.
 func TestPathWithASmallerMTU(t *testing.T) {
 	testnet.Need(t, "ip", "curl")
 	h, done := rack(t)
@@ -227,14 +228,14 @@ func TestPathWithASmallerMTU(t *testing.T) {
 	}
 }
 
-// setClock is the moment t with another time of day, as after a clock was set: the wall clock's seconds are above
-// the 30 bits of its nanoseconds in a time.Time that time.Now has made.
+// setClock returns the moment t with another time of day, as after the clock was set. In a time.Time from
+// time.Now, the seconds of the wall clock are above the 30 bits of its nanoseconds.
 func setClock(t time.Time, by time.Duration) time.Time {
 	*(*uint64)(unsafe.Pointer(&t)) += uint64(by/time.Second) << 30
 	return t
 }
 
-// A clock that is set while a transfer runs makes no stall of it, and hides none.
+// Setting the clock while a transfer runs neither makes nor hides a stall.
 func TestAStallWhileTheClockIsSet(t *testing.T) {
 	for name, c := range map[string]struct {
 		by, silent time.Duration

@@ -18,7 +18,7 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// readAnswers reads what clients say to a transfer.
+// readAnswers reads what clients send to a port of transfers.
 func (s *Server) readAnswers(ctx context.Context, p *port) {
 	buf := make([]byte, 2048)
 	for ctx.Err() == nil {
@@ -60,8 +60,8 @@ func (s *Server) answer(p *port, from netip.AddrPort, b []byte, now time.Time) {
 	}
 }
 
-// admit gives a transfer to a client that has proved itself, or has it wait for one. An address has as many
-// that wait as it may have that run.
+// admit starts the transfer of a client that has proved itself, or makes it wait. At most MaxPerClient
+// exchanges of an address wait.
 func (s *Server) admit(e *exchange, now time.Time) {
 	if s.start(e, now, true) == started {
 		return
@@ -82,11 +82,12 @@ type room int
 
 const (
 	started     room = iota
-	addressFull      // the address has as many as it may have; another one may start
+	addressFull      // the address has as many as it may have; another address's may start
 	allFull
 )
 
-// start starts a transfer if one is free. With displace a silent one makes room.
+// start starts a transfer if there is room. With displace it ends the transfer of a silent client to make
+// room.
 func (s *Server) start(e *exchange, now time.Time, displace bool) room {
 	x := &s.exchanges
 	silent := func(among func(*exchange) bool) bool {
@@ -100,7 +101,7 @@ func (s *Server) start(e *exchange, now time.Time, displace bool) room {
 		s.end(o, errMakeRoom)
 		return true
 	}
-	// The address's own limit first, so that a refusal displaces nobody else's transfer.
+	// Check the address's own limit first, so that a refusal displaces no other address's transfer.
 	own := e.Client.Addr()
 	if s.stalls.count(own) >= s.cfg.MaxPerClient &&
 		!silent(func(o *exchange) bool { return o.Client.Addr() == own }) {
@@ -116,7 +117,7 @@ func (s *Server) start(e *exchange, now time.Time, displace bool) room {
 	return started
 }
 
-// fromEngine is what the library sends to a client.
+// fromEngine handles a packet that the library sends to a client.
 func (s *Server) fromEngine(id uint64, b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +126,7 @@ func (s *Server) fromEngine(id uint64, b []byte) {
 	case e == nil || len(b) < 4:
 	case e.ending != nil && b[1] != opError:
 		s.engine.give(e.from(), (&refusal{0, "end"}).packet())
-	case b[1] == opError: // only when we told it to end, in our own words
+	case b[1] == opError: // not sent: we send clients our own ERROR, if any
 	case e.echo && (b[1] == opOack || e.awaits == 1):
 		e.echo = false
 		s.engine.give(e.from(), blockPacket(opAck, e.awaits))
@@ -137,7 +138,7 @@ func (s *Server) fromEngine(id uint64, b []byte) {
 	}
 }
 
-// transfer is the library's, on a goroutine of its own.
+// transfer is the library's handler of a read request. It runs on a goroutine of its own.
 func (s *Server) transfer(ctx context.Context, rf io.ReaderFrom) (err error) {
 	peer := rf.(tftp.OutgoingTransfer).RemoteAddr()
 	s.mu.Lock()
@@ -171,7 +172,7 @@ func (s *Server) over(e *exchange, n int64, err error) {
 	s.admitWaiting(time.Now(), false)
 }
 
-// end ends an exchange before its end. A transfer that runs is reported when the library has let go of it.
+// end ends an exchange early. A running transfer is reported when the library has ended it, too.
 func (s *Server) end(e *exchange, why error) {
 	if e.settled || e.ending != nil {
 		return
@@ -192,7 +193,7 @@ func (s *Server) end(e *exchange, why error) {
 	}
 }
 
-// leave takes an exchange out of what clients' packets find, and gives its transfer to others.
+// leave hides an exchange from clients' packets, and makes room for another transfer.
 func (s *Server) leave(e *exchange) {
 	if s.exchanges.byClient[e.Client] == e {
 		delete(s.exchanges.byClient, e.Client)
@@ -218,30 +219,31 @@ func (s *Server) settle(e *exchange, err error) {
 	s.report(e.Transfer)
 }
 
-// refuse ends an exchange for which there is no room.
+// refuse ends an exchange for which there is no room, and tells the client that the server is busy.
 func (s *Server) refuse(e *exchange, why error) {
 	s.send(e.port, e.Client, e.Server, errBusy.packet())
 	s.settle(e, why)
 }
 
-// dropUnproven forgets a request of a client that has not proved itself, for another one. During a flood of
-// them the log says so, and not the timeline.
+// dropUnproven forgets the request of a client that has not proved itself, to make room for another request.
+// It reports the flood to the log once a minute, and no request to the timeline.
 func (s *Server) dropUnproven(e *exchange, now time.Time) {
 	s.exchanges.leaveUnproven(e)
 	e.settled = true
 	s.leave(e)
 	if now.Sub(s.crowded) >= time.Minute {
 		s.crowded = now
-		s.cfg.Log.Warn("tftp: more requests that nobody acknowledges than are remembered; the oldest are forgotten",
+		s.cfg.Log.Warn(
+			"tftp: more requests that nobody acknowledges than are remembered; the oldest are forgotten",
 			"client", e.Client, "name", e.Name)
 	}
 }
 
-// admitWaiting gives free transfers to exchanges that wait, the longest first. It passes over those whose
-// address has its limit.
+// admitWaiting starts exchanges that wait, those that wait the longest first. It skips those whose address
+// has reached its limit.
 func (s *Server) admitWaiting(now time.Time, displace bool) {
 	x := &s.exchanges
-	var full map[netip.Addr]bool // to look for each address's silent transfers once
+	var full map[netip.Addr]bool // addresses at their limit: look at their transfers only once
 	all := false
 	x.waiting = slices.DeleteFunc(x.waiting, func(e *exchange) bool {
 		if all || full[e.Client.Addr()] {
@@ -262,8 +264,8 @@ func (s *Server) admitWaiting(now time.Time, displace bool) {
 	})
 }
 
-// A contextReader ends a transfer at the next block once its context has ended, and
-// notes that it moves: the library reads a block when the one before is acknowledged.
+// A contextReader ends a transfer at the next block once its context has ended, and notes when a block is
+// read: the library reads one when the client has acknowledged the one before.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A steppedServer is a server that is not run: the test says what comes from whom, and when a transfer is over.
+// A steppedServer is a server that does not run: the test hands it packets, and says when a transfer is over.
 type steppedServer struct {
 	*Server
 	t     *testing.T
@@ -24,8 +24,8 @@ func newStepped(t *testing.T, cfg Config) *steppedServer {
 	return &steppedServer{Server: s, t: t, ports: 20000}
 }
 
-// prove has a client ask for a file and acknowledge the answer. Its time is ahead, so that it never counts as
-// silent.
+// prove makes a client ask for a file and acknowledge the answer. The acknowledgement comes an hour from now,
+// so that the client never counts as silent.
 func (h *steppedServer) prove(ip string) *exchange {
 	h.t.Helper()
 	h.ports++
@@ -63,7 +63,7 @@ func (h *steppedServer) wants(what string, e *exchange, runs, waits bool) {
 	}
 }
 
-// One that waits because its address has all that it may have keeps no other waiting.
+// An exchange that waits because its address is at its limit does not make other addresses wait.
 func TestFullAddressKeepsNobodyWaiting(t *testing.T) {
 	h := newStepped(t, Config{MaxTransfers: 2, MaxPerClient: 1})
 	a1, b1 := h.prove("127.0.0.1"), h.prove("127.0.0.2")
@@ -77,7 +77,7 @@ func TestFullAddressKeepsNobodyWaiting(t *testing.T) {
 	h.wants("the address's second, when its first has ended", a2, true, false)
 }
 
-// What waits of one address is bounded, so that it leaves others room to wait.
+// The exchanges of one address that wait are bounded, so that others can wait, too.
 func TestOneAddressWaitsFewTimes(t *testing.T) {
 	h := newStepped(t, Config{MaxTransfers: 8, MaxPerClient: 2})
 	var all []*exchange
@@ -93,7 +93,7 @@ func TestOneAddressWaitsFewTimes(t *testing.T) {
 	h.wants("another address", h.prove("127.0.0.2"), true, false)
 }
 
-// A silent transfer of somebody else does not end for one that its own address keeps from starting.
+// An exchange whose own address is at its limit does not end another address's silent transfer.
 func TestFullAddressDisplacesNobody(t *testing.T) {
 	h := newStepped(t, Config{MaxTransfers: 2, MaxPerClient: 1})
 	silent, own := h.prove("127.0.0.2"), h.prove("127.0.0.1")
