@@ -82,7 +82,7 @@ func openJournal(path string, log *slog.Logger) (*journal, []Lease, error) {
 			log.Error("dhcp: the lease file is damaged; what is whole in it is kept", "file", path,
 				"bytes", damaged, "leases", len(all))
 		}
-	case len(raw) > len(magic):
+	case len(raw) > 0:
 		return nil, nil, fmt.Errorf(
 			"dhcp leases: %s is no lease file of this version: move it away to start without leases", path)
 	}

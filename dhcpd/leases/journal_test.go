@@ -97,16 +97,19 @@ func TestDamage(t *testing.T) {
 }
 
 func TestForeignFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "leases")
-	if err := os.WriteFile(path, []byte("lease 10.0.0.1 {\n  starts 4 2026/11/19;\n}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	x, err := Open(Config{Path: path, Log: discard, Now: time.Now})
-	if err == nil {
-		x.Close()
-	}
-	if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move it away") {
-		t.Errorf("Open() = %v, want an error that names the file and the next move", err)
+	for _, content := range []string{"lease 10.0.0.1 {\n  starts 4 2026/11/19;\n}\n", "mine"} {
+		path := filepath.Join(t.TempDir(), "leases")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		x, err := Open(Config{Path: path, Log: discard, Now: time.Now})
+		if err == nil {
+			x.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), path) ||
+			!strings.Contains(err.Error(), "move it away") {
+			t.Errorf("Open() of %q = %v, want an error that names the file and the next move", content, err)
+		}
 	}
 }
 
