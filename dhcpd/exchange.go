@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -97,11 +98,16 @@ func (s *leaseServer) discover(
 
 // scarce warns the operator that clients get no address, at most once a minute.
 func (s *leaseServer) scarce(q request, err error) {
-	now, before := s.now().UnixNano(), s.warned.Load()
-	if time.Duration(now-before) >= time.Minute && s.warned.CompareAndSwap(before, now) {
+	if s.onceAMinute(&s.warned) {
 		s.log.Warn("dhcp: clients get no address", "subnet", s.subnets[q.subnet].prefix,
 			"mac", q.MAC.String(), "err", err)
 	}
+}
+
+// onceAMinute says whether it has not said so for a minute. last is in nanoseconds of Unix time.
+func (s *leaseServer) onceAMinute(last *atomic.Int64) bool {
+	now, before := s.now().UnixNano(), last.Load()
+	return time.Duration(now-before) >= time.Minute && last.CompareAndSwap(before, now)
 }
 
 // probe offers an address after it has asked by ARP that nobody uses it. It tries three.
@@ -132,8 +138,10 @@ func (s *leaseServer) probe(
 	if slices.Sort(users); users[0] == users[len(users)-1] {
 		// One host answers for all three: a router that answers ARP for others (RFC 1027), or somebody who
 		// forges answers. That does not prove that the addresses are in use.
-		s.log.Warn("dhcp: one host answers for every address that is probed; it is not believed",
-			"host", users[0], "subnet", s.subnets[q.subnet].prefix)
+		if s.onceAMinute(&s.warnedHost) {
+			s.log.Warn("dhcp: one host answers for every address that is probed; it is not believed",
+				"host", users[0], "subnet", s.subnets[q.subnet].prefix)
+		}
 		offer(l)
 		return
 	}
@@ -242,15 +250,20 @@ func (s *leaseServer) decline(p *dhcpv4.DHCPv4, q request, from origin, reply re
 	if s.prober != nil && q.local {
 		// Anybody can send a DECLINE in another client's name. A client that really declines an address does
 		// not answer ARP for it.
-		if started, _ := s.prober.start(q.id, func() {
+		started, busy := s.prober.start(q.id, func() {
 			if mac, used := s.prober.used(from.ifindex, a); used && mac.String() == q.MAC.String() {
 				reply(nil, Reason{Code: CodeDeclineSelf, Addr: a})
 				return
 			}
 			s.outOfUse(q, a, reply)
-		}); started {
-			return
+		})
+		if busy {
+			// Somebody may keep all probes busy to have a forged DECLINE believed.
+			reply(nil, Reason{Code: CodeDeclineUnproved, Addr: a})
+		} else if !started {
+			reply(nil, Reason{Code: CodeProbing})
 		}
+		return
 	}
 	s.outOfUse(q, a, reply)
 }

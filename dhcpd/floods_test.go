@@ -3,6 +3,7 @@ package dhcpd
 import (
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -95,5 +96,27 @@ func TestOneMACWithManyClientIdentifiers(t *testing.T) {
 		if len(got) != want {
 			t.Errorf("ignore_client_id: %v: it had %d addresses, want %d", ignore, len(got), want)
 		}
+	}
+}
+
+// A DECLINE counts only when the client was asked for by ARP: who keeps all probes busy gains nothing.
+func TestDeclineWhileAllProbesAreBusy(t *testing.T) {
+	d := newDesk(t, testPlan())
+	a := d.lease(t, alice)
+	d.prober = &prober{clients: map[string]bool{}}
+	defer func() { d.prober = nil }()
+	decline := message(dhcpv4.MessageTypeDecline, alice, wanting(a), toServer(us))
+	for i := range maxProbes {
+		d.prober.clients[fmt.Sprint(i)] = true
+	}
+	if why := d.says(decline, false); !strings.Contains(why, "too many addresses are being probed") {
+		t.Errorf("while all probes are busy: %s", why)
+	}
+	d.prober.clients = map[string]bool{nameOf(decline.ClientHWAddr): true}
+	if why := d.says(decline, false); !strings.Contains(why, "being probed") {
+		t.Errorf("while the client's own address is probed: %s", why)
+	}
+	if all := d.table.List(); len(all) != 1 || all[0].State != leases.Bound {
+		t.Errorf("leases %v, want the client's, as it was", all)
 	}
 }

@@ -36,8 +36,10 @@ type leaseServer struct {
 	byMAC    bool                      // client identifiers are ignored
 	prober   *prober                   // nil: no probes
 	log      *slog.Logger
-	warned   atomic.Int64 // when scarce last warned, in nanoseconds of Unix time
 	now      func() time.Time
+
+	// When the log last said that there is no address, and that one host answers all probes.
+	warned, warnedHost atomic.Int64
 }
 
 // A network is a subnet, ready for answers.
@@ -49,7 +51,6 @@ type network struct {
 type reservation struct {
 	match string
 	addr  netip.Addr // none: the reservation is for all subnets, else for that of addr
-	plan  Options    // its own, which come before the subnet's
 	host  string
 	// options are what the machine is told in each subnet.
 	options []optionSet
@@ -86,7 +87,7 @@ func newLeaseServer(c LeaseConfig, own *links, log *slog.Logger, now func() time
 		if err != nil {
 			return nil, fmt.Errorf("dhcp: reservation: %w", err)
 		}
-		found := &reservation{match: match, addr: r.Address, plan: r.Options, host: r.Hostname}
+		found := &reservation{match: match, addr: r.Address, host: r.Hostname}
 		for _, n := range c.Plan.Subnets {
 			own := r.Options
 			if !n.Subnet.Contains(own.Router) { // a reservation for all subnets names the router of one

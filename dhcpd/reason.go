@@ -57,15 +57,16 @@ const (
 	CodeDoubtful     Code = "declined-before"     // its address was declined by another client
 
 	// DECLINE and RELEASE.
-	CodeDeclined       Code = "declined"            // the address is out of use
-	CodeDeclinedFreed  Code = "declined-freed"      // likewise, and its first declined one is free again
-	CodeDeclineSelf    Code = "declined-own"        // the client itself answers ARP for the address
-	CodeDeclineUngiven Code = "declined-not-given"  // it was not given that address a moment ago
-	CodeDeclineOther   Code = "declined-to-another" // to another server
-	CodeReleased       Code = "released"            // the address is given back
-	CodeReleaseOther   Code = "released-to-another" // to another server
-	CodeReleaseFrom    Code = "released-from"       // sent from another address
-	CodeReleaseWrong   Code = "released-not-its"    // it is not the client's
+	CodeDeclined        Code = "declined"            // the address is out of use
+	CodeDeclinedFreed   Code = "declined-freed"      // likewise, and its first declined one is free again
+	CodeDeclineSelf     Code = "declined-own"        // the client itself answers ARP for the address
+	CodeDeclineUnproved Code = "declined-unproved"   // too many probes are under way to ask for the address
+	CodeDeclineUngiven  Code = "declined-not-given"  // it was not given that address a moment ago
+	CodeDeclineOther    Code = "declined-to-another" // to another server
+	CodeReleased        Code = "released"            // the address is given back
+	CodeReleaseOther    Code = "released-to-another" // to another server
+	CodeReleaseFrom     Code = "released-from"       // sent from another address
+	CodeReleaseWrong    Code = "released-not-its"    // it is not the client's
 )
 
 // A Reason is a Code with its details; which fields are set depends on the Code. The zero Reason is none.
@@ -197,6 +198,8 @@ func (r Reason) aboutAddress() string {
 		return fmt.Sprintf(
 			"%v is in use by the client itself, which declined it, or somebody in its name: nothing is changed",
 			r.Addr)
+	case CodeDeclineUnproved:
+		return fmt.Sprintf("%v is declined while too many addresses are being probed: nothing is changed", r.Addr)
 	case CodeDeclineUngiven:
 		return fmt.Sprintf("declines %v, which it was not given a moment ago", r.Addr)
 	case CodeDeclineOther:

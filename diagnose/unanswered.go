@@ -41,7 +41,7 @@ func (b boot) unanswered(ev *inventory.Event) breakdown {
 		}
 		br.next = "known ones get an address: `pxectl " + admit +
 			"`; or delete leases (`pxectl lease list`), or raise dhcp.server.unknown_share"
-	case dhcpd.CodeDeclineSelf, dhcpd.CodeDeclineUngiven, dhcpd.CodeReleaseFrom:
+	case dhcpd.CodeDeclineSelf, dhcpd.CodeDeclineUnproved, dhcpd.CodeDeclineUngiven, dhcpd.CodeReleaseFrom:
 		br.next = "it or somebody on the wire sends DHCP messages that do not fit: " +
 			"look at the wire with `tcpdump -n port 67`"
 	case dhcpd.CodeDeclinedFreed:
