@@ -285,6 +285,9 @@ func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) 
 		return inventory.Order{}, err
 	}
 	o := w.orders.wait(ctx, longPoll)
+	if _, err := e.agent(c); err != nil {
+		return inventory.Order{}, err // its boot has ended meanwhile: the order is another agent's
+	}
 	if !w.cut.since(&w.seen) { // else nobody may be there any more: a call is held as long for a machine that is off
 		w.touch()
 	}

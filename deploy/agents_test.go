@@ -148,3 +148,49 @@ func TestAnAgentAtWorkIsNotDisplaced(t *testing.T) {
 	close(hold)
 	r.until(inventory.Deployed)
 }
+
+// An agent whose call was held while another one registered gets no order of that one's.
+func TestAHeldCallGetsNoOrderOfAnotherBoot(t *testing.T) {
+	t.Parallel()
+	r := newRack(t)
+	e := r.start()
+	agents := []inventory.Caller{}
+	register := func() {
+		c := agentAt(e.IssueBoot(testMAC).Nonce, "192.0.2.66")
+		if _, err := e.Register(t.Context(), c, inventory.Registration{
+			MAC: testMAC, BootID: bootIDOf(c.Nonce),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		agents = append(agents, c)
+	}
+	next := func(c inventory.Caller) (inventory.Order, error) {
+		return e.Next(t.Context(), c, inventory.Ask{BootID: bootIDOf(c.Nonce)})
+	}
+	register()
+	o, err := next(agents[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.OrderResult(t.Context(), agents[0], o.ID, inventory.Result{
+		BootID: bootIDOf(agents[0].Nonce), Report: &inventory.Report{},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const calls = 50 // of which some at least are held by now
+	held := make(chan error, calls)
+	for range calls {
+		go func() {
+			_, err := next(agents[0])
+			held <- err
+		}()
+	}
+	time.Sleep(10 * time.Millisecond) // whatever comes later is refused anyway
+	register()                        // its report is ordered at once
+	if o, err = next(agents[1]); err != nil || o.Do != inventory.DoInspect {
+		t.Errorf("the new agent's order is %q, %v, want %s", o.Do, err, inventory.DoInspect)
+	}
+	for range calls {
+		asProblem(t, "a held call", <-held, inventory.CodeRefused, "", "again")
+	}
+}
