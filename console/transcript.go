@@ -130,7 +130,8 @@ func (t *Transcript) escape(c ansi.Cmd) {
 }
 
 func (t *Transcript) put(r rune) {
-	if len(t.line)+utf8.RuneLen(r) > maxLine || t.wraps && r == '[' { // a kernel's line does not continue firmware's
+	// A kernel's line does not continue firmware's.
+	if len(t.line)+utf8.RuneLen(r) > maxLine || t.wraps && r == '[' {
 		t.end(true)
 	}
 	t.wraps = false

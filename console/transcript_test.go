@@ -84,7 +84,8 @@ func TestTranscriptReportsOverwrittenLines(t *testing.T) {
 // Any input gives plain lines within bounds, and the same lines however it is cut into packets.
 func FuzzTranscript(f *testing.F) {
 	f.Add([]byte("\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2)\r\nBooting from ROM...\r\n"), 3)
-	f.Add([]byte("[    5.273002] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n"),
+	f.Add([]byte("[    5.273002] Kernel panic - not syncing: "+
+		"VFS: Unable to mount root fs on unknown-block(0,0)\r\n"),
 		7)
 	f.Add([]byte(strings.Repeat("x", 3*maxLine)+"\b\b\r\x1b]\x1b[31"), 1)
 	f.Add([]byte(strings.Repeat("line\n", 2*maxLines)), 100)
