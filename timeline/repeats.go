@@ -23,7 +23,8 @@ type repeats struct {
 	total  int // of all owners
 }
 
-// ownerRepeats are the events of one owner (a machine, or the MAC of a stranger) since its worker last wrote one.
+// ownerRepeats are the events of one owner (a machine, or the MAC of a stranger) since its worker last wrote
+// one.
 type ownerRepeats struct {
 	workerSeq uint64 // number of the worker's last event
 	events    map[repeatKey]repeat
@@ -55,7 +56,7 @@ func owner(e *inventory.Event) string {
 type repeatKey struct {
 	kind                                   inventory.EventKind
 	mac, actor, text, iface, client, order string
-	wire                                   bool // the store has a quota for either
+	wire                                   bool // the store has a quota for each of the two
 }
 
 func repeatKeyOf(e *inventory.Event) repeatKey {

@@ -49,7 +49,8 @@ func strangerSays(i int, text string) inventory.Event {
 	return packet(inventory.MAC(fmt.Sprintf("52:54:02:%02x:%02x:%02x", i>>16, i>>8&255, i&255)), i, text)
 }
 
-// Packets of many strangers are written once a second, and only the newest. They displace no machine's packet.
+// Packets of many strangers are written once a second, and only the newest. They displace no machine's
+// packet.
 func TestAFloodOfStrangersWaits(t *testing.T) {
 	tl, store := newTimeline(t)
 	tl.now = func() time.Time { return noon }
@@ -78,7 +79,7 @@ func TestAFloodOfStrangersWaits(t *testing.T) {
 	}
 }
 
-// A store that cannot be written costs no stranger that would have been written.
+// While the store cannot be written, no stranger's event is lost that would have been written.
 func TestStrangersOutliveABrokenStore(t *testing.T) {
 	tl, store := newTimeline(t)
 	broken, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
@@ -103,7 +104,7 @@ func TestStrangersOutliveABrokenStore(t *testing.T) {
 	tl.wrote = time.Time{} // a second later
 	commit(t, tl)
 	got := strings.Split(stored(t, store), "; ")
-	// What was being written when it broke, and the newest since.
+	// The events that were being written when it broke, and the newest since.
 	if last := fmt.Sprint("DISCOVER ", 2*strangersQueue-1); len(got) != 1+2*strangersKept ||
 		got[0] != "REQUEST" || got[len(got)-1] != last || tl.Dropped() != 0 {
 		t.Errorf("%d events are in the store, from %q to %q, and %d were dropped; want REQUEST and %d up to %q",

@@ -52,7 +52,8 @@ type Timeline struct {
 	waiting []inventory.Event // of strangers, the newest strangersKept
 	wrote   time.Time         // when strangers were written last
 	failing bool
-	// complained is when it was last said that events were dropped: whoever floods us makes us say so.
+	// complained is when it was last logged that events were dropped. A flood of packets must not fill the
+	// log, too.
 	complained time.Time
 
 	repeats repeats

@@ -13,8 +13,8 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// newTimeline returns a timeline with a store of its own. Nothing runs it: tests call commit, as Run does five
-// times a second.
+// newTimeline returns a timeline with a store of its own. Nothing runs it: tests call commit, as Run does
+// five times a second.
 func newTimeline(t *testing.T) (*Timeline, *boltdb.Store) {
 	t.Helper()
 	store, err := boltdb.Open(filepath.Join(t.TempDir(), "db"))
@@ -37,7 +37,7 @@ func commit(t *testing.T, tl *Timeline) {
 	}
 }
 
-// Events that are dropped are told of once a minute, and once more at the stop: floods go on for days.
+// Dropped events are logged once a minute, and once more at the stop: floods go on for days.
 func TestDroppedEventsAreSaidOnceAMinute(t *testing.T) {
 	tl, _ := newTimeline(t)
 	var log bytes.Buffer
@@ -151,8 +151,8 @@ func TestALoopPushesNothingOut(t *testing.T) {
 		}
 	}
 	commit(t, tl)
-	if got, want := stored(t,
-		store), "what went wrong; DISCOVER ×2000 in 1h39m57s; REQUEST ×2000 in 1h39m57s; snponly.efi: no such file ×2000 in 1h39m57s"; got != want {
+	if got, want := stored(t, store), "what went wrong; DISCOVER ×2000 in 1h39m57s; "+
+		"REQUEST ×2000 in 1h39m57s; snponly.efi: no such file ×2000 in 1h39m57s"; got != want {
 		t.Errorf("the store has %q, want %q", got, want)
 	}
 }
@@ -229,7 +229,7 @@ func TestEventsOfATransaction(t *testing.T) {
 	}
 }
 
-// An event over which the timeline panics is dropped and counted; those that come later are written.
+// An event that makes the timeline panic is dropped and counted. Later ones are written.
 func TestAnEventOverWhichTheTimelinePanics(t *testing.T) {
 	const evil = inventory.MAC("52:54:00:00:00:66")
 	tl, store := newTimeline(t)
