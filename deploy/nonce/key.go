@@ -17,7 +17,7 @@ func (k Key) PhoneHomeToken(id inventory.DeploymentID) string {
 	return base64.RawURLEncoding.EncodeToString(k.tag("phone-home", []byte(id)))
 }
 
-// IsPhoneHome compares in constant time.
+// IsPhoneHome says whether token is that deployment's. It compares in constant time.
 func (k Key) IsPhoneHome(id inventory.DeploymentID, token string) bool {
 	return hmac.Equal([]byte(token), []byte(k.PhoneHomeToken(id)))
 }

@@ -15,18 +15,19 @@ import (
 
 // Layout of a nonce before base64url: 4 bytes of the appliance's start, 6 bytes that count nonces since then,
 // 6 bytes of milliseconds since then, 6 bytes of MAC, then the first 16 bytes of HMAC-SHA-256 over the word
-// "boot", them, and the salt of that start.
+// "boot", a zero byte, those 22 bytes, and the salt of that start.
 const (
 	bodySize = 4 + 6 + 6 + 6
 	tagSize  = 16
 )
 
-// A Nonce is one that was verified.
+// A Nonce is what a verified nonce says.
 type Nonce struct {
 	Serial inventory.Serial
 	MAC    inventory.MAC
-	// Age of a nonce of an earlier start is the time since this one: when the process was down is not known.
-	// So one that was issued before a crash has its full time to be shown after it.
+	// Age is the time since the nonce was issued. For a nonce of an earlier start it is the time since this
+	// start, since nobody knows how long the process was down. So a nonce that was issued before a crash can
+	// be shown for its full time after it.
 	Age time.Duration
 }
 
@@ -65,12 +66,13 @@ func (n *Issuer) Issue(mac inventory.MAC) string {
 	return base64.RawURLEncoding.EncodeToString(append(body, n.tag(n.start, body)...))
 }
 
-// Issued is the last one that was issued.
+// Issued returns the serial of the last nonce that was issued.
 func (n *Issuer) Issued() inventory.Serial {
 	return inventory.Serial{Start: n.start, Count: n.count.Load()}
 }
 
-// Verify tells a nonce of ours from anything else.
+// Verify returns what a nonce of this appliance says, and an error for anything else. It does not check the
+// age.
 func (n *Issuer) Verify(token string) (Nonce, error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(raw) != bodySize+tagSize {

@@ -12,7 +12,7 @@ const testMAC = inventory.MAC("52:54:00:00:00:01")
 
 var testKey = Key("0123456789abcdef0123456789abcdef")
 
-// issuer is that of the last of some starts, with salts of the test.
+// issuer returns the Issuer of the last of some starts.
 func issuer(elapsed *time.Duration, starts ...boltdb.Start) *Issuer {
 	return NewIssuer(testKey, starts, func() time.Duration { return *elapsed })
 }
@@ -44,9 +44,9 @@ func TestNonceRoundTrip(t *testing.T) {
 	}
 }
 
-// TestNoncesAcrossStarts: one that was issued before a crash counts after it, is older than all that are
-// issued then, and has the full time. One of a start that this database knows nothing of (it was restored
-// from a copy, or is new) counts nothing.
+// TestNoncesAcrossStarts: a nonce that was issued before a crash is valid after it, is older than all that
+// are issued then, and has its full time. A nonce of a start that this database does not know (it was
+// restored from a copy, or is new) is refused.
 func TestNoncesAcrossStarts(t *testing.T) {
 	var elapsed time.Duration
 	before := issuer(&elapsed, start(6, "f"), start(7, "g"))
@@ -90,8 +90,8 @@ func FuzzVerifyNonce(f *testing.F) {
 		if _, err := n.Verify(token); err != nil {
 			return
 		}
-		// Only a signed one gets here (the workers sign seeds of their own); one changed octet and it is
-		// nothing.
+		// Only a signed nonce gets here (the workers of the fuzzer sign seeds of their own). With one octet
+		// changed it is refused.
 		b := []byte(token)
 		b[len(b)/2] ^= 1
 		if _, err := n.Verify(string(b)); err == nil {
