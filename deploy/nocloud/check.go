@@ -17,7 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// How much of each a deployment takes. The seed's partition holds 4 MiB when pxectl adds it.
+// How many bytes of each a deployment takes. The seed's partition holds 4 MiB when pxectl adds it.
 const (
 	MaxUserData = 1 << 20
 	MaxUnpacked = 8 << 20 // of user-data in gzip
@@ -56,9 +56,9 @@ func CheckKeys(keys []string) error {
 	return nil
 }
 
-// kinds are what cloud-init tells user-data by: how it begins, in any case and behind white space
-// (INCLUSION_TYPES_MAP in cloudinit/handlers/__init__.py). The longer ones come before those that they begin
-// with.
+// kinds are the headers by which cloud-init recognizes user-data, in upper or lower case and after white
+// space (INCLUSION_TYPES_MAP in cloudinit/handlers/__init__.py). A longer header comes before a shorter one
+// that it begins with.
 var kinds = []string{
 	"#cloud-config-archive", "#cloud-config-jsonp", "#cloud-config", "#cloud-boothook", "#include-once",
 	"#include", "#part-handler",
@@ -88,9 +88,11 @@ func CheckUserData(data []byte) error {
 	i := slices.IndexFunc(kinds, func(k string) bool { return bytes.HasPrefix(lower, []byte(k)) })
 	switch {
 	case i < 0 && bytes.Contains(data, []byte("\n#cloud-config")):
-		return errors.New("user-data: #cloud-config stands behind other lines; it must be the first one, or cloud-init ignores all")
+		return errors.New("user-data: #cloud-config stands behind other lines; " +
+			"it must be the first one, or cloud-init ignores all")
 	case i < 0:
-		return fmt.Errorf("user-data begins with %.32q, by which cloud-init does not know it; begin with #cloud-config, #!, or another of its headers",
+		return fmt.Errorf("user-data begins with %.32q, by which cloud-init does not know it; "+
+			"begin with #cloud-config, #!, or another of its headers",
 			firstLine(body))
 	case kinds[i] == "#cloud-config":
 		node, err := parseYAML(data)
@@ -134,7 +136,8 @@ func CheckNetwork(network string) error {
 	case node == nil || node.Kind != yaml.MappingNode:
 		return errors.New("network-config is not a list of `key: value`")
 	case version == nil && member(node, "network") != nil:
-		return errors.New("network-config: all stands below `network:`, as in netplan's files; take that line away, and the indentation")
+		return errors.New("network-config: all stands below `network:`, as in netplan's files; " +
+			"take that line away, and the indentation")
 	case version == nil:
 		return errors.New("network-config: version is missing; want `version: 2`, as in netplan, or `version: 1`")
 	case version.Tag != "!!int" || version.Value != "1" && version.Value != "2":
@@ -200,8 +203,8 @@ func checkMIME(body []byte) error {
 	return nil
 }
 
-// parseYAML gives the one document that is in it, or nil when there is nothing but comments. Aliases are not
-// followed, so they cost nothing. The parser is a port of libyaml, whose rules are those of cloud-init's.
+// parseYAML returns the only document in data, or nil when there are only comments. Aliases are not followed,
+// so they cost nothing. The parser is a port of libyaml, with the same rules as cloud-init's.
 func parseYAML(data []byte) (*yaml.Node, error) {
 	var found *yaml.Node
 	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {

@@ -27,7 +27,8 @@ func utf16le(s string) []byte {
 
 const config = "#cloud-config\nusers:\n  - name: me\n"
 
-// want is a part of the error, "" for none. onlyUs: cloud-init would find out later than its header.
+// want is a part of the error; "" means none. onlyUs: cloud-init accepts the header, and finds the mistake
+// later.
 var userDatas = []struct {
 	name   string
 	data   []byte
@@ -45,7 +46,8 @@ var userDatas = []struct {
 	{name: "anchors", data: []byte("#cloud-config\na: &x [1]\nb: *x\n")},
 	{
 		name: "literal block with brackets",
-		data: []byte("#cloud-config\nwrite_files:\n- path: /x\n  content: |\n    a {{{ [[ }\n    ----------\n"),
+		data: []byte("#cloud-config\nwrite_files:\n- path: /x\n  content: |\n" +
+			"    a {{{ [[ }\n    ----------\n"),
 	},
 	{name: "script", data: []byte("#!/bin/sh\necho hi\n")},
 	{name: "script that is no YAML", data: []byte("#!/usr/bin/perl\n%h = (a => [);\n")},
@@ -58,7 +60,8 @@ var userDatas = []struct {
 	},
 	{
 		name: "MIME",
-		data: []byte("Content-Type: multipart/mixed; boundary=\"X\"\nMIME-Version: 1.0\n\n--X\nContent-Type: text/cloud-config\n\n{}\n--X--\n"),
+		data: []byte("Content-Type: multipart/mixed; boundary=\"X\"\nMIME-Version: 1.0\n\n" +
+			"--X\nContent-Type: text/cloud-config\n\n{}\n--X--\n"),
 	},
 	{name: "gzip", data: packed(config)},
 	{name: "no header", data: []byte("users:\n  - name: me\n"), want: `begins with "users:"`},
@@ -121,11 +124,13 @@ var networks = []struct {
 }{
 	{
 		name: "version 2",
-		data: "version: 2\nethernets:\n  e:\n    match: {macaddress: \"52:54:00:12:34:56\"}\n    dhcp4: true\n",
+		data: "version: 2\nethernets:\n" +
+			"  e:\n    match: {macaddress: \"52:54:00:12:34:56\"}\n    dhcp4: true\n",
 	},
 	{
 		name: "version 1",
-		data: "version: 1\nconfig:\n- type: physical\n  name: eth0\n  mac_address: \"52:54:00:12:34:56\"\n  subnets: [{type: dhcp}]\n",
+		data: "version: 1\nconfig:\n- type: physical\n  name: eth0\n" +
+			"  mac_address: \"52:54:00:12:34:56\"\n  subnets: [{type: dhcp}]\n",
 	},
 	{name: "JSON", data: `{"version": 2, "ethernets": {}}`},
 	{name: "garbage", data: "lorem ipsum", want: "not a list of `key: value`"},
@@ -208,7 +213,7 @@ func TestCheckSizes(t *testing.T) {
 	}
 }
 
-// FuzzCheck: whatever is given, the answer comes, and quotes nothing that is long.
+// FuzzCheck: every input gets an answer, which quotes nothing that is long.
 func FuzzCheck(f *testing.F) {
 	for _, c := range userDatas {
 		f.Add(c.data[:min(len(c.data), 1<<12)])

@@ -15,7 +15,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// reader is cloud-init's own code: how it tells user-data and reads a seed.
+// reader calls cloud-init's own code, which recognizes user-data and reads a seed.
 const reader = `
 import base64, json, logging, sys
 logging.disable(logging.CRITICAL)
@@ -161,7 +161,7 @@ func TestCloudInitReadsSeed(t *testing.T) {
 	}
 }
 
-// TestCloudInitAgrees: what Check refuses cloud-init ignores, and takes the rest.
+// TestCloudInitAgrees: cloud-init ignores what the checks refuse, and takes the rest.
 func TestCloudInitAgrees(t *testing.T) {
 	var seeds []inventory.Seed
 	for _, c := range userDatas {
