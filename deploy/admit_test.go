@@ -52,8 +52,8 @@ func (r *rack) strangers(n int) {
 	}
 }
 
-// Beside 1280 registrations that wait, from 128 addresses, a new machine's waits for one of each
-// address, and a known machine's for none. There are never more strangers than may wait for approval.
+// While 1280 registrations from 128 addresses wait, a new machine's waits for one of each address, and a
+// known machine's for none. There are never more strangers than may wait for approval.
 func TestRegistrationsHaveTheirTurn(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -73,7 +73,8 @@ func TestRegistrationsHaveTheirTurn(t *testing.T) {
 		wg.Go(func() {
 			mac := inventory.MAC(fmt.Sprintf("52:54:77:00:%02x:%02x", i>>8, i&255))
 			err := registersInTheEnd(t, e, mac, fmt.Sprint("198.51.100.", i%addresses))
-			if err != nil && inventory.AsProblem(err).Code != inventory.CodeConflict { // its address has most already
+			// An address that has the most strangers already gets no more: a conflict.
+			if err != nil && inventory.AsProblem(err).Code != inventory.CodeConflict {
 				t.Errorf("stranger %d: %v", i, err)
 			}
 			if done.Add(1) == 100 {
@@ -142,7 +143,7 @@ func TestStrangersTurnsAreTheirOwn(t *testing.T) {
 	}
 }
 
-// A gate holds the transactions that let machines in, or make them go, until it is opened.
+// A gate holds the transactions that add or delete strangers until it is opened.
 type gate struct {
 	store
 	asked chan struct{}
@@ -155,8 +156,8 @@ func (g gate) Batch(f func(*boltdb.Tx) error) error {
 	return g.store.Batch(f)
 }
 
-// What arrives at the same time counts before it is in: of two registrations of a MAC there is one machine,
-// of two MACs that would give one name two, and no address has more than its part.
+// Registrations at the same time count before they are stored: two of one MAC make one machine, two MACs that
+// would give the same name make two machines, and no address gets more than its share.
 func TestArrivalsCount(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// What a BMC refuses to tell is said in the step's proof and on the timeline, and to the operator who sets a
-// boot device.
+// When a BMC refuses to tell its boot device, the step's proof and the timeline say so, and so does the
+// answer to an operator who sets it.
 func TestABootDeviceThatIsNotTold(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

@@ -9,11 +9,11 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Without a BMC, an agent that hangs is as silent as a machine that starts. What is said of it is no more
+// Without a BMC, an agent that hangs is as silent as a machine that starts. Proofs and failures say no more
 // than what was seen.
 func TestAHungAgentIsNoReboot(t *testing.T) {
-	// deploying is a rack whose machine has no BMC, at the order to reboot: held until the test lets it go
-	// on.
+	// deploying returns a rack whose machine has no BMC and whose agent has the order to reboot. The agent
+	// does it when the test closes goOn.
 	deploying := func(t *testing.T) (r *rack, told, goOn chan struct{}) {
 		t.Parallel()
 		r, told, goOn = newRack(t), make(chan struct{}), make(chan struct{})

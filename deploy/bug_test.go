@@ -15,7 +15,7 @@ type brokenBMC struct{ power.BMC }
 
 func (brokenBMC) Power(context.Context) (bool, error) { panic("slice bounds out of range") }
 
-// A panic in a driver costs the step, and the call that met it; the engine and the machine's worker go on.
+// A panic in a driver fails the step or the call that used it. The engine and the machine's worker go on.
 func TestADriverThatPanics(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -46,7 +46,7 @@ func (m maybe) Power(ctx context.Context) (bool, error) {
 	return m.BMC.Power(ctx)
 }
 
-// Who asks a worker for something over which it panics gets an error, and not silence.
+// A call that makes the worker panic returns an error, and does not hang.
 func TestACallOverWhichAWorkerPanics(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

@@ -34,7 +34,7 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 	if p := inventory.AsProblem(err); err == nil || !strings.Contains(p.Hint, "--redeploy") {
 		t.Errorf("deploy after the cancel: %v, want the guard still up", err)
 	}
-	// A redeployment that fails before it touches the disk leaves the guard up, too.
+	// After a redeployment that fails before it touches the disk, --redeploy is needed as well.
 	r.bmc.Misbehave(func(q *powertest.Quirks) { q.Refuses = true })
 	r.deploy(inventory.DeployRequest{Redeploy: true})
 	r.until(inventory.Failed)
@@ -45,7 +45,7 @@ func TestACancelledRedeploymentLeavesTheSystemDeployed(t *testing.T) {
 	}
 }
 
-// A watchedStore shows the store after each transaction that the engine has written: a kill may come there.
+// A watchedStore calls look after each transaction that the engine has written: a kill may come there.
 type watchedStore struct {
 	*boltdb.Store
 	look func(*boltdb.Tx) error
@@ -61,7 +61,7 @@ func (s watchedStore) Batch(f func(*boltdb.Tx) error) error { return s.after(s.S
 func TestACancelIsOneTransaction(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
-	var first atomic.Value // of the deployment that is gone back to
+	var first atomic.Value // id of the deployment that a cancel goes back to
 	var cancels atomic.Int32
 	look := func(tx *boltdb.Tx) error {
 		want, _ := first.Load().(inventory.DeploymentID)
@@ -100,8 +100,8 @@ func TestACancelIsOneTransaction(t *testing.T) {
 	}
 }
 
-// What a deployment that is cancelled before it touched anything goes back to: also the reason of a failure,
-// the mark of a system that never called home, and the deployment before a failed one.
+// A deployment that is cancelled before it touched anything goes back to what was: also to the reason of a
+// failure, the mark of a system that never phoned home, and the deployment before a failed one.
 func TestACancelGoesBackToWhatWas(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -152,8 +152,8 @@ func TestACancelGoesBackToWhatWas(t *testing.T) {
 	}
 }
 
-// A redeployment that is cancelled in boot-agent has cut off the system that runs, which the machine says. Its
-// console, which had no time to speak, is not blamed.
+// A redeployment that is cancelled in boot-agent has cut off the system that runs, and the machine says so.
+// Its console had no time to show anything, so no event blames it.
 func TestACancelSaysThatTheSystemWasCutOff(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*testing.T, *rack, inventory.DeploymentID){
@@ -185,7 +185,8 @@ func TestACancelSaysThatTheSystemWasCutOff(t *testing.T) {
 			m, err := r.now().Machine("m1")
 			if err != nil || m.Interrupted == nil || m.Interrupted.Run != d.ID || !m.Interrupted.On ||
 				m.LastProof != before.LastProof {
-				t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off and on for %s, and %q",
+				t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); "+
+					"want switched off and on for %s, and %q",
 					m.Interrupted, m.LastProof, err, d.ID, before.LastProof)
 			}
 			why, err := r.now().Why("m1")
@@ -235,7 +236,8 @@ func TestACancelWhileTheMachineIsSwitchedOff(t *testing.T) {
 	close(late)
 	m, err := r.now().Machine("m1")
 	if err != nil || m.Interrupted == nil || m.Interrupted.On || m.LastProof != "" {
-		t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); want switched off alone, and no proof of the cancelled run",
+		t.Errorf("after the cancel: interrupted %+v, last proof %q (%v); "+
+			"want switched off alone, and no proof of the cancelled run",
 			m.Interrupted, m.LastProof, err)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A stranger's BMC is proposed and not asked; approval accepts it; another one later is proposed again, told,
-// and accepted by edit.
+// A stranger's BMC is proposed and not asked. Approval accepts it. Another one later is proposed again, noted
+// on the timeline, and accepted by an edit.
 func TestAReportedBMCIsProposed(t *testing.T) {
 	t.Parallel()
 	const moved = "192.0.2.66"
@@ -91,7 +91,7 @@ func TestAReportedBMCIsProposed(t *testing.T) {
 	asProblem(t, "acceptance of another one", err, inventory.CodeConflict, "reports the BMC at "+moved+" now",
 		"machine show")
 	accept := moved
-	for range 2 { // twice is no mistake
+	for range 2 { // accepting it twice is no error
 		if m, err = r.now().EditMachine(t.Context(), "test", "m1", Edit{AcceptBMC: &accept}); err != nil ||
 			m.BMC.Address != moved || m.BMC.Proposed != nil {
 			t.Fatalf("accepted: %+v, %v", m.BMC, err)
@@ -115,7 +115,8 @@ func countEvents(r *rack, text string) (n int) {
 	return n
 }
 
-// An operator who gives another address than the reported one is not asked again; who gives none is.
+// A reported address is not proposed again after an operator has set another one. It is after an operator has
+// removed that one.
 func TestADeclinedBMC(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -182,7 +183,7 @@ func TestTrustInReportedBMCs(t *testing.T) {
 	}
 }
 
-// Addresses that are no BMC's are not believed, whatever is trusted; our own among them.
+// Addresses that cannot be a BMC's are refused even with bmc.trust_reported, our own among them.
 func TestReportsThatAreNotBelieved(t *testing.T) {
 	t.Parallel()
 	for _, reported := range []string{
@@ -207,7 +208,7 @@ func TestReportsThatAreNotBelieved(t *testing.T) {
 	}
 }
 
-// One BMC is one machine's, however its address is written, and however many ask at once.
+// A BMC belongs to one machine, however its address is written, and however many edits name it at once.
 func TestOneBMCIsOneMachines(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -256,7 +257,7 @@ func TestOneBMCIsOneMachines(t *testing.T) {
 		t.Errorf("%d machines have one BMC, want 1", wins)
 	}
 
-	// A machine that claims it is let in without it alone.
+	// A machine that reports another one's BMC can only be approved without it.
 	r.moveBMC("192.0.2.8")
 	r.powerOn(power.Boot{Device: power.DevicePXE})
 	r.until(inventory.Discovered)
@@ -269,8 +270,8 @@ func TestOneBMCIsOneMachines(t *testing.T) {
 	}
 }
 
-// A BMC that became another machine's after it was reported is not accepted with an approval; the machine can
-// be let in without.
+// A BMC that became another machine's after it was reported is not accepted with an approval. The machine can
+// be approved without it.
 func TestApprovalOfABMCThatIsTaken(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -295,7 +296,7 @@ func TestApprovalOfABMCThatIsTaken(t *testing.T) {
 	}
 }
 
-// dialled remembers at which addresses BMCs were asked for.
+// dialled records the addresses at which BMCs were opened.
 type dialled struct {
 	mu  sync.Mutex
 	all map[string]bool
@@ -342,7 +343,8 @@ func asProblem(t *testing.T, what string, err error, code inventory.Code, detail
 	}
 }
 
-// An operator's address is no address of the appliance, unless a virtual BMC has a port of its own there.
+// An operator's BMC address must not be the appliance's, unless it has a port of its own, as a virtual BMC
+// has.
 func TestAnOperatorsBMCIsAnotherHost(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

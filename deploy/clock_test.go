@@ -12,8 +12,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// A clock that was ahead and is corrected, or is set ahead, lets no nonce outlive a power-off and refuses no
-// fresh one; with a restart in between, too.
+// When a clock that was ahead is corrected, or a clock is set ahead, no nonce outlives a power-off and no
+// fresh one is refused, also with a restart in between.
 func TestNoncesWhenTheClockIsSet(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ first, then time.Duration }{
@@ -75,7 +75,7 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 				refusedFor("an unused nonce from before the second power-off", register(unused, "d"),
 					"powered off")
 
-				// An hour is an hour, whatever the clock says.
+				// A nonce is good for an hour, whatever the time of day is set to.
 				kept := r.now().IssueBoot(testMAC).Nonce
 				r.set.Store(int64(c.first))
 				r.ahead.Add(int64(nonceLife - time.Minute))
@@ -90,8 +90,8 @@ func TestNoncesWhenTheClockIsSet(t *testing.T) {
 	}
 }
 
-// A clock that is set while a deployment runs neither ends a step nor takes the agent for gone: it is
-// inspected once, booted once and deployed.
+// A clock that is set while a deployment runs neither ends a step nor makes the agent seem gone: the machine
+// is inspected once, booted once and deployed.
 func TestADeploymentWhileTheClockIsSet(t *testing.T) {
 	for name, by := range map[string]time.Duration{"ahead": 24 * time.Hour, "back": -24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestADeploymentWhileTheClockIsSet(t *testing.T) {
 			var inspections atomic.Int32
 			r.setOnOrder(func(o inventory.Order) {
 				switch o.Do {
-				case inventory.DoInspect: // it registered by the one clock, and reports by the other
+				case inventory.DoInspect: // it registered before the clock is set, and reports after
 					inspections.Add(1)
 					r.set.Store(int64(by))
 				case inventory.DoWriteImage:
@@ -127,7 +127,7 @@ func TestADeploymentWhileTheClockIsSet(t *testing.T) {
 	}
 }
 
-// A clock that was days ahead and is corrected keeps nobody from looking at the power.
+// After a clock that was days ahead is corrected, the power is still read.
 func TestThePowerIsReadWhileTheClockIsSet(t *testing.T) {
 	r := newRack(t)
 	r.set.Store(int64(240 * time.Hour))
@@ -151,7 +151,7 @@ func TestThePowerIsReadWhileTheClockIsSet(t *testing.T) {
 	r.soon("the power is read again", func() bool { w.nudge(); return reads() > before })
 }
 
-// A clock that is days ahead for a while costs no failed deployment what it keeps for its retry.
+// A clock that is days ahead for a while does not make a failed deployment drop its secret.
 func TestASecretOutlivesAClockThatIsSet(t *testing.T) {
 	r := newRack(t)
 	r.available()

@@ -36,15 +36,15 @@ func (h heldBMC) SetBoot(ctx context.Context, b power.Boot) error {
 	return h.BMC.SetBoot(context.WithoutCancel(ctx), b)
 }
 
-// holds makes the rack's BMC a held one, for the machines that are available from now on.
+// holds makes the rack's BMC a heldBMC for all that open it from now on.
 func (r *rack) holds() heldBMC {
 	h := heldBMC{r.bmc, make(chan string), make(chan struct{})}
 	r.open = func(power.Target) (power.BMC, error) { return h, nil }
 	return h
 }
 
-// While a BMC is told something nothing else begins on its machine: an off that comes late would take the
-// agent from whatever began. Whatever ends the command makes the machine free.
+// While a BMC carries out a command, nothing else begins on its machine: a late power-off would stop the
+// agent of what began. Every end of the command makes the machine free.
 func TestNothingBeginsBesideACommand(t *testing.T) {
 	for name, c := range map[string]struct {
 		do   func(context.Context, *Engine) error
@@ -148,7 +148,7 @@ func boots(ctx context.Context, e *Engine) error {
 	return err
 }
 
-// A command does not outlive what it was for: the machine, and the BMC that it was given to.
+// A command ends when its machine is deleted, and when the machine gets another BMC.
 func TestACommandEndsWithItsMachineAndItsBMC(t *testing.T) {
 	elsewhere := "192.0.2.77"
 	for name, c := range map[string]struct {
@@ -182,7 +182,7 @@ func TestACommandEndsWithItsMachineAndItsBMC(t *testing.T) {
 	}
 }
 
-// passes lets through whatever the BMC is told until the test ends.
+// passes lets all commands through until the test ends.
 func (h heldBMC) passes(t *testing.T) {
 	close(h.let)
 	go func() {
@@ -196,8 +196,8 @@ func (h heldBMC) passes(t *testing.T) {
 	}()
 }
 
-// An off whose client hung up is done all the same: the next deployment boots the agent, and does not give its
-// orders to the one that was there.
+// A power-off whose client hung up is carried out all the same: the next deployment boots the agent again,
+// and gives no orders to the one that was there.
 func TestAnOffThatWasCutShortEndsTheAgent(t *testing.T) {
 	r := newRack(t)
 	h := r.holds()
@@ -220,7 +220,7 @@ func TestAnOffThatWasCutShortEndsTheAgent(t *testing.T) {
 	}
 }
 
-// What a cancelled deployment was telling the BMC comes to its end before anything else begins.
+// A command of a cancelled deployment to the BMC ends before anything else begins.
 func TestACancelledStepIsWaitedFor(t *testing.T) {
 	r := newRack(t)
 	h := r.holds()
@@ -248,7 +248,7 @@ func TestACancelledStepIsWaitedFor(t *testing.T) {
 	}
 }
 
-// An idleBMC takes on and off and does nothing, and answers nothing else.
+// An idleBMC accepts on and off, does nothing, and answers nothing else.
 type idleBMC struct{ power.BMC }
 
 func (b idleBMC) Do(ctx context.Context, a power.Action) error {
@@ -264,8 +264,8 @@ func (b idleBMC) SetBoot(ctx context.Context, _ power.Boot) error {
 	return &power.Error{Target: testBMC, Doing: "set boot device", Err: ctx.Err()}
 }
 
-// A BMC that takes a command and does nothing is not told it again for ever, however long an operator or a
-// deployment waits.
+// A command that a BMC accepts and does not carry out is given up, however long an operator or a deployment
+// waits.
 func TestACommandThatIsNotDoneIsGivenUp(t *testing.T) {
 	for name, c := range map[string]struct {
 		on   bool
@@ -287,7 +287,8 @@ func TestACommandThatIsNotDoneIsGivenUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// A slow disk may use up the time before the BMC is told anything; then there has to be more.
+			// A slow disk may use up the time before the BMC gets the command; then the test tries a longer
+			// one.
 			for deadline := 200 * time.Millisecond; ; deadline *= 4 {
 				r := newRack(t)
 				r.dead.Command = deadline
@@ -318,7 +319,7 @@ func TestACommandThatIsNotDoneIsGivenUp(t *testing.T) {
 	}
 }
 
-// failure waits until the deployment has failed, and is its reason.
+// failure waits until the deployment has failed, and returns the reason.
 func failure(ctx context.Context, e *Engine) error {
 	for {
 		m, err := e.Machine("m1")

@@ -73,7 +73,8 @@ func TestChooseDisk(t *testing.T) {
 		},
 		{
 			name: "the disk was replaced", m: inventory.Machine{Disk: &was}, disks: []inventory.Disk{b},
-			want: "disk sdb (serial=B, 4294967296 bytes) is not the one that m1 was deployed to before (serial=A",
+			want: "disk sdb (serial=B, 4294967296 bytes) " +
+				"is not the one that m1 was deployed to before (serial=A",
 			next: "--disk serial=B",
 		},
 		{
@@ -107,7 +108,7 @@ func TestChooseDisk(t *testing.T) {
 	}
 }
 
-// refused asks for a deployment that must not begin.
+// refused checks that a deployment does not begin, with that detail and hint.
 func (r *rack) refused(req inventory.DeployRequest, detail, hint string) {
 	r.t.Helper()
 	req.Image = "debian-12"
@@ -127,7 +128,7 @@ func (r *rack) refused(req inventory.DeployRequest, detail, hint string) {
 	}
 }
 
-// What is known of the disks refuses a deployment before it begins, as it refuses the plan.
+// A deployment for which no disk is known is refused before it begins, as its plan is.
 func TestDeploymentsWithoutADiskDoNotBegin(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -305,7 +306,7 @@ func TestOrdersSayHowToWrite(t *testing.T) {
 	for o := range orders {
 		seen[o.Do] = o
 	}
-	// What prepare-disk keeps is what write-image can use.
+	// prepare-disk keeps the chunks that write-image can use, so it gets the image and the mode, too.
 	if o := seen[inventory.DoPrepareDisk]; o.Mode != inventory.ModeDelta || o.Image == nil ||
 		o.Image.ID != "img1" {
 		t.Errorf("prepare-disk = %+v, want the image and delta", o)

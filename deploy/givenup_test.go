@@ -9,7 +9,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A step whose agent went silent ends when it is left, and the run that goes on has no open record.
+// A step whose agent went silent has an end when the run leaves it, and its record does not stay open.
 func TestAStepThatIsGivenUpEnds(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

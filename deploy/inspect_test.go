@@ -9,7 +9,8 @@ import (
 	"github.com/pxectl/pxectl/timeline"
 )
 
-// A stranger's report with 300,000 problems is one short transaction, and what is kept of it says so.
+// A stranger's report with 300,000 problems is one short transaction, and what is kept says how many there
+// were.
 func TestAReportWithoutEnd(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -40,7 +41,7 @@ func TestAReportWithoutEnd(t *testing.T) {
 	}
 }
 
-// Strangers' reports have a bound together; approved machines are not in it.
+// The reports of all strangers have a bound together. Those of approved machines do not count.
 func TestReportsOfAllStrangers(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Strangers who send results and never end have their turns, and leave known machines theirs; another
-// stranger has the next that is free, and the stop ends the waiting.
+// Strangers that send results without end use up only the turns of strangers: known machines have their own.
+// Another stranger gets the next free turn, and a stop ends the waiting.
 func TestResultsHaveTheirTurn(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

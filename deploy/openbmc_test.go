@@ -15,7 +15,7 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// Who holds a BMC's console keeps all others from it: the listener of a deleted machine lets go.
+// A BMC gives its console to one session, so the watcher of a deleted machine closes its session.
 func TestListenerOfADeletedMachineHangsUp(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
@@ -51,8 +51,8 @@ func TestConsoleOfADeletedMachineEnds(t *testing.T) {
 	}
 }
 
-// An operator's console ends when the machine's BMC is another one or has other credentials, and says so. The
-// next one, and the listener, have the new BMC. Other edits leave it alone.
+// An operator's console ends with an error when the machine's BMC gets another address or other credentials.
+// The next one, and the watcher, use the new BMC. Other edits do not end it.
 func TestConsoleOfAReplacedBMCEnds(t *testing.T) {
 	label, address, user := "x", "192.0.2.99", "operator"
 	for name, tt := range map[string]struct {
@@ -133,7 +133,7 @@ func (p *perTarget) of(t power.Target) *powertest.Line {
 	return line.(*powertest.Line)
 }
 
-// A BMC that is changed and changed back at once is the same.
+// A console goes on when its BMC is changed and changed back at once.
 func TestConsoleStaysWithTheSameBMC(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
@@ -159,7 +159,7 @@ func TestConsoleStaysWithTheSameBMC(t *testing.T) {
 	}
 }
 
-// What a BMC says that was replaced meanwhile is not put on the new one.
+// The error of a BMC that was replaced meanwhile is not recorded on the new one.
 func TestAnErrorOfAReplacedBMC(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -177,8 +177,8 @@ func TestAnErrorOfAReplacedBMC(t *testing.T) {
 	}
 }
 
-// A BMC is opened once, and again when its machine has another address, user or password. The listener goes
-// with it.
+// A BMC is opened once, and again when its machine has another address, user or password. The watcher moves
+// to the new one.
 func TestBMCIsOpenedOncePerCredentials(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
@@ -225,7 +225,7 @@ func (strictBMC) Power(context.Context) (bool, error) {
 	return false, &power.Error{Doing: "read power", Target: testBMC, Err: power.ErrRefused}
 }
 
-// A BMC that rejects the password is remembered as such, until it answers: `why` tells what to do about it.
+// That a BMC rejects the password is recorded until it answers: `why` tells what to do about it.
 func TestABMCThatRejectsThePassword(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

@@ -25,7 +25,7 @@ func TestPCINames(t *testing.T) {
 	}
 }
 
-// A report with names fits where it fitted without; the functions that nothing drives keep theirs longest.
+// A report that fits without names fits with them. Functions without a driver keep their names longest.
 func TestNamesFitInTheReport(t *testing.T) {
 	var r inventory.Report
 	for i := range 100 {

@@ -105,7 +105,7 @@ func (r *rack) agent(ctx context.Context, nonce, boot string) {
 	}
 }
 
-// obey does an order, or what the test wants.
+// obey returns the result of an order: a good one, or the one that the test wants.
 func (r *rack) obey(o inventory.Order) inventory.Result {
 	r.mu.Lock()
 	onOrder, answer := r.onOrder, r.answer
@@ -125,7 +125,7 @@ func (r *rack) obey(o inventory.Order) inventory.Result {
 	return res
 }
 
-// has are the disks that are in the machine now.
+// has returns the disks that are in the machine now.
 func (r *rack) has() []inventory.Disk {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -25,7 +25,7 @@ const (
 	testBMC = "192.0.2.51"
 )
 
-// A rack is an engine with one machine, whose firmware, agent and system are played here, with the calls that
+// A rack is an engine with one machine. The test plays its firmware, agent and system, with the calls that
 // the real ones make.
 type rack struct {
 	t       *testing.T

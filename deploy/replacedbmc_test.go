@@ -33,8 +33,7 @@ func (b *byAddress) open(t power.Target) (power.BMC, error) {
 	return held{b.bmc}, nil
 }
 
-// A deployment that waits for a BMC which is the wrong one goes on as soon as an operator names the right
-// one.
+// A deployment that waits for a wrong BMC goes on as soon as an operator sets the right one.
 func TestAnotherBMCInTheMiddle(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -59,8 +58,8 @@ func TestAnotherBMCInTheMiddle(t *testing.T) {
 	}
 }
 
-// A deployment of a cold machine waits for somebody to reboot it, and says why; the BMC does so once it is
-// accepted.
+// A deployment of a machine that is off waits for somebody to reboot it, and says why. Once the BMC is
+// accepted, the BMC does so.
 func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -73,7 +72,7 @@ func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 	if _, err := r.now().EditMachine(t.Context(), "test", m.Name, Edit{Name: &name}); err != nil {
 		t.Fatal(err)
 	}
-	// The machine is cold.
+	// The machine is off.
 	r.unplug()
 	w, err := r.now().find("m1")
 	if err != nil {
@@ -99,7 +98,7 @@ func TestABMCIsAcceptedWhileTheMachineIsWaitedFor(t *testing.T) {
 	}
 }
 
-// The console of a BMC that an operator has replaced is left at once.
+// The watcher closes its session to a BMC as soon as an operator has replaced the BMC.
 func TestTheConsoleOfAReplacedBMCIsLeft(t *testing.T) {
 	t.Parallel()
 	r := cold(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// failing is a rack whose machine has failed to write an image, and writes once mended is true. seeds has
-// what it was told since.
+// failing returns a rack whose machine has failed to write an image, and writes once mended is true. seeds
+// gets the seeds that its agent gets.
 func failing(
 	t *testing.T,
 ) (r *rack, failed inventory.Deployment, mended *atomic.Bool, seeds chan inventory.Seed) {
@@ -178,7 +178,7 @@ func TestASecretIsKeptForARetryAndNoLonger(t *testing.T) {
 	}
 }
 
-// A retry that is cancelled before it touched anything gives back what it was given.
+// A retry that is cancelled before it touched anything gives the secret back to the failed deployment.
 func TestARetryThatIsCancelledCanBeRetried(t *testing.T) {
 	r, failed, mended, _ := failing(t)
 	mended.Store(true)

@@ -11,7 +11,7 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A lingering BMC answers some time after the call was given up.
+// A lingering BMC answers some time after its caller has given up.
 type lingering struct {
 	power.BMC
 	asked chan struct{}
@@ -25,8 +25,8 @@ func (l lingering) Do(ctx context.Context, _ power.Action) error {
 	return ctx.Err()
 }
 
-// What a worker meets while the engine stops, after the timeline's loop has ended, and what others note after
-// that, is in the store when all have stopped.
+// Events of a worker while the engine stops, after the timeline's loop has ended, and events that others note
+// after that, are in the store when all have stopped.
 func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -58,8 +58,8 @@ func TestWhatIsNotedWhileStoppingIsWritten(t *testing.T) {
 	}
 }
 
-// Strangers that register while the engine stops add nothing to the store: nobody makes room any more, since
-// the workers have ended.
+// Strangers that register while the engine stops add nothing to the store: no other stranger can be deleted
+// to make room, since the workers have ended.
 func TestNobodyIsLetInWhileStopping(t *testing.T) {
 	t.Parallel()
 	for _, there := range []int{MaxStrangers, 5} {
@@ -70,7 +70,7 @@ func TestNobodyIsLetInWhileStopping(t *testing.T) {
 		stop, stopped := r.end, r.ended
 		r.mu.Unlock()
 		stop()
-		<-stopped // all of its parts; who serves machines may still call it
+		<-stopped // all of its parts; servers of machines may still call it
 		for i := range 10 {
 			_, err := registers(t, e, inventory.MAC(fmt.Sprintf("52:54:78:00:00:%02x", i)),
 				fmt.Sprint("192.0.2.", 100+i))

@@ -11,7 +11,8 @@ import (
 )
 
 func TestRoomForAStranger(t *testing.T) {
-	// some are strangers from an address that were heard of so long ago, the first the longest.
+	// some returns n strangers from an address. The first was heard of ago before noon, each next one a
+	// second later.
 	some := func(n int, from string, ago time.Duration) (all []stranger) {
 		for i := range n {
 			all = append(all, stranger{from: from, heard: noon.Add(-ago + time.Duration(i)*time.Second)})
@@ -101,7 +102,8 @@ func TestSilentStrangersExpire(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
 	e := r.start()
-	const silent, calls, approved = inventory.MAC("52:54:00:00:00:0a"), inventory.MAC("52:54:00:00:00:0b"), inventory.MAC("52:54:00:00:00:0c")
+	const silent, calls, approved = inventory.MAC("52:54:00:00:00:0a"), inventory.MAC("52:54:00:00:00:0b"),
+		inventory.MAC("52:54:00:00:00:0c")
 	nonces := map[inventory.MAC]string{}
 	for _, mac := range []inventory.MAC{silent, calls, approved} {
 		nonce, err := registers(t, e, mac, "192.0.2.7")
@@ -171,7 +173,7 @@ func TestStrangersOfOneAddress(t *testing.T) {
 	}
 }
 
-// Where strangers are let in by policy, an address has no more of them.
+// Under PolicyAuto, one address registers no more machines than StrangersPerAddress.
 func TestStrangersThatAreLetIn(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)

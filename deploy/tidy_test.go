@@ -60,7 +60,8 @@ func TestOlderRecordsOfBMCs(t *testing.T) {
 		{Address: "192.0.2.51", Discovered: true},
 		{Address: "192.0.2.52"},
 		{Proposed: &inventory.BMCProposal{Address: "192.0.2.53", At: at}},
-		{Proposed: &inventory.BMCProposal{Address: "192.0.2.52", At: at}}, // what an operator has set goes first
+		// An address that an operator has set is kept before a reported one.
+		{Proposed: &inventory.BMCProposal{Address: "192.0.2.52", At: at}},
 		{Address: "bmc.example"},
 		{Address: "192.0.2.56:6230"},
 		{},

@@ -22,7 +22,7 @@ func cold(t *testing.T) *rack {
 	return r
 }
 
-// listenedTo is when the machine boots for a deployment and its console has our ear.
+// listenedTo begins a deployment, and waits until the machine boots for it and its console is watched.
 func (r *rack) listenedTo() {
 	r.t.Helper()
 	r.available()
@@ -54,7 +54,7 @@ func (r *rack) soon(what string, ok func() bool) {
 	}
 }
 
-// heard are the texts of the events about the machine's console.
+// heard returns the texts of the events about the machine's console.
 func (r *rack) heard() (texts []string) {
 	events, err := r.now().Events(0, "", 1000)
 	if err != nil {
@@ -101,8 +101,8 @@ func panicked(t *testing.T) string {
 
 const thePanic = `the console says "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"`
 
-// A machine's kernel panics while it is booted for a deployment: `why` quotes it, and listening ends with the
-// boot.
+// A machine's kernel panics while it boots for a deployment: `why` quotes the panic, and watching ends with
+// the boot.
 func TestAPanicIsQuoted(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
@@ -117,7 +117,8 @@ func TestAPanicIsQuoted(t *testing.T) {
 	r.soon("the panic is quoted", func() bool {
 		why, _ = r.now().Why("m1")
 		return strings.Contains(why.Sentence,
-			"it has kernel and ramdisk, and its agent never called: the kernel panicked (VFS: Unable to mount root fs on unknown-block(0,0))")
+			"it has kernel and ramdisk, and its agent never called: "+
+				"the kernel panicked (VFS: Unable to mount root fs on unknown-block(0,0))")
 	})
 	if !strings.Contains(why.Next, "pxectl ramdisk build") {
 		t.Errorf("next move %q, want to build the ramdisk again", why.Next)
@@ -130,7 +131,7 @@ func TestAPanicIsQuoted(t *testing.T) {
 		t.Errorf("evidence:\n%swant the panic and what was before it", texts)
 	}
 
-	// The agent comes after all: nobody listens any more, and there are no last words.
+	// The agent calls after all: watching ends, and no last lines are reported.
 	nonce := r.now().IssueBoot(testMAC).Nonce
 	if _, err := r.now().Register(t.Context(), agentAt(nonce, "192.0.2.100"),
 		inventory.Registration{MAC: testMAC, BootID: bootIDOf("late")}); err != nil {
@@ -142,7 +143,7 @@ func TestAPanicIsQuoted(t *testing.T) {
 	}
 }
 
-// Each attempt that ends in vain leaves the last words of its console, with the lines before them.
+// Each attempt without an agent's call reports the last lines of its console, with the lines before them.
 func TestLastWordsOfABootInVain(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
@@ -185,7 +186,7 @@ func TestLastWordsOfABootInVain(t *testing.T) {
 	}
 }
 
-// A console that cannot be had is told once and fails no deployment.
+// A console that cannot be opened is reported once and fails no deployment.
 func TestNoConsole(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(*rack)
@@ -224,13 +225,13 @@ func TestNoConsole(t *testing.T) {
 	}
 }
 
-// blocks is a keyboard at which nobody sits.
+// blocks is an operator's input that sends nothing until ctx ends.
 type blocks struct{ ctx context.Context }
 
 func (b blocks) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, io.EOF }
 
-// An operator's console has the line at once and for as long as it is open. What is said meanwhile is heard
-// all the same.
+// An operator gets the console at once, and keeps it for as long as it is open. The watcher reads along
+// meanwhile.
 func TestAnOperatorsConsoleComesFirst(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
@@ -284,7 +285,7 @@ func (l *locked) String() string {
 	return l.buf.String()
 }
 
-// An announced machine that an operator switches on is listened to, before it gave any sign.
+// An announced machine is watched when an operator switches it on, before it sends anything.
 func TestAnEnrolledMachineIsHeard(t *testing.T) {
 	t.Parallel()
 	r := cold(t)
@@ -303,7 +304,7 @@ func TestAnEnrolledMachineIsHeard(t *testing.T) {
 	r.soon("the complaint", func() bool { return r.saw(`the console says "No bootable device."`) })
 }
 
-// The appliance is killed while a machine boots: the next one listens.
+// When the appliance is killed while a machine boots, the next appliance watches its console.
 func TestListeningGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
 	r := cold(t)

@@ -9,8 +9,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// The agent of a machine whose storage controller it cannot drive: it registers, reports, and finds nothing
-// to write to.
+// An agent without a driver for the machine's storage controller registers, reports, and finds no disk to
+// write to.
 func TestWhyThereIsNoDisk(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -29,7 +29,7 @@ func TestWhyThereIsNoDisk(t *testing.T) {
 	}
 }
 
-// A MAC that is no machine's has the story of its own packets, and none when nothing was ever seen of it.
+// `why` of a MAC that is no machine's tells what its packets show, or that nothing was ever seen of it.
 func TestWhyOfAStranger(t *testing.T) {
 	t.Parallel()
 	const seen, never = inventory.MAC("52:54:00:00:00:31"), "52:54:00:00:00:33"
@@ -60,8 +60,8 @@ func TestWhyOfAStranger(t *testing.T) {
 	}
 }
 
-// An InfiniBand card has no Ethernet address that its packets could be found by: why names it where somebody
-// looks for the machine.
+// An InfiniBand card has no Ethernet address to find its packets by, so `why` of an unknown MAC names the
+// card.
 func TestWhyOfAnInfiniBandCard(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -91,8 +91,8 @@ func TestWhyOfAnInfiniBandCard(t *testing.T) {
 	}
 }
 
-// A redeployment that fails before it touched the disk leaves the machine failed, and why says what became of the
-// system that it runs.
+// A redeployment that fails before it touched the disk leaves the machine failed, and `why` says what became
+// of its system.
 func TestWhyOfAFailureThatLeftTheSystem(t *testing.T) {
 	t.Parallel()
 	r := newRack(t)
@@ -122,7 +122,8 @@ func TestWhyOfAFailureThatLeftTheSystem(t *testing.T) {
 	m := r.until(inventory.Failed)
 	why, err = r.now().Why("m1")
 	if err != nil || !strings.HasSuffix(why.Sentence,
-		" Its disk was not touched: its system is there, but was cut off, since the machine was switched off and on for the boot.") {
+		" Its disk was not touched: its system is there, but was cut off, "+
+			"since the machine was switched off and on for the boot.") {
 		t.Errorf("why after boot-agent = %q (%v), want that the system was cut off", why.Sentence, err)
 	}
 	if m.Interrupted == nil || m.Interrupted.Run != d.ID || !r.now().IssueBoot(testMAC).Local {
