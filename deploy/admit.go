@@ -14,8 +14,8 @@ import (
 type arrival struct {
 	machine inventory.Machine
 	from    string
-	goes    *stranger     // to make room; nil when there is some
-	over    chan struct{} // closed when it is in, or was refused
+	goes    *stranger     // deleted to make room; nil when there is room
+	over    chan struct{} // closed when it was let in or refused
 }
 
 // admit lets in a stranger that registers from an address. Two registrations of a MAC at once give one
@@ -79,7 +79,7 @@ func (e *Engine) arrive(m inventory.Machine, from string) (a *arrival, mine bool
 	return a, true, nil
 }
 
-// arrived gives back what arrive took: the machine has a worker by now, or was refused.
+// arrived frees the place that arrive took, once the machine has a worker or was refused.
 func (e *Engine) arrived(a *arrival) {
 	e.admitting.Lock()
 	defer e.admitting.Unlock()
@@ -93,8 +93,8 @@ func (e *Engine) arrived(a *arrival) {
 func (e *Engine) letIn(ctx context.Context, a *arrival, events []inventory.Event) (*worker, error) {
 	if a.goes != nil {
 		err := a.goes.worker.forget(ctx, "", e.store.Batch,
-			fmt.Sprintf("forgotten to make room for another machine that waits for approval; last heard of at %s",
-				a.goes.heard.UTC().Format(time.DateTime)))
+			fmt.Sprintf("forgotten to make room for another machine that waits for approval; "+
+				"last heard of at %s", a.goes.heard.UTC().Format(time.DateTime)))
 		if err != nil && inventory.AsProblem(err).Code != inventory.CodeNotFound &&
 			!errors.Is(err, errApproved) {
 			return nil, err

@@ -15,19 +15,20 @@ const (
 	// A nonce that no agent has shown is valid for as long as one boot takes on a slow machine: firmware,
 	// kernel and ramdisk.
 	nonceLife = time.Hour
-	// An agent calls at least every 20 s.
+	// displace is how long an agent at work must be silent before another one may replace it. An agent calls
+	// at least every 20 s.
 	displace = 30 * time.Second
 )
 
-// refusedCall is the data of an event that tells of a refused call.
+// refusedCall returns the data of an event about a refused call.
 func refusedCall() map[string]string { return map[string]string{inventory.DataRefused: "yes"} }
 
 func refused(detail, hint string) error {
 	return &inventory.Problem{Code: inventory.CodeRefused, Detail: detail, Hint: hint}
 }
 
-// Register is an agent's first call of a boot. Whoever shows a nonce first spends it, and owns the boot with
-// the key that its connection proved.
+// Register takes an agent's first call of a boot. The first agent to show a nonce spends it, and owns the
+// boot with the key that its connection proved.
 func (e *Engine) Register(
 	ctx context.Context, c inventory.Caller, r inventory.Registration,
 ) (inventory.Registered, error) {
@@ -134,8 +135,8 @@ func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool)
 			", by another agent",
 			again+"; if that was not this machine, somebody on the wire replays its boot script")
 	case m.Boot != nil && atWork:
-		// Not a refusal for good: an agent whose machine lost power a moment ago asks again until its
-		// predecessor counts as gone.
+		// A conflict, and no refusal: after a power loss the new agent asks again until its predecessor
+		// counts as gone.
 		return &inventory.Problem{
 			Code:   inventory.CodeConflict,
 			Detail: "another agent is at work on this machine, from " + m.Boot.IP,
@@ -151,8 +152,8 @@ func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool)
 	return nil
 }
 
-// machineOf finds the machine of a MAC, or of the UUID when the machine was announced by that or boots from
-// another of its NICs; a stranger becomes a new machine.
+// machineOf finds the machine of a MAC, or the machine that was announced with only its UUID. A stranger
+// becomes a new machine.
 func (e *Engine) machineOf(
 	ctx context.Context, n nonce.Nonce, r inventory.Registration, boot inventory.Boot, said inventory.Event,
 ) (*worker, error) {
@@ -183,7 +184,7 @@ func (e *Engine) machineOf(
 	return w, err
 }
 
-// recognize looks a machine up.
+// recognize finds a machine by its MAC, or one without MACs by its UUID.
 func (e *Engine) recognize(mac inventory.MAC, uuid string) (w *worker, byUUID bool) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -223,8 +224,8 @@ func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error 
 	return err
 }
 
-// agent finds the worker of the agent that registered with this nonce and this key. Anybody may have
-// overheard the nonce.
+// agent finds the worker of the agent that registered with this nonce and this key. The nonce alone is not
+// enough, since anybody may have overheard it.
 func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	const again = "boot the machine from the network again"
 	n, err := e.nonces.Verify(c.Nonce)
@@ -250,7 +251,8 @@ func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	return w, nil
 }
 
-// speaks is agent for calls that name their boot, and checks that name.
+// speaks is agent for calls that name their boot. It refuses another boot's call, and records that the agent
+// called.
 func (e *Engine) speaks(c inventory.Caller, bootID string) (*worker, error) {
 	w, err := e.agent(c)
 	if err != nil {
@@ -274,13 +276,13 @@ func (e *Engine) intruder(w *worker, c inventory.Caller, text string) {
 	})
 }
 
-// Next holds an agent's call until there is an order for it, for 20 s at most.
+// Next returns an agent's order. It waits up to 20 s for one, and then returns DoWait.
 func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) (inventory.Order, error) {
 	w, err := e.speaks(c, a.BootID)
 	if err != nil {
 		return inventory.Order{}, err
 	}
-	// It may have been silent for long: let the worker see that it is here.
+	// The agent may have been silent for long, so make the worker look at the facts again.
 	if _, err := call(ctx, w, func() (struct{}, error) { return struct{}{}, nil }); err != nil {
 		return inventory.Order{}, err
 	}
@@ -306,7 +308,7 @@ func (e *Engine) Next(ctx context.Context, c inventory.Caller, a inventory.Ask) 
 // errOrderGone says that an order is no longer wanted; the agent drops it and asks for the next.
 var errOrderGone = &inventory.Problem{Code: inventory.CodeConflict, Detail: "the order is no longer wanted"}
 
-// OrderProgress notes how far an order is. It is kept in memory alone.
+// OrderProgress records how far an order is, in memory only.
 func (e *Engine) OrderProgress(
 	_ context.Context, c inventory.Caller, order string, p inventory.Progress,
 ) error {
@@ -315,7 +317,7 @@ func (e *Engine) OrderProgress(
 		return err
 	}
 	if !w.orders.is(order) {
-		// After a restart of ours the worker lays the order again within a moment of seeing the agent.
+		// After a restart of the appliance the worker sets the order again soon after it sees the agent.
 		if s := w.snap.Load(); s.record() == nil || orderID(s.d, s.record()) != order {
 			return errOrderGone
 		}
@@ -336,7 +338,7 @@ func (e *Engine) OrderResult(
 		return err
 	}
 	r = r.Bounded()
-	if r.Report != nil { // it is kept until the worker has time
+	if r.Report != nil { // it stays in memory until the worker has time
 		rep := r.Report.Bounded(maxReport(w.snap.Load().m))
 		r.Report = &rep
 	}
@@ -360,7 +362,7 @@ func (e *Engine) OrderResult(
 	}
 	e.Note(said)
 	_, err = call(ctx, w, func() (struct{}, error) {
-		// After a restart of ours the order may not have been laid again yet.
+		// After a restart of the appliance the order may not have been set again yet.
 		if s := w.snap.Load(); s.record() != nil && orderID(s.d, s.record()) == order {
 			w.orders.set(&inventory.Order{ID: order})
 		}
@@ -369,8 +371,8 @@ func (e *Engine) OrderResult(
 	return err
 }
 
-// MayRead says whether the agent may have an image's manifest: any that registered may, since images hold no
-// secrets.
+// MayRead returns an error unless the caller is a registered agent. Every agent may read every image's
+// manifest, since images hold no secrets.
 func (e *Engine) MayRead(_ context.Context, c inventory.Caller, bootID, _ string) error {
 	_, err := e.speaks(c, bootID)
 	return err

@@ -37,7 +37,7 @@ func (w *worker) recorded(b power.BMC) power.BMC {
 // readings are the last answers of a BMC.
 type readings struct {
 	mu   sync.Mutex
-	said map[string]string // of what → answer
+	said map[string]string // kind of reading → answer
 }
 
 func (r *readings) changed(of, said string) bool {
@@ -63,7 +63,7 @@ type recordedBMC struct {
 	power.BMC
 	last  *readings
 	note  func(text string, err error)
-	tells func(power.Action) // it may be done by now
+	tells func(power.Action) // called before and after each action
 }
 
 func (r recordedBMC) read(of, said string, err error) {
@@ -90,7 +90,7 @@ func (r recordedBMC) Do(ctx context.Context, a power.Action) error {
 	r.tells(a) // a BMC may do it long before it answers
 	err := r.BMC.Do(ctx, a)
 	r.note("told to "+told[a], err)
-	r.tells(a) // whatever it answers
+	r.tells(a) // also after an error: the BMC may have done it
 	return err
 }
 

@@ -32,20 +32,20 @@ func (e *Engine) withBMC(
 	if p, ok := errors.AsType[*inventory.Problem](err); ok && p.Code == inventory.CodeBMC {
 		said = p.Detail
 	} else if err != nil {
-		return err // not the BMC's word
+		return err // it does not come from the BMC
 	}
 	rejected := said != "" && errors.Is(err, power.ErrRefused)
 	if said != m.BMC.Error && ctx.Err() == nil {
 		_, serr := call(ctx, w, func() (struct{}, error) {
 			if reached(w.snap.Load().m.BMC) != reached(m.BMC) {
-				return struct{}{}, nil // another BMC's word
+				return struct{}{}, nil // the machine has another BMC by now
 			}
 			return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 				m.BMC.Error, m.BMC.Refused = said, rejected
 				if said == "" {
 					return []inventory.Event{{Kind: inventory.KindBMC, Text: "the BMC answers again"}}
 				}
-				return nil // what it was told and answered is an event already
+				return nil // recorded has noted the error already
 			})
 		})
 		err = errors.Join(err, serr)
@@ -53,7 +53,7 @@ func (e *Engine) withBMC(
 	return err
 }
 
-// PowerStatus asks the BMC now.
+// PowerStatus reads the power from the BMC now, and records it.
 func (e *Engine) PowerStatus(ctx context.Context, ref string) (inventory.Power, error) {
 	var p inventory.Power
 	err := e.withBMC(ctx, ref, func(w *worker, _ inventory.Machine, b power.BMC) error {
@@ -80,8 +80,8 @@ func (e *Engine) BootDevice(ctx context.Context, ref string) (power.Boot, error)
 	return boot, err
 }
 
-// Console joins in and out to the machine's serial console until ctx or in ends. If we watch it, we let go of
-// it.
+// Console connects in and out to the machine's serial console until ctx or in ends. Meanwhile the appliance's
+// own session is closed, and its Watcher reads along.
 func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, out io.Writer) error {
 	return e.withBMC(ctx, ref, func(w *worker, m inventory.Machine, b power.BMC) error {
 		c, ok := b.(power.Console)
@@ -95,7 +95,7 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 		})
 		giveBack := w.console.Lend(ctx)
 		defer giveBack()
-		// No longer: it would go on with a BMC that is not this machine's.
+		// End the session when the BMC is replaced: it would go on with a BMC that is not this machine's.
 		while, cancel := w.while(ctx, m, &inventory.Problem{
 			Code:   inventory.CodeConflict,
 			Detail: m.Name + ": the address or the credentials of its BMC were changed",
@@ -110,8 +110,8 @@ func (e *Engine) Console(ctx context.Context, actor, ref string, in io.Reader, o
 	})
 }
 
-// readPower asks the BMC, patiently: a BMC that shares the machine's NIC is deaf for seconds around a power
-// change.
+// readPower reads the power, in up to six attempts: a BMC that shares the machine's NIC does not answer for
+// seconds around a power change. Without a BMC it returns false.
 func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, error) {
 	if m.BMC.Address == "" {
 		return false, nil
@@ -133,7 +133,7 @@ func (w *worker) readPower(ctx context.Context, m inventory.Machine) (bool, erro
 	return on, w.e.bmcProblem(m, err)
 }
 
-// bmcProblem gives a BMC's error the machine's name and the next move.
+// bmcProblem adds the machine's name and a hint to a BMC's error.
 func (e *Engine) bmcProblem(m inventory.Machine, err error) error {
 	if err == nil {
 		return nil
@@ -151,12 +151,13 @@ func (e *Engine) bmcProblem(m inventory.Machine, err error) error {
 	return p
 }
 
-// killNonces makes every nonce issued until now worthless, with the agent that holds one: the machine is off.
+// killNonces invalidates every nonce that was issued until now for the machine, and the boot of its agent. It
+// is called once what ran on the machine has ended: after a power-off, a reset, or the order to reboot.
 func (w *worker) killNonces(ctx context.Context) error {
 	_, err := call(ctx, w, func() (struct{}, error) {
 		return struct{}{}, w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 			m.NoncesAfter, m.Boot = w.e.nonces.Issued(), nil
-			if m.BMC.Address != "" { // else nobody has seen it off
+			if m.BMC.Address != "" { // without a BMC nobody has seen that it is off
 				m.Power = inventory.Power{On: false, Known: true, ObservedAt: w.now(), Wanted: m.Power.Wanted}
 			}
 			return nil
@@ -196,8 +197,8 @@ func reached(b inventory.BMC) string {
 	return b.Address + "\x00" + b.User + "\x00" + string(b.Password) + "\x00" + string(b.Kg)
 }
 
-// syncPower reads the power of an idle machine now and then, and at once when its BMC has become known. It
-// records on the machine what the BMC says, or that it is silent.
+// syncPower reads the power of a machine that has no run: every powerSync, and at once when its BMC is new.
+// The reading, or the BMC's error, is recorded on the machine.
 func (w *worker) syncPower() {
 	m := w.snap.Load().m
 	how := reached(m.BMC)
@@ -213,7 +214,8 @@ func (w *worker) syncPower() {
 		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
 		defer cancel()
 		if _, err := w.e.PowerStatus(ctx, string(w.id)); errors.Is(err, power.ErrRefused) {
-			// BMCs lock a user out after some bad passwords: not again until somebody has changed something.
+			// BMCs lock a user out after some bad passwords: wait a day, or until somebody has changed
+			// something.
 			_, _ = call(w.ctx, w, func() (struct{}, error) {
 				w.syncAt = w.e.cfg.Elapsed() + 24*time.Hour
 				return struct{}{}, nil

@@ -11,12 +11,13 @@ import (
 )
 
 const (
-	// An agent may take this long to power its machine off before the BMC does it.
+	// agentPowerOff is how long an agent may take to power its machine off before the BMC does it.
 	agentPowerOff = 20 * time.Second
-	// Without a BMC only the agent can restart the machine, or somebody beside it.
+	// agentReboot is how long an agent may take to restart a machine without a BMC. After that somebody has
+	// to restart it by hand.
 	agentReboot = 5 * time.Minute
-	// An agent repeats at once what was not acknowledged. When it is silent for so long after it said that it
-	// reboots, it has left.
+	// agentRepeats is longer than an agent takes to repeat what was not acknowledged. When it is silent for
+	// so long after it said that it reboots, it repeats nothing.
 	agentRepeats = 3 * time.Second
 )
 
@@ -34,7 +35,7 @@ func (w *worker) bootOS(ctx context.Context, s *snapshot) outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
-	// The agent goes first: it syncs, takes its interfaces down and powers off. The BMC makes sure.
+	// The agent powers off first: it syncs and takes its interfaces down. The BMC makes sure.
 	var itself time.Duration
 	if w.snap.Load().m.Boot != nil {
 		w.orders.set(&inventory.Order{ID: id, Do: inventory.DoPowerOff})
@@ -68,7 +69,8 @@ func (w *worker) agentReboots(ctx context.Context, s *snapshot, id string) (proo
 			return "something else than its agent runs on it: " + sign +
 				"; there is no BMC to set its boot device", nil
 		case acknowledged && w.silence() > agentRepeats:
-			return "the agent says that it restarts the machine; there is no BMC to set its boot device, or to see that it does", nil
+			return "the agent says that it restarts the machine; " +
+				"there is no BMC to set its boot device, or to see that it does", nil
 		case waited > agentReboot && acknowledged:
 			return "", &inventory.Problem{
 				Code:   inventory.CodeTimeout,
@@ -78,7 +80,8 @@ func (w *worker) agentReboots(ctx context.Context, s *snapshot, id string) (proo
 		case waited > agentReboot:
 			return "", &inventory.Problem{
 				Code: inventory.CodeTimeout,
-				Detail: fmt.Sprintf("the agent was told to restart the machine and did not say that it does; it called %s ago",
+				Detail: fmt.Sprintf("the agent was told to restart the machine and did not say that it does; "+
+					"it called %s ago",
 					w.silence().Round(time.Second)),
 				Hint: restartByHand(s),
 			}
@@ -105,8 +108,8 @@ func (w *worker) startedSince() string {
 	return ""
 }
 
-// SawSystem notes that a machine sent a DHCP packet that is neither its firmware's, nor a boot program's, nor
-// its agent's.
+// SawSystem records that a machine's operating system sent a DHCP packet: one that came neither from its
+// firmware, nor from a boot program, nor from its agent.
 func (e *Engine) SawSystem(mac inventory.MAC) {
 	e.mu.RLock()
 	w := e.byMAC[mac]

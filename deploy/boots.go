@@ -2,11 +2,11 @@ package deploy
 
 import "github.com/pxectl/pxectl/inventory"
 
-// BootDecision is what a machine that asks for its boot script gets.
+// BootDecision says what a machine boots. When neither Agent nor Local is set, the machine is left alone.
 type BootDecision struct {
 	Agent bool   // run the agent with Nonce
-	Nonce string //
-	Local bool   // boot from the disk; neither: leave it alone
+	Nonce string // "" without Agent, and from Engine.BootDecision
+	Local bool   // boot from the disk
 	Name  string // for the log
 }
 
@@ -42,7 +42,7 @@ func (e *Engine) BootDecision(mac inventory.MAC) BootDecision {
 	return agent
 }
 
-// bootsLocally says that a machine has a system of its own to run.
+// bootsLocally says whether a machine boots the system on its disk.
 func bootsLocally(s *snapshot) bool {
 	late := s.d != nil && (s.d.Step == inventory.BootOS || s.d.Step == inventory.VerifyOS)
 	if s.intact() {

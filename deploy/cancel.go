@@ -47,7 +47,7 @@ func (e *Engine) CancelDeployment(
 		err := w.saveAfter(func(m *inventory.Machine, d *inventory.Deployment) (events []inventory.Event) {
 			m.State = d.From
 			if d.Touched() {
-				m.State = inventory.Failed // it is not as it was before
+				m.State = inventory.Failed // its disk is not as it was
 			}
 			again := "`pxectl deploy " + m.Name + " --image " + d.ImageName + "` deploys it"
 			if d.Erase != nil {
@@ -71,14 +71,14 @@ func (e *Engine) CancelDeployment(
 				said += "; the machine was " + cut.String() + " for it"
 			}
 			if !d.Touched() {
-				m.LastProof = "" // of this run
+				m.LastProof = "" // that proof was this run's
 				if earlier != nil {
 					m.LastProof = lastProof(*earlier)
 				}
 			}
 			events = append(events, inventory.Event{Kind: inventory.KindDeploy, Actor: actor, Text: said})
 			if earlier != nil {
-				// What the machine runs is still the system of the deployment before, as it was.
+				// The machine still runs the system of the earlier deployment, unchanged.
 				if d.RetryOf == earlier.ID {
 					earlier.Secret = d.Secret // it can be retried again
 				}

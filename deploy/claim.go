@@ -20,21 +20,21 @@ type verdict string
 const (
 	claimNone    verdict = "none"    // nothing was reported, or nothing new
 	claimSame    verdict = "same"    // it is the accepted one
-	claimAccept  verdict = "accept"  // a rule lets it in
+	claimAccept  verdict = "accept"  // bmc.trust_reported accepts it
 	claimPropose verdict = "propose" // an operator has to accept it
 	claimRefuse  verdict = "refuse"  // it is not believed
 )
 
-// A claim is a reported BMC address, with all that decides what becomes of it.
+// A claim is a reported BMC address, with all that decides its verdict.
 type claim struct {
-	reported string                  // as it came
+	reported string                  // as the agent sent it
 	machine  inventory.Machine       // whose agent reports it
 	trust    bool                    // bmc.trust_reported
 	own      []netip.Prefix          // the appliance's interfaces
 	holder   func(netip.Addr) string // the other machine whose BMC is there, or ""
 }
 
-// judge decides. The address is in its canonical form; why goes with claimRefuse.
+// judge returns the verdict, the address in its canonical form, and the reason of a claimRefuse.
 func (c claim) judge() (v verdict, address, why string) {
 	if c.reported == "" {
 		return claimNone, "", ""
@@ -47,13 +47,13 @@ func (c claim) judge() (v verdict, address, why string) {
 	m := c.machine.BMC
 	accepted, _ := power.ParseAddress(m.Address)
 	if accepted.Addr() == ip {
-		return claimSame, address, "" // whichever port the operator gave
+		return claimSame, address, "" // on whichever port the operator gave
 	}
 	if why := unfit(ip, c.own); why != "" {
 		return claimRefuse, address, why
 	}
 	if other := c.holder(ip); other != "" {
-		// Believing it would let one machine have another one's power switched.
+		// Otherwise one machine could have another one's power switched.
 		return claimRefuse, address, "it is " + other + "'s"
 	}
 	switch byHand := m.Address != "" && !m.Discovered; {
@@ -67,7 +67,7 @@ func (c claim) judge() (v verdict, address, why string) {
 
 // reportedAddress parses what an agent says: an IP address and nothing else.
 func reportedAddress(s string) (netip.Addr, error) {
-	const longest = 64 // no address is that long, and a zone could be
+	const longest = 64 // no address is that long; an IPv6 zone could be
 	if len(s) > longest {
 		return netip.Addr{}, fmt.Errorf("%q… is no IP address", s[:longest])
 	}
@@ -105,8 +105,8 @@ func unfit(ip netip.Addr, own []netip.Prefix) string {
 	return ""
 }
 
-// reachable says why an operator's address cannot be a BMC's. With a port of its own it may be anywhere: virtual
-// BMCs are on the appliance, too.
+// reachable returns why an operator's address cannot be a BMC's, or nil. An address with a port of its own
+// may be anywhere: virtual BMCs also run on the appliance.
 func reachable(address string, own []netip.Prefix) error {
 	at, err := power.ParseAddress(address)
 	if err != nil || at.Port() != power.Port || at.Addr().IsLinkLocalUnicast() {
@@ -115,7 +115,8 @@ func reachable(address string, own []netip.Prefix) error {
 	if why := unfit(at.Addr(), own); why != "" {
 		return &inventory.Problem{
 			Code: inventory.CodeInvalid, Detail: "BMC " + address + ": " + why,
-			Hint: "give the address of the machine's management controller; that of a virtual one on this host has a port: " +
+			Hint: "give the address of the machine's management controller; " +
+				"that of a virtual one on this host has a port: " +
 				netip.AddrPortFrom(at.Addr(), 6230).String(),
 		}
 	}
@@ -170,13 +171,13 @@ func (w *worker) claimed(m *inventory.Machine, rep *inventory.BMCReport) []inven
 	return nil
 }
 
-// acceptBMC makes a reported address the machine's.
+// acceptBMC makes a reported address the machine's BMC address.
 func acceptBMC(b *inventory.BMC, address string) {
 	b.Address, b.Discovered, b.Proposed, b.Declined, b.Error, b.Refused = address, true, nil, "", "", false
 }
 
-// acceptable says why a proposal that the operator saw cannot be accepted now. It may have changed since, or
-// have become another machine's or our own.
+// acceptable returns why the proposed address that the operator saw cannot be accepted now, or nil. The
+// proposal may have changed since, or the address may have become another machine's or our own.
 func (w *worker) acceptable(m inventory.Machine, seen string) error {
 	no := func(hint, format string, args ...any) error {
 		return &inventory.Problem{
@@ -189,7 +190,7 @@ func (w *worker) acceptable(m inventory.Machine, seen string) error {
 	p := m.BMC.Proposed
 	switch {
 	case p == nil && m.BMC.Address == seen && seen != "":
-		return nil // accepted already: twice is no mistake
+		return nil // accepted already, which is no error
 	case p == nil:
 		return no(look, "BMC %q does not wait to be accepted; the accepted one is %s", seen,
 			cmp.Or(m.BMC.Address, "none"))
@@ -220,7 +221,7 @@ func (e *Engine) interfaces() []netip.Prefix {
 	return e.cfg.Interfaces()
 }
 
-// holderOf names another machine whose accepted BMC is there, at whichever port; "" when there is none.
+// holderOf names another machine whose accepted BMC has this address, on any port; "" when there is none.
 func (w *worker) holderOf(ip netip.Addr) string {
 	w.e.mu.RLock()
 	defer w.e.mu.RUnlock()
@@ -236,10 +237,10 @@ func (w *worker) holderOf(ip netip.Addr) string {
 	return ""
 }
 
-// tidyBMCs brings machines that an older pxectl has stored to today's rules: one form of each address, no
-// address of a machine that nobody has approved, and one machine for each BMC. An address that cannot be read
-// stays as it is. What a machine lost is proposed. It returns the machines that are changed, and changes them
-// in all.
+// tidyBMCs brings machines that an older pxectl has stored to today's rules: each address in its canonical
+// form, no reported address accepted for a stranger, and one machine for each BMC. An address that cannot be
+// parsed stays as it is. An address that a machine loses becomes a proposal. tidyBMCs changes the machines in
+// all, and returns the changed ones.
 func tidyBMCs(all []inventory.Machine) (changed []inventory.Machine) {
 	order := make([]int, len(all))
 	for i := range order {
@@ -279,8 +280,8 @@ func tidyBMCs(all []inventory.Machine) (changed []inventory.Machine) {
 	return changed
 }
 
-// parsedBMC keeps what is well-formed of a report about the BMC, in canonical form. The address is a claim of
-// its own.
+// parsedBMC returns a report about the BMC with netmask, gateway and MAC in canonical form, or "" where they
+// are malformed. The address is left to claim.judge.
 func parsedBMC(r inventory.BMCReport) inventory.BMCReport {
 	for _, field := range []*string{&r.Netmask, &r.Gateway} {
 		ip, err := reportedAddress(*field)

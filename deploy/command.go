@@ -10,8 +10,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// commandTime is how long a BMC has to do what it was told. An off that it loses is sent again every 20 s, and it
-// may be silent for a minute.
+// commandTime is how long a BMC has to carry out a command. An off that it loses is sent again every 20 s,
+// and it may be silent for a minute.
 const commandTime = 5 * time.Minute
 
 // givenUp is the cause of a command that ended because its time was over.
@@ -19,10 +19,11 @@ type givenUp struct{ after time.Duration }
 
 func (g givenUp) Error() string { return "given up after " + g.after.String() }
 
-// Is says that a deadline is over.
+// Is makes errors.Is match context.DeadlineExceeded.
 func (g givenUp) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// inTime has a machine's BMC do something, for as long as that may take.
+// inTime runs f, a command to the machine's BMC, for at most Deadlines.Command. After that its error is a
+// Problem with CodeTimeout.
 func (e *Engine) inTime(ctx context.Context, m inventory.Machine, f func(context.Context) error) error {
 	over := givenUp{e.cfg.Deadlines.Command}
 	ctx, cancel := context.WithTimeoutCause(ctx, over.after, over)
@@ -34,9 +35,10 @@ func (e *Engine) inTime(ctx context.Context, m inventory.Machine, f func(context
 	p := &inventory.Problem{
 		Code: inventory.CodeTimeout, Detail: m.Name + ": " + err.Error(), Err: err,
 		Hint: "look at `pxectl why " + m.Name +
-			"` for what the BMC was told and said, and at the machine itself; a BMC that takes commands and does nothing is restarted with `ipmitool mc reset cold`",
+			"` for what the BMC was told and said, and at the machine itself; " +
+			"a BMC that takes commands and does nothing is restarted with `ipmitool mc reset cold`",
 	}
-	if !errors.Is(err, over) { // a driver says it in its own words
+	if !errors.Is(err, over) { // the driver's error does not say it
 		p.Detail += ": " + over.Error()
 	}
 	return p
@@ -46,10 +48,10 @@ func (e *Engine) inTime(ctx context.Context, m inventory.Machine, f func(context
 // ended: the command could switch off the agent of a run.
 type command struct {
 	actor, what string        // "power off"
-	ended       chan struct{} // closed when nothing of it is under way any more
+	ended       chan struct{} // closed when the command has ended
 }
 
-// underWay is also for nil.
+// underWay says whether the command has not ended yet; false for nil.
 func (c *command) underWay() bool { return c != nil && !closed(c.ended) }
 
 func (c *command) String() string {
@@ -59,8 +61,9 @@ func (c *command) String() string {
 	return c.what + ", by " + c.actor
 }
 
-// command gives a machine's BMC a command, unless a deployment, a release or another command uses it. It ends
-// when its time is over, with the machine, and when the machine gets another BMC. needs is what it uses: "its power".
+// command runs f with a machine's BMC, unless a deployment, a release or another command uses it. f's context
+// ends when its time is over, when the machine is deleted, and when the machine gets another BMC. needs says
+// what f uses, for the error: "its power".
 func (w *worker) command(
 	ctx context.Context, actor, what, needs string, f func(context.Context, power.BMC) error,
 ) error {
@@ -139,7 +142,7 @@ func (w *worker) change(ctx context.Context, b power.BMC, a power.Action) error 
 		}
 		return w.observed(ctx, true)
 	case power.ActOff, power.ActCycle:
-		// A cycle is an error on many BMCs when the machine is off, so it is off and on here.
+		// Many BMCs refuse to cycle a machine that is off, so a cycle is an off and an on here.
 		if err := power.Off(ctx, b, w.e.cfg.Pace); err != nil {
 			return err
 		}

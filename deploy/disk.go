@@ -10,9 +10,9 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// chooseDisk picks the disk for an image. Without a hint it is the disk that was deployed to before, or else
-// the only candidate. It takes another disk than before only when the hint names it: a disk that died must
-// not cost the data of its neighbour.
+// chooseDisk picks the disk that an image goes to. Without a hint it is the disk that was deployed to before,
+// or else the only candidate. Another disk than before is taken only when the hint names it: when a disk
+// dies, the data on another one must not be overwritten.
 func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inventory.Disk, error) {
 	no := func(hint, format string, args ...any) error {
 		err := fmt.Errorf(format, args...)
@@ -29,7 +29,7 @@ func chooseDisk(m inventory.Machine, asked *inventory.DiskHint, img Image) (inve
 	if hint == nil && m.Disk != nil {
 		if found := m.Disk.Find(disks); len(found) == 1 &&
 			(found[0].Special() != "" || len(inventory.Candidates(found)) == 1) {
-			hint = &inventory.DiskHint{Name: found[0].Name} // it was named, or chosen, when it was deployed to
+			hint = &inventory.DiskHint{Name: found[0].Name} // named or chosen for the last deployment
 		}
 	}
 	disk, err := inventory.ChooseDisk(disks, hint, max(img.RawSize, img.Smallest))
@@ -55,7 +55,7 @@ func ours(m inventory.Machine, disk inventory.Disk) bool {
 	return m.Holds != "" && m.Disk != nil && m.Disk.Is(disk)
 }
 
-// mayOverwrite refuses a disk with data that no deployment wrote.
+// mayOverwrite refuses to overwrite data that no deployment put there, unless overwrite is set.
 func mayOverwrite(m inventory.Machine, disk inventory.Disk, overwrite bool) error {
 	foreign := disk.Foreign()
 	if len(foreign) == 0 || overwrite || ours(m, disk) {
@@ -69,8 +69,8 @@ func mayOverwrite(m inventory.Machine, disk inventory.Disk, overwrite bool) erro
 	}
 }
 
-// writable is the disk that a deployment writes to, as the machine was last inspected. An error says why there
-// is none that it may write to: then it does not begin.
+// writable returns the disk that a deployment writes to, from the machine's last inspection. An error says
+// why there is none, and the deployment does not begin.
 func writable(
 	m inventory.Machine, asked *inventory.DiskHint, overwrite bool, img Image,
 ) (inventory.Disk, error) {
@@ -87,13 +87,15 @@ type Plan struct {
 	MachineName string              `json:"machine_name"`
 	ImageID     string              `json:"image_id"`
 	ImageName   string              `json:"image_name"`
-	Disk        *inventory.Disk     `json:"disk,omitempty"` // as last inspected; it is looked at again before it is touched
+	// Disk is as last inspected. The deployment looks at it again before it touches it.
+	Disk *inventory.Disk `json:"disk,omitempty"`
 	// Holds is the deployment whose system is on the disk.
 	Holds     inventory.DeploymentID `json:"holds,omitempty"`
 	Untouched []inventory.Disk       `json:"untouched,omitempty"`
-	// AtMost bounds the bytes that travel; what is on the disk already does not.
-	AtMost  uint64   `json:"at_most"`
-	Refused *Refusal `json:"refused,omitempty"` // why the deployment would not begin, or fail before it touches anything
+	// AtMost is an upper bound of the bytes that are sent. Chunks that are on the disk already are not sent.
+	AtMost uint64 `json:"at_most"`
+	// Refused says why the deployment would not begin, or why it would fail before it touches anything.
+	Refused *Refusal `json:"refused,omitempty"`
 }
 
 // A Refusal is a problem that a call returns as its answer, not as an error.
@@ -148,7 +150,7 @@ func (e *Engine) Plan(ref string, r inventory.DeployRequest) (Plan, error) {
 	return p, nil
 }
 
-// checkRequest says what is wrong with a request, whatever the machine is.
+// checkRequest returns what is wrong with a request for any machine.
 func checkRequest(r inventory.DeployRequest) error {
 	if r.Hostname != "" {
 		if err := inventory.CheckHostname(r.Hostname); err != nil {
@@ -175,8 +177,8 @@ func checkRequest(r inventory.DeployRequest) error {
 	return checkHint(r.Disk)
 }
 
-// checkSeed says what is too large to arrive, and what cloud-init would ignore: once the disk is written it
-// is too late.
+// checkSeed refuses what is too large for a seed, and what cloud-init would ignore. Once the disk is written
+// it is too late to tell.
 func checkSeed(r inventory.DeployRequest) error {
 	if err := nocloud.CheckSizes(r.UserData, r.Network, r.SSHKeys); err != nil {
 		return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Err: err}

@@ -13,7 +13,7 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A Sealer encrypts what is stored of a secret.
+// A Sealer encrypts a secret before it is stored.
 type Sealer func(plain []byte) (inventory.Sealed, error)
 
 // Machine returns the machine that an operator announces. It is enrolled, since somebody vouches for it. An
@@ -165,8 +165,8 @@ func (b BMCEdit) apply(to *inventory.BMC, seal Sealer) error {
 	return nil
 }
 
-// setBMC takes an operator's address. What the agent reports instead is then declined; without an address,
-// nothing is.
+// setBMC sets an operator's address. Another address that the agent reported is then declined. An empty s
+// removes the address, and declines nothing.
 func setBMC(b *inventory.BMC, s string) error {
 	if s == "" {
 		b.Address, b.Discovered, b.Declined, b.Error, b.Refused = "", false, "", "", false
@@ -189,7 +189,8 @@ func setBMC(b *inventory.BMC, s string) error {
 	return nil
 }
 
-// touches names what an edit touches; never the values, of which some are secrets.
+// touches names the fields that an edit changes. It gives no values, of which some are secrets, except an
+// accepted BMC address.
 func (e Edit) touches() string {
 	var parts []string
 	for what, did := range map[string]bool{
@@ -231,7 +232,7 @@ func (a Approval) Accepts(m inventory.Machine) (string, error) {
 		return "", nil
 	case a.BMC != nil:
 		return *a.BMC, nil
-	case p != nil && m.BMC.Address == "": // else the operator has set another one
+	case p != nil && m.BMC.Address == "": // else an operator has set the address
 		return no("`"+diagnose.AcceptCommand(m)+"`, if that is right; --no-bmc lets it in without",
 			"the agent reports the BMC at %s, and the approval does not say whether that is accepted",
 			p.Address)

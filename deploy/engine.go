@@ -32,10 +32,12 @@ const (
 
 // Deadlines bound the waiting steps, each counted from the moment the step began.
 type Deadlines struct {
-	BootAgent  time.Duration // power-on to the agent's call, each of MaxBoots times; big servers need 15 minutes of POST
+	// BootAgent is from power-on to the agent's call, for each of MaxBoots boots. Big servers need 15 minutes
+	// of POST.
+	BootAgent  time.Duration
 	WriteImage time.Duration
 	VerifyOS   time.Duration // power-on to the phone-home
-	// Command is how long a BMC has to do what it was told: commandTime unless given.
+	// Command is how long a BMC has to carry out a command; 0 means commandTime.
 	Command time.Duration
 }
 
@@ -44,13 +46,13 @@ type Image struct {
 	ID         string
 	Name       string
 	RawSize    uint64
-	Smallest   uint64 // how many bytes a disk has at least, with room for the seed; 0 when not known
-	Fault      string // why nothing can be deployed from it
-	SectorSize int    // of its partition table; 0 when it has none
-	Stored     uint64 // compressed, as it travels
+	Smallest   uint64 // bytes that a disk must have, with room for the seed; 0 when not known
+	Fault      string // why it cannot be deployed; "" when it can
+	SectorSize int    // bytes, of its partition table; 0 when it has none
+	Stored     uint64 // bytes, compressed, as it is sent
 }
 
-// Config is what the engine is made of. Everything is required but Now, Elapsed and Interfaces.
+// Config configures an Engine. Everything is required but Now, Elapsed, Interfaces and Deadlines.Command.
 type Config struct {
 	Store   *boltdb.Store
 	Key     nonce.Key
@@ -60,19 +62,19 @@ type Config struct {
 	BMC     power.Target // user and password for machines that have none of their own
 	Pace    power.Pace
 	Image   func(ref string) (Image, error)
-	Server  func(machine netip.Addr) netip.AddrPort // where a machine with that address reaches the boot plane
+	Server  func(machine netip.Addr) netip.AddrPort // where a machine at that address reaches the boot plane
 	Policy  Policy
 	// TrustReportedBMC accepts the BMC addresses that agents of approved machines report, without an
 	// operator.
 	TrustReportedBMC bool
-	Interfaces       func() []netip.Prefix // our own addresses and their networks, where no BMC is; nil: none
+	Interfaces       func() []netip.Prefix // our own addresses and networks, where no BMC is; nil: none
 	Deadlines        Deadlines
 	Now              func() time.Time     // the time of day, which may be set; see clock.go
 	Elapsed          func() time.Duration // since some moment before New; nobody sets it
 	Log              *slog.Logger
 }
 
-// A store is what the engine does with Config.Store: tests look on.
+// A store is the part of Config.Store that the engine uses; tests wrap it.
 type store interface {
 	View(f func(*boltdb.Tx) error) error
 	Update(f func(*boltdb.Tx) error) error
@@ -88,7 +90,7 @@ type Engine struct {
 
 	admitting sync.Mutex // guards the next two; before mu
 	arriving  map[inventory.MAC]*arrival
-	going     map[inventory.MachineID]bool // to make room
+	going     map[inventory.MachineID]bool // being deleted to make room
 
 	adding  sync.Mutex // held while a machine is added
 	mu      sync.RWMutex
@@ -101,7 +103,7 @@ type Engine struct {
 	registers intake
 
 	grace   time.Duration // workersGrace, but for tests
-	written chan struct{} // closed when the timeline's loop has ended: what is noted from then on, Drain writes
+	written chan struct{} // closed when the timeline's loop has ended; Drain writes later events
 }
 
 // New reads the store. Nothing runs before Run.
@@ -185,7 +187,7 @@ func New(cfg Config) (*Engine, error) {
 // workersGrace is how long workers may take to stop. What happens to them meanwhile is still noted.
 const workersGrace = time.Second
 
-// Run lets the workers work until ctx ends. What is noted until it returns is on disk then.
+// Run runs the workers until ctx ends. When it returns, the events that were noted until then are on disk.
 func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.ctx = ctx

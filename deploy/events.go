@@ -30,8 +30,8 @@ func (e *Engine) note(ev inventory.Event) {
 	e.timeline.Note(ev)
 }
 
-// Events lists what happened after the event with that number, oldest first; of one machine, or of all when
-// it is "".
+// Events lists at most limit events after the one with that number, oldest first: of one machine, or of all
+// when it is "".
 func (e *Engine) Events(after uint64, machine inventory.MachineID, limit int) ([]inventory.Event, error) {
 	var out []inventory.Event
 	err := e.store.View(func(tx *boltdb.Tx) (err error) {

@@ -38,7 +38,7 @@ func (e *Engine) find(ref string) (*worker, error) {
 	}
 }
 
-// Machines lists all, by name.
+// Machines lists all machines, sorted by name.
 func (e *Engine) Machines() []inventory.Machine {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -50,7 +50,7 @@ func (e *Engine) Machines() []inventory.Machine {
 	return out
 }
 
-// Machine finds one by name, id or MAC.
+// Machine finds a machine by name, id or MAC. Without one, the error has CodeNotFound.
 func (e *Engine) Machine(ref string) (inventory.Machine, error) {
 	w, err := e.find(ref)
 	if err != nil {
@@ -59,7 +59,7 @@ func (e *Engine) Machine(ref string) (inventory.Machine, error) {
 	return w.snap.Load().shown(), nil
 }
 
-// MachineAt finds one by its MAC, for those who ask about every packet.
+// MachineAt finds a machine by its MAC. It is fast enough to be called for every packet.
 func (e *Engine) MachineAt(mac inventory.MAC) (m inventory.Machine, ok bool) {
 	e.mu.RLock()
 	w := e.byMAC[mac]
@@ -70,7 +70,8 @@ func (e *Engine) MachineAt(mac inventory.MAC) (m inventory.Machine, ok bool) {
 	return w.snap.Load().m, true
 }
 
-// Deployments lists those that are asked for, newest first. more says that there are older ones.
+// Deployments lists the deployments and releases that q asks for, newest first. more says that there are
+// older ones.
 func (e *Engine) Deployments(q DeploymentQuery) (list []inventory.Deployment, more bool, err error) {
 	if err := q.Check(); err != nil {
 		return nil, false, err
@@ -135,7 +136,7 @@ func (e *Engine) stored(id inventory.DeploymentID) (d inventory.Deployment, err 
 	return d, err
 }
 
-// Deployment finds one by its id, or the current or last one of a machine.
+// Deployment finds a deployment by its id, or the current or last one of a machine.
 func (e *Engine) Deployment(ref string) (inventory.Deployment, error) {
 	d, err := e.stored(inventory.DeploymentID(ref))
 	switch {
@@ -174,7 +175,7 @@ func (e *Engine) ImageInUse(id string) (machine string, ok bool) {
 	return "", false
 }
 
-// Progress is how far the running order of a machine's agent is.
+// Progress says how far a machine's agent is with its order; false when nothing is known.
 func (e *Engine) Progress(id inventory.MachineID) (inventory.Progress, bool) {
 	e.mu.RLock()
 	w := e.workers[id]

@@ -12,10 +12,10 @@ import (
 // strangers together by strangersReports, and what a transaction puts on the timeline by
 // timeline.PerTransaction.
 const (
-	// envelope is what a result may have beside its report.
+	// envelope is how many bytes a result may have beside its report.
 	envelope = 4 << 10
-	// strangersReports is what the reports of all machines that wait for approval may take. Each of them has
-	// its place in memory, too.
+	// strangersReports is how many bytes the reports of all machines that wait for approval may take
+	// together. They are kept in memory, too.
 	strangersReports = 32 << 20
 )
 
@@ -26,7 +26,7 @@ func bootNonce(m inventory.Machine) string {
 	return m.Boot.Nonce.String()
 }
 
-// inspected stores what the agent found, and the BMC with it.
+// inspected stores the agent's report, and applies what it says of the BMC.
 func (w *worker) inspected(r inventory.Result) error {
 	if r.Report == nil {
 		// Store a report that says only what went wrong: the same agent would fail again.
@@ -65,7 +65,8 @@ func summary(r inventory.Report) string {
 		r.CPU.Threads, r.CPU.Model, humanize.IBytes(r.Memory.Bytes), inventory.ListDisks(r.Disks))
 }
 
-// maxReport is how long the report of a machine may be: anybody can be a stranger, and many.
+// maxReport is how many bytes the report of a machine may have. A stranger's is shorter, since anybody can
+// pose as many strangers.
 func maxReport(m inventory.Machine) int {
 	if m.State == inventory.Discovered {
 		return inventory.StrangerReport
@@ -73,7 +74,8 @@ func maxReport(m inventory.Machine) int {
 	return inventory.KnownReport
 }
 
-// kept returns the report as it is stored: bounded, with names of its PCI functions.
+// kept returns the report as it is stored: bounded, with the names of its PCI functions, and brief when the
+// reports of strangers take too much.
 func (w *worker) kept(r inventory.Report) inventory.Report {
 	m := w.snap.Load().m
 	limit := maxReport(m)
@@ -82,14 +84,16 @@ func (w *worker) kept(r inventory.Report) inventory.Report {
 		return r
 	}
 	if others := w.e.strangersHold(w); others+int64(r.Weight()) > strangersReports {
-		return r.Brief(fmt.Sprintf("the reports of machines that wait for approval take %d MiB together, and this one would be too much: "+
-			"approve the machine and boot it again, or delete strangers with `pxectl machine delete --discovered`",
+		return r.Brief(fmt.Sprintf("the reports of machines that wait for approval take %d MiB together, "+
+			"and this one would be too much: approve the machine and boot it again, "+
+			"or delete strangers with `pxectl machine delete --discovered`",
 			strangersReports>>20))
 	}
 	return r
 }
 
-// strangersHold is how many bytes the reports of machines that wait for approval have, without one of them.
+// strangersHold is how many bytes the reports of all machines that wait for approval take, except for one of
+// them.
 func (e *Engine) strangersHold(but *worker) (n int64) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()

@@ -11,20 +11,21 @@ import (
 )
 
 // Agents may have thousands of calls open. Each that is read, decoded and written costs memory and a
-// transaction, so a few have their turn at a time: one address after the other, and strangers apart from
-// known machines.
+// transaction, so only a few are handled at a time. Addresses take turns, and strangers are apart from known
+// machines.
 const (
-	// A result may be 64 KiB long, of a known machine 256 KiB, and takes three times as much when decoded.
+	// A stranger's result may be 64 KiB long, a known machine's 256 KiB. Decoded, it takes three times as
+	// much.
 	resultsOfStrangers = 64
 	resultsOfKnown     = 16
-	// A registration waits for the disk; those of strangers that wait together share a transaction.
+	// A registration waits for the disk. Those of strangers that wait together share a transaction.
 	registrations = boltdb.BatchSize
 	callsPerIP    = 4
-	// turnTime is how long a call waits for its turn. Its agent repeats it then.
+	// turnTime is how long a call waits for its turn. Then it fails, and its agent repeats it.
 	turnTime = 25 * time.Second
 )
 
-// An intake has the turns of one kind of call.
+// An intake hands out the turns of one kind of call.
 type intake struct{ strangers, known *turns.Turns }
 
 func newIntake(strangers, known int) intake {
@@ -56,7 +57,7 @@ func (e *Engine) turn(
 	return end, nil
 }
 
-// lifetime is the context that Run has; nil before.
+// lifetime returns the context of Run; nil before Run.
 func (e *Engine) lifetime() context.Context {
 	e.mu.RLock()
 	defer e.mu.RUnlock()

@@ -9,12 +9,12 @@ type Facts struct {
 	Maintenance bool
 	AutoApprove bool // discovery.policy: auto
 	AgentHere   bool // an agent of this boot registered, its nonce is alive, and it keeps calling
-	AgentLost   bool // it registered and then went silent for longer than any of its calls takes
+	AgentLost   bool // no agent of this boot registered, or it is silent for longer than any call takes
 	Inspected   bool // that agent's report is stored
-	Uninspected bool // it failed because no report came
-	Overdue     bool // what is being waited for is past its deadline
+	Uninspected bool // the machine failed because no report came
+	Overdue     bool // what the machine waits for is past its deadline
 
-	Deploying bool // a deployment is running, or a release; the rest is about it
+	Deploying bool // a deployment or a release is running; the rest is about it
 	Erasing   bool // it is a release
 	Step      inventory.Step
 	Began     bool // the step has a record
@@ -32,13 +32,13 @@ type Verb string
 // The verbs of a Move.
 const (
 	Wait    Verb = "wait"    // for a proof, a person, or a deadline
-	Enter   Verb = "enter"   // Move.State
+	Enter   Verb = "enter"   // enter Move.State
 	Inspect Verb = "inspect" // order the agent to report
 	Begin   Verb = "begin"   // open the record of Move.Step; its deadline counts from now
 	Act     Verb = "act"     // do our own part of Move.Step
 	Order   Verb = "order"   // let the agent do its part of Move.Step
 	Prove   Verb = "prove"   // the facts are the proof of Move.Step
-	Fail    Verb = "fail"    // the step is out of budget
+	Fail    Verb = "fail"    // the step failed, or its time is over
 	Finish  Verb = "finish"  // the deployment succeeded
 )
 
@@ -80,7 +80,7 @@ func Next(f Facts) Move {
 			return Move{Verb: Enter, State: inventory.Available}
 		}
 	}
-	// Whatever the state, an agent that is here and has not reported does so: a report is never stale.
+	// In any state, an agent that is here and has not reported is told to: a report is never stale.
 	if f.AgentHere && !f.Inspected {
 		return Move{Verb: Inspect}
 	}
@@ -117,7 +117,7 @@ func nextStep(f Facts) Move {
 		case f.AgentHere && f.Inspected:
 			return do(Prove, "the agent is here")
 		case f.AgentHere && !f.Overdue:
-			return do(Inspect, "") // what the disks hold now, and not when the machine was inspected last
+			return do(Inspect, "") // the disks may have changed since the last inspection
 		case f.Overdue && f.Boots >= inventory.MaxBoots:
 			return do(Fail, "the machine was booted into the agent, and the agent never called")
 		case f.Overdue && f.AgentHere:

@@ -10,17 +10,17 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// openedBMC is a machine's BMC as it was opened last. It is closed with the machine, and when address or
-// credentials change. These are compared as they are stored, with the password sealed.
+// openedBMC is a machine's BMC as it was opened last. It is forgotten when the machine is deleted, or when
+// the BMC's address or credentials change. They are compared as they are stored, with the password sealed.
 type openedBMC struct {
 	mu  sync.Mutex
-	how string // reached
+	how string // what reached returned
 	bmc power.BMC
 
-	left chan struct{} // closed when the machine has let go of it; nil while nobody waits for that
+	left chan struct{} // closed when the BMC is forgotten; nil while nobody waits for that
 }
 
-// forget lets go of the BMC, and of the password that it holds.
+// forget drops the BMC, and the password that it holds.
 func (o *openedBMC) forget() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -31,7 +31,7 @@ func (o *openedBMC) forget() {
 	}
 }
 
-// leaves is closed when the machine lets go of its BMC.
+// leaves returns a channel that is closed when the BMC is forgotten.
 func (o *openedBMC) leaves() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -41,8 +41,9 @@ func (o *openedBMC) leaves() <-chan struct{} {
 	return o.left
 }
 
-// while returns a context that ends when the machine or the appliance is gone, or, for the given reason, when
-// the machine's BMC is another one than m's or reached in another way. The context's cause is then for people.
+// while returns a context that ends when the machine is deleted, when the appliance stops, or when the
+// machine's BMC has another address or other credentials than m's. Its cause is then an error for operators;
+// in the last case, the one given as replaced.
 func (w *worker) while(
 	ctx context.Context, m inventory.Machine, replaced error,
 ) (context.Context, context.CancelFunc) {
@@ -68,7 +69,7 @@ func (w *worker) while(
 	return ctx, func() { cancel(nil) }
 }
 
-// bmc opens the machine's BMC. All callers share one, and take turns.
+// bmc returns the machine's BMC, and opens it first when needed. All callers share one, and take turns.
 func (w *worker) bmc(m inventory.Machine) (power.BMC, error) {
 	if err := askable(m); err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func newID(prefix string) string {
 	return prefix + hex.EncodeToString(b[:])
 }
 
-// add stores a new machine, says so in log, and starts its worker. Without a name it is called after its MAC.
+// add stores a new machine, says so in log, and starts its worker. Without a name it gets one from its MAC.
 func (e *Engine) add(m inventory.Machine, log *slog.Logger, ev inventory.Event) (*worker, error) {
 	// One at a time, and not under e.mu: a request for a boot script never waits for the disk.
 	e.adding.Lock()
@@ -31,9 +31,10 @@ func (e *Engine) add(m inventory.Machine, log *slog.Logger, ev inventory.Event) 
 	return e.insert(e.store.Update, m, log, ev)
 }
 
-// insert writes a machine that has an id and a name, with what is said of it, and gives it a worker.
+// insert stores a machine that has an id and a name, with its events, and starts its worker.
 func (e *Engine) insert(
-	update func(func(*boltdb.Tx) error) error, m inventory.Machine, log *slog.Logger, events ...inventory.Event,
+	update func(func(*boltdb.Tx) error) error, m inventory.Machine, log *slog.Logger,
+	events ...inventory.Event,
 ) (*worker, error) {
 	m.CreatedAt, m.ChangedAt = e.cfg.Now().UTC(), e.cfg.Now().UTC()
 	var last uint64
@@ -74,8 +75,8 @@ func (e *Engine) insert(
 // longName makes a name from the whole MAC, which no other machine is given.
 func longName(mac inventory.MAC) string { return "m" + strings.ReplaceAll(string(mac), ":", "") }
 
-// assignName gives a new machine an id and, unless it has one, a name: after its MAC, which is on its
-// sticker.
+// assignName returns an id for a new machine and, unless it has one, a name: from the last six digits of its
+// MAC, which is on its sticker.
 func (e *Engine) assignName(m inventory.Machine) (inventory.MachineID, string) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -98,7 +99,7 @@ func (e *Engine) assignName(m inventory.Machine) (inventory.MachineID, string) {
 	return id, "m" + digits[6:]
 }
 
-// taken makes the store's refusal a problem for people.
+// taken turns the store's error about a name, MAC or BMC that is taken into a Problem.
 func taken(name string, err error) error {
 	if t, ok := errors.AsType[*boltdb.Taken](err); ok {
 		said := fmt.Sprintf("machine %s: %v", name, t)
@@ -115,7 +116,7 @@ func taken(name string, err error) error {
 	return err
 }
 
-// AddMachine records a machine before it ever booted. It is enrolled, since somebody vouches for it.
+// AddMachine records a machine before it ever booted. It is enrolled, since the operator vouches for it.
 func (e *Engine) AddMachine(_ context.Context, actor string, n NewMachine) (inventory.Machine, error) {
 	m, err := n.Machine(e.cfg.Seal)
 	if err != nil {
@@ -166,13 +167,13 @@ func (e *Engine) EditMachine(ctx context.Context, actor, ref string, edit Edit) 
 			}
 		})
 		if err == nil && reached(next.BMC) != reached(s.m.BMC) {
-			w.stopWork() // what is in flight would go on with the old one; it is done again
+			w.stopWork() // what is in flight uses the old BMC; it is done again
 		}
 		return w.snap.Load().shown(), taken(w.snap.Load().m.Name, err)
 	})
 }
 
-// DeleteMachine forgets a machine, whatever its state and whether its BMC lives or not.
+// DeleteMachine deletes a machine in any state, even when its BMC does not answer.
 func (e *Engine) DeleteMachine(ctx context.Context, actor, ref string) error {
 	w, err := e.find(ref)
 	if err != nil {
@@ -184,7 +185,7 @@ func (e *Engine) DeleteMachine(ctx context.Context, actor, ref string) error {
 	return err
 }
 
-// Approve lets a discovered machine in, with the reported BMC that the approval names.
+// Approve approves a discovered machine, and accepts the reported BMC that the approval names.
 func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (inventory.Machine, error) {
 	w, err := e.find(ref)
 	if err != nil {
@@ -197,7 +198,7 @@ func (e *Engine) Approve(ctx context.Context, actor, ref string, a Approval) (in
 		case err != nil:
 			return m, err
 		case m.State != inventory.Discovered:
-			return w.snap.Load().shown(), nil // approved already: twice is no mistake
+			return w.snap.Load().shown(), nil // approved already, which is no error
 		case bmc != "":
 			if err := w.acceptable(m, bmc); err != nil {
 				return m, err

@@ -8,14 +8,15 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// An orderBox is where the worker lays the order that stands, and where the agent's calls wait for one.
+// An orderBox holds the order that the agent is to do now. The worker sets it, and the agent's calls wait for
+// it.
 type orderBox struct {
 	mu      sync.Mutex
 	order   *inventory.Order
-	changed chan struct{} // closed when another order stands
+	changed chan struct{} // closed when the order changes
 }
 
-// set lays another order, or takes the standing one away. The same order again is no change.
+// set replaces the order; nil removes it. The same order again is no change.
 func (b *orderBox) set(o *inventory.Order) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -33,14 +34,14 @@ func (b *orderBox) busy() bool {
 	return b.order != nil
 }
 
-// is says whether the order with that id stands.
+// is says whether the current order has that id.
 func (b *orderBox) is(id string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.order != nil && b.order.ID == id
 }
 
-// wait returns the standing order, or one that comes within d, or nil.
+// wait returns the current order, or one that is set within d, or nil.
 func (b *orderBox) wait(ctx context.Context, d time.Duration) *inventory.Order {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

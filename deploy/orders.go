@@ -10,13 +10,12 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// orderID names an order so that the same step gives the same order after a restart, and another attempt
-// another one.
+// orderID names the order of a step. It is the same after a restart, and differs between attempts.
 func orderID(d *inventory.Deployment, r *inventory.StepRecord) string {
 	return fmt.Sprintf("%s-%s-%d", d.ID, r.Step, r.Attempt)
 }
 
-// order lays the agent's part of a step.
+// order sets the order for the agent's part of a step.
 func (w *worker) order(step inventory.Step) error {
 	s := w.snap.Load()
 	o := &inventory.Order{ID: orderID(s.d, s.record()), Target: s.d.Disk}
@@ -89,8 +88,8 @@ func (w *worker) claimDisk(s *snapshot) (*inventory.DiskIdentity, error) {
 	})
 }
 
-// result takes an order's result. Only that of the standing order counts; any other is acknowledged, so that
-// the agent stops repeating it.
+// result takes the agent's result of an order. Only the current order's result counts. Any other is
+// acknowledged, so that the agent stops repeating it.
 func (w *worker) result(id string, r inventory.Result) error {
 	if !w.orders.is(id) {
 		w.wireLog().Info("a result of an order that no longer stands", "order", id, "error", r.Error)
@@ -110,7 +109,7 @@ func (w *worker) take(id string, r inventory.Result) error {
 	}
 	rec := s.record()
 	if rec == nil || orderID(s.d, rec) != id || rec.Step == inventory.BootOS {
-		return nil // power off or reboot: the proof is not the agent's word but the machine's power
+		return nil // power-off or reboot: bootOS finds the proof itself
 	}
 	if r.Error != "" {
 		cause := &inventory.Problem{Code: inventory.CodeInternal, Detail: r.Error, Hint: r.Hint}

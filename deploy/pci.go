@@ -9,15 +9,16 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// withNames is the report with the names of its PCI functions, from the list of pci-ids.ucw.cz that u-root
-// carries. The appliance looks them up: the ramdisk has no room for the list, and a name that an agent gives
-// is only a claim. Names are left out where the report would not fit in limit with them; those of functions
-// without a driver, which `why` quotes, at last.
+// withNames returns the report with the names of its PCI functions, from the list of pci-ids.ucw.cz in
+// u-root. The appliance looks them up: the ramdisk has no room for the list, and a name that an agent gives
+// is only a claim. When the report would be longer than limit bytes, names are left out; those of functions
+// without a driver, which `why` quotes, are left out last.
 func withNames(r inventory.Report, limit int) inventory.Report {
 	functions := r.PCI
 	for _, named := range []func(inventory.PCIDevice) bool{
 		func(inventory.PCIDevice) bool { return true },
-		func(p inventory.PCIDevice) bool { return p.Driver == "" && !strings.HasPrefix(p.Class, "06") }, // 06: bridges
+		// Class 06 is bridges.
+		func(p inventory.PCIDevice) bool { return p.Driver == "" && !strings.HasPrefix(p.Class, "06") },
 		func(inventory.PCIDevice) bool { return false },
 	} {
 		r.PCI = make([]inventory.PCIDevice, len(functions))
@@ -45,7 +46,7 @@ func pciName(vendor, device string) string {
 	if err != nil {
 		return ""
 	}
-	// What is not found comes back as its number, which is said beside the name already.
+	// Lookup returns the number of what it does not find. The number is shown beside the name already.
 	vendorName, deviceName := pci.Lookup(pci.IDs, uint16(v), uint16(d))
 	if vendorName == hex4(v) {
 		return ""

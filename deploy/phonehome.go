@@ -8,7 +8,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// PhoneHome is a deployed system's call, with the token that its seed told it.
+// PhoneHome takes a deployed system's call, with the token from its seed.
 func (e *Engine) PhoneHome(
 	ctx context.Context, id inventory.DeploymentID, token, remoteIP, hostname string,
 ) error {

@@ -87,8 +87,8 @@ func eraseTargets(m inventory.Machine) ([]inventory.DiskIdentity, error) {
 	return targets, nil
 }
 
-// orderErase lays the order for the disks that are not erased yet. Which disks there are, the agent has just
-// reported.
+// orderErase sets the order to erase the disks that are not erased yet. The targets come from the report that
+// the agent has just made.
 func (w *worker) orderErase(o *inventory.Order) error {
 	s := w.snap.Load()
 	if len(s.d.Targets) == 0 {
@@ -109,15 +109,15 @@ func (w *worker) orderErase(o *inventory.Order) error {
 	return nil
 }
 
-// toErase are the targets of a release that have no record yet.
+// toErase returns the targets of a release that are not recorded as erased yet.
 func toErase(d *inventory.Deployment) []inventory.DiskIdentity {
 	return slices.DeleteFunc(slices.Clone(d.Targets), func(t inventory.DiskIdentity) bool {
 		return slices.ContainsFunc(d.Erased, func(r inventory.Erasure) bool { return r.Disk == t })
 	})
 }
 
-// erased records one disk, and ends the step with the last. The agent repeats what it does not know to have
-// arrived.
+// erased records that a disk was erased, and ends the step with the last disk. A disk that is recorded
+// already is ignored: the agent repeats a result that was not acknowledged.
 func (w *worker) erased(disk inventory.DiskIdentity, proof inventory.Erased) error {
 	s := w.snap.Load()
 	left := toErase(s.d)
@@ -184,7 +184,7 @@ func without(r inventory.Report, id inventory.DiskIdentity) *inventory.Report {
 	return &r
 }
 
-// finishErase ends a release: the machine is free.
+// finishErase ends a release as succeeded: the machine is available.
 func (w *worker) finishErase() error {
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		m.State, m.Failure, m.Holds, m.Interrupted = inventory.Available, nil, "", nil
@@ -193,8 +193,8 @@ func (w *worker) finishErase() error {
 	})
 }
 
-// Erasures lists what was erased, newest first. Records of machines that are gone are found by their id or
-// name. more says that there are older ones.
+// Erasures lists the records of erased disks that q asks for, newest first. Records of deleted machines are
+// found by their id or name. more says that there are older ones.
 func (e *Engine) Erasures(q ErasureQuery) (list []inventory.Erasure, more bool, err error) {
 	if err := q.Check(); err != nil {
 		return nil, false, err

@@ -43,14 +43,16 @@ type Approval struct {
 type DeploymentQuery struct {
 	Machine string                 // a machine's name, id or MAC; "" for those of all
 	Running bool                   // only those that have not ended
-	Before  inventory.DeploymentID // only those after this one in the list, which is the last of the page before
+	Before  inventory.DeploymentID // only those after this one, the last of the page before
 	Limit   int                    // from 1 to MaxPage
 }
 
 // An ErasureQuery says which records of erased disks are listed.
 type ErasureQuery struct {
-	Of     string // a machine's name, id or MAC, also of one that is gone, or a disk's serial or WWN; "" for all
-	Before uint64 // only those after this one in the list, which is the last of the page before
+	// Of is a machine's name, id or MAC, a deleted machine's name or id, or a disk's serial or WWN; "" is for
+	// all.
+	Of     string
+	Before uint64 // only those after this one, the last of the page before
 	Limit  int    // from 1 to MaxPage
 }
 

@@ -9,11 +9,12 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// secretKept is how long a failed deployment keeps what only its machine may see, sealed, so that it can be
-// retried. A retry, another deployment, a release and the deletion of the machine end that at once.
+// secretKept is how long a failed deployment keeps its sealed secret, so that it can be retried. A retry,
+// another deployment, a release and the deletion of the machine end that at once.
 const secretKept = 7 * 24 * time.Hour
 
-// RetryUntil says until when a deployment can be retried; zero when it cannot. A release needs no secret.
+// RetryUntil returns until when a failed deployment can be retried; zero when it cannot. It is zero for a
+// release, too, whose retry needs no secret and has no such limit.
 func RetryUntil(d inventory.Deployment) time.Time {
 	if d.Outcome != inventory.FailedOut || len(d.Secret) == 0 {
 		return time.Time{}
@@ -123,11 +124,11 @@ func retryable(s *snapshot, d inventory.Deployment) error {
 			fmt.Sprintf("failed, and what it was given is not kept any more (%d days)",
 				int(secretKept.Hours())/24), anew)
 	}
-	// Whoever asked for it has said that the system there may go.
+	// The first request has already allowed to overwrite the system that is there.
 	return deployable(s, inventory.DeployRequest{Redeploy: d.From == inventory.Deployed})
 }
 
-// forgetSecret drops what a failed deployment has kept for its retry, when its time is over.
+// forgetSecret drops the secret that a failed deployment keeps for its retry, when secretKept is over.
 func (w *worker) forgetSecret() error {
 	s := w.snap.Load()
 	if s.running() || s.d == nil || len(s.d.Secret) == 0 ||

@@ -39,7 +39,7 @@ func (w Wish) refused(s *snapshot) error {
 	return nil
 }
 
-// askable says why a machine's BMC cannot be asked; nil when its address is accepted.
+// askable returns why a machine's BMC cannot be used; nil when its address is accepted.
 func askable(m inventory.Machine) error {
 	switch {
 	case m.BMC.Address != "":
@@ -57,8 +57,9 @@ func askable(m inventory.Machine) error {
 	}
 }
 
-// Erases are the disks that a release of a machine, or its cleaning, erases: all that a deployment could have
-// written to without being told, and the one that it was told.
+// Erases returns the disks that a release or a cleaning of a machine erases: all that a deployment could have
+// chosen by itself, and the one that an operator named for the last deployment. The machine must have a
+// report.
 func Erases(m inventory.Machine) []inventory.Disk {
 	disks := m.Report.Disks
 	targets := inventory.Candidates(disks)

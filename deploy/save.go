@@ -9,16 +9,16 @@ import (
 	"github.com/pxectl/pxectl/timeline"
 )
 
-// A change is what a transaction does to copies of the machine and its deployment. It replaces slices and
-// maps, and never writes into them: readers hold the old ones.
+// A change modifies copies of the machine and its deployment for one transaction, and returns its events. It
+// replaces slices and maps, and never writes into them: readers hold the old ones.
 type change func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event
 
-// save runs a change and writes machine, deployment and events in one transaction. Only then do others see
-// it.
+// save runs a change and writes machine, deployment and events in one transaction. Others see it only after
+// that.
 func (w *worker) save(f change) error { return w.saveAfter(f, func(*boltdb.Tx) error { return nil }) }
 
-// saveAfter is save with what the same transaction writes before: of deployments, a change sees the machine's
-// last alone.
+// saveAfter is save with something that the same transaction writes first, such as an earlier deployment: a
+// change sees only the machine's last.
 func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	old := w.snap.Load()
 	next := snapshot{m: old.m, command: old.command}
@@ -42,7 +42,8 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 	var last uint64
 	update := w.e.store.Update
 	if old.m.State == inventory.Discovered && next.m.State == inventory.Discovered {
-		update = w.e.store.Batch // there may be thousands, and a known machine's transaction comes after theirs
+		// There may be thousands of strangers, and a known machine's transaction waits for theirs.
+		update = w.e.store.Batch
 	}
 	err := update(func(tx *boltdb.Tx) error {
 		if err := before(tx); err != nil {
@@ -64,8 +65,8 @@ func (w *worker) saveAfter(f change, before func(*boltdb.Tx) error) error {
 		for i := range events {
 			events[i] = timeline.Bounded(events[i])
 			events[i].Machine, events[i].At = w.id, w.now()
-			// Anybody who shows a nonce can send what agents send, as often as he likes, and anybody who asks
-			// for a boot script gets a nonce.
+			// Anybody can get a nonce with a boot script, and then cause an agent's events as often as they
+			// like: they count as events of the network.
 			events[i].Wire = events[i].Wire || events[i].Kind == inventory.KindAgent
 			if err := tx.AppendEvent(&events[i]); err != nil {
 				return err
@@ -107,7 +108,7 @@ func (w *worker) say(ev inventory.Event, byWire bool) {
 	log.Info(ev.Text, "kind", ev.Kind)
 }
 
-// newErasures are those that a change has added.
+// newErasures returns the erasures that a change has added.
 func newErasures(old, next *inventory.Deployment) []inventory.Erasure {
 	if old == nil || old.ID != next.ID {
 		return nil

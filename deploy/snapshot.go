@@ -6,12 +6,12 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// A snapshot is a machine and its current or last deployment, as stored, and what its BMC is told meanwhile.
-// It is never changed, only replaced.
+// A snapshot is a machine and its current or last deployment, as stored, and the last command to its BMC. It
+// is never changed, only replaced.
 type snapshot struct {
 	m       inventory.Machine
 	d       *inventory.Deployment
-	command *command // an operator's last; nil before the first
+	command *command // an operator's last one; nil before the first
 }
 
 // running says whether a deployment or a release is under way.
@@ -19,7 +19,7 @@ func (s *snapshot) running() bool {
 	return s.m.Runs(s.d)
 }
 
-// shown is the machine for those who ask: with the image that its current or last run has put on it.
+// shown returns the machine as the API shows it: with the image of its current or last run.
 func (s *snapshot) shown() inventory.Machine {
 	m := s.m
 	if s.d != nil && (m.State == inventory.Deployed || m.State == inventory.Deploying) {
@@ -56,7 +56,7 @@ func (s *snapshot) record() *inventory.StepRecord {
 	return s.d.Record()
 }
 
-// cannot is the error for an operator who asks for something that is not possible now.
+// cannot returns the error for a request that is not possible now. why goes on after the machine's name.
 func (s *snapshot) cannot(why, hint string) error {
 	return &inventory.Problem{Code: inventory.CodeConflict, Detail: s.m.Name + " " + why, Hint: hint}
 }
@@ -76,7 +76,7 @@ func (s *snapshot) free() error {
 	return nil
 }
 
-// commanded is the error for who has to wait for a command to the machine's BMC.
+// commanded returns the error for a request that has to wait for a command to the machine's BMC.
 func (s *snapshot) commanded() error {
 	return s.cannot("waits for its BMC ("+s.command.String()+")",
 		"wait until that has ended, or end it where it was given")

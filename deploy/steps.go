@@ -24,7 +24,7 @@ type outcome struct {
 // A part is the appliance's own share of a step, done beside the loop.
 type part struct {
 	stop  context.CancelFunc
-	ended chan struct{} // closed when nothing of it is in flight
+	ended chan struct{} // closed when it has ended
 }
 
 func (p *part) over() bool { return closed(p.ended) }
@@ -38,13 +38,14 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// act starts our own part of a step beside the loop, so that phone calls and agents are heard meanwhile.
+// act starts our own part of a step beside the loop, so that the loop can take calls of agents and of
+// deployed systems meanwhile.
 func (w *worker) act(step inventory.Step) {
 	s := w.snap.Load()
 	r := s.record()
 	ctx, cancel := context.WithTimeout(w.ctx, w.left(orderID(s.d, r), r.BeganAt, r.Deadline))
 	if step == inventory.VerifyOS {
-		ctx, cancel = context.WithTimeout(w.ctx, time.Minute) // its deadline is what brought us here
+		ctx, cancel = context.WithTimeout(w.ctx, time.Minute) // its deadline has passed already
 	}
 	p := &part{cancel, make(chan struct{})}
 	w.working = p
@@ -54,7 +55,7 @@ func (w *worker) act(step inventory.Step) {
 		defer cancel()
 		out := w.part(ctx, step, s)
 		close(p.ended)
-		// The loop may have gone on to another step (a phone-home, a cancel): then this outcome is history.
+		// The loop may have gone on to another step (a phone-home, a cancel): then the outcome is dropped.
 		_, _ = call(w.ctx, w, func() (struct{}, error) {
 			now := w.snap.Load()
 			if r := now.record(); r == nil || now.d.ID != s.d.ID || r.Step != step ||
@@ -62,7 +63,7 @@ func (w *worker) act(step inventory.Step) {
 				return struct{}{}, nil
 			}
 			if errors.Is(ctx.Err(), context.Canceled) {
-				return struct{}{}, nil // stopped, to be done again: its deadline would be another error
+				return struct{}{}, nil // stopped, and done again; a deadline that passes is DeadlineExceeded
 			}
 			w.working = nil
 			w.settle(out)
@@ -85,7 +86,7 @@ func (w *worker) part(ctx context.Context, step inventory.Step, s *snapshot) (ou
 	}
 }
 
-// settle writes an outcome.
+// settle stores an outcome.
 func (w *worker) settle(out outcome) {
 	if out.update == nil {
 		out.update = func(*inventory.Machine, *inventory.Deployment) {}
@@ -124,8 +125,8 @@ func (w *worker) server() netip.AddrPort {
 	return w.e.cfg.Server(ip)
 }
 
-// begin opens a step's record. Its deadline counts from now, whatever happens to the appliance in between. A
-// step that is left without a proof is given up: why says for what reason.
+// begin opens a step's record. Its deadline counts from now, and a restart does not move it. A step that is
+// left without a proof is given up for the reason why.
 func (w *worker) begin(step inventory.Step, why string) error {
 	w.stopWork() // a proof can come before our own part has seen its last reading
 	w.progress.Store(nil)
@@ -181,7 +182,7 @@ func (w *worker) endStep(
 		r := &d.History[len(d.History)-1] // save cloned it
 		r.EndedAt = w.now()
 		if cause != nil {
-			r.Error = strings.TrimPrefix(cause.Error(), m.Name+": ") // who shows it has said the name
+			r.Error = strings.TrimPrefix(cause.Error(), m.Name+": ") // it is shown beside the name
 			m.Failure = &inventory.Failure{
 				Step: string(r.Step), Reason: r.Error, Hint: hintOf(cause), At: w.now(),
 			}
@@ -189,7 +190,7 @@ func (w *worker) endStep(
 		}
 		r.Proof = proof
 		if r.Step == inventory.BootAgent && w.poweredOn.since(&w.began) {
-			// The agent was faster than the BMC's readings.
+			// The agent called before the BMC's readings had settled.
 			m.Power = inventory.Power{On: true, Known: true, ObservedAt: w.now(), Wanted: "on"}
 		}
 		m.LastProof = string(r.Step) + ": " + proof
@@ -255,7 +256,7 @@ func (w *worker) finish() error {
 		if r.Proof == "" {
 			r.EndedAt, r.Proof = d.PhonedHomeAt, "the system phoned home as "+d.Hostname
 			if r.Step == inventory.BootOS {
-				// It was faster than the BMC's readings.
+				// The system phoned home before the BMC's readings had settled.
 				d.History = append(d.History, inventory.StepRecord{
 					Step: inventory.VerifyOS, Attempt: 1, BeganAt: r.EndedAt, EndedAt: r.EndedAt,
 					Deadline: r.Deadline, Proof: r.Proof,

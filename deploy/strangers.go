@@ -15,19 +15,19 @@ import (
 	"github.com/pxectl/pxectl/inventory/boltdb"
 )
 
-// A stranger is a machine that nobody announced and that waits for approval. Anybody can invent some, so they
-// have a bound, each address has a part of it, and those that fell silent make room: a flood of them locks no
-// new machine out for ever.
+// A stranger is a machine that nobody announced and that waits for approval. Anybody can invent strangers, so
+// their number is bounded, in all and for each address, and silent ones make room for new ones. So a flood of
+// them locks no new machine out for ever.
 const (
 	// MaxStrangers is how many may wait for approval.
 	MaxStrangers = 2000
 	// StrangersPerAddress is how many of them may have registered from one address. Agents register from
-	// their own; behind a router that translates addresses a rack of them has one.
+	// their own; a rack behind a router that translates addresses has one.
 	StrangersPerAddress = 64
-	// strangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still there
-	// on Monday.
+	// strangerLife is how long a stranger may be silent: a rack that is switched off on Friday is still
+	// listed on Monday.
 	strangerLife = 72 * time.Hour
-	// maxAdmitted is how many machines there may be in all where the policy lets strangers in.
+	// maxAdmitted is how many machines there may be in all under PolicyAuto.
 	maxAdmitted = 4000
 	// strangerSilent is how long a stranger is silent before it makes room for another one: an agent calls
 	// every 20 s.
@@ -42,9 +42,10 @@ type stranger struct {
 	arriving bool      // it is being let in, and has no worker
 }
 
-// makeRoom says which stranger goes when another one registers from an address; nil when there is room
-// without. Silent ones go first. When nobody is silent, the address that has most gives one to an address
-// that has fewer.
+// makeRoom returns the stranger to delete when another one registers from an address; nil when there is room.
+// An address with StrangersPerAddress makes room only by its own silent ones. Otherwise silent ones go first,
+// and when none is silent, one of the address with the most makes room for an address with fewer. In all
+// other cases the new one is refused.
 func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 	byAddress := map[string]int{}
 	for _, s := range all {
@@ -94,9 +95,8 @@ func makeRoom(all []stranger, from string, now time.Time) (*stranger, error) {
 	}
 }
 
-// roomForAny refuses a machine that the policy would let in when there are too many, or too many that run an
-// agent from its address. None makes room: what was let in may be somebody's, who will not hear that it is
-// gone. e.admitting is held.
+// roomForAny refuses a machine under PolicyAuto when there are too many machines, or too many that registered
+// from its address. No machine is deleted to make room: its owner would not notice. e.admitting is held.
 func (e *Engine) roomForAny(from string) error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -111,7 +111,8 @@ func (e *Engine) roomForAny(from string) error {
 			same++
 		}
 	}
-	const hint = "`discovery.policy: auto` lets in whoever asks; with `approve` silent ones make room. Delete machines that are not yours: `pxectl machine delete`"
+	const hint = "`discovery.policy: auto` lets in whoever asks; with `approve` silent ones make room. " +
+		"Delete machines that are not yours: `pxectl machine delete`"
 	switch {
 	case same >= StrangersPerAddress:
 		return &inventory.Problem{
@@ -129,7 +130,8 @@ func (e *Engine) roomForAny(from string) error {
 	return nil
 }
 
-// strangers lists the machines that wait for approval, but for those that make room. e.admitting is held.
+// strangers lists the machines that wait for approval, except those that are being deleted to make room.
+// e.admitting is held.
 func (e *Engine) strangers() []stranger {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -157,7 +159,8 @@ func (e *Engine) stopping() bool {
 	return ctx != nil && ctx.Err() != nil
 }
 
-// expireStrangers forgets those that were silent for strangerLife, now and then until ctx ends.
+// expireStrangers deletes strangers that were silent for strangerLife. It looks every strangerSweep until ctx
+// ends.
 func (e *Engine) expireStrangers(ctx context.Context) {
 	for ctx.Err() == nil {
 		e.expire(ctx)
@@ -179,7 +182,7 @@ func (e *Engine) expire(ctx context.Context) {
 	}
 }
 
-// DeleteDiscovered forgets every machine that waits for approval, and says how many there were.
+// DeleteDiscovered deletes every machine that waits for approval, and returns how many it deleted.
 func (e *Engine) DeleteDiscovered(ctx context.Context, actor string) (int, error) {
 	e.admitting.Lock()
 	all := e.strangers()
@@ -201,7 +204,8 @@ func (e *Engine) DeleteDiscovered(ctx context.Context, actor string) (int, error
 	return n, err
 }
 
-// forgetAll forgets strangers, many in a transaction of the store; who was approved meanwhile stays.
+// forgetAll deletes strangers, many in one transaction of the store. A machine that was approved meanwhile
+// stays. It returns how many were deleted, and the first error.
 func (e *Engine) forgetAll(ctx context.Context, all []stranger, actor, why string) (n int, err error) {
 	slices.SortFunc(all, func(a, b stranger) int { return cmp.Compare(a.worker.id, b.worker.id) })
 	var mu sync.Mutex
@@ -245,7 +249,7 @@ func (w *worker) forget(
 	return err
 }
 
-// remove deletes the machine, within its loop, which then ends.
+// remove deletes the machine. It runs in the worker's loop, which then ends.
 func (w *worker) remove(actor string, update func(func(*boltdb.Tx) error) error, why string) error {
 	w.stopWork()
 	m := w.snap.Load().m
@@ -258,7 +262,7 @@ func (w *worker) remove(actor string, update func(func(*boltdb.Tx) error) error,
 	if len(m.MACs) > 0 {
 		ev.MAC = m.MACs[0]
 	}
-	ev.Wire = actor == "" // strangers come and go as they like
+	ev.Wire = actor == "" // without an operator it is a stranger, which anybody can invent
 	err := update(func(tx *boltdb.Tx) error {
 		if err := tx.DeleteMachine(w.id); err != nil || why == "" {
 			return err

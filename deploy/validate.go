@@ -35,7 +35,7 @@ func (w *worker) validate(ctx context.Context, s *snapshot) outcome {
 	}
 }
 
-// bmcAnswers makes sure that the BMC can be had, and says so for a proof.
+// bmcAnswers checks that the BMC answers, and returns what the step's proof says of it.
 func (w *worker) bmcAnswers(ctx context.Context, m inventory.Machine) (string, error) {
 	if m.BMC.Address == "" {
 		if m.BMC.Proposed != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// bootsWithin is how long after it was switched on, or got its script, a machine without a deployment is
-// watched as it boots.
+// bootsWithin is how long a machine without a deployment is watched as it boots, after it was switched on or
+// got its boot script.
 const bootsWithin = 15 * time.Minute
 
 // consoleComplaint tells the watcher of a console which lines complain.
@@ -23,7 +23,7 @@ func consoleComplaint(line string) (console.Complaint, bool) {
 	return console.Complaint{About: string(c.About), Quote: c.Quote, Final: c.Final()}, ok
 }
 
-// consoleEvent is the event of what a watcher found.
+// consoleEvent returns the event of a watcher's finding.
 func consoleEvent(f console.Finding) inventory.Event {
 	ev := inventory.Event{Kind: inventory.KindConsole, Data: map[string]string{}}
 	if len(f.Lines) > 0 {
@@ -87,8 +87,8 @@ func (w *worker) watchConsole(f Facts) {
 }
 
 // booting names the boot that is under way, from the moment when the machine is to be switched on until its
-// agent calls; "" when there is none. The BMC is part of the name: nothing more is sent to an address that
-// has been replaced.
+// agent calls; "" when there is none. The BMC is part of the name, so that nothing more is sent to a BMC that
+// was replaced.
 func (w *worker) booting(f Facts) string {
 	s := w.snap.Load()
 	switch {
@@ -102,8 +102,8 @@ func (w *worker) booting(f Facts) string {
 	return ""
 }
 
-// bootedInVain says whether a boot's time is over, and its agent did not call. What was cancelled, or goes on by
-// another BMC, shows nothing: its console may not have had the time to speak.
+// bootedInVain says whether a boot's time is over and its agent did not call. It is false for a boot that was
+// cancelled, or that goes on by another BMC: its console may not have had time to show anything.
 func (w *worker) bootedInVain(f Facts) bool {
 	switch {
 	case f.AgentHere || f.Maintenance:

@@ -62,13 +62,14 @@ func (e *Engine) Why(ref string) (diagnose.Diagnosis, error) {
 		}
 		return diagnose.Diagnosis{}, &inventory.Problem{
 			Code: inventory.CodeNotFound, Detail: detail,
-			Hint: "is that the MAC of the card that boots, is it on, is network boot first in its boot order, and is its cable in the provisioning network? `pxectl events` shows what was seen of others",
+			Hint: "is that the MAC of the card that boots, is it on, is network boot first in its boot order, " +
+				"and is its cable in the provisioning network? `pxectl events` shows what was seen of others",
 		}
 	}
 	return diagnose.Stranger(mac, events, now), nil
 }
 
-// infiniBandSeen is when such a card asked for a boot program last. Its packets are no machine's.
+// infiniBandSeen is when an InfiniBand card last asked for a boot program. Its packets belong to no machine.
 func (e *Engine) infiniBandSeen() (at time.Time) {
 	_ = e.store.View(func(tx *boltdb.Tx) error {
 		events, err := tx.Timeline(inventory.Machine{MACs: []inventory.MAC{""}}, 0, boltdb.Unowned)

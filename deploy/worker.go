@@ -29,8 +29,8 @@ const (
 	storeRetry    = 5 * time.Second
 )
 
-// A worker is the one writer of one machine's state. Everybody else posts to it; what they read is the last
-// snapshot, so that nobody waits for a worker that waits for a BMC or a disk.
+// A worker is the only writer of one machine's state. Others post to it and read its last snapshot, so that
+// nobody waits for a worker that waits for a BMC or a disk.
 type worker struct {
 	e    *Engine
 	id   inventory.MachineID
@@ -46,23 +46,25 @@ type worker struct {
 	system    stopwatch // since the last DHCP packet of an operating system
 	switched  stopwatch // since an operator last switched it on
 	moved     stopwatch // since progress last moved
-	began     stopwatch // since the current step began, in verify-os since boot-os began; not when that was before the appliance started
-	progress  atomic.Pointer[inventory.Progress]
-	orders    orderBox
-	opened    openedBMC
-	readings  readings // of the BMC
+	// began is since the current step began, or since boot-os began in verify-os. It is not started when that
+	// was before the appliance's start.
+	began    stopwatch
+	progress atomic.Pointer[inventory.Progress]
+	orders   orderBox
+	opened   openedBMC
+	readings readings // of the BMC
 
-	reportSize atomic.Int64 // bytes of the report, as it is weighed
-	from       string       // address that the machine had registered from when it became known
+	reportSize atomic.Int64 // bytes of the report, by Report.Weight
+	from       string       // address that its agent registered from when the worker was made
 	console    *console.Watcher
 
-	// Of the loop alone.
+	// Only the loop uses these.
 	ctx          context.Context
 	working      *part   // our own part of the step, while it is in flight; nil when not
-	stopping     []*part // those that were stopped, and may still be with the BMC
+	stopping     []*part // those that were stopped, and may still use the BMC
 	deleted      bool
 	watching     string // the boot whose console is watched
-	watchedAsk   int64  // asked, when that was looked at last
+	watchedAsk   int64  // what asked was when it was looked at last
 	stopWatching context.CancelFunc
 	due          due           // of what is waited for
 	synced       string        // address and credentials with which the power was read last
@@ -90,8 +92,8 @@ func (w *worker) touch()         { w.seen.start(w.e.cfg.Elapsed()) }
 
 func (w *worker) silence() time.Duration { return w.seen.reads(w.e.cfg.Elapsed()) }
 
-// agentSilence is silence, and for ever when the machine was told to go off since: whether its agent is still
-// there shows when that calls.
+// agentSilence is silence, or MaxInt64 when the BMC was told to end what runs on the machine since the
+// agent's last call. Then only another call shows that the agent is still there.
 func (w *worker) agentSilence() time.Duration {
 	if w.cut.since(&w.seen) {
 		return math.MaxInt64
@@ -104,8 +106,8 @@ func (w *worker) log() *slog.Logger {
 	return w.e.cfg.Log.With("machine", s.m.Name, "id", w.id)
 }
 
-// wireLog is log for what anybody on the provisioning network can make the worker say, as often as they like:
-// each line has where that comes from, so that a flood of them can be thinned out.
+// wireLog is log for lines that anybody on the provisioning network can cause, as often as they like. Each
+// line names its source, so that the log can thin out a flood.
 func (w *worker) wireLog() *slog.Logger {
 	m := w.snap.Load().m
 	switch {
@@ -130,7 +132,7 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// loop has an error after a panic alone.
+// loop returns an error only after a panic.
 func (w *worker) loop(ctx context.Context) (err error) {
 	defer bug.Return(w.log(), "worker", &err)
 	w.ctx = ctx
@@ -186,8 +188,8 @@ func call[T any](ctx context.Context, w *worker, f func() (T, error)) (T, error)
 	}
 }
 
-// whenIdle is call for what must not begin while a part of a step that was stopped is still with the BMC: it
-// waits for the end of that, which is soon.
+// whenIdle is call for what must not begin while a part of a step that was stopped still uses the BMC. It
+// waits until that part has ended, which is soon.
 func whenIdle[T any](ctx context.Context, w *worker, f func() (T, error)) (T, error) {
 	type answer struct {
 		v    T
@@ -221,7 +223,7 @@ func errGone(w *worker) error {
 	}
 }
 
-// facts gathers what Next wants to know.
+// facts gathers the facts for Next.
 func (w *worker) facts() Facts {
 	s := w.snap.Load()
 	f := Facts{
@@ -253,7 +255,7 @@ func (w *worker) facts() Facts {
 	return f
 }
 
-// stalled says that an order's progress has not moved for too long, although the agent calls.
+// stalled says whether an order's progress has not moved for too long, although the agent calls.
 func (w *worker) stalled() bool {
 	return w.moved.ran() && w.moved.reads(w.e.cfg.Elapsed()) > stallBudget
 }
