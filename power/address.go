@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// Port is where a BMC listens unless the address says otherwise: asf-rmcp, IPMI 2.0 section 13.1.2.
+// Port is the UDP port of a BMC whose address names none: asf-rmcp, IPMI 2.0 section 13.1.2.
 const Port = 623
 
-// ParseAddress reads the address of a BMC: an IP address, or one with a port. A BMC is named by number,
-// since it must be reachable when name service is not.
+// ParseAddress reads the address of a BMC: an IP address, or one with a port; without one the port is Port.
+// It takes no host names, because a BMC must be reachable when name service is not.
 func ParseAddress(s string) (netip.AddrPort, error) {
 	ap, err := netip.ParseAddrPort(s)
 	if err != nil {
@@ -38,15 +38,15 @@ func ParseAddress(s string) (netip.AddrPort, error) {
 	return ap, nil
 }
 
-// Addresses that no host has: RFC 1122 section 3.2.1.3 (a) and RFC 1112 section 4. The second holds the
-// broadcast address.
+// No host has an address in these networks: RFC 1122 section 3.2.1.3 (a) and RFC 1112 section 4. The second
+// one includes the broadcast address.
 var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 	reserved    = netip.MustParsePrefix("240.0.0.0/4")
 )
 
-// Canonical is the one form in which an address is kept and compared: ::ffff:192.0.2.7, 192.0.2.7:623 and
-// 192.0.2.7 are one BMC. The port stands there only when it is not the usual one.
+// Canonical returns the one form in which an address is kept and compared: ::ffff:192.0.2.7, 192.0.2.7:623
+// and 192.0.2.7 are one BMC. It leaves the port out when that is Port.
 func Canonical(s string) (string, error) {
 	ap, err := ParseAddress(s)
 	switch {
@@ -58,15 +58,15 @@ func Canonical(s string) (string, error) {
 	return ap.String(), nil
 }
 
-// What IPMI 2.0 takes at most, in bytes: sections 22.28 (Set User Name), 22.30 (Set User Password) and 22.25
-// (Set Channel Security Keys).
+// Limits of IPMI 2.0, in bytes: sections 22.28 (Set User Name), 22.30 (Set User Password) and 22.25 (Set
+// Channel Security Keys).
 const (
 	maxUser     = 16
 	maxPassword = 20
 	maxKg       = 20
 )
 
-// CheckUser refuses the name of a user that no BMC can have.
+// CheckUser refuses a user name that is too long for IPMI.
 func CheckUser(name string) error {
 	if len(name) > maxUser {
 		return fmt.Errorf("BMC user %q: %d bytes, IPMI takes %d at most", name[:min(len(name), 40)],
@@ -75,7 +75,7 @@ func CheckUser(name string) error {
 	return nil
 }
 
-// CheckPassword refuses a password that no BMC can have, and does not tell it.
+// CheckPassword refuses a password that is too long for IPMI. The error does not contain it.
 func CheckPassword(password string) error {
 	if len(password) > maxPassword {
 		return fmt.Errorf("BMC password: %d bytes, IPMI takes %d at most", len(password), maxPassword)
@@ -84,7 +84,7 @@ func CheckPassword(password string) error {
 }
 
 // ParseKg reads the key K_g as people write it: text of up to 20 bytes, or 0x and up to 40 hexadecimal
-// digits, as ipmitool's -k and -y take them. The error does not tell it.
+// digits, as ipmitool's -k and -y take them. The error does not contain the key.
 func ParseKg(s string) (string, error) {
 	key := s
 	if digits, ok := strings.CutPrefix(s, "0x"); ok {
@@ -97,7 +97,7 @@ func ParseKg(s string) (string, error) {
 	return key, CheckKg(key)
 }
 
-// CheckKg refuses a key that no BMC can have.
+// CheckKg refuses a key that is too long for IPMI, or all zero.
 func CheckKg(key string) error {
 	switch {
 	case len(key) > maxKg:

@@ -8,8 +8,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// A machine is sent to its network card: off, boot device set and read back, on. The BMC is a simulated one
-// that forgets overrides for one boot, so the override becomes persistent.
+// A machine boots from the network: off, boot device set and read back, on. The simulated BMC forgets
+// overrides for one boot, so the override becomes persistent.
 func Example() {
 	ctx, pace := context.Background(), powertest.Fast
 	bmc := &powertest.BMC{Quirks: powertest.Forgetful}

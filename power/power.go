@@ -27,7 +27,7 @@ const (
 	DeviceDisk  Device = "disk"
 	DeviceCDROM Device = "cdrom"
 	DeviceBIOS  Device = "bios"  // the setup screen
-	DeviceOther Device = "other" // only ever read: something that we have no word for
+	DeviceOther Device = "other" // only read, never set: a device that is none of the others
 )
 
 // Boot is the override of the boot order that a BMC holds for the firmware.
@@ -35,7 +35,7 @@ type Boot struct {
 	Device     Device
 	Persistent bool // for every boot, not only the next one
 	EFI        bool // for UEFI; without it some machines fall back to BIOS emulation
-	// Unread says that the BMC took this and refuses to tell what stands.
+	// Unread says that the BMC accepted this override and refuses to read it back.
 	Unread bool
 }
 
@@ -53,13 +53,13 @@ func (b Boot) String() string {
 	return s
 }
 
-// A BMC is one management controller. Every call is a whole conversation: it opens what it
-// needs and closes it. One goroutine at a time; Serialize is for more.
+// A BMC is one management controller. Each call opens a session with it and closes the session. One goroutine
+// may use it at a time; Serialize is for more.
 //
-// Errors are *Error, and errors.Is tells ErrSilent, ErrRefused, ErrPrivilege, ErrUnsupported, ErrBusy,
-// ErrTaken and the context's errors apart.
+// Errors are *Error, and errors.Is tells ErrSilent, ErrRefused, ErrPrivilege, ErrUnsupported, ErrDeclined,
+// ErrBusy, ErrTaken and the context's errors apart.
 type BMC interface {
-	// Power reads what the BMC believes. It may lag behind the machine by half a minute.
+	// Power returns the power as the BMC reports it, which may lag behind the machine by half a minute.
 	Power(ctx context.Context) (on bool, err error)
 	// Do returns when the BMC has accepted the action, not when it is done. Off when
 	// off and on when on are not errors.
@@ -71,19 +71,22 @@ type BMC interface {
 // A Console is a BMC that also has a serial console, which one session at a time can have.
 type Console interface {
 	// Console copies both ways until ctx ends (nil), in returns io.EOF (nil) or the BMC hangs up (an error).
-	// A console that another session has is taken over.
+	// It takes over a console that another session has.
 	Console(ctx context.Context, in io.Reader, out io.Writer) error
-	// Listen copies what the machine says to out until ctx ends (nil) or the BMC hangs up (an error). It
-	// takes the console from nobody: ErrTaken.
+	// Listen copies what the machine says to out until ctx ends (nil) or the BMC hangs up (an error). When
+	// another session has the console, Listen returns ErrTaken.
 	Listen(ctx context.Context, out io.Writer) error
 }
 
 // A Target says where a BMC is and who we are to it.
 type Target struct {
-	Address  string // "192.0.2.7", "192.0.2.7:6230", "2001:db8::7", "[2001:db8::7]:6230"; the port is 623 unless given
+	// Address is "192.0.2.7", "192.0.2.7:6230", "2001:db8::7" or "[2001:db8::7]:6230". The port is 623 unless
+	// it is given.
+	Address  string
 	User     string
 	Password string
-	Kg       string // the BMC's own key (K_g, IPMI 2.0 section 13.33): up to 20 bytes; "" when it has none, as most have
+	// Kg is the BMC's own key (K_g, IPMI 2.0 section 13.33), up to 20 bytes. Most BMCs have none: "".
+	Kg string
 }
 
 // String leaves the password out, so that a Target can be printed.

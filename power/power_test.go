@@ -63,8 +63,8 @@ func TestOneReadingIsNotBelieved(t *testing.T) {
 	}
 }
 
-// A shared NIC's link is lost when the machine powers itself off, so that already the first reading is not
-// answered.
+// The link of a shared NIC goes down when the machine powers itself off, so the BMC does not answer even the
+// first reading.
 func TestAMachineThatPowersItselfOff(t *testing.T) {
 	b := &powertest.BMC{}
 	b.Set(true)

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// Serialize makes b safe for several goroutines: each call waits for its turn or for its ctx.
-// A console has a conversation of its own and waits for nobody; the result is a Console when b is one.
+// Serialize makes b safe for several goroutines: each call waits for its turn, or until its ctx ends.
+// Consoles do not wait, because each has a session of its own. The result is a Console when b is one.
 func Serialize(b BMC) BMC {
 	s := serialized{bmc: b, turn: make(chan struct{}, 1)}
 	if c, ok := b.(Console); ok {

@@ -10,12 +10,12 @@ import (
 	"github.com/pxectl/pxectl/internal/sleep"
 )
 
-// Pace is how patiently Off, On and AssertBoot go about it. A zero field means the
-// default beside it, so Pace{} is right for real machines; tests shorten it.
+// Pace is the timing of Off, On, AwaitOff and AssertBoot. A zero field means the default beside it, so Pace{}
+// is right for real machines; tests shorten it.
 type Pace struct {
 	Poll    time.Duration // 1 s: between two readings; the first gaps are shorter, since most BMCs are quick
 	Resend  time.Duration // 20 s: before the action is sent again, since some BMCs lose it
-	Silence time.Duration // 60 s: a BMC that shares the machine's NIC is deaf that long after a power change
+	Silence time.Duration // 60 s: how long a BMC on the machine's NIC may be silent after a power change
 }
 
 func (p Pace) withDefaults() Pace {
@@ -26,32 +26,33 @@ func (p Pace) withDefaults() Pace {
 	}
 }
 
-// Off powers the machine off and returns when two readings in a row say so: one alone may be
-// old. A machine that is off already is left alone. It goes on until ctx ends, so give ctx a deadline; its cause
-// is in the error.
+// Off powers the machine off and returns when two readings in a row say so, because one alone may be old. It
+// sends no action to a machine that is off already. It goes on until ctx ends, so give ctx a deadline; the
+// error wraps the cause of ctx.
 func Off(ctx context.Context, b BMC, p Pace) error {
 	return until(ctx, b, ActOff, false, 0, p.withDefaults())
 }
 
-// On is Off's counterpart.
+// On powers the machine on, as Off powers it off.
 func On(ctx context.Context, b BMC, p Pace) error {
 	return until(ctx, b, ActOn, true, 0, p.withDefaults())
 }
 
-// AwaitOff is Off for a machine that was told to power itself off, and gets that long for it before the BMC
-// does it. A BMC that shares the machine's NIC may be deaf from the first reading then, so silence counts
-// from here, too.
+// AwaitOff is Off for a machine that was told to power itself off: the BMC powers it off only after the time
+// itself. A BMC that shares the machine's NIC may be silent from the first reading on, so AwaitOff bears
+// p.Silence from its beginning.
 func AwaitOff(ctx context.Context, b BMC, itself time.Duration, p Pace) error {
 	return until(ctx, b, ActOff, false, itself, p.withDefaults())
 }
 
-// until acts when itself has passed, and again when that did not help.
+// until sends act when the time itself has passed, and again each p.Resend, until two readings in a row are
+// want.
 func until(ctx context.Context, b BMC, act Action, want bool, itself time.Duration, p Pace) error {
 	var (
 		equal    int       // readings in a row that say what is wanted
 		sent     time.Time // when the action was last sent
-		times    int       // how often it was
-		answered time.Time // when the BMC last told its power
+		times    int       // how often it was sent
+		answered time.Time // when the BMC last gave a reading
 		last     error     // what went wrong last, for the error when time is up
 		gap      = p.Poll / 4
 		began    = time.Now()
@@ -79,7 +80,7 @@ func until(ctx context.Context, b BMC, act Action, want bool, itself time.Durati
 				}
 			}
 		case ctx.Err() != nil:
-			// said below
+			// the error is made below
 		case hopeless(err):
 			return err
 		case answered.IsZero(), time.Since(answered) > p.Silence:
@@ -94,7 +95,7 @@ func until(ctx context.Context, b BMC, act Action, want bool, itself time.Durati
 	}
 }
 
-// late keeps both what ended the wait and what the BMC had said before.
+// late makes the error of a wait that ended. It wraps what ended the wait and the last error of the BMC.
 func late(ended error, act Action, want bool, times int, last error) error {
 	word := map[bool]string{true: "on", false: "off"}[want]
 	if last != nil {
@@ -104,11 +105,11 @@ func late(ended error, act Action, want bool, times int, last error) error {
 	return fmt.Errorf("power %s: told %d×, not seen to be %s: %w", act, times, word, ended)
 }
 
-// AssertBoot sets the boot device and reads it back. When it was not kept, it sets it again; when that does
-// not help and once was asked for, it sets it persistently. It returns what finally stands, which the caller
-// compares (a persistent override must be taken back later), and an error that is ErrNotKept when that is not
-// what was asked for. A BMC that took the device and refuses to tell it is doubt and no error: what is
-// returned is Unread then.
+// AssertBoot sets the boot device and reads it back. When the BMC did not keep it, AssertBoot sets it once
+// more, and then, if want is for one boot, persistently. It returns the override that the BMC has in the end.
+// The caller compares that with want, because a persistent override must be taken back later. The error is
+// ErrNotKept when the BMC has another override. A BMC that accepts the device and refuses to read it back is
+// no error: the result is Unread then.
 func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	p = p.withDefaults()
 	tries := []Boot{want, want}
@@ -150,7 +151,7 @@ func AssertBoot(ctx context.Context, b BMC, want Boot, p Pace) (Boot, error) {
 	return stands, err
 }
 
-// kept says whether what stands makes the next boot the one that was asked for.
+// kept says whether the override that stands makes the next boot the one that was asked for.
 func kept(want, stands Boot) bool {
 	if want.Device == DeviceNone {
 		return stands.Device == DeviceNone

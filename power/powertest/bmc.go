@@ -9,27 +9,26 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// Quirks is how a BMC misbehaves. They are counted in calls, not in time, so that a test with them is
-// the same each time.
+// Quirks say how a BMC misbehaves. They count calls, not time, so that a test runs the same each time.
 type Quirks struct {
-	Lag          int  // so many readings after a change still give the state before it
-	Loses        int  // so many power actions are accepted and not done
-	Deaf         int  // so many calls after a change of power get no answer
+	Lag          int  // how many readings after a change still give the state before it
+	Loses        int  // how many power actions are accepted and not done
+	Deaf         int  // how many calls after a change of power get no answer
 	RefusesAgain bool // off when off and on when on are errors
 	IgnoresSoft  bool // the operating system does not react to a soft power-off
-	LosesBoot    int  // so many SetBoots are accepted and not kept
+	LosesBoot    int  // how many SetBoots are accepted and not kept
 	OnlyForEver  bool // an override for one boot is accepted and not kept
-	DropsBoot    bool // every override is done and none can be read back
-	HidesBoot    bool // every override is done and reading it is refused
+	DropsBoot    bool // every override takes effect and reads back as none
+	HidesBoot    bool // every override takes effect and reading it is refused
 	Silent       bool // never answers
-	Refuses      bool // does not like the password
+	Refuses      bool // rejects the password
 }
 
 // Quirks of BMCs that people have met.
 var (
 	// SlowStatus tells the old state for a while: MAAS PR 567 saw up to 30 s.
 	SlowStatus = Quirks{Lag: 3}
-	// SharedNIC loses its link when the host's power changes: NC-SI, openbmc issue 2197.
+	// SharedNIC loses its link when the machine's power changes: NC-SI, openbmc issue 2197.
 	SharedNIC = Quirks{Deaf: 4}
 	// Strict calls "off" an error when the machine is off: HPE and Redfish 409; Ironic and Cloudpods work
 	// around it.
@@ -38,21 +37,21 @@ var (
 	Lossy = Quirks{Loses: 1}
 	// Forgetful keeps only persistent overrides: Ironic's force_persistent_boot_device.
 	Forgetful = Quirks{OnlyForEver: true}
-	// Mute does as told about boot devices and reads back "none": OpenIPMI's ipmi_sim 2.0.33.
+	// Mute carries overrides out and reads back "none": OpenIPMI's ipmi_sim 2.0.33.
 	Mute = Quirks{DropsBoot: true}
 	// Secretive takes boot flags and answers a read with a completion code (0xC1, 0xCB, 0xFF).
 	Secretive = Quirks{HidesBoot: true}
 )
 
-// BMC is a management controller and its machine. The zero value is obedient and its machine is off.
+// BMC is a management controller and its machine. The zero value has no quirks and its machine is off.
 type BMC struct {
 	// Quirks are those that it begins with; [BMC.Misbehave] changes them once it is in use.
 	Quirks Quirks
-	// Booted, when set, hears of every start and restart of the machine, with the
-	// override that the firmware found (and took, when it was for once). It runs inside the call
-	// that caused it and must not call back.
+	// Booted, when set, is called at every start and restart of the machine, with the override that the
+	// firmware found. An override for one boot is used up then. It runs inside the call that caused it and
+	// must not call back.
 	Booted func(power.Boot)
-	// Stopped, when set, hears of every power-off.
+	// Stopped, when set, is called at every power-off.
 	Stopped func()
 
 	mu       sync.Mutex
@@ -73,14 +72,14 @@ func (b *BMC) Misbehave(change func(*Quirks)) {
 	change(&b.Quirks)
 }
 
-// Calls is what was asked so far: "power", "off", "boot", "set boot pxe once efi", …
+// Calls lists the calls so far: "power", "off", "boot", "set boot pxe once efi", …
 func (b *BMC) Calls() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return append([]string(nil), b.calls...)
 }
 
-// On is what the machine really is, whatever the BMC says.
+// On says whether the machine is really on, whatever the BMC says.
 func (b *BMC) On() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -94,7 +93,7 @@ func (b *BMC) Restarts() int {
 	return b.restarts
 }
 
-// Override is what the firmware would find at its next start.
+// Override returns what the firmware would find at its next start.
 func (b *BMC) Override() power.Boot {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package powertest holds what tests of power need: Run, the one suite that every driver
-// passes against a BMC it can really talk to, and BMC, a management controller with its machine in
-// memory that misbehaves like named real ones, for the tests of those who use package power.
+// Package powertest is for tests of power. Run is the suite that every driver passes against a BMC that it
+// can really talk to. BMC is a management controller with its machine, in memory, that misbehaves as named
+// real ones do; packages that use power test with it.
 package powertest

@@ -18,10 +18,10 @@ type WithConsole struct {
 
 var _ power.Console = WithConsole{}
 
-// A Line is a machine's serial line as a BMC gives it away: to one session at a time, a console takes it from
-// whoever has it, and what is said while nobody has it is lost.
+// A Line is a machine's serial line as a BMC offers it: to one session at a time. Console takes it from the
+// session that has it, and Listen does not. What the machine writes while no session has the line is lost.
 type Line struct {
-	Err error // instead of a console, when set
+	Err error // when set, Console and Listen return it, in a *power.Error
 
 	mu     sync.Mutex
 	holder *holder
@@ -34,7 +34,7 @@ type holder struct {
 	taken chan struct{} // closed when another session takes the line
 }
 
-// Say is what the machine writes.
+// Say writes text as the machine.
 func (l *Line) Say(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -43,7 +43,7 @@ func (l *Line) Say(text string) {
 	}
 }
 
-// Holder is who has the line: "console", "listener", or "".
+// Holder says which session has the line: "console", "listener", or "".
 func (l *Line) Holder() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -53,14 +53,14 @@ func (l *Line) Holder() string {
 	return l.holder.as
 }
 
-// Typed is what the machine was sent.
+// Typed returns what the sessions have sent to the machine.
 func (l *Line) Typed() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.typed.String()
 }
 
-// Console takes the line.
+// Console takes the line, also from another session.
 func (l *Line) Console(ctx context.Context, in io.Reader, out io.Writer) error {
 	h, err := l.take("console", out, true)
 	if err != nil {
@@ -75,7 +75,7 @@ func (l *Line) Console(ctx context.Context, in io.Reader, out io.Writer) error {
 	return h.wait(ctx, ended)
 }
 
-// Listen takes the line from nobody.
+// Listen takes the line when no session has it; else the error is power.ErrTaken.
 func (l *Line) Listen(ctx context.Context, out io.Writer) error {
 	h, err := l.take("listener", out, false)
 	if err != nil {

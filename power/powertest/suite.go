@@ -11,31 +11,32 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// Password is what a Rig's good BMC is opened with, and WrongPassword what its WrongPassword is.
+// Password opens a Rig's BMC. WrongPassword is what Rig.WrongPassword opens it with.
 const (
 	Password      = "s3cret-Word"
 	WrongPassword = "wr0ng-Word"
 )
 
-// A Rig is the machine behind a BMC, seen from another side than the driver's.
+// A Rig controls and observes the machine behind a BMC without the driver.
 type Rig struct {
-	On       func() bool       // what the machine really is
+	On       func() bool       // whether the machine is really on
 	Set      func(on bool)     // the machine changes its power by itself
 	Restarts func() int        // cycles and resets so far
-	Override func() power.Boot // what the firmware would find
+	Override func() power.Boot // the override that the firmware would find
 
 	WrongPassword func() power.BMC // the same BMC, opened with WrongPassword
 	Silent        func() power.BMC // an address where nobody answers
 
-	// LosesBootFlags says why boot flags cannot be read back from this BMC, "" when they
-	// can. Then only the device is compared, and only by Override.
+	// LosesBootFlags says why boot flags cannot be read back from this BMC; "" when they can. When they
+	// cannot, the suite compares only the device, by Override.
 	LosesBootFlags string
 }
 
 // Fast is a Pace for BMCs that answer at once.
 var Fast = power.Pace{Poll: 2 * time.Millisecond, Resend: 500 * time.Millisecond, Silence: 5 * time.Second}
 
-// Run is the suite. newBMC makes a fresh BMC, machine off and no boot override, that lives as long as t.
+// Run runs the suite. newBMC makes a fresh BMC that lives as long as t, with its machine off and no boot
+// override.
 func Run(t *testing.T, newBMC func(t testing.TB) (power.BMC, Rig)) {
 	for _, c := range []struct {
 		name string
@@ -195,7 +196,7 @@ func unsupported(t *testing.T, b power.BMC, rig Rig) {
 	}
 }
 
-// helpful checks what a person gets to see.
+// helpful checks that an error tells a person what to do, and no password.
 func helpful(t *testing.T, err error) {
 	t.Helper()
 	var e *power.Error
