@@ -23,8 +23,8 @@ func ParseAddress(s string) (netip.AddrPort, error) {
 		ip, err := netip.ParseAddr(bare)
 		if err != nil {
 			return netip.AddrPort{},
-				fmt.Errorf("BMC address %q: want an IP address like 192.0.2.7, 192.0.2.7:6230 or [2001:db8::7]:6230, and no host name: it must be reached when name service is not",
-					s)
+				fmt.Errorf("BMC address %q: want an IP address like 192.0.2.7, 192.0.2.7:6230 or "+
+					"[2001:db8::7]:6230, and no host name: it must be reached when name service is not", s)
 		}
 		ap = netip.AddrPortFrom(ip, Port)
 	}
@@ -103,7 +103,8 @@ func CheckKg(key string) error {
 	case len(key) > maxKg:
 		return fmt.Errorf("BMC key K_g: %d bytes, IPMI takes %d at most", len(key), maxKg)
 	case key != "" && strings.Trim(key, "\x00") == "":
-		return errors.New("BMC key K_g: all zero, which BMCs take for none (IPMI 2.0 section 13.33): leave it out")
+		return errors.New("BMC key K_g: all zero, which BMCs take for none (IPMI 2.0 section 13.33): " +
+			"leave it out")
 	}
 	return nil
 }

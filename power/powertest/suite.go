@@ -249,8 +249,8 @@ func deadline(t *testing.T, b power.BMC, rig Rig) {
 	_, err = rig.Silent().Power(within(t, 50*time.Millisecond))
 	if took := time.Since(start); !(errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, power.ErrSilent)) || took > 2*time.Second {
-		t.Errorf("Power() with a deadline of 50 ms where nobody answers = %v after %s, want DeadlineExceeded soon",
-			err, took)
+		t.Errorf("Power() with a deadline of 50 ms where nobody answers = %v after %s, "+
+			"want DeadlineExceeded soon", err, took)
 	}
 }
 
