@@ -11,8 +11,8 @@ import (
 )
 
 // Ask sends Get Channel Authentication Capabilities (section 22.13), with which every login begins, and waits
-// for the answer. Nothing is believed of it but that somebody is there: all else is negotiated, and proved,
-// in the login.
+// for the answer. The answer proves only that somebody is there: all else is negotiated and proved in the
+// login.
 func (c *Conn) Ask(ctx context.Context, level types.PrivilegeLevel, timeout time.Duration, tries int) error {
 	answer := make([]byte, maxDatagram)
 	var err error
@@ -23,7 +23,8 @@ func (c *Conn) Ask(ctx context.Context, level types.PrivilegeLevel, timeout time
 		if err = c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 			return err
 		}
-		if ctx.Err() != nil { // looked at after the deadline was set, which may have undone what the end of ctx did
+		// Setting the deadline may have replaced the one that the end of ctx had set.
+		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if _, err = c.Read(answer); err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -33,15 +34,16 @@ func (c *Conn) Ask(ctx context.Context, level types.PrivilegeLevel, timeout time
 	return fmt.Errorf("command Get Channel Authentication Capabilities: %w", err)
 }
 
-// Of the IPMI 1.5 packet that carries it (table 13-8): outside a session, without authentication.
+// Get Channel Authentication Capabilities is an IPMI 1.5 packet (table 13-8), outside a session and without
+// authentication.
 const (
 	oldHeader      = 10 // authentication type, sequence, session id, payload length
 	bmcAddress     = 0x20
 	consoleAddress = 0x81
-	requestNetFn   = 0x06 << 2 // application; the answer's is the next one
+	requestNetFn   = 0x06 << 2 // application; that of the answer is the next one
 	responseNetFn  = 0x07 << 2
 	channelCommand = 0x38
-	thisChannel    = 0x8e // the one that it came in by; bit 7 asks for what IPMI 2.0 added
+	thisChannel    = 0x8e // the channel of the request; bit 7 asks for what IPMI 2.0 added
 	answerSize     = 8    // of an answer without data: addresses, checksums, command, completion code
 )
 
@@ -54,7 +56,7 @@ func channelRequest(level byte) []byte {
 	return append(header, m...)
 }
 
-// checksum of section 13.8: with it, the sum of all bytes is 0.
+// checksum returns the checksum of section 13.8: with it, the sum of all bytes is 0.
 func checksum(b []byte) (sum byte) {
 	for _, v := range b {
 		sum -= v

@@ -20,23 +20,25 @@ import (
 )
 
 const (
-	// A datagram of a BMC fits an Ethernet frame. This is also what the library reads at once.
+	// maxDatagram is what the library reads at once. A datagram of a BMC is shorter, because it fits an
+	// Ethernet frame; one of this length is dropped.
 	maxDatagram = 4096
 
-	// When an answer is not to be believed or ends the login, the true one is awaited for this long.
+	// grace is how long the true answer is awaited after one that does not verify or would end the
+	// login.
 	grace = 100 * time.Millisecond
 
-	// What a BMC may say to one message of ours. The library keeps console output in memory until its request
-	// is answered.
+	// maxAnswers is how many datagrams of the BMC are let through for one message of ours. The library keeps
+	// console output in memory until its request is answered.
 	maxAnswers = 64
 )
 
 // A Conn is the connection of one login and the session that follows. It serves one exchange at a time, as
-// go-ipmi has it.
+// go-ipmi does.
 type Conn struct {
 	net.Conn
 	log  *slog.Logger
-	stop func() bool // of the end of ctx
+	stop func() bool // ends the wait for the end of ctx
 
 	mu       sync.Mutex
 	deadline time.Time // of Read
@@ -46,17 +48,17 @@ type Conn struct {
 	session  *session // nil until RAKP 4 was believed
 }
 
-// Secrets are what the console and the BMC both know.
+// Secrets are what the remote console, which is this driver, and the BMC both know.
 type Secrets struct {
 	Password string // of the user
 	// Kg is the BMC's own key, "" for none. With it a login has two keys (section 13.33): RAKP 2 and 3 are
-	// signed with the password, and the session's keys are made of K_g. The library knows one key only, and
-	// is given K_g as its password then; what it signs and checks with it in RAKP 3 and 2 is signed anew
-	// here.
+	// signed with the password, and the session's keys are made of K_g. The library knows only one key, and
+	// gets K_g as its password then. So the codes that it checks in RAKP 2 and sends in RAKP 3 are of the
+	// wrong key, and are replaced here.
 	Kg string
 }
 
-// sessionKey is what the session's keys are made of.
+// sessionKey returns the key that the session's keys are made of.
 func (s Secrets) sessionKey() []byte {
 	if s.Kg != "" {
 		return crypto.PadPassword20([]byte(s.Kg))
@@ -64,9 +66,9 @@ func (s Secrets) sessionKey() []byte {
 	return crypto.PadPassword20([]byte(s.Password))
 }
 
-// New makes a Conn of a connection on which each Read and Write is a datagram. When ctx ends, so does a Read
-// that waits: the library would hold its lock until that times out, and the session could not be closed
-// meanwhile.
+// New makes a Conn of a connection on which each Read and Write is a datagram. The end of ctx ends a Read
+// that waits. Otherwise the library would hold its lock until that Read times out, and the session could not
+// be closed meanwhile.
 func New(ctx context.Context, conn net.Conn, secrets Secrets, log *slog.Logger) *Conn {
 	c := &Conn{Conn: conn, log: log}
 	c.stop = context.AfterFunc(ctx, func() {
@@ -81,8 +83,8 @@ func New(ctx context.Context, conn net.Conn, secrets Secrets, log *slog.Logger) 
 	return c
 }
 
-// Close closes the socket, and says in the log what was not believed: it may be the BMC's own way to do
-// things, or a stranger's.
+// Close closes the socket, and logs how many packets were dropped. They may come from a BMC that does not
+// follow the specification, or from an attacker.
 func (c *Conn) Close() error {
 	c.stop()
 	c.mu.Lock()
@@ -95,7 +97,7 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// SetReadDeadline bounds Read, as that of net.Conn.
+// SetReadDeadline bounds Read, as net.Conn's does.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	c.deadline = t
@@ -103,8 +105,8 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// Write sends a message of the library's. Those of the login get tags and the session id that no stranger
-// knows.
+// Write sends a message of the library. Those of the login get random tags and a random session id, which an
+// attacker does not know.
 func (c *Conn) Write(p []byte) (n int, err error) {
 	defer bug.Return(c.log, "send to the BMC", &err)
 	out, err := c.prepare(p)
@@ -112,7 +114,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		return 0, err
 	}
 	if _, err = c.Conn.Write(out); errors.Is(err, syscall.ECONNREFUSED) && c.active() {
-		// An ICMP message that came before. Anybody can send one, and the BMC may be back.
+		// The error is of an ICMP message that came before. Anybody can send one, and the BMC may be back.
 		_, err = c.Conn.Write(out)
 	}
 	if err != nil {
@@ -121,8 +123,8 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	return len(p), nil
 }
 
-// prepare is what is sent in place of p, which stays as it is: the library sends it again when no answer
-// comes.
+// prepare returns what is sent in place of p. It does not change p, because the library sends p again when no
+// answer comes.
 func (c *Conn) prepare(p []byte) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,8 +143,8 @@ func (c *Conn) prepare(p []byte) ([]byte, error) {
 	return out, c.login.send(out[rmcpSize:])
 }
 
-// Read returns the next datagram that is the BMC's and that the library can read. Its error is the
-// deadline's, one of the socket, or says why the login is over.
+// Read returns the next datagram that is from the BMC and that the library can read. Its error is that of the
+// deadline or of the socket, or says why the login is over.
 func (c *Conn) Read(p []byte) (n int, err error) {
 	defer bug.Return(c.log, "read what the BMC sent", &err)
 	var refused error
@@ -179,7 +181,8 @@ func (c *Conn) drop() {
 	c.dropped++
 }
 
-// soon is when an answer that is doubted is believed.
+// soon returns the end of the wait for a better answer: grace from now, or the deadline of Read when that is
+// earlier.
 func (c *Conn) soon() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -196,7 +199,7 @@ func (c *Conn) active() bool {
 	return c.session != nil
 }
 
-// A verdict on a datagram. The zero value drops it.
+// A verdict says what happens with a datagram. The zero value drops it.
 type verdict struct {
 	ok      bool  // the library gets it
 	refused error // it ends the login, unless a better one follows

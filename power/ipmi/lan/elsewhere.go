@@ -14,11 +14,12 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// Elsewhere asks a BMC that was silent once more, and tells from which other address an answer came: a BMC
-// with several addresses may answer from another than it was asked at, and a connected socket does not hear
-// that. It says nothing of whose answer it is.
+// Elsewhere asks a silent BMC once more, and returns the other address from which an answer came. A BMC with
+// several addresses may answer from another one than it was asked at, and a connected socket does not receive
+// that. Elsewhere does not prove that the answer is from this BMC.
 func Elsewhere(
-	ctx context.Context, bmc netip.AddrPort, level types.PrivilegeLevel, timeout time.Duration, log *slog.Logger,
+	ctx context.Context, bmc netip.AddrPort, level types.PrivilegeLevel, timeout time.Duration,
+	log *slog.Logger,
 ) (other netip.AddrPort, ok bool) {
 	conn, err := net.ListenUDP("udp", nil)
 	if err != nil {

@@ -45,7 +45,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// Suites 0 to 2 are not asked for, whatever the library is told.
+// Suites other than 3 and 17 are not asked for, whatever the library is told.
 func TestUnsafeSuitesAreNotAskedFor(t *testing.T) {
 	for id := types.CipherSuiteID0; id <= types.CipherSuiteID19; id++ {
 		here, there := net.Pipe()
@@ -78,7 +78,7 @@ func TestUnsafeSuitesAreNotAskedFor(t *testing.T) {
 	}
 }
 
-// What is not part of a login is not sent in clear text.
+// Before the session, nothing but messages of a login is sent.
 func TestNothingElseIsSentBeforeTheSession(t *testing.T) {
 	here, there := net.Pipe()
 	defer here.Close()
@@ -95,7 +95,8 @@ func TestNothingElseIsSentBeforeTheSession(t *testing.T) {
 	}
 }
 
-// What the library sends twice in one second has another initialization vector each time, and is what it was.
+// Packets that the library sends in one second get different initialization vectors, and decrypt to what it
+// sent.
 func TestInitializationVectors(t *testing.T) {
 	for integrity, k1 := range map[types.IntegrityAlg][]byte{
 		types.IntegrityAlg_HMAC_SHA1_96:    bytes.Repeat([]byte{1}, 20),

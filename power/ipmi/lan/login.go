@@ -11,7 +11,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/types"
 )
 
-// Why a login ended. A status that the BMC gave is a *types.RmcpStatusError.
+// Errors that end a login. A status that the BMC gave is a *types.RmcpStatusError.
 var (
 	ErrAlgorithms = errors.New("the BMC wants other algorithms than those it was asked for")
 	ErrPassword   = errors.New("the BMC does not know this user and password") // RAKP 2 does not verify
@@ -29,8 +29,8 @@ func (a algorithms) String() string {
 	return fmt.Sprintf("%s/%s/%s (%d, %d, %d)", a.auth, a.integrity, a.crypt, a.auth, a.integrity, a.crypt)
 }
 
-// safe are the suites that may be asked for: 17 and 3. Others lack integrity or encryption, or nobody has
-// them.
+// safe are the cipher suites that may be asked for: 17 and 3. The others lack integrity or encryption, or no
+// BMC has them.
 var safe = []algorithms{
 	{types.AuthAlg_HMAC_SHA256, types.IntegrityAlg_HMAC_SHA256_128, types.CryptAlg_AES_CBC_128},
 	{types.AuthAlg_HMAC_SHA1, types.IntegrityAlg_HMAC_SHA1_96, types.CryptAlg_AES_CBC_128},
@@ -44,7 +44,7 @@ const (
 	flags       = 0xc0 // of the payload type: encrypted and authenticated
 )
 
-// login is what was said, and believed, until there is a session.
+// login is the state of a login: what was sent, and what was believed of the answers.
 type login struct {
 	Secrets
 	tag       byte   // of the Open Session Request; RAKP 1 and 3 have the next two
@@ -106,8 +106,8 @@ func (l *login) send(d []byte) error {
 	return nil
 }
 
-// answer judges what may be the answer to the last message of the login. What is let through cannot come
-// again.
+// answer judges a datagram that may be the answer to the last message of the login. One answer to each
+// message is let through; a repeated one is dropped.
 func (l *login) answer(d []byte) (v verdict) {
 	switch {
 	case l.sequence != 0:
@@ -136,7 +136,8 @@ func (l *login) answer(d []byte) (v verdict) {
 		return verdict{}
 	}
 	if status := types.RmcpStatusCode(p[1]); status != types.RmcpStatusCodeNoErrors {
-		return verdict{refused: types.NewRmcpStatusError(status)} // some end here, and some leave our session id out
+		// Some BMCs end their answer here, and some leave our session id out.
+		return verdict{refused: types.NewRmcpStatusError(status)}
 	}
 	if len(p) < 8 || binary.LittleEndian.Uint32(p[4:]) != l.consoleID {
 		return verdict{}
@@ -157,7 +158,8 @@ func (l *login) channel(d []byte) verdict {
 	if n < answerSize || n > len(m) {
 		return verdict{}
 	}
-	if m[1]&^3 != responseNetFn || m[4]>>2 != l.sequence || m[5] != channelCommand { // addresses in it are often wrong
+	// The addresses in the answer are not compared: they are often wrong.
+	if m[1]&^3 != responseNetFn || m[4]>>2 != l.sequence || m[5] != channelCommand {
 		return verdict{}
 	}
 	if code := types.CompletionCode(m[6]); code != types.CodeOK {
@@ -185,7 +187,7 @@ func (l *login) opened(p []byte) verdict {
 	return verdict{ok: true}
 }
 
-// proved judges RAKP 2, section 13.21: the BMC says first that it knows the password.
+// proved judges RAKP 2, section 13.21, in which the BMC proves that it knows the password.
 func (l *login) proved(p []byte) verdict {
 	n := crypto.RAKP2AuthCodeLen(l.auth)
 	if len(p) < 40+n {
@@ -206,7 +208,7 @@ func (l *login) proved(p []byte) verdict {
 		l.user, key); err != nil {
 		return verdict{}
 	}
-	if l.Kg != "" { // for the library
+	if l.Kg != "" { // the library checks RAKP 2 with K_g
 		if want, err = code(key); err != nil {
 			return verdict{}
 		}

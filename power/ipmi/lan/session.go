@@ -13,7 +13,7 @@ import (
 	"github.com/bougou/go-ipmi/pkg/types"
 )
 
-// session is what a packet of the BMC is held against.
+// session is what the packets of the BMC are checked with.
 type session struct {
 	id        uint32
 	integrity types.IntegrityAlg
@@ -48,8 +48,7 @@ func (s *session) genuine(d []byte) bool {
 	if err != nil || !hmac.Equal(want, code) {
 		return false
 	}
-	// The BMC wrote this. It may still be another's than it was, so its lengths are no better than a
-	// stranger's.
+	// The BMC signed this packet. But an attacker may control the BMC, so its lengths are checked, too.
 	if !s.window.fresh(binary.LittleEndian.Uint32(d[6:])) {
 		return false
 	}
@@ -74,9 +73,8 @@ func (s *session) genuine(d []byte) bool {
 	return false
 }
 
-// encryptAnew gives a packet of the library's an initialization vector that nobody can foresee (section 13.29
-// wants a random one): the library takes it from the time of day in seconds, so that all packets of a second
-// have the same.
+// encryptAnew gives a packet of the library a random initialization vector, as section 13.29 wants. The
+// library takes it from the time of day in seconds, so that all packets of one second have the same.
 func (s *session) encryptAnew(d []byte) error {
 	authSize, _ := crypto.IntegrityAuthCodeLen(s.integrity)
 	n := int(binary.LittleEndian.Uint16(d[10:]))
@@ -101,20 +99,21 @@ func (s *session) encryptAnew(d []byte) error {
 	return nil
 }
 
-// windowSize is how far behind the newest packet one may come that was not there yet.
+// windowSize is how many sequence numbers the window covers. A packet that is further behind the newest one
+// is dropped.
 const windowSize = 64
 
-// window knows which sequence numbers came (section 6.12.13). The specification's reaches from 16 before the
-// newest to 15 after it, which guards a receiver that does not check AuthCodes first. Ours has any number of
-// lost packets before a new one, because what it is asked about is genuine, as that of IPsec
-// (RFC 4303 section 3.4.3).
+// window records which sequence numbers have come (section 6.12.13). The specification's window reaches from
+// 16 before the newest to 15 after it, which guards a receiver that does not check AuthCodes first. Ours
+// accepts a new number after any number of lost packets, because the AuthCode was checked before, as IPsec
+// does (RFC 4303 section 3.4.3).
 type window struct {
 	newest uint32
-	came   uint64 // bit n: newest - n
+	came   uint64 // bit n is set when newest - n has come
 }
 
-// fresh says whether a number was not there yet, and notes it. Numbers begin with 1; a session ends long
-// before they wrap.
+// fresh says whether a sequence number has not come before, and records it. Numbers begin with 1; a session
+// ends long before they wrap.
 func (w *window) fresh(n uint32) bool {
 	switch {
 	case n == 0:
