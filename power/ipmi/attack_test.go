@@ -17,8 +17,9 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// attacker stands on the wire between driver and BMC: it sees what both send, and says what the driver gets
-// in place of each answer. What it sends has the BMC's address, as a forged packet has.
+// attacker relays packets between driver and BMC. It keeps what the driver sends, and answer says what the
+// driver gets in place of each packet of the BMC. The driver cannot tell a forged packet from the BMC's by
+// its address.
 type attacker struct {
 	addr   string
 	answer func(d []byte) [][]byte
@@ -80,7 +81,7 @@ func newAttacker(t testing.TB, bmc string, answer func(d []byte) [][]byte) *atta
 	return a
 }
 
-// sent are the payloads of that type that the driver sent outside a session.
+// sent returns the payloads of that type that the driver sent outside a session.
 func (a *attacker) sent(kind types.PayloadType) (payloads [][]byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -96,7 +97,7 @@ func (a *attacker) open(t testing.TB, name string) power.BMC {
 	return open(t, quick(), power.Target{Address: a.addr, User: name, Password: powertest.Password})
 }
 
-// kind is the payload type of an RMCP+ packet, with its flags, and 0xff of all others.
+// kind returns the payload type of an RMCP+ packet, with its flags, and 0xff for any other packet.
 func kind(d []byte) byte {
 	if len(d) > 16 && d[4] == 6 {
 		return d[5]
@@ -106,14 +107,15 @@ func kind(d []byte) byte {
 
 func setup(d []byte) bool {
 	return slices.Contains([]types.PayloadType{
-		types.PayloadTypeRmcpOpenSessionResponse, types.PayloadTypeRAKPMessage2, types.PayloadTypeRAKPMessage4,
+		types.PayloadTypeRmcpOpenSessionResponse, types.PayloadTypeRAKPMessage2,
+		types.PayloadTypeRAKPMessage4,
 	}, types.PayloadType(kind(d)))
 }
 
 // inSession says whether d is a packet of a session; the flags are those that a genuine one has.
 func inSession(d []byte) bool { return kind(d) != 0xff && kind(d)&0xc0 == 0xc0 }
 
-// packet is an RMCP+ packet as anybody can make it.
+// packet makes an RMCP+ packet that needs no key: it is neither encrypted nor signed, whatever kind says.
 func packet(kind byte, session, sequence uint32, payload []byte) []byte {
 	d := append([]byte{6, 0, 0xff, 7, 6, kind}, make([]byte, 10)...)
 	binary.LittleEndian.PutUint32(d[6:], session)
@@ -122,7 +124,7 @@ func packet(kind byte, session, sequence uint32, payload []byte) []byte {
 	return append(d, payload...)
 }
 
-// One UDP packet took the whole appliance down, again after each restart.
+// One such UDP packet ended the whole appliance, and again after each restart.
 func TestEncryptedPacketBeforeTheSession(t *testing.T) {
 	t.Parallel()
 	crash := packet(0x80, 0, 0, nil)
@@ -187,7 +189,7 @@ func TestAlgorithmsAreThoseAskedFor(t *testing.T) {
 	}
 }
 
-// What anybody can say while we log in loses against what the BMC says a moment later.
+// A forged answer to the login does not count when the answer of the BMC follows a moment later.
 func TestForgedAnswersToTheLogin(t *testing.T) {
 	t.Parallel()
 	for name, forge := range map[string]func(d []byte) []byte{
@@ -242,7 +244,7 @@ func TestRAKP4IsVerified(t *testing.T) {
 	}
 }
 
-// chassisOn is an IPMI message that says of each command that was asked last that the machine is on.
+// chassisOn makes the answer to Get Chassis Status with that sequence number: the machine is on.
 func chassisOn(sequence byte) []byte {
 	m := []byte{0x81, 0x01 << 2, 0, 0x20, sequence << 2, 0x01, 0, 0x21, 0x10, 0x40, 0}
 	m[2] = -(m[0] + m[1])
@@ -252,7 +254,7 @@ func chassisOn(sequence byte) []byte {
 	return m
 }
 
-// A stranger who knows the session's id can neither feed the session nor end it.
+// An attacker who knows the session's id can neither add answers to the session nor end it.
 func TestForgedRepliesInASession(t *testing.T) {
 	t.Parallel()
 	var old [][]byte // genuine packets of an earlier session and of this one
@@ -262,7 +264,8 @@ func TestForgedRepliesInASession(t *testing.T) {
 			for sequence := range byte(64) {
 				forged = append(forged, packet(0, id, n, chassisOn(sequence)),
 					packet(0, 0, 0, chassisOn(sequence)))
-				forged = append(forged, append([]byte{6, 0, 0xff, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11}, chassisOn(sequence)...)) // IPMI 1.5
+				forged = append(forged, // IPMI 1.5
+					append([]byte{6, 0, 0xff, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11}, chassisOn(sequence)...))
 			}
 			return forged
 		},
@@ -339,7 +342,7 @@ func TestForgedConsole(t *testing.T) {
 			out = append(out, packet(0x01, id, n, said), packet(0x41, id, n, said), packet(0xc1, id, n, said),
 				packet(0x01, id, n, []byte{sequence, sequence, 0, 0x10})) // "SOL is being deactivated"
 		}
-		out = append(out, genuine...) // once more
+		out = append(out, genuine...) // sent again
 		genuine = append(genuine, d)
 		return append(out, d)
 	})

@@ -35,7 +35,7 @@ var selectors = map[power.Device]byte{
 	power.DeviceBIOS:  0x18,
 }
 
-// bootFlags is the five bytes of parameter 5 for b.
+// bootFlags returns the five bytes of parameter 5 for b.
 func bootFlags(b power.Boot) ([5]byte, error) {
 	if b.Device == power.DeviceNone {
 		return [5]byte{}, nil // not valid: no override
@@ -115,13 +115,14 @@ func (c *controller) SetBoot(ctx context.Context, b power.Boot) error {
 			return err
 		}
 		if begun {
-			defer func() { // 0 is "complete"; left out, the BMC may refuse the next one who sets
+			defer func() { // 0 is "complete"; without it, the BMC may refuse the next client
 				if _, end := took(paramSetInProgress, 0); err == nil {
 					err = end
 				}
 			}()
 		}
-		if _, err := took(paramKeepValid, 0x08); err != nil { // bit 3: keep the flags when no power command comes within 60 s
+		// Bit 3: keep the flags when no power command comes within 60 s.
+		if _, err := took(paramKeepValid, 0x08); err != nil {
 			return err
 		}
 		if _, err := took(paramAcknowledge, 0x01, 0x01); err != nil { // the BIOS has not handled these yet
@@ -137,8 +138,8 @@ func (c *controller) SetBoot(ctx context.Context, b power.Boot) error {
 	})
 }
 
-// begin tells the BMC that boot options are being set, which it need not know. Another client that is in the
-// middle, or has died there, is waited for once; then what it left is ended.
+// begin tells the BMC that boot options are being set, which not every BMC supports. When another client is
+// setting them, or died while it did, begin waits once, and then ends what that client began.
 func begin(
 	ctx context.Context, set func(param byte, data ...byte) error, patience time.Duration,
 ) (begun bool, err error) {

@@ -73,7 +73,8 @@ func TestBusyEndsWithCtx(t *testing.T) {
 	rack := newRackWith(t, "127.0.0.1:0", func(reg *handlers.Registry) {
 		reg.RegisterFunc(types.CommandGetChassisStatus, r.handle)
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second) // time enough for a session and the first answer
+	// Two seconds are enough for a session and the first answer.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	_, err := rack.open(t, &Driver{Backoff: time.Minute}, powertest.Password).Power(ctx)
 	if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, power.ErrBusy) {
@@ -187,7 +188,8 @@ func TestSetBootSequence(t *testing.T) {
 	}
 }
 
-// A BMC that takes boot flags and refuses to tell them leaves a doubt, not an error, and is set once.
+// A BMC that accepts boot flags and refuses to read them back is set once; that is no error, and the result
+// is Unread.
 func TestARefusedReadIsDoubt(t *testing.T) {
 	want := power.Boot{Device: power.DevicePXE, EFI: true}
 	for _, code := range []types.CompletionCode{0x80, 0xC1, 0xCB, 0xD4, 0xFF} {
@@ -196,8 +198,8 @@ func TestARefusedReadIsDoubt(t *testing.T) {
 		stands, err := power.AssertBoot(t.Context(), b, want, powertest.Fast)
 		if err != nil || !stands.Unread || stands.Device != want.Device || stands.Persistent ||
 			len(r.sent()) != 1 {
-			t.Errorf("AssertBoot with code %#02x on the read = %+v, %v after %d reads; want pxe once, unread, after 1",
-				uint8(code), stands, err, len(r.sent()))
+			t.Errorf("AssertBoot with code %#02x on the read = %+v, %v after %d reads; "+
+				"want pxe once, unread, after 1", uint8(code), stands, err, len(r.sent()))
 		}
 	}
 }

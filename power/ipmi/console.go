@@ -28,35 +28,35 @@ const (
 
 const doingConsole = "serial console of"
 
-// How a console is attached.
+// attaching says how a console is attached.
 type attaching struct {
 	takeOver bool          // from another session
 	retries  int           // of the login, which holds up commands to the BMC
-	poll     time.Duration // how long what the machine says may wait at the BMC
+	poll     time.Duration // how long output of the machine may wait at the BMC
 }
 
-// A console is more patient than a command: when power changes, a BMC that shares a NIC is silent for a
-// while.
+// consoleRetries is more than the retries of a command: when power changes, a BMC that shares a NIC is silent
+// for a while.
 const consoleRetries = 9
 
-// Console attaches to the serial console over SOL. A console that another session holds is taken
-// over: a BMC has one, and the holder is most often a session that was never closed. The reader of in
-// may be left waiting for one more byte after Console has returned, as with every io.Reader.
+// Console attaches to the serial console over SOL. It takes over a console that another session holds: a BMC
+// has one, and the holder is most often a session that was never closed. A Read of in may still wait for a
+// byte after Console has returned, as with every io.Reader.
 func (c *controller) Console(ctx context.Context, in io.Reader, out io.Writer) error {
 	return c.attach(ctx, in, out, attaching{
 		takeOver: true, retries: consoleRetries, poll: 50 * time.Millisecond,
 	})
 }
 
-// Listen is a console without keys, and one that gives way to all others. Nobody looks at it, so it polls
-// less often.
+// Listen reads the serial console and sends no keys. It takes the console from no other session, and any
+// other may take it over. It polls less often than Console, because nobody waits for the output.
 func (c *controller) Listen(ctx context.Context, out io.Writer) error {
 	over, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the read of no keys
+	defer cancel() // ends noKeys.Read
 	return c.attach(ctx, noKeys{over}, out, attaching{retries: 2, poll: 150 * time.Millisecond})
 }
 
-// noKeys is a keyboard at which nobody sits.
+// noKeys is an io.Reader that gives no bytes and ends with its ctx.
 type noKeys struct{ ctx context.Context }
 
 func (k noKeys) Read([]byte) (int, error) {
@@ -78,26 +78,26 @@ func (c *controller) attach(ctx context.Context, in io.Reader, out io.Writer, ho
 	session.WithRetry(consoleRetries)
 	err = session.SOLStream(ctx, in, out, &client.SOLStreamOptions{PollInterval: how.poll})
 	if err != nil && ctx.Err() == nil {
-		// Not deactivated: it may be another session's by now. What is still ours ends with the session
-		// (section 24.2).
+		// Do not deactivate the payload: it may be another session's by now. If it is still ours, it ends
+		// with the session (section 24.2).
 		return c.fail(doingConsole, fmt.Errorf("the BMC hung up: %s", oneLine(err)))
 	}
 	_ = c.deactivate(ctx, session)
 	return nil
 }
 
-// levels with which a console is asked for, the lowest first. What SOL wants is configurable and
-// Administrator on many BMCs (section 26.3, parameter 2), but most give it to an Operator, and some to a
-// User.
+// levels are the privilege levels with which a console is asked for, the lowest first. The level that SOL
+// needs is configurable, and Administrator on many BMCs (section 26.3, parameter 2), but most give the
+// console to an Operator, and some to a User.
 var levels = []types.PrivilegeLevel{
 	types.PrivilegeLevelUser, types.PrivilegeLevelOperator, types.PrivilegeLevelAdministrator,
 }
 
-// openConsole opens a session with the console in it, with no more privilege than the BMC wants for that. The
-// level that worked is remembered: the next console begins with it.
+// openConsole opens a session and its console with the lowest privilege level that the BMC accepts. It
+// remembers that level, and the next console begins with it.
 func (c *controller) openConsole(ctx context.Context, how attaching) (*client.Client, error) {
 	begin := max(0, slices.Index(levels, types.PrivilegeLevel(c.target.console.Load())))
-	var first error // what ends the first try says more than that the user has no higher level
+	var first error // the first one that is not about privilege, else the last one
 	for _, level := range slices.Concat(levels[begin:], levels[:begin]) {
 		session, err := c.dialConsole(ctx, level, how)
 		if err == nil {
@@ -117,7 +117,8 @@ func (c *controller) openConsole(ctx context.Context, how attaching) (*client.Cl
 	return nil, first
 }
 
-// dialConsole takes the target's turn for the login only.
+// dialConsole opens a session and its console at that level. It holds the target's turn for the login only,
+// so that commands go on while the console is open.
 func (c *controller) dialConsole(
 	ctx context.Context, level types.PrivilegeLevel, how attaching,
 ) (*client.Client, error) {
@@ -167,7 +168,7 @@ func (c *controller) activate(ctx context.Context, session *client.Client, takeO
 				"target", c.addr)
 			if code, answered := types.IsResponseError(c.deactivate(ctx, session)); answered &&
 				code.CompletionCode() == codePrivilege {
-				return completion(codePrivilege) // another session's is ended with a higher level only
+				return completion(codePrivilege) // ending another session's console needs a higher level
 			}
 		case codePayloadDisabled:
 			return fmt.Errorf("serial over LAN is switched off: %w", power.ErrUnsupported)
@@ -178,7 +179,7 @@ func (c *controller) activate(ctx context.Context, session *client.Client, takeO
 	return nil
 }
 
-// deactivate has time of its own, like hangUp.
+// deactivate ends the console. Like hangUp, it has a timeout of its own, because ctx may be over.
 func (c *controller) deactivate(ctx context.Context, session *client.Client) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.driver.timeout())
 	defer cancel()

@@ -98,7 +98,8 @@ func TestConsoleIsTakenOver(t *testing.T) {
 	}
 }
 
-// A listener hears the machine, types nothing, and loses the console to whoever asks for one.
+// A listener gets the output of the machine, sends nothing, and loses the console to any session that asks
+// for it.
 func TestListenGivesWay(t *testing.T) {
 	testnet.Long(t)
 	t.Parallel()
@@ -147,13 +148,14 @@ func TestListenGivesWay(t *testing.T) {
 	poll(t, "the payload to be deactivated", func() bool { return r.bmc.SOL.ActiveSessionID(1) == 0 })
 }
 
-// Whoever wants the console must not wait for a listener that a silent BMC keeps waiting.
+// A listener that waits for a silent BMC ends with its ctx, so that nobody who wants the console waits for
+// it.
 func TestListenToASilentBMCEndsWithCtx(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		d := &Driver{} // with the timing of a real one
+		d := &Driver{} // with the default timing
 		done <- open(t, d,
 			power.Target{
 				Address: nobody(t), User: admin,

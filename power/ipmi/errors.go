@@ -15,39 +15,45 @@ import (
 )
 
 var (
-	errSuite   = errors.New("cipher suite") // comes with ErrUnsupported or ErrSilent: the next suite may do better
+	// errSuite comes with ErrUnsupported or ErrSilent: the next cipher suite may work.
+	errSuite   = errors.New("cipher suite")
 	errGarbled = errors.New("answer not understood")
 )
 
-// later says that the same words may do better in a moment, in a new session.
+// later says whether the same request may succeed in a moment, in a new session.
 func later(err error) bool { return errors.Is(err, power.ErrBusy) || errors.Is(err, errGarbled) }
 
-// fail says what was being done, to which BMC, and what a person can do about it.
+// fail makes the error that says what was being done, to which BMC, and what a person can do about it.
 func (c *controller) fail(doing string, err error) error {
 	e := &power.Error{Target: c.addr.String(), Doing: doing, Err: err}
 	elsewhere, _ := errors.AsType[*elsewhereError](err)
 	switch {
 	case elsewhere != nil && elsewhere.from.Port() == c.addr.Port():
-		e.Hint = fmt.Sprintf("a BMC with several addresses answers from the one of its route back: use that one if it is this BMC's (`pxectl machine edit NAME --bmc %s`), or correct its routes",
+		e.Hint = fmt.Sprintf("a BMC with several addresses answers from the one of its route back: "+
+			"use that one if it is this BMC's (`pxectl machine edit NAME --bmc %s`), or correct its routes",
 			elsewhere.from.Addr())
 	case elsewhere != nil:
-		e.Hint = "something between changes the BMC's address or port (NAT, a firewall): reach it without that"
+		e.Hint = "something between changes the BMC's address or port (NAT, a firewall): " +
+			"reach it without that"
 	case errors.Is(err, errSuite):
 		e.Hint = "enable cipher suite 17 or 3 on the BMC"
 	case errors.Is(err, power.ErrSilent):
 		e.Hint = "check the BMC's address, cable and VLAN, and that IPMI over LAN is enabled on it"
 	case errors.Is(err, lan.ErrKey) && c.kg == "":
-		e.Hint = "the user and its password are right, and the BMC has a key of its own (K_g), or somebody answers in its place: `pxectl machine edit NAME --bmc-kg-file FILE`"
+		e.Hint = "the user and its password are right, and the BMC has a key of its own (K_g), " +
+			"or somebody answers in its place: `pxectl machine edit NAME --bmc-kg-file FILE`"
 	case errors.Is(err, lan.ErrKey):
-		e.Hint = "the user and its password are right, and the BMC's key (K_g) is another one: `pxectl machine edit NAME --bmc-kg-file FILE`; an empty file takes it away"
+		e.Hint = "the user and its password are right, and the BMC's key (K_g) is another one: " +
+			"`pxectl machine edit NAME --bmc-kg-file FILE`; an empty file takes it away"
 	case errors.Is(err, power.ErrRefused):
-		e.Hint = fmt.Sprintf("set the user and password of this BMC with `pxectl machine edit` (tried user %q)",
-			c.user)
+		e.Hint = fmt.Sprintf("set the user and password of this BMC with `pxectl machine edit` "+
+			"(tried user %q)", c.user)
 	case errors.Is(err, power.ErrPrivilege) && doing == doingConsole:
-		e.Hint = fmt.Sprintf("give user %q the privilege level Administrator on the BMC's LAN channel, or let Operators use its SOL (`ipmitool sol set privilege-level operator`)",
-			c.user)
+		e.Hint = fmt.Sprintf("give user %q the privilege level Administrator on the BMC's LAN channel, "+
+			"or let Operators use its SOL (`ipmitool sol set privilege-level operator`)", c.user)
 	case errors.Is(err, power.ErrUnsupported) && doing == doingConsole:
-		e.Hint = "enable serial over LAN on the BMC (`ipmitool sol set enabled true`), and in the machine's firmware the redirection to that serial port"
+		e.Hint = "enable serial over LAN on the BMC (`ipmitool sol set enabled true`), " +
+			"and in the machine's firmware the redirection to that serial port"
 	case errors.Is(err, power.ErrPrivilege):
 		e.Hint = fmt.Sprintf("give user %q the privilege level Operator on the BMC's LAN channel", c.user)
 	case errors.Is(err, power.ErrBusy):
@@ -56,7 +62,7 @@ func (c *controller) fail(doing string, err error) error {
 	return e
 }
 
-// opening explains an error of opening a session, at that step.
+// opening explains an error of opening a session. doing is the step of the login.
 func opening(ctx context.Context, doing string, err error) error {
 	if ended := over(ctx); ended != nil {
 		return ended
@@ -75,11 +81,11 @@ func opening(ctx context.Context, doing string, err error) error {
 	case errors.Is(err, lan.ErrPassword):
 		return power.ErrRefused
 	case errors.Is(err, lan.ErrKey):
-		return err // not asked again: each try leaves half a session in one of the BMC's few slots
+		return err // no other try: each leaves half a session in one of the BMC's few slots
 	case errors.Is(err, lan.ErrAlgorithms):
 		return fmt.Errorf("%w: %w: %s", errSuite, power.ErrUnsupported, oneLine(err))
 	case errors.Is(err, os.ErrDeadlineExceeded) && doing == doingOpen:
-		// It answers, but not to this suite: some BMCs drop what they do not know.
+		// The BMC has answered before, but not to this suite: some BMCs drop what they do not know.
 		return fmt.Errorf("%w: %w to Open Session", errSuite, power.ErrSilent)
 	case errors.Is(err, os.ErrDeadlineExceeded) && doing == doingLogin:
 		return fmt.Errorf("%w to the login of this user: %s", power.ErrSilent,
@@ -92,7 +98,7 @@ func opening(ctx context.Context, doing string, err error) error {
 	return fmt.Errorf("open session: %w", err)
 }
 
-// rmcp gives the status codes of table 13-15 their meaning.
+// rmcp makes an error of a status code of table 13-15.
 func rmcp(status types.RmcpStatusCode) error {
 	text := status.String()
 	switch status {
@@ -113,7 +119,7 @@ func rmcp(status types.RmcpStatusCode) error {
 	return fmt.Errorf("%w: open session: status %#02x", errGarbled, uint8(status))
 }
 
-// explain turns what the library says into the words of package power.
+// explain makes an error of package power, or errGarbled, of an error of the library.
 func explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -136,19 +142,20 @@ func explain(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %s", errGarbled, text)
 }
 
-// silent knows the library's three ways to say that nothing came back in time.
+// silent says whether text is one of the library's three messages for no answer in time.
 func silent(text string) bool {
 	return strings.Contains(text, "timed out") || strings.Contains(text, "no matching IPMI response") ||
 		strings.Contains(text, "no UDP datagram matched")
 }
 
-// completion gives the generic completion codes (table 5-2) their meaning.
+// completion makes an error of a generic completion code (table 5-2).
 func completion(code types.CompletionCode) error {
 	kind := power.ErrDeclined
 	switch code {
 	case 0xC0, 0xC3, 0xC4, 0xD2: // node busy, timeout, out of space, initialisation in progress
 		kind = power.ErrBusy
-	case 0x80, 0xC1, 0xC2, 0xC9, 0xCC, 0xD6: // no such parameter, command, LUN; out of range, invalid, disabled
+	// No such parameter, command or LUN; out of range, invalid, disabled.
+	case 0x80, 0xC1, 0xC2, 0xC9, 0xCC, 0xD6:
 		kind = power.ErrUnsupported
 	case 0xD4:
 		kind = power.ErrPrivilege
@@ -158,8 +165,8 @@ func completion(code types.CompletionCode) error {
 	return fmt.Errorf("%w (completion code %#02x, %s)", kind, uint8(code), code)
 }
 
-// over is the context's error, also in the moment between its deadline and its end: the library
-// ends a read at the deadline and then calls it a timeout.
+// over returns the context's error. It also does so in the moment between the deadline and the end of ctx:
+// the library ends a read at the deadline and then calls it a timeout.
 func over(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err

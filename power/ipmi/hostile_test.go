@@ -20,8 +20,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// hostile is a BMC that knows the password and does, answer by answer, what a script says. It is a connection
-// to itself without sockets: a Read for which there is no answer times out at once.
+// hostile is a BMC that knows the password. A script says, answer by answer, what it does wrong. It is also
+// the connection to itself, without sockets: a Read for which there is no answer times out at once.
 type hostile struct {
 	net.Conn
 	t      testing.TB
@@ -36,7 +36,7 @@ type hostile struct {
 	user                string
 	sik, k1, k2         []byte
 	active              bool
-	said                byte // of the console, packets so far
+	said                byte // how many packets of the console were sent
 	override            [5]byte
 }
 
@@ -66,7 +66,7 @@ func (h *hostile) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// answer makes the honest payload of the answer to a request, and lets the script have its way with it.
+// answer makes the right answer to a request, and lets the script change it.
 func (h *hostile) answer(d []byte) {
 	if d[0] == 0 { // Get Channel Authentication Capabilities
 		m := d[10:]
@@ -143,7 +143,8 @@ func ipmiAnswer(request []byte, code byte, data []byte) []byte {
 	return append(a, sum)
 }
 
-// What a script does to an answer. Each takes as many bytes of the script as it needs.
+// What a script does to an answer. The comments list the bytes that each takes from the script. "Sealed well"
+// means encrypted and signed as the BMC would.
 const (
 	honest = iota
 	silence
@@ -155,11 +156,11 @@ const (
 	shorten    // n: of the payload, sealed well
 	lengthen   // n: of the payload, sealed well
 	retype     // kind: of payload and flags, sealed well
-	twice      //
+	twice      // the datagram, two times
 	renumber   // 4 bytes: the session's sequence number
 	ciphertext // n, n bytes: in place of what is encrypted, signed well
 	complete   // code: the completion code or status, sealed well
-	flood      // n: so often, as new packets
+	flood      // n: the answer n times, as new packets
 	scriptOps
 )
 
@@ -225,7 +226,8 @@ func (h *hostile) send(kind byte, p []byte) {
 	}
 }
 
-// seal makes the datagram of a payload, as the BMC would.
+// seal makes the datagram of a payload, encrypted and signed as the BMC would. cipher, when set, takes the
+// place of what is encrypted.
 func (h *hostile) seal(kind byte, p, cipher []byte) []byte {
 	if kind == 0 && !h.active {
 		return slices.Concat([]byte{6, 0, 0xff, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, byte(len(p))}, p)
@@ -251,7 +253,7 @@ func (h *hostile) seal(kind byte, p, cipher []byte) []byte {
 	return append(d, code...)
 }
 
-// calls are what a driver is asked for.
+// calls are the calls of a driver that the tests make.
 var calls = []func(context.Context, power.BMC) error{
 	func(ctx context.Context, b power.BMC) error { _, err := b.Power(ctx); return err },
 	func(ctx context.Context, b power.BMC) error { return b.Do(ctx, power.ActOff) },
@@ -269,7 +271,7 @@ var calls = []func(context.Context, power.BMC) error{
 	},
 }
 
-// play runs one call against a BMC with a script.
+// play makes one call to a hostile BMC with that script.
 func play(t testing.TB, call int, script []byte) error {
 	d := &Driver{Timeout: 100 * time.Microsecond, Backoff: 1}
 	h := &hostile{t: t, script: bytes.NewReader(script)}
@@ -290,7 +292,7 @@ func play(t testing.TB, call int, script []byte) error {
 	return err
 }
 
-// The BMC of the fuzz target is one that works when its script is empty.
+// With an empty script, the BMC of the fuzz target works.
 func TestHonestScript(t *testing.T) {
 	for call := range calls {
 		if err := play(t, call, nil); err != nil {
@@ -299,9 +301,9 @@ func TestHonestScript(t *testing.T) {
 	}
 }
 
-// FuzzHostileBMC plays BMCs that know the password and are hostile at every stage, the console included. It
-// fails on a panic, in a goroutine of the library's too, on a call that does not end, and on a password or
-// clear text on the wire.
+// FuzzHostileBMC tests the driver with BMCs that know the password and are hostile at every stage, the
+// console included. It fails on a panic, also in a goroutine of the library, on a call that does not end, and
+// on a password or clear text on the wire.
 func FuzzHostileBMC(f *testing.F) {
 	for call := range calls {
 		for stage := range 9 {

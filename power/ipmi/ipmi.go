@@ -24,29 +24,29 @@ import (
 
 const busyTries = 5
 
-// A Driver opens BMCs and remembers of each target what makes the next conversation shorter and
-// kinder, for as long as somebody has it open. The zero value is ready. Fields are set before first use.
+// A Driver opens BMCs. While somebody has a target open, it remembers of it what makes the next conversation
+// shorter, such as the cipher suite that worked. The zero value is ready. Set the fields before first use.
 type Driver struct {
 	Interval time.Duration // least time between two conversations with one BMC; 0 is none
-	Timeout  time.Duration // 700 ms unless set: for one answer, which is asked for three times
+	Timeout  time.Duration // 700 ms unless set: for one answer; a command is sent three times at most
 	Backoff  time.Duration // 500 ms unless set: first wait when a BMC says that it is busy
-	Log      *slog.Logger  // nil is silence
+	Log      *slog.Logger  // nil: nothing is logged
 
-	dial func(context.Context, netip.AddrPort) (net.Conn, error) // a UDP socket, but in tests
+	dial func(context.Context, netip.AddrPort) (net.Conn, error) // opens a UDP socket, except in tests
 
 	refused refusals
 
 	mu      sync.Mutex
-	targets map[netip.AddrPort]weak.Pointer[target] // each ends with its last controller
+	targets map[netip.AddrPort]weak.Pointer[target] // each is dropped with its last controller
 }
 
-// target is what is remembered of one BMC. turn guards the rest.
+// target is what is remembered of one BMC. turn guards the other fields, but not console.
 type target struct {
 	turn  chan struct{}
 	suite types.CipherSuiteID // that worked last; 0 is none
 	last  time.Time           // end of the last conversation
 
-	console atomic.Uint32 // privilege level with which the console was had last, 0 is none; turn does not guard it
+	console atomic.Uint32 // privilege level of the last console; 0 is none
 }
 
 var shared Driver
@@ -70,8 +70,8 @@ func (d *Driver) Open(t power.Target) (power.BMC, error) {
 	}, nil
 }
 
-// target is the one of an address that all who have it open share. No BMC is ever closed, so the collector
-// tells when the last of them has let go.
+// target returns the target of an address, which all controllers of that address share. BMCs are never
+// closed, so the garbage collector says when the last controller is gone.
 func (d *Driver) target(addr netip.AddrPort) *target {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,7 +87,7 @@ func (d *Driver) target(addr netip.AddrPort) *target {
 	return fresh
 }
 
-// forget drops a target that nobody has open, unless another one of the same address has come since.
+// forget drops a target that nobody has open, unless there is a new one of the same address.
 func (d *Driver) forget(addr netip.AddrPort) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -159,8 +159,8 @@ func (c *controller) talk(
 }
 
 func (c *controller) once(ctx context.Context, f func(context.Context, *client.Client) error) error {
-	// Chassis Control and the boot options are an Operator's, and nothing that we ask for is an
-	// Administrator's (appendix G).
+	// Chassis Control and the boot options need the level Operator. Nothing that we send needs Administrator
+	// (appendix G).
 	session, err := c.connect(ctx, types.PrivilegeLevelOperator, 2)
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func TestClosedPortIsSilent(t *testing.T) {
 	}
 }
 
-// relay stands between driver and BMC, counts what the driver sends and may answer or drop it.
+// relay passes packets between driver and BMC, counts what the driver sends and may drop it.
 type relay struct {
 	addr  string
 	count atomic.Int64
@@ -120,7 +120,7 @@ func TestRefusedCredentialsAreNotTriedForEver(t *testing.T) {
 		}
 		sent = append(sent, wire.count.Load()-before)
 	}
-	// The first call tries twice, and that is all.
+	// Only the first call sends anything: it tries twice.
 	if sent[0] == 0 || sent[1] != 0 || sent[2] != 0 || sent[3] != 0 {
 		t.Errorf("packets sent with a wrong password, call by call: %d, want some, 0, 0, 0", sent)
 	}
@@ -143,8 +143,8 @@ func TestSuiteIsRemembered(t *testing.T) {
 		sent[i] = wire.count.Load() - before
 	}
 	if sent[1] >= sent[0] {
-		t.Errorf("packets of the first and second conversation with a BMC that has only suite 3: %d, want fewer in the second",
-			sent)
+		t.Errorf("packets of the first and second conversation with a BMC that has only suite 3: %d, "+
+			"want fewer in the second", sent)
 	}
 }
 
@@ -164,7 +164,8 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n%3 != 0 })
-	// A BMC has four sessions. An answer that is only late would begin another one.
+	// The BMC has four session slots. With a shorter timeout, an answer that is only late would make the
+	// driver begin another session.
 	b := open(t, &Driver{Timeout: time.Second}, power.Target{
 		Address: wire.addr, User: user, Password: powertest.Password,
 	})
@@ -178,7 +179,8 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 func TestDiesInMidConversation(t *testing.T) {
 	t.Parallel()
 	r := newRack(t, "127.0.0.1:0")
-	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n <= 5 }) // the session stands, then silence
+	// Five packets open the session; then the BMC is silent.
+	wire := newRelay(t, r.addr, func(n int64, _ []byte) bool { return n <= 5 })
 	b := open(t, &Driver{Timeout: 200 * time.Millisecond}, power.Target{
 		Address: wire.addr, User: user, Password: powertest.Password,
 	})

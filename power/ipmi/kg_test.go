@@ -15,10 +15,10 @@ import (
 )
 
 // A BMC with a key of its own, K_g, has a login with two keys (IPMI 2.0 section 13.33). OpenIPMI's ipmi_sim
-// is one, and ipmitool, given the same key, agrees with it.
+// is such a BMC, and ipmitool logs in to it with the same key.
 func TestBMCKey(t *testing.T) {
 	testnet.Need(t, "ipmi_sim")
-	const kg = "nineteen_bytes_of_k" // ipmi_sim drops the twentieth of a text
+	const kg = "nineteen_bytes_of_k" // ipmi_sim drops the twentieth byte of a text
 	s := newSimWith(t, "127.0.0.1:1", `bmc_key "`+kg+`"`)
 	opened := func(password, key string) power.BMC {
 		t.Helper()

@@ -11,8 +11,8 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A console is had with the lowest privilege that the BMC gives it to, and the next time that is asked for at
-// once.
+// A console is opened with the lowest privilege level that the BMC accepts, and the next console begins with
+// that level.
 func TestConsoleAsksForTheLowestPrivilege(t *testing.T) {
 	t.Parallel()
 	for _, level := range levels {

@@ -14,18 +14,19 @@ import (
 )
 
 const (
-	maxRefused  = 2 // after so many refusals the same credentials are not tried again …
-	refusedTime = 5 * time.Minute
-	maxRefusals = 1024 // of all BMCs that are remembered: whoever reports addresses chooses them
+	maxRefused  = 2               // refusals after which the same credentials are not tried again …
+	refusedTime = 5 * time.Minute // … for so long
+	maxRefusals = 1024            // that are kept, of all BMCs: strangers may report any number of addresses
 )
 
 // refusals are the credentials that BMCs refused within the last refusedTime. The zero value is ready. They
-// outlive the targets, so that an address that is dropped and taken again does not lock the BMC's user.
+// outlive the targets: dropping an address and taking it again must not give more tries, which could lock the
+// user of the BMC.
 type refusals struct {
 	mu     sync.Mutex
-	key    []byte // of this process, so that what is kept says nothing of a password without it
+	key    []byte // random for each process; without it, nothing that is kept gives a password away
 	all    map[credentials]refusal
-	ending *time.Timer // set while there are any
+	ending *time.Timer // set while there are refusals
 }
 
 // credentials are an address, with a keyed hash of user, password and K_g.
@@ -39,7 +40,7 @@ type refusal struct {
 	since time.Time // the last time
 }
 
-// mayTry refuses, without a packet, credentials that were just refused twice.
+// mayTry refuses credentials that were just refused twice; then no packet is sent.
 func (r *refusals) mayTry(c *controller) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,7 +52,7 @@ func (r *refusals) mayTry(c *controller) error {
 		power.ErrRefused, known.times, known.since.Add(refusedTime).Format(time.TimeOnly))
 }
 
-// remember counts a refusal. When there are too many, it makes room of the oldest.
+// remember counts a refusal. When there are maxRefusals, it drops the oldest.
 func (r *refusals) remember(c *controller) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -70,14 +71,14 @@ func (r *refusals) remember(c *controller) {
 	}
 }
 
-// accepted forgets what was refused before: the count is of refusals in a row.
+// accepted forgets earlier refusals of these credentials, because only refusals in a row count.
 func (r *refusals) accepted(c *controller) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.all, r.credentials(c))
 }
 
-// end expires refusals when their time is over, although nobody asks for them any more.
+// end drops refusals whose time is over, even when nobody asks for them any more.
 func (r *refusals) end() {
 	defer bug.Recover(nil, "forget refused passwords")
 	r.mu.Lock()
@@ -88,7 +89,7 @@ func (r *refusals) end() {
 	}
 }
 
-// expire returns when the next one does.
+// expire drops refusals whose time is over, and returns how long the next one has left.
 func (r *refusals) expire() (next time.Duration) {
 	next = refusedTime
 	for who, known := range r.all {

@@ -14,8 +14,8 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// Whoever reports addresses of BMCs makes targets. Each is forgotten with the last controller that has it, and
-// the others keep what they know.
+// Anybody who reports BMC addresses makes targets. Each is forgotten with its last controller, and the others
+// are kept.
 func TestTargetsAreForgotten(t *testing.T) {
 	d := quick()
 	kept := open(t, d, power.Target{Address: "192.0.2.1", User: user}).(*controller)
@@ -33,7 +33,7 @@ func TestTargetsAreForgotten(t *testing.T) {
 		}
 		runtime.GC()
 	}
-	d.forget(kept.addr) // as when its last one went just before another one came
+	d.forget(kept.addr) // as the cleanup of an earlier target of this address does
 	if again := open(t, d,
 		power.Target{Address: "192.0.2.1", User: "another"}).(*controller); again.target != kept.target {
 		t.Error("two who have a BMC open do not take turns")
@@ -41,8 +41,8 @@ func TestTargetsAreForgotten(t *testing.T) {
 	runtime.KeepAlive(kept)
 }
 
-// BMCs lock a user after some refusals: neither another user of the same BMC nor an address that was dropped
-// in between gives a refused password another try.
+// BMCs lock a user after some refusals. A refused password gets no other try, not even when another password
+// was right, or when the address was dropped in between.
 func TestARefusalIsRemembered(t *testing.T) {
 	r := newRack(t, "127.0.0.1:0")
 	wire := newRelay(t, r.addr, nil)
@@ -68,7 +68,7 @@ func TestARefusalIsRemembered(t *testing.T) {
 	}
 }
 
-// refusing is a controller whose credentials are refused as often as given.
+// refusing makes a controller whose credentials were refused that many times.
 func refusing(r *refusals, addr, password string, times int) *controller {
 	c := &controller{addr: netip.MustParseAddrPort(addr), user: user, password: password}
 	for range times {
@@ -77,7 +77,7 @@ func refusing(r *refusals, addr, password string, times int) *controller {
 	return c
 }
 
-// A refusal and the hash of its credentials end when their time is over, without anybody asking.
+// A refusal and the hash of its credentials are dropped when their time is over, even when nobody asks.
 func TestRefusalsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r refusals
@@ -109,7 +109,8 @@ func TestRefusalsEnd(t *testing.T) {
 	})
 }
 
-// A login that succeeds says that the password is right: what a busy BMC refused before counts no more.
+// A login that succeeds proves that the password is right, so an earlier refusal by a busy BMC no longer
+// counts.
 func TestRefusalsAreCountedInARow(t *testing.T) {
 	var r refusals
 	c := refusing(&r, "192.0.2.1:623", "right", maxRefused-1)

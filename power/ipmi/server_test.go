@@ -38,7 +38,7 @@ type rack struct {
 
 func (r *rack) Chassis() hal.ChassisHAL { return r.chassis }
 
-// machine is what is powered: power, restarts, and the boot flags as they came.
+// machine is the machine behind the BMC: its power, its restarts, and the boot flags as they came.
 type machine struct {
 	mock.Chassis
 	mu       sync.Mutex
@@ -192,7 +192,7 @@ func open(t testing.TB, d *Driver, target power.Target) power.BMC {
 // quick is a driver for BMCs on the loopback.
 func quick() *Driver { return &Driver{Timeout: 300 * time.Millisecond, Backoff: 5 * time.Millisecond} }
 
-// nobody is the address of a port that is open and says nothing.
+// nobody returns the address of a port that is open and never answers.
 func nobody(t testing.TB) string {
 	t.Helper()
 	l, err := net.ListenPacket("udp", "127.0.0.1:0")

@@ -18,8 +18,8 @@ import (
 // IPMI 2.0 BMC must have (section 22.15.2). The others lack integrity or encryption, or nobody has them.
 var suites = []types.CipherSuiteID{types.CipherSuiteID17, types.CipherSuiteID3}
 
-// connect opens a session. The caller has the target's turn. Each suite gets a client of its
-// own: a client is used up by a session, and a late answer to the last try must not meet the next one.
+// connect opens a session. The caller has the target's turn. Each suite gets a client of its own: a client
+// serves one session only, and a late answer to one try must not be taken for an answer to the next.
 func (c *controller) connect(
 	ctx context.Context, level types.PrivilegeLevel, retries int,
 ) (*client.Client, error) {
@@ -35,8 +35,8 @@ func (c *controller) connect(
 		var session *client.Client
 		session, err = c.dial(ctx, suite, level, retries)
 		if errors.Is(err, power.ErrRefused) {
-			// Once more: on a busy BMC a late answer to a repeated login message fails the library's check
-			// just as a wrong password does, and what is told as refused ends deployments.
+			// Try once more: on a busy BMC, a late answer to a repeated login message makes the login fail
+			// just as a wrong password does, and ErrRefused ends deployments.
 			if c.driver.refused.remember(c); c.driver.refused.mayTry(c) == nil {
 				session, err = c.dial(ctx, suite, level, retries)
 			}
@@ -58,13 +58,14 @@ func (c *controller) connect(
 	return nil, err
 }
 
-// dial logs in. It takes the library's steps one by one, and not its Connect: that drops what kind of error
-// there was, and leaves a goroutine behind that would ask the BMC in the middle of other exchanges, which the
-// library does not stand.
+// dial logs in. It takes the steps of the library one by one and does not call its Connect. Connect drops the
+// kind of an error, and leaves a goroutine behind that sends to the BMC in the middle of other exchanges,
+// which the library cannot handle.
 func (c *controller) dial(
 	ctx context.Context, suite types.CipherSuiteID, level types.PrivilegeLevel, retries int,
 ) (*client.Client, error) {
-	// The library makes the session's keys of the password; of K_g, where there is one (see lan.Secrets).
+	// The library makes the session's keys of the password. It gets K_g in its place, where there is one (see
+	// lan.Secrets).
 	session, err := client.NewClient(c.addr.Addr().String(), int(c.addr.Port()), c.user,
 		cmp.Or(c.kg, c.password))
 	if err != nil {
@@ -94,18 +95,18 @@ func (c *controller) dial(
 	if err == nil {
 		return session, nil
 	}
-	if _, half := types.IsResponseError(err); half { // there is a session, and it may not do what we need
+	if _, half := types.IsResponseError(err); half { // the session is open, but may not do what we need
 		c.hangUp(ctx, session)
-	} else { // nobody to say goodbye to: only the socket is closed
+	} else { // there is no session to close: only the socket is closed
 		over, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		cancel()
 		_ = session.Close(over)
-		_ = conn.Close() // the library does not know it before its first message
+		_ = conn.Close() // the library does not know conn before its first message
 	}
 	return nil, opening(ctx, doing, err)
 }
 
-// An elsewhereError is the silence of a BMC that answers from another of its addresses.
+// An elsewhereError says that a BMC was silent, and that an answer came from another address.
 type elsewhereError struct {
 	error
 	from netip.AddrPort
@@ -116,7 +117,7 @@ func (e *elsewhereError) Error() string {
 }
 func (e *elsewhereError) Unwrap() error { return e.error }
 
-// The steps of a login that silence has a meaning of its own in.
+// Steps of a login in which silence has a meaning of its own.
 const (
 	doingOpen  = "Open Session"
 	doingLogin = "RAKP"
@@ -139,7 +140,7 @@ func login(
 	return "", err
 }
 
-// given is a connection that is there already, in the library's words a proxy that makes one.
+// given hands the library a connection that is open already. To the library it is a proxy that dials.
 type given struct{ conn net.Conn }
 
 func (g given) Dial(string, string) (net.Conn, error) { return g.conn, nil }
@@ -152,8 +153,8 @@ func (d *Driver) socket(ctx context.Context, addr netip.AddrPort) (net.Conn, err
 	return udp.DialContext(ctx, "udp", addr.String())
 }
 
-// hangUp closes a session, once. It has time of its own, because ctx may be over and a session
-// that is not closed holds one of the BMC's few slots until it times out.
+// hangUp closes a session. It has a timeout of its own, because ctx may be over, and a session that is not
+// closed holds one of the BMC's few slots until it times out.
 func (c *controller) hangUp(ctx context.Context, session *client.Client) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.driver.timeout())
 	defer cancel()

@@ -22,8 +22,9 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// chassisControl is what ipmi_sim runs to touch the machine: "get power boot" or "set power 1". The
-// machine is the files power, boot and restarts beside it. A cycle comes as off and, some time later, on.
+// chassisControl is the script that ipmi_sim runs to read or change the machine: "get power boot" or "set
+// power 1". The machine is three files beside it: power, boot and restarts. A cycle comes as off and, some
+// time later, on.
 const chassisControl = `#!/bin/sh
 cd "$1" || exit 1
 verb=$2
@@ -122,8 +123,8 @@ func newSimWith(t testing.TB, serial, line string) *sim {
 func (s *sim) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *sim) open(t testing.TB, password string) power.BMC {
-	// It runs a shell for each command and answers none that is sent again meanwhile: on a busy machine that
-	// takes a second.
+	// ipmi_sim runs a shell for each command, and does not answer a command that is sent again meanwhile. On
+	// a busy machine that takes a second.
 	d := &Driver{Timeout: 5 * time.Second, Backoff: 5 * time.Millisecond}
 	return open(t, d, power.Target{Address: s.addr, User: admin, Password: password})
 }
@@ -205,7 +206,7 @@ func ipmitool(t testing.TB, addr, name, suite string, args ...string) string {
 	return string(out)
 }
 
-// A second opinion: what our driver sets, ipmitool reads, and the other way round.
+// ipmitool reads what our driver sets, and the other way round.
 func TestIPMIToolAgrees(t *testing.T) {
 	testnet.Need(t, "ipmitool", "ipmi_sim")
 	for _, c := range []struct {
@@ -313,7 +314,7 @@ func bootFlagsAgree(t *testing.T, b power.BMC, tool func(...string) string) {
 	}
 }
 
-// The console of a BMC that is not our library's, both ways.
+// The console works both ways with a BMC that is not our library's.
 func TestConsoleOfIPMISim(t *testing.T) {
 	testnet.Need(t, "ipmi_sim")
 	port, err := net.Listen("tcp", "127.0.0.1:0")

@@ -10,11 +10,11 @@ import (
 	"github.com/pxectl/pxectl/power/powertest"
 )
 
-// unreachable is a socket that an ICMP message came to, before a message of the session and while its answer
-// is awaited.
+// unreachable is a socket that an ICMP message "port unreachable" reaches twice: before a message of the
+// session, and while its answer is awaited.
 type unreachable struct {
 	net.Conn
-	write, read bool // they have been told
+	write, read bool // they have returned the error
 }
 
 func (u *unreachable) Write(p []byte) (int, error) {
