@@ -30,8 +30,8 @@ const (
 	maxNonce        = 512
 )
 
-// AgentHandler serves /agent/v1/ as inventory/agent.go documents it. manifests gives the manifest of an image
-// as it is stored. It must be served with AgentTLS: an agent is known by the key that its connection proves.
+// AgentHandler serves /agent/v1/ as inventory/agent.go documents it. manifests returns the manifest of an
+// image as it is stored. Serve it with AgentTLS: an agent is known by the key that its connection proves.
 func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log *slog.Logger) http.Handler {
 	a := agentSide{agents: agents, manifests: manifests, log: log}
 	mux := http.NewServeMux()
@@ -48,7 +48,8 @@ func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log 
 	}
 	mux.HandleFunc("/", noCall)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The mux would redirect it to its clean form, and answer with several times the bytes that it was sent.
+		// The mux would redirect such a path to its clean form, in an answer several times as long as the
+		// request.
 		if path.Clean(r.URL.Path) != r.URL.Path {
 			noCall(w, r)
 			return
@@ -57,9 +58,9 @@ func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log 
 	})
 }
 
-// AgentTLS is how the agents' port speaks: an agent shows the certificate of a key that it made itself, and
-// proves by the handshake that it holds the key (RFC 8446 section 4.4.3). There is no chain to check. Without
-// session tickets each connection proves it anew.
+// AgentTLS returns the TLS configuration of the agents' port. An agent shows the certificate of a key that it
+// made itself, and proves in the handshake that it holds the key (RFC 8446 section 4.4.3). There is no chain
+// to check. There are no session tickets, so each connection proves the key anew.
 func AgentTLS(server tls.Certificate) *tls.Config {
 	return &tls.Config{
 		Certificates: []tls.Certificate{server},
@@ -68,7 +69,7 @@ func AgentTLS(server tls.Certificate) *tls.Config {
 		ClientAuth:   tls.RequestClientCert, SessionTicketsDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
-				return nil // a call over it is refused, with what to do
+				return nil // each call over it is refused, with a hint
 			}
 			if _, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey); !ok ||
 				len(s.PeerCertificates) > 1 {
@@ -79,7 +80,7 @@ func AgentTLS(server tls.Certificate) *tls.Config {
 	}
 }
 
-// keyOf is the hash of the public key that a connection proved to hold, or "".
+// keyOf returns the SHA-256 of the public key that a connection proved to hold, in hexadecimal, or "".
 func keyOf(s *tls.ConnectionState) string {
 	if s == nil || len(s.PeerCertificates) == 0 {
 		return ""
@@ -96,7 +97,8 @@ type agentSide struct {
 
 type agentCall func(ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request) error
 
-// call does what all of an agent's calls share: the nonce first, and problems as they look to an agent.
+// call makes a handler of do. It reads the nonce before, and turns the error of do into an answer for an
+// agent.
 func (a agentSide) call(do agentCall) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		nonce, err := bearer(r.Header)
@@ -146,7 +148,8 @@ func (a agentSide) next(_ context.Context, c inventory.Caller, w http.ResponseWr
 	defer cancel()
 	order, err := a.agents.Next(ctx, c, in)
 	if err != nil && ctx.Err() != nil {
-		// Nobody waits any more, or we are stopping: the agent asks again and finds our successor.
+		// The agent has hung up or the appliance stops: the agent asks again, after a stop the next
+		// appliance.
 		order, err = inventory.Order{Do: inventory.DoWait}, nil
 	}
 	if err == nil {
@@ -178,11 +181,12 @@ func (a agentSide) progress(
 func (a agentSide) result(
 	ctx context.Context, c inventory.Caller, w http.ResponseWriter, r *http.Request,
 ) error {
-	limit, end, err := a.agents.ResultTurn(ctx, c) // before anything is read: who has no boot here sends nothing
+	// The turn comes before anything is read: a caller without a boot must not send a body.
+	limit, end, err := a.agents.ResultTurn(ctx, c)
 	if err != nil {
 		return err
 	}
-	defer end() // when it is on disk: until then it costs memory
+	defer end() // once the result is on disk: until then it takes memory
 	in, err := readResult(w, r, limit)
 	if err != nil {
 		return err
@@ -235,7 +239,7 @@ func bearer(h http.Header) (string, error) {
 	return nonce, nil
 }
 
-// isToken68 is the alphabet of RFC 9110 section 11.2.
+// isToken68 says whether c is in the alphabet of RFC 9110 section 11.2.
 func isToken68(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
 		strings.IndexByte("-._~+/=", c) >= 0
@@ -259,7 +263,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error 
 	return badBody(err)
 }
 
-// readResult reads a body that is a result of at most limit bytes, with no more of a list than is kept.
+// readResult reads a body that is a result of at most limit bytes, and of each list no more than is kept.
 func readResult(w http.ResponseWriter, r *http.Request, limit int64) (in inventory.Result, err error) {
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(resultTime))

@@ -15,7 +15,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// agentLog is the engine's side of agents: it knows one nonce and one order.
+// agentLog stands in for the engine: it knows one nonce and one order, and keeps what it was called with.
 type agentLog struct {
 	registered inventory.Registration
 	caller     inventory.Caller
@@ -23,8 +23,8 @@ type agentLog struct {
 	held       chan struct{} // closed when a Next is held
 	released   chan error    // what ended it
 	reads      string        // the boot id that a manifest was asked for with
-	turns      int           // that have begun and not ended
-	kept       int           // the turns when a result came
+	turns      int           // begun and not ended
+	kept       int           // turns when a result came
 }
 
 func (a *agentLog) check(c inventory.Caller) error {

@@ -69,7 +69,7 @@ func (c *Client) Machines(ctx context.Context) ([]inventory.Machine, error) {
 	return l.Machines, err
 }
 
-// Machine has the report too. ref is a name, id or MAC, here and below.
+// Machine returns a machine with its report. ref is a name, id or MAC, here and below.
 func (c *Client) Machine(ctx context.Context, ref string) (inventory.Machine, error) {
 	return get[inventory.Machine](ctx, c, machinePath(ref))
 }
@@ -96,7 +96,7 @@ func (c *Client) DeleteDiscovered(ctx context.Context) (int, error) {
 	return d.Deleted, err
 }
 
-// Approve twice is no mistake.
+// Approve lets a discovered machine in. Approving it again is no error.
 func (c *Client) Approve(ctx context.Context, ref string, a deploy.Approval) (inventory.Machine, error) {
 	return call[inventory.Machine](ctx, c, http.MethodPost, machinePath(ref)+"/approve", a)
 }
@@ -106,27 +106,27 @@ func (c *Client) Why(ctx context.Context, ref string) (diagnose.Diagnosis, error
 	return get[diagnose.Diagnosis](ctx, c, machinePath(ref)+"/why")
 }
 
-// PowerStatus asks the BMC.
+// PowerStatus asks the BMC for the machine's power.
 func (c *Client) PowerStatus(ctx context.Context, ref string) (inventory.Power, error) {
 	return get[inventory.Power](ctx, c, machinePath(ref)+"/power")
 }
 
-// Power returns when on, off or cycle is proved.
+// Power has the BMC do a. For on, off and cycle it returns when that is proved.
 func (c *Client) Power(ctx context.Context, ref string, a power.Action) (inventory.Power, error) {
 	return call[inventory.Power](ctx, c, http.MethodPost, machinePath(ref)+"/power", PowerRequest{a})
 }
 
-// BootDevice asks the BMC.
+// BootDevice asks the BMC for the override of the boot order.
 func (c *Client) BootDevice(ctx context.Context, ref string) (BootDevice, error) {
 	return get[BootDevice](ctx, c, machinePath(ref)+"/boot")
 }
 
-// SetBootDevice returns what the BMC reads back.
+// SetBootDevice sets the override of the boot order, and returns what the BMC reads back.
 func (c *Client) SetBootDevice(ctx context.Context, ref string, b BootDevice) (BootDevice, error) {
 	return call[BootDevice](ctx, c, http.MethodPut, machinePath(ref)+"/boot", b)
 }
 
-// Deploy returns when the deployment is recorded, and does not wait for it.
+// Deploy starts a deployment. It returns when the deployment is recorded, and does not wait for its end.
 func (c *Client) Deploy(ctx context.Context, ref string, r inventory.DeployRequest) (Deployment, error) {
 	return call[Deployment](ctx, c, http.MethodPost, machinePath(ref)+"/deploy", r)
 }
@@ -146,7 +146,7 @@ func (c *Client) Clean(ctx context.Context, ref string, r inventory.EraseRequest
 	return call[Deployment](ctx, c, http.MethodPost, machinePath(ref)+"/clean", r)
 }
 
-// Erasures are newest first. more says that there are older ones.
+// Erasures lists erased disks, newest first. more says that there are older ones.
 func (c *Client) Erasures(
 	ctx context.Context, q deploy.ErasureQuery,
 ) (list []inventory.Erasure, more bool, err error) {
@@ -161,7 +161,7 @@ func (c *Client) Erasures(
 	return l.Erasures, l.More, err
 }
 
-// Deployments are newest first. more says that there are older ones.
+// Deployments lists deployments, newest first. more says that there are older ones.
 func (c *Client) Deployments(
 	ctx context.Context, q deploy.DeploymentQuery,
 ) (list []Deployment, more bool, err error) {
@@ -179,17 +179,17 @@ func (c *Client) Deployments(
 	return l.Deployments, l.More, err
 }
 
-// Deployment takes a deployment's id, or a machine's ref for its last one.
+// Deployment returns a deployment. ref is its id, or a machine's name, id or MAC for the machine's last one.
 func (c *Client) Deployment(ctx context.Context, ref string) (Deployment, error) {
 	return get[Deployment](ctx, c, "/v1/deployments/"+url.PathEscape(ref))
 }
 
-// CancelDeployment takes a deployment's id, or its machine's ref.
+// CancelDeployment cancels a deployment. ref is its id, or its machine's name, id or MAC.
 func (c *Client) CancelDeployment(ctx context.Context, ref string) (Deployment, error) {
 	return call[Deployment](ctx, c, http.MethodPost, "/v1/deployments/"+url.PathEscape(ref)+"/cancel", nil)
 }
 
-// RetryDeployment takes a failed deployment's id, or its machine's ref.
+// RetryDeployment starts a failed deployment again. ref is its id, or its machine's name, id or MAC.
 func (c *Client) RetryDeployment(ctx context.Context, ref string) (Deployment, error) {
 	return call[Deployment](ctx, c, http.MethodPost, "/v1/deployments/"+url.PathEscape(ref)+"/retry", nil)
 }
@@ -200,12 +200,12 @@ func (c *Client) Images(ctx context.Context) ([]store.Info, error) {
 	return l.Images, err
 }
 
-// Image takes a name, an id or the beginning of one, as DeleteImage does.
+// Image returns an image. ref is its name, its id or the beginning of its id, as for DeleteImage.
 func (c *Client) Image(ctx context.Context, ref string) (store.Info, error) {
 	return get[store.Info](ctx, c, "/v1/images/"+url.PathEscape(ref))
 }
 
-// DeleteImage is refused while a deployment needs the image.
+// DeleteImage deletes an image. It is refused while a deployment needs the image.
 func (c *Client) DeleteImage(ctx context.Context, ref string) error {
 	_, err := call[struct{}](ctx, c, http.MethodDelete, "/v1/images/"+url.PathEscape(ref), nil)
 	return err

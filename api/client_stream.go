@@ -20,16 +20,16 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// EventQuery is what to read of the timeline.
+// EventQuery says which events of the timeline to read.
 type EventQuery struct {
 	After   uint64 // only events with a higher seq
 	Machine string // ref; "" for all
-	Tail    int    // of the events that there are, only the last so many; 0 for all
+	Tail    int    // how many of the events that there are, the last ones; 0 for all
 	Follow  bool
 }
 
-// Events calls each for every event, oldest first. With Follow it goes on until ctx ends or each
-// returns an error; when the connection breaks it comes back and goes on after the last event seen.
+// Events calls each for every event, oldest first. With Follow it goes on until ctx ends or each returns an
+// error. When the connection breaks, it connects again and goes on after the last event seen.
 func (c *Client) Events(ctx context.Context, q EventQuery, each func(inventory.Event) error) error {
 	ever := false // an appliance that was never there is an error, one that went away is waited for
 	wait := backoff.Backoff{First: 250 * time.Millisecond, Most: 5 * time.Second}
@@ -50,7 +50,7 @@ func (c *Client) Events(ctx context.Context, q EventQuery, each func(inventory.E
 	}
 }
 
-// eventsOnce reads one answer and moves q to behind what it saw.
+// eventsOnce reads one answer, and sets q to begin after the last event that it saw.
 func (c *Client) eventsOnce(
 	ctx context.Context, q *EventQuery, each func(inventory.Event) error,
 ) (attached bool, err error) {
@@ -100,8 +100,8 @@ func (c *Client) eventsOnce(
 // maxEvent bounds one line of an event stream.
 const maxEvent = 1 << 20
 
-// readEvents reads a stream of server-sent events (WHATWG HTML, section 9.2.6) and calls each with the
-// data of every message. Event names, ids and comments are passed over: the data has all of it.
+// readEvents reads a stream of server-sent events (WHATWG HTML, section 9.2.6) and calls each with the data
+// of every message. It skips event names, ids and comments, because the data has all of that.
 func readEvents(r io.Reader, each func(data []byte) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 4096), maxEvent)
@@ -178,7 +178,7 @@ func (c *Client) Import(ctx context.Context, src io.Reader, opt store.ImportOpti
 	}
 }
 
-// VerifyImage has an image read again. That it is damaged is no error but a verdict.
+// VerifyImage has the appliance read an image again. A damaged image is a verdict and no error.
 func (c *Client) VerifyImage(
 	ctx context.Context, ref string, progress func(store.Progress),
 ) (store.Verdict, error) {

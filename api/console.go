@@ -48,7 +48,8 @@ func (s *Server) console(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := whileServing(r)
 	defer cancel()
 	line := &consoleLine{w: w}
-	unhook := context.AfterFunc(ctx, bug.Recovering(s.log, "end a console", line.hangUp)) // a Read of a quiet line ends with the server, too
+	// A Read of a quiet console must end when the server stops, too.
+	unhook := context.AfterFunc(ctx, bug.Recovering(s.log, "end a console", line.hangUp))
 	defer unhook()
 	err := s.fleet.Console(ctx, actorOf(ctx), r.PathValue("ref"), line, line)
 	if !line.end() {
@@ -118,7 +119,7 @@ func (l *consoleLine) Write(b []byte) (int, error) {
 	return conn.Write(b)
 }
 
-// end says whether the connection was upgraded. From now on it is not upgraded any more.
+// end forbids the upgrade from now on, and says whether the connection was upgraded before.
 func (l *consoleLine) end() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -126,7 +127,7 @@ func (l *consoleLine) end() bool {
 	return l.conn != nil
 }
 
-// say puts a late error where the person is looking.
+// say writes an error to the console, where the person sees it.
 func (l *consoleLine) say(err error) {
 	p := problemOf(err)
 	text := "\r\n[console ended: " + p.Detail

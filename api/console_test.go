@@ -24,7 +24,7 @@ func TestConsole(t *testing.T) {
 	if _, err := io.ReadFull(in, prompt); err != nil || string(prompt) != "m1 login: " {
 		t.Fatalf("console said %q, %v, want a prompt", prompt, err)
 	}
-	// Every byte there is comes back, so nothing on the way thinks that it knows better.
+	// Each of the 256 bytes comes back, so nothing on the way interprets or changes them.
 	sent := make([]byte, 256)
 	for i := range sent {
 		sent[i] = byte(i)
@@ -69,7 +69,7 @@ func (endingConsole) Console(_ context.Context, _, _ string, _ io.Reader, out io
 	}
 }
 
-// Why a console ended is told where the person is looking.
+// The console itself says why it ended.
 func TestConsoleSaysWhyItEnds(t *testing.T) {
 	c, _ := serve(t, endingConsole{
 		apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}}),
@@ -85,7 +85,7 @@ func TestConsoleSaysWhyItEnds(t *testing.T) {
 	}
 }
 
-// TestConsoleEndsWithTheServer: a person who looks at a quiet console does not hold up a stop.
+// TestConsoleEndsWithTheServer: an open console on which nothing happens does not hold up a stop.
 func TestConsoleEndsWithTheServer(t *testing.T) {
 	fleet := apitest.New(inventory.Machine{Name: "m1", BMC: inventory.BMC{Address: "192.0.2.7"}})
 	socket := shortDir(t) + "/s"

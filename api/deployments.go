@@ -11,7 +11,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Deployment is a deployment with what is known beside the record of it.
+// Deployment is the record of a deployment, with the name of its machine, its progress and how long it can be
+// retried.
 type Deployment struct {
 	inventory.Deployment
 	MachineName string              `json:"machine_name,omitempty"`

@@ -1,10 +1,9 @@
-// Package api is the control plane on the wire: the REST API that operators and scripts use, the
-// HTTP side of what agents call (inventory/agent.go documents it), and the Go client that the CLI
-// is made of.
+// Package api is the HTTP API of the appliance: the REST API for operators and scripts, the HTTP side of the
+// agents' calls (inventory/agent.go documents them), and the Go client that the CLI uses.
 //
-// It decides nothing. Fleet, Images and Agents are asked, and their answers and Problems
-// are put into HTTP: JSON, RFC 9457 problems with a code and a hint, server-sent events, an HTTP
-// Upgrade for consoles. The OpenAPI 3.1 document at /openapi.json is made from the same Go types.
+// It decides nothing. It asks Fleet, Images and Agents, and puts their answers and Problems into HTTP: JSON,
+// RFC 9457 problems with a code and a hint, server-sent events, an HTTP Upgrade for consoles. The OpenAPI 3.1
+// document at /openapi.json is made from the same Go types.
 //
 // It does not choose sockets, certificates or addresses: package appliance does, and calls Serve.
 package api

@@ -7,17 +7,17 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// A Status is what a check came to.
+// A Status is the result of a check.
 type Status string
 
-// What a check can come to.
+// Results of a check.
 const (
 	Pass Status = "pass"
-	Warn Status = "warn" // machines boot, and something will bite
+	Warn Status = "warn" // machines boot, but something will go wrong later
 	Fail Status = "fail"
 )
 
-// A Check is one thing that the appliance looked at in its own house.
+// A Check is one thing that the appliance checked of itself.
 type Check struct {
 	Subject string `json:"subject" doc:"what was looked at"`
 	Status  Status `json:"status" enum:"pass,warn,fail"`
@@ -39,7 +39,7 @@ func (s *Server) addDoctor(rest huma.API) {
 		})
 }
 
-// Doctor asks the appliance how it is. It takes as long as the slowest BMC, which is bounded.
+// Doctor has the appliance check itself. It takes as long as the slowest BMC, which is bounded.
 func (c *Client) Doctor(ctx context.Context) ([]Check, error) {
 	l, err := get[Checkup](ctx, c, "/v1/doctor")
 	return l.Checks, err

@@ -92,7 +92,8 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	batch, err := s.fleet.Events(q.after, q.machine, eventBatch) // before the header, so that an error is an answer
+	// The first batch is read before the header is sent, so that an error can still be the answer.
+	batch, err := s.fleet.Events(q.after, q.machine, eventBatch)
 	if err != nil {
 		return err
 	}
@@ -129,8 +130,8 @@ func (s *Server) sendEvents(
 	if err := out.send(kept); err != nil || !q.follow {
 		return err
 	}
-	// From here on events of all machines are read and the others dropped: Wait counts all of them, and
-	// an event of another machine must move our place too, or Wait would return at once for ever.
+	// From here on, events of all machines are read and those of other machines dropped. Wait counts all
+	// events, so an event of another machine must move our place too, or Wait would return at once for ever.
 	for {
 		batch, err := s.fleet.Events(q.after, "", eventBatch)
 		if err != nil {

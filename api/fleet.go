@@ -22,7 +22,8 @@ type Fleet interface {
 	DeleteMachine(ctx context.Context, actor, ref string) error
 	// DeleteDiscovered forgets all machines that wait for approval, and says how many.
 	DeleteDiscovered(ctx context.Context, actor string) (int, error)
-	// Approve twice is no mistake. It accepts the BMC that the machine reports, as far as the Approval says.
+	// Approve lets a discovered machine in, and accepts the BMC that it reports, as far as the Approval says.
+	// Approving it again is no error.
 	Approve(ctx context.Context, actor, ref string, a deploy.Approval) (inventory.Machine, error)
 
 	Deploy(ctx context.Context, actor, ref string, r inventory.DeployRequest) (inventory.Deployment, error)
@@ -39,7 +40,7 @@ type Fleet interface {
 	Retry(ctx context.Context, actor, ref string) (inventory.Deployment, error)
 	// Deployments are newest first; more says that there are older ones, to be had with Before.
 	Deployments(q deploy.DeploymentQuery) (list []inventory.Deployment, more bool, err error)
-	// Deployment takes a deployment's id, or a machine's ref for its current or last one.
+	// Deployment returns a deployment. ref is its id, or a machine's for the machine's current or last one.
 	Deployment(ref string) (inventory.Deployment, error)
 	// Progress is of the order that the machine's agent is doing; ok is false when there is none.
 	Progress(id inventory.MachineID) (p inventory.Progress, ok bool)

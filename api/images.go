@@ -170,7 +170,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// importProblem tells what is wrong with the image from what is wrong with us.
+// importProblem tells what is wrong with the image from what is wrong with the appliance.
 func importProblem(err error) error {
 	_, ours := errors.AsType[*fs.PathError](err)
 	switch _, known := errors.AsType[*inventory.Problem](err); {

@@ -14,7 +14,7 @@ import (
 	"github.com/pxectl/pxectl/images/store"
 )
 
-// Whoever interrupts an import finds nothing of it afterwards.
+// An import that was interrupted leaves nothing behind.
 func TestInterruptedImport(t *testing.T) {
 	dir := t.TempDir()
 	images, err := store.Open(dir, quiet)

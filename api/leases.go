@@ -10,7 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// Leases are those that the appliance's own DHCP server gave. Without one, both are a
+// Leases are those that the appliance's own DHCP server gave. Without such a server, both methods return a
 // Problem with inventory.CodeConflict.
 type Leases interface {
 	Leases() ([]Lease, error)

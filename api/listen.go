@@ -36,8 +36,8 @@ func ListenUnix(path string) (net.Listener, error) {
 		return nil, err
 	}
 
-	// The socket is made in a directory that nobody else can enter, and moved to its place with its final mode,
-	// so there is no moment at which it is open to everybody.
+	// The socket is made in a directory that nobody else can enter, and moved to its place with its final
+	// mode, so there is no moment at which it is open to everybody.
 	private, err := os.MkdirTemp(dir, ".px")
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
@@ -104,8 +104,8 @@ func checkVacant(path string) error {
 	return fmt.Errorf("socket %s: another pxectl serve is already listening there", path)
 }
 
-// lock takes the flock of a file of our own, which dies with the process. It is not that of the directory:
-// whoever may read a directory may lock it, and keep us from starting.
+// lock takes the flock of a file of our own, which ends with the process. A flock of the directory would not
+// do: whoever may read a directory may lock it, and keep us from starting.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -128,7 +128,7 @@ func lock(path string) (unlock func(), err error) {
 	}
 }
 
-// ours says that a file is a plain one, belongs to us, and nobody else may open it.
+// ours says whether a file is a regular one, belongs to us, and nobody else may open it.
 func ours(st fs.FileInfo) bool {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	return ok && st.Mode().IsRegular() && int(sys.Uid) == os.Geteuid() && st.Mode().Perm()&0o077 == 0
@@ -146,8 +146,8 @@ func actorOf(ctx context.Context) string {
 	return actor
 }
 
-// peerActor knows who connected to a Unix socket: SO_PEERCRED, unix(7). The kernel fills it in at
-// connect(2), so it cannot be claimed.
+// peerActor adds who connected to a Unix socket: SO_PEERCRED, unix(7). The kernel fills it in at connect(2),
+// so a client cannot forge it.
 func peerActor(ctx context.Context, c net.Conn) context.Context {
 	uc, ok := c.(*net.UnixConn)
 	if !ok {

@@ -23,7 +23,7 @@ type Machines struct {
 	Machines []inventory.Machine `json:"machines"`
 }
 
-// Deleted says how many there were.
+// Deleted says how many machines were deleted.
 type Deleted struct {
 	Deleted int `json:"deleted"`
 }
@@ -102,7 +102,7 @@ func machineAnswer(m inventory.Machine, err error) (*body[inventory.Machine], er
 	return &body[inventory.Machine]{presented(m)}, err
 }
 
-// presented leaves out what does not leave the appliance, sealed or not.
+// presented leaves out the secrets of a machine, which do not leave the appliance, not even sealed.
 func presented(m inventory.Machine) inventory.Machine {
 	m.BMC.Password, m.BMC.Kg = nil, nil
 	return m

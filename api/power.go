@@ -20,7 +20,7 @@ type BootDevice struct {
 	Device     power.Device `json:"device" enum:"none,pxe,disk,cdrom,bios,other"`
 	Persistent bool         `json:"persistent,omitempty" doc:"for every boot, not only the next one"`
 	Unread     bool         `json:"unread,omitempty" doc:"the BMC took it and refuses to tell what stands"`
-	// EFI is asked for as the machine's firmware was reported, when it is left out.
+	// When EFI is left out, it is set as the machine last booted.
 	EFI *bool `json:"efi,omitempty" doc:"with the EFI bit; left out: as the machine last booted"`
 }
 

@@ -28,14 +28,14 @@ const problemType = "application/problem+json"
 
 func (p *Problem) Error() string { return p.Detail }
 
-// GetStatus is how huma learns the HTTP status.
+// GetStatus tells huma the HTTP status.
 func (p *Problem) GetStatus() int { return p.Status }
 
-// ContentType is how huma learns that this is no plain JSON.
+// ContentType tells huma that this is no plain JSON.
 func (p *Problem) ContentType(string) string { return problemType }
 
-// statusOf is how each code looks in HTTP. Refused is 403 here: whoever reaches the API has been
-// let in already. Agents get 401.
+// statusOf is the HTTP status of each code. Refused is 403 here, because whoever reaches the API has been let
+// in already. Agents get 401.
 var statusOf = map[inventory.Code]int{
 	inventory.CodeInvalid:  http.StatusUnprocessableEntity,
 	inventory.CodeNotFound: http.StatusNotFound,

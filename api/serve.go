@@ -13,8 +13,8 @@ import (
 	"github.com/pxectl/pxectl/internal/bug"
 )
 
-// What a stranger may cost us before a handler runs, and what our own stop may take. There is no
-// overall read or write timeout: image uploads, consoles, event streams and long polls last.
+// Limits of a connection before a handler runs, and of the time that a stop takes. There is no overall read
+// or write timeout: image uploads, consoles, event streams and long polls last.
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
@@ -22,8 +22,8 @@ const (
 	shutdownGrace = 1500 * time.Millisecond
 )
 
-// Serve answers on l until ctx ends; then streams and long polls are told to end and calls that are
-// under way get a few seconds. It closes l. For TLS, wrap l with tls.NewListener.
+// Serve answers on l until ctx ends. Then it tells streams and long polls to end, and gives other calls
+// shutdownGrace. It closes l. For TLS, wrap l with tls.NewListener.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	stopping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -13,7 +13,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// Config is what a Server is made of. All but Leases, Doctor and Ready is needed.
+// Config is what a Server is made of. Only Leases, Doctor and Ready may be left out.
 type Config struct {
 	Fleet   Fleet
 	Images  Images
@@ -86,11 +86,12 @@ func NewServer(c Config) *Server {
 	return s
 }
 
-// Handler serves /v1, /openapi.json, /healthz and /readyz. /v1 needs an actor in the
-// request's context: Serve puts it there for Unix sockets, WithActor does for anything else.
+// Handler serves /v1, /openapi.json, /healthz and /readyz. The first two need an actor in the request's
+// context: Serve puts it there for Unix sockets, WithActor does for anything else.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// known lets nobody in of whom we cannot say in the audit log who it was.
+// known refuses a call without an actor, because the audit log has to name one. /healthz and /readyz need
+// none.
 func (s *Server) known(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		open := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
