@@ -26,8 +26,8 @@ var eventsOperation = &huma.Operation{
 	Method:      http.MethodGet,
 	Path:        "/v1/events",
 	Summary:     "The timeline, as server-sent events",
-	Description: "Each message has the event's seq as its id and the event as its data. To resume without loss, " +
-		"give the last seq as after or in the header Last-Event-ID.",
+	Description: "Each message has the event's seq as its id and the event as its data. " +
+		"To resume without loss, give the last seq as after or in the header Last-Event-ID.",
 	Parameters: []*huma.Param{
 		queryParam("after", "only events with a higher seq", huma.TypeInteger),
 		queryParam("machine", "only events of this machine (name, id or MAC)", huma.TypeString),

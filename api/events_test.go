@@ -69,7 +69,8 @@ func TestEventsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := resp.Header.Get("Content-Type") + "\n" + string(data)
-	want := "text/event-stream\nid: 1203\ndata: {\"seq\":1203,\"at\":\"2026-11-20T10:20:03Z\",\"machine\":\"m-00000001\",\"kind\":\"dhcp\",\"text\":\"event 1203\"}\n\n"
+	want := "text/event-stream\nid: 1203\ndata: {\"seq\":1203,\"at\":\"2026-11-20T10:20:03Z\"," +
+		"\"machine\":\"m-00000001\",\"kind\":\"dhcp\",\"text\":\"event 1203\"}\n\n"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("stream (-want +got):\n%s", diff)
 	}

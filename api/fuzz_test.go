@@ -44,7 +44,8 @@ func FuzzReadEvents(f *testing.F) {
 
 func TestReadEvents(t *testing.T) {
 	var got []string
-	err := readEvents(strings.NewReader("id: 1\ndata: one\n\n: quiet\n\ndata: two\ndata:  halves\n\ndata: never ended\n"),
+	err := readEvents(
+		strings.NewReader("id: 1\ndata: one\n\n: quiet\n\ndata: two\ndata:  halves\n\ndata: never ended\n"),
 		func(data []byte) error {
 			got = append(got, string(data))
 			return nil

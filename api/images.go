@@ -57,12 +57,14 @@ func (s *Server) addImages(rest huma.API) {
 
 var importOperation = &huma.Operation{
 	OperationID: "import-image", Method: http.MethodPost, Path: "/v1/images", Summary: "Import an image",
-	Description: "The body is the image file. The answer is one JSON object per line: progress, and at last the image or a problem. " +
+	Description: "The body is the image file. The answer is one JSON object per line: " +
+		"progress, and at last the image or a problem. " +
 		"An error that is found before any progress is an ordinary problem answer.",
 	Parameters: []*huma.Param{
 		queryParam("name", "name in the catalogue", huma.TypeString),
 		queryParam("format",
-			"auto (the default, told by the content), raw or qcow2; compression is always told by the content",
+			"auto (the default, told by the content), raw or qcow2; "+
+				"compression is always told by the content",
 			huma.TypeString),
 		queryParam("sha256", "of the body; the import fails if it differs", huma.TypeString),
 		queryParam("sha512", "the same", huma.TypeString),
@@ -93,7 +95,8 @@ var verifyOperation = &huma.Operation{
 	Method:      http.MethodPost,
 	Path:        "/v1/images/{ref}/verify",
 	Summary:     "Read an image again and hold it against its manifest",
-	Description: "The answer is one JSON object per line: progress, and at last the verdict or a problem. A damaged image is a verdict. " +
+	Description: "The answer is one JSON object per line: progress, and at last the verdict or a problem. " +
+		"A damaged image is a verdict. " +
 		"An error that is found before any progress is an ordinary problem answer.",
 	Parameters: []*huma.Param{
 		{
@@ -186,7 +189,8 @@ func importProblem(err error) error {
 	case errors.Is(err, store.ErrUnfit):
 		return &inventory.Problem{
 			Code: inventory.CodeInvalid, Detail: err.Error(), Err: err,
-			Hint: "import the image of a whole disk; `pxectl image import --force` keeps this one all the same, but nothing is deployed from it",
+			Hint: "import the image of a whole disk; `pxectl image import --force` keeps this one " +
+				"all the same, but nothing is deployed from it",
 		}
 	}
 	return &inventory.Problem{Code: inventory.CodeInvalid, Detail: err.Error(), Err: err}
