@@ -17,8 +17,8 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// FuzzAgentCalls plays strangers and misbehaving agents against the engine: whatever is called, by whatever
-// is shown, the answer comes, is bounded, and is never a fault of ours.
+// FuzzAgentCalls makes the calls of strangers and misbehaving agents to the engine. Whatever the call and its
+// credentials, there is an answer, it is bounded, and it is never an internal error.
 func FuzzAgentCalls(f *testing.F) {
 	const mac = "52:54:00:00:00:01"
 	const boot = "11111111-2222-4333-8444-555555555555"
@@ -34,7 +34,8 @@ func FuzzAgentCalls(f *testing.F) {
 		{
 			"POST", "/orders/inspect-1/result",
 			`{"boot_id":"` + boot +
-				`","report":{"disks":[{"name":"vda","bytes":1}],"bmc":{"address":"10.0.0.9:1"},"problems":["x"]}}`,
+				`","report":{"disks":[{"name":"vda","bytes":1}],` +
+				`"bmc":{"address":"10.0.0.9:1"},"problems":["x"]}}`,
 		},
 		{
 			"POST", "/orders/d-1-1-1/result",
@@ -80,7 +81,7 @@ func FuzzAgentCalls(f *testing.F) {
 			1); got.Code != http.StatusOK {
 			t.Fatalf("the agent's registration = %d %s", got.Code, got.Body)
 		}
-		// A poll with nothing to do is held for 20 s; hanging up makes no answer worth a look.
+		// A poll without an order is held for 20 s. The answer to one that hangs up is not looked at.
 		ctx, hangUp := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer hangUp()
 		got := call(ctx, method, path, body, who%3)

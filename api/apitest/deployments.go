@@ -96,7 +96,7 @@ func (f *Fleet) Plan(ref string, r inventory.DeployRequest) (deploy.Plan, error)
 	return p, nil
 }
 
-// Release erases one disk, when its run has walked through.
+// Release erases one disk at the end of its run.
 func (f *Fleet) Release(
 	_ context.Context, actor, ref string, r inventory.EraseRequest,
 ) (inventory.Deployment, error) {
@@ -132,7 +132,7 @@ func (f *Fleet) erase(
 	return d, err
 }
 
-// Erasures are those of the runs that have ended, and what Erase was told.
+// Erasures lists the disks of the erasing runs that have ended, and those that Erase added.
 func (f *Fleet) Erasures(q deploy.ErasureQuery) (list []inventory.Erasure, more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -196,7 +196,7 @@ func (f *Fleet) Deployments(q deploy.DeploymentQuery) (list []inventory.Deployme
 	return list, false, nil
 }
 
-// Deployment walks a running deployment one step on, unless the fleet is halted, and returns it.
+// Deployment returns a deployment. A running one moves one step on, unless the fleet is halted.
 func (f *Fleet) Deployment(ref string) (inventory.Deployment, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -297,7 +297,7 @@ func (f *Fleet) CancelDeployment(
 	return *d, nil
 }
 
-// shownLocked is a machine with the image that its current or last run has put on it.
+// shownLocked returns m with the image that its current or last run has put on it.
 func (f *Fleet) shownLocked(m inventory.Machine) inventory.Machine {
 	if last := f.lastLocked(m); last != nil &&
 		(m.State == inventory.Deployed || m.State == inventory.Deploying) {
@@ -306,7 +306,7 @@ func (f *Fleet) shownLocked(m inventory.Machine) inventory.Machine {
 	return m
 }
 
-// lastLocked is a machine's current or last run.
+// lastLocked returns a machine's current or last run, or nil.
 func (f *Fleet) lastLocked(m inventory.Machine) *inventory.Deployment {
 	for i := range f.deployments {
 		if f.deployments[i].ID == m.Deployment {
@@ -316,8 +316,8 @@ func (f *Fleet) lastLocked(m inventory.Machine) *inventory.Deployment {
 	return nil
 }
 
-// inspected is the machine with the report that it must have sent to be in its state: a fleet need not be
-// given one.
+// inspected returns m with an empty report if a machine in its state must have sent one, so that a test need
+// not give one.
 func inspected(m inventory.Machine) inventory.Machine {
 	if m.Report == nil && m.State != inventory.Discovered && m.State != inventory.Enrolled {
 		m.Report = &inventory.Report{}
@@ -325,7 +325,7 @@ func inspected(m inventory.Machine) inventory.Machine {
 	return m
 }
 
-// Progress is half of write-image.
+// Progress is half of write-image, of a machine in that step.
 func (f *Fleet) Progress(id inventory.MachineID) (inventory.Progress, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

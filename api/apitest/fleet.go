@@ -1,6 +1,6 @@
 // Package apitest is a fleet of machines that exist only in memory, for tests of the API and of the CLI. It
 // answers as deploy.Engine does and keeps the same rules about refs and names, but no machine is behind it:
-// power is a boolean, and a deployment walks one step each time that somebody looks.
+// power is a boolean, and a deployment moves one step on each time that somebody looks.
 package apitest
 
 import (
@@ -65,7 +65,7 @@ func New(machines ...inventory.Machine) *Fleet {
 	return f
 }
 
-// Fail makes the method of that name return err from now on; nil mends it.
+// Fail makes the method of that name return err from now on; nil ends that.
 func (f *Fleet) Fail(method string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,7 +93,7 @@ func (f *Fleet) eraseLocked(records []inventory.Erasure) {
 	}
 }
 
-// Halt keeps deployments where they are, and Walk lets them walk again.
+// Halt keeps deployments at their step, and Walk lets them go on.
 func (f *Fleet) Halt() { f.setWalk(false) }
 func (f *Fleet) Walk() { f.setWalk(true) }
 
@@ -103,14 +103,14 @@ func (f *Fleet) setWalk(walk bool) {
 	f.walk = walk
 }
 
-// Actors are those who changed something, in order.
+// Actors lists who changed something, in order.
 func (f *Fleet) Actors() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.actors)
 }
 
-// Request is what a deployment was asked for with.
+// Request returns the request that a deployment began with.
 func (f *Fleet) Request(id inventory.DeploymentID) inventory.DeployRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -191,12 +191,12 @@ func (f *Fleet) AddMachine(_ context.Context, actor string, n deploy.NewMachine)
 	return m, nil
 }
 
-// seal is no secret's: it is only not the plain text.
+// seal does not encrypt. It only makes something else than the plain text.
 func seal(plain []byte) (inventory.Sealed, error) {
 	return append(inventory.Sealed("sealed "), plain...), nil
 }
 
-// freeLocked says which name, MAC or BMC of a machine is another one's.
+// freeLocked returns an error when another machine has the name, a MAC or the BMC of m.
 func (f *Fleet) freeLocked(m inventory.Machine) error {
 	for _, other := range f.machines {
 		if other.ID == m.ID {
@@ -228,7 +228,8 @@ func (f *Fleet) freeLocked(m inventory.Machine) error {
 	return nil
 }
 
-// proposes says whether the machine's agent reports the BMC at that address, and nobody has accepted it.
+// proposes returns an error unless the machine's agent reports the BMC at that address, or it is accepted
+// already.
 func proposes(m inventory.Machine, address string) error {
 	p := m.BMC.Proposed
 	if p == nil && m.BMC.Address == address && address != "" {

@@ -15,24 +15,23 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// A Subject is a fleet that the suite looks at, and what happens in it that no operator does.
+// A Subject is a fleet that the suite tests, with the events that no operator causes.
 type Subject struct {
 	api.Fleet
-	// Discover lets a machine register itself and report its BMC there; "" when it has none. It returns when
-	// that is recorded.
+	// Discover lets a machine register itself and report its BMC at that address; "" when it has none. It
+	// returns when that is recorded.
 	Discover func(t *testing.T, mac inventory.MAC, bmc string)
-	// Hold keeps runs at their first step from now on, and BMCs from answering what nobody asked them.
+	// Hold keeps runs at their first step from now on, and BMCs from answering the engine's own readings.
 	Hold func()
 }
 
 const (
 	suiteMAC = inventory.MAC("52:54:00:00:00:01")
 	suiteBMC = "192.0.2.51"
-	image    = "debian-12" // every fleet has it
+	image    = "debian-12" // every fleet has this image
 )
 
-// RunFleetSuite checks what holds of every fleet: that of the engine, and the one that stands in for it in
-// tests.
+// RunFleetSuite tests what is true of every fleet: the engine's, and the one that stands in for it in tests.
 func RunFleetSuite(t *testing.T, newFleet func(t *testing.T) Subject) {
 	for name, test := range map[string]func(*testing.T, Subject){
 		"add": suiteAdd, "refs": suiteRefs, "unknown": suiteUnknown, "names": suiteNames,
@@ -44,7 +43,7 @@ func RunFleetSuite(t *testing.T, newFleet func(t *testing.T) Subject) {
 	}
 }
 
-// fails checks an error's code, and that it says something of what it is about.
+// fails checks the code of an error, and that its text contains says.
 func fails(t *testing.T, what string, err error, code inventory.Code, says string) {
 	t.Helper()
 	p, ok := errors.AsType[*inventory.Problem](err)

@@ -209,7 +209,8 @@ func suiteApproveBMC(t *testing.T, s Subject) {
 
 func suiteEdit(t *testing.T, s Subject) {
 	ctx := t.Context()
-	s.Hold() // a reading that comes between an edit and the look at the machine would be a difference of its own
+	// A reading between an edit and the look at the machine would be a difference that no edit made.
+	s.Hold()
 	s.add(t, deploy.NewMachine{
 		Name: "web1", MACs: []inventory.MAC{suiteMAC}, Labels: map[string]string{"rack": "a", "old": "yes"},
 	})

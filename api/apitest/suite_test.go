@@ -90,7 +90,7 @@ func newEngine(t *testing.T) apitest.Subject {
 	}
 }
 
-// discover plays the agent of a machine that nobody has announced, up to its report.
+// discover makes the calls of the agent of a machine that nobody has announced, up to its report.
 func discover(t *testing.T, e *deploy.Engine, mac inventory.MAC, bmc string) {
 	t.Helper()
 	me := inventory.Caller{Nonce: e.IssueBoot(mac).Nonce, Key: "key of the agent", IP: "192.0.2.100"}
