@@ -13,7 +13,7 @@ import (
 	"github.com/pxectl/pxectl/power"
 )
 
-// askWord stands for an address in --accept-bmc: the reported ones are shown, and asked about.
+// askWord in place of an address in --accept-bmc shows the reported addresses, and asks about them.
 const askWord = "ask"
 
 // acceptFlag is --accept-bmc: the BMC addresses that somebody has seen and accepts. What a machine reports
@@ -30,7 +30,7 @@ func (f *acceptFlag) add(cmd *cobra.Command, more string) {
 
 func (f *acceptFlag) asks() bool { return slices.Contains(f.given, askWord) }
 
-// named are the addresses that were given, by the machines whose they are.
+// named returns the addresses that were given, by the machine that each is for.
 func (f *acceptFlag) named(machines []inventory.Machine) (map[inventory.MachineID]string, error) {
 	all := map[inventory.MachineID]string{}
 	for _, given := range f.given {
@@ -96,7 +96,8 @@ func (c *cli) askBMCs(
 	return shown, c.goOn(ctx, "These BMCs are accepted: pxectl logs in there and sends commands.")
 }
 
-// reporting are the machines with a BMC that somebody may accept, but for those whose BMC is named.
+// reporting returns the machines that report a BMC that nobody has accepted, as far as also is true of them.
+// It leaves out those whose BMC is named.
 func reporting(
 	machines []inventory.Machine, named map[inventory.MachineID]string, also func(inventory.Machine) bool,
 ) (those []inventory.Machine) {
@@ -108,8 +109,8 @@ func reporting(
 	return those
 }
 
-// approvedBMCs are the addresses that an approval accepts: those that are named, and those that somebody says
-// yes to.
+// approvedBMCs returns the addresses that an approval accepts: those that are named, and those that somebody
+// says yes to.
 func (c *cli) approvedBMCs(
 	ctx context.Context, machines []inventory.Machine, f acceptFlag,
 ) (named, all map[inventory.MachineID]string, err error) {
@@ -126,7 +127,7 @@ func (c *cli) approvedBMCs(
 	return named, asked, nil
 }
 
-// editedBMCs are the addresses that an edit accepts.
+// editedBMCs returns the addresses that an edit accepts.
 func (c *cli) editedBMCs(
 	ctx context.Context, machines []inventory.Machine, f acceptFlag,
 ) (map[inventory.MachineID]string, error) {

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// usage makes an error one of the command line.
+// usage marks an error as one of the command line.
 func usage(err error) error {
 	if err == nil {
 		return nil
@@ -14,7 +14,7 @@ func usage(err error) error {
 	return usageError{error: err}
 }
 
-// plainArguments has a command and all below it say what is wrong with their arguments in words of ours.
+// plainArguments makes a command and its subcommands say in our words what is wrong with their arguments.
 func plainArguments(cmd *cobra.Command) {
 	for _, below := range cmd.Commands() {
 		plainArguments(below)
@@ -51,7 +51,7 @@ func firstTooMany(cmd *cobra.Command, args []string, check cobra.PositionalArgs)
 	return args[0]
 }
 
-// verbs are the names of a command's subcommands.
+// verbs returns the names of a command's subcommands.
 func verbs(cmd *cobra.Command) (names []string) {
 	for _, v := range cmd.Commands() {
 		if v.IsAvailableCommand() {
@@ -69,8 +69,8 @@ func askForVerb(cmd *cobra.Command, _ []string) error {
 	}
 }
 
-// strictHelp has cobra's own two commands refuse what they do not know, where cobra prints a help and is
-// content.
+// strictHelp makes cobra's own commands, help and completion, refuse arguments that they do not know. By
+// themselves they print a help text and succeed.
 func strictHelp(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()

@@ -14,8 +14,8 @@ import (
 
 var errNothingDone = errors.New("nothing was done")
 
-// untilInterrupted is read, or errNothingDone when the context ends first: an interrupt does not end a read
-// from a terminal. The read stays behind; it ends with the process.
+// untilInterrupted returns what read returns, or errNothingDone when ctx ends first. An interrupt does not
+// end a read from a terminal, so that read goes on until the process ends.
 func untilInterrupted[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -64,7 +64,7 @@ func (c *cli) askSecretly(ctx context.Context, tty *os.File, what string) ([]byt
 	line, err := untilInterrupted(ctx, func() ([]byte, error) { return term.ReadPassword(int(tty.Fd())) })
 	fmt.Fprintln(c.err)
 	if errors.Is(err, errNothingDone) {
-		_ = term.Restore(int(tty.Fd()), before) // the read that stays behind would have done it
+		_ = term.Restore(int(tty.Fd()), before) // the read goes on, and would do this only at its end
 	} else if errors.Is(err, io.EOF) {
 		err = errNothingDone
 	}

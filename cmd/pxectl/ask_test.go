@@ -19,7 +19,7 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// pseudoTerminal is a terminal and who sits at it.
+// pseudoTerminal returns a terminal, and the end at which a person types and reads.
 func pseudoTerminal(t *testing.T) (person, terminal *os.File) {
 	t.Helper()
 	// A container may have none, or the file and nothing behind it.
@@ -61,7 +61,7 @@ func (s *seen) Write(b []byte) (int, error) {
 	return s.text.Write(b)
 }
 
-// An atTerminal is a command that runs at a terminal, and who sits there.
+// An atTerminal is a command that runs at a terminal, with the end of the person.
 type atTerminal struct {
 	t        *testing.T
 	args     []string
@@ -140,7 +140,7 @@ func (a *atTerminal) echoes() bool {
 	return mode.Lflag&unix.ECHO != 0
 }
 
-// served is the socket of a fleet.
+// served serves a fleet and returns its socket.
 func served(t *testing.T, fleet *apitest.Fleet) (socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "px") // a socket's path must be short

@@ -90,7 +90,8 @@ func (c *cli) eventPrinter(ctx context.Context, client *api.Client) func(invento
 		}
 	}
 	names := nameCache{client: client}
-	wide := len("52:54:00:12:34:56") // of the machine column, which shows a MAC for an unknown machine; it only grows
+	// The width of the machine column, which shows a MAC for an unknown machine. It only grows.
+	wide := len("52:54:00:12:34:56")
 	return func(e inventory.Event) error {
 		who := names.of(ctx, e)
 		wide = max(wide, len(who))
@@ -157,7 +158,8 @@ func (b *nameCache) load(ctx context.Context) {
 	if err != nil && b.byID != nil {
 		return
 	}
-	b.byID, b.byMAC = map[inventory.MachineID]string{}, map[inventory.MAC]string{} // without a list of machines, ids and MACs serve as names
+	// Without a list of machines, ids and MACs serve as names.
+	b.byID, b.byMAC = map[inventory.MachineID]string{}, map[inventory.MAC]string{}
 	for _, m := range machines {
 		b.byID[m.ID] = m.Name
 		for _, mac := range m.MACs {

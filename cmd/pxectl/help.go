@@ -9,8 +9,8 @@ import (
 	"golang.org/x/term"
 )
 
-// helpWidth is how wide a help is where there is no terminal to ask, and at most: longer lines are hard to
-// read.
+// helpWidth is the width of a help text where there is no terminal to ask. maxHelpWidth is the most at a
+// terminal, because longer lines are hard to read.
 const (
 	helpWidth    = 80
 	maxHelpWidth = 120

@@ -133,7 +133,7 @@ func imageName(source string) string {
 	return name
 }
 
-// checkSource refuses addresses that are not http's, which would be looked for as files.
+// checkSource refuses URLs that are neither http nor https, which would otherwise be taken for files.
 func checkSource(source string) error {
 	scheme, _, ok := strings.Cut(source, "://")
 	if _, web := webURL(source); !ok || web {

@@ -69,7 +69,7 @@ func (c *cli) machineList() *cobra.Command {
 	return cmd
 }
 
-// reachedStates are those that a machine can be in: nothing enters rescue yet.
+// reachedStates returns the states that a machine can be in: nothing enters rescue yet.
 func reachedStates() (names []string) {
 	for _, s := range inventory.States {
 		if s != inventory.Rescue {

@@ -146,7 +146,7 @@ func (c *cli) machineEdit() *cobra.Command {
 	return cmd
 }
 
-// accepting are the machines whose BMC is accepted.
+// accepting returns the machines whose BMC is accepted, or an error when there is none.
 func accepting(
 	machines []inventory.Machine, bmcs map[inventory.MachineID]string,
 ) ([]inventory.Machine, error) {

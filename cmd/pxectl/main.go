@@ -1,5 +1,5 @@
-// Command pxectl is the appliance and the tool that talks to it: `pxectl serve` runs the
-// one, every other command is a call of its API. Each verb has a file of its own.
+// Command pxectl is the appliance and the tool that talks to it: `pxectl serve` runs the appliance, and most
+// other commands call its API. Each verb has a file of its own.
 //
 // Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 timed out.
 package main

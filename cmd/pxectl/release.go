@@ -74,8 +74,8 @@ func (c *cli) eraseCommand(
 	return cmd
 }
 
-// refusals is an error when none of the machines can be given that now, before anybody is asked whether they
-// shall.
+// refusals returns an error when wish is refused for every one of the machines, so that nobody is asked in
+// vain.
 func (c *cli) refusals(
 	ctx context.Context, client *api.Client, machines []inventory.Machine, wish deploy.Wish,
 ) error {

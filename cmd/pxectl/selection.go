@@ -54,8 +54,8 @@ func selectorFlag(cmd *cobra.Command, to *string) {
 }
 
 // pick finds the machines that the arguments (names, ids, MACs, patterns) name, or all machines without
-// arguments, and keeps those that the selector matches. Each argument must name one machine at least. They
-// come in the order of the arguments; those of a pattern in the order of their names.
+// arguments, and keeps those that the selector matches. Each argument must name one machine at least. The
+// result is in the order of the arguments; the machines of a pattern are in the order of their names.
 func (c *cli) pick(
 	ctx context.Context, client *api.Client, args []string, labels string,
 ) ([]inventory.Machine, error) {
@@ -232,8 +232,8 @@ func (c *cli) completeMachines(
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// gather calls f for every machine, several at a time. It returns the results of those that went well and the
-// errors of the others, both in the machines' order.
+// gather calls do for every machine, 16 at a time. It returns the results of those that went well and the
+// errors of the others, both in the order of the machines.
 func gather[T any](
 	machines []inventory.Machine, do func(inventory.Machine) (T, error),
 ) (done []T, err error) {

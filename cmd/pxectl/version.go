@@ -13,7 +13,7 @@ import (
 	"github.com/pxectl/pxectl/api"
 )
 
-// notAnswering says why the appliance has told no version.
+// notAnswering says why the appliance did not tell its version.
 func notAnswering(socket string, err error) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):

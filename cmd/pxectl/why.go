@@ -10,7 +10,7 @@ import (
 	"github.com/pxectl/pxectl/diagnose"
 )
 
-// nameOf is the name of a diagnosed machine, or the MAC that was asked about.
+// nameOf returns the name of a diagnosed machine, or the MAC that was asked about.
 func nameOf(ctx context.Context, client *api.Client, d diagnose.Diagnosis, ref string) string {
 	if m, err := client.Machine(ctx, string(d.Machine)); d.Machine != "" && err == nil {
 		return m.Name
