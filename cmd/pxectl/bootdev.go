@@ -21,7 +21,8 @@ func (c *cli) bootdevCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bootdev " + strings.Join(devices, "|") + " MACHINE...",
 		Short: "Set what machines boot from, and read it back",
-		Long: "Set what machines boot from and read it back: for the next boot, or for all with --persistent.\n" +
+		Long: "Set what machines boot from and read it back: " +
+			"for the next boot, or for all with --persistent.\n" +
 			"\"none\" gives the choice back to the firmware. \"bios\" is the setup screen.",
 		Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string,

@@ -12,8 +12,10 @@ import (
 func (c *cli) consoleCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "console MACHINE", Short: "Attach to a machine's serial console; ~. leaves",
-		Long: "Attach to a machine's serial console. On a terminal every key goes to the machine, but for these at the\n" +
-			"beginning of a line: ~. leaves, ~~ sends one ~. When standard input is no terminal, all of it is sent, and\n" +
+		Long: "Attach to a machine's serial console. " +
+			"On a terminal every key goes to the machine, but for these at the\n" +
+			"beginning of a line: ~. leaves, ~~ sends one ~. " +
+			"When standard input is no terminal, all of it is sent, and\n" +
 			"the console stays attached until the machine hangs up or you interrupt it.",
 		Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {

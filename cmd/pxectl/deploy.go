@@ -36,9 +36,11 @@ func (c *cli) deployCommand() *cobra.Command {
 	var f deployFlags
 	cmd := &cobra.Command{
 		Use: "deploy MACHINE... | --all", Short: "Write an image to machines and boot them from it",
-		Long: "Write an image to machines and boot them from it. This overwrites their disks; --plan shows what is on them.\n\n" +
-			"--all takes every machine that is available and not in maintenance, and names the others. A deployed machine\n" +
-			"must be named, with --redeploy. With --wait the command ends when every machine has proved that its new system\n" +
+		Long: "Write an image to machines and boot them from it. " +
+			"This overwrites their disks; --plan shows what is on them.\n\n" +
+			"--all takes every machine that is available and not in maintenance, and names the others. " +
+			"A deployed machine\nmust be named, with --redeploy. " +
+			"With --wait the command ends when every machine has proved that its new system\n" +
 			"runs, or has failed. Without --wait it returns at once, and the deployments go on.",
 		Example: "  pxectl deploy web1 --image debian-12 --ssh-key ~/.ssh/id_ed25519.pub --wait\n" +
 			"  pxectl deploy 'web*' --image debian-12 --user-data web.yaml --wait --timeout 20m\n" +
@@ -226,7 +228,8 @@ func (c *cli) deployable(
 	if len(ready) == 0 {
 		return nil, &inventory.Problem{
 			Code: inventory.CodeNotFound, Detail: "no machine is available (" + statesOf(machines) + ")",
-			Hint: "`pxectl machine list` shows their states; a machine that is deployed or failed has to be named",
+			Hint: "`pxectl machine list` shows their states; " +
+				"a machine that is deployed or failed has to be named",
 		}
 	}
 	return ready, nil
@@ -309,7 +312,8 @@ func onlyImage(ctx context.Context, client *api.Client) (string, error) {
 
 // deploy starts a deployment of each machine and, with --wait, shows them until they end.
 func (c *cli) deploy(
-	ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest, f deployFlags,
+	ctx context.Context, client *api.Client, machines []inventory.Machine, r inventory.DeployRequest,
+	f deployFlags,
 ) error {
 	c.noteUnaccepted(machines)
 	var started []api.Deployment

@@ -27,8 +27,10 @@ func (c *cli) deploymentList() *cobra.Command {
 		Aliases: []string{"ls"},
 		Short:   "List deployments and releases, newest first",
 		Args:    cobra.NoArgs,
-		Long: "List deployments and releases, newest first. pxectl keeps the last 20 of each machine, and independently of\n" +
-			"them its timeline (`pxectl events -m MACHINE`) and the list of erased disks (`pxectl machine erasures`).",
+		Long: "List deployments and releases, newest first. " +
+			"pxectl keeps the last 20 of each machine, and independently of\n" +
+			"them its timeline (`pxectl events -m MACHINE`) " +
+			"and the list of erased disks (`pxectl machine erasures`).",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkLimit(limit); err != nil {
 				return err
@@ -262,9 +264,11 @@ func (c *cli) deploymentRetry() *cobra.Command {
 		Use:   "retry DEPLOYMENT|MACHINE...",
 		Short: "Start failed deployments again, with the same options",
 		Args:  cobra.MinimumNArgs(1),
-		Long: "Start failed deployments and releases again, with the same image, host name, disk, user-data, keys and network.\n" +
-			"pxectl keeps user-data, keys and network, sealed, for 7 days after a failure, or until the machine is deployed,\n" +
-			"released or deleted. A cancelled deployment cannot be retried: start a new one with `pxectl deploy`.",
+		Long: "Start failed deployments and releases again, " +
+			"with the same image, host name, disk, user-data, keys and network.\n" +
+			"pxectl keeps user-data, keys and network, sealed, for 7 days after a failure, " +
+			"or until the machine is deployed,\nreleased or deleted. " +
+			"A cancelled deployment cannot be retried: start a new one with `pxectl deploy`.",
 		Example:           "  pxectl deployment retry web1 --wait",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -17,14 +17,16 @@ func (c *cli) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor [--config [FILE]]",
 		Short: "Check the appliance itself: network, ports, other DHCP servers, BMCs, disk",
-		Long: "Ask the running appliance to check itself, and say for each check whether it passes, warns or fails, and what to do.\n\n" +
+		Long: "Ask the running appliance to check itself, " +
+			"and say for each check whether it passes, warns or fails, and what to do.\n\n" +
 			"With --config it checks what it can without a running appliance, from the configuration file\n" +
 			"(default " + defaultConfig + "). The exit code is 1 when a check fails.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, ok := terminal(c.err); ok {
 				fmt.Fprintf(c.err,
-					"checking; other DHCP servers have %v to answer, as some ping an address for 3s before they offer it …\n",
+					"checking; other DHCP servers have %v to answer, "+
+						"as some ping an address for 3s before they offer it …\n",
 					dhcpd.AskFor)
 			}
 			var checks []api.Check

@@ -175,7 +175,8 @@ func (c *cli) openSource(
 		})
 		if err != nil {
 			return nil, 0, hinted(err,
-				"the file is fetched by this host, over https_proxy or http_proxy where these are set: is the address right? `curl -I` tries it")
+				"the file is fetched by this host, over https_proxy or http_proxy where these are set: "+
+					"is the address right? `curl -I` tries it")
 		}
 		return s, s.Size(), nil
 	}

@@ -15,7 +15,8 @@ func (c *cli) imageVerify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE...|--all",
 		Short: "Read images again and compare every byte with what was imported",
-		Long: "Read images from the medium. Check the sum of each stored frame, the hash of each chunk of the disk and the hash\n" +
+		Long: "Read images from the medium. " +
+			"Check the sum of each stored frame, the hash of each chunk of the disk and the hash\n" +
 			"of the whole. The exit code is 1 when something is damaged.",
 		RunE: func(cmd *cobra.Command, refs []string) error {
 			client, err := c.client()
@@ -128,7 +129,7 @@ func damaged(v store.Verdict) error {
 	}
 	return &inventory.Problem{
 		Code: inventory.CodeInternal, Detail: text.String(),
-		Hint: fmt.Sprintf("`pxectl image delete %s`, then import it again; the disk or the memory of the appliance may be going bad",
-			id),
+		Hint: fmt.Sprintf("`pxectl image delete %s`, then import it again; "+
+			"the disk or the memory of the appliance may be going bad", id),
 	}
 }

@@ -19,7 +19,8 @@ import (
 // labCommand is `pxectl lab`: the virtual rack.
 func (c *cli) labCommand() *cobra.Command {
 	cmd := group("lab", "A virtual rack: QEMU machines with BMCs, a site DHCP server and an appliance")
-	cmd.Long = "Run a virtual rack: QEMU machines with real firmware and simulated BMCs, the site's DHCP server and an\n" +
+	cmd.Long = "Run a virtual rack: QEMU machines with real firmware and simulated BMCs, " +
+		"the site's DHCP server and an\n" +
 		"appliance, in namespaces of their own. It does not touch the host's network. It needs root."
 	dir := cmd.PersistentFlags().String("dir", lab.DefaultDir,
 		"directory of the rack: disks, consoles, logs, sockets")
@@ -76,7 +77,10 @@ func (c *cli) labUp(dir *string) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&machines, "machines", "",
-		"machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; firmware bios, uefi, uefi-rom, uefi-http, arm64, arm64-http; disk virtio, sata, nvme, with sectors of 4096 bytes virtio-4k, nvme-4k; NIC virtio, e1000 (default "+
+		"machines as NAME:FIRMWARE[:DISK[+DISK]][:NIC],…; "+
+			"firmware bios, uefi, uefi-rom, uefi-http, arm64, arm64-http; "+
+			"disk virtio, sata, nvme, with sectors of 4096 bytes virtio-4k, nvme-4k; "+
+			"NIC virtio, e1000 (default "+
 			lab.DefaultMachines+")")
 	f.StringVar(&file, "config", "", "YAML file that describes the rack")
 	f.StringVar(&dhcp, "dhcp", lab.Dnsmasq, "the site's DHCP server: dnsmasq, kea or none")

@@ -25,7 +25,8 @@ func (c *cli) machineList() *cobra.Command {
 	var states []string
 	cmd := &cobra.Command{
 		Use: "list [MACHINE...]", Aliases: []string{"ls"}, Short: "List machines",
-		Long:              "List machines. A ? behind a BMC address says that nobody has accepted it: pxectl sends nothing there.",
+		Long: "List machines. " +
+			"A ? behind a BMC address says that nobody has accepted it: pxectl sends nothing there.",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, s := range states {
@@ -157,7 +158,8 @@ func (c *cli) changeEach(
 
 // change changes every machine. It prints what each remark says about a machine before and after the change.
 func (c *cli) change(
-	machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error), remarks ...func(before, after inventory.Machine) string,
+	machines []inventory.Machine, change func(inventory.Machine) (inventory.Machine, error),
+	remarks ...func(before, after inventory.Machine) string,
 ) ([]inventory.Machine, error) {
 	notes := make(map[inventory.MachineID]string)
 	var mu sync.Mutex

@@ -21,9 +21,11 @@ func (c *cli) machineApprove() *cobra.Command {
 	var waiting waitFlags
 	cmd := &cobra.Command{
 		Use: "approve MACHINE... | --all", Short: "Let discovered machines in, with their BMCs",
-		Long: "Let discovered machines in. This also accepts the BMC that a machine has reported: from then on, pxectl logs in\n" +
-			"there and sends commands. `pxectl machine list` shows it with a ? behind it. On a terminal the command shows the\n" +
-			"addresses and asks once. Scripts name them with --accept-bmc, or let the machines in with --no-bmc. A machine\n" +
+		Long: "Let discovered machines in. " +
+			"This also accepts the BMC that a machine has reported: from then on, pxectl logs in\n" +
+			"there and sends commands. `pxectl machine list` shows it with a ? behind it. " +
+			"On a terminal the command shows the\naddresses and asks once. " +
+			"Scripts name them with --accept-bmc, or let the machines in with --no-bmc. A machine\n" +
 			"that has reported another address than the one that was shown or named is refused.\n\n" +
 			"With --wait the command ends when the machines have been inspected and are available.\n" +
 			"`pxectl deploy --all` takes them then.",
@@ -55,7 +57,9 @@ func (c *cli) machineApprove() *cobra.Command {
 				}
 			} else if len(args) == 0 && labels == "" {
 				return usageError{
-					usagef("which machines? give names, ids, MACs, patterns, --selector, or --all for every one that waits"), "`pxectl machine list --state discovered` lists those",
+					usagef("which machines? give names, ids, MACs, patterns, --selector, " +
+						"or --all for every one that waits"),
+					"`pxectl machine list --state discovered` lists those",
 				}
 			} else if machines, err = c.pickSome(cmd.Context(), client, args, labels); err != nil {
 				return err

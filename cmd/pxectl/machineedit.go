@@ -18,8 +18,9 @@ func (c *cli) machineAdd() *cobra.Command {
 	var f machineFlags
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Announce a machine before it boots",
-		Example: "  pxectl machine add web1 --mac 52:54:00:12:34:56 --bmc 192.0.2.7 --bmc-user admin --bmc-password-file -",
-		Args:    cobra.ExactArgs(1),
+		Example: "  pxectl machine add web1 --mac 52:54:00:12:34:56 --bmc 192.0.2.7" +
+			" --bmc-user admin --bmc-password-file -",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n.Name = args[0]
 			if err := inventory.CheckName(n.Name); err != nil {
@@ -192,8 +193,10 @@ func (c *cli) machineDelete() *cobra.Command {
 		Use:     "delete MACHINE... | --discovered",
 		Aliases: []string{"rm"},
 		Short:   "Forget machines; their disks stay as they are",
-		Long: "Forget machines. Their disks stay as they are. A machine that boots from the network again registers itself anew.\n" +
-			"--discovered forgets every machine that waits for approval, such as after a flood of invented ones.",
+		Long: "Forget machines. Their disks stay as they are. " +
+			"A machine that boots from the network again registers itself anew.\n" +
+			"--discovered forgets every machine that waits for approval, " +
+			"such as after a flood of invented ones.",
 		Example:           "  pxectl machine delete web1 'old*'\n  pxectl machine delete --discovered",
 		ValidArgsFunction: c.completeMachines,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -22,7 +22,8 @@ type machineFlags struct {
 }
 
 // diskHelp is the help for disk hints; docs/machine-life.md has the operators.
-const diskHelp = "a name, or name, serial, wwn, wwn_with_extension, by_path, model, vendor, hctl or transport=…, size>=…, rotational=false, several with commas"
+const diskHelp = "a name, or name, serial, wwn, wwn_with_extension, by_path, model, vendor, hctl or transport=…, " +
+	"size>=…, rotational=false, several with commas"
 
 func (f *machineFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.bmc, "bmc", "", "address of the BMC, with :PORT if it is not 623")
@@ -30,7 +31,8 @@ func (f *machineFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.passwordFile, "bmc-password-file", "",
 		"`file` whose first line is the BMC's password; - asks or reads standard input")
 	cmd.Flags().StringVar(&f.kgFile, "bmc-kg-file", "",
-		"`file` whose first line is the BMC's own key K_g: text, or 0x and hexadecimal digits; an empty line removes it; - asks or reads standard input")
+		"`file` whose first line is the BMC's own key K_g: text, or 0x and hexadecimal digits; "+
+			"an empty line removes it; - asks or reads standard input")
 	cmd.Flags().StringVar(&f.disk, "disk", "", "`disk` to deploy to: "+diskHelp+"; none clears it")
 }
 

@@ -46,8 +46,10 @@ func TestMachinesOfARack(t *testing.T) {
 		{Name: "m2", Firmware: "uefi", Power: "on", PID: 7},
 	}
 	for output, want := range map[string]string{
-		"name":  "m1\nm2\n",
-		"table": "MACHINE  FIRMWARE  POWER  BOOT  MAC  BMC  PID  CONSOLE\nm1       bios      off    pxe   -    -    -    -\nm2       uefi      on     -     -    -    7    -\n",
+		"name": "m1\nm2\n",
+		"table": "MACHINE  FIRMWARE  POWER  BOOT  MAC  BMC  PID  CONSOLE\n" +
+			"m1       bios      off    pxe   -    -    -    -\n" +
+			"m2       uefi      on     -     -    -    7    -\n",
 	} {
 		var out bytes.Buffer
 		if err := (&cli{out: &out, output: output}).printMachines(machines); err != nil ||

@@ -17,7 +17,8 @@ func (c *cli) ramdiskCommand() *cobra.Command {
 	return group("ramdisk", "The ramdisk that machines boot into", c.ramdiskBuildCommand())
 }
 
-const exampleBuild = "for example `pxectl ramdisk build --kernel kernel/boot/vmlinuz-6.1.0-56-amd64 --modules kernel/lib/modules/6.1.0-56-amd64" +
+const exampleBuild = "for example `pxectl ramdisk build --kernel kernel/boot/vmlinuz-6.1.0-56-amd64" +
+	" --modules kernel/lib/modules/6.1.0-56-amd64" +
 	" --out /var/lib/pxectl/ramdisk`; --help says where these come from"
 
 func (c *cli) ramdiskBuildCommand() *cobra.Command {

@@ -16,9 +16,11 @@ import (
 func (c *cli) releaseCommand() *cobra.Command {
 	return c.eraseCommand(&cobra.Command{
 		Use: "release MACHINE...", Short: "Take machines out of use and erase their disks",
-		Long: "Take machines out of use and erase all their disks, except those that are removable, on USB or read-only.\n" +
+		Long: "Take machines out of use and erase all their disks, except those that are removable, " +
+			"on USB or read-only.\n" +
 			"A machine is available when every disk has proved by reading back that it is erased.\n" +
-			"`pxectl machine erasures` lists the erased disks. --quick clears labels and partition tables only: the data stays.\n\n" +
+			"`pxectl machine erasures` lists the erased disks. " +
+			"--quick clears labels and partition tables only: the data stays.\n\n" +
 			"On a terminal the command shows the disks and asks before it begins. Scripts use --yes.",
 		Example: "  pxectl release web1 --wait\n  pxectl release 'web*' --quick --yes",
 	}, deploy.Wish{Release: true}, (*api.Client).Release)

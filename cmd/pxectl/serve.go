@@ -18,7 +18,8 @@ func (c *cli) serveCommand() *cobra.Command {
 	var newDatabase bool
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the appliance", Args: cobra.NoArgs,
-		Long: "Run the appliance until SIGTERM or an interrupt; it ends within 3 s. It logs to standard error.\n" +
+		Long: "Run the appliance until SIGTERM or an interrupt; it ends within 3 s. " +
+			"It logs to standard error.\n" +
 			"After a kill or a power cut, run it again: it goes on where it stopped.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load(file)
@@ -43,5 +44,6 @@ func whoMayServe(err error) error {
 		return err
 	}
 	return hinted(err,
-		"run it as root, or as the user that data_dir belongs to, with CAP_NET_BIND_SERVICE for ports below 1024")
+		"run it as root, or as the user that data_dir belongs to, "+
+			"with CAP_NET_BIND_SERVICE for ports below 1024")
 }
