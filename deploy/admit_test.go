@@ -134,7 +134,7 @@ func TestStrangersTurnsAreTheirOwn(t *testing.T) {
 	}
 	for i := range registrations {
 		if _, err := e.turn(t.Context(), e.registers, true,
-			agentAt("", fmt.Sprint("198.51.100.", i/callsPerIP))); err != nil {
+			fmt.Sprint("198.51.100.", i/callsPerIP)); err != nil {
 			t.Fatal(err)
 		}
 	}

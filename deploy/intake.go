@@ -34,7 +34,7 @@ func newIntake(strangers, known int) intake {
 
 // turn waits for a call's turn, which lasts until end is called.
 func (e *Engine) turn(
-	ctx context.Context, in intake, stranger bool, c inventory.Caller,
+	ctx context.Context, in intake, stranger bool, address string,
 ) (end func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, turnTime)
 	defer cancel()
@@ -45,7 +45,7 @@ func (e *Engine) turn(
 	if stranger {
 		of = in.strangers
 	}
-	end, err = of.Take(ctx, c.IP)
+	end, err = of.Take(ctx, address)
 	if err != nil {
 		return nil, &inventory.Problem{
 			Code:   inventory.CodeTimeout,
@@ -71,7 +71,13 @@ func (e *Engine) ResultTurn(ctx context.Context, c inventory.Caller) (limit int6
 	if err != nil {
 		return 0, nil, err
 	}
-	m := w.snap.Load().m
-	end, err = e.turn(ctx, e.results, m.State == inventory.Discovered, c)
+	w.touch() // it is here, however long it waits
+	defer w.touch()
+	m, address := w.snap.Load().m, c.IP
+	if m.Boot != nil {
+		// A nonce and its key can be used from many addresses, and have the turns of one.
+		address = m.Boot.IP
+	}
+	end, err = e.turn(ctx, e.results, m.State == inventory.Discovered, address)
 	return int64(maxReport(m)) + envelope, end, err
 }

@@ -28,13 +28,26 @@ func TestResultsHaveTheirTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ends []func()
-	for i := range resultsOfStrangers {
-		_, end, err := e.ResultTurn(t.Context(),
-			agentAt(nonces[stranger], fmt.Sprint("192.0.2.", 100+i/callsPerIP)))
+	for i := range resultsOfStrangers / callsPerIP {
+		mac, ip := inventory.MAC(fmt.Sprintf("52:54:77:00:00:%02x", i)), fmt.Sprint("192.0.2.", 100+i)
+		nonce, err := registers(t, e, mac, ip)
 		if err != nil {
-			t.Fatalf("turn %d of strangers: %v", i, err)
+			t.Fatal(err)
 		}
-		ends = append(ends, end)
+		for n := range callsPerIP {
+			_, end, err := e.ResultTurn(t.Context(), agentAt(nonce, ip))
+			if err != nil {
+				t.Fatalf("turn %d of stranger %d: %v", n, i, err)
+			}
+			ends = append(ends, end)
+		}
+		if i == 0 { // from wherever else it is used
+			short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			_, _, err := e.ResultTurn(short, agentAt(nonce, "192.0.2.99"))
+			cancel()
+			asProblem(t, "one more turn with a nonce", err, inventory.CodeTimeout,
+				"busy with the calls of other agents", "call again")
+		}
 	}
 	limit, end, err := e.ResultTurn(t.Context(), agentAt(nonces[known], "192.0.2.7"))
 	if err != nil || limit != inventory.KnownReport+envelope {

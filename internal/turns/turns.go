@@ -1,14 +1,18 @@
-// Package turns lets few do at a time what many ask for, with a turn for each address: whoever asks a
-// thousand times keeps nobody else waiting for more than a round.
+// Package turns lets few do at a time what many ask for. The address that has had no turn for longest is
+// next, so whoever asks a thousand times keeps nobody else waiting.
 package turns
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 )
 
-// Turns are given to one address after the other.
+// remembered is how many turns back an address is known to have had one.
+const remembered = 4096
+
+// Turns are given to the address that has had none for longest.
 type Turns struct {
 	each int // an address may have
 
@@ -16,12 +20,19 @@ type Turns struct {
 	free  int
 	has   map[string]int
 	waits map[string][]chan struct{} // by address; closed when it is the waiter's turn
-	round []string                   // the addresses that wait, in the order in which they are looked at
+	round []string                   // the addresses that wait, in the order in which they came
+
+	// An address that gave up waiting keeps its rank: it comes before those that were served meanwhile.
+	served map[string]uint64 // number of the last turn, by address
+	given  uint64            // turns so far
 }
 
 // New returns turns of which all may be taken at a time, and each by one address.
 func New(all, each int) *Turns {
-	return &Turns{each: each, free: all, has: map[string]int{}, waits: map[string][]chan struct{}{}}
+	return &Turns{
+		each: each, free: all,
+		has: map[string]int{}, waits: map[string][]chan struct{}{}, served: map[string]uint64{},
+	}
 }
 
 // Take waits for a turn, until ctx ends. Whoever gets one must call end.
@@ -62,20 +73,27 @@ func (t *Turns) end(address string) {
 	t.giveLocked()
 }
 
-// giveLocked gives the free turns away. An address that got one is looked at last the next time.
+// giveLocked gives the free turns away.
 func (t *Turns) giveLocked() {
-	for i := 0; t.free > 0 && i < len(t.round); {
-		address := t.round[i]
-		if t.has[address] >= t.each {
-			i++
-			continue
+	for t.free > 0 {
+		next, found := "", false
+		for _, address := range t.round {
+			if t.has[address] < t.each && (!found || t.served[address] < t.served[next]) {
+				next, found = address, true
+			}
+		}
+		if !found {
+			return
 		}
 		t.free--
-		t.has[address]++
-		close(t.waits[address][0])
-		t.round = append(slices.Delete(t.round, i, i+1), address)
-		t.leaveLocked(address, 0)
-		i = 0
+		t.has[next]++
+		t.given++
+		t.served[next] = t.given
+		close(t.waits[next][0])
+		t.leaveLocked(next, 0)
+	}
+	if len(t.served) > 2*remembered {
+		maps.DeleteFunc(t.served, func(_ string, n uint64) bool { return n+remembered < t.given })
 	}
 }
 

@@ -17,8 +17,8 @@ func TestATurnForEachAddress(t *testing.T) {
 		addresses, calls int
 		most             time.Duration // a turn takes a second, and 4 go on at a time
 	}{
-		{"a thousand calls of one address", 1, 1000, 2 * time.Second},
-		{"ten calls of 100 addresses each", 100, 10, 27 * time.Second},
+		{"a thousand calls of one address", 1, 1000, time.Second},
+		{"ten calls of 100 addresses each", 100, 10, 25 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -88,5 +88,58 @@ func TestNobodyWaitsForEver(t *testing.T) {
 	end()
 	if turns.free != 1 || len(turns.has)+len(turns.waits)+len(turns.round) != 0 {
 		t.Errorf("when all is over, %+v is left", turns)
+	}
+}
+
+// An address that gives up and comes again is next, although others have waited without a break: they have had
+// turns meanwhile.
+func TestWhoGaveUpIsNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := New(1, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for i := range 30 {
+			for range 3 { // each of them waits always, and takes 10 s
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						if end, err := turns.Take(ctx, fmt.Sprint("them ", i)); err == nil {
+							time.Sleep(10 * time.Second)
+							end()
+						}
+					}
+				})
+			}
+		}
+		time.Sleep(310 * time.Second) // all of them have had a turn
+		start := time.Now()
+		for {
+			ctx, enough := context.WithTimeout(t.Context(), 5*time.Second)
+			end, err := turns.Take(ctx, "us")
+			enough()
+			if err == nil {
+				end()
+				break
+			}
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("a turn came after %v, want the next one, within 10 s", took)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+// What is remembered of addresses that come once has a bound.
+func TestServedIsBounded(t *testing.T) {
+	turns := New(1, 1)
+	for i := range 5 * remembered {
+		end, err := turns.Take(t.Context(), fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		end()
+	}
+	if n := len(turns.served); n > 2*remembered+1 {
+		t.Errorf("%d addresses are remembered, want at most %d", n, 2*remembered+1)
 	}
 }
