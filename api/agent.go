@@ -32,7 +32,7 @@ const (
 
 // AgentHandler serves /agent/v1/ as inventory/agent.go documents it. manifests returns the manifest of an
 // image as it is stored. Serve it with AgentTLS: an agent is known by the key that its connection proves.
-func AgentHandler(agents Agents, manifests func(id string) ([]byte, error), log *slog.Logger) http.Handler {
+func AgentHandler(agents Agents, manifests func(id string) (io.ReadCloser, error), log *slog.Logger) http.Handler {
 	a := agentSide{agents: agents, manifests: manifests, log: log}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /agent/v1/register", a.call(a.register))
@@ -91,7 +91,7 @@ func keyOf(s *tls.ConnectionState) string {
 
 type agentSide struct {
 	agents    Agents
-	manifests func(id string) ([]byte, error)
+	manifests func(id string) (io.ReadCloser, error)
 	log       *slog.Logger
 }
 
@@ -205,13 +205,18 @@ func (a agentSide) manifest(
 	if err := a.agents.MayRead(ctx, c, r.Header.Get(inventory.BootIDHeader), id); err != nil {
 		return err
 	}
-	data, err := a.manifests(id)
+	manifest, err := a.manifests(id)
 	if err != nil {
 		return err
 	}
+	defer manifest.Close()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write(data)
+	// It may have megabytes, and hundreds of callers read it slowly: never all of it in memory. An agent sees
+	// by its hash whether all of it has come.
+	if _, err := io.Copy(w, manifest); err != nil {
+		panic(http.ErrAbortHandler) // the answer has begun
+	}
 	return nil
 }
 

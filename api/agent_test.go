@@ -3,9 +3,11 @@ package api_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,7 +94,9 @@ func (a *agentLog) MayRead(_ context.Context, c inventory.Caller, bootID, image 
 	return nil
 }
 
-func manifests(id string) ([]byte, error) { return []byte(`{"manifest of":"` + id + `"}`), nil }
+func manifests(id string) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(`{"manifest of":"` + id + `"}`)), nil
+}
 
 func TestAgentCalls(t *testing.T) {
 	good := []string{"Bearer good-nonce"}
@@ -299,5 +303,46 @@ func TestNextEndsWithItsCaller(t *testing.T) {
 				t.Errorf("the agent got %d, want no answer or an order to wait", got)
 			}
 		})
+	}
+}
+
+// A manifest without end.
+type longManifest struct{ read, closed *atomic.Int64 }
+
+func (m longManifest) Read(p []byte) (int, error) {
+	m.read.Add(int64(len(p)))
+	return len(p), nil
+}
+
+func (m longManifest) Close() error {
+	m.closed.Add(1)
+	return nil
+}
+
+// A callerThatStops takes the beginning of an answer and is gone.
+type callerThatStops struct{ *httptest.ResponseRecorder }
+
+func (callerThatStops) Write([]byte) (int, error) { return 0, errors.New("connection reset") }
+
+// Of a manifest, no more is read than its caller takes, however long it is.
+func TestAManifestIsSentPieceByPiece(t *testing.T) {
+	var read, closed atomic.Int64
+	r := httptest.NewRequest("GET", "/agent/v1/images/i-mine/manifest", nil)
+	r.Header.Set("Authorization", "Bearer good-nonce")
+	r.Header.Set("Pxectl-Boot-Id", "b-1")
+	h := api.AgentHandler(&agentLog{}, func(string) (io.ReadCloser, error) {
+		return longManifest{&read, &closed}, nil
+	}, quiet)
+	func() {
+		defer func() {
+			if err := recover(); err != http.ErrAbortHandler {
+				t.Errorf("the answer ends with %v, want that it is cut off", err)
+			}
+		}()
+		h.ServeHTTP(callerThatStops{httptest.NewRecorder()}, r)
+	}()
+	if n := read.Load(); n > 64<<10 || closed.Load() != 1 {
+		t.Errorf("%d bytes were read for a caller that took none, want 64 KiB at most; closed %d times", n,
+			closed.Load())
 	}
 }

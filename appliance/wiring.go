@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -106,9 +107,12 @@ func (a *Appliance) serve(name string, s interfaces.Service) {
 // listenForMachines opens TFTP, HTTP and the agents' port on each provisioning interface.
 func (a *Appliance) listenForMachines(plane bootPlane, secrets keys.Keys, nics *interfaces.Set) error {
 	boot := plane.web(a.images.Handler(), a.log)
-	agents := api.AgentHandler(a.engine, func(id string) ([]byte, error) {
-		raw, _, err := a.images.Manifest(id)
-		return raw, imageProblem(id, err)
+	agents := api.AgentHandler(a.engine, func(id string) (io.ReadCloser, error) {
+		f, err := a.images.OpenManifest(id)
+		if err != nil {
+			return nil, imageProblem(id, err)
+		}
+		return f, nil
 	}, a.log)
 	tlsConfig := api.AgentTLS(secrets.TLS)
 	at := func(ip netip.Addr, port int) netip.AddrPort { return netip.AddrPortFrom(ip, uint16(port)) }

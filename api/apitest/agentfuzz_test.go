@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -51,7 +52,7 @@ func FuzzAgentCalls(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, method, path, body string, who byte) {
 		e := newEngine(t).Fleet.(*deploy.Engine)
-		handler := api.AgentHandler(e, func(string) ([]byte, error) {
+		handler := api.AgentHandler(e, func(string) (io.ReadCloser, error) {
 			return nil, &inventory.Problem{Code: inventory.CodeNotFound, Detail: "no such image"}
 		}, slog.New(slog.DiscardHandler))
 		nonce := e.IssueBoot(mac).Nonce
