@@ -135,14 +135,17 @@ func (p bootPlane) ramdiskFile(goarch, name string) (string, bool) {
 	return path, err == nil
 }
 
+// maxPhoneHome bounds the form of a system that phones home. cloud-init sends less, even with all its host keys.
+const maxPhoneHome = 8 << 10
+
 // phoneHome answers deployed systems: POST /phone-home/{deployment}/{token}, as cloud-init's phone_home
 // module sends it.
 func (p bootPlane) phoneHome(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	r.Body = http.MaxBytesReader(w, r.Body, maxPhoneHome)
 	remote, _ := netip.ParseAddrPort(r.RemoteAddr)
 	id := inventory.DeploymentID(r.PathValue("deployment"))
 	err := p.engine.PhoneHome(r.Context(), id, r.PathValue("token"), remote.Addr().String(),
-		inventory.Text(printable.Only(r.FormValue("hostname")), 64))
+		func() string { return inventory.Text(printable.Only(r.FormValue("hostname")), 64) })
 	if err == nil {
 		w.WriteHeader(http.StatusNoContent)
 		return

@@ -159,7 +159,7 @@ func TestACancelSaysThatTheSystemWasCutOff(t *testing.T) {
 	for name, end := range map[string]func(*testing.T, *rack, inventory.DeploymentID){
 		"until it calls home": func(t *testing.T, r *rack, first inventory.DeploymentID) {
 			if err := r.now().PhoneHome(t.Context(), first, r.now().cfg.Key.PhoneHomeToken(first),
-				"192.0.2.100", "m1"); err != nil {
+				"192.0.2.100", func() string { return "m1" }); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -8,9 +8,10 @@ import (
 	"github.com/pxectl/pxectl/inventory"
 )
 
-// PhoneHome takes a deployed system's call, with the token from its seed.
+// PhoneHome takes a deployed system's call, with the token from its seed. hostname is called only when the
+// token is right, so that a stranger's body is not read.
 func (e *Engine) PhoneHome(
-	ctx context.Context, id inventory.DeploymentID, token, remoteIP, hostname string,
+	ctx context.Context, id inventory.DeploymentID, token, remoteIP string, hostname func() string,
 ) error {
 	if !e.cfg.Key.IsPhoneHome(id, token) {
 		return refused("phone-home: the token is not that deployment's", "")
@@ -23,6 +24,7 @@ func (e *Engine) PhoneHome(
 	if err != nil {
 		return err
 	}
+	name := hostname() // here, since the machine's worker must not wait for it
 	_, err = call(ctx, w, func() (struct{}, error) {
 		s := w.snap.Load()
 		if s.d == nil || s.d.ID != id {
@@ -44,7 +46,7 @@ func (e *Engine) PhoneHome(
 			return []inventory.Event{
 				{
 					Kind: inventory.KindOS,
-					Text: fmt.Sprintf("the system phoned home from %s as %s", remoteIP, hostname),
+					Text: fmt.Sprintf("the system phoned home from %s as %s", remoteIP, name),
 				},
 			}
 		})

@@ -206,7 +206,7 @@ func (r *rack) system(ctx context.Context) {
 		m, err := r.now().Machine(string(testMAC))
 		if err == nil && m.Deployment != "" {
 			err = r.now().PhoneHome(ctx, m.Deployment, testKey.PhoneHomeToken(m.Deployment), "192.0.2.100",
-				"m1")
+				func() string { return "m1" })
 		}
 		if err == nil {
 			return
