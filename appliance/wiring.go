@@ -165,7 +165,7 @@ func listenHTTP(
 	if secure != nil {
 		most = ipxe.MaxTLSConns
 	}
-	l := ipxe.LimitConns(tcp, most)
+	l, h := ipxe.LimitConns(tcp, most, h)
 	if secure != nil {
 		l = tls.NewListener(l, secure)
 	}

@@ -25,23 +25,35 @@ const (
 type limitedConn struct {
 	*net.TCPConn
 	of     *limitedListener
+	remote string // client and port
 	client netip.Addr
 
 	opened time.Time    // times are counted from here: the time of day may be set
 	last   atomic.Int64 // nanoseconds until bytes last moved
 	began  atomic.Int64 // nanoseconds until the answer to the client's last bytes began
 	taken  atomic.Int64 // bytes of that answer that the client took
+	asked  atomic.Int64 // nanoseconds until its unfinished request began, with TLS its handshake; or done
 	closed atomic.Bool
 }
 
+// done is the value of limitedConn.asked when no request is unfinished.
+const done = -1
+
 func (c *limitedConn) touch()           { c.last.Store(int64(time.Since(c.opened))) }
 func (c *limitedConn) moved() time.Time { return c.opened.Add(time.Duration(c.last.Load())) }
+
+// whole says whether all requests on the connection arrived whole, and there was one.
+func (c *limitedConn) whole() bool { return c.asked.Load() == done }
+
+// since is when the unfinished request began.
+func (c *limitedConn) since() time.Time { return c.opened.Add(time.Duration(c.asked.Load())) }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
 	if n > 0 {
 		c.touch()
 		c.taken.Store(0)
+		c.asked.CompareAndSwap(done, int64(time.Since(c.opened)))
 	}
 	return n, err
 }

@@ -2,6 +2,7 @@ package ipxe
 
 import (
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -21,15 +22,20 @@ const (
 )
 
 // LimitConns bounds the connections that l accepts, for each client address and to most in all, and how slowly
-// a client may take an answer. When an address, or the listener, has all that it may have, LimitConns closes
-// the connection that was idle for longest: of that address, or of the address with the most connections. So
-// whoever opens thousands of connections and sends or takes nothing closes its own, and other machines are
-// always accepted.
-func LimitConns(l net.Listener, most int) net.Listener {
-	return &limitedListener{
+// a client may take an answer. The handler that it returns serves h; by it, the listener learns which requests
+// have arrived whole.
+//
+// When the listener has all connections that it may have, the one whose request has been unfinished for longest
+// makes room, of the address with the most such ones. Bytes that trickle in keep no place. When no request is
+// unfinished, the connection that was idle for longest is closed, of the address with the most connections; the
+// same holds for an address that has all that it may have. So whoever opens thousands of connections and sends
+// or takes nothing closes its own, and who has made a request is not displaced by who has made none.
+func LimitConns(l net.Listener, most int, h http.Handler) (net.Listener, http.Handler) {
+	limited := &limitedListener{
 		Listener: l, most: most, rate: leastRate, grace: slack,
 		clients: map[netip.Addr]map[*limitedConn]struct{}{},
 	}
+	return limited, limited.watch(h)
 }
 
 type limitedListener struct {
@@ -53,8 +59,9 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			c.Close()
 			continue
 		}
+		remote := c.RemoteAddr().String()
 		conn := &limitedConn{
-			TCPConn: tcp, of: l, client: addrPort(c.RemoteAddr().String()).Addr(), opened: time.Now(),
+			TCPConn: tcp, of: l, remote: remote, client: addrPort(remote).Addr(), opened: time.Now(),
 		}
 		victim, ok := l.take(conn)
 		if victim != nil {
@@ -77,11 +84,14 @@ func (l *limitedListener) take(c *limitedConn) (victim *limitedConn, ok bool) {
 	case len(l.clients[c.client]) >= maxConnsPerClient:
 		victim = mostIdle(l.clients[c.client])
 	case l.total >= l.most:
-		victim = mostIdle(l.clients[l.busiest()])
+		if victim = l.unfinished(); victim == nil {
+			victim = l.idle()
+		}
 	}
-	full := victim != nil
-	if full && now.Sub(victim.moved()) < idleEnough &&
-		len(l.clients[victim.client]) <= len(l.clients[c.client])+1 {
+	full, have := victim != nil, len(l.clients[c.client])
+	// A client without a connection waits for nobody's unfinished request.
+	first := have == 0 && full && !victim.whole()
+	if full && !first && now.Sub(victim.moved()) < idleEnough && len(l.clients[victim.client]) <= have+1 {
 		// All that could be closed are in use, and the address with the most has no more than this one.
 		return nil, false
 	}
@@ -96,14 +106,39 @@ func (l *limitedListener) take(c *limitedConn) (victim *limitedConn, ok bool) {
 	return victim, true
 }
 
-// busiest is the address with the most connections.
-func (l *limitedListener) busiest() (most netip.Addr) {
-	for a, conns := range l.clients {
-		if len(conns) > len(l.clients[most]) {
-			most = a
+// unfinished is the connection whose request has been unfinished for longest, of the address with the most
+// such ones, or nil.
+func (l *limitedListener) unfinished() (oldest *limitedConn) {
+	most := 0
+	for _, conns := range l.clients {
+		n, first := 0, (*limitedConn)(nil)
+		for c := range conns {
+			if c.whole() {
+				continue
+			}
+			if n++; first == nil || c.since().Before(first.since()) {
+				first = c
+			}
+		}
+		if n > most || n == most && n > 0 && first.since().Before(oldest.since()) {
+			most, oldest = n, first
 		}
 	}
-	return most
+	return oldest
+}
+
+// idle is the connection that was idle for longest, of the address with the most connections.
+func (l *limitedListener) idle() (longest *limitedConn) {
+	most := 0
+	for _, conns := range l.clients {
+		if len(conns) < most {
+			continue
+		}
+		if c := mostIdle(conns); len(conns) > most || c.moved().Before(longest.moved()) {
+			most, longest = len(conns), c
+		}
+	}
+	return longest
 }
 
 // mostIdle is the connection that was idle for longest.

@@ -25,15 +25,16 @@ func slowPlane(
 	if err != nil {
 		t.Fatal(err)
 	}
-	l = LimitConns(tcp, MaxConns).(*limitedListener)
-	for _, f := range change {
-		f(l)
-	}
-	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: Handler(Config{
+	limited, h := LimitConns(tcp, MaxConns, Handler(Config{
 		Decide:  waiting,
 		Ramdisk: func(string, string) (string, bool) { return ramdisk, ramdisk != "" },
 		Log:     slog.New(slog.DiscardHandler),
-	})}
+	}))
+	l = limited.(*limitedListener)
+	for _, f := range change {
+		f(l)
+	}
+	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: h}
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { srv.Close() })
 	return tcp.Addr().String(), l
