@@ -29,7 +29,7 @@ func (p bootPlane) overhear(cfg config.Config, log *slog.Logger) *dhcpd.Listener
 
 // sawOther notes on a client's timeline what another DHCP server told it.
 func (p bootPlane) sawOther(o dhcpd.Overheard) {
-	p.rogues.Heard(o)
+	o = p.rogues.Heard(o)
 	mac, err := inventory.ParseMAC(o.Client.String())
 	if err != nil {
 		return
@@ -40,7 +40,10 @@ func (p bootPlane) sawOther(o dhcpd.Overheard) {
 	if o.Addr.IsValid() && o.Type.String() == "ACK" {
 		p.addresses.learn(o.Addr, mac)
 	}
-	boot := ""
+	boot, impostor := "", ""
+	if o.Impostor {
+		impostor = o.From.String()
+	}
 	if o.Boots() {
 		boot = cmp.Or(rogue.BootName(o.File), o.Class)
 	}
@@ -49,6 +52,7 @@ func (p bootPlane) sawOther(o dhcpd.Overheard) {
 			inventory.DataServer, ip(o.Server), inventory.DataType, o.Type.String(),
 			inventory.DataAddress, ip(o.Addr), inventory.DataBoot, boot,
 			inventory.DataNext, ip(o.Next), inventory.DataInterface, o.Interface,
+			inventory.DataImpostor, impostor,
 		),
 	})
 }

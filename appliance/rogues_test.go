@@ -67,6 +67,27 @@ func TestForgedServersHideNoRogue(t *testing.T) {
 	}
 }
 
+// An answer with our own address in it is a stranger's: doctor and why say so, and name its MAC.
+func TestSomebodyWithOurAddressIsNamed(t *testing.T) {
+	testnet.Need(t, "ip")
+	s, stranger := newSite(t), client(t)
+	remote, err := api.NewClient(s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offers(t, stranger, netip.MustParseAddr("10.77.0.1"),
+		dhcpv4.WithOption(dhcpv4.OptBootFileName("snponly.efi")))
+	const from = "with our address 10.77.0.1"
+	s.event(t, "somebody answers "+from)
+	s.why(t, "52:54:00:66:00:01", "somebody answers it "+from+", from the MAC "+string(clientMAC),
+		"find the host with the MAC "+string(clientMAC))
+	checks, err := remote.Doctor(t.Context())
+	if got := apitest.ChecksOf(checks, "other DHCP servers"); err != nil ||
+		!strings.Contains(got, "fail: somebody answers "+from) || strings.Contains(got, "another pxectl") {
+		t.Errorf("doctor: %q, %v", got, err)
+	}
+}
+
 // Events of invented rogue servers, more than the timeline has room for, do not push out our own.
 func TestMadeUpRoguesPushOutNothing(t *testing.T) {
 	testnet.Need(t, "ip")

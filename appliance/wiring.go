@@ -56,6 +56,7 @@ func (a *Appliance) listen(secrets keys.Keys, nics *interfaces.Set) error {
 		rogues:  &rogue.Servers{Log: a.log, Note: a.engine.Note, Off: cfg.DHCP.Mode == "off"},
 		ramdisk: cfg.RamdiskDir(), http: uint16(cfg.HTTP.Port), tls: uint16(cfg.API.Port), pin: secrets.Pin,
 	}
+	plane.rogues.Own = func() []netip.Prefix { return ownAddresses(a.log) }
 	if l := plane.overhear(cfg, a.log); l != nil {
 		a.serve("overhear", interfaces.Service{Run: l.Run, Close: l.Close})
 	}

@@ -29,6 +29,8 @@ type Overheard struct {
 	Time      time.Time
 	Interface string
 	Server    netip.Addr // option 54, else the packet's source
+	Source    netip.Addr
+	From      net.HardwareAddr // the sender of the frame
 	Client    net.HardwareAddr
 	Type      dhcpv4.MessageType // OFFER, ACK or NAK
 	Addr      netip.Addr         // the address it hands out; none from a proxy
@@ -37,6 +39,10 @@ type Overheard struct {
 	TFTP      string             // option 66: the same as a name
 	Class     string             // option 60: "PXEClient", "HTTPClient" or nothing
 	XID       dhcpv4.TransactionID
+
+	// Impostor is set by who knows our addresses: Server is one of them. What this host sends is not heard, so
+	// it is another host that has the address, or says so.
+	Impostor bool
 }
 
 // Boots says whether the answer tells the client what to boot: a file, or a PXE menu.
@@ -127,15 +133,23 @@ func (l *Listener) listen(ctx context.Context, name string, f *packet.Conn) erro
 	}()
 	buf := make([]byte, 2048)
 	for {
-		n, _, err := f.ReadFrom(buf)
+		n, from, err := f.ReadFrom(buf)
 		if err != nil {
 			return err
 		}
-		l.packet(name, buf[:n])
+		l.packet(name, sender(from), buf[:n])
 	}
 }
 
-func (l *Listener) packet(name string, raw []byte) {
+// sender is the hardware address of who sent a frame.
+func sender(from net.Addr) net.HardwareAddr {
+	if a, ok := from.(*packet.Addr); ok {
+		return a.HardwareAddr
+	}
+	return nil
+}
+
+func (l *Listener) packet(name string, from net.HardwareAddr, raw []byte) {
 	defer bug.Recover(l.log, "dhcp: overhear a packet", func() []any {
 		return []any{"interface", name, "packet", hex.EncodeToString(raw)}
 	})
@@ -144,7 +158,7 @@ func (l *Listener) packet(name string, raw []byte) {
 		l.log.Debug("dhcp: overheard something that is no answer", "interface", name, "err", err)
 		return
 	}
-	o.Time, o.Interface = time.Now(), name
+	o.Time, o.Interface, o.From = time.Now(), name, from
 	l.heard(o)
 }
 
@@ -205,7 +219,7 @@ func parseOverheard(raw []byte) (Overheard, error) {
 	o := Overheard{
 		Server: addr(p.ServerIdentifier()), Client: macOf(p), Type: p.MessageType(), Addr: addr(p.YourIPAddr),
 		File: p.BootFileNameOption(), Next: addr(p.ServerIPAddr), TFTP: p.TFTPServerName(),
-		Class: p.ClassIdentifier(), XID: p.TransactionID,
+		Class: p.ClassIdentifier(), XID: p.TransactionID, Source: src,
 	}
 	if !o.Server.IsValid() {
 		o.Server = src
@@ -219,6 +233,9 @@ func parseOverheard(raw []byte) (Overheard, error) {
 // String is one line. Free text of the packet is quoted.
 func (o Overheard) String() string {
 	s := fmt.Sprintf("%v from another server, %v", o.Type, o.Server)
+	if o.Impostor {
+		s = fmt.Sprintf("%v from somebody with our address %v (MAC %v)", o.Type, o.Server, o.From)
+	}
 	if o.Addr.IsValid() {
 		s += fmt.Sprintf(": the address %v", o.Addr)
 	}

@@ -64,7 +64,7 @@ func answers(
 	var all []Overheard
 	buf := make([]byte, 2048)
 	for ctx.Err() == nil {
-		n, _, err := tap.ReadFrom(buf)
+		n, from, err := tap.ReadFrom(buf)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return all, nil
@@ -72,7 +72,7 @@ func answers(
 			return all, fmt.Errorf("dhcp: ask on %s: %w", name, err)
 		}
 		if o, err := parseOverheard(buf[:n]); err == nil && o.XID == xid {
-			o.Time, o.Interface = time.Now(), name
+			o.Time, o.Interface, o.From = time.Now(), name, sender(from)
 			all = append(all, o)
 		}
 	}

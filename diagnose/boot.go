@@ -126,6 +126,13 @@ func (b boot) unseen(t *trace) breakdown {
 		if ev == nil {
 			ev = t.otherLease
 		}
+		if mac := ev.Data[inventory.DataImpostor]; mac != "" {
+			return breakdown{
+				stage: "somebody answers it with our address " + ev.Data[inventory.DataServer] +
+					", from the MAC " + mac + ", and its own requests do not reach us",
+				next: FindImpostor(mac), decisive: ev,
+			}
+		}
 		return breakdown{
 			stage: "the DHCP server " + ev.Data[inventory.DataServer] +
 				" answers it, and its own requests do not reach us",
@@ -150,6 +157,12 @@ func (b boot) unseen(t *trace) breakdown {
 	return breakdown{stage: "nothing was seen of it on the wire", next: "is it on, " + cable}
 }
 
+// FindImpostor is the next move when a host answers DHCP with an address of ours.
+func FindImpostor(mac string) string {
+	return "find the host with the MAC " + mac + " in the switches' tables and take it off the network: it has " +
+		"our address, or forges it; a relay that repeats our answers looks the same"
+}
+
 // asking is about a machine that came no further than DHCP.
 func (b boot) asking(t *trace) breakdown {
 	switch {
@@ -157,6 +170,14 @@ func (b boot) asking(t *trace) breakdown {
 		return inProgress("it asked by DHCP " + b.ago(t.last) + " ago")
 	case t.otherBoot != nil && (t.offered != nil || t.bootReply != nil):
 		server := t.otherBoot.Data[inventory.DataServer]
+		if mac := t.otherBoot.Data[inventory.DataImpostor]; mac != "" {
+			return breakdown{
+				stage: fmt.Sprintf("somebody with our address %s, from the MAC %s, told it to boot %q, "+
+					"and it never asked us for our boot program", server, mac,
+					t.otherBoot.Data[inventory.DataBoot]),
+				next: FindImpostor(mac), decisive: t.otherBoot,
+			}
+		}
 		return breakdown{
 			stage: fmt.Sprintf("another DHCP server, %s, told it to boot %q, "+
 				"and it never asked us for our boot program", server, t.otherBoot.Data[inventory.DataBoot]),
@@ -218,6 +239,9 @@ func (b boot) transferring(t *trace) breakdown {
 		if t.otherBoot != nil {
 			br.next = "take the boot options (66, 67, next-server) out of " +
 				t.otherBoot.Data[inventory.DataServer] + ", which names that file"
+			if mac := t.otherBoot.Data[inventory.DataImpostor]; mac != "" {
+				br.next = "somebody with our address names that file: " + FindImpostor(mac)
+			}
 		}
 	case inventory.TFTPMalformed:
 		br.stage, br.next = "it sent no valid request to the TFTP port ("+t.tftp.Text+

@@ -47,6 +47,7 @@ const (
 	DataArch         = "arch"         // the number of the client's architecture: RFC 4578
 	DataOdd          = "odd"          // what is malformed in the packet
 	DataServer       = "server"       // another server that answered
+	DataImpostor     = "impostor"     // its MAC, when its address is one of ours
 	DataAddress      = "address"      // the address that it offered
 	DataNext         = "next"         // its next-server
 	DataInfiniBand   = "infiniband"   // the client has no Ethernet address

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/pxectl/pxectl/appliance/rogue"
 	"github.com/pxectl/pxectl/deploy"
 	"github.com/pxectl/pxectl/dhcpd"
+	"github.com/pxectl/pxectl/diagnose"
 	"github.com/pxectl/pxectl/images/store"
 	"github.com/pxectl/pxectl/internal/bug"
 	"github.com/pxectl/pxectl/inventory"
@@ -59,7 +61,15 @@ func File(ctx context.Context, path string) []api.Check {
 	}
 	return append([]api.Check{pass("configuration", "%s is in order", path)}, House{
 		Config: cfg, Ask: dhcpd.Ask,
-		Rogues: &rogue.Servers{Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {}},
+		Rogues: &rogue.Servers{
+			Log: slog.New(slog.DiscardHandler), Note: func(inventory.Event) {},
+			Own: func() (own []netip.Prefix) {
+				for _, in := range cfg.Provisioning.Interfaces {
+					own = append(own, netip.PrefixFrom(in.Address, in.Address.BitLen()))
+				}
+				return own
+			},
+		},
 	}.Examine(ctx)...)
 }
 
@@ -131,6 +141,8 @@ func (d House) otherServers(ctx context.Context) []api.Check {
 	}
 	for _, s := range all {
 		switch {
+		case s.Impostor != "":
+			checks = append(checks, fail(subject, s.String(), diagnose.FindImpostor(s.Impostor)))
 		case s.Boots != "" && d.Config.DHCP.Mode != "off" && s.Pxectl:
 			checks = append(checks,
 				fail(subject, s.String(),

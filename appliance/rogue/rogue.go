@@ -23,6 +23,8 @@ type Servers struct {
 	Log  *slog.Logger
 	Note func(inventory.Event) // called for a server that tells machines what to boot
 	Off  bool                  // we take no part in DHCP, so somebody else has to tell machines what to boot
+	// Own returns this host's addresses. nil: no answer is known to come from somebody with one of them.
+	Own func() []netip.Prefix
 
 	mu     sync.Mutex
 	absent string // why nothing can be heard; "" when it can
@@ -43,6 +45,7 @@ type Server struct {
 	Leases    bool      // it hands out addresses
 	Boots     string    // what it tells machines to boot; "" when nothing
 	Pxectl    bool      // it answers as we do
+	Impostor  string    // its MAC, when its address is one of ours
 }
 
 // MaxServers bounds what forged packets can make us remember.
@@ -52,8 +55,21 @@ const MaxServers = 64
 const remembered = 24 * time.Hour
 
 // Heard records an answer of another server. The first time that a server tells a machine what to boot is
-// logged and noted.
-func (s *Servers) Heard(o dhcpd.Overheard) {
+// logged and noted. It returns the answer, with Impostor if its server or source is an address of ours.
+func (s *Servers) Heard(o dhcpd.Overheard) dhcpd.Overheard {
+	if s.Own != nil {
+		for _, p := range s.Own() {
+			if a := p.Addr(); a == o.Server || a == o.Source {
+				o.Server, o.Impostor = a, true
+				break
+			}
+		}
+	}
+	s.record(o)
+	return o
+}
+
+func (s *Servers) record(o dhcpd.Overheard) {
 	s.mu.Lock()
 	s.forgetLocked(o.Time)
 	h := s.atLocked(key{o.Server, o.Interface}, o.Boots())
@@ -67,13 +83,20 @@ func (s *Servers) Heard(o dhcpd.Overheard) {
 		h.Boots = cmp.Or(BootName(o.File), o.Class)
 		h.Pxectl = h.Pxectl || looksLikeUs(o)
 	}
+	if o.Impostor {
+		h.Impostor = o.From.String()
+	}
 	now := *h
 	s.mu.Unlock()
 	if before != "" || now.Boots == "" || s.Off {
 		return
 	}
-	s.Log.Warn("another DHCP server tells machines what to boot", "server", o.Server,
-		"interface", o.Interface, "boot", now.Boots, "pxectl", now.Pxectl)
+	what := "another DHCP server tells machines what to boot"
+	if now.Impostor != "" {
+		what = "somebody answers DHCP with our address, and tells machines what to boot"
+	}
+	s.Log.Warn(what, "server", o.Server, "mac", o.From.String(), "interface", o.Interface, "boot", now.Boots,
+		"pxectl", now.Pxectl)
 	s.Note(inventory.Event{
 		At: o.Time.UTC(), Kind: inventory.KindDHCP, Text: now.String(), Data: map[string]string{
 			inventory.DataServer: o.Server.String(), inventory.DataInterface: o.Interface,
@@ -122,6 +145,10 @@ func (s *Servers) Absent(err error) {
 
 // String is one line: who it is, where, and what it tells machines to boot.
 func (s Server) String() string {
+	if s.Impostor != "" {
+		return fmt.Sprintf("somebody answers with our address %v on %s, from the MAC %s, "+
+			"and tells machines to boot %q", s.Addr, s.Interface, s.Impostor, s.Boots)
+	}
 	who := "another DHCP server"
 	if s.Pxectl {
 		who = "another pxectl"

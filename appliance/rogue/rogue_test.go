@@ -3,6 +3,7 @@ package rogue
 import (
 	"bytes"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -188,5 +189,39 @@ func TestSilentServersAreForgotten(t *testing.T) {
 	n.Heard(answer(1, "old.efi", 0))
 	if noted != 3 {
 		t.Errorf("noted %d times, want none without a silence", noted)
+	}
+}
+
+// Who answers with an address of ours is no second pxectl: what this host sends is not heard.
+func TestSomebodyWithOurAddress(t *testing.T) {
+	us, other := netip.MustParseAddr("10.77.0.1"), netip.MustParseAddr("10.77.0.66")
+	const impostor = "somebody answers with our address 10.77.0.1 on br0, from the MAC 52:54:00:66:00:01, " +
+		`and tells machines to boot "snponly.efi"`
+	for name, c := range map[string]struct {
+		server, source netip.Addr
+		impostor       bool
+		want           string
+	}{
+		"as server": {us, other, true, impostor},
+		"as source": {other, us, true, impostor},
+		"another": {
+			other, other, false, `another DHCP server, 10.77.0.66 on br0, tells machines to boot "snponly.efi"`,
+		},
+	} {
+		var log bytes.Buffer
+		noted := ""
+		n := Servers{
+			Log: slog.New(slog.NewTextHandler(&log, nil)), Note: func(e inventory.Event) { noted = e.Text },
+			Own: func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24")} },
+		}
+		o := n.Heard(dhcpd.Overheard{
+			Server: c.server, Source: c.source, From: net.HardwareAddr{0x52, 0x54, 0, 0x66, 0, 1},
+			Interface: "br0", Time: time.Now(), Class: "PXEClient", File: "snponly.efi", TFTP: "10.77.0.1",
+		})
+		if noted != c.want || o.Impostor != c.impostor ||
+			strings.Contains(log.String(), "with our address") != c.impostor {
+			t.Errorf("%s: noted %q, impostor %v, logged %s; want %q", name, noted, o.Impostor,
+				log.String(), c.want)
+		}
 	}
 }
