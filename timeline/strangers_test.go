@@ -34,6 +34,7 @@ func TestAFloodOfStrangersIsBounded(t *testing.T) {
 	}
 	tl.Note(inventory.Event{
 		MAC:  testMAC,
+		Wire: true,
 		Text: strings.Repeat("é", maxText),
 		Data: map[string]string{"path": strings.Repeat("x", 10*maxDatum), "a": "b"},
 	})
@@ -174,5 +175,35 @@ func BenchmarkStrangers(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+// What the appliance itself did is on the timeline, however much comes from the wire, also what belongs to no
+// machine.
+func TestAFloodDropsNothingOfOurOwn(t *testing.T) {
+	for name, mac := range map[string]inventory.MAC{"of a machine": testMAC, "of strangers": ""} {
+		t.Run(name, func(t *testing.T) {
+			tl, store := newTimeline(t)
+			const own = 200
+			for i := range own {
+				for n := range 200 {
+					e := strangerSays(200*i+n, fmt.Sprint("packet ", i, " ", n))
+					if mac != "" {
+						e.MAC = mac
+					}
+					tl.Note(e)
+				}
+				tl.Note(inventory.Event{
+					At: noon, Kind: inventory.KindInterface, Text: fmt.Sprint("own ", i), MAC: mac,
+				})
+			}
+			commit(t, tl)
+			told := stored(t, store)
+			for i := range own {
+				if !strings.Contains(told, fmt.Sprint("own ", i)) {
+					t.Fatalf("event %d of our own is not on the timeline", i)
+				}
+			}
+		})
 	}
 }

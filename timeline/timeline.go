@@ -42,8 +42,9 @@ type Timeline struct {
 	log       *slog.Logger
 	owner     func(inventory.MAC) inventory.MachineID
 	now       func() time.Time
-	queue     chan inventory.Event // of machines
-	strangers chan inventory.Event // of MACs that no machine has
+	own       chan inventory.Event // what the appliance itself did, which no flood drops
+	queue     chan inventory.Event // from the wire, of machines
+	strangers chan inventory.Event // from the wire, of MACs that no machine has
 	lost      atomic.Uint64        // since the last commit that said so, once in complainEvery
 	dropped   atomic.Uint64        // since the start
 
@@ -70,16 +71,21 @@ func New(
 ) *Timeline {
 	return &Timeline{
 		store: store, log: log, owner: owner, now: time.Now, last: last, more: make(chan struct{}),
-		queue: make(chan inventory.Event, queueSize), strangers: make(chan inventory.Event, strangersQueue),
+		own: make(chan inventory.Event, queueSize), queue: make(chan inventory.Event, queueSize),
+		strangers: make(chan inventory.Event, strangersQueue),
 	}
 }
 
 // Note queues an event. It never blocks: when the queue is full, it drops the event and counts it.
 func (t *Timeline) Note(e inventory.Event) {
 	e = Bounded(e)
-	queue := t.queue
-	if t.ownerOf(e) == "" {
+	queue := t.own
+	switch {
+	case !e.Wire:
+	case t.ownerOf(e) == "":
 		queue = t.strangers
+	default:
+		queue = t.queue
 	}
 	select {
 	case queue <- e:
@@ -125,7 +131,7 @@ func (t *Timeline) Drain() error {
 	if err := t.commit(ctx); err != nil {
 		return fmt.Errorf("write the timeline: %w", err)
 	}
-	if n := len(t.pending) + len(t.waiting) + len(t.queue) + len(t.strangers); n > 0 {
+	if n := len(t.pending) + len(t.waiting) + len(t.own) + len(t.queue) + len(t.strangers); n > 0 {
 		t.log.Warn("timeline: there was no time to write all events before the stop", "lost", n)
 	}
 	return nil
@@ -154,7 +160,7 @@ func (t *Timeline) commit(ctx context.Context) error {
 			}
 			t.pending = t.pending[n:]
 		}
-		if len(t.queue) == 0 && len(t.strangers) == 0 {
+		if len(t.own)+len(t.queue)+len(t.strangers) == 0 {
 			break
 		}
 	}
@@ -241,14 +247,12 @@ func (t *Timeline) commitBatch(noted []inventory.Event) error {
 	return nil
 }
 
+// take takes a batch from the queues, the appliance's own events first.
 func (t *Timeline) take() []inventory.Event {
 	var batch []inventory.Event
-	for len(batch) < batchSize {
-		select {
-		case e := <-t.queue:
-			batch = append(batch, e)
-		default:
-			return batch
+	for _, queue := range []chan inventory.Event{t.own, t.queue} {
+		for len(batch) < batchSize && len(queue) > 0 { // nobody else takes from it
+			batch = append(batch, <-queue)
 		}
 	}
 	return batch
