@@ -248,17 +248,23 @@ func Stranger(mac inventory.MAC, events []inventory.Event, now time.Time) Diagno
 const buildWith = "put the driver into the ramdisk (`pxectl ramdisk build --with MODULE`), " +
 	"and boot the machine again"
 
+// mostNamed is how many devices a sentence names.
+const mostNamed = 3
+
 // withoutDriver names the PCI devices of a base class (01 mass storage, 02 network) for which the ramdisk has
-// no driver.
+// no driver, the first few of them.
 func withoutDriver(r *inventory.Report, class string) string {
 	if r == nil {
 		return ""
 	}
 	var names []string
 	for _, p := range r.PCI {
-		if p.Driver == "" && strings.HasPrefix(p.Class, class) {
+		if p.Driver == "" && strings.HasPrefix(p.Class, class) && p.Vendor != "" && p.Device != "" {
 			names = append(names, strings.TrimSpace(fmt.Sprintf("%s:%s %s", p.Vendor, p.Device, p.Name)))
 		}
+	}
+	if more := len(names) - mostNamed; more > 0 {
+		names = append(names[:mostNamed], fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(names, " and ")
 }

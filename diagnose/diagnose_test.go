@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,10 @@ func TestDiagnose(t *testing.T) {
 		Class: "010400", Vendor: "1000", Device: "10e2",
 		Name: "MegaRAID 12GSAS/PCIe",
 	}, {Class: "010601", Driver: "ahci"}}}
+	claims := &inventory.Report{PCI: make([]inventory.PCIDevice, 1000)}
+	for i := range claims.PCI {
+		claims.PCI[i] = inventory.PCIDevice{Class: "010400", Vendor: "1000", Device: fmt.Sprintf("%04x", i)}
+	}
 	bmc := inventory.BMC{Address: "192.0.2.51"}
 	for name, c := range map[string]struct {
 		m              inventory.Machine
@@ -116,6 +121,12 @@ func TestDiagnose(t *testing.T) {
 			m:        inventory.Machine{State: inventory.Available, Report: megaraid},
 			sentence: "m1 is available and has no disk to deploy to: the agent has no driver for 1000:10e2",
 			next:     "put the driver into the ramdisk",
+		},
+		"no driver for a thousand devices": {
+			m: inventory.Machine{State: inventory.Available, Report: claims},
+			sentence: "m1 is available and has no disk to deploy to: the agent has no driver for 1000:0000 and " +
+				"1000:0001 and 1000:0002 and 997 more.",
+			next: "put the driver into the ramdisk",
 		},
 		"a disk is there, whatever else has no driver": {
 			m: inventory.Machine{

@@ -84,7 +84,8 @@ func (r Report) Bounded(limit int) Report {
 	}
 	for i := range r.PCI {
 		p := &r.PCI[i]
-		words(MaxWord, &p.Address, &p.Class, &p.Vendor, &p.Device, &p.Name, &p.Driver, &p.Modalias)
+		p.Vendor, p.Device = hexOf(p.Vendor, 4), hexOf(p.Device, 4)
+		words(MaxWord, &p.Address, &p.Class, &p.Name, &p.Driver, &p.Modalias)
 	}
 	for i := range r.Memory.DIMMs {
 		d := &r.Memory.DIMMs[i]
@@ -265,4 +266,12 @@ func lines(all []string, n, each int) []string {
 		out = append(out, Text(s, each))
 	}
 	return out
+}
+
+// hexOf is s if it is that many hexadecimal digits, else "".
+func hexOf(s string, digits int) string {
+	if len(s) != digits || strings.Trim(s, "0123456789abcdefABCDEF") != "" {
+		return ""
+	}
+	return s
 }

@@ -326,3 +326,16 @@ func FuzzBoundedReport(f *testing.F) {
 		}
 	})
 }
+
+// Vendor and device of a PCI function are hexadecimal digits: `why` names functions by them.
+func TestPCIIDsAreNumbers(t *testing.T) {
+	for said, want := range map[string]string{
+		"8086": "8086", "1AF4": "1AF4", "": "", "80865": "", "808": "", "80g6": "", "reboot it": "",
+		"\u0668086": "",
+	} {
+		r := Report{PCI: []PCIDevice{{Vendor: said, Device: said}}}.Bounded(KnownReport)
+		if p := r.PCI[0]; p.Vendor != want || p.Device != want {
+			t.Errorf("%q is kept as %q:%q, want %q", said, p.Vendor, p.Device, want)
+		}
+	}
+}
