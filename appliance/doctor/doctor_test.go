@@ -65,6 +65,10 @@ func TestDoctorWithoutAnAppliance(t *testing.T) {
 			func(t *testing.T, c *config.Config) { write(t, 0o644, c.DataDir, "keys", "age.key") },
 			"permissions", "fail: ",
 		},
+		"a key that the group may read": {
+			func(t *testing.T, c *config.Config) { write(t, 0o640, c.DataDir, "keys", "age.key") },
+			"permissions", "fail: ",
+		},
 		"an open database": {
 			func(t *testing.T, c *config.Config) { write(t, 0o604, c.DataDir, "pxectl.db") }, "permissions",
 			"fail: ",

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pxectl/pxectl/api"
+	"github.com/pxectl/pxectl/appliance/keys"
 )
 
 // ports checks whether other programs have our ports.
@@ -189,9 +190,12 @@ func (d House) permissions() api.Check {
 	const subject = "permissions"
 	data := d.Config.DataDir
 	secret := []string{filepath.Join(data, "pxectl.db"), d.Config.BMC.PasswordFile}
-	keys, err := filepath.Glob(filepath.Join(data, "keys", "*.key"))
-	if err == nil {
-		secret = append(secret, keys...)
+	files, _ := filepath.Glob(filepath.Join(data, "keys", "*.key"))
+	for _, path := range files {
+		if mode, open := keys.Open(path); open {
+			return fail(subject, fmt.Sprintf("%s has mode %04o, and the appliance does not start with a key that "+
+				"others can read", path, mode), "`chmod 600 "+path+"`")
+		}
 	}
 	if d.Config.BMC.Password != "" && d.Config.BMC.PasswordFile == "" {
 		secret = append(secret, d.Config.Path) // the password is in it

@@ -127,15 +127,23 @@ func certificate(pkcs8 []byte) (cert tls.Certificate, pin string, err error) {
 		hex.EncodeToString(sum[:]), nil
 }
 
+// Open says whether a key's file has a mode that lets anybody but its owner in. Load refuses such a file.
+func Open(path string) (mode fs.FileMode, open bool) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0, false
+	}
+	return st.Mode().Perm(), st.Mode().Perm()&0o077 != 0
+}
+
 // keyFile reads a key. It makes one that is missing, and writes it to disk before anything is signed or
 // sealed with it.
 func keyFile(path string, generate func() ([]byte, error)) ([]byte, error) {
 	raw, err := os.ReadFile(path)
 	switch {
 	case err == nil:
-		if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o077 != 0 {
-			return nil, fmt.Errorf("%s: mode %04o lets others read it; run `chmod 600 %s`", path,
-				st.Mode().Perm(), path)
+		if mode, open := Open(path); open {
+			return nil, fmt.Errorf("%s: mode %04o lets others read it; run `chmod 600 %s`", path, mode, path)
 		}
 		return raw, nil
 	case !errors.Is(err, fs.ErrNotExist):
