@@ -27,11 +27,9 @@ func (w *worker) order(step inventory.Step) error {
 		return w.orderErase(o)
 	case inventory.PrepareDisk:
 		o.Do = inventory.DoPrepareDisk
-		disk, err := w.claimDisk(s)
-		if err != nil {
+		if err := w.claimDisk(s); err != nil {
 			return w.endStep("", err)
 		}
-		o.Target = disk
 		o.Image, o.Mode = w.orderImage(s), s.d.Mode
 	case inventory.WriteImage:
 		o.Do = inventory.DoWriteImage
@@ -56,33 +54,20 @@ func (w *worker) orderImage(s *snapshot) *inventory.OrderImage {
 	}
 }
 
-// claimDisk chooses the disk again, by the report of the agent that will write it: whoever was the machine's
-// agent before may have reported other disks. It fails when that gives another disk than was chosen. It notes
-// that the content of the disk is this deployment's from now on.
-func (w *worker) claimDisk(s *snapshot) (*inventory.DiskIdentity, error) {
+// claimDisk looks once more at what is on the disk, since the agent has reported since it was chosen, and
+// notes that what will be on it from now on is this deployment's.
+func (w *worker) claimDisk(s *snapshot) error {
 	if s.m.Holds == s.d.ID {
-		return s.d.Disk, nil
+		return nil
 	}
-	img, err := w.e.cfg.Image(s.d.ImageID)
-	if err != nil {
-		return nil, err
-	}
-	disk, err := writable(s.m, s.d.DiskHint, s.d.Overwrite, img)
-	if err != nil {
-		return nil, err
-	}
-	if !s.d.Disk.Is(disk) {
-		return nil, &inventory.Problem{
-			Code: inventory.CodeConflict,
-			Detail: fmt.Sprintf("disk %s (%d bytes) was chosen, and by what the agent reports now it would be %s (%s, %d bytes)",
-				s.d.Disk.Said(), s.d.Disk.Bytes, disk.Name, disk.Identity().Said(), disk.Bytes),
-			Hint: "look at the disks with `pxectl machine show " + s.m.Name +
-				"` and deploy again, best with --disk serial=…; nothing was written",
+	for _, disk := range s.m.Report.Disks {
+		if s.d.Disk.Is(disk) {
+			if err := mayOverwrite(s.m, disk, s.d.Overwrite); err != nil {
+				return err
+			}
 		}
 	}
-	id := disk.Identity()
-	return &id, w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-		d.Disk = &id
+	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
 		m.Disk, m.Holds = d.Disk, d.ID
 		return nil
 	})
