@@ -81,6 +81,36 @@ func writable(
 	return disk, mayOverwrite(m, disk, overwrite)
 }
 
+// chooseAgain chooses the disk of a deployment from what the agent of this boot has reported, by the same
+// rules as before it began. That was with the report of an earlier agent, and anybody on the wire can be one
+// for a moment: another disk than then, or none, is an error.
+func chooseAgain(image func(string) (Image, error), s *snapshot) (inventory.DiskIdentity, error) {
+	img, err := image(s.d.ImageID)
+	if err != nil {
+		return inventory.DiskIdentity{}, err
+	}
+	disk, err := writable(s.m, s.d.DiskHint, s.d.Overwrite, img)
+	id := disk.Identity()
+	if err != nil {
+		p := inventory.AsProblem(err)
+		return id, &inventory.Problem{
+			Code: p.Code, Detail: "by what the agent of this boot reports: " + p.Detail, Hint: p.Hint,
+			Err: err,
+		}
+	}
+	if !s.d.Disk.MayBe(disk) {
+		return id, &inventory.Problem{
+			Code: inventory.CodeConflict,
+			Detail: fmt.Sprintf("by what the agent of this boot reports, it is disk %s (%s, %d bytes); by an "+
+				"earlier report it was %s (%s, %d bytes)", id.Name, id.Said(), id.Bytes, s.d.Disk.Name,
+				s.d.Disk.Said(), s.d.Disk.Bytes),
+			Hint: "nothing was written; `pxectl machine show " + s.m.Name + "` lists the disks: " +
+				"deploy again with --disk " + id.Said() + " if that one is meant",
+		}
+	}
+	return id, nil
+}
+
 // A Plan says what a deployment would do.
 type Plan struct {
 	Machine     inventory.MachineID `json:"machine"`

@@ -232,8 +232,8 @@ func TestAnotherDiskIsNotTakenInSilence(t *testing.T) {
 	r.deploy(inventory.DeployRequest{Redeploy: true})
 	// The old disk was still known when it was chosen; the agent finds another one.
 	m := r.until(inventory.Failed)
-	if !strings.Contains(m.Failure.Reason, "is not there any more") {
-		t.Errorf("failure = %+v, want that the disk is gone", m.Failure)
+	if !strings.Contains(m.Failure.Reason, "is not the one that m1 was deployed to before") {
+		t.Errorf("failure = %+v, want that it is another disk", m.Failure)
 	}
 	r.refused(inventory.DeployRequest{Redeploy: true}, "is not the one that m1 was deployed to before",
 		"--disk serial=D2")

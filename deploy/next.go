@@ -132,6 +132,11 @@ func nextStep(f Facts) Move {
 		switch {
 		case f.Overdue:
 			return do(Fail, "the agent did not finish in time")
+		case f.AgentHere && !f.Inspected && !f.Erasing && f.Boots >= inventory.MaxBoots:
+			return do(Fail, "the agent was started again and again in the middle")
+		case f.AgentHere && !f.Inspected && !f.Erasing:
+			// The disk was chosen from another agent's report, and what that did is its word alone.
+			return Move{Verb: Begin, Step: inventory.BootAgent, Why: "another agent registered"}
 		case f.AgentHere:
 			return do(Order, "")
 		case f.AgentLost && f.Boots >= inventory.MaxBoots:

@@ -142,8 +142,23 @@ func TestNext(t *testing.T) {
 			},
 		},
 		{
-			"the agent writes", in(inventory.WriteImage, func(f *Facts) { f.AgentHere = true }),
+			"the agent writes",
+			in(inventory.WriteImage, func(f *Facts) { f.AgentHere, f.Inspected = true, true }),
 			Move{Verb: Order, Step: inventory.WriteImage},
+		},
+		{
+			"an agent that did not prepare the disk reports first",
+			in(inventory.WriteImage, func(f *Facts) { f.AgentHere = true }),
+			Move{Verb: Begin, Step: inventory.BootAgent, Why: "another agent registered"},
+		},
+		{
+			"agents that come one after another are a failure",
+			in(inventory.PrepareDisk, func(f *Facts) { f.AgentHere, f.Boots = true, inventory.MaxBoots }),
+			Move{
+				Verb: Fail,
+				Step: inventory.PrepareDisk,
+				Why:  "the agent was started again and again in the middle",
+			},
 		},
 		{
 			"a short silence is waited out", in(inventory.WriteImage, nil),

@@ -27,9 +27,14 @@ func (w *worker) order(step inventory.Step) error {
 		return w.orderErase(o)
 	case inventory.PrepareDisk:
 		o.Do = inventory.DoPrepareDisk
-		if err := w.claimDisk(s); err != nil {
+		disk, err := chooseAgain(w.e.cfg.Image, s)
+		if err != nil {
 			return w.endStep("", err)
 		}
+		if err := w.claimDisk(disk); err != nil {
+			return err
+		}
+		o.Target = &disk
 		o.Image, o.Mode = w.orderImage(s), s.d.Mode
 	case inventory.WriteImage:
 		o.Do = inventory.DoWriteImage
@@ -54,21 +59,10 @@ func (w *worker) orderImage(s *snapshot) *inventory.OrderImage {
 	}
 }
 
-// claimDisk looks once more at what is on the disk, since the agent has reported since it was chosen, and
-// notes that what will be on it from now on is this deployment's.
-func (w *worker) claimDisk(s *snapshot) error {
-	if s.m.Holds == s.d.ID {
-		return nil
-	}
-	for _, disk := range s.m.Report.Disks {
-		if s.d.Disk.Is(disk) {
-			if err := mayOverwrite(s.m, disk, s.d.Overwrite); err != nil {
-				return err
-			}
-		}
-	}
+// claimDisk notes that what will be on the disk from now on is this deployment's.
+func (w *worker) claimDisk(disk inventory.DiskIdentity) error {
 	return w.save(func(m *inventory.Machine, d *inventory.Deployment) []inventory.Event {
-		m.Disk, m.Holds = d.Disk, d.ID
+		d.Disk, m.Disk, m.Holds = &disk, &disk, d.ID
 		return nil
 	})
 }

@@ -22,19 +22,32 @@ func (d Disk) Identity() DiskIdentity {
 	return DiskIdentity{Name: d.Name, Serial: d.Serial, WWN: d.WWN, ByPath: d.ByPath, Bytes: d.Bytes}
 }
 
-// Is says whether d is the chosen disk. Serial or WWN decide; without either, the place where it is plugged
-// does. The size must be the same in any case.
+// Is says whether d is the chosen disk. Serial or WWN decide; when neither of the two has any, the place where
+// it is plugged does. The size must be the same in any case. A disk with a serial is never one that was known
+// without: who makes up a disk knows places and sizes sooner than serials.
 func (id DiskIdentity) Is(d Disk) bool {
-	switch {
-	case id.Bytes != d.Bytes:
+	if id.Bytes != d.Bytes || id.Serial != d.Serial || WorldwideName(id.WWN) != WorldwideName(d.WWN) {
 		return false
-	case WorldwideName(id.WWN) != "" || id.Serial != "":
-		return WorldwideName(id.WWN) == WorldwideName(d.WWN) && id.Serial == d.Serial
-	case id.ByPath != "":
-		return id.ByPath == d.ByPath
-	default:
-		return id.Name == d.Name
 	}
+	return id.Serial != "" || WorldwideName(id.WWN) != "" || id.inPlace(d)
+}
+
+// MayBe is Is for a disk of which more may be known than when it was chosen.
+func (id DiskIdentity) MayBe(d Disk) bool {
+	wwn := WorldwideName(id.WWN)
+	switch {
+	case id.Bytes != d.Bytes, id.Serial != "" && id.Serial != d.Serial,
+		wwn != "" && wwn != WorldwideName(d.WWN):
+		return false
+	}
+	return id.Serial != "" || wwn != "" || id.inPlace(d)
+}
+
+func (id DiskIdentity) inPlace(d Disk) bool {
+	if id.ByPath != "" {
+		return id.ByPath == d.ByPath
+	}
+	return id.Name == d.Name
 }
 
 // Find lists the disks that may be the chosen one. Cheap disks may all claim the same identity; then it is

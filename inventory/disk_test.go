@@ -169,6 +169,11 @@ func TestDiskIdentity(t *testing.T) {
 		}
 	}
 	plain := Disk{Name: "vda", ByPath: "pci-1", Bytes: 100}
+	known := plain
+	known.Serial = "S1"
+	if plain.Identity().Is(known) || !plain.Identity().MayBe(known) || known.Identity().MayBe(plain) {
+		t.Error("a disk with a serial passes for one without, or may not be the one that was known without")
+	}
 	if plain.Identity().Is(Disk{Name: "vda", ByPath: "pci-2", Bytes: 100}) {
 		t.Error("a disk without serial and WWN in another slot passes for the chosen one")
 	}
