@@ -38,7 +38,7 @@ func (e *Engine) admit(
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if w, _ := e.recognize(mac, ""); w != nil {
+		if w := e.recognize(mac, ""); w != nil {
 			return w, nil
 		}
 	}

@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,8 +72,8 @@ func (e *Engine) Register(
 		return none, refused(old,
 			"build it again with `pxectl ramdisk build`, and boot the machine from the network again")
 	}
-	w, _ := e.recognize(r.MAC, r.UUID)
-	end, err := e.turn(ctx, e.registers, w == nil || w.snap.Load().m.State == inventory.Discovered, c.IP)
+	w := e.recognize(r.MAC, r.UUID)
+	end, err := e.turn(ctx, e.registers, w == nil || w.snap.Load().m.State == inventory.Discovered, c)
 	if err != nil {
 		return none, err
 	}
@@ -96,6 +97,13 @@ func (e *Engine) Register(
 		// In a deployment a younger nonce does not displace the agent that is at work: anybody on the wire
 		// can ask for one. A machine that really rebooted has been silent for longer, or tries again.
 		atWork := w.snap.Load().running() && w.agentSilence() < displace
+		adopts := !slices.Contains(m.MACs, r.MAC)
+		if adopts && len(m.MACs) > 0 {
+			// It asks again, and is a stranger then.
+			return none, &inventory.Problem{
+				Code: inventory.CodeConflict, Detail: "another MAC has said the machine's UUID a moment before",
+			}
+		}
 		if err := admits(m, n, c.Key, r.BootID, atWork); err != nil {
 			ev := inventory.Event{
 				Machine: w.id, MAC: r.MAC, Kind: inventory.KindAgent,
@@ -108,17 +116,25 @@ func (e *Engine) Register(
 			return none, err
 		}
 		w.touch()
-		if m.Boot == nil || m.Boot.Nonce != n.Serial {
+		if adopts || m.Boot == nil || m.Boot.Nonce != n.Serial {
 			err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
 				m.Boot = &boot
 				if m.UUID == "" {
 					m.UUID = r.UUID
 				}
-				return []inventory.Event{said}
+				if !adopts {
+					return []inventory.Event{said}
+				}
+				return []inventory.Event{adopt(m, r.MAC), said}
 			})
 			if err != nil {
 				return none, err
 			}
+		}
+		if adopts {
+			e.mu.Lock()
+			e.index(w)
+			e.mu.Unlock()
 		}
 		return inventory.Registered{Machine: w.id, Name: m.Name, Time: w.now()}, nil
 	})
@@ -152,18 +168,15 @@ func admits(m inventory.Machine, n nonce.Nonce, key, bootID string, atWork bool)
 	return nil
 }
 
-// machineOf finds the machine of a MAC, or the machine that was announced with only its UUID. A stranger
+// machineOf finds the machine of a MAC, or of the UUID when the machine was announced by that alone; a stranger
 // becomes a new machine.
 func (e *Engine) machineOf(
 	ctx context.Context, n nonce.Nonce, r inventory.Registration, boot inventory.Boot, said inventory.Event,
 ) (*worker, error) {
-	w, byUUID := e.recognize(r.MAC, r.UUID)
-	switch {
-	case w != nil && byUUID:
-		return w, e.adopt(ctx, w, r.MAC)
-	case w != nil:
+	if w := e.recognize(r.MAC, r.UUID); w != nil {
 		return w, nil
 	}
+	e.noteSameUUID(r, boot.IP)
 	if e.cfg.Policy == PolicyDeny {
 		return nil, refused(fmt.Sprintf("machine %s is not known, and discovery.policy is deny", r.MAC),
 			"announce it: `pxectl machine add NAME --mac "+string(r.MAC)+"`")
@@ -177,55 +190,15 @@ func (e *Engine) machineOf(
 		inventory.Event{Kind: inventory.KindState, MAC: r.MAC, Text: "registered itself: discovered"}, said)
 	if err != nil {
 		// An operator has announced it meanwhile.
-		if other, _ := e.recognize(r.MAC, ""); other != nil {
+		if other := e.recognize(r.MAC, ""); other != nil {
 			return other, nil
 		}
 	}
 	return w, err
 }
 
-// recognize finds a machine by its MAC, or one without MACs by its UUID.
-func (e *Engine) recognize(mac inventory.MAC, uuid string) (w *worker, byUUID bool) {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if w := e.byMAC[mac]; w != nil {
-		return w, false
-	}
-	if uuid == "" {
-		return nil, false
-	}
-	for _, w := range e.workers {
-		m := &w.snap.Load().m
-		// Only a machine without MACs: boards are made with the same UUID, and every boot sends it in the
-		// clear.
-		if m.UUID == uuid && len(m.MACs) == 0 {
-			return w, true
-		}
-	}
-	return nil, false
-}
-
-// adopt adds a MAC to a machine that was announced without one.
-func (e *Engine) adopt(ctx context.Context, w *worker, mac inventory.MAC) error {
-	_, err := call(ctx, w, func() (struct{}, error) {
-		err := w.save(func(m *inventory.Machine, _ *inventory.Deployment) []inventory.Event {
-			m.MACs = append(append([]inventory.MAC{}, m.MACs...), mac)
-			return []inventory.Event{
-				{Kind: inventory.KindAgent, MAC: mac, Text: "known by its UUID; booted from " + string(mac)},
-			}
-		})
-		if err == nil {
-			e.mu.Lock()
-			e.index(w)
-			e.mu.Unlock()
-		}
-		return struct{}{}, err
-	})
-	return err
-}
-
-// agent finds the worker of the agent that registered with this nonce and this key. The nonce alone is not
-// enough, since anybody may have overheard it.
+// agent finds the worker of the agent that registered with this nonce and this key. Anybody may have
+// overheard the nonce.
 func (e *Engine) agent(c inventory.Caller) (*worker, error) {
 	const again = "boot the machine from the network again"
 	n, err := e.nonces.Verify(c.Nonce)

@@ -25,7 +25,8 @@ func Machine(
 	m inventory.Machine, run *inventory.Deployment, events []inventory.Event, now time.Time,
 ) Diagnosis {
 	events = inOrder(events)
-	return withIntruder(withSystem(diagnose(facts{m, run}, events, now), facts{m, run}), m, events)
+	d := withSystem(diagnose(facts{m, run}, events, now), facts{m, run})
+	return withSameUUID(withIntruder(d, m, events), m, events)
 }
 
 // facts are a machine and its current or last deployment.
@@ -60,7 +61,7 @@ func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Di
 	}
 	for i := len(events) - 1; i >= 0 && !events[i].At.Before(m.Boot.RegisteredAt); i-- {
 		who, ok := events[i].Data[inventory.DataIntruder]
-		if !ok {
+		if !ok || events[i].Data[inventory.DataUUID] != "" {
 			continue
 		}
 		d.Sentence += fmt.Sprintf(" Somebody at %s showed the nonce of this boot at %s and was refused, "+
@@ -68,14 +69,42 @@ func withIntruder(d Diagnosis, m inventory.Machine, events []inventory.Event) Di
 			who, events[i].At.Local().Format(time.TimeOnly), m.Boot.IP)
 		move := "if " + who + " is the machine and " + m.Boot.IP +
 			" is not, boot it from the network again; a stranger on that network replays boot scripts"
-		if d.Next == "nothing to do" {
-			d.Next = move
-		} else {
-			d.Next += "; " + move
-		}
-		d.Evidence = withDecisive(d.Evidence, &events[i])
+		return d.and(move, &events[i])
+	}
+	return d
+}
+
+// withSameUUID adds that another MAC said the UUID by which alone the machine was announced.
+func withSameUUID(d Diagnosis, m inventory.Machine, events []inventory.Event) Diagnosis {
+	if m.Adopted == "" {
 		return d
 	}
+	for i := len(events) - 1; i >= 0; i-- {
+		ev := events[i]
+		if ev.Data[inventory.DataUUID] == "" || ev.Data[inventory.DataUUID] != m.UUID {
+			continue
+		}
+		first := string(m.Adopted)
+		if m.Boot != nil {
+			first += " (last at " + m.Boot.IP + ")"
+		}
+		d.Sentence += fmt.Sprintf(" It was announced by its UUID alone, and %s was the first to say that; %s at %s "+
+			"said it, too, at %s.", first, ev.MAC, ev.Data[inventory.DataIntruder],
+			ev.At.Local().Format(time.TimeOnly))
+		return d.and(fmt.Sprintf("if %s is the machine and %s is not, `pxectl machine delete %s`, and approve the "+
+			"other one or announce it by its MAC", ev.MAC, m.Adopted, m.Name), &events[i])
+	}
+	return d
+}
+
+// and adds a next move, and the event that it follows from.
+func (d Diagnosis) and(move string, decisive *inventory.Event) Diagnosis {
+	if d.Next == "nothing to do" {
+		d.Next = move
+	} else {
+		d.Next += "; " + move
+	}
+	d.Evidence = withDecisive(d.Evidence, decisive)
 	return d
 }
 

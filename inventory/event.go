@@ -74,6 +74,7 @@ const (
 
 	// Of KindAgent, KindBMC and KindStep.
 	DataIntruder = "intruder" // the address of a caller that spoke for a machine without being its agent
+	DataUUID     = "uuid"     // the UUID of a machine that was known by that alone, which an intruder says too
 	DataRefused  = "refused"  // an agent's call was refused
 	DataOrder    = "order"    // the id of an order
 	DataLog      = "log"      // of a failed order

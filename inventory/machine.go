@@ -39,6 +39,7 @@ type Machine struct {
 	Unverified bool              `json:"unverified,omitempty"`
 	MACs       []MAC             `json:"macs"`
 	UUID       string            `json:"uuid,omitempty"`
+	Adopted    MAC               `json:"adopted,omitempty"` // announced by its UUID alone: the MAC that said it first
 	Labels     map[string]string `json:"labels,omitempty"`
 	CreatedAt  time.Time         `json:"created_at"`
 	ChangedAt  time.Time         `json:"changed_at"` // of the last change of State
