@@ -73,7 +73,7 @@ func (e *Engine) Register(
 			"build it again with `pxectl ramdisk build`, and boot the machine from the network again")
 	}
 	w := e.recognize(r.MAC, r.UUID)
-	end, err := e.turn(ctx, e.registers, w == nil || w.snap.Load().m.State == inventory.Discovered, c)
+	end, err := e.turn(ctx, e.registers, w == nil || w.snap.Load().m.State == inventory.Discovered, c.IP)
 	if err != nil {
 		return none, err
 	}

@@ -54,7 +54,7 @@ var allowed = map[string][]string{
 	},
 	"appliance/config": {"deploy", "dhcpd", "inventory", "ipxe", "power"},
 	"appliance/doctor": {
-		"api", "appliance/config", "appliance/interfaces", "appliance/rogue", "deploy", "dhcpd",
+		"api", "appliance/config", "appliance/interfaces", "appliance/keys", "appliance/rogue", "deploy", "dhcpd", "diagnose",
 		"images/store", "inventory",
 	},
 	"appliance/interfaces": {"appliance/config", "inventory"},
