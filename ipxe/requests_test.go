@@ -2,6 +2,7 @@ package ipxe
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -147,5 +148,39 @@ func TestARequestIsWhole(t *testing.T) {
 		eventually(t, fmt.Sprintf("whole is %v after %q", s.whole, s.sent), func() bool {
 			return whole() == s.whole
 		})
+	}
+}
+
+// A long poll keeps its connection while it waits: its request is whole once its body was decoded.
+func TestALongPollIsWhole(t *testing.T) {
+	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	polls, end := make(chan error, 1), make(chan struct{})
+	l, h := LimitConns(tcp, MaxTLSConns, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var ask struct{ BootID string }
+		polls <- json.NewDecoder(r.Body).Decode(&ask)
+		<-end
+	}))
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
+	defer close(end)
+	conn, err := net.Dial("tcp4", tcp.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const body = `{"BootID":"b"}` + "\n"
+	fmt.Fprintf(conn, "POST /next HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	if err := <-polls; err != nil {
+		t.Fatal(err)
+	}
+	limited := l.(*limitedListener)
+	limited.mu.Lock()
+	defer limited.mu.Unlock()
+	if c := mostIdle(limited.clients[netip.MustParseAddr("127.0.0.1")]); c == nil || !c.whole() {
+		t.Error("a long poll that waits counts as an unfinished request")
 	}
 }
